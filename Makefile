@@ -1,0 +1,37 @@
+# All that a person, a hook or CI calls. It needs make and Python 3.11 to 3.14; the first call fills .venv (setup_env.py).
+PYTHON ?= python3
+PORT ?= 8501
+ARGS ?=
+VENV_PYTHON = .venv/bin/python
+
+.PHONY: help app test lint bench clean setup
+
+help:
+	@echo "make app     the studio in a browser, at http://127.0.0.1:8501 (another port: make app PORT=8502)"
+	@echo "make test    all tests (some of them: make test ARGS='-k conformal'; on all cores: ARGS='-n auto')"
+	@echo "make lint    ruff, and mypy on core"
+	@echo "make bench   benchmarks, each against a named peer"
+	@echo "make clean   remove caches; keeps .venv, data and checkpoints"
+
+setup:
+	@command -v $(PYTHON) >/dev/null 2>&1 || { echo "set-up: no command $(PYTHON) here: install Python 3.11 to 3.14, or name yours, as in: make app PYTHON=python3.12" >&2; exit 1; }
+	@$(PYTHON) setup_env.py
+
+app: setup
+	@$(VENV_PYTHON) setup_env.py port $(PORT)
+	@$(VENV_PYTHON) -m streamlit run app.py --server.port $(PORT)
+
+test: setup
+	@$(VENV_PYTHON) -m pytest $(ARGS)
+
+lint: setup
+	@$(VENV_PYTHON) -m ruff check .
+	@$(VENV_PYTHON) -m mypy core
+
+bench: setup
+	@if [ -f benchmarks/__main__.py ]; then $(VENV_PYTHON) -m benchmarks $(ARGS); else echo "There are no benchmarks yet (benchmarks/__main__.py is missing)."; fi
+
+clean:
+	@find . \( -name .venv -o -name .git -o -name data -o -name checkpoints \) -prune -o -type d -name __pycache__ -prune -exec rm -rf {} +
+	@rm -rf .pytest_cache .ruff_cache .mypy_cache .hypothesis
+	@echo "Caches removed. Kept: .venv, data, checkpoints (remove them by hand if you mean it)."

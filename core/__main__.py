@@ -1,0 +1,317 @@
+"""The command line: `python -m core data prepare | train | evaluate | generate | runs`. Each command has `--help`."""
+
+from __future__ import annotations
+
+import json
+import signal
+import sys
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Literal
+
+import tyro
+
+from core.config import PRESETS, Config, from_dict
+
+DEFAULT_RUN = "fer2013-ravdess"
+
+
+@dataclass(frozen=True)
+class Prepare:
+    """Turn a corpus into arrays (once). Example: python -m core data prepare ravdess --source ~/RAVDESS/Audio_Speech_Actors_01-24.zip"""
+
+    corpus: Annotated[str, tyro.conf.Positional]
+    """demo, ravdess, fer2013, crema-d, or a name of your own for a folder of <emotion>/<image>."""
+    source: Path | None = None
+    """Folder or zip of the corpus as published. The demo corpus needs none."""
+    workers: int = 0
+    """Clips read at the same time; 0 is one per core."""
+    takes: int = 10
+    """Demo corpus only: clips per invented actor and emotion."""
+
+
+@dataclass(frozen=True)
+class Train:
+    """Run the whole paper on one configuration: sets, face classifier, conformal prediction, GAN, metrics. Ctrl-C stops; the same
+    command resumes. Examples: python -m core train --preset smoke · python -m core train --preset demo --gan.condition label"""
+
+    preset: Literal["smoke", "demo", "fer2013-ravdess", "paper"] = "demo"
+    """Where the settings below start from: smoke takes under a minute, demo some minutes, both need no download."""
+    config_file: Path | None = None
+    """A run's config.json to start from instead of a preset."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """auto takes an NVIDIA card where there is one."""
+    config: Annotated[Config, tyro.conf.arg(name="")] = field(default_factory=Config)
+
+
+@dataclass(frozen=True)
+class Evaluate:
+    """Print the figures of a finished run: baselines, augmentation table, FID and IS with their reference lines."""
+
+    run: Annotated[str, tyro.conf.Positional]
+    """A run id, the beginning of one, or a name such as demo."""
+    condition: Literal["label", "classifier", "cp", "none"] | None = None
+    """Which sibling, when a name has several."""
+    json: bool = False
+    """Everything, for machines."""
+
+
+@dataclass(frozen=True)
+class Generate:
+    """Make a voice spectrogram, and its sound, from a face clip or picture. Writes wav, png and json."""
+
+    clip: Annotated[Path, tyro.conf.Positional]
+    """A video or picture that shows a face."""
+    run: str = DEFAULT_RUN
+    """A run id, the beginning of one, or a name such as demo."""
+    condition: Literal["label", "classifier", "cp"] = "cp"
+    """What the generator is told besides the face."""
+    emotion: str | None = None
+    """For the label condition; without it the face classifier's first choice is taken."""
+    seed: int = 0
+    """Of the noise z and of the phase of the sound."""
+    person: int = 0
+    """Which face when there are several, 0 being the largest."""
+    frame: int | None = None
+    """Which kept frame; by default the one nearest the middle that shows the face."""
+    out: Path = Path("generated")
+    """Folder for the files."""
+
+
+@dataclass(frozen=True)
+class Runs:
+    """List the runs, rebuild their index, or make a small copy of a finished one that can be shipped."""
+
+    action: Annotated[Literal["list", "reindex", "ship"], tyro.conf.Positional] = "list"
+    run: str | None = None
+    """ship: the run's id."""
+    out: Path = Path("checkpoints")
+    """ship: the folder in which the copy is put."""
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Parse, run, and turn expected failures into one line on stderr; returns the exit status."""
+    argv = sys.argv[1:] if argv is None else argv
+    if argv[:1] == ["data"]:
+        commands = {"prepare": Prepare}
+        prog, argv = "python -m core data", argv[1:]
+    else:
+        commands = {"data": None, "train": Train, "evaluate": Evaluate, "generate": Generate, "runs": Runs}
+        prog = "python -m core"
+    if not argv or argv[0] not in commands:
+        print(f"usage: {prog} {{{','.join(commands)}}} …    (each with --help)", file=sys.stderr)
+        return 0 if argv and argv[0] in ("-h", "--help") else 2
+    name, rest = argv[0], argv[1:]
+    kind = commands[name]
+    default = Train(preset := _preset(rest), config=_base(rest, preset)) if kind is Train else None  # type: ignore[arg-type]
+    options = tyro.cli(kind, args=rest, default=default, prog=f"{prog} {name}")
+    from core.clips import MediaError
+    from core.corpora import CorpusError
+    from core.faces import ModelMissing, NoFaceError
+
+    try:
+        return {Prepare: prepare, Train: train, Evaluate: evaluate, Generate: generate, Runs: manage}[kind](options)
+    except (CorpusError, MediaError, NoFaceError, ModelMissing, KeyError, ValueError, RuntimeError) as e:
+        print(f"{prog} {name}: {e.args[0] if isinstance(e, KeyError) else e}", file=sys.stderr)
+        return 1
+
+
+def _preset(args: list[str]) -> str:
+    for i, a in enumerate(args):
+        if a == "--preset" and i + 1 < len(args) and args[i + 1] in PRESETS:
+            return args[i + 1]
+        if a.startswith("--preset=") and a.split("=", 1)[1] in PRESETS:
+            return a.split("=", 1)[1]
+    return "demo"
+
+
+def _base(args: list[str], preset: str) -> Config:
+    for i, a in enumerate(args):
+        if a == "--config-file" and i + 1 < len(args):
+            return from_dict(Config, json.loads(Path(args[i + 1]).read_text()))
+    return PRESETS[preset]
+
+
+class Progress:
+    """One line that says what is done, how fast and for how long still; a line every 10 s where the output is no terminal."""
+
+    def __init__(self) -> None:
+        self.phase, self.begun, self.first, self.printed = "", 0.0, 0, 0.0
+
+    def __call__(self, phase: str, done: int, total: int, remark: str = "") -> None:
+        now = time.monotonic()
+        if phase != self.phase:
+            if self.phase and sys.stderr.isatty():
+                print(file=sys.stderr)
+            self.phase, self.begun, self.first, self.printed = phase, now, done, 0.0
+        if now - self.printed < (0.1 if sys.stderr.isatty() else 10) and done < total:
+            return
+        self.printed = now
+        rate = (done - self.first) / max(1e-9, now - self.begun)
+        left = f"{(total - done) / rate:.0f} s left" if rate > 0 and done < total else f"{now - self.begun:.1f} s"
+        bar = "█" * round(20 * done / max(1, total))
+        line = f"{phase:<24} {bar:<20} {done}/{total}  {rate:.0f}/s  {left}  {remark}"
+        print(f"\r\x1b[K{line}" if sys.stderr.isatty() else line, end="" if sys.stderr.isatty() else "\n", file=sys.stderr, flush=True)
+
+
+def prepare(options: Prepare) -> int:
+    from core import datasets
+
+    progress = Progress()
+    takes = options.takes
+    path = datasets.prepare(options.corpus, options.source, options.workers, lambda d, t: progress("prepare", d, t), takes)
+    corpus = datasets.load_file(path)
+    print(f"\n{path}: {len(corpus.clip)} clips, {len(corpus.faces)} faces, {len(corpus.voices)} voices, digest {corpus.digest}")
+    for clip, reason in list(corpus.meta["left_out"].items())[:20]:
+        print(f"  {clip}: {reason}")
+    return 0
+
+
+def train(options: Train) -> int:
+    from core import datasets, pipeline
+
+    asked = []
+    for s in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(s, lambda *a: asked.append(1))
+    progress, config = Progress(), options.config
+    if "demo" in (config.data.faces, config.data.voices):
+        datasets.prepare("demo", None, 0, lambda d, t: progress("draw the demo corpus", d, t), config.data.demo_takes)
+    begun = time.monotonic()
+    try:
+        run = pipeline.run(config, device=options.device, report=progress, should_stop=lambda: bool(asked))
+    except pipeline.Stopped:
+        print("\nstopped; the same command resumes it", file=sys.stderr)
+        return 130
+    print(f"\n{run.directory} is done, {time.monotonic() - begun:.0f} s in this process\n")
+    print(figures(run.json("results")))
+    return 0
+
+
+def figures(results: dict) -> str:
+    """A run's results as a short table in Markdown."""
+    q = results["quality"]
+    chance, k = 100 * results["chance"], len(results["classes"])
+    lines = [
+        f"labels: {results['labels']} · {k} classes · chance {chance:.1f} % · "
+        f"N = {results['N test voices']} voices, {results['N test faces']} faces of S4",
+        "",
+        "| trained on | N | accuracy on real S4 voices |",
+        "|---|---|---|",
+    ]
+    lines += [f"| {row} | {t['N train']} | {100 * t['accuracy']:.2f} % |" for row, t in results["augmentation"].items()]
+    lines += [
+        "",
+        f"faces (f_S) {100 * results['face']['accuracy']:.2f} % · FID {q['FID']:.2f} (real {q['FID real']:.2f}) · "
+        f"KID {q['KID']:.3f} ± {q['KID sd']:.3f} (real {q['KID real']:.3f}) · IS {q['IS']:.2f} (real {q['IS real']:.2f}) · "
+        f"recognised {100 * q['recognised']:.1f} % (real {100 * q['recognised real']:.1f} %) · N = {q['N']}, {q['features']} features, "
+        f"scorer {q['scorer']}",
+    ]
+    return "\n".join(lines + results["notes"])
+
+
+def evaluate(options: Evaluate) -> int:
+    from core import runs
+
+    run = runs.find(options.run, options.condition)
+    results = run.json("results")
+    if not results:
+        raise ValueError(f"{run.id} has no results yet; let its training finish: python -m core train --config-file {run.directory}/config.json")
+    print(json.dumps(results, indent=1) if options.json else f"{run.id}\n\n{figures(results)}")
+    return 0
+
+
+def generate(options: Generate) -> int:
+    import numpy as np
+
+    from core import runs, studio
+
+    if not options.clip.exists():
+        raise ValueError(f"{options.clip} does not exist")
+    opened = studio.open_run(runs.find(options.run, options.condition))
+    seen = studio.look_at(options.clip, options.person)
+    frame = seen.middle if options.frame is None else options.frame
+    if not (0 <= frame < len(seen.frames) and seen.found[frame]):
+        raise ValueError(f"{options.clip.name}: frame {frame} shows no face; choose one of {np.nonzero(seen.found)[0].tolist()[:30]}")
+    x = seen.aligned[frame]
+    explanation = studio.explain(opened, x)
+    c, told = studio.condition_of(opened, explanation, options.emotion)
+    y = studio.generate(opened, x, c, options.seed)
+    sound = studio.sound(opened, y[0], options.seed, f"dacssGAN {opened.run.id} seed {options.seed}; generated, nobody's voice")
+    verdicts = studio.judge(opened, y)
+    options.out.mkdir(parents=True, exist_ok=True)
+    stem = options.out / f"{options.clip.stem}-{opened.config.name}-{options.condition}-{options.seed}"
+    named = lambda v: {k: round(float(a), 6) for k, a in zip(opened.classes, v, strict=True)}
+    facts = {
+        "clip": options.clip.name,
+        "run": opened.run.id,
+        "condition": options.condition,
+        "told": told,
+        "c": named(c) if len(c) else {},
+        "seed": options.seed,
+        "frame": int(frame),
+        "time": round(float(seen.times[frame]), 3),
+        "softmax": named(explanation.softmax),
+        "p-values": named(explanation.p),
+        "prediction": opened.classes[explanation.prediction],
+        "credibility": explanation.credibility,
+        "confidence": explanation.confidence,
+        "heard by Q": named(verdicts["Q"][0]),
+        "heard by the scorer": named(verdicts["scorer"][0]),
+        "sound": {"gain_db": sound.gain_db, "correlation": sound.correlation, "error_db": sound.error_db},
+        "logmel": vars(opened.config.logmel) | {"ref_db": opened.ref_db},
+        "notes": list(seen.notes),
+    }
+    stem.with_suffix(".wav").write_bytes(sound.wav)
+    stem.with_suffix(".json").write_text(json.dumps(facts, indent=1, ensure_ascii=False) + "\n")
+    np.save(stem.with_suffix(".npy"), y[0])
+    _picture(stem.with_suffix(".png"), x, y[0], opened, explanation, told)
+    for note in seen.notes:
+        print(f"note: {note}")
+    print(f"the face looks {facts['prediction']} (credibility {explanation.credibility:.2f}, confidence {explanation.confidence:.2f}); {told}")
+    print("wrote " + ", ".join(str(stem.with_suffix(s)) for s in (".wav", ".png", ".json", ".npy")))
+    return 0
+
+
+def _picture(path: Path, x, y, opened, explanation, told: str) -> None:
+    """The face, what was said of it, and the spectrogram, as a picture."""
+    from matplotlib.figure import Figure
+
+    s = opened.config.logmel
+    figure = Figure((10, 3), layout="constrained")
+    a, b, c = figure.subplots(1, 3, width_ratios=(1, 1.6, 2.4))
+    a.imshow(x, cmap="gray", vmin=0, vmax=255)
+    a.set_title("aligned face")
+    a.axis("off")
+    k = range(len(opened.classes))
+    b.barh([i - 0.2 for i in k], explanation.softmax, 0.4, label="softmax")
+    b.barh([i + 0.2 for i in k], explanation.p, 0.4, label="p-value")
+    b.set_yticks(list(k), opened.classes)
+    b.set_xlim(0, 1)
+    b.legend(fontsize=7)
+    b.set_title("face classifier")
+    seconds = len(y) * s.hop / s.rate
+    image = c.imshow(y.T, origin="lower", aspect="auto", vmin=-1, vmax=1, cmap="magma", extent=(0, seconds, 0, s.bands))
+    c.set(xlabel="time (s)", ylabel="mel band", title=f"generated voice · {told}")
+    figure.colorbar(image, ax=c, label="level, -1 is the floor")
+    figure.savefig(path, dpi=110)
+
+
+def manage(options: Runs) -> int:
+    from core import jobs, runs
+
+    if options.action == "reindex":
+        print(f"{runs.reindex()} runs in {runs.root()}")
+    elif options.action == "ship":
+        from core import shipping
+
+        print(shipping.ship(runs.find(options.run or ""), options.out))
+    else:
+        jobs.reconcile()
+        for r in runs.listing():
+            print(f"{r['run']:<40} {r['state']:<8} {r['step'] or 0}/{r['steps']}  {r['error'] or ''}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,626 @@
+"""The demo corpus of PROTOCOL.md: invented actors who show an emotion with a drawn face and a synthetic voice, with no download.
+
+Everything follows from (seed, actor, emotion, number of the take): a clip is the same bit for bit whenever and in whatever order it is made.
+A face is a relief lit from the upper left, moved by facial action units (Ekman, Friesen & Hager, FACS 2002; which units belong to which
+emotion: EMFACS and Du, Tao & Martinez, PNAS 2014). A voice is a source and a filter: each glottal pulse (spectrum after Doval, d'Alessandro
+& Henrich, Acta Acustica 2006) rings through the vocal tract as it stands at that moment (vowels: Peterson & Barney, JASA 1952); how emotions
+colour it: Murray & Arnott, JASA 1993; Banse & Scherer, JPSP 1996; Juslin & Laukka, Psychological Bulletin 2003; Tartter 1980 on the smile.
+Face and voice of a take share its mood (how strongly, and with which other emotion mixed), so a pair tells more than its class.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from core.config import CREMA_EMOTIONS, LogMel
+
+RATE = LogMel().rate  # Hz
+SIZE = 192  # pixels of a face's side
+CODES = {"neutral": "NEU", "happy": "HAP", "sad": "SAD", "angry": "ANG", "fear": "FEA", "disgust": "DIS"}  # as CREMA-D names them
+
+UNITS = {  # facial action unit -> activation 0..1 at full strength for neutral, happy, sad, angry, fear, disgust
+    "inner_raise": (0, 0.1, 1, 0, 0.95, 0),  # AU1
+    "outer_raise": (0, 0.15, 0, 0, 0.8, 0),  # AU2
+    "lower_brow": (0, 0, 0.35, 1, 0.3, 0.6),  # AU4
+    "lid_raise": (0, 0, 0, 0.55, 1, 0),  # AU5
+    "cheek": (0, 0.9, 0, 0, 0, 0.4),  # AU6
+    "tighten": (0, 0, 0, 0.6, 0, 0.7),  # AU7
+    "wrinkle": (0, 0, 0, 0, 0, 1),  # AU9
+    "lip_raise": (0, 0, 0, 0.15, 0, 0.95),  # AU10
+    "smile": (0, 1, 0, 0, 0, 0),  # AU12
+    "corner_down": (0, 0, 0.95, 0.15, 0, 0.4),  # AU15
+    "chin_raise": (0, 0, 0.6, 0.25, 0, 0.3),  # AU17
+    "stretch": (0, 0, 0, 0.1, 0.8, 0),  # AU20
+    "press": (0, 0, 0.1, 0.75, 0, 0.1),  # AU23
+    "open": (0, 0.6, 0, 0.1, 0.7, 0.2),  # AU25 and AU26
+    "droop": (0, 0, 0.55, 0, 0, 0),  # AU43
+}
+PROSODY = {  # measure -> spread within one emotion, then its change at full strength for neutral, happy, sad, angry, fear, disgust
+    "pitch": (1.0, 0, 5, -1.5, 4.5, 8, -2),  # semitones
+    "range": (0.3, 0, 0.9, -0.8, 0.5, -0.3, -0.1),  # octaves of the size of the pitch movements
+    "slope": (0.8, 0, 1.5, -1.2, -1, 2, -1.5),  # semitones per second over the clip
+    "rate": (0.1, 0, 0.18, -0.45, 0.2, 0.42, -0.25),  # octaves of the speech rate
+    "level": (1.5, 0, 4, -6, 8, 0, -1),  # dB
+    "tilt": (0.3, 0, 0.7, -1.1, 1.5, 0.1, -0.3),  # octaves of the frequency above which the source falls by a further 6 dB per octave
+    "breath": (1.5, 0, 0, 8, -3, 6, 2),  # dB of the noise of breathing
+    "jitter": (0.3, 0, 0, 0.5, 0.8, 2.0, 1.2),  # % of a period
+    "creak": (0.08, 0, 0, 0.1, 0, 0, 0.9),  # share of every second pulse that is lost
+    "tremor": (0.1, 0, 0, 0.1, 0, 1, 0),  # semitones, 7 times a second
+    "spread": (0.01, 0, 0.06, -0.02, 0.02, 0.02, -0.05),  # change of the formants: spread lips shorten the tract, a retracted tongue does not
+    "attack": (0.15, 0, 0.2, -0.6, 0.8, 0.2, 0),  # how stressed syllables stand out
+}
+VOWELS = np.array(  # F1, F2, F3 in Hz of a man's i, ɪ, ɛ, æ, ɑ, ɔ, ʊ, u, ʌ, ɝ (Peterson & Barney 1952), and how open the mouth is
+    [(270, 2290, 3010, 0.2), (390, 1990, 2550, 0.3), (530, 1840, 2480, 0.5), (660, 1720, 2410, 0.8), (730, 1090, 2440, 1.0),
+     (570, 840, 2410, 0.6), (440, 1020, 2240, 0.3), (300, 870, 2240, 0.2), (640, 1190, 2390, 0.7), (490, 1350, 1690, 0.4)]
+)  # fmt: skip
+CONSONANTS = np.array(  # locus F1, F2, F3 in Hz, loudness of voicing and of noise 0..1, centre and width of the noise in Hz: m n b d g l w v z s ʃ t
+    [(270, 1100, 2200, 0.35, 0, 1000, 900), (270, 1600, 2500, 0.35, 0, 1000, 900), (220, 850, 2200, 0.12, 0.25, 900, 800),
+     (220, 1700, 2600, 0.12, 0.35, 3600, 1500), (220, 2000, 2300, 0.12, 0.35, 2200, 800), (350, 1150, 2750, 0.6, 0, 1000, 900),
+     (300, 700, 2200, 0.5, 0, 1000, 900), (250, 1100, 2300, 0.3, 0.15, 4500, 2500), (250, 1600, 2500, 0.25, 0.45, 5800, 1300),
+     (250, 1600, 2500, 0, 0.7, 5900, 1300), (250, 1800, 2400, 0, 0.7, 3300, 1200), (250, 1700, 2600, 0, 0.5, 4200, 1500)]
+)  # fmt: skip
+F32 = np.float32
+
+
+@dataclass(frozen=True)
+class Difficulty:
+    """How hard the emotions are to tell. Tuned so that, on new actors, the demo's f_T has 45-60 % and f_S 60-75 % of six classes."""
+
+    weakest: float = 0.2  # strength of a take is uniform between these two; 1 is the textbook expression
+    strongest: float = 1.0
+    blend: float = 0.45  # largest share of another emotion in a take
+    face_spread: float = 0.22  # sd of every action unit around its mood
+    face_habit: float = 0.12  # sd of every action unit of an actor at rest
+    voice_spread: float = 1.0  # sd of every measure of the voice around its mood, in PROSODY's spreads
+    voice_habit: float = 1.0  # sd of an actor's own way of speaking, in the same
+    pose: float = 0.06  # sd of the head's turn, radians
+
+
+DEFAULT = Difficulty()
+
+
+@dataclass(frozen=True)
+class Take:
+    """One clip of the corpus: `number` counts the takes of this actor and emotion from 0; `strength` is 0 (weak) to 1 (textbook)."""
+
+    clip_id: str
+    actor: int
+    sex: str
+    emotion: str
+    number: int
+    strength: float
+
+
+def takes(takes_per_emotion: int = 10, actors: int = 24, seed: int = 0, difficulty: Difficulty = DEFAULT) -> list[Take]:
+    """The corpus' index, `actors` x 6 x `takes_per_emotion`, by actor (from 1; odd ones male, as in RAVDESS), emotion, number."""
+    return [
+        Take(
+            clip_id=f"demo_{actor:02d}_{CODES[emotion]}_{number:02d}",
+            actor=actor,
+            sex="male" if actor % 2 else "female",
+            emotion=emotion,
+            number=number,
+            strength=float(_rng(seed, actor, emotion, number, "strength").uniform(difficulty.weakest, difficulty.strongest)),
+        )
+        for actor in range(1, actors + 1)
+        for emotion in CREMA_EMOTIONS
+        for number in range(takes_per_emotion)
+    ]
+
+
+def _rng(seed: int, actor: int, emotion: str, number: int, use: str) -> np.random.Generator:
+    """A stream of its own for every use, so that no clip depends on which others were made before."""
+    return np.random.default_rng([seed, actor, CREMA_EMOTIONS.index(emotion), number, *use.encode()])
+
+
+def _mood(take: Take, seed: int, d: Difficulty) -> np.ndarray:
+    """(6,) how much of each emotion is in the take: its own, some of another, the rest of 1 is neutral. Face and voice share it."""
+    rng = _rng(seed, take.actor, take.emotion, take.number, "mood")
+    own = CREMA_EMOTIONS.index(take.emotion)
+    other = (own + rng.integers(1, 6)) % 6
+    share = d.blend * rng.random()
+    mood = np.zeros(6)
+    mood[own], mood[other] = take.strength * (1 - share), take.strength * share
+    return mood
+
+
+# ---------------------------------------------------------------------------------------------------------------------------- voice
+
+
+@dataclass(frozen=True)
+class _Speech:
+    """What is said and how: times in seconds, one row per syllable."""
+
+    seconds: float
+    times: np.ndarray  # (n, 3) start of the consonant, start of the vowel, end
+    vowels: np.ndarray  # (n,) rows of VOWELS
+    consonants: np.ndarray  # (n,) rows of CONSONANTS
+    stress: np.ndarray  # (n,) 0..1
+    how: dict[str, float]  # PROSODY's measures
+
+
+def _speech(take: Take, seed: int, d: Difficulty) -> _Speech:
+    rng = _rng(seed, take.actor, take.emotion, take.number, "speech")
+    habit = _rng(seed, take.actor, "neutral", 0, "voice habit").normal(size=len(PROSODY)) * d.voice_habit
+    table = np.array(list(PROSODY.values()))  # (measures, 1 + 6)
+    values = table[:, 1:] @ _mood(take, seed, d) + table[:, 0] * (habit + d.voice_spread * rng.normal(size=len(PROSODY)))
+    how = dict(zip(PROSODY, values.tolist(), strict=True))
+    n = int(rng.integers(3, 6))
+    lengths = rng.uniform(0.9, 1.1, (n, 2)) * (0.09, 0.21) * 2 ** -how["rate"]
+    lengths[-1, 1] *= 1.35  # the last syllable of a phrase is drawn out
+    before, after = rng.uniform(0.12, 0.2, 2)
+    total = lengths.sum()
+    seconds = float(np.clip(before + total + after, 1.6, 2.4))
+    lengths *= min(1.0, (seconds - 0.24) / total)
+    start = (seconds - lengths.sum()) * before / (before + after)
+    ends = start + np.cumsum(lengths.ravel())
+    times = np.stack([np.concatenate([[start], ends[1:-1:2]]), ends[::2], ends[1::2]], axis=1)
+    stress = rng.uniform(0, 0.5, n)
+    stress[rng.integers(n)] = 1.0
+    return _Speech(seconds, times, rng.integers(len(VOWELS), size=n), rng.integers(len(CONSONANTS), size=n), stress, how)
+
+
+def voice(take: Take, seed: int = 0, difficulty: Difficulty = DEFAULT) -> np.ndarray:
+    """Nonsense speech of 3 to 5 syllables: (T,) float32 at 16 kHz, 1.6 to 2.4 s, peak below 1."""
+    s = _speech(take, seed, difficulty)
+    how, rng = s.how, _rng(seed, take.actor, take.emotion, take.number, "voice")
+    body = _rng(seed, take.actor, "neutral", 0, "body")
+    female = take.sex == "female"
+    base = body.normal(205, 16) if female else body.normal(118, 12)  # Hz
+    tract = body.normal(1.17 if female else 1.0, 0.03) * np.exp(how["spread"])
+    step = 0.004
+    t = np.arange(0, s.seconds, step)  # (N,) the score's clock
+
+    # The score: what the articulators aim at, smoothed because they are slow.
+    edges = np.concatenate([[0.0], s.times[:, :2].ravel(), [s.times[-1, 2]]])
+    segment = np.searchsorted(edges, t, side="right") - 2  # -1 silence before, 2 k consonant, 2 k + 1 vowel, 2 n silence after
+    n = len(s.vowels)
+    syllable = np.clip(segment // 2, 0, n - 1)
+    is_vowel = segment % 2 == 1
+    silent = (segment < 0) | (segment >= 2 * n)
+    is_vowel |= silent & (segment < 0)
+    c = CONSONANTS[s.consonants]
+    formants = np.where((segment % 2 == 1)[:, None], VOWELS[s.vowels[syllable], :3], c[syllable, :3]).T  # (3, N)
+    loud = 10 ** (how["attack"] * (s.stress[syllable] - 0.4) * 6 / 20)
+    voicing = np.where(silent, 0.0, np.where(segment % 2 == 1, 1.0, c[syllable, 3])) * loud
+    hiss = np.where(silent | (segment % 2 == 1), 0.0, c[syllable, 4]) * loud
+    formants, voicing, hiss = _slow(formants, 0.022 / step), _slow(voicing, 0.012 / step), _slow(hiss, 0.008 / step)
+    centre, width = c[syllable, 5], c[syllable, 6]
+    voicing *= np.interp(t, [0, s.times[0, 0], s.times[-1, 2]], [1, 1, 0.65])  # breath runs out
+    move = sum(k * np.exp(-(((t - v) / 0.09) ** 2)) for k, v in zip(2.2 * s.stress, s.times[:, 1] + 0.07, strict=True))
+    semitones = how["pitch"] + 2 ** how["range"] * (move - 0.4) + (how["slope"] - 1.0) * (t - s.seconds / 2)
+    semitones = semitones + max(how["tremor"], 0) * 0.6 * np.sin(2 * np.pi * (7 * t + rng.random())) + _slow(rng.normal(0, 1.2, len(t)), 6)
+    f0 = base * 2 ** (semitones / 12)
+
+    # Glottal pulses: at every whole turn of the phase, each with its own irregularity.
+    turns = np.cumsum(f0) * step
+    count = np.arange(1, int(turns[-1]))
+    when = np.interp(count, turns, t)
+    pitch = np.interp(when, t, f0)
+    when = when + rng.normal(size=len(when)) * max(0.3, how["jitter"]) / 100 / pitch
+    creak = np.clip(how["creak"], 0, 0.85) * (count % 2)
+    when = when + 0.12 * creak / pitch
+    strength = np.interp(when, t, voicing) * (1 - creak) * np.exp(0.02 * (1 + max(how["jitter"], 0)) * rng.normal(size=len(when)))
+    keep = strength > 1e-3
+    when, pitch, strength = when[keep], pitch[keep], strength[keep]
+    f = np.fft.rfftfreq(512, 1 / RATE)  # 257 bins: a pulse rings for at most 32 ms
+    turn = 1j * f / (0.9 * pitch[:, None])
+    corner = 900 * 2 ** how["tilt"] * strength[:, None] ** 0.5
+    source = turn / (1 + turn) ** 2 / (1 + 1j * f / corner)
+    at = when * RATE
+    whole = at.astype(int)
+    delay = np.exp(-2j * np.pi * f / RATE * (at - whole)[:, None])
+    tract_at = lambda x: _tract(f, np.stack([np.interp(x, t, row) for row in formants]) * tract)  # noqa: E731
+    pulses = np.fft.irfft(source * delay * tract_at(when) * (strength * pitch**0.5)[:, None])
+    out = np.zeros(int(s.seconds * RATE) + 1024)
+    for k, pulse in zip(whole.tolist(), pulses, strict=True):
+        out[k : k + 512] += pulse
+
+    # Noise: breath through the whole tract, friction at the consonant's place; frames of 16 ms that overlap by half.
+    middle = np.arange(0, s.seconds - 0.017, 0.008)
+    frames = np.fft.rfft(rng.normal(size=(len(middle), 256)) * np.hanning(256), 512)
+    g = [np.interp(middle, t, row)[:, None] for row in (voicing, hiss, centre, width)]
+    breath = 10 ** ((how["breath"] - 30) / 20) * g[0] * tract_at(middle) * f / (f + 1500)
+    friction = 0.9 * g[1] / (1 + ((f - g[2]) / g[3]) ** 2)
+    for k, frame in zip((middle * RATE).astype(int).tolist(), np.fft.irfft(frames * (breath * 8 + friction)), strict=True):
+        out[k : k + 512] += frame
+    out = out[: int(s.seconds * RATE)] * 10 ** ((how["level"] - 16) / 20)
+    out += rng.normal(0, 2e-4, len(out))  # the room
+    return (out * min(1.0, 0.97 / np.abs(out).max())).astype(F32)
+
+
+def _slow(x: np.ndarray, sd: float) -> np.ndarray:
+    """Gaussian smoothing along the last axis, ends held."""
+    k = np.exp(-0.5 * (np.arange(-int(3 * sd), int(3 * sd) + 1) / sd) ** 2)
+    pad = [(0, 0)] * (x.ndim - 1) + [(len(k) // 2, len(k) // 2)]
+    return np.apply_along_axis(np.convolve, -1, np.pad(x, pad, mode="edge"), k / k.sum(), "valid")
+
+
+def _tract(f: np.ndarray, formants: np.ndarray) -> np.ndarray:
+    """Transfer function of the vocal tract, resonators in a row: f (257,) Hz, formants (3, n) Hz -> (n, 257) complex."""
+    scale = formants[2].mean() / 2500
+    f = (f / 1000).astype(F32)  # kHz, or the product of fourteen frequencies leaves single precision
+    square = f * f
+    below = np.ones((formants.shape[1], len(f)), np.complex64)
+    above = np.ones((formants.shape[1], 1), F32)
+    for k in range(7):
+        peak = (formants[k] if k < 3 else np.full(formants.shape[1], (3500, 4500, 5500, 6500)[k - 3] * scale)).astype(F32)[:, None] / 1000
+        below *= peak**2 - square + 1j * f * (0.045 + 0.04 * peak)
+        above = above * peak**2
+    return above / below
+
+
+# ----------------------------------------------------------------------------------------------------------------------------- face
+
+# Lengths are in half heights of a face: x to the right of the image, y down, (0, 0) between the eyes and the nose's bridge.
+SKIN = np.array([(0.99, 0.86, 0.78), (0.96, 0.78, 0.66), (0.89, 0.68, 0.53), (0.76, 0.54, 0.39), (0.60, 0.41, 0.29), (0.48, 0.32, 0.23)], F32)
+HAIR = np.array(
+    [(0.13, 0.10, 0.10), (0.26, 0.16, 0.11), (0.36, 0.22, 0.14), (0.56, 0.55, 0.56), (0.60, 0.39, 0.21), (0.84, 0.68, 0.42), (0.58, 0.24, 0.12)], F32
+)  # the first four go with every skin
+IRIS = np.array([(0.20, 0.12, 0.08), (0.32, 0.19, 0.10), (0.42, 0.28, 0.14), (0.28, 0.44, 0.57), (0.34, 0.47, 0.32)], F32)
+SHIRT = np.array([(0.36, 0.52, 0.62), (0.72, 0.40, 0.36), (0.42, 0.55, 0.44), (0.55, 0.45, 0.62), (0.85, 0.70, 0.45), (0.30, 0.34, 0.45), (0.75, 0.55, 0.60)], F32)
+LIGHT = np.array([-0.42, -0.50, 0.76], F32) / F32(1.0025)  # from the upper left, unit length
+EYE_X, EYE_Y = 0.295, 0.005
+
+
+@dataclass(frozen=True)
+class _Look:
+    """What stays the same of an actor."""
+
+    female: bool
+    skin: np.ndarray
+    hair: np.ndarray
+    iris: np.ndarray
+    shirt: np.ndarray
+    wall: np.ndarray
+    style: int
+    width: float
+    taper: float
+    eye: float
+    brow: float
+    brow_y: float
+    nose: float
+    lips: float
+    mouth_y: float
+    fringe: float
+    part: float
+    beard: float
+
+
+def _look(actor: int, female: bool, seed: int) -> _Look:
+    rng = _rng(seed, actor, "neutral", 0, "look")
+    tone = (rng.uniform(0, 0.12) + (actor // 2) * 0.382 + 0.45 * (actor % 2)) % 1  # golden steps: neighbours differ
+    k = tone * (len(SKIN) - 1)
+    dark = tone > 0.45
+    u = rng.uniform
+    hue = u(0, 2 * np.pi)
+    return _Look(
+        female=female,
+        skin=SKIN[int(k)] + (SKIN[int(k) + 1] - SKIN[int(k)]) * F32(k - int(k)),
+        hair=HAIR[rng.choice(4 if dark else 7, p=(0.4, 0.3, 0.2, 0.1) if dark else (0.15, 0.2, 0.2, 0.08, 0.15, 0.12, 0.1))],
+        iris=IRIS[rng.integers(3 if dark else 5)],
+        shirt=SHIRT[rng.integers(len(SHIRT))],
+        wall=np.array([0.88 + 0.05 * np.cos(hue + k) for k in (0, 2.1, 4.2)], F32),
+        style=int(rng.integers(4)),
+        width=u(0.66, 0.72) + (0.0 if female else 0.03),
+        taper=u(0.22, 0.33) if female else u(0.12, 0.25),
+        eye=u(0.98, 1.14) * (1.08 if female else 0.97),
+        brow=u(0.026, 0.036) if female else u(0.036, 0.050),
+        brow_y=u(-0.23, -0.20),
+        nose=u(0.85, 1.0) * (1.0 if female else 1.1),
+        lips=u(1.0, 1.3) if female else u(0.75, 1.0),
+        mouth_y=u(0.53, 0.57),
+        fringe=u(-0.64, -0.52),
+        part=u(-0.35, 0.35),
+        beard=0.0 if female else float(rng.choice([0, 0, 0.2, 0.8])),
+    )
+
+
+def _units(take: Take, seed: int, t: float, d: Difficulty) -> dict[str, float]:
+    """Action units 0..1.1 at time t: mood, the actor's face at rest, chance, and the mouth that speaks."""
+    rng = _rng(seed, take.actor, take.emotion, take.number, "units")
+    habit = _rng(seed, take.actor, "neutral", 0, "face habit").normal(size=len(UNITS)) * d.face_habit
+    table = np.array(list(UNITS.values()))
+    values = table @ _mood(take, seed, d) + habit + d.face_spread * rng.normal(size=len(UNITS))
+    units = dict(zip(UNITS, np.clip(values, 0, 1.1).tolist(), strict=True))
+    s = _speech(take, seed, d)
+    vowel, wide = s.times[:, 1:].mean(axis=1), np.diff(s.times[:, 1:]).ravel() * 0.6 + 0.02
+    talk = float((VOWELS[s.vowels, 3] * np.exp(-(((t - vowel) / wide) ** 2))).max())
+    units["open"] = min(1.2, units["open"] * (0.8 if talk > 0.2 else 1.0) + 0.4 * talk)
+    units["press"] *= 1 - talk
+    blink = rng.uniform(0.1, 0.3) if rng.random() < 0.5 else s.seconds - rng.uniform(0.1, 0.3)  # never at the middle
+    units["blink"] = max(0.0, 1 - abs(t - blink) / 0.09)
+    return units
+
+
+@dataclass(frozen=True)
+class _View:
+    """A part of the picture and where its pixels lie on the head."""
+
+    rgb: np.ndarray  # (3, h, w) float32, drawn on in place
+    px: float  # a pixel's side
+    at: tuple[float, float, float, float]  # cos and sin of the roll over px, pixel of the origin
+    turn: tuple[float, float, float, float]  # yaw, pitch, half width and the chin's drop
+    u: np.ndarray  # (h, w) outline coordinates
+    v: np.ndarray
+    x: np.ndarray  # (h, w) coordinates on the surface, where features are placed: they shift when the head turns
+    y: np.ndarray
+    height: np.ndarray  # (h, w) relief towards the viewer
+
+    def pixel(self, x: float, y: float) -> tuple[float, float]:
+        """Column and row of a place on the surface."""
+        c, s, ox, oy = self.at
+        yaw, pitch, width, drop = self.turn
+        u, v = x, y
+        for _ in range(4):
+            z = max(0.0, 1 - (u / width) ** 2 - (v / (1 + drop)) ** 2) ** 0.5
+            u, v = x + yaw * z, y + pitch * z
+        return c * u - s * v + ox, s * u + c * v + oy
+
+    def window(self, x: float, y: float, rx: float, ry: float) -> _View:
+        """The part around a place on the surface."""
+        col, row = self.pixel(x, y)
+        c, s = abs(self.at[0]), abs(self.at[1])
+        w, h = c * rx + s * ry + 2, s * rx + c * ry + 2
+        cut = (slice(max(0, int(row - h)), max(0, int(row + h))), slice(max(0, int(col - w)), max(0, int(col + w))))
+        return _View(self.rgb[:, *cut], self.px, self.at, self.turn, *[part[cut] for part in (self.u, self.v, self.x, self.y, self.height)])
+
+    def cover(self, distance: np.ndarray, blur: float = 0.0) -> np.ndarray:
+        """Signed distance (inside is negative) -> share of the pixel that is covered, 0..1."""
+        return np.clip(0.5 - distance / (self.px + blur), 0, 1)
+
+    def paint(self, mask: np.ndarray, colour: np.ndarray) -> None:
+        self.rgb[...] += mask * ((colour if colour.ndim == 3 else colour[:, None, None]) - self.rgb)
+
+
+def _smooth(x):
+    x = np.clip(x, 0, 1)
+    return x * x * (3 - 2 * x)
+
+
+def _bell(x, width):
+    return np.exp(-((x / width) ** 2))
+
+
+def _tint(colour: np.ndarray, r: float, g: float, b: float) -> np.ndarray:
+    return colour * np.array([r, g, b], F32)
+
+
+def face(take: Take, seed: int = 0, t: float = 0.0, size: int = SIZE, difficulty: Difficulty = DEFAULT) -> tuple[np.ndarray, np.ndarray]:
+    """The actor's face t seconds into the clip: (size, size, 3) uint8 RGB, and (5, 2) float pixels (x, y) of the places that §3.4 aligns.
+
+    The points are the centres of the eye on the image's left and right, the tip of the nose, the mouth's centre and the chin.
+    The mouth follows the syllables of `voice`, so the frame of a spectrogram's middle is t = half of the voice's duration.
+    """
+    look = _look(take.actor, take.sex == "female", seed)
+    a = _units(take, seed, t, difficulty)
+    rng = _rng(seed, take.actor, take.emotion, take.number, "pose")
+    roll, yaw, pitch, sway, skew = (np.clip(rng.normal(size=5), -1.8, 1.8) * difficulty.pose * (0.8, 1.5, 1.1, 1.0, 0.7)).tolist()
+    pitch += 0.06 * a["corner_down"] - 0.03 * a["open"]
+    roll += 0.02 * float(np.sin(2 * t + 20 * sway))
+    gaze = (rng.normal(size=2) * (0.012, 0.006)).tolist()
+
+    scale = 0.325 * size  # pixels to a unit
+    px, drop, ox, oy = 1 / scale, 0.10 * a["open"], (0.5 + 0.1 * roll) * size, 0.485 * size
+    y, x = np.mgrid[0:size, 0:size].astype(F32)
+    x, y = (x + (0.5 - ox)) * px, (y + (0.5 - oy)) * px
+    c, s = float(np.cos(roll)), float(np.sin(roll))
+    u, v = c * x + s * y, c * y - s * x
+    rgb = look.wall[:, None, None] * (1 - 0.07 * (y + 0.3) ** 2 - 0.04 * (x + 0.4) ** 2)
+    picture = _View(rgb, px, (c * scale, s * scale, ox, oy), (yaw, pitch, look.width, drop), u, v, x, y, x)
+    _draw_body(picture, look)
+    top, left = max(0, int(oy - 1.25 * scale)), max(0, int(ox - 1.02 * scale))
+    cut = (slice(top, int(oy + 1.2 * scale)), slice(left, int(ox + 1.02 * scale)))
+    u, v = u[cut], v[cut]
+    width = look.width * (1 - look.taper * _smooth((v - 0.05) / 0.95) - 0.06 * _smooth((-v - 0.35) / 0.7))
+    r = np.abs(u / width) ** 2.2 + np.abs(v / np.where(v < 0, 1.0, 0.95 + drop).astype(F32)) ** 2.4
+    z = np.sqrt(np.maximum(0, 1 - r))
+    head = _View(rgb[:, *cut], px, (c * scale, s * scale, ox - left, oy - top), picture.turn, u, v, u - yaw * z, v - pitch * z, 0.62 * z)
+    _draw_skin(head, look, a, (np.sqrt(r) - 1) * 0.72)
+    lids = [_draw_eye(head, look, a, side, gaze) for side in (-1, 1)]
+    lips = _draw_mouth(head, look, a, skew)
+    _draw_hair(head, look)
+    places = [(-EYE_X, lids[0]), (EYE_X, lids[1]), (0, 0.31), (0, lips), (0, 0.93 + drop)]
+    points = np.array([head.pixel(*place) for place in places]) + (left, top)
+    return np.ascontiguousarray(np.clip(rgb * 255 + 0.5, 0, 255).astype(np.uint8).transpose(1, 2, 0)), points
+
+
+def _draw_body(view: _View, look: _Look) -> None:
+    """Hair behind the head, neck, shirt, ears."""
+    x, y, u, v = view.x, view.y, view.u, view.v
+    long = look.female and look.style < 3
+    if long:
+        bottom = (1.35, 0.80, 1.0)[look.style]
+        dx = np.maximum(np.abs(u) - (0.72 + 0.05 * np.sin(v * 5 + look.part * 6)), 0)
+        dy = np.maximum(np.maximum(v - (bottom - 0.16), -0.2 - v), 0)
+        mass = np.minimum(_oval(u, v + 0.18, look.width + 0.17, 0.96), np.sqrt(dx * dx + dy * dy) - 0.16)
+        view.paint(view.cover(mass), look.hair[:, None, None] * (0.76 + 0.05 * np.sin(u * 40 + 2 * np.sin(v * 3))))
+    elif look.female:  # a bun
+        view.paint(view.cover(_oval(u - 0.3 * look.part, v + 1.12, 0.3, 0.27)), look.hair[:, None, None] * (0.85 - 0.25 * u))
+    neck = np.abs(x) - ((0.30 if look.female else 0.38) + 0.10 * _smooth((y - 0.95) / 0.5))
+    shade = (0.80 + 0.15 * _smooth((0.1 - x) / 0.6)) * (1 - 0.30 * _smooth((1.22 - y) / 0.35))
+    view.paint(view.cover(np.maximum(neck, 0.4 - y)), _tint(look.skin, 1, 0.94, 0.9)[:, None, None] * shade)
+    shoulder = 1.19 + 0.3 * np.abs(x) ** 1.6 * (1.0 if look.female else 0.75) - y
+    body = np.maximum(shoulder, -_oval(x, y - 1.12, 0.46, 0.34))
+    view.paint(view.cover(body), look.shirt[:, None, None] * (0.78 + 0.2 * _smooth((1.0 - np.abs(x + 0.3)) / 1.2)))
+    for side in () if long else (-1, 1):
+        view.paint(view.cover(_oval(u - side * (look.width + 0.02), v - 0.10, 0.11, 0.19)), _tint(look.skin, 0.93, 0.84, 0.80))
+        view.paint(0.35 * view.cover(_oval(u - side * (look.width + 0.025), v - 0.10, 0.055, 0.115)), look.skin * 0.6)
+
+
+def _oval(x: np.ndarray, y: np.ndarray, rx: float, ry: float) -> np.ndarray:
+    return (np.sqrt((x / rx) ** 2 + (y / ry) ** 2) - 1) * min(rx, ry)
+
+
+def _draw_skin(head: _View, look: _Look, a: dict[str, float], outside: np.ndarray) -> None:
+    """The head as a relief: bumps and folds, moved by the action units, in the light."""
+
+    def bump(x: float, y: float, rx: float, ry: float, height: float, sides: tuple[int, ...] = (-1, 1)) -> None:
+        for side in sides:
+            w = head.window(side * x, y, 2.4 * rx, 2.4 * ry)
+            w.height[...] += height * np.exp(-(((w.x - side * x) / rx) ** 2) - ((w.y - y) / ry) ** 2)
+
+    cheek, drop, n, my, one = min(1.2, a["cheek"] + 0.6 * a["smile"]), head.turn[3], look.nose, look.mouth_y, (1,)
+    w = head.window(0, 0.17, 0.30, 0.36)
+    along = np.clip((w.y + 0.08) / 0.40, 0, 1)
+    bridge = (0.05 + 0.15 * along**1.4) * _bell(np.maximum(w.y - 0.30, 0), 0.075) * _bell(np.minimum(w.y + 0.08, 0), 0.1)
+    w.height[...] += n * bridge * _bell(w.x, (0.055 + 0.055 * along) * n)
+    bump(0.10 * n, 0.325 - 0.02 * a["wrinkle"], 0.055, 0.05, 0.055)  # wings of the nose
+    bump(0, 0.32, 0.09, 0.07, 0.05, one)
+    bump(EYE_X, EYE_Y, 0.18, 0.12, -0.05)  # sockets
+    bump(EYE_X, EYE_Y, 0.11, 0.08, 0.035)
+    bump(0.26, -0.17, 0.20, 0.07, 0.025 + 0.02 * a["lower_brow"])
+    bump(0.39, 0.30 - 0.05 * cheek, 0.17, 0.15, 0.035 + 0.05 * cheek)
+    bump(0, 0.80 + drop, 0.16, 0.10, 0.05 + 0.03 * a["chin_raise"], one)
+    bump(0, 0.69 + 0.8 * drop, 0.16, 0.035, -0.03, one)
+    bump(0, my, 0.26, 0.12, 0.035, one)
+    bump(0.035, my - 0.13, 0.022, 0.06, 0.008)
+    bump(0.045, -0.16, 0.018, 0.07, -0.030 * a["lower_brow"])  # frown lines
+    for k in range(3):
+        bump(0, -0.06 + 0.055 * k, 0.09, 0.014, -0.022 * a["wrinkle"], one)
+    bump(0.12, 0.14, 0.06, 0.10, 0.03 * a["wrinkle"])
+    for k in range(2):
+        bump(0, -0.40 - 0.09 * k, 0.30, 0.018, -0.006 * (a["inner_raise"] + a["outer_raise"]), one)
+    fold = 0.008 + 0.026 * max(a["smile"], a["lip_raise"], a["wrinkle"]) + 0.015 * a["stretch"]
+    for side in (-1, 1):  # from the nose's wing to the mouth's corner
+        w = head.window(side * 0.25, 0.44, 0.22, 0.24)
+        down = (w.y - 0.32) / 0.26
+        place = 0.14 + (0.16 + 0.05 * a["smile"]) * np.clip(down, 0, 1)
+        w.height[...] -= fold * _bell(w.x * side - place, 0.035) * _smooth(down * 4 + 0.6) * _smooth((1.15 - down) * 2)
+
+    gy, gx = np.gradient(head.height, head.px)
+    diffuse = np.clip((LIGHT[2] - LIGHT[0] * gx - LIGHT[1] * gy) / np.sqrt(1 + gx * gx + gy * gy), 0, 1)
+    tone = np.clip(0.10 + 0.95 * diffuse, 0, 1.06)
+    shadow = _tint(look.skin, 0.62, 0.45, 0.40)  # light that went through skin is red
+    colour = shadow[:, None, None] + (look.skin - shadow)[:, None, None] * tone + 0.08 * diffuse**12
+    x, y = head.x, head.y
+    blush = _bell(np.abs(x) - 0.40, 0.20) * _bell(y - 0.26 + 0.04 * cheek, 0.16)
+    colour *= 1 - np.array([0.0, 0.10, 0.09], F32)[:, None, None] * blush * (0.7 + 0.5 * cheek)
+    if look.beard:
+        jaw = _smooth((y - 0.30 - 0.9 * np.maximum(0, 0.35 - np.abs(x))) / 0.25) * _smooth((np.sqrt(0.7 * x * x + (y - 0.5) ** 2) - 0.22) / 0.12)
+        beard = np.maximum(jaw, np.exp(-((x / 0.26) ** 4)) * _bell(y - my + 0.10, 0.045)) * look.beard
+        colour += beard * (look.hair[:, None, None] * (0.55 + 0.35 * tone) - colour)
+    head.paint(head.cover(outside), colour)
+
+
+def _draw_eye(head: _View, look: _Look, a: dict[str, float], side: int, gaze: list[float]) -> float:
+    """Lids, eyeball, brow and nostril of one side (-1 is the image's left); returns the y of the eye's centre."""
+    line, dark = _tint(look.skin, 0.42, 0.27, 0.22), look.hair * 0.45 + np.array([0.04, 0.025, 0.025], F32)
+    ew, lift = 0.142 * look.eye, a["lid_raise"]
+    up = 0.096 * look.eye * (1 + 0.36 * lift - 0.32 * a["tighten"] * (1 - 0.5 * lift) - 0.42 * a["droop"] - 0.14 * a["cheek"])
+    low = 0.050 * look.eye * (1 + 0.25 * lift - 0.45 * a["tighten"] - 0.55 * a["cheek"])
+    up = max(up * (1 - a["blink"]) - low * a["blink"], 0.012 - low)
+    w = head.window(side * EYE_X, EYE_Y, ew + 0.10, 0.22)
+    x, y = w.x * side - EYE_X, w.y - EYE_Y  # x grows outwards
+    at = x / ew
+    arc = np.maximum(0, 1 - at * at)
+    cant = (-0.02 + 0.03 * a["inner_raise"] * (0.3 + a["droop"])) * at
+    top, bottom = cant - up * arc**0.75 * (1 - 0.18 * at), cant + low * arc**0.9
+    inside = w.cover(np.maximum(top - y, y - bottom)) * (arc > 0)
+    crease = np.abs(y - cant + (0.92 * up + 0.042) * np.maximum(0, 1 - (at / 1.15) ** 2) ** 0.7)
+    w.paint(0.4 * w.cover(crease - 0.006) * (np.abs(at) < 1.1), line)
+    w.paint(inside, np.array([0.97, 0.96, 0.95], F32)[:, None, None] * (1 - 0.35 * _bell(y - top, 0.035)))
+    radius = 0.079 * look.eye**0.5
+    gx, gy = side * gaze[0], gaze[1] - 0.016
+    far = np.sqrt((x - gx) ** 2 + (y - gy) ** 2)
+    iris = (1 + 0.55 * _smooth((y - gy + 0.02) / 0.08) - 0.5 * _smooth((far / radius - 0.72) / 0.28)) * (1 - 0.35 * _bell(y - top, 0.03))
+    w.paint(inside * w.cover(far - radius), look.iris[:, None, None] * iris)
+    w.paint(inside * w.cover(far - 0.43 * radius), np.array([0.03, 0.025, 0.025], F32))
+    w.paint(inside * w.cover(np.sqrt((x - gx + 0.026 * side) ** 2 + (y - gy + 0.026) ** 2) - 0.019), np.ones(3, F32))
+    lash = (0.017 if look.female else 0.011) * (1 + 0.5 * _smooth((at + 0.4) / 1.4))
+    wing = np.maximum(0, at - 0.82) * 0.09 if look.female else 0.0
+    ends = np.abs(x) - ew * (1.08 if look.female else 1.02)
+    w.paint(0.93 * w.cover(np.maximum(np.abs(y - top + wing) - lash, ends)), dark * 0.6)
+    w.paint(0.35 * w.cover(np.maximum(np.abs(y - bottom - 0.004) - 0.005, np.abs(x) - 0.9 * ew)), line)
+    w.paint(0.35 * max(a["cheek"], 0.6 * a["tighten"]) * _bell(y - bottom - 0.045, 0.013) * _smooth(2 - 2 * np.abs(at)), line)
+
+    w = head.window(side * 0.29, look.brow_y, 0.29, 0.26)
+    inner = look.brow_y - 0.105 * a["inner_raise"] + 0.115 * a["lower_brow"] * (1 - 0.45 * a["inner_raise"]) + 0.04 * a["wrinkle"]
+    peak = look.brow_y - 0.035 - 0.03 * a["inner_raise"] - 0.06 * a["outer_raise"] + 0.055 * a["lower_brow"] + 0.03 * a["wrinkle"]
+    outer = look.brow_y + 0.02 - 0.105 * a["outer_raise"] - 0.01 * a["lower_brow"] + 0.045 * a["inner_raise"] * max(0, 1 - a["outer_raise"])
+    start = 0.115 - 0.035 * a["lower_brow"]
+    length = 0.485 - start
+    at = (w.x * side - start) / length
+    middle = inner * (1 - at) * (0.55 - at) / 0.55 + peak * at * (1 - at) / 0.2475 + outer * at * (at - 0.55) / 0.45  # through three points
+    slope = (inner * (2 * at - 1.55) / 0.55 + peak * (1 - 2 * at) / 0.2475 + outer * (2 * at - 0.55) / 0.45) / length
+    thick = look.brow * _smooth(at * 4 + 0.55) * (1 - 0.75 * _smooth((at - 0.35) / 0.75))
+    stroke = np.maximum(np.abs(w.y - middle) / np.sqrt(1 + slope**2) - thick, np.maximum(-at, at - 1) * length)
+    w.paint(0.88 * w.cover(stroke, blur=0.012), dark)
+    w = head.window(side * 0.06, 0.37, 0.09, 0.06)
+    w.paint(0.6 * _bell(w.x * side - 0.058 * look.nose, 0.036) * _bell(w.y - 0.387 + 0.25 * np.abs(w.x) + 0.03 * a["wrinkle"], 0.016), line * 0.7)
+    return EYE_Y + 0.5 * (low - up)
+
+
+def _draw_mouth(head: _View, look: _Look, a: dict[str, float], skew: float) -> float:
+    """Lips, teeth and tongue; returns the y of the mouth's centre."""
+    line = _tint(look.skin, 0.36, 0.22, 0.18)
+    half = 0.235 * (1 + 0.28 * a["smile"] + 0.22 * a["stretch"] - 0.13 * a["press"] - 0.08 * a["corner_down"])
+    corner = 0.075 * a["corner_down"] + 0.025 * a["stretch"] - 0.10 * a["smile"] - 0.02 * a["open"] - 0.012  # below the middle
+    gap = 0.17 * a["open"] + 0.04 * a["lip_raise"]
+    arch = 0.035 * a["chin_raise"] + 0.02 * a["corner_down"]
+    thin = look.lips * (1 - 0.55 * a["press"]) * (1 - 0.2 * a["stretch"]) * (1 - 0.25 * a["smile"])
+    w = head.window(0, look.mouth_y + 0.03, 0.44, 0.30)
+    x, y = w.x, w.y - look.mouth_y
+    at = x / half
+    arc = np.maximum(0, 1 - at * at)
+    round_, edge = arc**0.5, _smooth(arc * 5)
+    seam = corner * (at * at - 0.35) - arch * arc + 0.5 * skew * at
+    upper = seam - (0.30 * gap + 0.045 * a["lip_raise"]) * arc**0.65
+    lower = seam + 0.75 * gap * round_
+    rim = upper - 0.052 * thin * arc**0.75 * (1 - 0.22 * _bell(x, 0.035))
+    foot = np.maximum(lower + 0.02, lower + (0.4 * arch + 0.068) * thin * arc**0.6 - 0.01)
+    lip = _tint(look.skin, 0.87, 0.52, 0.53) if look.female else _tint(look.skin, 0.86, 0.62, 0.60)
+    gloss = 1 - 0.18 * _smooth((upper - y) / 0.03) + 0.12 * _bell(y - lower - 0.03 * thin, 0.018) * _bell(x, 0.12)
+    w.paint(0.9 * w.cover(np.maximum(rim - y, y - foot)) * edge, lip[:, None, None] * gloss)
+    inside = w.cover(np.maximum(upper - y, y - lower)) * (arc > 0)
+    w.paint(inside, np.array([0.28, 0.07, 0.08], F32))
+    if gap > 0.02:
+        w.paint(0.8 * inside * _smooth((y - lower + 0.065) / 0.05) * min(1.0, 10 * gap - 0.2), np.array([0.75, 0.36, 0.38], F32))
+        teeth = inside * w.cover(y - upper - min(0.06, 0.62 * gap + 0.02)) * _smooth(6 - 6 * np.abs(at))
+        w.paint(teeth, np.array([0.96, 0.95, 0.92], F32)[:, None, None] * (1 - 0.22 * _bell(y - upper, 0.016)))
+    w.paint(0.7 * w.cover(np.abs(y - upper) - 0.007) * _smooth(arc * 6 + 0.3) * (arc > 0), line)
+    for side in (-1, 1):
+        w.paint(0.5 * _bell(x - side * half, 0.02) * _bell(y - 0.65 * corner - 0.5 * side * skew, 0.02), line)
+    below = 0.75 * gap - 0.35 * corner - arch + 0.068 * thin + 0.04
+    w.paint(0.2 * _bell(x, 0.13) * _bell(y - below, 0.025), line)
+    return look.mouth_y - 0.35 * corner - arch + 0.22 * gap
+
+
+def _draw_hair(head: _View, look: _Look) -> None:
+    """Hair on the skull and its shadow on the forehead."""
+    u, v, part = head.u, head.v, look.part
+    side = np.abs(u)
+    wave = 0.008 * np.sin(31 * u + 9 * part) + 0.005 * np.sin(57 * u)
+    if look.female:
+        cap, reach = _oval(u, v + 0.18, look.width + 0.17, 0.96), 0.42
+        if look.style == 2:
+            brink = -0.36 + 1.6 * np.maximum(0, side - 0.48) + wave  # a fringe
+        elif look.style == 3:
+            brink = -0.64 + 0.9 * side**2.4 + 2.5 * np.maximum(0, side - 0.56) + 0.3 * wave
+            cap, reach = _oval(u, v + 0.10, look.width + 0.045, 1.0), 0.02
+        else:
+            brink = look.fringe - 0.04 + 1.35 * np.maximum(0, np.abs(u - 0.5 * part)) ** 1.9 + 0.6 * wave
+    else:
+        cap, reach = _oval(u, v + 0.10, look.width + 0.06, 1.0), 0.0
+        brink = look.fringe - 0.08 + (0.10 * np.cos(3 * u + 4 * part) if look.style < 2 else -0.12 * _bell(u, 0.22)) + wave
+        brink = brink + 4 * np.maximum(0, side - 0.52)
+    brink = np.minimum(brink, np.where(side > 0.86 * look.width, reach, 9).astype(F32))
+    below = v - brink
+    on_face = head.cover((side - look.width) * 1.0) * (below > 0) * (v < 0.3)
+    head.paint(0.28 * on_face * _smooth(1 - below / 0.13), _tint(look.skin, 0.5, 0.36, 0.32))
+    angle = np.arctan2(u - 0.4 * part, 1e-3 - v - 0.05)
+    strands = 0.06 * np.sin(46 * angle + 3 * np.sin(3 * v)) + 0.04 * np.sin(83 * angle + 1)
+    shine = _bell(np.sqrt((u / (look.width + 0.1)) ** 2 + ((v + 0.1) / 0.98) ** 2) - 0.8, 0.12) * np.clip(0.5 - 0.8 * u - 0.6 * v, 0, 1)
+    tone = 0.80 + 0.24 * np.clip(-0.5 * u - 0.7 * v, -0.6, 1) + strands + 0.33 * shine
+    if look.female:
+        tone = tone + (0.76 + strands - tone) * _smooth(v / 0.35)  # runs into the hair behind
+    head.paint(head.cover(np.maximum(cap, 0.6 * below)), look.hair[:, None, None] * tone + 0.05 * shine)
+
+
+def clip(take: Take, seed: int = 0, fps: int = 25, size: int = 320, difficulty: Difficulty = DEFAULT) -> tuple[np.ndarray, np.ndarray]:
+    """The whole clip: (F, size, size, 3) uint8 frames at `fps` and the voice, (T,) float32 at 16 kHz, of the same duration."""
+    wave = voice(take, seed, difficulty)
+    frames = [face(take, seed, k / fps, size, difficulty)[0] for k in range(round(len(wave) / RATE * fps))]
+    return np.stack(frames), wave

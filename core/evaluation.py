@@ -1,0 +1,197 @@
+"""§4.2: what is measured, and on whom. Curves and pictures while training are S2's; S4 is used once, here, in `evaluate`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from core import classifiers, conformal, datasets, gan, metrics, networks, runs
+from core.config import Config
+from core.datasets import Set
+from core.runs import Run
+
+DRAWS = {"f_S": 1, "f_T": 2, "Q": 3, "scorer": 4, "gan": 5, "samples": 6, "rows": 7, "pairs": 8, "balance": 9}  # seeds, apart
+
+
+def seed_of(config: Config, draw: str) -> int:
+    """An independent seed for each use of randomness, from the config's one seed."""
+    return config.seed * 1000 + DRAWS[draw]
+
+
+def tensor(images: np.ndarray, device: torch.device) -> torch.Tensor:
+    """(n, H, W) -> (n, 1, H, W) float32 on the device."""
+    return torch.from_numpy(np.ascontiguousarray(images, np.float32))[:, None].to(device)
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """The classifiers of a run (§4.3), on its device."""
+
+    f_S: networks.Classifier
+    f_T: networks.Classifier
+    Q: networks.Classifier
+    scorer: networks.Classifier
+    digest: str  # of the scorer's weights: figures of different digests are never put on one axis
+
+
+class Look:
+    """What is watched while training: samples from S2's faces against S2's voices, through the scorer. Real features computed once."""
+
+    def __init__(self, config: Config, S2: Set, c: np.ndarray, fitted: Fitted, device):
+        rows = datasets.balanced(S2.x_label, seed_of(config, "balance"))
+        self.config, self.scorer = config, fitted.scorer
+        self.x, self.c = tensor(S2.x[rows], device), torch.from_numpy(c[rows]).to(device)
+        voices = datasets.balanced(S2.y_label, seed_of(config, "balance"))
+        self.labels = S2.x_label[rows]
+        self.o_real, self.real = classifiers.outputs(fitted.scorer, tensor(S2.y[voices], device))
+        self.real_labels = S2.y_label[voices]
+        few = np.concatenate([np.nonzero(self.labels == k)[0][:1] for k in np.unique(self.labels)])
+        self.few = few[: config.evaluate.samples]
+
+    def figures(self, G: torch.nn.Module) -> dict[str, float]:
+        """FID, KID, IS and the scorer's agreement with the faces' emotion, of samples at equal N with S2's real voices."""
+        fake = gan.sample(G, self.x, self.c, self.config.gan.z, seed_of(self.config, "samples"))
+        o, features = classifiers.outputs(self.scorer, fake)
+        n = min(len(self.real), len(features))
+        pick = np.random.default_rng(0).permutation(len(features))[:n]
+        k, spread = metrics.kid(self.real, features[pick])
+        return {
+            "FID": metrics.fid(self.real[:n], features[pick]),
+            "KID": k,
+            "KID sd": spread,
+            "IS": metrics.inception_score(o),
+            "recognised": float((o.argmax(axis=1) == self.labels).mean()),
+        }
+
+    def reference(self, S1: Set, device) -> dict[str, float]:
+        """The real-data lines beside the curves: IS and recognition of real S2, FID and KID between real S1 and real S2 at equal N."""
+        n = len(self.real)
+        rows = np.random.default_rng(0).permutation(datasets.balanced(S1.y_label))[:n]
+        features = classifiers.outputs(self.scorer, tensor(S1.y[rows], device))[1]
+        m = min(n, len(rows))
+        return {
+            "IS real": metrics.inception_score(self.o_real),
+            "FID real": metrics.fid(self.real[:m], features[:m]),
+            "KID real": metrics.kid(self.real, features)[0],
+            "recognised real": float((self.o_real.argmax(axis=1) == self.real_labels).mean()),
+            "N": n,
+        }
+
+    def save_grid(self, G: torch.nn.Module, r: Run, step: int) -> None:
+        """One face per class and its sample, as samples/step-<n>.npz: faces uint8, spectrograms float16, labels."""
+        fake = gan.sample(G, self.x[self.few], self.c[self.few], self.config.gan.z, seed_of(self.config, "samples"))
+        path = r.directory / "samples" / f"step-{step:07d}.npz"
+        runs.write_arrays(path, y=fake[:, 0].cpu().numpy().astype(np.float16), label=self.labels[self.few])
+
+
+
+def evaluate(config: Config, sets, fitted: Fitted, c: dict, G, r: Run, device, watch: Callable[..., None]) -> dict:
+    """The final figures, S4's only use: augmentation rows, confusion matrices, IS, FID and KID with their reference lines."""
+    K, seed = len(config.data.classes), seed_of(config, "samples")
+    S1, S3, S4 = sets["S1"], sets["S3"], sets["S4"]
+    faces4 = datasets.balanced(S4.x_label, seed_of(config, "balance"))
+    voices4 = datasets.balanced(S4.y_label, seed_of(config, "balance"))
+    y4, l4 = tensor(S4.y[voices4], device), S4.y_label[voices4]
+    o_S = classifiers.softmax(fitted.f_S, tensor(S4.x[faces4], device))
+    face = metrics.confusion(S4.x_label[faces4], o_S.argmax(axis=1), K)
+
+    fake4 = gan.sample(G, tensor(S4.x[faces4], device), torch.from_numpy(c["S4"][faces4]).to(device), config.gan.z, seed)
+    o_real, real = classifiers.outputs(fitted.scorer, y4)
+    o_fake, features = classifiers.outputs(fitted.scorer, fake4)
+    n = min(len(real), len(features))
+    rng = np.random.default_rng(seed)
+    a, b = rng.permutation(len(real))[:n], rng.permutation(len(features))[:n]
+    floor = np.concatenate([S1.y_label, sets["S2"].y_label])
+    other = rng.permutation(datasets.balanced(floor))[:n]
+    real_other = classifiers.outputs(fitted.scorer, tensor(np.concatenate([S1.y, sets["S2"].y])[other], device))[1]
+    m = min(n, len(other))
+    kid, kid_sd = metrics.kid(real[a], features[b])
+    quality = {
+        "FID": metrics.fid(real[a], features[b]),
+        "FID real": metrics.fid(real[a][:m], real_other[:m]),
+        "KID": kid,
+        "KID sd": kid_sd,
+        "KID real": metrics.kid(real[a], real_other)[0],
+        "IS": metrics.inception_score(o_fake),
+        "IS real": metrics.inception_score(o_real),
+        "recognised": float((o_fake.argmax(axis=1) == S4.x_label[faces4]).mean()),
+        "recognised real": float((o_real.argmax(axis=1) == l4).mean()),
+        "N": n,
+        "features": int(real.shape[1]),
+        "scorer": fitted.digest,
+    }
+
+    rows, tables, notes = augmentation_sets(config, sets, c, fitted, G, device), {}, []
+    for row in config.evaluate.rows:
+        if row not in rows:
+            notes.append(f"{row}: not defined for voices paired with faces by emotion")
+            continue
+        y, labels = rows[row]
+        tick = lambda s, loss, row=row: watch(f"score {row}", s, config.f_t.steps, "")  # noqa: E731
+        network = classifiers.fit(y, labels, config.f_t, K, seed_of(config, "rows"), "voice", tick)
+        o = classifiers.softmax(network, y4)
+        tables[row] = {"confusion": metrics.confusion(l4, o.argmax(axis=1), K).tolist(), "N train": len(labels)}
+        tables[row]["accuracy"] = metrics.accuracy(np.array(tables[row]["confusion"]))
+    runs.write_arrays(
+        r.directory / "generated.npz",
+        y=fake4[:, 0].cpu().numpy().astype(np.float16),
+        label=S4.x_label[faces4],
+        row=faces4,
+        o=o_fake.astype(np.float32),
+        c=c["S4"][faces4],
+    )
+    return {
+        "classes": list(config.data.classes),
+        "chance": 1 / K,
+        "labels": "label-supervised (paired by emotion)" if not S3.paired else ("paper" if config.gan.q_labels == "true" else "strict"),
+        "N test voices": len(l4),
+        "N test faces": len(faces4),
+        "face": {"accuracy": metrics.accuracy(face), "confusion": face.tolist()},
+        "conformal": _conformal_summary(config, sets, r),
+        "quality": quality,
+        "augmentation": tables,
+        "notes": notes,
+        "steps": config.gan.steps,
+        "parameters": {"G": sum(p.numel() for p in G.parameters())},
+        "subjects": {k: sorted(set(map(str, s.y_subject))) for k, s in sets.items()},
+    }
+
+
+def augmentation_sets(config: Config, sets, c: dict, fitted: Fitted, G, device) -> dict[str, tuple[torch.Tensor, torch.Tensor]]:
+    """The training sets of the augmentation table: row name -> voices (n, 1, columns, bands), labels (n,), on the device.
+
+    Every row is trained with the same classifier, steps and balance. Generated samples come from S3's faces; a sample's label is the
+    condition's own, else argmax c. Pseudo-labels (the way without a GAN) need clips that hold both face and voice.
+    """
+    S1, S3 = sets["S1"], sets["S3"]
+    y1, l1 = tensor(S1.y, device), torch.from_numpy(S1.y_label).to(device)
+    x3 = tensor(S3.x, device)
+    most = max(len(y1), len(S3.y)) * config.evaluate.per_face  # faces may outnumber voices tenfold; generated ones should not drown S1
+    pick = np.random.default_rng(seed_of(config, "samples")).permutation(len(S3.x))[:most]
+    c3 = torch.from_numpy(c["S3"][pick]).to(device)
+    fakes = [gan.sample(G, x3[pick], c3, config.gan.z, seed_of(config, "samples") + k) for k in range(config.evaluate.per_face)]
+    fake = torch.cat(fakes)
+    if c["S3"].shape[1]:
+        given = c["S3"][pick].argmax(axis=1)
+    else:
+        given = classifiers.softmax(fitted.Q, fakes[0]).argmax(axis=1)  # no condition: Q names what was made
+    fake_label = torch.from_numpy(given.astype(np.int64)).to(device).repeat(len(fakes))
+    rows = {"S1": (y1, l1), "S1 + generated": (torch.cat([y1, fake]), torch.cat([l1, fake_label]))}
+    y3 = tensor(S3.y, device)
+    rows["S1 + S3"] = torch.cat([y1, y3]), torch.cat([l1, torch.from_numpy(S3.y_label).to(device)])
+    if S3.paired:
+        guessed = torch.from_numpy(classifiers.softmax(fitted.f_S, x3).argmax(axis=1)).to(device)
+        rows["S1 + pseudo-labelled S3"] = torch.cat([y1, y3]), torch.cat([l1, guessed])
+    return rows
+
+
+def _conformal_summary(config: Config, sets, r: Run) -> dict:
+    """How the conformal predictor does on S4: share of true labels left out and mean set size at three levels, credibility, confidence."""
+    p, labels = r.arrays()["p_S4"], sets["S4"].x_label
+    true = np.take_along_axis(p, labels[:, None], axis=1)[:, 0]
+    levels = {str(e): {"error": float((true <= e).mean()), "set size": float((p > e).sum(axis=1).mean())} for e in (0.05, 0.1, 0.2)}
+    summary = {"n": len(r.arrays()["calibration"]), "levels": levels}
+    return summary | {"credibility": float(conformal.credibility(p).mean()), "confidence": float(conformal.confidence(p).mean())}

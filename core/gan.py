@@ -1,0 +1,201 @@
+"""§3 and §3.2: the condition c, one training step of G, D and Q, train(), sample(). Knows no file, no run, no screen."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from core import losses
+from core.config import Condition, Gan
+from core.networks import DISCRIMINATOR, ENCDEC, UNET, Classifier, Discriminator, EncDec, UNet, initialise
+
+
+@dataclass(frozen=True)
+class Pool:
+    """S3 on the device that trains. `pairs_of(epoch)` gives the rows of x and y that meet in an epoch, as index arrays (n,), (n,)."""
+
+    x: Tensor  # (n_x, 1, 28, 28) faces in [-1, 1]
+    c: Tensor  # (n_x, K) condition, or (n_x, 0) for none
+    target: Tensor  # (n_x,) class that Eq. (6) asks Q for; -1 where there is none
+    y: Tensor  # (n_y, 1, columns, bands) spectrograms in [-1, 1]
+    y_target: Tensor  # (n_y,) class of y that a joint Q is trained on; -1 where unknown
+    pairs_of: object  # Callable[[int], tuple[np.ndarray, np.ndarray]]
+
+
+@dataclass
+class State:
+    """Everything that a training step changes. `state_dict` and `load_state_dict` make resume exact."""
+
+    G: nn.Module
+    D: nn.Module
+    Q: nn.Module
+    optimisers: dict[str, torch.optim.Optimizer]
+    generator: torch.Generator
+    step: int = 0
+
+
+@dataclass(frozen=True)
+class Record:
+    """What one step did: detached scalars on the device, so that reading them is the reader's choice of moment."""
+
+    step: int
+    values: dict[str, Tensor]
+
+
+def condition(
+    kind: Condition, labels: np.ndarray | None, o: np.ndarray | None, p: np.ndarray | None, classes: int, soft: float = 0.0
+) -> np.ndarray:
+    """The condition c of Eq. (3), §3.1 and §4.3: (n, K) float32, or (n, 0) for `none` (§4.7).
+
+    label: one-hot, softened so that the label keeps 1 - soft and the others share it (§3.2). classifier: f_S's softmax o.
+    cp: the conformal p-values p. Only the array that `kind` names is read.
+    """
+    if kind == "label":
+        assert labels is not None
+        rows = np.full((len(labels), classes), soft / (classes - 1))
+        rows[np.arange(len(labels)), labels] = 1 - soft
+        return rows.astype(np.float32)
+    if kind == "none":
+        n = next(len(a) for a in (o, p, labels) if a is not None)
+        return np.zeros((n, 0), np.float32)
+    source = o if kind == "classifier" else p
+    assert source is not None
+    return source.astype(np.float32)
+
+
+def generator_arguments(g: Gan, classes: int, shape: tuple[int, int]) -> dict:
+    """The architecture of G as plain data, for its file's header."""
+    widths = (ENCDEC if g.generator == "encdec" else UNET)[g.width]
+    n = 0 if g.condition == "none" else classes
+    return {"classes": n, "z": g.z, "shape": list(shape), "widths": list(widths), "use_source": g.use_source}
+
+
+def new_state(g: Gan, classes: int, shape: tuple[int, int], Q: Classifier, seed: int, device: str | torch.device) -> State:
+    """Fresh G, D and their optimisers, drawn from `seed` alone. Q comes trained (frozen) or fresh (joint) from the caller."""
+    cpu = torch.Generator().manual_seed(seed)
+    a = generator_arguments(g, classes, shape)
+    kind = EncDec if g.generator == "encdec" else UNet
+    G = initialise(kind(a["classes"], g.z, shape, tuple(a["widths"]), g.use_source), cpu).to(device)
+    D = initialise(Discriminator(shape, DISCRIMINATOR[g.width]), cpu).to(device)
+    make = torch.optim.Adagrad if g.optimiser == "adagrad" else torch.optim.Adam
+    extra = {} if g.optimiser == "adagrad" else {"betas": (0.5, 0.99)}
+    optimisers = {"G": make(G.parameters(), lr=g.lr_g, **extra), "D": make(D.parameters(), lr=g.lr_d, **extra)}  # type: ignore[arg-type]
+    if g.q_training == "joint":
+        optimisers["Q"] = make(Q.parameters(), lr=g.lr_d, **extra)  # type: ignore[arg-type]
+    return State(G, D, Q.to(device), optimisers, torch.Generator(device).manual_seed(seed + 1))
+
+
+def step(state: State, g: Gan, x: Tensor, c: Tensor, target: Tensor, y: Tensor, y_target: Tensor) -> dict[str, Tensor]:
+    """One update of D, (a joint) Q and G on a batch of pairs: x (B, 1, 28, 28), c (B, K), y (B, 1, columns, bands).
+
+    One generator forward serves both players. Noise is added to the inputs of all networks (§3.2), drawn on the device.
+    """
+    G, D, Q, opt = state.G, state.D, state.Q, state.optimisers
+
+    def noisy(t: Tensor, sd: float = g.noise) -> Tensor:
+        return t + sd * torch.randn(t.shape, generator=state.generator, device=t.device) if sd else t
+
+    z = torch.randn((len(x), g.z), generator=state.generator, device=x.device)
+    if g.condition == "label" and g.label_noise:
+        c = noisy(c, g.label_noise)
+    fake = G(noisy(x), c, z)  # Eq. (3): G(x|c, z)
+
+    D.requires_grad_(True)
+    d_real, d_fake = D(noisy(y)), D(noisy(fake.detach()))
+    loss_d = losses.discriminator_loss(d_real, d_fake, g.real_target)
+    opt["D"].zero_grad(set_to_none=True)
+    loss_d.backward()
+    opt["D"].step()
+    values = {"loss/D": loss_d, "D/real": d_real.sigmoid().mean(), "D/generated": d_fake.sigmoid().mean()}
+
+    if g.q_training == "joint":
+        Q.train().requires_grad_(True)
+        loss_q = losses.class_loss(Q(noisy(y)), y_target)
+        opt["Q"].zero_grad(set_to_none=True)
+        loss_q.backward()
+        opt["Q"].step()
+        values["loss/Q"] = loss_q
+    Q.eval().requires_grad_(False)
+
+    D.requires_grad_(False)  # no gradients for D where only G moves
+    weight = g.classify if g.condition != "none" or g.q_labels == "true" else 0.0  # without a class there is nothing to ask of Q
+    loss_g, terms = losses.generator_loss(
+        D(noisy(fake)), Q(noisy(fake)), target if weight else target.clamp(min=0), y, fake, g.adversarial, g.l1, weight, g.minmax
+    )
+    opt["G"].zero_grad(set_to_none=True)
+    loss_g.backward()
+    opt["G"].step()
+    values |= {"loss/G": loss_g} | {f"loss/{k}": v for k, v in terms.items()}
+    return {k: v.detach() for k, v in values.items()}
+
+
+def train(state: State, pool: Pool, g: Gan) -> Iterator[Record]:
+    """Run the steps from `state.step` to `g.steps`, yielding a Record after each; `state` may be saved between any two.
+
+    Batches are indices on the device; which pairs an epoch holds depends on its number alone, so a resumed run continues exactly.
+    """
+    device = pool.y.device
+    state.G.train()
+    state.D.train()
+    per_epoch = max(1, len(pool.pairs_of(0)[1]) // g.batch)  # type: ignore[operator]
+    epoch, rows = -1, (torch.empty(0), torch.empty(0))
+    while state.step < g.steps:
+        if state.step // per_epoch != epoch:
+            epoch = state.step // per_epoch
+            rows = tuple(torch.from_numpy(np.asarray(r)).to(device) for r in pool.pairs_of(epoch))  # type: ignore[operator,assignment]
+        k = state.step % per_epoch * g.batch
+        i, j = rows[0][k : k + g.batch], rows[1][k : k + g.batch]
+        values = step(state, g, pool.x[i], pool.c[i], pool.target[i], pool.y[j], pool.y_target[j])
+        state.step += 1
+        yield Record(state.step, values)
+
+
+@torch.no_grad()
+def sample(G: nn.Module, x: Tensor, c: Tensor, z_length: int, seed: int, batch: int = 1024) -> Tensor:
+    """G(x|c, z) in evaluation mode with z from `seed` alone: (n, 1, 28, 28), (n, K) -> (n, 1, columns, bands) in [-1, 1].
+
+    Neither G's mode nor any random state of the training is changed.
+    """
+    training = G.training
+    G.eval()
+    z = torch.randn((len(x), z_length), generator=torch.Generator().manual_seed(seed)).to(x.device)
+    parts = [G(x[i : i + batch], c[i : i + batch], z[i : i + batch]) for i in range(0, len(x), batch)]
+    G.train(training)
+    return torch.cat(parts)
+
+
+def state_dict(state: State) -> dict:
+    """Tensors and numbers from which `load_state_dict` continues bit for bit (same machine, CPU, thread count)."""
+    networks = {k: getattr(state, k).state_dict() for k in "GDQ"}
+    optimisers = {k: o.state_dict() for k, o in state.optimisers.items()}
+    random = state.generator.get_state()
+    return {"networks": networks, "optimisers": optimisers, "random": random, "step": state.step, "threads": torch.get_num_threads()}
+
+
+def load_state_dict(state: State, saved: dict) -> None:
+    """Continue from what `state_dict` saved; restores the thread count, on which the last bit of sums depends."""
+    for k, v in saved["networks"].items():
+        getattr(state, k).load_state_dict(v)
+    for k, v in saved["optimisers"].items():
+        state.optimisers[k].load_state_dict(v)
+    state.generator.set_state(saved["random"].cpu())
+    state.step = saved["step"]
+    torch.set_num_threads(saved["threads"])
+
+
+def largest_batch(g: Gan, state: State, pool: Pool) -> int:
+    """The largest halving of the batch with which a step fits into the device's memory; 0 when not even one pair does."""
+    batch = g.batch // 2
+    while batch >= 2:
+        try:
+            torch.cuda.empty_cache()
+            i = torch.zeros(batch, dtype=torch.long, device=pool.y.device)
+            step(state, g, pool.x[i], pool.c[i], pool.target[i], pool.y[i], pool.y_target[i])
+            return batch
+        except torch.OutOfMemoryError:
+            batch //= 2
+    return 0

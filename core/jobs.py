@@ -1,0 +1,130 @@
+"""Training processes: start, stop, resume, reconcile. A training runs by itself and outlives the page that started it. No torch."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from core import datasets, runs
+from core.config import Config, run_name, to_dict
+from core.runs import Run
+
+NICE = 10  # a training gives way to the pages
+
+
+def start(config: Config, device: str = "auto", folder: Path | None = None) -> str:
+    """Start (or resume) training this config in a process of its own session, at low priority; returns the run id.
+
+    The same config is the same run: one that is already running is left alone. Raises CorpusError when the corpus is not prepared.
+    """
+    folder = folder or runs.root()
+    run = runs.create(folder / run_name(config, datasets.corpus_digest(config.data)), config)
+    row = next((r for r in runs.listing(folder) if r["run"] == run.id), None)
+    if row and (row["state"] == "done" or alive(row)):
+        return run.id
+    runs.update(run, state="queued", phase="starting", error="", pid=0)
+    command = [sys.executable, "-m", "core", "train", "--config-file", str(run.directory / "config.json"), "--device", device]
+    environment = os.environ | {"DACSSGAN_CHECKPOINTS": str(folder.resolve()), "PYTHONUNBUFFERED": "1"}
+    with open(run.directory / "log.txt", "a") as log:
+        process = subprocess.Popen(
+            command,
+            cwd=Path(__file__).resolve().parents[1],
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            stdin=subprocess.DEVNULL,
+            start_new_session=True,
+            env=environment,
+            preexec_fn=None if os.name == "nt" else _give_way,
+        )
+    runs.update(run, pid=process.pid)
+    return run.id
+
+
+def _give_way() -> None:
+    os.nice(NICE)
+
+
+def alive(row: dict) -> bool:
+    """Whether the process of a run's row is there and beats its heart (a queued one has 60 s to begin)."""
+    if row["state"] not in ("running", "queued") or not row["pid"]:
+        return False
+    fresh = time.time() - (row["heartbeat"] or 0) < runs.HEARTBEAT
+    return fresh and _is_ours(row["pid"])
+
+
+def _is_ours(pid: int) -> bool:
+    """Whether a pid is a training of this project (pids are used again by other programs)."""
+    try:
+        os.waitpid(pid, os.WNOHANG)  # a child that ended is a zombie until asked for
+    except (ChildProcessError, OSError):
+        pass
+    found = subprocess.run(["ps", "-p", str(pid), "-o", "args="], capture_output=True, text=True)
+    return "core" in found.stdout and "train" in found.stdout
+
+
+def stop(run_id: str, folder: Path | None = None, wait: float = 0.0) -> bool:
+    """Ask a training to save its state and end; True when it has ended within `wait` seconds (0: only asked)."""
+    folder = folder or runs.root()
+    row = next((r for r in runs.listing(folder) if r["run"] == run_id), None)
+    if not row or not row["pid"] or not _is_ours(row["pid"]):
+        reconcile(folder)
+        return True
+    os.kill(row["pid"], signal.SIGTERM)
+    runs.update(Run(folder / run_id), phase="stopping")
+    end = time.monotonic() + wait
+    while time.monotonic() < end:
+        if not _is_ours(row["pid"]):
+            reconcile(folder)
+            return True
+        time.sleep(0.1)
+    return False
+
+
+def resume(run_id: str, device: str = "auto", folder: Path | None = None) -> str:
+    """Continue a stopped or failed run from its checkpoint."""
+    folder = folder or runs.root()
+    return start(Run(folder / run_id).config, device, folder)
+
+
+def reconcile(folder: Path | None = None) -> list[str]:
+    """Give runs whose process is gone the state they are really in; returns their ids. Cheap: call it before showing a list."""
+    folder, changed = folder or runs.root(), []
+    for row in runs.listing(folder):
+        if row["state"] in ("running", "queued") and not alive(row):
+            if row["state"] == "queued" and not row["pid"] and time.time() - (row["heartbeat"] or row["created"]) < 5:
+                continue  # its process is just being started
+            run = Run(folder / row["run"])
+            error = "the training process ended without saying why; the log's last lines may tell. It can be resumed."
+            runs.update(run, state="stopped" if (run.directory / "state.pt").exists() else "failed", error=error)
+            changed.append(row["run"])
+    return changed
+
+
+def log_tail(run_id: str, lines: int = 40, folder: Path | None = None) -> str:
+    """The end of a run's log."""
+    path = (folder or runs.root()) / run_id / "log.txt"
+    if not path.exists():
+        return ""
+    with open(path, "rb") as f:
+        f.seek(max(0, path.stat().st_size - 20_000))
+        return "\n".join(f.read().decode(errors="replace").splitlines()[-lines:])
+
+
+def cards() -> list[str]:
+    """NVIDIA cards as "name, memory", from the driver's own tool; [] without one. (torch is not asked: pages do not load it.)"""
+    try:
+        query = ["nvidia-smi", "--query-gpu=name,memory.total", "--format=csv,noheader"]
+        out = subprocess.run(query, capture_output=True, text=True, timeout=5)
+    except (OSError, subprocess.TimeoutExpired):
+        return []
+    return [line.strip() for line in out.stdout.splitlines() if line.strip()] if out.returncode == 0 else []
+
+
+def config_text(config: Config) -> str:
+    """A config as readable JSON, as it stands in the run's config.json."""
+    return json.dumps(to_dict(config), indent=1)

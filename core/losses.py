@@ -1,0 +1,59 @@
+"""§3: Eqs (1) to (7) as pure functions of D's logits, Q's logits and spectrograms. Each returns a scalar to be minimised."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def discriminator_loss(d_real: Tensor, d_fake: Tensor, real_target: float = 1.0) -> Tensor:
+    """D's side of Eqs (1), (2) and (3): -E[log D(y)] - E[log(1 - D(G(x|c,z)))], from logits (B,), (B,).
+
+    `real_target` < 1 is one-sided label smoothing (a remedy of §3.2); 1 is the equation.
+    """
+    real = F.binary_cross_entropy_with_logits(d_real, torch.full_like(d_real, real_target))
+    fake = F.binary_cross_entropy_with_logits(d_fake, torch.zeros_like(d_fake))
+    return real + fake
+
+
+def adversarial_loss(d_fake: Tensor, minmax: bool = False) -> Tensor:
+    """G's side of Eq. (3), from logits (B,). `minmax`: the printed E[log(1 - D(G))], whose gradient vanishes while D wins.
+
+    Otherwise its non-saturating form -E[log D(G)], same fixed point (Goodfellow et al. 2014), which is the default.
+    """
+    if minmax:
+        return -F.softplus(d_fake).mean()  # log(1 - sigmoid(d)) = -softplus(d)
+    return F.softplus(-d_fake).mean()
+
+
+def l1_loss(y: Tensor, g: Tensor) -> Tensor:
+    """Eq. (4): E[||y - G(x, z)||_1] per cell, between paired target y and generated g, both (B, 1, columns, bands)."""
+    return (y - g).abs().mean()
+
+
+def class_loss(q_fake: Tensor, target: Tensor) -> Tensor:
+    """Eq. (6): cross-entropy of Q on generated samples, logits (B, K), target (B,) classes or (B, K) probabilities.
+
+    Repair: printed as E[log P], without the minus sign a quantity that G minimises must have.
+    """
+    return F.cross_entropy(q_fake, target)
+
+
+def generator_loss(
+    d_fake: Tensor,
+    q_fake: Tensor,
+    target: Tensor,
+    y: Tensor,
+    g: Tensor,
+    adversarial: float = 1.0,
+    l1: float = 1.0,
+    classify: float = 1.0,
+    minmax: bool = False,
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """Eq. (7) = Eq. (5) + Eq. (6), with Eq. (5) = Eq. (3) + Eq. (4), each term with its weight; the weights are 1 in the paper.
+
+    Repair: Eq. (7) prints V2 where Eq. (5)'s V3, the conditional game, is meant. Returns the sum and its unweighted terms.
+    """
+    terms = {"adversarial": adversarial_loss(d_fake, minmax), "l1": l1_loss(y, g), "class": class_loss(q_fake, target)}
+    return adversarial * terms["adversarial"] + l1 * terms["l1"] + classify * terms["class"], terms

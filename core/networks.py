@@ -1,0 +1,187 @@
+"""Figs 3 and 4: the generators EncDec and U-Net, the discriminator D, and the classifier that serves as Q, f_S, f_T and the scorer.
+
+Images are (B, 1, H, W): a face x is (B, 1, 28, 28), a spectrogram y is (B, 1, columns, bands), both in [-1, 1].
+Widths: `paper` follows the sizes that the authors report for their networks, `compact` keeps a generator under 1.5 M parameters.
+Noise on inputs (§3.2) is added by the caller, so that a network is a pure function.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+SLOPE = 0.1  # of every LeakyReLU
+FACE = (28, 28)
+
+ENCDEC = {"paper": (1024, 1024, 1024, 1024, 512, 512), "compact": (320, 320, 320, 256)}
+UNET = {"paper": (64, 128, 256, 512), "compact": (16, 32, 48, 64)}
+DISCRIMINATOR = {"paper": (64, 128, 512, 1024, 512, 512, 512), "compact": (16, 32, 64, 128)}
+
+
+def dense(n_in: int, n_out: int) -> nn.Sequential:
+    """Linear, batch norm, LeakyReLU: the block of EncDec (§3.2 names the last two as remedies)."""
+    return nn.Sequential(nn.Linear(n_in, n_out), nn.BatchNorm1d(n_out), nn.LeakyReLU(SLOPE))
+
+
+def convolution(n_in: int, n_out: int, stride: int = 1, kernel: int = 3) -> nn.Sequential:
+    """Convolution (same padding for odd kernels), batch norm, LeakyReLU."""
+    return nn.Sequential(
+        nn.Conv2d(n_in, n_out, kernel, stride, kernel // 2, bias=False), nn.BatchNorm2d(n_out), nn.LeakyReLU(SLOPE)
+    )
+
+
+class EncDec(nn.Module):
+    """Fig. 4b: dense layers from (x, c, z) to the spectrogram, tanh. Without the source the encoder's input is (c, z) alone (§4.4)."""
+
+    def __init__(self, classes: int, z: int, shape: tuple[int, int], widths: tuple[int, ...], use_source: bool = True):
+        super().__init__()
+        self.shape, self.use_source = shape, use_source
+        self.norm = nn.BatchNorm1d(FACE[0] * FACE[1]) if use_source else None
+        sizes = [(FACE[0] * FACE[1] if use_source else 0) + classes + z, *widths]
+        self.layers = nn.Sequential(*[dense(a, b) for a, b in zip(sizes, sizes[1:], strict=False)])
+        self.out = nn.Linear(sizes[-1], shape[0] * shape[1])
+
+    def forward(self, x: Tensor, c: Tensor, z: Tensor) -> Tensor:
+        parts = [c, z] if self.norm is None else [self.norm(x.flatten(1)), c, z]
+        h = self.layers(torch.cat(parts, dim=1))
+        return torch.tanh(self.out(h)).view(-1, 1, *self.shape)  # (B, 1, columns, bands)
+
+
+class UNet(nn.Module):
+    """Fig. 4a: a convolutional encoder of the face stretched to the spectrogram's size, a decoder with skips; c and z join at the bottom.
+
+    Without the source the encoder and the skips are dropped (§4.4).
+    """
+
+    def __init__(self, classes: int, z: int, shape: tuple[int, int], widths: tuple[int, ...], use_source: bool = True):
+        super().__init__()
+        self.shape, self.use_source = shape, use_source
+        self.bottom = (shape[0] // 4, shape[1] // 4)  # after two halvings: 28 x 7 for 112 x 28
+        a, b, c, d = widths
+        if use_source:
+            self.down = nn.ModuleList([convolution(1, a), convolution(a, b, 2), convolution(b, c, 2)])
+        self.coarse = (self.bottom[0] // 4 or 1, self.bottom[1])  # the code is drawn coarsely in time, then stretched
+        self.inject = nn.Linear(classes + z, d * self.coarse[0] * self.coarse[1])
+        self.mix = convolution((c if use_source else 0) + d, d)
+        skip = (b, a) if use_source else (0, 0)
+        self.up = nn.ModuleList([convolution(d + skip[0], c), convolution(c + skip[1], b)])
+        self.out = nn.Conv2d(b, 1, 3, padding=1)
+
+    def forward(self, x: Tensor, c: Tensor, z: Tensor) -> Tensor:
+        h = F.interpolate(self.inject(torch.cat([c, z], dim=1)).view(len(c), -1, *self.coarse), self.bottom)
+        skips: list[Tensor] = []
+        if self.use_source:
+            e = F.interpolate(x, self.shape, mode="bilinear", align_corners=False)
+            for layer in self.down:
+                e = layer(e)
+                skips.append(e)
+            h = torch.cat([skips.pop(), h], dim=1)
+        h = self.mix(h)
+        for layer in self.up:
+            h = F.interpolate(h, scale_factor=2)
+            h = layer(torch.cat([skips.pop(), h], dim=1) if skips else h)
+        return torch.tanh(self.out(h))  # (B, 1, columns, bands)
+
+
+class Trunk(nn.Module):
+    """The stack of stride-2 convolutions that D, Q, f_S, f_T and the scorer share: (B, 1, H, W) -> (B, features)."""
+
+    def __init__(self, shape: tuple[int, int], channels: tuple[int, ...], kernel: int = 5):
+        super().__init__()
+        sizes = (1, *channels)
+        layers, (h, w) = [], shape
+        for a, b in zip(sizes, sizes[1:], strict=False):
+            shrink = min(h, w) > 3  # the paper-width D is deeper than a 28-band spectrogram can be halved
+            layers.append(convolution(a, b, 2 if shrink else 1, kernel if shrink else 3))
+            h, w = ((h + 1) // 2, (w + 1) // 2) if shrink else (h, w)
+        self.layers = nn.Sequential(*layers)
+        self.features = channels[-1] * h * w
+
+    def forward(self, image: Tensor) -> Tensor:
+        return self.layers(image).flatten(1)
+
+
+class Discriminator(nn.Module):
+    """D: is this spectrogram real? (B, 1, columns, bands) -> logits (B,)."""
+
+    def __init__(self, shape: tuple[int, int], channels: tuple[int, ...]):
+        super().__init__()
+        self.trunk = Trunk(shape, channels)
+        self.head = nn.Linear(self.trunk.features, 1)
+
+    def forward(self, y: Tensor) -> Tensor:
+        return self.head(self.trunk(y))[:, 0]
+
+
+class Classifier(nn.Module):
+    """Q, f_S, f_T and the scorer: a network like D whose last layer names the emotion. (B, 1, H, W) -> logits (B, K).
+
+    `features` is the width of the layer before the last: 16 for the scorer, so that FID's N is at least ten times it (PROTOCOL).
+    """
+
+    def __init__(self, shape: tuple[int, int], channels: tuple[int, ...], classes: int, features: int = 64):
+        super().__init__()
+        self.trunk = Trunk(shape, channels)
+        self.hidden = dense(self.trunk.features, features)
+        self.head = nn.Linear(features, classes)
+
+    def penultimate(self, image: Tensor) -> Tensor:
+        """The features of Eqs (10) and (11): (B, 1, H, W) -> (B, features)."""
+        return self.hidden(self.trunk(image))
+
+    def forward(self, image: Tensor) -> Tensor:
+        return self.head(self.penultimate(image))
+
+
+KINDS = {"encdec": EncDec, "unet": UNet, "discriminator": Discriminator, "classifier": Classifier}
+
+
+def build(kind: str, arguments: dict) -> nn.Module:
+    """A network of `KINDS` from the arguments that stand in its file's header (lists become tuples)."""
+    return KINDS[kind](**{k: tuple(v) if isinstance(v, list) else v for k, v in arguments.items()})
+
+
+def initialise(network: nn.Module, generator: torch.Generator) -> nn.Module:
+    """He initialisation (the paper's [54]) drawn from `generator` alone, so that no global random state decides a run."""
+    gain = nn.init.calculate_gain("leaky_relu", SLOPE)
+    for module in network.modules():
+        if isinstance(module, nn.Linear | nn.Conv2d):
+            fan_in = module.weight[0].numel()
+            with torch.no_grad():
+                module.weight.copy_(torch.randn(module.weight.shape, generator=generator) * gain / fan_in**0.5)
+                if module.bias is not None:
+                    module.bias.zero_()
+    return network
+
+
+def save(path: Path, network: nn.Module, kind: str, arguments: dict) -> None:
+    """Weights as float16 safetensors with the architecture in the header. Written aside, then renamed.
+
+    A finished network is always used as it was stored: callers load it back, so that every figure belongs to the shipped weights.
+    """
+    tensors = {k: v.detach().cpu().contiguous() for k, v in network.state_dict().items()}
+    aside = path.with_suffix(".tmp")
+    halves = {k: v.half() if v.is_floating_point() else v for k, v in tensors.items()}
+    save_file(halves, aside, {"kind": kind, "arguments": json.dumps(arguments)})
+    aside.replace(path)
+
+
+def load(path: Path, device: str | torch.device = "cpu") -> nn.Module:
+    """The network of a file that `save` wrote, in evaluation mode, float32. Raises ValueError naming a file that is not one."""
+    try:
+        with safe_open(path, "pt") as f:
+            header = f.metadata() or {}
+            tensors = {k: f.get_tensor(k) for k in f.keys()}  # noqa: SIM118  (safe_open is no dict)
+        network = build(header["kind"], json.loads(header["arguments"]))
+        network.load_state_dict({k: v.float() if v.is_floating_point() else v for k, v in tensors.items()})
+    except (KeyError, RuntimeError, OSError, ValueError, TypeError) as e:
+        raise ValueError(f"{path} is not a network of this project ({e}); train the run again or restore the file") from e
+    except Exception as e:  # safetensors raises its own class for damaged files
+        raise ValueError(f"{path} is damaged ({e}); train the run again or restore the file") from e
+    return network.to(device).eval()

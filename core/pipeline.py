@@ -1,0 +1,286 @@
+"""§3 and §4: run(config), the whole paper, one line per step; and what it writes into the run directory.
+
+clips -> S1..S4 -> f_S on S1 -> alpha on S2 -> p-values for S3 -> c -> G, D, Q on S3 -> samples from S3's faces join S1's voices -> a
+classifier scored on S4's real voices; samples from S4's faces -> IS, FID. S4 reaches no fit; whatever is watched while training
+(curves, samples) is S2's, so that S4 is looked at once.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import platform
+import shutil
+import sys
+import time
+import traceback
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from core import classifiers, conformal, datasets, gan, networks, runs
+from core.config import PROTOCOL_VERSION, Config, run_name, to_dict
+from core.datasets import Set
+from core.evaluation import Fitted, Look, evaluate, seed_of, tensor
+from core.runs import Run
+
+Report = Callable[[str, int, int, str], None]  # (phase, done, total, remark): the command line draws a bar from it
+
+
+class Stopped(Exception):
+    """The run was asked to stop; its state is saved and it can be resumed."""
+
+
+class DeviceError(RuntimeError):
+    """The device asked for cannot be used; the message says why and what to choose instead."""
+
+
+def choose_device(name: str = "auto") -> torch.device:
+    """`auto` | `cpu` | `cuda` -> a device that has been shown to work. Raises DeviceError: no card, or one that torch cannot use."""
+    if name == "cpu" or (name == "auto" and not torch.cuda.is_available()):
+        return torch.device("cpu")
+    if not torch.cuda.is_available():
+        built = torch.version.cuda
+        why = f"torch finds none (built for CUDA {built}; is the NVIDIA driver new enough?)" if built else "this torch is a CPU build"
+        raise DeviceError(f"no CUDA device: {why}. Use --device cpu, or install a driver / the CUDA build of torch.")
+    try:
+        torch.zeros(8, device="cuda").sum().item()
+        return torch.device("cuda")
+    except RuntimeError as e:
+        if name == "auto":
+            print(f"The NVIDIA card cannot be used ({str(e).splitlines()[0]}); continuing on the CPU.", file=sys.stderr)
+            return torch.device("cpu")
+        card, major = torch.cuda.get_device_name(0), torch.cuda.get_device_capability(0)
+        known = ", ".join(torch.cuda.get_arch_list())
+        raise DeviceError(
+            f"{card} (compute capability {major[0]}.{major[1]}) cannot be used: {str(e).splitlines()[0]} "
+            f"This torch knows {known}: the card or its driver is too old. Use --device cpu."
+        ) from e
+
+
+# ------------------------------------------------------------------ the story
+
+
+def run(
+    config: Config,
+    folder: Path | None = None,
+    device: str = "auto",
+    report: Report = lambda *a: None,
+    should_stop: Callable[[], bool] = lambda: False,
+    parent: str | None = None,
+) -> Run:
+    """Train and evaluate one configuration, or continue it where it was left. Returns the run, whose results.json is then complete.
+
+    The same config on the same corpus is the same run: a finished one is returned at once. Raises Stopped when `should_stop`
+    answered true (state saved), CorpusError when the corpus is not prepared, DeviceError, or RuntimeError for lack of memory.
+    """
+    folder = folder or runs.root()
+    where = choose_device(device)
+    digest = datasets.corpus_digest(config.data)
+    r = runs.create(folder / run_name(config, digest), config, parent, provenance(config, digest, where))
+    if r.json("results"):
+        return r
+    runs.write_json(r.directory / "corpus.json", datasets.describe(config.data))
+    runs.update(r, state="running", phase="sets", pid=os.getpid(), error="")
+    watch = _Watch(r, report, should_stop)
+    try:
+        sets = datasets.build(config)  # §4.1: S1..S4
+        fitted = fit_classifiers(config, sets, digest, where, watch, folder)  # §4.3: f_S, f_T, Q, scorer
+        c = conditions(config, sets, fitted, r)  # §3.1: o, alpha, p, c
+        G = train_gan(config, sets, fitted, c, r, where, watch)  # §3: G, D, Q on S3
+        results = evaluate(config, sets, fitted, c, G, r, where, watch)  # §4.2: augmentation, IS, FID on S4
+        runs.write_json(r.directory / "results.json", results)
+        runs.update(r, state="done", phase="done")
+        return r
+    except Stopped:
+        runs.update(r, state="stopped")
+        raise
+    except KeyboardInterrupt:
+        runs.update(r, state="stopped")
+        raise Stopped from None
+    except Exception as e:
+        with open(r.directory / "log.txt", "a") as f:
+            f.write(traceback.format_exc())
+        runs.update(r, state="failed", error=f"{type(e).__name__}: {e}" if not str(e) else str(e))
+        raise
+
+
+@dataclass
+class _Watch:
+    """Progress, heartbeat and the wish to stop, asked at every step and written to the database at most once a second."""
+
+    run: Run
+    report: Report
+    should_stop: Callable[[], bool]
+    beaten: float = 0.0
+
+    def __call__(self, phase: str, done: int, total: int, remark: str = "", **fields) -> None:
+        if self.should_stop():
+            raise Stopped
+        now = time.monotonic()
+        if now - self.beaten > 1 or done in (0, total):
+            self.beaten = now
+            runs.update(self.run, phase=f"{phase} {done}/{total}", **fields)
+            self.report(phase, done, total, remark)
+
+
+def fit_classifiers(config: Config, sets: dict[str, Set], digest: str, device, watch: _Watch, folder: Path) -> Fitted:
+    """f_S on S1's faces; f_T (the baseline) and the frozen Q on S1's voices; the scorer on S1's and S2's voices.
+
+    Runs that differ only in G share them: they are kept in `checkpoints/.cache/` under the hash of what decides them.
+    """
+    K = len(config.data.classes)
+    S1, S2 = sets["S1"], sets["S2"]
+    keep = np.random.default_rng(seed_of(config, "balance")).permutation(len(S1.y))[: max(K, round(config.data.clf_fraction * len(S1.y)))]
+    y1, l1 = S1.y[keep], S1.y_label[keep]
+    jobs = {
+        "f_S": (S1.x, S1.x_label, config.f_s, "face"),
+        "f_T": (y1, l1, config.f_t, "voice"),
+        "Q": (y1, l1, config.f_t, "voice"),
+        "scorer": (np.concatenate([S1.y, S2.y]), np.concatenate([S1.y_label, S2.y_label]), config.f_t, "scorer"),
+    }
+    out = {}
+    for name, (images, labels, settings, role) in jobs.items():
+        what = [name, digest, config.seed, to_dict(config)["data"], to_dict(config)["logmel"], vars(settings), PROTOCOL_VERSION]
+        key = hashlib.sha256(json.dumps(what, sort_keys=True, default=list).encode()).hexdigest()[:16]
+        cached = folder / ".cache" / f"{name}-{key}.safetensors"
+        own = watch.run.model(name)
+        if not own.exists() and not cached.exists():
+            tick = lambda s, loss, n=name, t=settings.steps: watch(f"fit {n}", s, t, f"loss {loss:.3f}" if loss == loss else "")
+            x, t = tensor(images, device), torch.from_numpy(labels).to(device)
+            network = classifiers.fit(x, t, settings, K, seed_of(config, name), role, tick)
+            cached.parent.mkdir(parents=True, exist_ok=True)
+            networks.save(cached, network, "classifier", classifiers.arguments(settings, images.shape[1:], K, role))
+        if not own.exists():
+            shutil.copyfile(cached, own)
+        out[name] = networks.load(own, device)
+    if config.gan.q_training == "joint":
+        settings = config.f_t
+        shape = (config.logmel.columns, config.logmel.bands)
+        a = classifiers.arguments(settings, shape, K)
+        fresh = networks.Classifier(shape, tuple(a["channels"]), K, a["features"])
+        out["Q"] = networks.initialise(fresh, torch.Generator().manual_seed(seed_of(config, "Q"))).to(device)
+    weights = b"".join(v.detach().cpu().numpy().tobytes() for v in out["scorer"].state_dict().values())
+    return Fitted(**out, digest=hashlib.sha256(weights).hexdigest()[:12])
+
+
+def conditions(config: Config, sets: dict[str, Set], fitted: Fitted, r: Run) -> dict[str, np.ndarray]:
+    """§3.1: softmax o of S2's, S3's, S4's faces, alpha on S2, p-values, and c for each set. Saved as outputs.npz.
+
+    S3's labels are read only for the label condition; S2's calibrate. S2 is its own calibration set, so its own p-values (used for
+    curves and pictures while training) are slightly optimistic; those of S3 and S4 are not.
+    """
+    device = next(fitted.f_S.parameters()).device
+    o = {k: classifiers.softmax(fitted.f_S, tensor(sets[k].x, device)) for k in ("S2", "S3", "S4")}
+    rows = calibration_rows(config, sets["S2"])
+    cal = o["S2"][rows], sets["S2"].x_label[rows]
+    p = {k: conformal.inductive(*cal, o[k], config.conformal.measure, config.conformal.groups) for k in o}
+    K = len(config.data.classes)
+    g = config.gan
+    c = {k: gan.condition(g.condition, sets[k].x_label if g.condition == "label" else None, o[k], p[k], K, g.soft) for k in o}
+    arrays = {f"o_{k}": v for k, v in o.items()} | {f"p_{k}": v for k, v in p.items()}
+    arrays |= {f"label_{k}": sets[k].x_label for k in ("S2", "S4")} | {f"subject_{k}": sets[k].x_subject for k in ("S2", "S3", "S4")}
+    arrays["calibration"] = rows
+    runs.write_arrays(r.directory / "outputs.npz", **arrays)
+    return c
+
+
+def calibration_rows(config: Config, S2: Set) -> np.ndarray:
+    """The rows of S2's faces that calibrate f_S: a seeded share r of them, in order."""
+    n = len(S2.x_label)
+    order = np.random.default_rng(seed_of(config, "balance")).permutation(n)
+    return np.sort(order[: max(1, round(config.conformal.r * n))])
+
+
+def make_pool(config: Config, sets: dict[str, Set], c: dict[str, np.ndarray], device) -> gan.Pool:
+    """S3 as tensors. In the strict mode (q_labels = condition, no label condition, paired clips) S3's labels are never read."""
+    S3, g = sets["S3"], config.gan
+    guessed = c["S3"].argmax(axis=1) if c["S3"].shape[1] else np.full(len(S3.x), -1)
+    strict = S3.paired and g.q_labels == "condition" and g.condition != "label"
+    x_group = guessed if strict else S3.x_label
+    y_group = guessed if strict else S3.y_label
+    target = guessed if g.q_labels == "condition" else S3.x_label
+    seed = seed_of(config, "pairs")
+    return gan.Pool(
+        x=tensor(S3.x, device),
+        c=torch.from_numpy(c["S3"]).to(device),
+        target=torch.from_numpy(target.astype(np.int64)).to(device),
+        y=tensor(S3.y, device),
+        y_target=torch.from_numpy(y_group.astype(np.int64)).to(device),
+        pairs_of=lambda epoch: datasets.pairs(x_group, y_group, S3.paired, seed, epoch),
+    )
+
+
+def train_gan(config: Config, sets: dict[str, Set], fitted: Fitted, c: dict, r: Run, device, watch: _Watch) -> torch.nn.Module:
+    """§3: G, D, Q on S3, resumed from state.pt where there is one; every `evaluate.every` steps a point of Fig. 11 and a checkpoint."""
+    g, K, shape = config.gan, len(config.data.classes), (config.logmel.columns, config.logmel.bands)
+    if r.model("G").exists():
+        return networks.load(r.model("G"), device)
+    pool = make_pool(config, sets, c, device)
+    state = gan.new_state(g, K, shape, fitted.Q, seed_of(config, "gan"), device)
+    checkpoint = r.directory / "state.pt"
+    if checkpoint.exists():
+        gan.load_state_dict(state, torch.load(checkpoint, map_location=device, weights_only=True))
+    runs.drop_after(r, state.step)
+    look = Look(config, sets["S2"], c["S2"], fitted, device)
+    if not state.step:
+        runs.record(r, 0, look.reference(sets["S1"], device) | look.figures(state.G))
+
+    def keep() -> None:
+        aside = checkpoint.with_suffix(".tmp")
+        torch.save(gan.state_dict(state), aside)
+        aside.replace(checkpoint)
+
+    sums: dict[str, torch.Tensor] = {}
+    since, begun, first = 0, time.monotonic(), state.step
+    try:
+        for record in gan.train(state, pool, g):
+            for k, v in record.values.items():
+                sums[k] = sums[k] + v if k in sums else v
+            since += 1
+            s = record.step
+            if s % 10 == 0 or s == g.steps:
+                runs.record(r, s, {k: float(v) / since for k, v in sums.items()})
+                sums, since = {}, 0
+                rate = (s - first) * g.batch / max(1e-9, time.monotonic() - begun)
+                watch("train G, D, Q", s, g.steps, f"{rate:.0f} samples/s", step=s, rate=rate)
+            if s % config.evaluate.every == 0 or s == g.steps:
+                runs.record(r, s, look.figures(state.G))
+                look.save_grid(state.G, r, s)
+                keep()
+                if not np.isfinite(float(record.values["loss/G"])):
+                    raise RuntimeError(f"the losses became infinite or NaN at step {s}; lower gan.lr_g and gan.lr_d")
+    except torch.OutOfMemoryError:
+        fits = -1
+    except Stopped:
+        keep()
+        raise
+    else:
+        fits = 0
+    if fits:
+        fits = gan.largest_batch(g, state, pool)
+        advice = f"use --gan.batch {fits}, which fits" if fits else "use --device cpu"
+        raise RuntimeError(f"the device ran out of memory at batch {g.batch}; {advice}")
+    networks.save(r.model("D"), state.D, "discriminator", {"shape": list(shape), "channels": list(networks.DISCRIMINATOR[g.width])})
+    if g.q_training == "joint":
+        networks.save(r.model("Q"), state.Q, "classifier", classifiers.arguments(config.f_t, shape, K))
+    networks.save(r.model("G"), state.G, g.generator, gan.generator_arguments(g, K, shape))
+    return networks.load(r.model("G"), device)
+
+
+def provenance(config: Config, digest: str, device: torch.device) -> dict:
+    """Where a run comes from: versions, device, corpus digest, seed, command."""
+    versions = {"python": platform.python_version(), "torch": torch.__version__, "numpy": np.__version__, "protocol": PROTOCOL_VERSION}
+    name = torch.cuda.get_device_name(0) if device.type == "cuda" else platform.processor() or platform.machine()
+    return {
+        "versions": versions,
+        "device": f"{device.type} ({name})",
+        "threads": torch.get_num_threads(),
+        "corpus": digest,
+        "seed": config.seed,
+        "created": time.strftime("%Y-%m-%d %H:%M:%S"),
+    }

@@ -1,0 +1,257 @@
+"""The run store: a directory per run, and one SQLite database (WAL) that pages query. Standard library and NumPy only.
+
+A run directory is the truth: config.json, provenance.json, status.json, metrics.jsonl, outputs.npz, results.json, models/, samples/,
+state.pt, log.txt. The database is derived from it and can be rebuilt by `reindex`. Files are written aside, flushed and renamed.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sqlite3
+import time
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from core.config import Config, from_dict, to_dict
+
+State = Literal["queued", "running", "stopped", "failed", "done"]
+HEARTBEAT = 60.0  # seconds without a heartbeat after which a running run counts as dead
+
+SCHEMA = """
+CREATE TABLE IF NOT EXISTS runs (run TEXT PRIMARY KEY, name TEXT, condition TEXT, state TEXT, phase TEXT, pid INTEGER,
+  heartbeat REAL, step INTEGER, steps INTEGER, rate REAL, error TEXT, parent TEXT, created REAL, shipped INTEGER DEFAULT 0);
+CREATE TABLE IF NOT EXISTS metrics (run TEXT, step INTEGER, name TEXT, value REAL, PRIMARY KEY (run, step, name)) WITHOUT ROWID;
+"""
+
+
+def root() -> Path:
+    """Where runs live: `checkpoints/` of the project, or the folder that DACSSGAN_CHECKPOINTS names."""
+    return Path(os.environ.get("DACSSGAN_CHECKPOINTS") or Path(__file__).resolve().parents[1] / "checkpoints")
+
+
+def write_atomic(path: Path, data: bytes | str) -> None:
+    """Write aside, flush to disk, rename: a reader sees the old file or the new one, never half of one."""
+    aside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    with open(aside, "wb") as f:
+        f.write(data.encode() if isinstance(data, str) else data)
+        f.flush()
+        os.fsync(f.fileno())
+    aside.replace(path)
+
+
+def write_json(path: Path, data: Any) -> None:
+    """`write_atomic` of readable JSON."""
+    write_atomic(path, json.dumps(data, indent=1, ensure_ascii=False) + "\n")
+
+
+def write_arrays(path: Path, **arrays: np.ndarray) -> None:
+    """A compressed npz without pickle, written aside and renamed. Raises ValueError for arrays of objects."""
+    for name, a in arrays.items():
+        if np.asarray(a).dtype.hasobject:
+            raise ValueError(f"{name} would need pickle")
+    aside = path.with_name(f".{path.stem}.{os.getpid()}.tmp.npz")
+    np.savez_compressed(aside, **arrays)  # type: ignore[arg-type]
+    aside.replace(path)
+
+
+def read_arrays(path: Path) -> dict[str, np.ndarray]:
+    """All arrays of an npz, pickle refused."""
+    with np.load(path, allow_pickle=False) as f:
+        return {k: f[k] for k in f.files}
+
+
+@contextmanager
+def database(folder: Path | None = None) -> Iterator[sqlite3.Connection]:
+    """The index `runs.sqlite` of a checkpoints folder, created on first use; commits on leaving, waits 10 s for a writer."""
+    folder = folder or root()
+    folder.mkdir(parents=True, exist_ok=True)
+    with closing(sqlite3.connect(folder / "runs.sqlite", timeout=10)) as db:
+        db.row_factory = sqlite3.Row
+        db.execute("PRAGMA journal_mode=WAL")
+        db.execute("PRAGMA synchronous=NORMAL")
+        db.executescript(SCHEMA)
+        with db:
+            yield db
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run on disk. `directory` need not be listed in the database for any of this to work."""
+
+    directory: Path
+
+    @property
+    def id(self) -> str:
+        return self.directory.name
+
+    @property
+    def config(self) -> Config:
+        path = self.directory / "config.json"
+        try:
+            return from_dict(Config, json.loads(path.read_text()))
+        except (OSError, ValueError, TypeError) as e:
+            raise ValueError(f"{path} cannot be read as a configuration ({e}); restore the run or remove its folder") from e
+
+    def json(self, name: str) -> dict:
+        """`results`, `provenance`, `status` or `card` of the run; {} where it has none yet."""
+        path = self.directory / f"{name}.json"
+        return json.loads(path.read_text()) if path.exists() else {}
+
+    def arrays(self, name: str = "outputs") -> dict[str, np.ndarray]:
+        """The arrays of `<name>.npz`; {} where there are none yet."""
+        path = self.directory / f"{name}.npz"
+        return read_arrays(path) if path.exists() else {}
+
+    def model(self, name: str) -> Path:
+        """Path of a network file: G, D, Q, f_S, f_T or scorer."""
+        return self.directory / "models" / f"{name}.safetensors"
+
+    @property
+    def shipped(self) -> bool:
+        return (self.directory / "CARD.md").exists()
+
+
+def create(directory: Path, config: Config, parent: str | None = None, provenance: dict | None = None) -> Run:
+    """Make (or reopen) a run directory and register it. config.json is never edited: another config in its place is an error."""
+    run = Run(directory)
+    (directory / "models").mkdir(parents=True, exist_ok=True)
+    (directory / "samples").mkdir(exist_ok=True)
+    path = directory / "config.json"
+    if not path.exists():
+        write_json(path, to_dict(config))
+    if provenance:
+        write_json(directory / "provenance.json", provenance | {"parent": parent})
+    register(run)
+    return run
+
+
+def register(run: Run) -> None:
+    """Put a run directory into the database, or refresh its row."""
+    c, status = run.config, run.json("status")
+    row = {
+        "run": run.id,
+        "name": c.name,
+        "condition": c.gan.condition,
+        "state": "done" if run.json("results") else status.get("state", "queued"),
+        "phase": status.get("phase", ""),
+        "step": status.get("step", 0),
+        "steps": c.gan.steps,
+        "error": status.get("error", ""),
+        "parent": run.json("provenance").get("parent"),
+        "created": (run.directory / "config.json").stat().st_mtime,
+        "shipped": int(run.shipped),
+    }
+    with database(run.directory.parent) as db:
+        names = ", ".join(row)
+        marks = ", ".join(":" + k for k in row)
+        updates = ", ".join(f"{k}=excluded.{k}" for k in row if k != "run")
+        db.execute(f"INSERT INTO runs ({names}) VALUES ({marks}) ON CONFLICT(run) DO UPDATE SET {updates}", row)
+
+
+def update(run: Run, **fields: Any) -> None:
+    """Change columns of a run's row (state, phase, pid, step, rate, error) and beat its heart. status.json keeps a copy."""
+    fields["heartbeat"] = time.time()
+    with database(run.directory.parent) as db:
+        assignments = ", ".join(f"{k}=:{k}" for k in fields)
+        db.execute(f"UPDATE runs SET {assignments} WHERE run=:run", fields | {"run": run.id})
+    if "state" in fields or "phase" in fields:
+        keep = {k: fields[k] for k in ("state", "phase", "error", "step", "pid") if k in fields}
+        write_json(run.directory / "status.json", run.json("status") | keep)
+
+
+def record(run: Run, step: int, values: dict[str, float]) -> None:
+    """Append one step's figures to metrics.jsonl and to the database."""
+    finite = {k: float(v) for k, v in values.items() if np.isfinite(v)}
+    with open(run.directory / "metrics.jsonl", "a") as f:
+        f.write(json.dumps({"step": step, **finite}) + "\n")
+    with database(run.directory.parent) as db:
+        db.executemany("INSERT OR REPLACE INTO metrics VALUES (?, ?, ?, ?)", [(run.id, step, k, v) for k, v in finite.items()])
+
+
+def drop_after(run: Run, step: int) -> None:
+    """On resume: forget the records after the checkpoint's step, so that no step is drawn twice."""
+    path = run.directory / "metrics.jsonl"
+    if path.exists():
+        kept = [line for line in path.read_text().splitlines() if _step_of(line) is not None and _step_of(line) <= step]
+        write_atomic(path, "".join(line + "\n" for line in kept))
+    with database(run.directory.parent) as db:
+        db.execute("DELETE FROM metrics WHERE run=? AND step>?", (run.id, step))
+
+
+def _step_of(line: str) -> int:
+    try:
+        return int(json.loads(line)["step"])
+    except (ValueError, KeyError):
+        return 1 << 60  # a line cut by a kill is dropped
+
+
+def metrics(run: str, folder: Path | None = None, after: int = -1) -> dict[str, tuple[list[int], list[float]]]:
+    """Curves of a run: name -> (steps, values), in order of steps."""
+    curves: dict[str, tuple[list[int], list[float]]] = {}
+    with database(folder) as db:
+        for row in db.execute("SELECT step, name, value FROM metrics WHERE run=? AND step>? ORDER BY step", (run, after)):
+            steps, values = curves.setdefault(row["name"], ([], []))
+            steps.append(row["step"])
+            values.append(row["value"])
+    return curves
+
+
+def listing(folder: Path | None = None) -> list[dict]:
+    """All runs, newest first, as dicts of the database's columns; runs whose directory is gone are left out."""
+    folder = folder or root()
+    with database(folder) as db:
+        rows = [dict(r) for r in db.execute("SELECT * FROM runs ORDER BY created DESC, run")]
+    return [r for r in rows if (folder / r["run"] / "config.json").exists()]
+
+
+def reindex(folder: Path | None = None) -> int:
+    """Rebuild the database from the run directories; returns how many there are."""
+    folder = folder or root()
+    with database(folder) as db:
+        db.execute("DELETE FROM runs")
+        db.execute("DELETE FROM metrics")
+    found = 0
+    for path in sorted(folder.glob("*/config.json")):
+        run = Run(path.parent)
+        try:
+            register(run)
+        except ValueError:
+            continue  # a folder that is no run of this version
+        found += 1
+        log = path.parent / "metrics.jsonl"
+        rows = [json.loads(line) for line in log.read_text().splitlines() if _step_of(line) < 1 << 60] if log.exists() else []
+        values = [(run.id, r["step"], k, v) for r in rows for k, v in r.items() if k != "step"]
+        with database(folder) as db:
+            db.executemany("INSERT OR REPLACE INTO metrics VALUES (?, ?, ?, ?)", values)
+    return found
+
+
+def find(name: str, condition: str | None = None, folder: Path | None = None) -> Run:
+    """The run that `name` means: a directory, a run id, a beginning of one, or a family name such as `demo` with a `condition`.
+
+    Done runs come before unfinished ones, shipped before others of the same name. Raises KeyError that lists what there is.
+    """
+    path = Path(name)
+    if (path / "config.json").exists():
+        return Run(path)
+    folder = folder or root()
+    rows = listing(folder)
+    if {p.parent.name for p in folder.glob("*/config.json")} - {r["run"] for r in rows}:
+        reindex(folder)
+        rows = listing(folder)
+    exact = [r for r in rows if r["run"] == name]
+    matches = exact or [r for r in rows if r["name"] == name] or [r for r in rows if r["run"].startswith(name)]
+    if condition:
+        matches = [r for r in matches if r["condition"] == condition]
+    if not matches:
+        known = ", ".join(r["run"] for r in rows) or "none"
+        raise KeyError(f"no run {name!r}" + (f" with condition {condition!r}" if condition else "") + f"; there are: {known}")
+    order = {"done": 0, "running": 1}
+    best = min(matches, key=lambda r: (order.get(r["state"], 2), -r["shipped"], -r["created"]))
+    return Run(folder / best["run"])

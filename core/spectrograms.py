@@ -1,0 +1,172 @@
+"""§3.3: waveform -> log-mel spectrogram 28/56/112 x 28 (time x frequency), and back to sound.
+
+A spectrogram here is one channel of log-mel energy with a known dB reference, not a coloured picture, so that it can be inverted.
+Shapes: a waveform is (..., samples) float32 in [-1, 1] at `LogMel.rate`; a spectrogram is (..., columns, bands).
+"""
+
+from __future__ import annotations
+
+import functools
+import io
+
+import numpy as np
+import scipy.fft
+
+from core.config import LogMel
+
+FLOOR_DB = -100.0  # 10 log10 of the smallest power kept; librosa's amin of 1e-10
+SOUND_PEAK = 0.95  # of a wav's full scale; louder inversions are turned down, never clipped
+
+
+@functools.cache
+def mel_filters(s: LogMel) -> np.ndarray:
+    """Slaney mel filters, (bands, 1 + n_fft // 2) float32, by librosa."""
+    import librosa.filters  # a second of import that pages should not pay before they need sound
+
+    return librosa.filters.mel(sr=s.rate, n_fft=s.n_fft, n_mels=s.bands, fmin=s.f_min, fmax=s.f_max)
+
+
+@functools.cache
+def hann(s: LogMel) -> np.ndarray:
+    """Periodic Hann window of `window` samples, centred in `n_fft`: (n_fft,) float32."""
+    w = 0.5 - 0.5 * np.cos(2 * np.pi * np.arange(s.window) / s.window)
+    before = (s.n_fft - s.window) // 2
+    return np.pad(w, (before, s.n_fft - s.window - before)).astype(np.float32)
+
+
+def stft(wave: np.ndarray, s: LogMel) -> np.ndarray:
+    """(..., samples) -> (..., 1 + samples // hop, 1 + n_fft // 2) complex64, frames centred, zeros beyond the ends."""
+    half = s.n_fft // 2
+    padded = np.pad(wave.astype(np.float32, copy=False), [(0, 0)] * (wave.ndim - 1) + [(half, half)])
+    frames = np.lib.stride_tricks.sliding_window_view(padded, s.n_fft, axis=-1)[..., :: s.hop, :]
+    return scipy.fft.rfft(frames * hann(s), axis=-1)
+
+
+def istft(spectrum: np.ndarray, s: LogMel) -> np.ndarray:
+    """Least-squares inverse of `stft`: (..., columns, bins) complex -> (..., (columns - 1) * hop) float32."""
+    columns = spectrum.shape[-2]
+    frames = scipy.fft.irfft(spectrum, n=s.n_fft, axis=-1) * hann(s)
+    out = np.zeros((*spectrum.shape[:-2], s.n_fft + s.hop * (columns - 1)), frames.dtype)
+    for k in range(columns):
+        out[..., k * s.hop : k * s.hop + s.n_fft] += frames[..., k, :]
+    half = s.n_fft // 2
+    return (out / np.maximum(_window_power(columns, s), 1e-3))[..., half:-half]
+
+
+@functools.lru_cache(maxsize=16)
+def _window_power(columns: int, s: LogMel) -> np.ndarray:
+    power = np.zeros(s.n_fft + s.hop * (columns - 1), np.float32)
+    for k in range(columns):
+        power[k * s.hop : k * s.hop + s.n_fft] += hann(s) ** 2
+    return power
+
+
+def log_mel(wave: np.ndarray, s: LogMel) -> np.ndarray:
+    """Log-mel power in dB (10 log10, floor -100): (..., samples) -> (..., 1 + samples // hop, bands) float32. Equal to librosa's."""
+    power = np.abs(stft(wave, s)) ** 2
+    mel = power @ mel_filters(s).T
+    return (10 * np.log10(np.maximum(mel, 1e-10))).astype(np.float32)
+
+
+def middle(db: np.ndarray, columns: int) -> np.ndarray:
+    """The `columns` around the middle of (T, bands), §3.3; a shorter clip is centred between columns of silence (-100 dB)."""
+    missing = columns - len(db)
+    if missing > 0:
+        return np.pad(db, ((missing // 2, missing - missing // 2), (0, 0)), constant_values=FLOOR_DB)
+    start = (len(db) - columns) // 2
+    return db[start : start + columns]
+
+
+def middle_time(seconds: float) -> float:
+    """The instant (s) that `middle` centres on: half of the clip."""
+    return seconds / 2
+
+
+def scale(db: np.ndarray, ref_db: float, s: LogMel) -> np.ndarray:
+    """dB -> [-1, 1]: `ref_db` and above is 1, `ref_db - range_db` and below is -1. Any shape, float32."""
+    return np.clip(2 * (db - ref_db) / s.range_db + 1, -1, 1).astype(np.float32)
+
+
+def unscale(y: np.ndarray, ref_db: float, s: LogMel) -> np.ndarray:
+    """[-1, 1] -> dB; inverse of `scale` within its range."""
+    return ((np.asarray(y, np.float32) - 1) * s.range_db / 2 + ref_db).astype(np.float32)
+
+
+def level(db: np.ndarray) -> np.ndarray:
+    """How loud a spectrogram is: the 99th percentile of its cells in dB; (..., columns, bands) -> (...)."""
+    return np.percentile(db, 99, axis=(-2, -1))
+
+
+def upload_gain(db: np.ndarray, corpus_level: float, most: float = 30.0) -> float:
+    """The rule for a recording made elsewhere: the gain in dB that lifts its `level` to the corpus' median, within ±`most` dB."""
+    return float(np.clip(corpus_level - level(db), -most, most))
+
+
+def mel_to_magnitude(db: np.ndarray, s: LogMel, iterations: int = 30) -> np.ndarray:
+    """Band-wise inverse: (..., columns, bands) dB -> (..., columns, bins) magnitudes whose mel bands match.
+
+    Non-negative by multiplicative updates (Richardson-Lucy) from a start that spreads each band's energy over its filter.
+    """
+    filters = mel_filters(s)
+    mel = 10 ** (db / 10)
+    weight = filters.sum(axis=0) + 1e-12
+    power = (mel / filters.sum(axis=1)) @ filters / weight
+    for _ in range(iterations):
+        power = power * ((mel / np.maximum(power @ filters.T, 1e-12)) @ filters / weight)
+    power[..., weight < 1e-10] = 0  # bins below f_min and above f_max
+    return np.sqrt(power).astype(np.float32)
+
+
+def griffin_lim(magnitude: np.ndarray, s: LogMel, seed: int = 0, iterations: int = 48, momentum: float = 0.99) -> np.ndarray:
+    """Phase by the fast Griffin-Lim algorithm (Perraudin, Balazs, Søndergaard 2013), batched, seeded.
+
+    (..., columns, bins) magnitudes -> (..., (columns - 1) * hop) float32.
+    """
+    rng = np.random.default_rng(seed)
+    phase = np.exp(2j * np.pi * rng.random(magnitude.shape, dtype=np.float32)).astype(np.complex64)
+    previous = np.zeros_like(phase)
+    for _ in range(iterations):
+        rebuilt = stft(istft(magnitude * phase, s), s)
+        phase = rebuilt + momentum * (rebuilt - previous)
+        phase /= np.maximum(np.abs(phase), 1e-12)
+        previous = rebuilt
+    return istft(magnitude * phase, s)
+
+
+def to_sound(y: np.ndarray, ref_db: float, s: LogMel, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """Spectrogram in [-1, 1] -> waveform: (..., columns, bands) -> (..., (columns - 1) * hop) float32, and the gain in dB applied.
+
+    Cells at the bottom of the range are silence. A peak above 0.95 turns the whole sound down (gain < 0); nothing is clipped.
+    """
+    y = np.asarray(y, np.float32)
+    db = np.where(y <= -1, FLOOR_DB, unscale(y, ref_db, s))
+    wave = griffin_lim(mel_to_magnitude(db, s), s, seed)
+    peak = np.maximum(np.abs(wave).max(axis=-1, keepdims=True), 1e-9)
+    gain = np.minimum(1.0, SOUND_PEAK / peak)
+    return (wave * gain).astype(np.float32), (20 * np.log10(gain[..., 0])).astype(np.float32)
+
+
+def wav_bytes(wave: np.ndarray, rate: int, comment: str = "", fade: float = 0.005) -> bytes:
+    """A 16-bit wav file of (samples,) float32, with `fade` seconds of fade at both ends and `comment` in its metadata."""
+    import soundfile
+
+    wave = np.array(wave, np.float32)
+    n = min(int(fade * rate), len(wave) // 2)
+    if n:
+        ramp = np.linspace(0, 1, n, dtype=np.float32)
+        wave[:n] *= ramp
+        wave[-n:] *= ramp[::-1]
+    buffer = io.BytesIO()
+    with soundfile.SoundFile(buffer, "w", rate, 1, "PCM_16", format="WAV") as f:
+        if comment:
+            f.comment = comment
+        f.write(np.clip(wave, -1, 1))
+    return buffer.getvalue()
+
+
+def agreement(y: np.ndarray, wave: np.ndarray, ref_db: float, s: LogMel, gain_db: float = 0.0) -> tuple[float, float]:
+    """How well a sound carries a spectrogram: correlation and mean absolute error (dB) between y and the sound analysed again."""
+    again = scale(log_mel(wave, s)[: y.shape[-2]] - gain_db, ref_db, s)
+    if np.std(y) < 1e-9 or np.std(again) < 1e-9:
+        return float("nan"), float(np.abs(y - again).mean() * s.range_db / 2)
+    return float(np.corrcoef(y.ravel(), again.ravel())[0, 1]), float(np.abs(y - again).mean() * s.range_db / 2)

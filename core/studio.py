@@ -1,0 +1,206 @@
+"""What pages and the command line may ask of a trained run: look at a clip, explain a face, generate, judge, sound.
+
+The page and `python -m core generate` call the same functions with the same seed, so they give the same spectrogram.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from core import clips, conformal, faces, gan, networks, runs, spectrograms
+from core.config import Config, family
+from core.runs import Run
+
+
+@dataclass(frozen=True)
+class Opened:
+    """A trained run in memory, on the CPU. Networks are only read, so that visitors may share them."""
+
+    run: Run
+    config: Config
+    G: torch.nn.Module
+    f_S: torch.nn.Module
+    Q: torch.nn.Module
+    scorer: torch.nn.Module
+    o_cal: np.ndarray  # (n, K) softmax of the calibration faces
+    label_cal: np.ndarray  # (n,)
+    ref_db: float
+    level: float
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        return self.config.data.classes
+
+
+@dataclass(frozen=True)
+class Seen:
+    """A clip as the machine sees it. Frames without a face have found = False and an empty (zero) aligned face."""
+
+    name: str
+    times: np.ndarray  # (F,) seconds
+    frames: np.ndarray  # (F, H, W, 3) uint8
+    boxes: np.ndarray  # (F, 4) pixels, x0 y0 x1 y1; NaN where no face was found
+    aligned: np.ndarray  # (F, 28, 28) uint8
+    found: np.ndarray  # (F,) bool
+    people: int
+    waveform: np.ndarray | None  # (T,) float32 at 16 kHz
+    notes: tuple[str, ...]
+    middle: int  # index of the frame with a face that is nearest the middle of the sound (or of the clip)
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """What f_S and the conformal predictor say of one face, §3.1."""
+
+    softmax: np.ndarray  # (K,) probabilities
+    alpha: np.ndarray  # (K,) nonconformity of each label, Eq. (8)
+    p: np.ndarray  # (K,) p-values, Eq. (9)
+    prediction: int  # argmax of the p-values
+    credibility: float  # highest p
+    confidence: float  # 1 - second highest p
+
+
+@dataclass(frozen=True)
+class Sound:
+    """A spectrogram made audible."""
+
+    wave: np.ndarray  # (samples,) float32
+    gain_db: float  # <= 0: what it was turned down by so that nothing clips
+    wav: bytes  # 16-bit file
+    correlation: float  # of the spectrogram with the sound analysed again
+    error_db: float  # mean absolute error of the same, dB
+
+
+def open_run(run: Run) -> Opened:
+    """Load a finished run. Raises ValueError naming the file that is missing or damaged, and what to do."""
+    config = run.config
+    corpus, outputs = run.json("corpus"), run.arrays()
+    if not corpus or "o_S2" not in outputs or not run.model("G").exists():
+        raise ValueError(f"{run.id} has no trained generator yet; let its training finish, or choose another run")
+    rows = outputs["calibration"]
+    return Opened(
+        run,
+        config,
+        *(networks.load(run.model(k)) for k in ("G", "f_S", "Q", "scorer")),
+        o_cal=outputs["o_S2"][rows],
+        label_cal=outputs["label_S2"][rows],
+        ref_db=corpus["voices"]["ref_db"],
+        level=corpus["voices"]["level"],
+    )
+
+
+def siblings(run: Run) -> dict[str, Run]:
+    """The finished runs that differ from this one in the condition alone: condition -> run, itself included."""
+    folder, own = run.directory.parent, family(run.config)
+    found = {}
+    for row in runs.listing(folder):
+        if row["state"] == "done" and row["name"] == run.config.name:
+            other = Run(folder / row["run"])
+            if family(other.config) == own:
+                found.setdefault(row["condition"], other)
+    return found | {run.config.gan.condition: run}
+
+
+def look_at(path: Path, person: int = 0, name: str | None = None, apart: bool = True) -> Seen:
+    """Decode a clip or still and align the face of one person in each frame (the largest by default).
+
+    `apart` decodes in a child process with limits, as every upload is. Raises MediaError or NoFaceError in words for the visitor.
+    """
+    clip = (clips.read_clip_apart if apart else clips.read_clip)(path, name=name or path.name)
+    return see(clip, person)
+
+
+def see(clip: clips.Clip, person: int = 0) -> Seen:
+    """`look_at` for a clip that is already decoded."""
+    tracks = faces.track(clip.frames)
+    if not tracks:
+        raise faces.NoFaceError(
+            f"{clip.name}: no face was found in {len(clip.frames)} frame(s). Use a clip where one face is seen from the front, well lit, "
+            "at least a tenth of the picture high."
+        )
+    track = tracks[min(person, len(tracks) - 1)]
+    aligned = faces.aligned_faces(clip.frames, track)
+    boxes = np.full((len(clip.frames), 4), np.nan)
+    points = track.points[track.found]
+    boxes[track.found] = np.concatenate([points.min(axis=1), points.max(axis=1)], axis=1)
+    seconds = len(clip.waveform) / clip.rate if clip.waveform is not None else float(clip.times[-1])
+    distance = np.where(track.found, np.abs(clip.times - spectrograms.middle_time(seconds)), np.inf)
+    notes = list(clip.notes)
+    if len(tracks) > 1:
+        notes.append(f"{len(tracks)} faces were found; this is number {min(person, len(tracks) - 1) + 1}, counted from the largest")
+    if not track.found.all():
+        notes.append(f"a face was found in {int(track.found.sum())} of {len(track.found)} frames")
+    return Seen(
+        clip.name, clip.times, clip.frames, boxes, aligned, track.found, len(tracks), clip.waveform, tuple(notes), int(distance.argmin())
+    )
+
+
+@torch.no_grad()
+def explain(opened: Opened, face: np.ndarray) -> Explanation:
+    """f_S's softmax, nonconformity, p-values, credibility and confidence of one aligned face (28, 28) uint8 (§3.1)."""
+    o = opened.f_S(face_tensor(face)).double().softmax(dim=1).numpy()
+    settings = opened.config.conformal
+    p = conformal.inductive(opened.o_cal, opened.label_cal, o, settings.measure, settings.groups)
+    alpha = conformal.nonconformity(o, settings.measure)
+    return Explanation(
+        o[0], alpha[0], p[0], int(conformal.prediction(p)[0]), float(conformal.credibility(p)[0]), float(conformal.confidence(p)[0])
+    )
+
+
+def face_tensor(face: np.ndarray) -> torch.Tensor:
+    """(28, 28) uint8 -> (1, 1, 28, 28) float32 in [-1, 1]."""
+    return torch.from_numpy(face.astype(np.float32) / 127.5 - 1)[None, None]
+
+
+def condition_of(opened: Opened, seen: Explanation, emotion: str | None = None) -> tuple[np.ndarray, str]:
+    """The condition c (K,) that this run's generator is given for a face, and a sentence that says where it came from.
+
+    The label condition without an emotion takes argmax f_S. Raises ValueError for an emotion that the run does not know.
+    """
+    kind, classes = opened.config.gan.condition, opened.classes
+    if emotion is not None and emotion not in classes:
+        raise ValueError(f"{emotion!r} is not an emotion of this run; it knows {', '.join(classes)}")
+    k = classes.index(emotion) if emotion else int(seen.softmax.argmax())
+    c = gan.condition(kind, np.array([k]), seen.softmax[None], seen.p[None], len(classes), opened.config.gan.soft)[0]
+    if kind == "label":
+        return c, f"label: {classes[k]}" + ("" if emotion else ", the face classifier's first choice, since no emotion was named")
+    names = {"classifier": "the face classifier's softmax", "cp": "the conformal p-values", "none": "no condition: face and noise alone"}
+    return c, names[kind]
+
+
+@torch.no_grad()
+def generate(opened: Opened, face: np.ndarray, c: np.ndarray, seed: int = 0, n: int = 1) -> np.ndarray:
+    """G(x|c, z) for n draws of z from `seed`: (28, 28) uint8, (K,) -> (n, columns, bands) float32 in [-1, 1]."""
+    x = face_tensor(face).expand(n, -1, -1, -1)
+    rows = torch.from_numpy(np.asarray(c, np.float32)).expand(n, -1)
+    return gan.sample(opened.G, x, rows, opened.config.gan.z, seed)[:, 0].numpy()
+
+
+@torch.no_grad()
+def judge(opened: Opened, y: np.ndarray) -> dict[str, np.ndarray]:
+    """What Q and the scorer, both trained on real voices, hear in spectrograms (n, columns, bands): name -> (n, K) softmax."""
+    images = torch.from_numpy(np.asarray(y, np.float32))[:, None]
+    return {k: getattr(opened, k)(images).double().softmax(dim=1).numpy() for k in ("Q", "scorer")}
+
+
+def sound(opened: Opened, y: np.ndarray, seed: int = 0, comment: str = "") -> Sound:
+    """One spectrogram (columns, bands) as a wav, by band-wise inverse and fast Griffin-Lim (seeded), with how well it carries y."""
+    s = opened.config.logmel
+    wave, gain = spectrograms.to_sound(y, opened.ref_db, s, seed)
+    correlation, error = spectrograms.agreement(y, wave, opened.ref_db, s, float(gain))
+    return Sound(wave, float(gain), spectrograms.wav_bytes(wave, s.rate, comment), correlation, error)
+
+
+def heard(opened: Opened, waveform: np.ndarray) -> tuple[np.ndarray, float]:
+    """A clip's own voice as this run would see it: spectrogram (columns, bands) in [-1, 1], and the gain in dB that was applied.
+
+    The rule for uploads: gain that lifts the window's level (99th percentile) to the corpus' median, within ±30 dB.
+    """
+    s = opened.config.logmel
+    db = spectrograms.middle(spectrograms.log_mel(waveform, s), s.columns)
+    gain = spectrograms.upload_gain(db, opened.level)
+    return spectrograms.scale(db + gain, opened.ref_db, s), gain

@@ -1,0 +1,51 @@
+"""What several test files share. One thread per process, so that figures do not depend on the machine's cores."""
+
+import os
+import sys
+from pathlib import Path
+
+os.environ.update(OMP_NUM_THREADS="1", MKL_NUM_THREADS="1", OPENBLAS_NUM_THREADS="1", MPLBACKEND="Agg")  # before they are read
+
+import pytest
+from hypothesis import settings
+
+settings.register_profile("tests", derandomize=True, deadline=None, print_blob=True)  # the same examples every time, whatever the load
+settings.load_profile("tests")
+
+
+def pytest_runtest_setup(item):
+    if item.get_closest_marker("gpu"):
+        import torch
+
+        if not torch.cuda.is_available():
+            pytest.skip("needs an NVIDIA card: torch.cuda is not available here")
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """Real media for tests; they lie beside the project, not in it."""
+    folder = Path(__file__).resolve().parents[2] / "shared" / "data"
+    if not folder.is_dir():
+        pytest.skip("no real media here: ../shared/data is absent")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def pytorch_fid():
+    """The module `pytorch_fid.fid_score`, our oracle of FID.
+
+    It imports torchvision, whose wheel from PyPI fails on a CPU build of torch: its compiled operators do not load, and its Python part
+    then misses two names. Declaring them is enough; nothing calls them.
+    """
+    import torch
+
+    try:
+        import torchvision  # noqa: F401
+    except RuntimeError:
+        for name in [n for n in sys.modules if n.partition(".")[0] == "torchvision"]:
+            del sys.modules[name]
+        for name in ("nms", "qnms"):
+            torch.library.define(f"torchvision::{name}", "(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+    from pytorch_fid import fid_score
+
+    return fid_score
