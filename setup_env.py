@@ -45,7 +45,7 @@ def python_problem(version, system, machine, missing=()):
 
 
 def torch_build(offered, pin, system):
-    """"cpu" or "cuda": the build pip takes for torch==`pin` from the versions offered (a local version such as +cpu outranks the plain one)."""
+    """"cpu" or "cuda": the build that pip takes for torch==`pin` of the versions offered (2.13.0+cpu outranks the plain 2.13.0)."""
     local = max((v for v in offered if v.startswith(pin + "+")), default="")
     return "cpu" if system == "Darwin" or local.endswith("+cpu") else "cuda"
 
@@ -53,7 +53,7 @@ def torch_build(offered, pin, system):
 def disk_problem(free_bytes, build):
     """"" where the disk has room for this build of torch and the rest."""
     free, needs = free_bytes / 1e9, NEEDS_GB[build]
-    return "" if free >= needs else f"about {needs} GB of free disk space is needed here and there is {free:.1f} GB: make room, then make again."
+    return "" if free >= needs else f"about {needs} GB of free disk space is needed and there is {free:.1f} GB: make room, then make again."
 
 
 def stamp(requirements, version):
@@ -106,12 +106,12 @@ def stop(text):
     sys.exit("set-up: " + text)
 
 
-def offered_versions(package, pin):
+def offered_versions(package):
     """Versions that pip sees under its own settings, newest first; stops where it sees none, which is quicker than pip's retries."""
     command = [PYTHON, "-m", "pip", "index", "versions", package, "--retries", "1", "--timeout", "20"]
     answer = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True).stdout
     if "No matching distribution" in answer:
-        stop(f"pip finds no {package} {pin}: is there a network? Behind a proxy set HTTPS_PROXY, for a mirror PIP_INDEX_URL; then make again.")
+        stop(f"pip finds no {package}: is there a network? Behind a proxy set HTTPS_PROXY, for a mirror PIP_INDEX_URL, and make again.")
     return re.findall(r"[^\s,]+", (re.findall(r"Available versions: (.*)", answer) or [""])[0])
 
 
@@ -162,9 +162,9 @@ def set_up():
 def install(requirements, version):
     started = time.time()
     new = make_venv(version)
-    pins = dict(re.findall(r"^([\w.-]+)==([\w.]+)", requirements.decode(), re.M))
-    build = torch_build(offered_versions("torch", pins["torch"]), pins["torch"], platform.system())
-    offered_versions("streamlit", pins["streamlit"])  # torch may come from a local folder: is the rest within reach?
+    pin = re.findall(r"^torch==([\w.]+)", requirements.decode(), re.M)[0]
+    build = torch_build(offered_versions("torch"), pin, platform.system())
+    offered_versions("streamlit")  # torch may come from a local folder: is the rest within reach?
     problem = disk_problem(shutil.disk_usage(VENV).free, build) if new else ""
     if problem:
         stop(problem)
@@ -185,8 +185,8 @@ def install(requirements, version):
     command = [PYTHON, "-m", "pip", "install", "--disable-pip-version-check", "--no-input", "-r", REQUIREMENTS]
     if subprocess.call(command, env=dict(os.environ, TMPDIR=scratch)):
         write(READY, before)  # pip gave up in good order, so what was there is as good as before
-        why = "the disk is full: make room" if shutil.disk_usage(VENV).free < 5e8 else "pip stopped as printed above: mend that (a network?)"
-        stop(why + ", then make again.")
+        full = shutil.disk_usage(VENV).free < 5e8
+        stop(("the disk is full: make room" if full else "pip stopped as printed above: mend that") + ", then make again.")
     shutil.rmtree(scratch)
     write(READY, stamp(requirements, version))
     say(f"ready after {time.time() - started:.0f} s.")

@@ -121,7 +121,7 @@ class Config:
     data: Data = field(default_factory=Data)
     logmel: LogMel = field(default_factory=LogMel)
     f_s: Classifier = field(default_factory=Classifier)
-    f_t: Classifier = field(default_factory=Classifier)  # also Q, the scorer and the augmentation rows
+    f_t: Classifier = field(default_factory=lambda: Classifier(steps=400, batch=32, noise=0.2))  # also Q, scorer, augmentation rows
     conformal: Conformal = field(default_factory=Conformal)
     gan: Gan = field(default_factory=Gan)
     evaluate: Evaluate = field(default_factory=Evaluate)

@@ -11,6 +11,7 @@ Face and voice of a take share its mood (how strongly, and with which other emot
 from __future__ import annotations
 
 from dataclasses import dataclass
+from types import SimpleNamespace as Look
 
 import numpy as np
 
@@ -39,17 +40,17 @@ UNITS = {  # facial action unit -> activation 0..1 at full strength for neutral,
 }
 PROSODY = {  # measure -> spread within one emotion, then its change at full strength for neutral, happy, sad, angry, fear, disgust
     "pitch": (1.0, 0, 5, -1.5, 4.5, 8, -2),  # semitones
-    "range": (0.3, 0, 0.9, -0.8, 0.5, -0.3, -0.1),  # octaves of the size of the pitch movements
-    "slope": (0.8, 0, 1.5, -1.2, -1, 2, -1.5),  # semitones per second over the clip
+    "range": (0.3, 0, 1.3, -0.8, 0.5, -0.3, -0.1),  # octaves of the size of the pitch movements
+    "slope": (0.8, 0, 2.5, -1.2, -2, 1, -1.5),  # semitones per second over the clip
     "rate": (0.1, 0, 0.18, -0.45, 0.2, 0.42, -0.25),  # octaves of the speech rate
     "level": (1.5, 0, 4, -6, 8, 0, -1),  # dB
-    "tilt": (0.3, 0, 0.7, -1.1, 1.5, 0.1, -0.3),  # octaves of the frequency above which the source falls by a further 6 dB per octave
-    "breath": (1.5, 0, 0, 8, -3, 6, 2),  # dB of the noise of breathing
+    "tilt": (0.3, 0, 0.7, -1.1, 1.5, 0.1, -0.3),  # octaves around 2.6 kHz, above which the source falls by a further 6 dB per octave
+    "breath": (1.5, 0, 0, 9, -4, 8, 2),  # dB of the noise of breathing
     "jitter": (0.3, 0, 0, 0.5, 0.8, 2.0, 1.2),  # % of a period
     "creak": (0.08, 0, 0, 0.1, 0, 0, 0.9),  # share of every second pulse that is lost
     "tremor": (0.1, 0, 0, 0.1, 0, 1, 0),  # semitones, 7 times a second
-    "spread": (0.01, 0, 0.06, -0.02, 0.02, 0.02, -0.05),  # change of the formants: spread lips shorten the tract, a retracted tongue does not
-    "attack": (0.15, 0, 0.2, -0.6, 0.8, 0.2, 0),  # how stressed syllables stand out
+    "spread": (0.01, 0, 0.07, -0.02, 0.01, 0.02, -0.05),  # change of the formants: spread lips shorten the tract, a retracted tongue does not
+    "attack": (0.15, 0, 0.3, -0.6, 1.0, -0.2, 0),  # how stressed syllables stand out
 }
 VOWELS = np.array(  # F1, F2, F3 in Hz of a man's i, ɪ, ɛ, æ, ɑ, ɔ, ʊ, u, ʌ, ɝ (Peterson & Barney 1952), and how open the mouth is
     [(270, 2290, 3010, 0.2), (390, 1990, 2550, 0.3), (530, 1840, 2480, 0.5), (660, 1720, 2410, 0.8), (730, 1090, 2440, 1.0),
@@ -61,6 +62,7 @@ CONSONANTS = np.array(  # locus F1, F2, F3 in Hz, loudness of voicing and of noi
      (300, 700, 2200, 0.5, 0, 1000, 900), (250, 1100, 2300, 0.3, 0.15, 4500, 2500), (250, 1600, 2500, 0.25, 0.45, 5800, 1300),
      (250, 1600, 2500, 0, 0.7, 5900, 1300), (250, 1800, 2400, 0, 0.7, 3300, 1200), (250, 1700, 2600, 0, 0.5, 4200, 1500)]
 )  # fmt: skip
+STOPS = (2, 3, 4, 11)
 F32 = np.float32
 
 
@@ -68,13 +70,13 @@ F32 = np.float32
 class Difficulty:
     """How hard the emotions are to tell. Tuned so that, on new actors, the demo's f_T has 45-60 % and f_S 60-75 % of six classes."""
 
-    weakest: float = 0.2  # strength of a take is uniform between these two; 1 is the textbook expression
+    weakest: float = 0.45  # strength of a take is uniform between these two; 1 is the textbook expression
     strongest: float = 1.0
-    blend: float = 0.45  # largest share of another emotion in a take
-    face_spread: float = 0.22  # sd of every action unit around its mood
-    face_habit: float = 0.12  # sd of every action unit of an actor at rest
-    voice_spread: float = 1.0  # sd of every measure of the voice around its mood, in PROSODY's spreads
-    voice_habit: float = 1.0  # sd of an actor's own way of speaking, in the same
+    blend: float = 0.3  # largest share of another emotion in a take
+    face_spread: float = 0.16  # sd of every action unit around its mood
+    face_habit: float = 0.09  # sd of every action unit of an actor at rest
+    voice_spread: float = 0.55  # sd of every measure of the voice around its mood, in PROSODY's spreads
+    voice_habit: float = 0.55  # sd of an actor's own way of speaking, in the same
     pose: float = 0.06  # sd of the head's turn, radians
 
 
@@ -178,14 +180,14 @@ def voice(take: Take, seed: int = 0, difficulty: Difficulty = DEFAULT) -> np.nda
     segment = np.searchsorted(edges, t, side="right") - 2  # -1 silence before, 2 k consonant, 2 k + 1 vowel, 2 n silence after
     n = len(s.vowels)
     syllable = np.clip(segment // 2, 0, n - 1)
-    is_vowel = segment % 2 == 1
-    silent = (segment < 0) | (segment >= 2 * n)
-    is_vowel |= silent & (segment < 0)
+    silent, vowel = (segment < 0) | (segment >= 2 * n), segment % 2 == 1
     c = CONSONANTS[s.consonants]
-    formants = np.where((segment % 2 == 1)[:, None], VOWELS[s.vowels[syllable], :3], c[syllable, :3]).T  # (3, N)
+    formants = np.where(vowel[:, None], VOWELS[s.vowels[syllable], :3], c[syllable, :3]).T  # (3, N)
     loud = 10 ** (how["attack"] * (s.stress[syllable] - 0.4) * 6 / 20)
-    voicing = np.where(silent, 0.0, np.where(segment % 2 == 1, 1.0, c[syllable, 3])) * loud
-    hiss = np.where(silent | (segment % 2 == 1), 0.0, c[syllable, 4]) * loud
+    voicing = np.where(silent, 0.0, np.where(vowel, 1.0, c[syllable, 3])) * loud
+    hiss = np.where(silent | vowel, 0.0, c[syllable, 4]) * loud
+    stop = np.isin(s.consonants, STOPS)[syllable]
+    hiss *= np.where(stop, 2.5 * (s.times[syllable, 1] - t < 0.022), 1.0)  # closed, then a burst
     formants, voicing, hiss = _slow(formants, 0.022 / step), _slow(voicing, 0.012 / step), _slow(hiss, 0.008 / step)
     centre, width = c[syllable, 5], c[syllable, 6]
     voicing *= np.interp(t, [0, s.times[0, 0], s.times[-1, 2]], [1, 1, 0.65])  # breath runs out
@@ -204,16 +206,15 @@ def voice(take: Take, seed: int = 0, difficulty: Difficulty = DEFAULT) -> np.nda
     when = when + 0.12 * creak / pitch
     strength = np.interp(when, t, voicing) * (1 - creak) * np.exp(0.02 * (1 + max(how["jitter"], 0)) * rng.normal(size=len(when)))
     keep = strength > 1e-3
-    when, pitch, strength = when[keep], pitch[keep], strength[keep]
-    f = np.fft.rfftfreq(512, 1 / RATE)  # 257 bins: a pulse rings for at most 32 ms
+    when, pitch, strength = when[keep], pitch[keep].astype(F32), strength[keep].astype(F32)
+    f = np.fft.rfftfreq(512, 1 / RATE).astype(F32)  # 257 bins: a pulse rings for at most 32 ms
     turn = 1j * f / (0.9 * pitch[:, None])
-    corner = 900 * 2 ** how["tilt"] * strength[:, None] ** 0.5
+    corner = 2600 * 2 ** how["tilt"] * strength[:, None] ** 0.5
     source = turn / (1 + turn) ** 2 / (1 + 1j * f / corner)
     at = when * RATE
     whole = at.astype(int)
-    delay = np.exp(-2j * np.pi * f / RATE * (at - whole)[:, None])
-    tract_at = lambda x: _tract(f, np.stack([np.interp(x, t, row) for row in formants]) * tract)  # noqa: E731
-    pulses = np.fft.irfft(source * delay * tract_at(when) * (strength * pitch**0.5)[:, None])
+    delay = np.exp((-2j * np.pi / RATE) * f * (at - whole).astype(F32)[:, None])
+    pulses = np.fft.irfft(source * delay * _tract(f, t, formants, tract, when) * (strength * pitch**0.5)[:, None])
     out = np.zeros(int(s.seconds * RATE) + 1024)
     for k, pulse in zip(whole.tolist(), pulses, strict=True):
         out[k : k + 512] += pulse
@@ -222,11 +223,11 @@ def voice(take: Take, seed: int = 0, difficulty: Difficulty = DEFAULT) -> np.nda
     middle = np.arange(0, s.seconds - 0.017, 0.008)
     frames = np.fft.rfft(rng.normal(size=(len(middle), 256)) * np.hanning(256), 512)
     g = [np.interp(middle, t, row)[:, None] for row in (voicing, hiss, centre, width)]
-    breath = 10 ** ((how["breath"] - 30) / 20) * g[0] * tract_at(middle) * f / (f + 1500)
-    friction = 0.9 * g[1] / (1 + ((f - g[2]) / g[3]) ** 2)
-    for k, frame in zip((middle * RATE).astype(int).tolist(), np.fft.irfft(frames * (breath * 8 + friction)), strict=True):
+    breath = 10 ** ((how["breath"] - 30) / 20) * g[0] * _tract(f, t, formants, tract, middle) * f / (f + 1500)
+    friction = 0.5 * g[1] / (1 + ((f - g[2]) / g[3]) ** 2) ** 1.5
+    for k, frame in zip((middle * RATE).astype(int).tolist(), np.fft.irfft(frames * (4 * breath + friction)), strict=True):
         out[k : k + 512] += frame
-    out = out[: int(s.seconds * RATE)] * 10 ** ((how["level"] - 16) / 20)
+    out = out[: int(s.seconds * RATE)] * 10 ** ((how["level"] - 20) / 20)
     out += rng.normal(0, 2e-4, len(out))  # the room
     return (out * min(1.0, 0.97 / np.abs(out).max())).astype(F32)
 
@@ -238,17 +239,19 @@ def _slow(x: np.ndarray, sd: float) -> np.ndarray:
     return np.apply_along_axis(np.convolve, -1, np.pad(x, pad, mode="edge"), k / k.sum(), "valid")
 
 
-def _tract(f: np.ndarray, formants: np.ndarray) -> np.ndarray:
-    """Transfer function of the vocal tract, resonators in a row: f (257,) Hz, formants (3, n) Hz -> (n, 257) complex."""
-    scale = formants[2].mean() / 2500
-    f = (f / 1000).astype(F32)  # kHz, or the product of fourteen frequencies leaves single precision
-    square = f * f
-    below = np.ones((formants.shape[1], len(f)), np.complex64)
-    above = np.ones((formants.shape[1], 1), F32)
+def _tract(f: np.ndarray, t: np.ndarray, formants: np.ndarray, scale: float, when: np.ndarray) -> np.ndarray:
+    """Transfer function of the vocal tract at the times `when` (n,), seven resonators in a row: (n, 257) complex.
+
+    f (257,) Hz; the score's clock t (N,) s and formants (3, N) Hz of a man; `scale` is his tract's length over the speaker's.
+    """
+    f = f / 1000  # kHz, or the product of fourteen frequencies leaves single precision
+    below = np.ones((len(when), len(f)), np.complex64)
+    above = np.ones((len(when), 1), F32)
     for k in range(7):
-        peak = (formants[k] if k < 3 else np.full(formants.shape[1], (3500, 4500, 5500, 6500)[k - 3] * scale)).astype(F32)[:, None] / 1000
-        below *= peak**2 - square + 1j * f * (0.045 + 0.04 * peak)
-        above = above * peak**2
+        hertz = np.interp(when, t, formants[k]) if k < 3 else np.full(len(when), 500.0 + 1000 * k)  # an even tube above F3
+        peak = (hertz * scale / 1000).astype(F32)[:, None]
+        below *= peak**2 - f * f + 1j * f * (0.045 + 0.04 * peak)
+        above *= peak**2
     return above / below
 
 
@@ -265,38 +268,15 @@ LIGHT = np.array([-0.42, -0.50, 0.76], F32) / F32(1.0025)  # from the upper left
 EYE_X, EYE_Y = 0.295, 0.005
 
 
-@dataclass(frozen=True)
-class _Look:
-    """What stays the same of an actor."""
-
-    female: bool
-    skin: np.ndarray
-    hair: np.ndarray
-    iris: np.ndarray
-    shirt: np.ndarray
-    wall: np.ndarray
-    style: int
-    width: float
-    taper: float
-    eye: float
-    brow: float
-    brow_y: float
-    nose: float
-    lips: float
-    mouth_y: float
-    fringe: float
-    part: float
-    beard: float
-
-
-def _look(actor: int, female: bool, seed: int) -> _Look:
+def _look(actor: int, female: bool, seed: int) -> Look:
+    """What stays the same of an actor's face: colours (3,) of RGB 0..1, lengths, and the style of the hair 0..3."""
     rng = _rng(seed, actor, "neutral", 0, "look")
     tone = (rng.uniform(0, 0.12) + (actor // 2) * 0.382 + 0.45 * (actor % 2)) % 1  # golden steps: neighbours differ
     k = tone * (len(SKIN) - 1)
     dark = tone > 0.45
     u = rng.uniform
     hue = u(0, 2 * np.pi)
-    return _Look(
+    return Look(
         female=female,
         skin=SKIN[int(k)] + (SKIN[int(k) + 1] - SKIN[int(k)]) * F32(k - int(k)),
         hair=HAIR[rng.choice(4 if dark else 7, p=(0.4, 0.3, 0.2, 0.1) if dark else (0.15, 0.2, 0.2, 0.08, 0.15, 0.12, 0.1))],
@@ -427,7 +407,7 @@ def face(take: Take, seed: int = 0, t: float = 0.0, size: int = SIZE, difficulty
     return np.ascontiguousarray(np.clip(rgb * 255 + 0.5, 0, 255).astype(np.uint8).transpose(1, 2, 0)), points
 
 
-def _draw_body(view: _View, look: _Look) -> None:
+def _draw_body(view: _View, look: Look) -> None:
     """Hair behind the head, neck, shirt, ears."""
     x, y, u, v = view.x, view.y, view.u, view.v
     long = look.female and look.style < 3
@@ -454,7 +434,7 @@ def _oval(x: np.ndarray, y: np.ndarray, rx: float, ry: float) -> np.ndarray:
     return (np.sqrt((x / rx) ** 2 + (y / ry) ** 2) - 1) * min(rx, ry)
 
 
-def _draw_skin(head: _View, look: _Look, a: dict[str, float], outside: np.ndarray) -> None:
+def _draw_skin(head: _View, look: Look, a: dict[str, float], outside: np.ndarray) -> None:
     """The head as a relief: bumps and folds, moved by the action units, in the light."""
 
     def bump(x: float, y: float, rx: float, ry: float, height: float, sides: tuple[int, ...] = (-1, 1)) -> None:
@@ -505,7 +485,7 @@ def _draw_skin(head: _View, look: _Look, a: dict[str, float], outside: np.ndarra
     head.paint(head.cover(outside), colour)
 
 
-def _draw_eye(head: _View, look: _Look, a: dict[str, float], side: int, gaze: list[float]) -> float:
+def _draw_eye(head: _View, look: Look, a: dict[str, float], side: int, gaze: list[float]) -> float:
     """Lids, eyeball, brow and nostril of one side (-1 is the image's left); returns the y of the eye's centre."""
     line, dark = _tint(look.skin, 0.42, 0.27, 0.22), look.hair * 0.45 + np.array([0.04, 0.025, 0.025], F32)
     ew, lift = 0.142 * look.eye, a["lid_raise"]
@@ -553,7 +533,7 @@ def _draw_eye(head: _View, look: _Look, a: dict[str, float], side: int, gaze: li
     return EYE_Y + 0.5 * (low - up)
 
 
-def _draw_mouth(head: _View, look: _Look, a: dict[str, float], skew: float) -> float:
+def _draw_mouth(head: _View, look: Look, a: dict[str, float], skew: float) -> float:
     """Lips, teeth and tongue; returns the y of the mouth's centre."""
     line = _tint(look.skin, 0.36, 0.22, 0.18)
     half = 0.235 * (1 + 0.28 * a["smile"] + 0.22 * a["stretch"] - 0.13 * a["press"] - 0.08 * a["corner_down"])
@@ -588,7 +568,7 @@ def _draw_mouth(head: _View, look: _Look, a: dict[str, float], skew: float) -> f
     return look.mouth_y - 0.35 * corner - arch + 0.22 * gap
 
 
-def _draw_hair(head: _View, look: _Look) -> None:
+def _draw_hair(head: _View, look: Look) -> None:
     """Hair on the skull and its shadow on the forehead."""
     u, v, part = head.u, head.v, look.part
     side = np.abs(u)

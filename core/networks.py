@@ -20,7 +20,7 @@ SLOPE = 0.1  # of every LeakyReLU
 FACE = (28, 28)
 
 ENCDEC = {"paper": (1024, 1024, 1024, 1024, 512, 512), "compact": (320, 320, 320, 256)}
-UNET = {"paper": (64, 128, 256, 512), "compact": (16, 32, 48, 64)}
+UNET = {"paper": (64, 128, 256, 512), "compact": (8, 16, 32, 64)}
 DISCRIMINATOR = {"paper": (64, 128, 512, 1024, 512, 512, 512), "compact": (16, 32, 64, 128)}
 
 
@@ -32,7 +32,7 @@ def dense(n_in: int, n_out: int) -> nn.Sequential:
 def convolution(n_in: int, n_out: int, stride: int = 1, kernel: int = 3) -> nn.Sequential:
     """Convolution (same padding for odd kernels), batch norm, LeakyReLU."""
     return nn.Sequential(
-        nn.Conv2d(n_in, n_out, kernel, stride, kernel // 2, bias=False), nn.BatchNorm2d(n_out), nn.LeakyReLU(SLOPE)
+        nn.Conv2d(n_in, n_out, kernel, stride, (kernel - 1) // 2, bias=False), nn.BatchNorm2d(n_out), nn.LeakyReLU(SLOPE)
     )
 
 
@@ -90,16 +90,20 @@ class UNet(nn.Module):
 
 
 class Trunk(nn.Module):
-    """The stack of stride-2 convolutions that D, Q, f_S, f_T and the scorer share: (B, 1, H, W) -> (B, features)."""
+    """The stack of stride-2 convolutions that D, Q, f_S, f_T and the scorer share: (B, 1, H, W) -> (B, features).
 
-    def __init__(self, shape: tuple[int, int], channels: tuple[int, ...], kernel: int = 5):
+    Kernels as the authors report them: 4x4 in D, 5x5 in the classifiers.
+    """
+
+    def __init__(self, shape: tuple[int, int], channels: tuple[int, ...], kernel: int):
         super().__init__()
         sizes = (1, *channels)
         layers, (h, w) = [], shape
         for a, b in zip(sizes, sizes[1:], strict=False):
             shrink = min(h, w) > 3  # the paper-width D is deeper than a 28-band spectrogram can be halved
             layers.append(convolution(a, b, 2 if shrink else 1, kernel if shrink else 3))
-            h, w = ((h + 1) // 2, (w + 1) // 2) if shrink else (h, w)
+            if shrink:
+                h, w = ((n + 2 * ((kernel - 1) // 2) - kernel) // 2 + 1 for n in (h, w))
         self.layers = nn.Sequential(*layers)
         self.features = channels[-1] * h * w
 
@@ -112,7 +116,7 @@ class Discriminator(nn.Module):
 
     def __init__(self, shape: tuple[int, int], channels: tuple[int, ...]):
         super().__init__()
-        self.trunk = Trunk(shape, channels)
+        self.trunk = Trunk(shape, channels, kernel=4)
         self.head = nn.Linear(self.trunk.features, 1)
 
     def forward(self, y: Tensor) -> Tensor:
@@ -127,7 +131,7 @@ class Classifier(nn.Module):
 
     def __init__(self, shape: tuple[int, int], channels: tuple[int, ...], classes: int, features: int = 64):
         super().__init__()
-        self.trunk = Trunk(shape, channels)
+        self.trunk = Trunk(shape, channels, kernel=5)
         self.hidden = dense(self.trunk.features, features)
         self.head = nn.Linear(features, classes)
 

@@ -1,0 +1,470 @@
+"""§4.1: a media file -> frames and waveform, with limits. Untrusted files are decoded in a child process.
+
+What a file is decides its content, never its name: the demuxer is chosen here, so that no playlist or script can be smuggled in.
+Frames are (F, H, W, 3) uint8 RGB, upright; a waveform is (T,) float32 mono in [-1, 1]; both run on one clock that starts at 0 s.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import av
+import numpy as np
+from PIL import Image, ImageOps
+
+FILMS = {"mp4": "mov", "webm": "matroska", "flv": "flv", "avi": "avi", "mpg": "mpeg", "ts": "mpegts", "ogg": "ogg", "asf": "asf", "gif": "gif"}
+SOUNDS = {"wav": "wav", "mp3": "mp3", "flac": "flac", "aac": "aac"}  # kind -> FFmpeg's demuxer, as in FILMS
+STILLS = {"jpg": "JPEG", "png": "PNG", "webp": "WEBP", "bmp": "BMP", "tiff": "TIFF", "avif": "AVIF"}  # kind -> PIL's format
+
+EXPORT = "Export it again as mp4 (H.264)"
+LEAST = 16  # pixels of a picture's shorter side
+JUMP = 10.0  # seconds between two frames, or between the starts of sound and picture, that no clock makes
+GAP = 0.1  # seconds of missing sound from which on silence is put in its place
+SILENT = 1e-4  # of full scale; below it there is nothing to hear
+
+
+class MediaError(ValueError):
+    """A file that cannot be used; the message names the file, the reason and what to do."""
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What a file may cost. Beyond seconds, side, fps and frames it is read in part; beyond the others it is refused."""
+
+    seconds: float = 60.0  # read from the start
+    bytes: int = 200 * 2**20  # of the file
+    pixels: int = 2**25  # of one frame (8192 x 4096)
+    side: int = 640  # of the long side of a frame kept; larger ones are scaled down
+    fps: float = 12.5  # frames kept in a second, at most
+    frames: int = 400  # kept at most; of longer clips every other one, as often as needed
+    wall_seconds: float = 60.0  # of the child process
+    memory: int = 3 * 2**30  # bytes that the child process may take
+
+
+@dataclass(frozen=True)
+class Clip:
+    """A decoded file."""
+
+    name: str  # for people
+    times: np.ndarray  # (F,) float64 seconds, increasing, on the waveform's clock
+    frames: np.ndarray  # (F, H, W, 3) uint8 RGB
+    waveform: np.ndarray | None  # (T,) float32 in [-1, 1], None if there is no sound
+    rate: int = 16_000  # Hz
+    notes: tuple[str, ...] = ()  # remarks in plain language
+    is_still: bool = False
+
+
+def sniff(head: bytes) -> str:
+    """The kind of a file from its first bytes (600 are enough): a key of FILMS, SOUNDS or STILLS, or lfs, empty, heic, text, unknown."""
+    if not head:
+        return "empty"
+    if head.startswith(b"version https://git-lfs"):
+        return "lfs"
+    if head[4:8] == b"ftyp":
+        return {b"avif": "avif", b"heic": "heic", b"heix": "heic", b"mif1": "heic", b"msf1": "heic"}.get(head[8:12], "mp4")
+    if head[4:8] in (b"moov", b"mdat", b"free", b"skip", b"wide", b"pnot"):
+        return "mp4"
+    if head[:4] == b"RIFF":
+        return {b"WAVE": "wav", b"AVI ": "avi", b"WEBP": "webp"}.get(head[8:12], "unknown")
+    for magic, kind in (
+        (b"\xff\xd8\xff", "jpg"), (b"\x89PNG\r\n\x1a\n", "png"), (b"GIF8", "gif"), (b"BM", "bmp"), (b"II*\0", "tiff"), (b"MM\0*", "tiff"),
+        (b"\x1a\x45\xdf\xa3", "webm"), (b"FLV", "flv"), (b"\0\0\1\xba", "mpg"), (b"OggS", "ogg"), (b"\x30\x26\xb2\x75\x8e\x66\xcf\x11", "asf"),
+        (b"RF64", "wav"), (b"fLaC", "flac"), (b"ID3", "mp3"),
+    ):  # fmt: skip
+        if head.startswith(magic):
+            return kind
+    if head[0] == 0x47 and head[188:189] == b"\x47":
+        return "ts"
+    if head[0] == 0xFF and len(head) > 1 and head[1] & 0xE0 == 0xE0:  # an MPEG audio frame; layer bits 00 are AAC
+        return "aac" if head[1] & 0x06 == 0 else "mp3"
+    return "text" if not head.translate(None, bytes(range(32, 127)) + b"\t\r\n\f\x1b") else "unknown"
+
+
+def _admit(path: Path, name: str, limits: Limits) -> str:
+    """The file's kind, if it is media of a bearable size."""
+    try:
+        size = path.stat().st_size
+        with path.open("rb") as file:
+            kind = sniff(file.read(600))
+    except OSError as error:
+        raise MediaError(f"{name} cannot be read ({error.strerror}). Check that the file is there and readable") from error
+    if kind == "empty":
+        raise MediaError(f"{name} is empty. Copy or record it again")
+    if kind == "lfs":
+        raise MediaError(f"{name} is a git-lfs pointer, not the media itself. Run `git lfs pull` in the corpus' folder")
+    if kind == "heic":
+        raise MediaError(f"{name} is a HEIC picture, which cannot be read here. Save it as jpg or png")
+    if kind not in FILMS | SOUNDS | STILLS:
+        raise MediaError(f"{name} is not a media file{' but text' if kind == 'text' else ''}. Choose a video, a picture or a sound")
+    if size > limits.bytes:
+        raise MediaError(f"{name} has {size / 2**20:.0f} MiB; at most {limits.bytes / 2**20:.0f} are taken. Cut it or export it smaller")
+    return kind
+
+
+def read_clip(path: str | os.PathLike[str], limits: Limits = Limits(), need_sound: bool = False, name: str | None = None) -> Clip:
+    """A video (or a still picture: one frame, no sound) as a Clip. `name` is what people know it by, the file's own if None.
+
+    Raises MediaError for what is not media, has no picture, is too large, is damaged beyond a first frame, or, with `need_sound`,
+    has no sound. A clip cut short is read as far as it goes, and a note says so.
+    """
+    path = Path(path)
+    name = name or path.name
+    kind = _admit(path, name, limits)
+    if kind in SOUNDS:
+        raise MediaError(f"{name} is sound only and has no picture. Choose a video, or a picture of a face")
+    clip = _still(path, kind, name, limits) if kind in STILLS else _film(path, kind, name, limits)
+    if need_sound and clip.waveform is None:
+        raise MediaError(f"{name} has no sound, which is needed here. Choose a clip with a voice")
+    return clip
+
+
+def _still(path: Path, kind: str, name: str, limits: Limits) -> Clip:
+    try:
+        with Image.open(path, formats=[STILLS[kind]]) as image:
+            _check_size(*image.size, name, limits)
+            turned = ImageOps.exif_transpose(image)
+            if turned.mode.startswith("I"):  # 16 bits, which PIL would cut off at 255
+                turned = Image.fromarray((np.asarray(turned) / 257).clip(0, 255).astype(np.uint8))
+            rgb = turned.convert("RGB")
+            rgb.thumbnail((limits.side, limits.side), Image.Resampling.LANCZOS)
+            notes = ("turned upright, as its EXIF data ask",) if image.getexif().get(0x0112, 1) != 1 else ()
+    except (MediaError, MemoryError):
+        raise
+    except Image.DecompressionBombError as error:
+        raise MediaError(f"{name} has too many pixels. Scale it down") from error
+    except Exception as error:  # six decoders, and each raises what it likes
+        raise MediaError(f"{name} is a damaged picture. Save it again as jpg or png") from error
+    return Clip(name, np.zeros(1), np.asarray(rgb)[None], None, notes=notes, is_still=True)
+
+
+def _check_size(w: int, h: int, name: str, limits: Limits) -> None:
+    if w * h > limits.pixels:
+        raise MediaError(f"{name} has {w} x {h} pixels; at most {limits.pixels / 1e6:.0f} million are taken. Scale it down")
+    if min(w, h) < LEAST:
+        raise MediaError(f"{name} has only {w} x {h} pixels, too few for a face. Choose a larger picture")
+
+
+@contextlib.contextmanager
+def _opened(path: Path, kind: str, name: str) -> Iterator[Any]:
+    try:
+        box = av.open(str(path.resolve()), format=(FILMS | SOUNDS)[kind], metadata_errors="ignore", options={"protocol_whitelist": "file"})
+    except (av.FFmpegError, ValueError) as error:
+        raise MediaError(f"{name} is damaged or cut short: it begins as {kind} and cannot be opened. Copy or record it again. {EXPORT}") from error
+    with box:
+        yield box
+
+
+def _decoded(box: Any, streams: list[Any], wanted: Callable[[Any], bool]) -> Iterator[Any]:
+    """Frames of those streams, as long as one is wanted. A word stands for what cannot be decoded: "packet", or "rest" of the file."""
+    packets = box.demux(streams)
+    while any(wanted(stream) for stream in streams):
+        try:
+            packet = next(packets)
+        except StopIteration:
+            return
+        except av.FFmpegError:
+            yield "rest"
+            return
+        if wanted(packet.stream):
+            try:
+                yield from packet.decode()
+            except av.FFmpegError:
+                yield "packet"
+
+
+class _Pictures:
+    """Keeps at most `fps` frames a second and `frames` in all of those shown to it, upright and scaled down."""
+
+    def __init__(self, limits: Limits, rate: float) -> None:
+        self.limits, self.period, self.step = limits, 1 / rate, 1 / limits.fps
+        self.frames: list[np.ndarray] = []
+        self.times: list[float] = []
+        self.start, self.last = 0.0, -np.inf
+        self.size, self.turns, self.slot = (0, 0), 0, -1
+        self.strange = 0  # timestamps that were missing or impossible
+        self.full = False
+
+    def see(self, frame: av.VideoFrame, shape: float) -> None:
+        """`shape` is the width of one pixel over its height."""
+        t = frame.time
+        if not np.isfinite(self.last):
+            self.start = self.last = 0.0 if t is None else t
+            self.strange += t is None
+            w, h = frame.width * shape, float(frame.height)
+            scale = min(1.0, self.limits.side / max(w, h))
+            self.size, self.turns = (max(round(w * scale), 1), max(round(h * scale), 1)), round(frame.rotation / 90) % 4
+        elif t is None or not self.last < t < self.last + JUMP:
+            self.last, self.strange = self.last + self.period, self.strange + 1
+        else:
+            self.last = t
+        elapsed = self.last - self.start
+        self.full = elapsed > self.limits.seconds
+        slot = int((elapsed + min(self.period, self.step) / 2) / self.step + 1e-6)
+        if self.full or slot <= self.slot:
+            return
+        self.slot = slot
+        flat = frame.reformat(*self.size, format="rgb24", interpolation="AREA").to_ndarray()
+        self.frames.append(np.rot90(flat, self.turns))
+        self.times.append(self.last)
+        if len(self.frames) > self.limits.frames:
+            self.frames, self.times = self.frames[::2], self.times[::2]
+            self.step, self.slot = 2 * self.step, self.slot // 2
+
+
+class _Sound:
+    """Resamples frames of sound to mono, with silence where some is missing."""
+
+    def __init__(self, rate: int, seconds: float) -> None:
+        self.rate, self.most = rate, round(seconds * rate)
+        self.parts: list[np.ndarray] = []
+        self.length, self.start, self.heard = 0, None, 0.0
+        self.form: tuple[Any, ...] = ()
+        self.full = False
+
+    def hear(self, frame: av.AudioFrame | None) -> None:
+        """None ends the sound."""
+        form = (frame.sample_rate, frame.format.name, frame.layout.name) if frame else ()
+        if frame and not 1_000 <= frame.sample_rate <= 768_000:  # a damaged header
+            return
+        with contextlib.suppress(av.FFmpegError):  # of the resampler: that part is lost
+            if form != self.form:  # also in the middle of a file
+                if self.form:
+                    self._add(self.resampler.resample(None))
+                # The layout stays: FFmpeg's own mixing to mono would make a voice on both channels louder than on one.
+                self.form, self.resampler = form, av.AudioResampler("fltp", None, self.rate)
+            if frame:
+                t = frame.time
+                if self.start is None:
+                    self.start = self.heard = t or 0.0
+                if t is not None and GAP < t - self.heard < JUMP:
+                    self._add([np.zeros((1, round((t - self.heard) * self.rate)), np.float32)])
+                    self.heard = t
+                self.heard += frame.samples / frame.sample_rate
+                self._add(self.resampler.resample(frame))
+
+    def _add(self, parts: list[Any]) -> None:
+        for part in parts:
+            mono = (part if isinstance(part, np.ndarray) else part.to_ndarray()).mean(0)
+            self.parts.append(mono)
+            self.length += len(mono)
+        self.full = self.length >= self.most
+
+    def waveform(self) -> np.ndarray:
+        return np.nan_to_num(np.concatenate(self.parts, dtype=np.float32)[: self.most], posinf=1, neginf=-1).clip(-1, 1)
+
+
+def _film(path: Path, kind: str, name: str, limits: Limits) -> Clip:
+    with _opened(path, kind, name) as box:
+        video = next((s for s in box.streams.video if not s.disposition & av.stream.Disposition.attached_pic), None)
+        audio = next((s for s in box.streams.audio if s.codec_context), None)
+        if video is None:
+            raise MediaError(f"{name} has no picture. Choose a video, or a picture of a face")
+        if video.codec_context is None:
+            raise MediaError(f"{name} has a picture of a kind that cannot be decoded. {EXPORT}")
+        if video.width and video.height:
+            _check_size(video.width, video.height, name, limits)
+        video.codec_context.thread_type, video.codec_context.thread_count = "AUTO", 2
+        # A browser's webm says nothing, or 1000 frames a second.
+        rate = next((float(r) for r in (video.average_rate, video.guessed_rate) if r and 1 <= r <= 240), 25.0)
+        shape = float(video.sample_aspect_ratio or 1)
+        pictures = _Pictures(limits, rate)
+        sound = _Sound(Clip.rate, limits.seconds)
+        broken = unreadable = 0
+        for frame in _decoded(box, [t for t in (video, audio) if t], lambda t: not (pictures.full if t is video else sound.full)):
+            if isinstance(frame, av.AudioFrame):
+                sound.hear(frame)
+            elif isinstance(frame, av.VideoFrame) and not frame.is_corrupt:
+                _check_size(frame.width, frame.height, name, limits)
+                pictures.see(frame, shape if 0.25 < shape < 4 else 1.0)
+            else:
+                broken, unreadable = broken + 1, unreadable + (frame == "rest")
+        sound.hear(None)
+        promised = box.duration / 1e6 if box.duration else 0.0
+    if not pictures.frames:
+        raise MediaError(f"{name} is damaged or cut short: not one frame of it could be decoded. Copy or record it again. {EXPORT}")
+
+    notes = []
+    if pictures.turns:
+        notes.append(f"turned by {360 - pictures.turns * 90} degrees clockwise, as the file asks")
+    if pictures.full or sound.full and promised > limits.seconds:
+        notes.append(f"longer than {limits.seconds:g} s: only the beginning was read")
+    read = max(pictures.last - pictures.start + pictures.period, sound.length / Clip.rate)
+    if not pictures.full and (unreadable or read < 0.95 * promised - 0.3):
+        notes.append(f"cut short: only the first {read:.1f} s{f' of {promised:.1f} s' if read < promised else ''} could be read")
+    elif broken:
+        notes.append("damaged: some frames were left out")
+    if pictures.strange:
+        notes.append("some timestamps are missing or wrong: times are counted by the frame rate")
+    if pictures.step > 1 / limits.fps:
+        notes.append(f"long: {1 / pictures.step:.3g} frames a second are kept")
+    waveform, lead = None, 0.0
+    if sound.length:
+        lead = pictures.start - sound.start  # how much later the picture begins
+        if abs(lead) > JUMP:
+            notes.append("sound and picture have unrelated clocks: both are taken to start together")
+            lead = 0.0
+        waveform = np.concatenate([np.zeros(round(max(-lead, 0) * Clip.rate), np.float32), sound.waveform()])
+        if np.abs(waveform).max() < SILENT:
+            notes.append("the sound is silent")
+    else:
+        notes.append("has no sound")
+    times = np.array(pictures.times) - pictures.start + max(lead, 0.0)
+    return Clip(name, times, np.stack(pictures.frames), waveform, notes=tuple(notes))
+
+
+def read_waveform(path: str | os.PathLike[str], rate: int = 16_000, limits: Limits = Limits(), name: str | None = None) -> np.ndarray:
+    """The sound of a file, of a video too: (T,) float32 mono (the mean of the channels) in [-1, 1] at `rate` Hz, at most limits.seconds.
+
+    Raises MediaError for what is not media or has no sound.
+    """
+    path = Path(path)
+    name = name or path.name
+    kind = _admit(path, name, limits)
+    if kind in STILLS:
+        raise MediaError(f"{name} is a picture and has no sound. Choose a sound or a video")
+    sound = _Sound(rate, limits.seconds)
+    if kind in ("wav", "flac", "mp3", "ogg"):
+        import soundfile  # knows more broken headers of wav files than FFmpeg, and less of everything else
+
+        with contextlib.suppress(soundfile.LibsndfileError), soundfile.SoundFile(path) as file:
+            while not sound.full and len(data := file.read(2**16, dtype="float32", always_2d=True)):
+                frame = av.AudioFrame.from_ndarray(data.mean(1, dtype=np.float32)[None], format="fltp", layout="mono")
+                frame.sample_rate = file.samplerate
+                sound.hear(frame)
+    if not sound.parts:
+        with _opened(path, kind, name) as box:
+            stream = next((s for s in box.streams.audio if s.codec_context), None)
+            for frame in _decoded(box, [stream], lambda _: not sound.full) if stream else ():
+                if isinstance(frame, av.AudioFrame):
+                    sound.hear(frame)
+    sound.hear(None)
+    if not sound.length:
+        raise MediaError(f"{name} has no sound that can be decoded. Choose a file with a voice, for instance wav or mp3")
+    return sound.waveform()
+
+
+# --- in a child process -------------------------------------------------------------------------------------------------------------
+
+
+def read_clip_apart(path: str | os.PathLike[str], limits: Limits = Limits(), need_sound: bool = False, name: str | None = None) -> Clip:
+    """`read_clip` in a child process with limits of memory and time: for files that came from somebody else.
+
+    Raises MediaError also where the decoder crashes, takes too long or needs too much memory.
+    """
+    name = name or Path(path).name
+    got = _apart("clip", path, name, limits, need_sound)
+    waveform = got.get("waveform")
+    return Clip(name, got["times"], got["frames"], waveform, notes=tuple(got["notes"].tolist()), is_still=bool(got["is_still"]))
+
+
+def read_waveform_apart(path: str | os.PathLike[str], rate: int = 16_000, limits: Limits = Limits(), name: str | None = None) -> np.ndarray:
+    """`read_waveform` in a child process, as `read_clip_apart`."""
+    return _apart("waveform", path, name or Path(path).name, limits, rate)["waveform"]
+
+
+def _apart(what: str, path: str | os.PathLike[str], name: str, limits: Limits, option: int) -> dict[str, np.ndarray]:
+    root = Path(__file__).resolve().parents[1]
+    # One BLAS thread: it starts sooner, and a pool for many cores would not fit the memory limit.
+    env = os.environ | {"PYTHONPATH": str(root), "OPENBLAS_NUM_THREADS": "1", "PYTHONDONTWRITEBYTECODE": "1"}
+    with tempfile.TemporaryDirectory(prefix="clip-") as folder:
+        order = json.dumps([what, str(Path(path).resolve()), name, dataclasses.asdict(limits), option, folder])
+        try:
+            code = subprocess.run(
+                [sys.executable, "-m", "core.clips", order], cwd=root, env=env, timeout=limits.wall_seconds, check=False,
+                stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+            ).returncode  # fmt: skip
+        except subprocess.TimeoutExpired:
+            code = -signal.SIGXCPU
+        except OSError as error:
+            raise MediaError(f"{name} could not be decoded: no process could be started ({error.strerror}). Try again later") from error
+        failure, result = Path(folder, "failure.txt"), Path(folder, "result.npz")
+        if failure.exists():
+            raise MediaError(failure.read_text("utf-8"))
+        if code == -signal.SIGXCPU:
+            raise MediaError(f"{name} takes longer than {limits.wall_seconds:g} s to decode. Cut it, or export it again as mp4 (H.264)")
+        if code or not result.exists():
+            raise MediaError(f"{name} made the decoder crash (status {code}): it is damaged or hostile. {EXPORT}")
+        with np.load(result, allow_pickle=False) as arrays:
+            return dict(arrays)
+
+
+def _child(order: str) -> None:
+    what, path, name, limits_, option, folder = json.loads(order)
+    limits = Limits(**limits_)
+    failure = None
+    try:
+        _restrain(limits)
+        if what == "clip":
+            clip = read_clip(path, limits, bool(option), name)
+            arrays = {"times": clip.times, "frames": clip.frames, "notes": np.array(clip.notes, np.str_), "is_still": np.array(clip.is_still)}
+            if clip.waveform is not None:
+                arrays["waveform"] = clip.waveform
+        else:
+            arrays = {"waveform": read_waveform(path, option, limits, name)}
+        np.savez(Path(folder, "result.npz"), **arrays)
+    except MediaError as error:
+        failure = str(error)
+    except MemoryError:
+        failure = f"{name} needs more than {limits.memory / 2**20:.0f} MiB to decode. Scale it down, or cut it"
+    if failure:
+        Path(folder, "failure.txt").write_text(failure, "utf-8")
+
+
+def _restrain(limits: Limits) -> None:
+    try:
+        import resource
+    except ImportError:  # not a Unix
+        return
+    used = 0
+    with contextlib.suppress(OSError):
+        used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+    seconds = int(2 * limits.wall_seconds) + 1  # of processor time, over two threads
+    for what, most in ((resource.RLIMIT_AS, used + limits.memory), (resource.RLIMIT_CPU, seconds), (resource.RLIMIT_CORE, 0)):
+        with contextlib.suppress(ValueError, OSError):  # macOS knows no limit of address space
+            resource.setrlimit(what, (most, most))
+
+
+# --- writing ------------------------------------------------------------------------------------------------------------------------
+
+
+def write_clip(path: str | os.PathLike[str], frames: np.ndarray, fps: float, waveform: np.ndarray | None = None, rate: int = 16_000) -> None:
+    """Frames (F, H, W, 3) uint8 RGB and a waveform (T,) in [-1, 1] -> a small mp4 (H.264, or MPEG-4 where that is missing; AAC).
+
+    An odd side gets one more line of its edge, as video wants even ones. The file appears whole or not at all.
+    """
+    path = Path(path)
+    frames = np.pad(frames, [(0, 0), (0, frames.shape[1] % 2), (0, frames.shape[2] % 2), (0, 0)], mode="edge")
+    codec, options = ("libx264", {"crf": "20", "preset": "veryfast"}) if "libx264" in av.codecs_available else ("mpeg4", {"q": "3"})
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        with av.open(str(part), "w", format="mp4") as box:
+            video = box.add_stream(codec, rate=Fraction(fps).limit_denominator(1001), options=options)
+            video.height, video.width, video.pix_fmt = *frames.shape[1:3], "yuv420p"
+            audio = box.add_stream("aac", rate=rate, layout="mono") if waveform is not None else None
+            for frame in frames:
+                box.mux(video.encode(av.VideoFrame.from_ndarray(np.ascontiguousarray(frame), format="rgb24")))
+            box.mux(video.encode(None))
+            if audio is not None and waveform is not None:
+                sound = av.AudioFrame.from_ndarray(np.asarray(waveform, np.float32)[None].clip(-1, 1), format="fltp", layout="mono")
+                sound.sample_rate, sound.pts, sound.time_base = rate, 0, Fraction(1, rate)
+                box.mux(audio.encode(sound))
+                box.mux(audio.encode(None))
+        os.replace(part, path)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+if __name__ == "__main__":
+    _child(sys.argv[1])

@@ -1,0 +1,102 @@
+"""A finished run made small enough to ship: weights without D and optimisers, figures, generated samples, and a model card.
+
+No real picture and no real voice is in it: scores, p-values, labels, weights and generated samples only.
+"""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+from core import runs
+from core.runs import Run
+
+KEPT = ("config.json", "provenance.json", "corpus.json", "results.json", "outputs.npz", "generated.npz", "metrics.jsonl")
+MODELS = ("G", "f_S", "Q", "scorer")
+
+
+def ship(run: Run, folder: Path) -> Path:
+    """Copy what a visitor needs of a finished run to `folder`/<run id> and write its CARD.md there; returns that directory.
+
+    Raises ValueError when the run is not finished.
+    """
+    if not run.json("results"):
+        raise ValueError(f"{run.id} is not finished; train it to the end first")
+    target = folder / run.id
+    (target / "models").mkdir(parents=True, exist_ok=True)
+    (target / "samples").mkdir(exist_ok=True)
+    if target.resolve() != run.directory.resolve():
+        for name in KEPT:
+            shutil.copyfile(run.directory / name, target / name)
+        for name in MODELS:
+            shutil.copyfile(run.model(name), target / "models" / f"{name}.safetensors")
+        grids = sorted((run.directory / "samples").glob("step-*.npz"))
+        for path in grids[:: max(1, len(grids) // 6)] + grids[-1:]:
+            shutil.copyfile(path, target / "samples" / path.name)
+    runs.write_atomic(target / "CARD.md", card(run))
+    runs.register(Run(target))
+    return target
+
+
+def card(run: Run) -> str:
+    """The model card of a finished run, from its own files: data and terms, figures, what it must not be used for."""
+    c, r, corpus, p = run.config, run.json("results"), run.json("corpus"), run.json("provenance")
+    q, face = r["quality"], r["face"]
+    invented = c.data.voices == "demo"
+    condition = {
+        "label": "the emotion's label",
+        "classifier": "the face classifier's softmax",
+        "cp": "the p-values of an inductive conformal predictor",
+        "none": "nothing",
+    }[c.gan.condition]
+    actors = ", ".join(sorted({s for subjects in r["subjects"].values() for s in subjects}))
+    terms = "\n".join(f"- {role}: {d['title']}; {d['clips']} clips; {d['licence']}; {d['source']}" for role, d in corpus.items())
+    rows = "\n".join(f"| {row} | {t['N train']} | {100 * t['accuracy']:.1f} % |" for row, t in r["augmentation"].items())
+    weights = (
+        "MIT, as this project."
+        if invented
+        else "CC BY-NC-SA 4.0, as the voices they were trained on, and for research only, as the terms of the faces say."
+    )
+    about = (
+        "The faces are drawn and the voices synthesised by this project. No person is in the data."
+        if invented
+        else "Acted emotions of professional actors in a studio, and web pictures labelled by people with many mistakes."
+    )
+    pairing = (
+        "Faces and voices are of the same clip."
+        if c.data.pairing == "clip"
+        else "Faces and voices are of different people and meet by their emotion's label, so every figure is label-supervised."
+    )
+    return f"""# {run.id}
+
+A dacssGAN generator ({c.gan.generator}, {c.gan.width}, {r["parameters"]["G"]:,} parameters) that makes a {c.logmel.columns}×{c.logmel.bands}
+log-mel spectrogram from an aligned 28×28 face, noise, and {condition}.
+
+## Data and terms
+
+{terms}
+
+{about} {pairing} Subjects of the voices: {actors}. Corpus digest {p["corpus"]}.
+
+Licence of these weights: {weights} The folder holds weights, scores, p-values, labels and generated samples; no real picture or sound.
+
+## Figures
+
+Classes: {", ".join(r["classes"])} (chance {100 * r["chance"]:.1f} %). Labels: {r["labels"]}. Seed {c.seed}, fold {c.data.fold}, {r["steps"]} steps;
+one run, so no spread: see LOG.md for folds.
+
+| voice classifier trained on | N | accuracy on S4's real voices (N = {r["N test voices"]}) |
+|---|---|---|
+{rows}
+
+- face classifier on S4: {100 * face["accuracy"]:.1f} % (N = {r["N test faces"]})
+- FID {q["FID"]:.2f} (two real sets: {q["FID real"]:.2f}), KID {q["KID"]:.3f} (real {q["KID real"]:.3f}), IS {q["IS"]:.2f} (real {q["IS real"]:.2f}),
+  N = {q["N"]}, {q["features"]} features, scorer {q["scorer"]}. Another scorer gives other figures: not comparable with the paper's.
+- the scorer recognises {100 * q["recognised"]:.1f} % of the generated and {100 * q["recognised real"]:.1f} % of the real samples
+
+## What it must not be used for
+
+It does not tell what a person feels, and it is not that person's voice: it was taught acted (or invented) emotions and says no words. Do not
+use it to judge, select, monitor or imitate people. Credibility and confidence hold for faces like those it was calibrated on; an uploaded
+face is not one of them.
+"""

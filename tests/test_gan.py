@@ -1,0 +1,156 @@
+"""§3: what a training step may and may not do, the condition c, exact resume, and sampling that leaves no trace."""
+
+import numpy as np
+import pytest
+import torch
+
+from core import gan, networks
+from core.config import Gan
+from core.networks import Classifier
+
+K, SHAPE = 4, (28, 28)
+SMALL = Gan(batch=8, z=8, steps=6, condition="classifier")
+
+
+def pool(seed=0, n=20, k=K):
+    g = torch.Generator().manual_seed(seed)
+    label = torch.arange(n) % K
+    return gan.Pool(
+        x=torch.rand(n, 1, 28, 28, generator=g) * 2 - 1,
+        c=torch.rand(n, k, generator=g).softmax(1) if k else torch.zeros(n, 0),
+        target=label,
+        y=torch.rand(n, 1, *SHAPE, generator=g) * 2 - 1,
+        y_target=label,
+        pairs_of=lambda epoch: (np.random.default_rng(epoch).permutation(n),) * 2,
+    )
+
+
+def fresh(settings=SMALL, seed=0):
+    Q = networks.initialise(Classifier(SHAPE, (4, 8), K, 8), torch.Generator().manual_seed(1))
+    return gan.new_state(settings, K, SHAPE, Q, seed, "cpu")
+
+
+def weights(state):
+    return torch.cat([p.detach().flatten() for k in "GDQ" for p in getattr(state, k).state_dict().values()])
+
+
+def changed(**settings):
+    from dataclasses import replace
+
+    return replace(SMALL, **settings)
+
+
+def run(state, settings=SMALL, p=None):
+    return [(r.step, {k: float(v) for k, v in r.values.items()}) for r in gan.train(state, p or pool(), settings)]
+
+
+def test_conditions_of_section_4_3():
+    o, p = np.array([[0.7, 0.2, 0.1]]), np.array([[0.9, 0.3, 0.05]])
+    assert np.array_equal(gan.condition("classifier", None, o, p, 3), o.astype(np.float32))
+    assert np.array_equal(gan.condition("cp", None, o, p, 3), p.astype(np.float32))
+    assert gan.condition("none", None, o, p, 3).shape == (1, 0)
+    label = gan.condition("label", np.array([2]), None, None, 3, soft=0.2)
+    assert label == pytest.approx(np.array([[0.1, 0.1, 0.8]]))
+
+
+def test_records_and_finite_losses():
+    records = run(fresh())
+    assert [s for s, _ in records] == [1, 2, 3, 4, 5, 6]
+    assert all(np.isfinite(v) for _, values in records for v in values.values())
+    assert {"loss/G", "loss/D", "loss/l1", "loss/class", "loss/adversarial"} <= set(records[0][1])
+
+
+@pytest.mark.parametrize("q_training", ["frozen", "joint"])
+def test_a_frozen_q_stays_and_a_joint_one_moves(q_training):
+    settings = changed(q_training=q_training)
+    state = fresh(settings)
+    before = {k: v.clone() for k, v in state.Q.state_dict().items()}
+    run(state, settings)
+    same = all(torch.equal(v, before[k]) for k, v in state.Q.state_dict().items())
+    assert same == (q_training == "frozen")
+
+
+@pytest.mark.parametrize("optimiser", ["adagrad", "adam"])
+@pytest.mark.parametrize("q_training", ["frozen", "joint"])
+def test_resume_is_exact(tmp_path, optimiser, q_training):
+    settings = changed(optimiser=optimiser, q_training=q_training)
+    whole = fresh(settings)
+    records = run(whole, settings)
+    half = fresh(settings)
+    steps = gan.train(half, pool(), settings)
+    first = [next(steps) for _ in range(3)]
+    torch.save(gan.state_dict(half), tmp_path / "state.pt")
+    resumed = fresh(settings, seed=99)  # other weights, which the file replaces
+    gan.load_state_dict(resumed, torch.load(tmp_path / "state.pt", weights_only=True))
+    rest = run(resumed, settings)
+    assert [r.step for r in first] + [s for s, _ in rest] == [s for s, _ in records]
+    assert rest == records[3:]
+    assert torch.equal(weights(resumed), weights(whole))
+
+
+def test_sampling_leaves_the_training_untouched():
+    a, b, p = fresh(), fresh(), pool()
+    for state, look in ((a, False), (b, True)):
+        for _ in gan.train(state, p, SMALL):
+            if look:
+                before = torch.get_rng_state()
+                y = gan.sample(state.G, p.x, p.c, SMALL.z, seed=1)
+                assert y.shape == (20, 1, *SHAPE)
+                assert torch.equal(y, gan.sample(state.G, p.x, p.c, SMALL.z, seed=1, batch=7).reshape(y.shape)) or (
+                    y - gan.sample(state.G, p.x, p.c, SMALL.z, seed=1, batch=7)
+                ).abs().max() < 1e-5
+                assert torch.equal(before, torch.get_rng_state())
+                assert state.G.training
+    assert torch.equal(weights(a), weights(b))
+
+
+def test_nothing_depends_on_the_global_random_state():
+    torch.manual_seed(1)
+    a = fresh()
+    run(a)
+    torch.manual_seed(2)
+    b = fresh()
+    run(b)
+    assert torch.equal(weights(a), weights(b))
+    other = fresh(seed=1)
+    assert not torch.equal(weights(a), weights(other))
+
+
+def test_weights_of_eq_7_are_ablations():
+    """With its weight at zero a term has no gradient; with all at zero nothing moves G."""
+    settings = changed(l1=0.0, adversarial=0.0, classify=0.0)
+    state = fresh(settings)
+    before = [p.clone() for p in state.G.parameters()]
+    run(state, settings)
+    assert all(torch.equal(p, q) for p, q in zip(state.G.parameters(), before, strict=True))
+    settings = changed(adversarial=0.0, classify=0.0, steps=60, noise=0.0, lr_g=0.01)
+    records = run(fresh(settings), settings)
+    assert np.mean([v["loss/l1"] for _, v in records[-10:]]) < 0.95 * np.mean([v["loss/l1"] for _, v in records[:5]])
+
+
+def test_without_a_condition_q_is_asked_nothing():
+    settings = changed(condition="none")
+    p = pool(k=0)
+    p.target.fill_(-1)
+    a = fresh(settings)
+    run(a, settings, p)
+    no_class = changed(condition="none", classify=0.0)
+    b = fresh(no_class)
+    run(b, no_class, p)
+    assert torch.equal(weights(a), weights(b))
+
+
+@pytest.mark.gpu
+def test_a_smoke_training_on_the_card():
+    p = pool()
+    p = gan.Pool(p.x.cuda(), p.c.cuda(), p.target.cuda(), p.y.cuda(), p.y_target.cuda(), p.pairs_of)
+    Q = networks.initialise(Classifier(SHAPE, (4, 8), K, 8), torch.Generator().manual_seed(1))
+    state = gan.new_state(SMALL, K, SHAPE, Q, 0, "cuda")
+    steps = gan.train(state, p, SMALL)
+    for _ in range(3):
+        next(steps)
+    resumed = gan.new_state(SMALL, K, SHAPE, Q, 1, "cuda")
+    gan.load_state_dict(resumed, gan.state_dict(state))
+    rest = [float(r.values["loss/G"]) for r in gan.train(resumed, p, SMALL)]
+    assert len(rest) == 3
+    assert np.isfinite(rest).all()

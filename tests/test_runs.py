@@ -1,0 +1,123 @@
+"""The run store: atomic files, an index that can be rebuilt, records that resume without doubles, names that resolve."""
+
+import json
+import sqlite3
+import time
+
+import numpy as np
+import pytest
+
+from core import jobs, runs
+from core.config import SMOKE, Config, config_hash, family, from_dict, replace, run_name, to_dict
+
+
+@pytest.fixture
+def run(tmp_path):
+    return runs.create(tmp_path / run_name(SMOKE, "digest"), SMOKE, provenance={"seed": 0})
+
+
+def test_configs_survive_json_and_name_what_is_wrong():
+    for config in (Config(), SMOKE):
+        assert from_dict(Config, json.loads(json.dumps(to_dict(config)))) == config
+    with pytest.raises(ValueError, match="no setting"):
+        from_dict(Config, {"gam": {}})
+    with pytest.raises(ValueError, match=r"Gan\.generator"):
+        from_dict(Config, {"gan": {"generator": "other"}})
+
+
+def test_the_hash_knows_what_matters():
+    assert config_hash(SMOKE, "a") == config_hash(replace(SMOKE, name="other"), "a")
+    assert config_hash(SMOKE, "a") != config_hash(SMOKE, "b")
+    assert config_hash(SMOKE, "a") != config_hash(replace(SMOKE, gan={"l1": 0.0}), "a")
+    assert family(SMOKE) == family(replace(SMOKE, gan={"condition": "label"}))
+    assert family(SMOKE) != family(replace(SMOKE, seed=1))
+
+
+def test_metrics_are_recorded_dropped_and_rebuilt(run, tmp_path):
+    for step in (1, 2, 3):
+        runs.record(run, step, {"FID": 10.0 / step, "bad": float("nan")})
+    assert runs.metrics(run.id, tmp_path) == {"FID": ([1, 2, 3], [10.0, 5.0, 10 / 3])}
+    with open(run.directory / "metrics.jsonl", "a") as f:
+        f.write('{"step": 4, "FID"')  # a kill in the middle of a line
+    runs.drop_after(run, 2)
+    runs.record(run, 3, {"FID": 1.0})
+    expected = {"FID": ([1, 2, 3], [10.0, 5.0, 1.0])}
+    assert runs.metrics(run.id, tmp_path) == expected
+    assert runs.metrics(run.id, tmp_path, after=2) == {"FID": ([3], [1.0])}
+    (tmp_path / "runs.sqlite").unlink()
+    assert runs.reindex(tmp_path) == 1
+    assert runs.metrics(run.id, tmp_path) == expected
+
+
+def test_config_json_is_never_edited(run):
+    before = (run.directory / "config.json").read_bytes()
+    runs.create(run.directory, replace(SMOKE, seed=7))
+    assert (run.directory / "config.json").read_bytes() == before
+
+
+def test_find(tmp_path):
+    made = {}
+    for condition in ("label", "cp"):
+        config = replace(SMOKE, gan={"condition": condition})
+        made[condition] = runs.create(tmp_path / run_name(config, "d"), config)
+    assert runs.find("smoke", "label", tmp_path).id == made["label"].id
+    assert runs.find(made["cp"].id, None, tmp_path).id == made["cp"].id
+    assert runs.find(made["cp"].id[:-4], None, tmp_path).id == made["cp"].id
+    assert runs.find(str(made["cp"].directory)).id == made["cp"].id
+    with pytest.raises(KeyError, match="there are"):
+        runs.find("nothing", None, tmp_path)
+
+
+def test_a_finished_run_is_preferred(tmp_path):
+    old = replace(SMOKE, seed=1)
+    done = runs.create(tmp_path / run_name(old, "d"), old)
+    runs.write_json(done.directory / "results.json", {"any": 1})
+    runs.register(done)
+    time.sleep(0.01)
+    runs.create(tmp_path / run_name(SMOKE, "d"), SMOKE)
+    assert runs.find("smoke", None, tmp_path).id == done.id
+
+
+def test_arrays_without_pickle(run):
+    runs.write_arrays(run.directory / "outputs.npz", a=np.arange(3), b=np.array(["x", "y"]))
+    assert run.arrays()["b"].tolist() == ["x", "y"]
+    with pytest.raises(ValueError, match="pickle"):
+        runs.write_arrays(run.directory / "bad.npz", a=np.array([object()]))
+    assert not (run.directory / "bad.npz").exists()
+
+
+def test_many_writers_wait_for_each_other(run, tmp_path):
+    from concurrent.futures import ThreadPoolExecutor
+
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda s: runs.record(run, s, {"v": float(s)}), range(100)))
+    steps, values = runs.metrics(run.id, tmp_path)["v"]
+    assert steps == list(range(100)) == values
+    with sqlite3.connect(tmp_path / "runs.sqlite") as db:
+        assert db.execute("PRAGMA journal_mode").fetchone()[0] == "wal"
+
+
+def test_a_dead_process_is_noticed(run, tmp_path):
+    runs.update(run, state="running", pid=2**22 - 3)  # no such process
+    assert jobs.reconcile(tmp_path) == [run.id]
+    row = runs.listing(tmp_path)[0]
+    assert row["state"] == "failed"
+    assert "log" in row["error"]
+    (run.directory / "state.pt").write_bytes(b"x")
+    runs.update(run, state="running", pid=2**22 - 3)
+    jobs.reconcile(tmp_path)
+    assert runs.listing(tmp_path)[0]["state"] == "stopped"  # it can be resumed
+
+
+def test_a_process_of_someone_else_is_not_ours(run, tmp_path):
+    import os
+
+    runs.update(run, state="running", pid=os.getppid())
+    assert not jobs.alive(runs.listing(tmp_path)[0])
+    assert jobs.stop(run.id, tmp_path)  # and it is not sent a signal: this test is still here
+
+
+def test_a_damaged_config_is_named(run):
+    (run.directory / "config.json").write_text("{")
+    with pytest.raises(ValueError, match=r"config\.json"):
+        _ = run.config

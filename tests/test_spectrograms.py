@@ -1,0 +1,108 @@
+"""§3.3: the log-mel is librosa's, the window is the clip's middle, and a sound carries the spectrogram it was made from."""
+
+import io
+
+import numpy as np
+import pytest
+import soundfile
+
+from core import spectrograms
+from core.config import LogMel
+
+S = LogMel()
+
+
+def voice_like(seconds=1.5, seed=0):
+    """A buzz with a moving pitch and formant-like colour, so that tests need no recording."""
+    rng = np.random.default_rng(seed)
+    t = np.arange(int(seconds * S.rate)) / S.rate
+    phase = 2 * np.pi * np.cumsum(140 + 40 * np.sin(3 * t)) / S.rate
+    wave = sum(np.sin(h * phase) / h * (1 + np.cos(h * 0.7)) for h in range(1, 30)) * (0.6 + 0.4 * np.sin(9 * t))
+    return (0.1 * wave + 0.002 * rng.normal(size=len(t))).astype(np.float32)
+
+
+@pytest.mark.parametrize("samples", [100, 16_000, 23_457])
+def test_log_mel_is_librosas(samples):
+    import librosa
+
+    wave = voice_like(2)[:samples]
+    power = librosa.feature.melspectrogram(
+        y=wave, sr=S.rate, n_fft=S.n_fft, win_length=S.window, hop_length=S.hop, n_mels=S.bands, fmin=S.f_min, fmax=S.f_max
+    )
+    theirs = librosa.power_to_db(power, ref=1.0, amin=1e-10, top_db=None).T
+    ours = spectrograms.log_mel(wave, S)
+    assert ours.shape == theirs.shape == (1 + samples // S.hop, S.bands)
+    assert np.abs(ours - theirs).max() < 1e-3
+
+
+def test_istft_inverts_stft():
+    wave = voice_like()
+    back = spectrograms.istft(spectrograms.stft(wave, S), S)
+    assert np.abs(back - wave[: len(back)])[S.n_fft :].max() < 1e-5
+
+
+def test_a_batch_equals_its_rows():
+    waves = np.stack([voice_like(seed=k) for k in range(3)])
+    assert np.allclose(spectrograms.log_mel(waves, S)[1], spectrograms.log_mel(waves[1], S), atol=1e-4)
+    y = spectrograms.scale(spectrograms.log_mel(waves, S), 25.0, S)
+    assert spectrograms.to_sound(y, 25.0, S)[0].shape == (3, (y.shape[1] - 1) * S.hop)
+
+
+@pytest.mark.parametrize(("columns", "seconds"), [(28, 0.25), (56, 0.50), (112, 1.01)])
+def test_the_middle_is_symmetric(columns, seconds):
+    db = np.repeat(np.arange(301.0)[:, None], S.bands, axis=1)
+    window = spectrograms.middle(db, columns)
+    assert window.shape == (columns, S.bands)
+    assert abs(window[:, 0].mean() - 150) <= 0.5
+    assert columns * S.hop / S.rate == pytest.approx(seconds, abs=0.006)
+    short = spectrograms.middle(db[:11], columns)
+    assert short.shape == (columns, S.bands)
+    assert (short[0] == spectrograms.FLOOR_DB).all()
+
+
+def test_scale_and_back():
+    db = np.linspace(-120, 40, 200)
+    y = spectrograms.scale(db, 5.0, S)
+    assert y.min() == -1 and y.max() == 1
+    inside = (db > 5 - S.range_db) & (db < 5)
+    assert np.allclose(spectrograms.unscale(y, 5.0, S)[inside], db[inside], atol=1e-3)
+
+
+def test_upload_gain_lifts_to_the_corpus_level_within_its_limit():
+    db = spectrograms.log_mel(voice_like(), S)
+    for offset, expected in ((-12.0, 12.0), (7.0, -7.0), (-80.0, 30.0)):
+        assert spectrograms.upload_gain(db + offset, float(spectrograms.level(db))) == pytest.approx(expected, abs=1e-3)
+
+
+@pytest.mark.parametrize("blur", [0, 3])
+def test_a_sound_carries_its_spectrogram(blur):
+    from scipy.ndimage import gaussian_filter
+
+    db = spectrograms.middle(spectrograms.log_mel(voice_like(), S), S.columns)
+    y = spectrograms.scale(gaussian_filter(db, blur) if blur else db, 25.0, S)
+    wave, gain = spectrograms.to_sound(y, 25.0, S, seed=3)
+    correlation, error = spectrograms.agreement(y, wave, 25.0, S, float(gain))
+    assert correlation >= 0.9
+    assert error <= 6
+    assert np.array_equal(wave, spectrograms.to_sound(y, 25.0, S, seed=3)[0])  # seeded
+    assert not np.array_equal(wave, spectrograms.to_sound(y, 25.0, S, seed=4)[0])
+
+
+def test_a_loud_spectrogram_is_turned_down_not_clipped():
+    wave, gain = spectrograms.to_sound(np.full((112, 28), 1.0, np.float32), 60.0, S)
+    assert gain < 0
+    assert np.abs(wave).max() == pytest.approx(spectrograms.SOUND_PEAK, abs=1e-3)
+
+
+def test_silence_stays_silent():
+    wave, gain = spectrograms.to_sound(np.full((112, 28), -1.0, np.float32), 5.0, S)
+    assert np.abs(wave).max() < 1e-3
+    assert gain == 0
+
+
+def test_wav_file():
+    data = spectrograms.wav_bytes(voice_like(1.0), S.rate, "made by a test")
+    with soundfile.SoundFile(io.BytesIO(data)) as f:
+        assert (f.samplerate, f.channels, f.subtype, f.comment) == (S.rate, 1, "PCM_16", "made by a test")
+        wave = f.read()
+    assert wave[0] == 0 and wave[-1] == 0 and np.abs(wave).max() > 0.1

@@ -1,0 +1,197 @@
+"""Cached access to runs and to the studio. torch comes in late, behind these functions, so that a page is there before it."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+import threading
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import streamlit as st
+
+from core import jobs, runs
+from core.config import CONDITIONS, Config, family
+from core.runs import Run
+
+if TYPE_CHECKING:
+    from core.studio import Explanation, Opened, Sound
+
+PREFERRED = ("fer2013-ravdess", "demo")  # names of the shipped runs, the real one first
+UPLOADS = "dacssgan-upload-"  # how folders of uploads begin, in the system's folder for temporary files
+
+
+@st.cache_resource(show_spinner=False)
+def begin() -> None:
+    """Once per server: sweep what a killed server left, take shipped runs into the index, and load torch behind the visitor's back."""
+    for folder in Path(tempfile.gettempdir()).glob(f"{UPLOADS}*"):
+        if time.time() - folder.stat().st_mtime > 86_400:
+            shutil.rmtree(folder, ignore_errors=True)
+    jobs.adopt()
+    threading.Thread(target=_warm, daemon=True).start()
+
+
+def _warm() -> None:
+    time.sleep(0.5)  # the first page goes first
+    from core import spectrograms, studio  # noqa: F401
+    from core.config import LogMel
+
+    spectrograms.mel_filters(LogMel())
+
+
+# ------------------------------------------------------------------ runs
+
+
+@dataclass(frozen=True)
+class Family:
+    """Finished runs that differ in the condition alone."""
+
+    name: str
+    members: dict[str, str]  # condition -> run id, in the paper's order
+    shipped: bool
+
+    @property
+    def id(self) -> str:
+        """The member that stands for all in an address."""
+        return self.members.get("cp") or next(iter(self.members.values()))
+
+    @property
+    def label(self) -> str:
+        return f"{self.name} · {self.id.rsplit('-', 1)[-1]}" + (" · shipped" if self.shipped else "")
+
+
+def rows() -> list[dict]:
+    """All runs, newest first, each in the state that it is really in."""
+    jobs.reconcile()
+    return runs.listing()
+
+
+def families() -> list[Family]:
+    """Families with a finished run: the shipped real one, the demo, then the others from the newest."""
+    done = tuple((r["run"], r["condition"], r["shipped"]) for r in rows() if r["state"] == "done")
+    return _families(runs.root(), done)
+
+
+@st.cache_data(show_spinner=False, max_entries=8)
+def _families(folder: Path, done: tuple[tuple[str, str, int], ...]) -> list[Family]:
+    groups: dict[tuple[str, str], list[tuple[str, str, int]]] = {}
+    for run, condition, shipped in sorted(done, key=lambda r: -r[2]):  # of two of one condition, the shipped or else the newest
+        try:
+            config = Run(folder / run).config
+        except ValueError:
+            continue
+        groups.setdefault((config.name, family(config)), []).append((run, condition, shipped))
+    found = []
+    for (name, _), group in groups.items():
+        first = {c: next(r for r, k, _ in group if k == c) for c in CONDITIONS if any(k == c for _, k, _ in group)}
+        found.append(Family(name, first, any(s for *_, s in group)))
+    rank = {name: i for i, name in enumerate(PREFERRED)}
+    return sorted(found, key=lambda f: (rank.get(f.name, len(rank)), not f.shipped))
+
+
+def run(run_id: str) -> Run:
+    """A run by an id that came out of `rows` or `families`, never by one that came with an address."""
+    return Run(runs.root() / run_id)
+
+
+def opened(run_id: str) -> Opened:
+    """A finished run's networks, shared by all visitors."""
+    return _opened(runs.root() / run_id)
+
+
+@st.cache_resource(show_spinner="Opening the trained networks …", max_entries=12)
+def _opened(directory: Path) -> Opened:
+    from core import studio
+
+    return studio.open_run(Run(directory))
+
+
+# ------------------------------------------------------------------ what a run says of a face; kept for the visitor's session only
+
+
+@dataclass(frozen=True)
+class Voice:
+    """One generated spectrogram, made audible and judged."""
+
+    told: str  # where the condition came from
+    y: np.ndarray  # (columns, bands) in [-1, 1]
+    sound: Sound
+    heard: np.ndarray  # (K,) the scorer's softmax
+
+
+def explain(run_id: str, face: np.ndarray) -> Explanation:
+    return _explain(runs.root() / run_id, face)
+
+
+@st.cache_resource(show_spinner=False, max_entries=200, scope="session")
+def _explain(directory: Path, face: np.ndarray) -> Explanation:
+    from core import studio
+
+    return studio.explain(_opened(directory), face)
+
+
+def generate(run_id: str, face: np.ndarray, emotion: str | None, seed: int) -> Voice:
+    """As `python -m core generate` does: the same functions, the same seed."""
+    return _generate(runs.root() / run_id, face, emotion, seed)
+
+
+@st.cache_resource(show_spinner="Drawing a voice …", max_entries=60, scope="session")
+def _generate(directory: Path, face: np.ndarray, emotion: str | None, seed: int) -> Voice:
+    from core import studio
+
+    run = _opened(directory)
+    c, told = studio.condition_of(run, studio.explain(run, face), emotion)
+    y = studio.generate(run, face, c, seed)
+    sound = studio.sound(run, y[0], seed, f"dacssGAN {run.run.id} seed {seed}; generated, nobody's voice")
+    return Voice(told, y[0], sound, studio.judge(run, y)["scorer"][0])
+
+
+@dataclass(frozen=True)
+class Own:
+    """The middle of a clip's own voice, as a run sees it."""
+
+    y: np.ndarray  # (columns, bands) in [-1, 1]
+    gain: float  # dB applied, so that its level is the corpus'
+    wav: bytes  # the recording itself
+    again: Sound  # the recording through the same 28 bands and back, as the generated ones sound
+    heard: np.ndarray  # (K,) the scorer's softmax
+
+
+def own_voice(run_id: str, key: str, waveform: np.ndarray) -> Own:
+    """The voice of the clip that `key` names, as a run sees it."""
+    return _own_voice(runs.root() / run_id, key, waveform)
+
+
+@st.cache_resource(show_spinner=False, max_entries=4, scope="session")
+def _own_voice(directory: Path, key: str, _waveform: np.ndarray) -> Own:
+    from core import spectrograms, studio
+
+    o = _opened(directory)
+    s = o.config.logmel
+    y, gain = studio.heard(o, _waveform)
+    half, middle = s.columns * s.hop // 2, len(_waveform) // 2
+    part = _waveform[max(0, middle - half) : middle + half]
+    wav = spectrograms.wav_bytes(part / max(1.0, float(np.abs(part).max())), s.rate)
+    return Own(y, gain, wav, studio.sound(o, y), studio.judge(o, y[None])["scorer"][0])
+
+
+# ------------------------------------------------------------------ training
+
+
+@st.cache_data(show_spinner=False, ttl=60)
+def cards() -> list[str]:
+    """NVIDIA cards with their memory."""
+    return jobs.cards()
+
+
+@st.cache_data(show_spinner=False, max_entries=64)
+def grid(path: Path) -> dict[str, np.ndarray]:
+    """A checkpoint's samples: y (n, columns, bands), label (n,)."""
+    return runs.read_arrays(path)
+
+
+def config(run_id: str) -> Config:
+    return run(run_id).config

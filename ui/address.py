@@ -1,0 +1,34 @@
+"""What is chosen, in the page's address, so that a view can be shared and survives a reload."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import streamlit as st
+
+
+def follow(name: str, key: str, default: Any, admit: Callable[[str], Any]) -> None:
+    """Give the widget `key` the address' value of `name`, before it is drawn.
+
+    `admit` turns the address' text into a value that the widget knows, or None; then what was chosen before stays, or the default.
+    """
+    asked = st.query_params.get(name)
+    value = admit(asked) if asked is not None else admit(str(st.session_state.get(f"last {key}", "")))
+    if value is None:
+        value = default
+    st.session_state[key] = st.session_state[f"last {key}"] = value
+    if asked is not None or value != default:
+        write(name, value if value != default else None)
+
+
+def keep(name: str, key: str) -> None:
+    """The widget's callback: what was chosen goes into the address."""
+    write(name, st.session_state[key])
+
+
+def write(name: str, value: Any) -> None:
+    if value is None:
+        st.query_params.pop(name, None)
+    else:
+        st.query_params[name] = str(value)

@@ -1,0 +1,124 @@
+"""Plotly figures. Every axis has a title and a unit; colours that carry meaning come from the theme, all others from the page's."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+import plotly.graph_objects as go
+from plotly.subplots import make_subplots
+
+from core import spectrograms
+from core.config import LogMel
+from ui import theme
+
+Curves = dict[str, tuple[list[int], list[float]]]  # name -> steps, values
+TICKS = (0.2, 0.5, 1, 2, 4, 7)  # kHz on a mel axis
+STILL: dict[str, Any] = {"displayModeBar": False, "scrollZoom": False}  # config of charts: no tool bar on top of them
+
+
+def _laid_out(figure: go.Figure, height: int, left: int = 46, right: int = 8, top: int = 8, bottom: int = 38, **layout) -> go.Figure:
+    margin = {"l": left, "r": right, "t": top, "b": bottom}
+    return figure.update_layout(height=height, margin=margin, font_size=12, uirevision="kept", dragmode=False, **layout)
+
+
+@lru_cache
+def _centres(s: LogMel) -> np.ndarray:
+    """(bands,) kHz in the middle of each mel band."""
+    filters = spectrograms.mel_filters(s)
+    return filters @ np.linspace(0, s.rate / 2000, filters.shape[1]) / filters.sum(axis=1)
+
+
+def _mel_axis(s: LogMel) -> dict[str, Any]:
+    at = np.interp(TICKS, _centres(s), np.arange(s.bands))
+    return {"title": "frequency (kHz, mel)", "tickvals": at, "ticktext": [f"{k:g}" for k in TICKS], "showgrid": False, "zeroline": False}
+
+
+def _picture(y: np.ndarray, ref_db: float, s: LogMel, **more) -> go.Heatmap:
+    db = spectrograms.unscale(y, ref_db, s).T
+    kilohertz = np.broadcast_to(_centres(s)[:, None], db.shape).astype(np.float32)
+    hover = "%{x:.2f} s · %{customdata:.2f} kHz · %{z:.0f} dB<extra></extra>"
+    return go.Heatmap(z=db, x0=0, dx=s.hop / s.rate, customdata=kilohertz, hovertemplate=hover, **more)
+
+
+def spectrogram(y: np.ndarray, ref_db: float, s: LogMel, height: int = 230) -> go.Figure:
+    """(columns, bands) in [-1, 1] as dB over time and mel frequency."""
+    bar = {"title": {"text": "dB", "side": "top"}, "thickness": 9, "len": 1.0, "outlinewidth": 0, "x": 1.01, "xpad": 4, "nticks": 5}
+    scale = {"colorscale": theme.LEVELS, "zmin": ref_db - s.range_db, "zmax": ref_db, "colorbar": bar}
+    figure = go.Figure(_picture(y, ref_db, s, **scale))
+    figure.update_xaxes(title="time (s)", showgrid=False, zeroline=False, nticks=6)
+    return _laid_out(figure, height, right=4, top=14).update_yaxes(**_mel_axis(s))
+
+
+def beliefs(classes: Sequence[str], softmax: np.ndarray, p: np.ndarray, height: int = 290) -> go.Figure:
+    """The face classifier's softmax beside the conformal p-values, one pair of bars for each emotion."""
+    colours = [theme.colour(k) for k in classes]
+    names = list(classes)
+    solid = {"color": colours, "line": {"color": colours, "width": 1}}
+    hatched = solid | {"pattern": {"shape": "/", "fgcolor": colours, "bgcolor": "rgba(0,0,0,0)", "size": 5, "solidity": 0.35}}
+    figure = go.Figure(
+        [
+            go.Bar(y=names, x=softmax, name="softmax", orientation="h", marker=solid, hovertemplate="%{y}: softmax %{x:.3f}<extra></extra>"),
+            go.Bar(y=names, x=p, name="p-value", orientation="h", marker=hatched, hovertemplate="%{y}: p-value %{x:.3f}<extra></extra>"),
+        ]
+    )
+    figure.update_xaxes(title="probability (softmax) · p-value (conformal)", range=[0, 1], dtick=0.2)
+    figure.update_yaxes(autorange="reversed", title="emotion", showgrid=False)
+    legend = {"orientation": "h", "x": 1, "xanchor": "right", "y": 1.0, "yanchor": "bottom"}
+    return _laid_out(figure, height, left=80, top=26, legend=legend, bargap=0.25, bargroupgap=0.05)
+
+
+def curves(lines: Curves, title: str, shown: Sequence[str], reference: str = "", steps: int = 0, height: int = 250) -> go.Figure:
+    """Figures over the training steps, one line each, and the real data's value as a dashed line with its name."""
+    figure = go.Figure()
+    for name, colour in zip(shown, theme.LINES):
+        x, y = lines.get(name, ([], []))
+        mode = "lines+markers" if len(x) < 30 else "lines"
+        hover = f"{name.removeprefix('loss/')} %{{y:.3f}} at step %{{x}}<extra></extra>"
+        label = name.removeprefix("loss/")
+        figure.add_scatter(x=x, y=y, name=label, mode=mode, line={"color": colour, "width": 2}, marker_size=5, hovertemplate=hover)
+    known = lines.get(reference, ([], []))[1]
+    if known:
+        figure.add_hline(known[0], line={"color": theme.REFERENCE, "dash": "dash", "width": 1.5})
+        figure.add_annotation(x=1, xref="paper", y=known[0], text=f"real voices {known[0]:.2f}", showarrow=False, xanchor="right", yanchor="bottom")
+    figure.update_xaxes(title="training step of G, D and Q", range=[0, max(1, steps)] if steps else None, rangemode="tozero")
+    figure.update_yaxes(title=title, rangemode="tozero" if reference else "normal")
+    legend = {"orientation": "h", "x": 0, "y": 1.0, "yanchor": "bottom"}
+    return _laid_out(figure, height, left=54, top=28 if len(shown) > 1 else 12, showlegend=len(shown) > 1, legend=legend)
+
+
+def grid(y: np.ndarray, labels: Sequence[str], ref_db: float, s: LogMel, across: int = 4) -> go.Figure:
+    """Samples (n, columns, bands), the emotion of each sample's face above it, on one scale of dB."""
+    down = -(-len(y) // across)
+    titles = [theme.dot(k) for k in labels]
+    figure = make_subplots(down, across, subplot_titles=titles, shared_xaxes=True, shared_yaxes=True, horizontal_spacing=0.02, vertical_spacing=0.13)
+    for i, one in enumerate(y):
+        figure.add_trace(_picture(one, ref_db, s, coloraxis="coloraxis"), row=i // across + 1, col=i % across + 1)
+    bar = {"title": {"text": "dB", "side": "top"}, "thickness": 10, "outlinewidth": 0}
+    figure.update_layout(coloraxis={"colorscale": theme.LEVELS, "cmin": ref_db - s.range_db, "cmax": ref_db, "colorbar": bar})
+    figure.update_xaxes(showgrid=False, zeroline=False, nticks=5).update_yaxes(**_mel_axis(s) | {"title": None})
+    for k in range(across):
+        figure.update_xaxes(title="time (s)", row=down, col=k + 1)
+    for k in range(down):
+        figure.update_yaxes(title="frequency (kHz, mel)", row=k + 1, col=1)
+    return _laid_out(figure, 60 + 165 * down, left=50, top=26)
+
+
+def confusions(tables: dict[str, np.ndarray], classes: Sequence[str], across: int = 3) -> go.Figure:
+    """Confusion matrices (K, K) of counts side by side: each row is what one true emotion was taken for, in per cent."""
+    down = -(-len(tables) // across)
+    figure = make_subplots(down, across, subplot_titles=list(tables), shared_yaxes=True, horizontal_spacing=0.03, vertical_spacing=0.36 / down)
+    for i, counts in enumerate(tables.values()):
+        share = 100 * counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+        hover = "%{y} taken for %{x}: %{customdata} (%{z:.0f} %)<extra></extra>"
+        one = go.Heatmap(z=share, x=list(classes), y=list(classes), customdata=counts, texttemplate="%{z:.0f}", hovertemplate=hover, coloraxis="coloraxis")
+        figure.add_trace(one, row=i // across + 1, col=i % across + 1)
+        figure.update_xaxes(title="predicted", tickangle=45, row=i // across + 1, col=i % across + 1)
+        if i % across == 0:
+            figure.update_yaxes(title="true", row=i // across + 1, col=1)
+    figure.update_yaxes(autorange="reversed", showgrid=False).update_xaxes(showgrid=False)
+    bar = {"title": {"text": "% of the<br>true class", "side": "top"}, "thickness": 10, "outlinewidth": 0}
+    figure.update_layout(coloraxis={"colorscale": theme.COUNTS, "cmin": 0, "cmax": 100, "colorbar": bar})
+    return _laid_out(figure, 40 + 290 * down, left=70, top=28, bottom=70)
