@@ -24,11 +24,11 @@ import av
 import numpy as np
 from PIL import Image, ImageOps
 
-FILMS = {"mp4": "mov", "webm": "matroska", "flv": "flv", "avi": "avi", "mpg": "mpeg", "ts": "mpegts", "ogg": "ogg", "asf": "asf", "gif": "gif"}
-SOUNDS = {"wav": "wav", "mp3": "mp3", "flac": "flac", "aac": "aac"}  # kind -> FFmpeg's demuxer, as in FILMS
+FILMS = {"mp4": "mov", "webm": "matroska", "mpg": "mpeg", "ts": "mpegts"} | {kind: kind for kind in ("flv", "avi", "ogg", "asf", "gif")}
+SOUNDS = {kind: kind for kind in ("wav", "mp3", "flac", "aac")}  # kind -> FFmpeg's demuxer, as in FILMS
 STILLS = {"jpg": "JPEG", "png": "PNG", "webp": "WEBP", "bmp": "BMP", "tiff": "TIFF", "avif": "AVIF"}  # kind -> PIL's format
 
-EXPORT = "Export it again as mp4 (H.264)"
+AGAIN, EXPORT = "Copy or record it again", "Export it again as mp4 (H.264)"
 LEAST = 16  # pixels of a picture's shorter side
 JUMP = 10.0  # seconds between two frames, or between the starts of sound and picture, that no clock makes
 GAP = 0.1  # seconds of missing sound from which on silence is put in its place
@@ -80,7 +80,7 @@ def sniff(head: bytes) -> str:
         return {b"WAVE": "wav", b"AVI ": "avi", b"WEBP": "webp"}.get(head[8:12], "unknown")
     for magic, kind in (
         (b"\xff\xd8\xff", "jpg"), (b"\x89PNG\r\n\x1a\n", "png"), (b"GIF8", "gif"), (b"BM", "bmp"), (b"II*\0", "tiff"), (b"MM\0*", "tiff"),
-        (b"\x1a\x45\xdf\xa3", "webm"), (b"FLV", "flv"), (b"\0\0\1\xba", "mpg"), (b"OggS", "ogg"), (b"\x30\x26\xb2\x75\x8e\x66\xcf\x11", "asf"),
+        (b"\x1a\x45\xdf\xa3", "webm"), (b"FLV", "flv"), (b"\0\0\1\xba", "mpg"), (b"OggS", "ogg"), (b"\x30\x26\xb2\x75", "asf"),
         (b"RF64", "wav"), (b"fLaC", "flac"), (b"ID3", "mp3"),
     ):  # fmt: skip
         if head.startswith(magic):
@@ -101,7 +101,7 @@ def _admit(path: Path, name: str, limits: Limits) -> str:
     except OSError as error:
         raise MediaError(f"{name} cannot be read ({error.strerror}). Check that the file is there and readable") from error
     if kind == "empty":
-        raise MediaError(f"{name} is empty. Copy or record it again")
+        raise MediaError(f"{name} is empty. {AGAIN}")
     if kind == "lfs":
         raise MediaError(f"{name} is a git-lfs pointer, not the media itself. Run `git lfs pull` in the corpus' folder")
     if kind == "heic":
@@ -161,7 +161,7 @@ def _opened(path: Path, kind: str, name: str) -> Iterator[Any]:
     try:
         box = av.open(str(path.resolve()), format=(FILMS | SOUNDS)[kind], metadata_errors="ignore", options={"protocol_whitelist": "file"})
     except (av.FFmpegError, ValueError) as error:
-        raise MediaError(f"{name} is damaged or cut short: it begins as {kind} and cannot be opened. Copy or record it again. {EXPORT}") from error
+        raise MediaError(f"{name} is damaged or cut short: it begins as {kind} but cannot be opened. {AGAIN}. {EXPORT}") from error
     with box:
         yield box
 
@@ -229,8 +229,10 @@ class _Sound:
     def __init__(self, rate: int, seconds: float) -> None:
         self.rate, self.most = rate, round(seconds * rate)
         self.parts: list[np.ndarray] = []
-        self.length, self.start, self.heard = 0, None, 0.0
+        self.length, self.heard = 0, 0.0
+        self.start: float | None = None
         self.form: tuple[Any, ...] = ()
+        self.resampler: Any = None
         self.full = False
 
     def hear(self, frame: av.AudioFrame | None) -> None:
@@ -293,7 +295,7 @@ def _film(path: Path, kind: str, name: str, limits: Limits) -> Clip:
         sound.hear(None)
         promised = box.duration / 1e6 if box.duration else 0.0
     if not pictures.frames:
-        raise MediaError(f"{name} is damaged or cut short: not one frame of it could be decoded. Copy or record it again. {EXPORT}")
+        raise MediaError(f"{name} is damaged or cut short: not one frame of it could be decoded. {AGAIN}. {EXPORT}")
 
     notes = []
     if pictures.turns:
@@ -311,7 +313,7 @@ def _film(path: Path, kind: str, name: str, limits: Limits) -> Clip:
         notes.append(f"long: {1 / pictures.step:.3g} frames a second are kept")
     waveform, lead = None, 0.0
     if sound.length:
-        lead = pictures.start - sound.start  # how much later the picture begins
+        lead = pictures.start - (sound.start or 0.0)  # how much later the picture begins
         if abs(lead) > JUMP:
             notes.append("sound and picture have unrelated clocks: both are taken to start together")
             lead = 0.0
@@ -364,56 +366,41 @@ def read_clip_apart(path: str | os.PathLike[str], limits: Limits = Limits(), nee
     Raises MediaError also where the decoder crashes, takes too long or needs too much memory.
     """
     name = name or Path(path).name
-    got = _apart("clip", path, name, limits, need_sound)
-    waveform = got.get("waveform")
-    return Clip(name, got["times"], got["frames"], waveform, notes=tuple(got["notes"].tolist()), is_still=bool(got["is_still"]))
-
-
-def read_waveform_apart(path: str | os.PathLike[str], rate: int = 16_000, limits: Limits = Limits(), name: str | None = None) -> np.ndarray:
-    """`read_waveform` in a child process, as `read_clip_apart`."""
-    return _apart("waveform", path, name or Path(path).name, limits, rate)["waveform"]
-
-
-def _apart(what: str, path: str | os.PathLike[str], name: str, limits: Limits, option: int) -> dict[str, np.ndarray]:
     root = Path(__file__).resolve().parents[1]
     # One BLAS thread: it starts sooner, and a pool for many cores would not fit the memory limit.
     env = os.environ | {"PYTHONPATH": str(root), "OPENBLAS_NUM_THREADS": "1", "PYTHONDONTWRITEBYTECODE": "1"}
     with tempfile.TemporaryDirectory(prefix="clip-") as folder:
-        order = json.dumps([what, str(Path(path).resolve()), name, dataclasses.asdict(limits), option, folder])
+        order = json.dumps([str(Path(path).resolve()), name, dataclasses.asdict(limits), need_sound, folder])
+        nothing, failure, result = subprocess.DEVNULL, Path(folder, "failure.txt"), Path(folder, "result.npz")
+        command = [sys.executable, "-m", "core.clips", order]
         try:
             code = subprocess.run(
-                [sys.executable, "-m", "core.clips", order], cwd=root, env=env, timeout=limits.wall_seconds, check=False,
-                stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-            ).returncode  # fmt: skip
+                command, cwd=root, env=env, timeout=limits.wall_seconds, stdin=nothing, stdout=nothing, stderr=nothing, check=False
+            ).returncode
         except subprocess.TimeoutExpired:
             code = -signal.SIGXCPU
         except OSError as error:
             raise MediaError(f"{name} could not be decoded: no process could be started ({error.strerror}). Try again later") from error
-        failure, result = Path(folder, "failure.txt"), Path(folder, "result.npz")
         if failure.exists():
             raise MediaError(failure.read_text("utf-8"))
         if code == -signal.SIGXCPU:
-            raise MediaError(f"{name} takes longer than {limits.wall_seconds:g} s to decode. Cut it, or export it again as mp4 (H.264)")
+            raise MediaError(f"{name} takes longer than {limits.wall_seconds:g} s to decode. Cut it, or {EXPORT.lower()}")
         if code or not result.exists():
             raise MediaError(f"{name} made the decoder crash (status {code}): it is damaged or hostile. {EXPORT}")
-        with np.load(result, allow_pickle=False) as arrays:
-            return dict(arrays)
+        with np.load(result, allow_pickle=False) as got:
+            notes, waveform = tuple(got["notes"].tolist()), got["waveform"] if "waveform" in got else None
+            return Clip(name, got["times"], got["frames"], waveform, notes=notes, is_still=bool(got["is_still"]))
 
 
 def _child(order: str) -> None:
-    what, path, name, limits_, option, folder = json.loads(order)
-    limits = Limits(**limits_)
-    failure = None
+    path, name, limits_, need_sound, folder = json.loads(order)
+    limits, failure = Limits(**limits_), ""
     try:
         _restrain(limits)
-        if what == "clip":
-            clip = read_clip(path, limits, bool(option), name)
-            arrays = {"times": clip.times, "frames": clip.frames, "notes": np.array(clip.notes, np.str_), "is_still": np.array(clip.is_still)}
-            if clip.waveform is not None:
-                arrays["waveform"] = clip.waveform
-        else:
-            arrays = {"waveform": read_waveform(path, option, limits, name)}
-        np.savez(Path(folder, "result.npz"), **arrays)
+        clip = read_clip(path, limits, need_sound, name)
+        sound = {} if clip.waveform is None else {"waveform": clip.waveform}
+        notes = np.array(clip.notes, np.str_)
+        np.savez(Path(folder, "result.npz"), times=clip.times, frames=clip.frames, notes=notes, is_still=np.array(clip.is_still), **sound)
     except MediaError as error:
         failure = str(error)
     except MemoryError:
@@ -439,7 +426,9 @@ def _restrain(limits: Limits) -> None:
 # --- writing ------------------------------------------------------------------------------------------------------------------------
 
 
-def write_clip(path: str | os.PathLike[str], frames: np.ndarray, fps: float, waveform: np.ndarray | None = None, rate: int = 16_000) -> None:
+def write_clip(
+    path: str | os.PathLike[str], frames: np.ndarray, fps: float, waveform: np.ndarray | None = None, rate: int = Clip.rate
+) -> None:
     """Frames (F, H, W, 3) uint8 RGB and a waveform (T,) in [-1, 1] -> a small mp4 (H.264, or MPEG-4 where that is missing; AAC).
 
     An odd side gets one more line of its edge, as video wants even ones. The file appears whole or not at all.
@@ -450,9 +439,9 @@ def write_clip(path: str | os.PathLike[str], frames: np.ndarray, fps: float, wav
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         with av.open(str(part), "w", format="mp4") as box:
-            video = box.add_stream(codec, rate=Fraction(fps).limit_denominator(1001), options=options)
+            video: Any = box.add_stream(codec, rate=Fraction(fps).limit_denominator(1001), options=options)
             video.height, video.width, video.pix_fmt = *frames.shape[1:3], "yuv420p"
-            audio = box.add_stream("aac", rate=rate, layout="mono") if waveform is not None else None
+            audio: Any = box.add_stream("aac", rate=rate, layout="mono") if waveform is not None else None
             for frame in frames:
                 box.mux(video.encode(av.VideoFrame.from_ndarray(np.ascontiguousarray(frame), format="rgb24")))
             box.mux(video.encode(None))

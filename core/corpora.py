@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import csv
+import functools
 import re
 import tempfile
 import zipfile
@@ -106,10 +107,15 @@ def media_file(reference: str) -> Iterator[Path]:
         yield Path(reference)
         return
     archive, member = reference.split("!", 1)
-    with zipfile.ZipFile(archive) as z, tempfile.TemporaryDirectory() as d:
+    with tempfile.TemporaryDirectory() as d:
         path = Path(d) / ("media" + Path(member).suffix)
-        path.write_bytes(z.read(member))
+        path.write_bytes(_archive(archive, Path(archive).stat().st_mtime_ns).read(member))
         yield path
+
+
+@functools.lru_cache(maxsize=4)
+def _archive(path: str, mtime: int) -> zipfile.ZipFile:
+    return zipfile.ZipFile(path)  # kept open: its directory of thousands of members is read once; reading is thread-safe
 
 
 def _stem(reference: str) -> str:

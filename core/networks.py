@@ -172,7 +172,7 @@ def save(path: Path, network: nn.Module, kind: str, arguments: dict) -> None:
     tensors = {k: v.detach().cpu().contiguous() for k, v in network.state_dict().items()}
     aside = path.with_suffix(".tmp")
     halves = {k: v.half() if v.is_floating_point() else v for k, v in tensors.items()}
-    save_file(halves, aside, {"kind": kind, "arguments": json.dumps(arguments)})
+    save_file(halves, aside, {"network": json.dumps({"kind": kind, "arguments": arguments})})  # one key: equal networks, equal bytes
     aside.replace(path)
 
 
@@ -180,9 +180,9 @@ def load(path: Path, device: str | torch.device = "cpu") -> nn.Module:
     """The network of a file that `save` wrote, in evaluation mode, float32. Raises ValueError naming a file that is not one."""
     try:
         with safe_open(path, "pt") as f:
-            header = f.metadata() or {}
+            header = json.loads((f.metadata() or {})["network"])
             tensors = {k: f.get_tensor(k) for k in f.keys()}  # noqa: SIM118  (safe_open is no dict)
-        network = build(header["kind"], json.loads(header["arguments"]))
+        network = build(header["kind"], header["arguments"])
         network.load_state_dict({k: v.float() if v.is_floating_point() else v for k, v in tensors.items()})
     except (KeyError, RuntimeError, OSError, ValueError, TypeError) as e:
         raise ValueError(f"{path} is not a network of this project ({e}); train the run again or restore the file") from e

@@ -298,7 +298,7 @@ def test_beyond_the_frame_its_edge_is_repeated():
         faces.align(frame, faces.CANONICAL * 1e6)
 
 
-@pytest.mark.parametrize("turn", [25, -40, 90, -90])
+@pytest.mark.parametrize("turn", [25, -40, 90, -90, 75])
 def test_a_turned_photo_gives_the_same_face(photo, face, turn):
     straight = faces.align(photo, faces.five_points(face.points))
     turned = np.asarray(Image.fromarray(photo).rotate(turn, Image.Resampling.BICUBIC))
@@ -432,7 +432,7 @@ def test_every_real_clip_shows_one_person_in_every_frame():
         people = faces.track(clip.frames, clip.times)
         assert len(people) == 1 and people[0].found.all() and people[0].scores.min() > 0.9, path
         got = faces.aligned_faces(clip.frames, people[0])
-        assert min(map(likeness, got[1:], got[:-1])) > 0.8 and got.std() > 20, path
+        assert min(map(likeness, got[1:], got[:-1])) > 0.7 and got.std() > 20, path
 
 
 def test_every_real_still_shows_one_face():

@@ -116,7 +116,7 @@ def _opened(directory: Path) -> Opened:
 class Voice:
     """One generated spectrogram, made audible and judged."""
 
-    told: str  # where the condition came from
+    c: np.ndarray  # (K,) what the generator was told
     y: np.ndarray  # (columns, bands) in [-1, 1]
     sound: Sound
     heard: np.ndarray  # (K,) the scorer's softmax
@@ -143,10 +143,10 @@ def _generate(directory: Path, face: np.ndarray, emotion: str | None, seed: int)
     from core import studio
 
     run = _opened(directory)
-    c, told = studio.condition_of(run, studio.explain(run, face), emotion)
+    c, _ = studio.condition_of(run, studio.explain(run, face), emotion)
     y = studio.generate(run, face, c, seed)
     sound = studio.sound(run, y[0], seed, f"dacssGAN {run.run.id} seed {seed}; generated, nobody's voice")
-    return Voice(told, y[0], sound, studio.judge(run, y)["scorer"][0])
+    return Voice(c, y[0], sound, studio.judge(run, y)["scorer"][0])
 
 
 @dataclass(frozen=True)

@@ -18,8 +18,8 @@ def follow(name: str, key: str, default: Any, admit: Callable[[str], Any]) -> No
     if value is None:
         value = default
     st.session_state[key] = st.session_state[f"last {key}"] = value
-    if asked is not None or value != default:
-        write(name, value if value != default else None)
+    if value != default or (asked is not None and asked != str(value)):
+        write(name, value)
 
 
 def keep(name: str, key: str) -> None:

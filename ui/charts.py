@@ -43,7 +43,7 @@ def _picture(y: np.ndarray, ref_db: float, s: LogMel, **more) -> go.Heatmap:
     return go.Heatmap(z=db, x0=0, dx=s.hop / s.rate, customdata=kilohertz, hovertemplate=hover, **more)
 
 
-def spectrogram(y: np.ndarray, ref_db: float, s: LogMel, height: int = 230) -> go.Figure:
+def spectrogram(y: np.ndarray, ref_db: float, s: LogMel, height: int = 215) -> go.Figure:
     """(columns, bands) in [-1, 1] as dB over time and mel frequency."""
     bar = {"title": {"text": "dB", "side": "top"}, "thickness": 9, "len": 1.0, "outlinewidth": 0, "x": 1.01, "xpad": 4, "nticks": 5}
     scale = {"colorscale": theme.LEVELS, "zmin": ref_db - s.range_db, "zmax": ref_db, "colorbar": bar}
@@ -52,7 +52,7 @@ def spectrogram(y: np.ndarray, ref_db: float, s: LogMel, height: int = 230) -> g
     return _laid_out(figure, height, right=4, top=14).update_yaxes(**_mel_axis(s))
 
 
-def beliefs(classes: Sequence[str], softmax: np.ndarray, p: np.ndarray, height: int = 290) -> go.Figure:
+def beliefs(classes: Sequence[str], softmax: np.ndarray, p: np.ndarray, height: int = 250) -> go.Figure:
     """The face classifier's softmax beside the conformal p-values, one pair of bars for each emotion."""
     colours = [theme.colour(k) for k in classes]
     names = list(classes)
@@ -60,7 +60,9 @@ def beliefs(classes: Sequence[str], softmax: np.ndarray, p: np.ndarray, height: 
     hatched = solid | {"pattern": {"shape": "/", "fgcolor": colours, "bgcolor": "rgba(0,0,0,0)", "size": 5, "solidity": 0.35}}
     figure = go.Figure(
         [
-            go.Bar(y=names, x=softmax, name="softmax", orientation="h", marker=solid, hovertemplate="%{y}: softmax %{x:.3f}<extra></extra>"),
+            go.Bar(
+                y=names, x=softmax, name="softmax", orientation="h", marker=solid, hovertemplate="%{y}: softmax %{x:.3f}<extra></extra>"
+            ),
             go.Bar(y=names, x=p, name="p-value", orientation="h", marker=hatched, hovertemplate="%{y}: p-value %{x:.3f}<extra></extra>"),
         ]
     )
@@ -82,7 +84,9 @@ def curves(lines: Curves, title: str, shown: Sequence[str], reference: str = "",
     known = lines.get(reference, ([], []))[1]
     if known:
         figure.add_hline(known[0], line={"color": theme.REFERENCE, "dash": "dash", "width": 1.5})
-        figure.add_annotation(x=1, xref="paper", y=known[0], text=f"real voices {known[0]:.2f}", showarrow=False, xanchor="right", yanchor="bottom")
+        figure.add_annotation(
+            x=1, xref="paper", y=known[0], text=f"real voices {known[0]:.2f}", showarrow=False, xanchor="right", yanchor="bottom"
+        )
     figure.update_xaxes(title="training step of G, D and Q", range=[0, max(1, steps)] if steps else None, rangemode="tozero")
     figure.update_yaxes(title=title, rangemode="tozero" if reference else "normal")
     legend = {"orientation": "h", "x": 0, "y": 1.0, "yanchor": "bottom"}
@@ -93,7 +97,9 @@ def grid(y: np.ndarray, labels: Sequence[str], ref_db: float, s: LogMel, across:
     """Samples (n, columns, bands), the emotion of each sample's face above it, on one scale of dB."""
     down = -(-len(y) // across)
     titles = [theme.dot(k) for k in labels]
-    figure = make_subplots(down, across, subplot_titles=titles, shared_xaxes=True, shared_yaxes=True, horizontal_spacing=0.02, vertical_spacing=0.13)
+    figure = make_subplots(
+        down, across, subplot_titles=titles, shared_xaxes=True, shared_yaxes=True, horizontal_spacing=0.02, vertical_spacing=0.13
+    )
     for i, one in enumerate(y):
         figure.add_trace(_picture(one, ref_db, s, coloraxis="coloraxis"), row=i // across + 1, col=i % across + 1)
     bar = {"title": {"text": "dB", "side": "top"}, "thickness": 10, "outlinewidth": 0}
@@ -109,11 +115,21 @@ def grid(y: np.ndarray, labels: Sequence[str], ref_db: float, s: LogMel, across:
 def confusions(tables: dict[str, np.ndarray], classes: Sequence[str], across: int = 3) -> go.Figure:
     """Confusion matrices (K, K) of counts side by side: each row is what one true emotion was taken for, in per cent."""
     down = -(-len(tables) // across)
-    figure = make_subplots(down, across, subplot_titles=list(tables), shared_yaxes=True, horizontal_spacing=0.03, vertical_spacing=0.36 / down)
+    figure = make_subplots(
+        down, across, subplot_titles=list(tables), shared_yaxes=True, horizontal_spacing=0.03, vertical_spacing=0.36 / down
+    )
     for i, counts in enumerate(tables.values()):
         share = 100 * counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
         hover = "%{y} taken for %{x}: %{customdata} (%{z:.0f} %)<extra></extra>"
-        one = go.Heatmap(z=share, x=list(classes), y=list(classes), customdata=counts, texttemplate="%{z:.0f}", hovertemplate=hover, coloraxis="coloraxis")
+        one = go.Heatmap(
+            z=share,
+            x=list(classes),
+            y=list(classes),
+            customdata=counts,
+            texttemplate="%{z:.0f}",
+            hovertemplate=hover,
+            coloraxis="coloraxis",
+        )
         figure.add_trace(one, row=i // across + 1, col=i % across + 1)
         figure.update_xaxes(title="predicted", tickangle=45, row=i // across + 1, col=i % across + 1)
         if i % across == 0:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import streamlit as st
+from PIL import Image, ImageDraw
 
 EMOTION = {  # told apart with normal, red-blind, green-blind and blue-blind sight, on the light and on the dark ground
     "neutral": "#788287",
@@ -21,19 +22,39 @@ REFERENCE = "#8a9499"  # reference lines of real data
 LEVELS = "Magma"  # every spectrogram's colour map
 COUNTS = "Teal"  # every confusion matrix'
 
-CONDITION = {
-    "label": ("Told a label", "supervised: the generator is told one emotion"),
-    "classifier": ("Told the classifier's belief", "semi-supervised: it is told the softmax of the face classifier f_S"),
-    "cp": ("Told conformal p-values", "semi-supervised conformal prediction: it is told how well each emotion fits the calibration faces"),
-    "none": ("Told nothing", "face and noise alone"),
+CONDITION = {  # name on a page, what the generator is told, in what the paper calls
+    "label": ("Label", "one emotion: **{}**", "Supervised: the generator is told the face and one emotion."),
+    "classifier": (
+        "Classifier",
+        "the softmax",
+        "Semi-supervised: the generator is told the face and the face classifier's softmax, the solid bars.",
+    ),
+    "cp": (
+        "CP",
+        "the p-values",
+        "Semi-supervised conformal prediction: the generator is told the face and the p-values, the hatched bars.",
+    ),
+    "none": ("None", "the face alone", "No condition: face and noise alone."),
 }
 
 CSS = """<style>
-.stMainBlockContainer {padding-top: 4.25rem; padding-bottom: 3rem; max-width: 90rem;}
-.stMainBlockContainer h1 {padding: 0 0 .25rem; font-size: 2rem;}
-.stMainBlockContainer h3 {padding: .25rem 0;}
+.stMainBlockContainer {padding-top: 4rem; padding-bottom: 3rem; max-width: 90rem;}
+.stMainBlockContainer h1 {padding: 0; font-size: 1.75rem;}
+.stMainBlockContainer h2 {padding: .25rem 0; font-size: 1.35rem;}
+.stMainBlockContainer h3 {padding: .25rem 0; font-size: 1.15rem;}
+.stMainBlockContainer hr {margin: .5rem 0;}
+[data-testid="stMetricValue"] {font-size: 1.5rem;}
 [class*="st-key-crisp"] img {image-rendering: pixelated; border-radius: 0;}
 </style>"""
+
+
+def icon() -> Image.Image:
+    """The browser tab's picture: a voice as five bars. Drawn here, as Streamlit would fetch a named symbol from the network."""
+    image = Image.new("RGBA", (64, 64))
+    draw = ImageDraw.Draw(image)
+    for k, height in enumerate((18, 40, 58, 34, 22)):
+        draw.rounded_rectangle([4 + 12 * k, 32 - height / 2, 11 + 12 * k, 32 + height / 2], 3, "#1b828b")
+    return image
 
 
 def dress() -> None:
@@ -55,4 +76,6 @@ def states(current: str) -> str:
     ends = [s for s in ("stopped", "failed", "done") if s != current]
     path = ["queued", "running", *([current] if current not in ("queued", "running") else ["done"])]
     shown = [f":{STATE[s]}-badge[**{s}**]" if s == current else f":gray[{s}]" for s in path]
-    return " → ".join(shown) + ("" if current in ("stopped", "failed", "done") else "  ·  " + " · ".join(f":gray[{s}]" for s in ends if s not in path))
+    return " → ".join(shown) + (
+        "" if current in ("stopped", "failed", "done") else "  ·  " + " · ".join(f":gray[{s}]" for s in ends if s not in path)
+    )

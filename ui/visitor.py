@@ -21,7 +21,10 @@ if TYPE_CHECKING:
     from core.clips import Clip
     from core.studio import Seen
 
-EXAMPLES = {"astronaut": "Photograph: astronaut Eileen Collins (public domain)", "drawn": "Clip: a drawn face that talks (invented)"}
+EXAMPLES = {
+    "astronaut": "Photograph of an astronaut (Eileen Collins, public domain)",
+    "drawn": "Clip of a drawn face that talks (invented)",
+}
 
 
 def plain(name: str) -> str:

@@ -1,0 +1,108 @@
+"""Train: choose an experiment, start it, watch it. A training runs in a process of its own and outlives this page."""
+
+import streamlit as st
+
+from core import datasets, jobs
+from core.config import CONDITIONS, PRESETS, replace
+from core.corpora import CorpusError
+from ui import access, address, settings, training
+
+ABOUT = {
+    "smoke": "The whole path in under a minute, to see it work. Its figures mean nothing.",
+    "demo": "Invented faces and voices, drawn on demand. Some minutes.",
+    "fer2013-ravdess": "Real faces (FER2013) and real voices (RAVDESS), paired by emotion. About an hour on two cores.",
+    "paper": "CREMA-D at the paper's width and learning rates. Needs a GPU and a day.",
+}
+GENERATORS = {"encdec": "EncDec (dense)", "unet": "U-Net"}
+
+st.title("Train")
+st.markdown(
+    "The whole paper on one configuration: sets, face classifier, conformal prediction, GAN, figures. Closing the browser does not stop it."
+)
+settings_side, job_side = st.columns([4, 9], gap="large")
+
+# ------------------------------------------------------------------ a new experiment
+
+with settings_side:
+    st.subheader("New training")
+    address.follow("preset", "preset", "demo", lambda k: k if k in PRESETS else None)
+    preset = st.selectbox("Preset", list(PRESETS), key="preset", on_change=address.keep, args=("preset", "preset"))
+    st.caption(ABOUT[preset])
+    config = PRESETS[preset]
+    condition = st.segmented_control(
+        "Condition",
+        CONDITIONS,
+        default=config.gan.condition,
+        required=True,
+        key=f"{preset} condition",
+        persist_state="session",
+        help="What the generator is told beside the face: the label, the face classifier's softmax, the conformal p-values, or nothing.",
+    )
+    generator = st.selectbox("Generator", list(GENERATORS), format_func=GENERATORS.get, key=f"{preset} generator", persist_state="session")
+    a, b = st.columns(2)
+    steps = a.number_input(
+        "Steps", 1, 10**6, config.gan.steps, key=f"{preset} steps", persist_state="session", help="Training steps of G, D and Q."
+    )
+    seed = b.number_input("Seed", 0, 10**6, config.seed, key=f"{preset} seed", persist_state="session", help="Of weights, noise and pairs.")
+    cards = access.cards()
+    devices = ["auto", "cpu", *(["cuda"] if cards else [])]
+    device = st.segmented_control("Device", devices, default="auto", required=True, key="device", persist_state="session")
+    st.caption("NVIDIA card: " + "; ".join(cards) if cards else "No NVIDIA card was found: *auto* is the CPU.")
+    with st.expander("All other settings", icon=":material/tune:"):
+        config = settings.form(config, preset)
+    config = replace(config, seed=seed, gan={"condition": condition, "generator": generator, "steps": steps})
+
+    names = dict.fromkeys((config.data.faces, config.data.voices))
+    missing = [n for n in names if n != "demo" and not datasets.path_of(n).exists()]
+    if missing:
+        st.warning(
+            "**Not prepared: " + " and ".join(missing) + ".** Once, in a terminal, with the corpus as published:",
+            icon=":material/folder_off:",
+        )
+        st.code("\n".join(f"python -m core data prepare {n} --source FOLDER_OR_ZIP" for n in missing), language="bash", wrap_lines=True)
+    elif "demo" in names and not datasets.path_of("demo", config.data.demo_takes).exists():
+        st.caption(":material/brush: The demo corpus will be drawn first: nothing is downloaded.")
+    else:
+        st.caption(":material/check_circle: Corpus ready: " + " × ".join(names))
+    if st.button("Start", type="primary", icon=":material/play_arrow:", disabled=bool(missing), width="stretch", key="start"):
+        try:
+            if "demo" in names:
+                bar = st.progress(0.0, "Drawing the demo corpus …")
+                tick = lambda done, total: (
+                    done % 8 and done < total or bar.progress(done / total, f"Drawing the demo corpus: {done} of {total} clips")
+                )  # noqa: E731
+                datasets.prepare("demo", None, tick=tick, takes=config.data.demo_takes)
+            address.write("run", jobs.start(config, device))
+            st.rerun()
+        except (CorpusError, ValueError, OSError) as error:
+            st.error(str(error), icon=":material/error:")
+
+# ------------------------------------------------------------------ trainings, running and past
+
+with job_side:
+    rows = {r["run"]: r for r in access.rows()}
+    if not rows:
+        st.subheader("No run yet")
+        st.info("Choose a preset on the left and press *Start*. The demo needs no download.", icon=":material/arrow_back:")
+        st.stop()
+    live = [k for k, r in rows.items() if r["state"] in training.LIVE]
+    address.follow("run", "train run", (live or list(rows))[0], lambda k: k if k in rows else None)
+    chosen = st.selectbox(
+        "Run", list(rows), format_func=lambda k: training.label(rows[k]), key="train run", on_change=address.keep, args=("run", "train run")
+    )
+    state = rows[chosen]["state"]
+
+    @st.fragment(run_every=2 if state in training.LIVE else None)
+    def job() -> None:
+        row = next((r for r in access.rows() if r["run"] == chosen), None)
+        if row is None or row["state"] != state:
+            st.rerun()  # the list above shows the state too
+        training.head(row, device)
+        if state == "done":
+            st.page_link("pages/listen.py", label="Listen with this run", icon=":material/hearing:", query_params={"run": chosen})
+            training.results(row)
+        training.curves(row)
+        training.samples(row)
+        training.log(row)
+
+    job()

@@ -1,0 +1,259 @@
+"""§3 and §4: the whole path on a tiny demo corpus: what it writes, who reads what, stop and resume, the command line."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+
+from core import datasets, pipeline, runs, shipping, spectrograms, studio
+from core.config import SMOKE, LogMel, replace
+from core.datasets import Set
+
+TINY = replace(
+    SMOKE,
+    name="tiny",
+    data={"demo_takes": 1},
+    f_s={"steps": 8},
+    f_t={"steps": 6, "channels": (4, 8), "batch": 16},
+    gan={"steps": 6, "batch": 16, "z": 8},
+    evaluate={"every": 3},
+)
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory):
+    """A prepared demo corpus of one take each, in folders of this module's own."""
+    root = tmp_path_factory.mktemp("world")
+    before = {k: os.environ.get(k) for k in ("DACSSGAN_DATA", "DACSSGAN_CHECKPOINTS")}
+    os.environ["DACSSGAN_DATA"] = str(root / "data")
+    datasets.prepare("demo", None, takes=1)
+    yield root
+    for k, v in before.items():
+        os.environ.pop(k, None) if v is None else os.environ.__setitem__(k, v)
+
+
+@pytest.fixture(scope="module")
+def tiny(world):
+    return pipeline.run(TINY, world / "runs", "cpu")
+
+
+def weights(run):
+    return {k: run.model(k).read_bytes() for k in ("G", "D", "f_S", "f_T", "Q", "scorer")}
+
+
+def test_what_a_run_leaves(tiny):
+    results = tiny.json("results")
+    assert set(results["augmentation"]) == set(TINY.evaluate.rows)
+    assert results["labels"] == "strict"
+    for table in results["augmentation"].values():
+        matrix = np.array(table["confusion"])
+        assert matrix.sum() == results["N test voices"]
+        assert table["accuracy"] == pytest.approx(np.trace(matrix) / matrix.sum())
+    out = tiny.arrays()
+    n = results["conformal"]["n"]
+    assert out["p_S3"].min() >= 1 / (n + 1)
+    assert np.allclose(out["o_S4"].sum(axis=1), 1)
+    curves = runs.metrics(tiny.id, tiny.directory.parent)
+    assert curves["FID"][0] == [0, 3, 6]
+    assert curves["FID real"][0] == [0]
+    assert [p.name for p in sorted((tiny.directory / "samples").iterdir())] == ["step-0000003.npz", "step-0000006.npz"]
+    assert tiny.json("provenance")["corpus"] == datasets.corpus_digest(TINY.data)
+    assert not list(tiny.directory.rglob("*.tmp*"))
+
+
+def test_the_sets_share_no_subject(tiny):
+    groups = [set(s) for s in tiny.json("results")["subjects"].values()]
+    assert sum(map(len, groups)) == len(set().union(*groups)) == 24
+
+
+def test_the_same_config_is_the_same_run(tiny):
+    stamp = (tiny.directory / "results.json").stat().st_mtime_ns
+    again = pipeline.run(replace(TINY, name="tiny"), tiny.directory.parent, "cpu")
+    assert again.directory == tiny.directory
+    assert (again.directory / "results.json").stat().st_mtime_ns == stamp
+
+
+@pytest.mark.parametrize("phase", ["fit f_S", "train G, D, Q", "score S1"])
+def test_stop_and_resume_give_the_undisturbed_run(world, tiny, phase):
+    calls = []
+
+    def stop_in(p, done, total, remark):
+        calls.append((p, done))
+
+    folder = world / f"stopped-{phase.split()[0]}"
+    with pytest.raises(pipeline.Stopped):
+        pipeline.run(TINY, folder, "cpu", stop_in, lambda: bool(calls) and calls[-1][0].startswith(phase) and calls[-1][1] > 1)
+    row = runs.listing(folder)[0]
+    assert row["state"] == "stopped"
+    resumed = pipeline.run(TINY, folder, "cpu")
+    assert weights(resumed) == weights(tiny)
+    strip = lambda r: {k: v for k, v in r.json("results").items()}
+    assert strip(resumed) == strip(tiny)
+    assert runs.metrics(resumed.id, folder) == runs.metrics(tiny.id, tiny.directory.parent)
+
+
+def test_s4_reaches_no_fit(world, tiny, monkeypatch):
+    """With S4 replaced by noise every network is the same, and so is all that is watched while training."""
+    build = datasets.build
+
+    def spoiled(config):
+        sets, rng = build(config), np.random.default_rng(0)
+        s = sets["S4"]
+        x, y = rng.uniform(-1, 1, s.x.shape).astype(np.float32), rng.uniform(-1, 1, s.y.shape).astype(np.float32)
+        return sets | {"S4": Set(x, s.x_label[::-1], s.x_subject, y, s.y_label[::-1], s.y_subject, s.paired)}
+
+    monkeypatch.setattr(datasets, "build", spoiled)
+    other = pipeline.run(TINY, world / "spoiled", "cpu")
+    assert weights(other) == weights(tiny)
+    assert runs.metrics(other.id, world / "spoiled") == runs.metrics(tiny.id, tiny.directory.parent)
+    assert other.json("results")["quality"]["FID"] != tiny.json("results")["quality"]["FID"]
+
+
+@pytest.mark.parametrize(("condition", "read"), [("cp", False), ("classifier", False), ("label", True)])
+def test_strict_mode_never_reads_s3s_labels(world, monkeypatch, condition, read):
+    """§ who sees labels: with S3's labels gone the networks are identical, but for the label condition, which is supervised."""
+    config = replace(TINY, gan={"condition": condition, "steps": 3}, evaluate={"rows": ("S1", "S1 + generated")})
+    honest = pipeline.run(config, world / f"honest-{condition}", "cpu")
+    build = datasets.build
+
+    def blind(config):
+        sets = build(config)
+        s = sets["S3"]
+        gone = np.full_like(s.x_label, -1) if not read else (s.x_label + 1) % 6
+        return sets | {"S3": Set(s.x, gone, s.x_subject, s.y, gone, s.y_subject, s.paired)}
+
+    monkeypatch.setattr(datasets, "build", blind)
+    other = pipeline.run(config, world / f"blind-{condition}", "cpu")
+    assert (weights(other) == weights(honest)) == (not read)
+    if not read:
+        assert other.json("results")["augmentation"] == honest.json("results")["augmentation"]
+
+
+def test_a_failure_is_recorded_in_words(world, monkeypatch):
+    def broken(*a, **k):
+        raise RuntimeError("the losses became infinite")
+
+    monkeypatch.setattr(pipeline, "train_gan", broken)
+    with pytest.raises(RuntimeError):
+        pipeline.run(TINY, world / "failed", "cpu")
+    row = runs.listing(world / "failed")[0]
+    assert row["state"] == "failed"
+    assert row["error"] == "the losses became infinite"
+    assert "Traceback" in (world / "failed" / row["run"] / "log.txt").read_text()
+
+
+def test_asking_for_a_card_that_is_not_there(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(pipeline.DeviceError, match="--device cpu"):
+        pipeline.choose_device("cuda")
+    assert pipeline.choose_device("auto").type == "cpu"
+
+
+def test_running_out_of_memory_names_the_batch_that_fits(world, monkeypatch):
+    from core import gan
+
+    real = gan.step
+
+    def hungry(state, g, x, *rest):
+        if len(x) > 4:
+            raise torch.OutOfMemoryError("too large")
+        return real(state, g, x, *rest)
+
+    monkeypatch.setattr(gan, "step", hungry)
+    with pytest.raises(RuntimeError, match=r"batch 16; use --gan\.batch 4"):
+        pipeline.run(TINY, world / "hungry", "cpu")
+
+
+def test_a_shipped_run_needs_no_corpus(world, tiny, tmp_path, monkeypatch):
+    shipped = shipping.ship(tiny, tmp_path / "shipped")
+    monkeypatch.setenv("DACSSGAN_DATA", str(tmp_path / "none"))
+    assert not (shipped / "state.pt").exists()
+    assert not (shipped / "models" / "D.safetensors").exists()
+    card = (shipped / "CARD.md").read_text()
+    assert "must not be used" in card
+    assert datasets.SETS and "MIT" in card
+    run = runs.find("tiny", "cp", tmp_path / "shipped")
+    opened = studio.open_run(run)
+    face = np.random.default_rng(0).integers(0, 255, (28, 28)).astype(np.uint8)
+    explanation = studio.explain(opened, face)
+    assert explanation.softmax.sum() == pytest.approx(1)
+    c, told = studio.condition_of(opened, explanation)
+    assert "p-values" in told
+    y = studio.generate(opened, face, c, seed=5, n=3)
+    assert y.shape == (3, 112, 28)
+    assert np.array_equal(y, studio.generate(opened, face, c, seed=5, n=3))
+    assert not np.array_equal(y[0], studio.generate(opened, face, c, seed=6)[0])
+    assert studio.judge(opened, y)["scorer"].shape == (3, 6)
+    sound = studio.sound(opened, y[0])
+    assert sound.wav[:4] == b"RIFF"
+    assert set(studio.siblings(run)) == {"cp"}
+
+
+def test_explain_is_the_conformal_predictor_of_the_outputs(world, tiny):
+    """A face of S3 gets in the studio the p-values that the pipeline stored for it."""
+    opened, sets, out = studio.open_run(tiny), datasets.build(TINY), tiny.arrays()
+    for row in (0, 7, 20):
+        face = np.rint((sets["S3"].x[row] + 1) * 127.5).astype(np.uint8)
+        assert studio.explain(opened, face).softmax == pytest.approx(out["o_S3"][row], abs=1e-5)
+        assert studio.explain(opened, face).p == pytest.approx(out["p_S3"][row], abs=1 / len(out["calibration"]) + 1e-9)
+
+
+def core(*arguments, **environment):
+    return subprocess.run(
+        [sys.executable, "-m", "core", *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        cwd=Path(__file__).resolve().parents[1],
+        env=os.environ | {k: str(v) for k, v in environment.items()},
+        timeout=240,
+    )
+
+
+def test_generate_from_a_real_clip(world, tiny, tmp_path, shared_data):
+    from core.faces import model_path
+
+    model = model_path()  # fetched once into the real checkpoints folder, then seen from the test's own
+    (tiny.directory.parent / model.name).write_bytes(model.read_bytes())
+    clip = shared_data / "crema-d" / "VideoFlash" / "1001_DFA_HAP_XX.flv"
+    done = core("generate", clip, "--run", tiny.id, "--out", tmp_path, DACSSGAN_CHECKPOINTS=tiny.directory.parent)
+    assert done.returncode == 0, done.stderr
+    facts = json.loads(next(tmp_path.glob("*.json")).read_text())
+    assert sum(facts["softmax"].values()) == pytest.approx(1, abs=1e-4)
+    assert max(facts["p-values"].values()) == pytest.approx(facts["credibility"], abs=1e-6)
+    assert 0 <= facts["confidence"] <= 1
+    y = np.load(next(tmp_path.glob("*.npy")))
+    wave, rate = soundfile.read(next(tmp_path.glob("*.wav")), dtype="float32")
+    assert rate == 16_000
+    correlation, error = spectrograms.agreement(y, wave, facts["logmel"]["ref_db"], LogMel(), facts["sound"]["gain_db"])
+    assert correlation == pytest.approx(facts["sound"]["correlation"], abs=0.02)  # 6 steps of training are noise; see test_shipped for marks
+    assert error == pytest.approx(facts["sound"]["error_db"], abs=0.5)
+    assert next(tmp_path.glob("*.png")).stat().st_size > 10_000
+
+
+def test_the_command_line_fails_in_one_line(tmp_path):
+    text = tmp_path / "clip.mp4"
+    text.write_text("no film")
+    for arguments, words in (
+        (["generate", text, "--run", "nothing"], "no run 'nothing'"),
+        (["generate", tmp_path / "none.mp4"], "does not exist"),
+        (["data", "prepare", "ravdess"], "--source"),
+        (["evaluate", "nothing"], "no run"),
+        (["fly"], "usage"),
+    ):
+        done = core(*arguments, DACSSGAN_CHECKPOINTS=tmp_path, DACSSGAN_DATA=tmp_path)
+        assert done.returncode != 0
+        assert words in done.stderr, done.stderr
+        assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("command", [["train"], ["generate"], ["data", "prepare"], ["evaluate"], ["runs"]])
+def test_help_of_each_command(command):
+    done = core(*command, "--help")
+    assert done.returncode == 0
+    assert len(done.stdout) > 300

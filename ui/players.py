@@ -1,0 +1,90 @@
+"""Faces and voices on a page: a frame with its box, a spectrogram with its player and files."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+import streamlit as st
+from PIL import Image, ImageDraw
+
+from core.config import LogMel
+from ui import charts, theme
+from ui.access import Own, Voice
+
+if TYPE_CHECKING:
+    from core.studio import Seen
+
+FRAME = (400, 290)  # pixels at most of a frame on the page, width and height
+
+
+def frame(seen: Seen, at: int) -> None:
+    """One frame, its face in a box."""
+    image = Image.fromarray(seen.frames[at])
+    shrink = min(FRAME[0] / image.width, FRAME[1] / image.height, 2.0)
+    image = image.resize((round(image.width * shrink), round(image.height * shrink)), Image.Resampling.LANCZOS)
+    box = (seen.boxes[at] * shrink).tolist()
+    draw = ImageDraw.Draw(image)
+    for inset, colour in ((-1, "black"), (0, "#ffd84d"), (1, "#ffd84d"), (2, "black")):
+        draw.rectangle([box[0] + inset, box[1] + inset, box[2] - inset, box[3] - inset], outline=colour)
+    st.image(image, output_format="PNG", alt=f"frame at {seen.times[at]:.2f} s with a box around the face")
+
+
+def aligned(face: np.ndarray, side: int = 140) -> None:
+    """The (28, 28) face that the networks see, every pixel a square."""
+    with st.container(key="crisp"):
+        big = np.kron(face, np.ones((10, 10), np.uint8))
+        st.image(big, width=side, output_format="PNG", alt="the aligned face of 28 by 28 pixels that the networks see")
+
+
+def heard(classes: Sequence[str], o: np.ndarray) -> str:
+    """What the scorer makes of a voice, its two likeliest emotions, as HTML."""
+    first, second = np.argsort(-o)[:2]
+    return f"The scorer hears {theme.dot(classes[first])} <b>{o[first]:.0%}</b>, {theme.dot(classes[second])} {o[second]:.0%}"
+
+
+def voice(condition: str, one: Voice, classes: Sequence[str], ref_db: float, s: LogMel, stem: str) -> None:
+    """A generated voice: where it comes from, spectrogram, player, verdict, files."""
+    title, told, about = theme.CONDITION[condition]
+    st.markdown(f"**{title}** · told {told.format(classes[int(one.c.argmax())] if len(one.c) else '')}", help=about)
+    st.plotly_chart(
+        charts.spectrogram(one.y, ref_db, s), key=f"chart {condition}", config=charts.STILL, alt=f"generated spectrogram, {condition}"
+    )
+    st.audio(one.sound.wav, "audio/wav", alt=f"generated voice, {condition}")
+    st.html(heard(classes, one.heard))
+    array = io.BytesIO()
+    np.save(array, one.y)
+    with st.container(horizontal=True, gap="small"):
+        icon, stem = ":material/download:", f"{stem}-{condition}"
+        st.download_button("wav", one.sound.wav, f"{stem}.wav", "audio/wav", key=f"wav {condition}", icon=icon, on_click="ignore")
+        spectrum = "The spectrogram as numbers in [-1, 1], time × mel band, as `python -m core generate` writes it."
+        st.download_button(
+            "npy",
+            array.getvalue(),
+            f"{stem}.npy",
+            "application/octet-stream",
+            key=f"npy {condition}",
+            icon=icon,
+            on_click="ignore",
+            help=spectrum,
+        )
+
+
+def own(one: Own, classes: Sequence[str], ref_db: float, s: LogMel) -> None:
+    """The clip's own voice: spectrogram, the recording, and the recording after the same journey as the generated ones."""
+    left, right = st.columns([1, 2], gap="medium")
+    with left:
+        st.plotly_chart(
+            charts.spectrogram(one.y, ref_db, s), key="chart own", config=charts.STILL, alt="spectrogram of the clip's own voice"
+        )
+    with right:
+        st.markdown("The recording's middle second")
+        st.audio(one.wav, "audio/wav", alt="the clip's own voice")
+        st.markdown("The same through 28 mel bands and back, as the generated voices are heard")
+        st.audio(one.again.wav, "audio/wav", alt="the clip's own voice through 28 mel bands and back")
+        st.html(heard(classes, one.heard))
+        st.caption(
+            f"Its level was changed by {one.gain:+.1f} dB for the spectrogram, to the level of the voices that the run was trained on."
+        )

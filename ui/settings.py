@@ -1,0 +1,92 @@
+"""Every setting of an experiment as a widget with a one-line legend."""
+
+from __future__ import annotations
+
+import typing
+
+import streamlit as st
+
+from core.config import Config, replace
+
+LEGENDS = {  # section -> its title, and field -> (label, legend)
+    "gan": (
+        "Generator, discriminator and Q",
+        {
+            "width": ("Width", "Size of the networks: compact (1.4 million parameters) or as large as the paper's."),
+            "use_source": ("Use the face", "Off: the generator sees noise and condition alone (§4.4)."),
+            "adversarial": ("Weight of the adversarial term", "Eq. (3): how much the generator must fool D."),
+            "l1": ("Weight of L1", "Eq. (4): how close it must stay to the real spectrogram; 0 is the paper's ablation."),
+            "classify": ("Weight of the class term", "Eq. (6): how much Q must recognise the emotion."),
+            "z": ("Length of the noise z", "More numbers leave more room for different voices of one face."),
+            "q_training": ("Q's training", "Frozen: on S1's voices, before; joint: beside D, on S3's."),
+            "q_labels": ("What Q aims at", "The condition's first choice, or the true labels as in the paper."),
+            "batch": ("Batch", "Pairs in one step; more needs more memory."),
+            "optimiser": ("Optimiser", "The paper uses Adagrad."),
+            "lr_g": ("Learning rate of G", "Lower it when the losses jump."),
+            "lr_d": ("Learning rate of D", "Lower it when D wins at once."),
+            "noise": ("Noise on inputs", "Standard deviation, on the inputs of all three networks (§3.2)."),
+            "soft": ("Soft labels", "Label condition: what the true class gives to the others (§3.2)."),
+            "label_noise": ("Noisy labels", "Label condition: standard deviation of the noise on c (§3.2)."),
+            "minmax": ("Literal min-max", "Eq. (1) as printed, which learns slowly; off is its non-saturating form."),
+        },
+    ),
+    "conformal": (
+        "Conformal prediction",
+        {
+            "measure": ("Nonconformity", "Eq. (8): the paper uses the margin."),
+            "groups": ("Calibration", "All classes together, or one distribution for each class (Mondrian)."),
+            "r": ("Share of S2 that calibrates", "The paper's r."),
+        },
+    ),
+    "f_s": ("Face classifier f_S", {"steps": ("Steps of f_S", "Training steps."), "lr": ("Learning rate of f_S", "Of Adam.")}),
+    "f_t": ("Voice classifiers", {"steps": ("Steps of the voice classifiers", "f_T, Q, the scorer and each augmentation row.")}),
+    "data": (
+        "Data",
+        {
+            "g_fraction": ("Share of S3 used", "The paper's sparsity (§4.6): 1, 0.5, 0.2."),
+            "fold": ("Fold", "Which fifth of the people is the test set S4."),
+            "split_seed": ("Seed of the split", "Which people fall into which set."),
+        },
+    ),
+    "evaluate": ("Watching", {"every": ("Steps between evaluations", "FID, KID, IS, samples and a checkpoint each time.")}),
+}
+BOUNDS = {"r": (0.05, 1.0), "g_fraction": (0.05, 1.0), "fold": (0, 4), "split_seed": (0, 10_000), "soft": (0.0, 0.5)}
+
+
+def form(config: Config, prefix: str) -> Config:
+    """Widgets for all settings that have a legend, starting from `config`; returns it with what was changed."""
+    changes: dict[str, dict[str, object]] = {}
+    for section, (title, fields) in LEGENDS.items():
+        st.markdown(f"**{title}**")
+        part = getattr(config, section)
+        hints = typing.get_type_hints(type(part))
+        columns = st.columns(2, gap="medium")
+        for i, (name, (label, legend)) in enumerate(fields.items()):
+            with columns[i % 2]:
+                changes.setdefault(section, {})[name] = _widget(label, hints[name], getattr(part, name), name, f"{prefix} {section}.{name}")
+                st.caption(legend)
+    return replace(config, **{k: v for k, v in changes.items() if any(getattr(getattr(config, k), n) != x for n, x in v.items())})
+
+
+def _widget(label: str, hint: object, value, name: str, key: str):
+    if hint is bool:
+        return st.toggle(label, value, key=key, persist_state="session")
+    if typing.get_origin(hint) is typing.Literal:
+        options = typing.get_args(hint)
+        return st.selectbox(label, options, options.index(value), key=key, persist_state="session")
+    low, high = BOUNDS.get(name, (1, 10**6) if hint is int else (0.0, 100.0))
+    if hint is int:
+        return int(st.number_input(label, int(low), int(high), int(value), 1, key=key, persist_state="session"))
+    step = 10.0 ** (-5 if name.startswith("lr") else -2)
+    return float(
+        st.number_input(
+            label,
+            float(low),
+            float(high),
+            float(value),
+            step,
+            "%.5f" if name.startswith("lr") else "%.2f",
+            key=key,
+            persist_state="session",
+        )
+    )

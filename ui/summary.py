@@ -1,0 +1,64 @@
+"""A run in a few words: what it was trained on and how well it does, its card, what to do where there is none."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import streamlit as st
+
+from core.runs import Run
+
+if TYPE_CHECKING:
+    from core.studio import Explanation
+
+
+def no_run() -> None:
+    """Nothing is trained yet: what to do."""
+    st.info(
+        "**There is no trained run yet.** Train the demo: it needs no download and takes some minutes. Its faces and voices are invented.",
+        icon=":material/model_training:",
+    )
+    st.page_link("pages/train.py", label="Train the demo", icon=":material/arrow_forward:", query_params={"preset": "demo"})
+    st.caption("Or in a terminal, in the project's folder:")
+    st.code("python -m core train --preset demo", language="bash")
+
+
+def certainty(classes: Sequence[str], said: Explanation, n: int) -> None:
+    """Credibility and confidence, in words."""
+    a, b, c = st.columns(3, gap="small")
+    a.metric("Prediction", classes[said.prediction], help="The emotion with the highest p-value.")
+    b.metric(
+        "Credibility",
+        f"{said.credibility:.2f}",
+        help="The highest p-value: how well the best emotion fits the faces that calibrated the predictor. Near 0: this face is unlike all of them.",
+    )
+    c.metric(
+        "Confidence",
+        f"{said.confidence:.2f}",
+        help="One minus the second highest p-value: how clearly all other emotions can be ruled out. p-values do not sum to one.",
+    )
+    st.caption(f"Calibrated on {n} faces. An uploaded face is not drawn from the same people, so no error rate is promised for it.")
+
+
+def run_line(run: Run) -> None:
+    """Corpus, labels, N, accuracy and FID with their references, and the model card."""
+    corpus, results = run.json("corpus"), run.json("results")
+    if not (corpus and results):
+        return
+    titles = dict.fromkeys(corpus[role]["title"] for role in ("faces", "voices"))
+    rows, q = results["augmentation"], results["quality"]
+    figures = [f"{len(results['classes'])} emotions (chance {results['chance']:.1%})", f"labels: {results['labels']}"]
+    if "S1" in rows and "S1 + generated" in rows:
+        figures.append(
+            f"voice classifier {rows['S1']['accuracy']:.1%} → {rows['S1 + generated']['accuracy']:.1%} with generated voices, "
+            f"N = {results['N test voices']} real test voices"
+        )
+    figures.append(f"face classifier {results['face']['accuracy']:.1%}, N = {results['N test faces']}")
+    figures.append(f"FID {q['FID']:.1f} (real against real {q['FID real']:.1f}), N = {q['N']}")
+    st.markdown(f"**About this run** · `{run.id}` · {' × '.join(titles)}")
+    st.caption(" · ".join(figures))
+    card = run.directory / "CARD.md"
+    if card.exists():
+        with st.expander("Model card: data, licence, figures, what it must not be used for", icon=":material/description:"):
+            st.markdown(card.read_text())

@@ -1,0 +1,168 @@
+"""One training, live or past: state, progress, curves, samples, log, results."""
+
+from __future__ import annotations
+
+import math
+import re
+
+import numpy as np
+import streamlit as st
+
+from core import jobs, runs
+from ui import access, charts, theme
+
+LIVE = ("queued", "running")
+STAGES = {  # what a run is doing, in its order -> the same in words
+    "starting": "Starting: the process loads torch",
+    "sets": "Making the sets S1–S4",
+    "fit f_S": "Fitting the face classifier f_S on S1",
+    "fit f_T": "Fitting the voice baseline f_T on S1",
+    "fit Q": "Fitting Q on S1",
+    "fit scorer": "Fitting the scorer of IS and FID",
+    "train G, D, Q": "Training G and D on S3",
+    "score": "Filling the augmentation table on S4",
+}
+LOSSES = ("loss/G", "loss/adversarial", "loss/l1", "loss/class", "loss/D")
+
+
+def label(row: dict) -> str:
+    """A run in a list."""
+    return f"{row['run']} · {row['state']}" + (" · shipped" if row["shipped"] else "")
+
+
+def head(row: dict, device: str) -> None:
+    """State machine, progress, what went wrong, and the buttons that fit."""
+    state, phase = row["state"], row["phase"] or ""
+    left, right = st.columns([5, 2], vertical_alignment="center")
+    left.markdown(theme.states(state))
+    with right, st.container(horizontal=True, horizontal_alignment="right"):
+        if state in LIVE and st.button(
+            "Stop", icon=":material/stop_circle:", key="stop", disabled=phase == "stopping", help="Saves its state; it can be resumed."
+        ):
+            jobs.stop(row["run"])
+            st.rerun(scope="fragment")
+        if state in ("stopped", "failed") and st.button("Resume", icon=":material/resume:", key="resume", type="primary"):
+            try:
+                jobs.resume(row["run"], device)
+                st.rerun()
+            except ValueError as error:  # the corpus is gone, or the configuration is damaged
+                st.error(str(error))
+    if state in LIVE:
+        progress(row, phase)
+    elif state == "stopped":
+        at = f"at step {row['step']:,} of {row['steps']:,}" if row["step"] else "before the generator's training began"
+        st.info(f"Stopped {at}. *Resume* goes on from the last checkpoint.", icon=":material/pause_circle:")
+    if row["error"]:
+        st.error(row["error"], icon=":material/error:")
+
+
+def progress(row: dict, phase: str) -> None:
+    """A bar for the stage that the run is in, with its rate and the time left."""
+    if phase == "stopping":
+        st.progress(0.0, "Stopping: its state is being saved …")
+        return
+    name, done, total = (re.fullmatch(r"(.*?)(?: (\d+)/(\d+))?", phase) or [phase, phase, None, None])[1:4]
+    stage = next((k for k in STAGES if name.startswith(k)), "starting")
+    words = f"Stage {list(STAGES).index(stage) + 1} of {len(STAGES)}: {STAGES[stage]}" + (f" ({name[6:]})" if stage == "score" else "")
+    if not total:
+        st.progress(0.0, f"{words} …")
+        return
+    words += f" · {int(done):,} of {int(total):,} steps"
+    if stage == "train G, D, Q" and row["rate"]:
+        left = (int(total) - int(done)) * access.config(row["run"]).gan.batch / row["rate"]
+        words += f" · {row['rate']:,.0f} samples/s · {duration(left)} left in this stage"
+    st.progress(min(1.0, int(done) / max(1, int(total))), words)
+
+
+def duration(seconds: float) -> str:
+    return f"{seconds:.0f} s" if seconds < 90 else f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+
+
+def curves(row: dict) -> None:
+    """Losses and the quality figures over the steps."""
+    lines = runs.metrics(row["run"])
+    st.subheader("Curves")
+    if not lines:
+        st.caption("They begin with the generator's training, after the classifiers.")
+        return
+    st.caption("Measured on S2's faces and voices; the dashed lines are real voices. S4 is looked at once, at the end.")
+    shown = [
+        ("loss", LOSSES, "", "losses of G (total, and its terms) and of D"),
+        ("FID (lower is better)", ("FID",), "FID real", "FID"),
+        ("KID (lower is better)", ("KID",), "KID real", "KID"),
+        ("IS (higher is better)", ("IS",), "IS real", "inception score"),
+    ]
+    columns = st.columns(2, gap="medium")
+    for i, (title, names, reference, alt) in enumerate(shown):
+        figure = charts.curves(lines, title, names, reference, row["steps"])
+        columns[i % 2].plotly_chart(figure, key=f"curve {title}", config=charts.STILL, alt=f"{alt} over the training steps")
+
+
+def samples(row: dict) -> None:
+    """The same faces' samples at every checkpoint."""
+    run = access.run(row["run"])
+    paths = {int(p.stem.split("-")[1]): p for p in sorted((run.directory / "samples").glob("step-*.npz"))}
+    st.subheader("Samples")
+    if not paths:
+        st.caption("One face of each emotion, at every checkpoint; the first comes with the first evaluation.")
+        return
+    steps, key = list(paths), f"step {row['run']}"
+    if st.session_state.get(key) in (None, st.session_state.get(f"last {key}")) or st.session_state[key] not in steps:
+        st.session_state[key] = steps[-1]  # follows the newest, until another is chosen
+    st.session_state[f"last {key}"] = steps[-1]
+    step = steps[0]
+    if len(steps) > 1:
+        step = st.select_slider("Checkpoint (training step)", steps, key=key)
+    config, voices = run.config, run.json("corpus").get("voices", {})
+    shown = access.grid(paths[step])
+    names = [config.data.classes[int(k)] for k in shown["label"]]
+    st.caption(f"One face of each emotion in S2, the same faces and noise at every step. Step {step:,}.")
+    figure = charts.grid(shown["y"].astype(np.float32), names, voices.get("ref_db", 0.0), config.logmel)
+    st.plotly_chart(figure, key="grid", config=charts.STILL, alt="generated spectrograms, one for each emotion")
+
+
+def results(row: dict) -> None:
+    """What a finished run has come to."""
+    found = access.run(row["run"]).json("results")
+    q, n, chance = found["quality"], found["N test voices"], found["chance"]
+    st.subheader("Results")
+    st.caption(
+        f"On people whom nothing was trained on (S4). Labels: {found['labels']} · {len(found['classes'])} emotions · chance {chance:.1%}."
+    )
+    table = ["| Voice classifier trained on | N | Accuracy on real voices |", "|---|---:|---:|"]
+    table += [f"| {name} | {t['N train']:,} | {t['accuracy']:.1%} |" for name, t in found["augmentation"].items()]
+    table += [f"| *faces: f_S trained on S1* | | *{found['face']['accuracy']:.1%} (N = {found['N test faces']})* |"]
+    left, right = st.columns([3, 2], gap="large")
+    left.markdown("\n".join(table))
+    error = 100 * math.sqrt(max(a := found["augmentation"].get("S1", {"accuracy": chance})["accuracy"], 1e-9) * (1 - a) / n)
+    left.caption(f"N = {n} test voices: one standard error is {error:.1f} points, so smaller differences are noise.")
+    for note in found["notes"]:
+        left.caption(note)
+    with right, st.container(horizontal=True):
+        for name, digits, what in (("FID", 1, "lower is better"), ("KID", 2, "lower is better"), ("IS", 2, "higher is better")):
+            real = f"real {q[f'{name} real']:.{digits}f}"
+            st.metric(
+                name,
+                f"{q[name]:.{digits}f}",
+                real,
+                delta_color="off",
+                delta_arrow="off",
+                width="content",
+                help=f"Of generated voices; {what}.",
+            )
+        known = f"real {q['recognised real']:.0%}"
+        st.metric(
+            "Recognised", f"{q['recognised']:.0%}", known, delta_color="off", delta_arrow="off", width="content", help="By the scorer."
+        )
+    right.caption(f"N = {q['N']}, scorer {q['scorer']}. Another scorer gives other figures: not comparable with the paper's.")
+    tables = {"faces (f_S)": found["face"]["confusion"]} | {k: t["confusion"] for k, t in found["augmentation"].items()}
+    figure = charts.confusions({k: np.array(v) for k, v in tables.items()}, found["classes"])
+    with st.expander("Confusion matrices", icon=":material/grid_on:", expanded=True):
+        st.plotly_chart(
+            figure, key="confusions", config=charts.STILL, alt="confusion matrices of the face classifier and of each row of the table"
+        )
+
+
+def log(row: dict) -> None:
+    with st.expander("Log", icon=":material/terminal:", expanded=row["state"] == "failed"):
+        st.code(jobs.log_tail(row["run"]) or "Nothing was written yet.", language=None, height=260)
