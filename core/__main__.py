@@ -8,7 +8,7 @@ import sys
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import tyro
 
@@ -94,7 +94,7 @@ def main(argv: list[str] | None = None) -> int:
     """Parse, run, and turn expected failures into one line on stderr; returns the exit status."""
     argv = sys.argv[1:] if argv is None else argv
     if argv[:1] == ["data"]:
-        commands = {"prepare": Prepare}
+        commands: dict[str, Any] = {"prepare": Prepare}
         prog, argv = "python -m core data", argv[1:]
     else:
         commands = {"data": None, "train": Train, "evaluate": Evaluate, "generate": Generate, "runs": Runs}
@@ -110,8 +110,9 @@ def main(argv: list[str] | None = None) -> int:
     from core.corpora import CorpusError
     from core.faces import ModelMissing, NoFaceError
 
+    actions: dict[Any, Any] = {Prepare: prepare, Train: train, Evaluate: evaluate, Generate: generate, Runs: manage}
     try:
-        return {Prepare: prepare, Train: train, Evaluate: evaluate, Generate: generate, Runs: manage}[kind](options)
+        return actions[kind](options)
     except (CorpusError, MediaError, NoFaceError, ModelMissing, KeyError, ValueError, RuntimeError) as e:
         print(f"{prog} {name}: {e.args[0] if isinstance(e, KeyError) else e}", file=sys.stderr)
         return 1
@@ -216,7 +217,8 @@ def evaluate(options: Evaluate) -> int:
     run = runs.find(options.run, options.condition)
     results = run.json("results")
     if not results:
-        raise ValueError(f"{run.id} has no results yet; let its training finish: python -m core train --config-file {run.directory}/config.json")
+        command = f"python -m core train --config-file {run.directory}/config.json"
+        raise ValueError(f"{run.id} has no results yet; let its training finish: {command}")
     print(json.dumps(results, indent=1) if options.json else f"{run.id}\n\n{figures(results)}")
     return 0
 
@@ -241,7 +243,8 @@ def generate(options: Generate) -> int:
     verdicts = studio.judge(opened, y)
     options.out.mkdir(parents=True, exist_ok=True)
     stem = options.out / f"{options.clip.stem}-{opened.config.name}-{options.condition}-{options.seed}"
-    named = lambda v: {k: round(float(a), 6) for k, a in zip(opened.classes, v, strict=True)}
+    def named(v):
+        return {k: round(float(a), 6) for k, a in zip(opened.classes, v, strict=True)}
     facts = {
         "clip": options.clip.name,
         "run": opened.run.id,
@@ -268,7 +271,8 @@ def generate(options: Generate) -> int:
     _picture(stem.with_suffix(".png"), x, y[0], opened, explanation, told)
     for note in seen.notes:
         print(f"note: {note}")
-    print(f"the face looks {facts['prediction']} (credibility {explanation.credibility:.2f}, confidence {explanation.confidence:.2f}); {told}")
+    sure = f"credibility {explanation.credibility:.2f}, confidence {explanation.confidence:.2f}"
+    print(f"the face looks {facts['prediction']} ({sure}); {told}")
     print("wrote " + ", ".join(str(stem.with_suffix(s)) for s in (".wav", ".png", ".json", ".npy")))
     return 0
 

@@ -50,6 +50,9 @@ def fit(
     for step in range(1, settings.steps + 1):
         i = torch.multinomial(weights, settings.batch, replacement=True, generator=generator)
         batch = images[i]
+        if settings.mirror:
+            turned = torch.rand(len(batch), 1, 1, 1, generator=generator, device=device) < 0.5
+            batch = torch.where(turned, batch.flip(-1), batch)
         batch = batch + settings.noise * torch.randn(batch.shape, generator=generator, device=device)  # §3.2
         loss = F.cross_entropy(network(batch), labels[i], label_smoothing=settings.smoothing)
         optimiser.zero_grad(set_to_none=True)

@@ -34,6 +34,8 @@ JUMP = 10.0  # seconds between two frames, or between the starts of sound and pi
 GAP = 0.1  # seconds of missing sound from which on silence is put in its place
 SILENT = 1e-4  # of full scale; below it there is nothing to hear
 
+PathName = str | os.PathLike[str]
+
 
 class MediaError(ValueError):
     """A file that cannot be used; the message names the file, the reason and what to do."""
@@ -113,14 +115,13 @@ def _admit(path: Path, name: str, limits: Limits) -> str:
     return kind
 
 
-def read_clip(path: str | os.PathLike[str], limits: Limits = Limits(), need_sound: bool = False, name: str | None = None) -> Clip:
+def read_clip(path: PathName, limits: Limits = Limits(), need_sound: bool = False, name: str | None = None) -> Clip:
     """A video (or a still picture: one frame, no sound) as a Clip. `name` is what people know it by, the file's own if None.
 
     Raises MediaError for what is not media, has no picture, is too large, is damaged beyond a first frame, or, with `need_sound`,
     has no sound. A clip cut short is read as far as it goes, and a note says so.
     """
-    path = Path(path)
-    name = name or path.name
+    path, name = Path(path), name or Path(path).name
     kind = _admit(path, name, limits)
     if kind in SOUNDS:
         raise MediaError(f"{name} is sound only and has no picture. Choose a video, or a picture of a face")
@@ -140,11 +141,11 @@ def _still(path: Path, kind: str, name: str, limits: Limits) -> Clip:
             rgb = turned.convert("RGB")
             rgb.thumbnail((limits.side, limits.side), Image.Resampling.LANCZOS)
             notes = ("turned upright, as its EXIF data ask",) if image.getexif().get(0x0112, 1) != 1 else ()
-    except (MediaError, MemoryError):
-        raise
     except Image.DecompressionBombError as error:
         raise MediaError(f"{name} has too many pixels. Scale it down") from error
     except Exception as error:  # six decoders, and each raises what it likes
+        if isinstance(error, MediaError | MemoryError):
+            raise
         raise MediaError(f"{name} is a damaged picture. Save it again as jpg or png") from error
     return Clip(name, np.zeros(1), np.asarray(rgb)[None], None, notes=notes, is_still=True)
 
@@ -211,7 +212,7 @@ class _Pictures:
             self.last = t
         elapsed = self.last - self.start
         self.full = elapsed > self.limits.seconds
-        slot = int((elapsed + min(self.period, self.step) / 2) / self.step + 1e-6)
+        slot = int((elapsed + min(self.period, self.step / 2) / 2) / self.step + 1e-6)
         if self.full or slot <= self.slot:
             return
         self.slot = slot
@@ -271,18 +272,15 @@ def _film(path: Path, kind: str, name: str, limits: Limits) -> Clip:
     with _opened(path, kind, name) as box:
         video = next((s for s in box.streams.video if not s.disposition & av.stream.Disposition.attached_pic), None)
         audio = next((s for s in box.streams.audio if s.codec_context), None)
-        if video is None:
-            raise MediaError(f"{name} has no picture. Choose a video, or a picture of a face")
-        if video.codec_context is None:
-            raise MediaError(f"{name} has a picture of a kind that cannot be decoded. {EXPORT}")
+        if video is None or video.codec_context is None:
+            raise MediaError(f"{name} has no picture that can be decoded. Choose a video, or a picture of a face")
         if video.width and video.height:
             _check_size(video.width, video.height, name, limits)
         video.codec_context.thread_type, video.codec_context.thread_count = "AUTO", 2
         # A browser's webm says nothing, or 1000 frames a second.
         rate = next((float(r) for r in (video.average_rate, video.guessed_rate) if r and 1 <= r <= 240), 25.0)
         shape = float(video.sample_aspect_ratio or 1)
-        pictures = _Pictures(limits, rate)
-        sound = _Sound(Clip.rate, limits.seconds)
+        pictures, sound = _Pictures(limits, rate), _Sound(Clip.rate, limits.seconds)
         broken = unreadable = 0
         for frame in _decoded(box, [t for t in (video, audio) if t], lambda t: not (pictures.full if t is video else sound.full)):
             if isinstance(frame, av.AudioFrame):
@@ -326,13 +324,12 @@ def _film(path: Path, kind: str, name: str, limits: Limits) -> Clip:
     return Clip(name, times, np.stack(pictures.frames), waveform, notes=tuple(notes))
 
 
-def read_waveform(path: str | os.PathLike[str], rate: int = 16_000, limits: Limits = Limits(), name: str | None = None) -> np.ndarray:
+def read_waveform(path: PathName, rate: int = 16_000, limits: Limits = Limits(), name: str | None = None) -> np.ndarray:
     """The sound of a file, of a video too: (T,) float32 mono (the mean of the channels) in [-1, 1] at `rate` Hz, at most limits.seconds.
 
     Raises MediaError for what is not media or has no sound.
     """
-    path = Path(path)
-    name = name or path.name
+    path, name = Path(path), name or Path(path).name
     kind = _admit(path, name, limits)
     if kind in STILLS:
         raise MediaError(f"{name} is a picture and has no sound. Choose a sound or a video")
@@ -357,10 +354,7 @@ def read_waveform(path: str | os.PathLike[str], rate: int = 16_000, limits: Limi
     return sound.waveform()
 
 
-# --- in a child process -------------------------------------------------------------------------------------------------------------
-
-
-def read_clip_apart(path: str | os.PathLike[str], limits: Limits = Limits(), need_sound: bool = False, name: str | None = None) -> Clip:
+def read_clip_apart(path: PathName, limits: Limits = Limits(), need_sound: bool = False, name: str | None = None) -> Clip:
     """`read_clip` in a child process with limits of memory and time: for files that came from somebody else.
 
     Raises MediaError also where the decoder crashes, takes too long or needs too much memory.
@@ -387,9 +381,10 @@ def read_clip_apart(path: str | os.PathLike[str], limits: Limits = Limits(), nee
             raise MediaError(f"{name} takes longer than {limits.wall_seconds:g} s to decode. Cut it, or {EXPORT.lower()}")
         if code or not result.exists():
             raise MediaError(f"{name} made the decoder crash (status {code}): it is damaged or hostile. {EXPORT}")
-        with np.load(result, allow_pickle=False) as got:
-            notes, waveform = tuple(got["notes"].tolist()), got["waveform"] if "waveform" in got else None
-            return Clip(name, got["times"], got["frames"], waveform, notes=notes, is_still=bool(got["is_still"]))
+        with np.load(result, allow_pickle=False) as arrays:
+            got = dict(arrays)
+    notes, is_still = tuple(got["notes"].tolist()), bool(got["is_still"])
+    return Clip(name, got["times"], got["frames"], got.get("waveform"), notes=notes, is_still=is_still)
 
 
 def _child(order: str) -> None:
@@ -398,9 +393,9 @@ def _child(order: str) -> None:
     try:
         _restrain(limits)
         clip = read_clip(path, limits, need_sound, name)
-        sound = {} if clip.waveform is None else {"waveform": clip.waveform}
-        notes = np.array(clip.notes, np.str_)
-        np.savez(Path(folder, "result.npz"), times=clip.times, frames=clip.frames, notes=notes, is_still=np.array(clip.is_still), **sound)
+        arrays: dict[str, Any] = {"times": clip.times, "frames": clip.frames, "notes": np.array(clip.notes, np.str_)}
+        arrays |= {} if clip.waveform is None else {"waveform": clip.waveform}
+        np.savez(Path(folder, "result.npz"), is_still=np.array(clip.is_still), **arrays)
     except MediaError as error:
         failure = str(error)
     except MemoryError:
@@ -423,12 +418,7 @@ def _restrain(limits: Limits) -> None:
             resource.setrlimit(what, (most, most))
 
 
-# --- writing ------------------------------------------------------------------------------------------------------------------------
-
-
-def write_clip(
-    path: str | os.PathLike[str], frames: np.ndarray, fps: float, waveform: np.ndarray | None = None, rate: int = Clip.rate
-) -> None:
+def write_clip(path: PathName, frames: np.ndarray, fps: float, waveform: np.ndarray | None = None, rate: int = Clip.rate) -> None:
     """Frames (F, H, W, 3) uint8 RGB and a waveform (T,) in [-1, 1] -> a small mp4 (H.264, or MPEG-4 where that is missing; AAC).
 
     An odd side gets one more line of its edge, as video wants even ones. The file appears whole or not at all.

@@ -164,8 +164,8 @@ def _prepare_demo(target: Path, takes: int, tick: Tick | None) -> Path:
 
 
 def face_and_voice(entry: Entry) -> tuple[np.ndarray | None, np.ndarray | None]:
-    """One clip through §3.3 and §3.4: the aligned face of the frame nearest the middle of its sound, (28, 28) uint8, and dB (112, bands)."""
-    from core import clips, faces
+    """One clip through §3.3 and §3.4: aligned face (28, 28) uint8 of the frame nearest its sound's middle, and dB (112, bands)."""
+    from core import clips, faces  # late: a training on prepared arrays needs no decoder and no landmarks
 
     x = y = None
     seconds = None
@@ -222,8 +222,9 @@ def _read_crops(entries: list[Entry], workers: int, tick: Tick | None):
             images.append(np.asarray(Image.open(path).convert("L").resize((48, 48))))
     labels = np.array([e.emotion for e in entries])
     x, found = faces.align_crops(np.stack(images), progress=tick, workers=workers or os.cpu_count() or 1)
-    missed = {str(k): f"{int((~found[labels == k]).sum())} of {int((labels == k).sum())} by the median transform" for k in np.unique(labels)}
-    return list(x), {f"landmarks/{k}": v for k, v in missed.items() if not v.startswith("0 ")}
+    missed = {str(k): int((~found[labels == k]).sum()) for k in np.unique(labels)}
+    counts = {k: f"{n} of {int((labels == k).sum())} aligned by the median transform, no landmarks found" for k, n in missed.items() if n}
+    return list(x), {f"landmarks/{k}": v for k, v in counts.items()}
 
 
 def _near_duplicates(x: np.ndarray, bits: int = 3) -> list[str]:

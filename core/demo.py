@@ -1,24 +1,27 @@
 """The demo corpus of PROTOCOL.md: invented actors who show an emotion with a drawn face and a synthetic voice, with no download.
 
-Everything follows from (seed, actor, emotion, number of the take): a clip is the same bit for bit whenever and in whatever order it is made.
+Everything follows from (seed, actor, emotion, number of the take): a clip is the same bit for bit in whatever order clips are made.
 A face is a relief lit from the upper left, moved by facial action units (Ekman, Friesen & Hager, FACS 2002; which units belong to which
-emotion: EMFACS and Du, Tao & Martinez, PNAS 2014). A voice is a source and a filter: each glottal pulse (spectrum after Doval, d'Alessandro
-& Henrich, Acta Acustica 2006) rings through the vocal tract as it stands at that moment (vowels: Peterson & Barney, JASA 1952); how emotions
-colour it: Murray & Arnott, JASA 1993; Banse & Scherer, JPSP 1996; Juslin & Laukka, Psychological Bulletin 2003; Tartter 1980 on the smile.
+emotion: EMFACS and Du, Tao & Martinez, PNAS 2014). A voice is a source and a filter: each glottal pulse (spectrum after Doval,
+d'Alessandro & Henrich, Acta Acustica 2006) rings through the vocal tract as it stands at that moment (vowels: Peterson & Barney,
+JASA 1952); how emotions colour it: Murray & Arnott, JASA 1993; Banse & Scherer, JPSP 1996; Juslin & Laukka, Psychological Bulletin 2003;
+Tartter, Perception & Psychophysics 1980 on the smile. Numbers are rounded from these by hand.
 Face and voice of a take share its mood (how strongly, and with which other emotion mixed), so a pair tells more than its class.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from types import SimpleNamespace as Look
+from types import SimpleNamespace
 
 import numpy as np
+from scipy.ndimage import gaussian_filter1d
 
 from core.config import CREMA_EMOTIONS, LogMel
 
 RATE = LogMel().rate  # Hz
 SIZE = 192  # pixels of a face's side
+F32 = np.float32
 CODES = {"neutral": "NEU", "happy": "HAP", "sad": "SAD", "angry": "ANG", "fear": "FEA", "disgust": "DIS"}  # as CREMA-D names them
 
 UNITS = {  # facial action unit -> activation 0..1 at full strength for neutral, happy, sad, angry, fear, disgust
@@ -49,21 +52,20 @@ PROSODY = {  # measure -> spread within one emotion, then its change at full str
     "jitter": (0.3, 0, 0, 0.5, 0.8, 2.0, 1.2),  # % of a period
     "creak": (0.08, 0, 0, 0.1, 0, 0, 0.9),  # share of every second pulse that is lost
     "tremor": (0.1, 0, 0, 0.1, 0, 1, 0),  # semitones, 7 times a second
-    "spread": (0.01, 0, 0.07, -0.02, 0.01, 0.02, -0.05),  # change of the formants: spread lips shorten the tract, a retracted tongue does not
+    "spread": (0.01, 0, 0.07, -0.02, 0.01, 0.02, -0.05),  # log of the formants' factor: lips spread in a smile shorten the tract
     "attack": (0.15, 0, 0.3, -0.6, 1.0, -0.2, 0),  # how stressed syllables stand out
 }
 VOWELS = np.array(  # F1, F2, F3 in Hz of a man's i, ɪ, ɛ, æ, ɑ, ɔ, ʊ, u, ʌ, ɝ (Peterson & Barney 1952), and how open the mouth is
     [(270, 2290, 3010, 0.2), (390, 1990, 2550, 0.3), (530, 1840, 2480, 0.5), (660, 1720, 2410, 0.8), (730, 1090, 2440, 1.0),
      (570, 840, 2410, 0.6), (440, 1020, 2240, 0.3), (300, 870, 2240, 0.2), (640, 1190, 2390, 0.7), (490, 1350, 1690, 0.4)]
 )  # fmt: skip
-CONSONANTS = np.array(  # locus F1, F2, F3 in Hz, loudness of voicing and of noise 0..1, centre and width of the noise in Hz: m n b d g l w v z s ʃ t
+CONSONANTS = np.array(  # m n b d g l w v z s ʃ t: locus F1, F2, F3 (Hz), voicing 0..1, and noise: loudness 0..1, centre, width (Hz)
     [(270, 1100, 2200, 0.35, 0, 1000, 900), (270, 1600, 2500, 0.35, 0, 1000, 900), (220, 850, 2200, 0.12, 0.25, 900, 800),
      (220, 1700, 2600, 0.12, 0.35, 3600, 1500), (220, 2000, 2300, 0.12, 0.35, 2200, 800), (350, 1150, 2750, 0.6, 0, 1000, 900),
      (300, 700, 2200, 0.5, 0, 1000, 900), (250, 1100, 2300, 0.3, 0.15, 4500, 2500), (250, 1600, 2500, 0.25, 0.45, 5800, 1300),
      (250, 1600, 2500, 0, 0.7, 5900, 1300), (250, 1800, 2400, 0, 0.7, 3300, 1200), (250, 1700, 2600, 0, 0.5, 4200, 1500)]
 )  # fmt: skip
-STOPS = (2, 3, 4, 11)
-F32 = np.float32
+STOPS = (2, 3, 4, 11)  # b d g t
 
 
 @dataclass(frozen=True)
@@ -73,10 +75,10 @@ class Difficulty:
     weakest: float = 0.45  # strength of a take is uniform between these two; 1 is the textbook expression
     strongest: float = 1.0
     blend: float = 0.3  # largest share of another emotion in a take
-    face_spread: float = 0.16  # sd of every action unit around its mood
+    face_spread: float = 0.18  # sd of every action unit around its mood
     face_habit: float = 0.09  # sd of every action unit of an actor at rest
-    voice_spread: float = 0.55  # sd of every measure of the voice around its mood, in PROSODY's spreads
-    voice_habit: float = 0.55  # sd of an actor's own way of speaking, in the same
+    voice_spread: float = 0.45  # sd of every measure of the voice around its mood, in PROSODY's spreads
+    voice_habit: float = 0.45  # sd of an actor's own way of speaking, in the same
     pose: float = 0.06  # sd of the head's turn, radians
 
 
@@ -131,19 +133,9 @@ def _mood(take: Take, seed: int, d: Difficulty) -> np.ndarray:
 # ---------------------------------------------------------------------------------------------------------------------------- voice
 
 
-@dataclass(frozen=True)
-class _Speech:
-    """What is said and how: times in seconds, one row per syllable."""
-
-    seconds: float
-    times: np.ndarray  # (n, 3) start of the consonant, start of the vowel, end
-    vowels: np.ndarray  # (n,) rows of VOWELS
-    consonants: np.ndarray  # (n,) rows of CONSONANTS
-    stress: np.ndarray  # (n,) 0..1
-    how: dict[str, float]  # PROSODY's measures
-
-
-def _speech(take: Take, seed: int, d: Difficulty) -> _Speech:
+def _speech(take: Take, seed: int, d: Difficulty) -> SimpleNamespace:
+    """What is said and how: `seconds`; `times` (n, 3) s of each syllable's consonant, vowel and end; `vowels`, `consonants` (n,), rows of
+    the tables; `stress` (n,) 0..1; `how`, PROSODY's measures."""
     rng = _rng(seed, take.actor, take.emotion, take.number, "speech")
     habit = _rng(seed, take.actor, "neutral", 0, "voice habit").normal(size=len(PROSODY)) * d.voice_habit
     table = np.array(list(PROSODY.values()))  # (measures, 1 + 6)
@@ -153,15 +145,14 @@ def _speech(take: Take, seed: int, d: Difficulty) -> _Speech:
     lengths = rng.uniform(0.9, 1.1, (n, 2)) * (0.09, 0.21) * 2 ** -how["rate"]
     lengths[-1, 1] *= 1.35  # the last syllable of a phrase is drawn out
     before, after = rng.uniform(0.12, 0.2, 2)
-    total = lengths.sum()
-    seconds = float(np.clip(before + total + after, 1.6, 2.4))
-    lengths *= min(1.0, (seconds - 0.24) / total)
-    start = (seconds - lengths.sum()) * before / (before + after)
-    ends = start + np.cumsum(lengths.ravel())
-    times = np.stack([np.concatenate([[start], ends[1:-1:2]]), ends[::2], ends[1::2]], axis=1)
+    seconds = float(np.clip(before + lengths.sum() + after, 1.6, 2.4))
+    lengths *= min(1.0, (seconds - 0.24) / lengths.sum())
+    ends = (seconds - lengths.sum()) * before / (before + after) + np.concatenate([[0.0], np.cumsum(lengths)])
     stress = rng.uniform(0, 0.5, n)
     stress[rng.integers(n)] = 1.0
-    return _Speech(seconds, times, rng.integers(len(VOWELS), size=n), rng.integers(len(CONSONANTS), size=n), stress, how)
+    vowels, consonants = rng.integers(len(VOWELS), size=n), rng.integers(len(CONSONANTS), size=n)
+    times = np.stack([ends[:-1:2], ends[1::2], ends[2::2]], axis=1)
+    return SimpleNamespace(seconds=seconds, times=times, vowels=vowels, consonants=consonants, stress=stress, how=how)
 
 
 def voice(take: Take, seed: int = 0, difficulty: Difficulty = DEFAULT) -> np.ndarray:
@@ -233,10 +224,7 @@ def voice(take: Take, seed: int = 0, difficulty: Difficulty = DEFAULT) -> np.nda
 
 
 def _slow(x: np.ndarray, sd: float) -> np.ndarray:
-    """Gaussian smoothing along the last axis, ends held."""
-    k = np.exp(-0.5 * (np.arange(-int(3 * sd), int(3 * sd) + 1) / sd) ** 2)
-    pad = [(0, 0)] * (x.ndim - 1) + [(len(k) // 2, len(k) // 2)]
-    return np.apply_along_axis(np.convolve, -1, np.pad(x, pad, mode="edge"), k / k.sum(), "valid")
+    return gaussian_filter1d(x, sd, axis=-1, mode="nearest")
 
 
 def _tract(f: np.ndarray, t: np.ndarray, formants: np.ndarray, scale: float, when: np.ndarray) -> np.ndarray:
@@ -255,79 +243,97 @@ def _tract(f: np.ndarray, t: np.ndarray, formants: np.ndarray, scale: float, whe
     return above / below
 
 
-# ----------------------------------------------------------------------------------------------------------------------------- face
-
-# Lengths are in half heights of a face: x to the right of the image, y down, (0, 0) between the eyes and the nose's bridge.
-SKIN = np.array([(0.99, 0.86, 0.78), (0.96, 0.78, 0.66), (0.89, 0.68, 0.53), (0.76, 0.54, 0.39), (0.60, 0.41, 0.29), (0.48, 0.32, 0.23)], F32)
-HAIR = np.array(
-    [(0.13, 0.10, 0.10), (0.26, 0.16, 0.11), (0.36, 0.22, 0.14), (0.56, 0.55, 0.56), (0.60, 0.39, 0.21), (0.84, 0.68, 0.42), (0.58, 0.24, 0.12)], F32
-)  # the first four go with every skin
-IRIS = np.array([(0.20, 0.12, 0.08), (0.32, 0.19, 0.10), (0.42, 0.28, 0.14), (0.28, 0.44, 0.57), (0.34, 0.47, 0.32)], F32)
-SHIRT = np.array([(0.36, 0.52, 0.62), (0.72, 0.40, 0.36), (0.42, 0.55, 0.44), (0.55, 0.45, 0.62), (0.85, 0.70, 0.45), (0.30, 0.34, 0.45), (0.75, 0.55, 0.60)], F32)
-LIGHT = np.array([-0.42, -0.50, 0.76], F32) / F32(1.0025)  # from the upper left, unit length
-EYE_X, EYE_Y = 0.295, 0.005
-
-
-def _look(actor: int, female: bool, seed: int) -> Look:
-    """What stays the same of an actor's face: colours (3,) of RGB 0..1, lengths, and the style of the hair 0..3."""
-    rng = _rng(seed, actor, "neutral", 0, "look")
-    tone = (rng.uniform(0, 0.12) + (actor // 2) * 0.382 + 0.45 * (actor % 2)) % 1  # golden steps: neighbours differ
-    k = tone * (len(SKIN) - 1)
-    dark = tone > 0.45
-    u = rng.uniform
-    hue = u(0, 2 * np.pi)
-    return Look(
-        female=female,
-        skin=SKIN[int(k)] + (SKIN[int(k) + 1] - SKIN[int(k)]) * F32(k - int(k)),
-        hair=HAIR[rng.choice(4 if dark else 7, p=(0.4, 0.3, 0.2, 0.1) if dark else (0.15, 0.2, 0.2, 0.08, 0.15, 0.12, 0.1))],
-        iris=IRIS[rng.integers(3 if dark else 5)],
-        shirt=SHIRT[rng.integers(len(SHIRT))],
-        wall=np.array([0.88 + 0.05 * np.cos(hue + k) for k in (0, 2.1, 4.2)], F32),
-        style=int(rng.integers(4)),
-        width=u(0.66, 0.72) + (0.0 if female else 0.03),
-        taper=u(0.22, 0.33) if female else u(0.12, 0.25),
-        eye=u(0.98, 1.14) * (1.08 if female else 0.97),
-        brow=u(0.026, 0.036) if female else u(0.036, 0.050),
-        brow_y=u(-0.23, -0.20),
-        nose=u(0.85, 1.0) * (1.0 if female else 1.1),
-        lips=u(1.0, 1.3) if female else u(0.75, 1.0),
-        mouth_y=u(0.53, 0.57),
-        fringe=u(-0.64, -0.52),
-        part=u(-0.35, 0.35),
-        beard=0.0 if female else float(rng.choice([0, 0, 0.2, 0.8])),
-    )
-
-
 def _units(take: Take, seed: int, t: float, d: Difficulty) -> dict[str, float]:
-    """Action units 0..1.1 at time t: mood, the actor's face at rest, chance, and the mouth that speaks."""
+    """Action units 0..1.2 at time t: mood, the actor's face at rest, chance, and the mouth that speaks."""
     rng = _rng(seed, take.actor, take.emotion, take.number, "units")
     habit = _rng(seed, take.actor, "neutral", 0, "face habit").normal(size=len(UNITS)) * d.face_habit
-    table = np.array(list(UNITS.values()))
-    values = table @ _mood(take, seed, d) + habit + d.face_spread * rng.normal(size=len(UNITS))
+    values = np.array(list(UNITS.values())) @ _mood(take, seed, d) + habit + d.face_spread * rng.normal(size=len(UNITS))
     units = dict(zip(UNITS, np.clip(values, 0, 1.1).tolist(), strict=True))
     s = _speech(take, seed, d)
     vowel, wide = s.times[:, 1:].mean(axis=1), np.diff(s.times[:, 1:]).ravel() * 0.6 + 0.02
     talk = float((VOWELS[s.vowels, 3] * np.exp(-(((t - vowel) / wide) ** 2))).max())
-    units["open"] = min(1.2, units["open"] * (0.8 if talk > 0.2 else 1.0) + 0.4 * talk)
+    units["open"] = min(1.2, units["open"] * (1 - 0.3 * talk) + 0.4 * talk)
     units["press"] *= 1 - talk
     blink = rng.uniform(0.1, 0.3) if rng.random() < 0.5 else s.seconds - rng.uniform(0.1, 0.3)  # never at the middle
     units["blink"] = max(0.0, 1 - abs(t - blink) / 0.09)
     return units
 
 
+def face(take: Take, seed: int = 0, t: float = 0.0, size: int = SIZE, difficulty: Difficulty = DEFAULT) -> tuple[np.ndarray, np.ndarray]:
+    """The actor's face t seconds into the clip: (size, size, 3) uint8 RGB, and (5, 2) float pixels (x, y) of the places that §3.4 aligns.
+
+    The points are the centres of the eye on the image's left and right, the tip of the nose, the mouth's centre and the chin.
+    The mouth follows the syllables of `voice`, so the frame of a spectrogram's middle is t = half of the voice's duration.
+    """
+    units = _units(take, seed, t, difficulty)
+    rng = _rng(seed, take.actor, take.emotion, take.number, "pose")
+    pose = (np.clip(rng.normal(size=5), -1.8, 1.8) * difficulty.pose * (0.8, 1.5, 1.1, 1.0, 0.7)).tolist()
+    roll, yaw, pitch, sway, skew = pose
+    pitch += 0.06 * units["corner_down"] - 0.03 * units["open"]
+    roll += 0.02 * float(np.sin(2 * t + 20 * sway))
+    gaze = (rng.normal(size=2) * (0.012, 0.006)).tolist()
+    look = _look(_rng(seed, take.actor, "neutral", 0, "look"), take.actor, take.sex == "female")
+    return _draw(look, units, (roll, yaw, pitch), skew, gaze, size)
+
+
+def clip(take: Take, seed: int = 0, fps: int = 25, size: int = 320, difficulty: Difficulty = DEFAULT) -> tuple[np.ndarray, np.ndarray]:
+    """The whole clip: (F, size, size, 3) uint8 frames at `fps` and the voice, (T,) float32 at 16 kHz, of the same duration."""
+    wave = voice(take, seed, difficulty)
+    frames = [face(take, seed, k / fps, size, difficulty)[0] for k in range(round(len(wave) / RATE * fps))]
+    return np.stack(frames), wave
+
+
+# ------------------------------------------------------------------------------------------------- the drawing: from numbers to a picture
+
+# Lengths are in half heights of a face: x to the right of the image, y down, (0, 0) between the eyes. Colours are RGB 0..1, dark to light.
+SKIN = np.array([(99, 86, 78), (96, 78, 66), (89, 68, 53), (76, 54, 39), (60, 41, 29), (48, 32, 23)], F32) / 100
+HAIR = np.array([(13, 10, 10), (26, 16, 11), (36, 22, 14), (56, 55, 56), (60, 39, 21), (84, 68, 42), (58, 24, 12)], F32) / 100
+IRIS = np.array([(20, 12, 8), (32, 19, 10), (42, 28, 14), (28, 44, 57), (34, 47, 32)], F32) / 100
+SHIRT = np.array([(36, 52, 62), (72, 40, 36), (42, 55, 44), (55, 45, 62), (85, 70, 45), (30, 34, 45), (75, 55, 60)], F32) / 100
+HAIR_ODDS = {"dark": (0.4, 0.35, 0.2, 0.05, 0, 0, 0), "light": (0.15, 0.2, 0.2, 0.05, 0.17, 0.13, 0.1)}  # by skin
+MEASURES = {  # of a face: smallest and largest of a woman, of a man
+    "width": (0.66, 0.72, 0.69, 0.75),
+    "taper": (0.22, 0.33, 0.12, 0.25),  # how much narrower the jaw is
+    "eye": (1.06, 1.22, 0.96, 1.10),
+    "brow": (0.026, 0.036, 0.036, 0.050),  # half of its thickness
+    "brow_y": (-0.23, -0.20, -0.23, -0.20),
+    "nose": (0.85, 1.0, 0.94, 1.1),
+    "lips": (1.0, 1.3, 0.75, 1.0),
+    "mouth_y": (0.53, 0.57, 0.53, 0.57),
+    "fringe": (-0.64, -0.52, -0.64, -0.52),  # y of the hair's edge
+    "part": (-0.35, 0.35, -0.35, 0.35),  # x of the parting
+}
+LIGHT = np.array([-0.42, -0.50, 0.76]) / 1.0025  # from the upper left, unit length
+EYE_X, EYE_Y = 0.295, 0.005
+
+
+def _look(rng: np.random.Generator, actor: int, female: bool) -> SimpleNamespace:
+    """What stays the same of an actor's face: MEASURES, colours (3,), style of the hair 0..3, beard 0..1."""
+    tone = (rng.uniform(0, 0.12) + (actor // 2) * 0.382 + 0.45 * (actor % 2)) % 1 * (len(SKIN) - 1)  # golden steps: neighbours differ
+    dark, k = tone > 0.45 * len(SKIN), int(tone)
+    look = {name: rng.uniform(*(m[:2] if female else m[2:])) for name, m in MEASURES.items()}
+    return SimpleNamespace(
+        **look,
+        female=female,
+        skin=SKIN[k] + (SKIN[k + 1] - SKIN[k]) * F32(tone - k),
+        hair=HAIR[rng.choice(len(HAIR), p=HAIR_ODDS["dark" if dark else "light"])],
+        iris=IRIS[rng.integers(3 if dark else 5)],
+        shirt=SHIRT[rng.integers(len(SHIRT))],
+        wall=(0.88 + 0.05 * np.cos(rng.uniform(0, 2 * np.pi) + np.array([0, 2.1, 4.2]))).astype(F32),
+        style=int(rng.integers(4)),
+        beard=0.0 if female else float(rng.choice([0, 0, 0.2, 0.8])),
+    )
+
+
 @dataclass(frozen=True)
 class _View:
-    """A part of the picture and where its pixels lie on the head."""
+    """A part of the picture, drawn on in place, and where its pixels lie on the head."""
 
-    rgb: np.ndarray  # (3, h, w) float32, drawn on in place
+    rgb: np.ndarray  # (3, h, w) float32
+    maps: np.ndarray  # (5, h, w): u, v of the outline; x, y on the surface, where features are, which shift as the head turns; relief
     px: float  # a pixel's side
     at: tuple[float, float, float, float]  # cos and sin of the roll over px, pixel of the origin
     turn: tuple[float, float, float, float]  # yaw, pitch, half width and the chin's drop
-    u: np.ndarray  # (h, w) outline coordinates
-    v: np.ndarray
-    x: np.ndarray  # (h, w) coordinates on the surface, where features are placed: they shift when the head turns
-    y: np.ndarray
-    height: np.ndarray  # (h, w) relief towards the viewer
 
     def pixel(self, x: float, y: float) -> tuple[float, float]:
         """Column and row of a place on the surface."""
@@ -344,8 +350,8 @@ class _View:
         col, row = self.pixel(x, y)
         c, s = abs(self.at[0]), abs(self.at[1])
         w, h = c * rx + s * ry + 2, s * rx + c * ry + 2
-        cut = (slice(max(0, int(row - h)), max(0, int(row + h))), slice(max(0, int(col - w)), max(0, int(col + w))))
-        return _View(self.rgb[:, *cut], self.px, self.at, self.turn, *[part[cut] for part in (self.u, self.v, self.x, self.y, self.height)])
+        cut = (slice(None), slice(max(0, int(row - h)), max(0, int(row + h))), slice(max(0, int(col - w)), max(0, int(col + w))))
+        return _View(self.rgb[cut], self.maps[cut], self.px, self.at, self.turn)
 
     def cover(self, distance: np.ndarray, blur: float = 0.0) -> np.ndarray:
         """Signed distance (inside is negative) -> share of the pixel that is covered, 0..1."""
@@ -364,243 +370,228 @@ def _bell(x, width):
     return np.exp(-((x / width) ** 2))
 
 
-def _tint(colour: np.ndarray, r: float, g: float, b: float) -> np.ndarray:
-    return colour * np.array([r, g, b], F32)
+def _oval(x: np.ndarray, y: np.ndarray, rx: float, ry: float) -> np.ndarray:
+    return (np.sqrt((x / rx) ** 2 + (y / ry) ** 2) - 1) * min(rx, ry)
 
 
-def face(take: Take, seed: int = 0, t: float = 0.0, size: int = SIZE, difficulty: Difficulty = DEFAULT) -> tuple[np.ndarray, np.ndarray]:
-    """The actor's face t seconds into the clip: (size, size, 3) uint8 RGB, and (5, 2) float pixels (x, y) of the places that §3.4 aligns.
+def _rgb(r: float, g: float, b: float) -> np.ndarray:
+    return np.array([r, g, b], F32)
 
-    The points are the centres of the eye on the image's left and right, the tip of the nose, the mouth's centre and the chin.
-    The mouth follows the syllables of `voice`, so the frame of a spectrogram's middle is t = half of the voice's duration.
-    """
-    look = _look(take.actor, take.sex == "female", seed)
-    a = _units(take, seed, t, difficulty)
-    rng = _rng(seed, take.actor, take.emotion, take.number, "pose")
-    roll, yaw, pitch, sway, skew = (np.clip(rng.normal(size=5), -1.8, 1.8) * difficulty.pose * (0.8, 1.5, 1.1, 1.0, 0.7)).tolist()
-    pitch += 0.06 * a["corner_down"] - 0.03 * a["open"]
-    roll += 0.02 * float(np.sin(2 * t + 20 * sway))
-    gaze = (rng.normal(size=2) * (0.012, 0.006)).tolist()
 
+def _shaded(colour: np.ndarray, shade: np.ndarray) -> np.ndarray:
+    return colour[:, None, None] * shade
+
+
+def _draw(
+    look: SimpleNamespace, a: dict[str, float], turn: tuple[float, float, float], skew: float, gaze: list[float], size: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """A face of `look` with action units `a`, roll, yaw and pitch `turn` (rad): (size, size, 3) uint8 and the five points (5, 2)."""
+    roll, yaw, pitch = turn
     scale = 0.325 * size  # pixels to a unit
     px, drop, ox, oy = 1 / scale, 0.10 * a["open"], (0.5 + 0.1 * roll) * size, 0.485 * size
     y, x = np.mgrid[0:size, 0:size].astype(F32)
     x, y = (x + (0.5 - ox)) * px, (y + (0.5 - oy)) * px
     c, s = float(np.cos(roll)), float(np.sin(roll))
     u, v = c * x + s * y, c * y - s * x
-    rgb = look.wall[:, None, None] * (1 - 0.07 * (y + 0.3) ** 2 - 0.04 * (x + 0.4) ** 2)
-    picture = _View(rgb, px, (c * scale, s * scale, ox, oy), (yaw, pitch, look.width, drop), u, v, x, y, x)
+    rgb = _shaded(look.wall, 1 - 0.07 * (y + 0.3) ** 2 - 0.04 * (x + 0.4) ** 2)
+    picture = _View(rgb, np.stack([u, v, x, y]), px, (c * scale, s * scale, ox, oy), (yaw, pitch, look.width, drop))
     _draw_body(picture, look)
+
     top, left = max(0, int(oy - 1.25 * scale)), max(0, int(ox - 1.02 * scale))
     cut = (slice(top, int(oy + 1.2 * scale)), slice(left, int(ox + 1.02 * scale)))
     u, v = u[cut], v[cut]
     width = look.width * (1 - look.taper * _smooth((v - 0.05) / 0.95) - 0.06 * _smooth((-v - 0.35) / 0.7))
-    r = np.abs(u / width) ** 2.2 + np.abs(v / np.where(v < 0, 1.0, 0.95 + drop).astype(F32)) ** 2.4
+    r = np.abs(u / width) ** 2.2 + np.abs(v / np.where(v < 0, F32(1), F32(0.95 + drop))) ** 2.4
     z = np.sqrt(np.maximum(0, 1 - r))
-    head = _View(rgb[:, *cut], px, (c * scale, s * scale, ox - left, oy - top), picture.turn, u, v, u - yaw * z, v - pitch * z, 0.62 * z)
-    _draw_skin(head, look, a, (np.sqrt(r) - 1) * 0.72)
+    maps = np.stack([u, v, u - yaw * z, v - pitch * z, 0.62 * z])
+    head = _View(rgb[:, *cut], maps, px, (c * scale, s * scale, ox - left, oy - top), picture.turn)
+    outside = (np.sqrt(r) - 1) * 0.72
+    _draw_skin(head, look, a, outside)
     lids = [_draw_eye(head, look, a, side, gaze) for side in (-1, 1)]
     lips = _draw_mouth(head, look, a, skew)
-    _draw_hair(head, look)
-    places = [(-EYE_X, lids[0]), (EYE_X, lids[1]), (0, 0.31), (0, lips), (0, 0.93 + drop)]
+    _draw_hair(head, look, outside)
+    places = [(-EYE_X, lids[0]), (EYE_X, lids[1]), (0, 0.33), (0, lips), (0, 0.89 + drop)]  # where MediaPipe's model puts them
     points = np.array([head.pixel(*place) for place in places]) + (left, top)
     return np.ascontiguousarray(np.clip(rgb * 255 + 0.5, 0, 255).astype(np.uint8).transpose(1, 2, 0)), points
 
 
-def _draw_body(view: _View, look: Look) -> None:
+def _draw_body(view: _View, look: SimpleNamespace) -> None:
     """Hair behind the head, neck, shirt, ears."""
-    x, y, u, v = view.x, view.y, view.u, view.v
+    u, v, x, y = view.maps
     long = look.female and look.style < 3
     if long:
         bottom = (1.35, 0.80, 1.0)[look.style]
         dx = np.maximum(np.abs(u) - (0.72 + 0.05 * np.sin(v * 5 + look.part * 6)), 0)
         dy = np.maximum(np.maximum(v - (bottom - 0.16), -0.2 - v), 0)
         mass = np.minimum(_oval(u, v + 0.18, look.width + 0.17, 0.96), np.sqrt(dx * dx + dy * dy) - 0.16)
-        view.paint(view.cover(mass), look.hair[:, None, None] * (0.76 + 0.05 * np.sin(u * 40 + 2 * np.sin(v * 3))))
+        view.paint(view.cover(mass), _shaded(look.hair, 0.76 + 0.03 * np.sin(u * 40 + 2 * np.sin(v * 3))))
     elif look.female:  # a bun
-        view.paint(view.cover(_oval(u - 0.3 * look.part, v + 1.12, 0.3, 0.27)), look.hair[:, None, None] * (0.85 - 0.25 * u))
+        view.paint(view.cover(_oval(u - 0.3 * look.part, v + 1.12, 0.3, 0.27)), _shaded(look.hair, 0.85 - 0.25 * u))
     neck = np.abs(x) - ((0.30 if look.female else 0.38) + 0.10 * _smooth((y - 0.95) / 0.5))
     shade = (0.80 + 0.15 * _smooth((0.1 - x) / 0.6)) * (1 - 0.30 * _smooth((1.22 - y) / 0.35))
-    view.paint(view.cover(np.maximum(neck, 0.4 - y)), _tint(look.skin, 1, 0.94, 0.9)[:, None, None] * shade)
-    shoulder = 1.19 + 0.3 * np.abs(x) ** 1.6 * (1.0 if look.female else 0.75) - y
-    body = np.maximum(shoulder, -_oval(x, y - 1.12, 0.46, 0.34))
-    view.paint(view.cover(body), look.shirt[:, None, None] * (0.78 + 0.2 * _smooth((1.0 - np.abs(x + 0.3)) / 1.2)))
+    view.paint(view.cover(np.maximum(neck, 0.4 - y)), _shaded(look.skin * _rgb(1, 0.94, 0.9), shade))
+    body = np.maximum(1.19 + 0.3 * np.abs(x) ** 1.6 * (1.0 if look.female else 0.75) - y, -_oval(x, y - 1.12, 0.46, 0.34))
+    view.paint(view.cover(body), _shaded(look.shirt, 0.78 + 0.2 * _smooth((1.0 - np.abs(x + 0.3)) / 1.2)))
     for side in () if long else (-1, 1):
-        view.paint(view.cover(_oval(u - side * (look.width + 0.02), v - 0.10, 0.11, 0.19)), _tint(look.skin, 0.93, 0.84, 0.80))
+        view.paint(view.cover(_oval(u - side * (look.width + 0.02), v - 0.10, 0.11, 0.19)), look.skin * _rgb(0.93, 0.84, 0.80))
         view.paint(0.35 * view.cover(_oval(u - side * (look.width + 0.025), v - 0.10, 0.055, 0.115)), look.skin * 0.6)
 
 
-def _oval(x: np.ndarray, y: np.ndarray, rx: float, ry: float) -> np.ndarray:
-    return (np.sqrt((x / rx) ** 2 + (y / ry) ** 2) - 1) * min(rx, ry)
-
-
-def _draw_skin(head: _View, look: Look, a: dict[str, float], outside: np.ndarray) -> None:
+def _draw_skin(head: _View, look: SimpleNamespace, a: dict[str, float], outside: np.ndarray) -> None:
     """The head as a relief: bumps and folds, moved by the action units, in the light."""
-
-    def bump(x: float, y: float, rx: float, ry: float, height: float, sides: tuple[int, ...] = (-1, 1)) -> None:
-        for side in sides:
-            w = head.window(side * x, y, 2.4 * rx, 2.4 * ry)
-            w.height[...] += height * np.exp(-(((w.x - side * x) / rx) ** 2) - ((w.y - y) / ry) ** 2)
-
-    cheek, drop, n, my, one = min(1.2, a["cheek"] + 0.6 * a["smile"]), head.turn[3], look.nose, look.mouth_y, (1,)
-    w = head.window(0, 0.17, 0.30, 0.36)
-    along = np.clip((w.y + 0.08) / 0.40, 0, 1)
-    bridge = (0.05 + 0.15 * along**1.4) * _bell(np.maximum(w.y - 0.30, 0), 0.075) * _bell(np.minimum(w.y + 0.08, 0), 0.1)
-    w.height[...] += n * bridge * _bell(w.x, (0.055 + 0.055 * along) * n)
-    bump(0.10 * n, 0.325 - 0.02 * a["wrinkle"], 0.055, 0.05, 0.055)  # wings of the nose
-    bump(0, 0.32, 0.09, 0.07, 0.05, one)
-    bump(EYE_X, EYE_Y, 0.18, 0.12, -0.05)  # sockets
-    bump(EYE_X, EYE_Y, 0.11, 0.08, 0.035)
-    bump(0.26, -0.17, 0.20, 0.07, 0.025 + 0.02 * a["lower_brow"])
-    bump(0.39, 0.30 - 0.05 * cheek, 0.17, 0.15, 0.035 + 0.05 * cheek)
-    bump(0, 0.80 + drop, 0.16, 0.10, 0.05 + 0.03 * a["chin_raise"], one)
-    bump(0, 0.69 + 0.8 * drop, 0.16, 0.035, -0.03, one)
-    bump(0, my, 0.26, 0.12, 0.035, one)
-    bump(0.035, my - 0.13, 0.022, 0.06, 0.008)
-    bump(0.045, -0.16, 0.018, 0.07, -0.030 * a["lower_brow"])  # frown lines
-    for k in range(3):
-        bump(0, -0.06 + 0.055 * k, 0.09, 0.014, -0.022 * a["wrinkle"], one)
-    bump(0.12, 0.14, 0.06, 0.10, 0.03 * a["wrinkle"])
-    for k in range(2):
-        bump(0, -0.40 - 0.09 * k, 0.30, 0.018, -0.006 * (a["inner_raise"] + a["outer_raise"]), one)
+    cheek, drop, n, lips = min(1.2, a["cheek"] + 0.6 * a["smile"]), head.turn[3], look.nose, look.mouth_y
+    bumps = [  # x, y, half widths, height; those beside the middle stand on both sides
+        (0.10 * n, 0.325 - 0.02 * a["wrinkle"], 0.055, 0.05, 0.055),  # wings of the nose
+        (0, 0.32, 0.09, 0.07, 0.05),
+        (EYE_X, EYE_Y, 0.18, 0.12, -0.05),  # sockets
+        (EYE_X, EYE_Y, 0.11, 0.08, 0.035),
+        (0.26, -0.17, 0.20, 0.07, 0.025 + 0.02 * a["lower_brow"]),
+        (0.39, 0.30 - 0.05 * cheek, 0.17, 0.15, 0.035 + 0.05 * cheek),
+        (0, 0.80 + drop, 0.16, 0.10, 0.05 + 0.03 * a["chin_raise"]),
+        (0, 0.69 + 0.8 * drop, 0.16, 0.035, -0.03),
+        (0, lips, 0.26, 0.12, 0.035),
+        (0.035, lips - 0.13, 0.022, 0.06, 0.008),
+        (0.045, -0.16, 0.018, 0.07, -0.030 * a["lower_brow"]),  # frown lines
+        (0.12, 0.14, 0.06, 0.10, 0.03 * a["wrinkle"]),
+        *((0, y, 0.09, 0.014, -0.022 * a["wrinkle"]) for y in (-0.06, -0.005, 0.05)),
+        *((0, y, 0.30, 0.018, -0.006 * (a["inner_raise"] + a["outer_raise"])) for y in (-0.40, -0.49)),  # lines of the forehead
+    ]
+    for x0, y0, rx, ry, height in bumps:
+        for side in (-1, 1) if x0 else (1,):
+            _, _, x, y, relief = head.window(side * x0, y0, 2.4 * rx, 2.4 * ry).maps
+            relief += height * np.exp(-(((x - side * x0) / rx) ** 2) - ((y - y0) / ry) ** 2)
+    _, _, x, y, relief = head.window(0, 0.17, 0.30, 0.36).maps
+    along = np.clip((y + 0.08) / 0.40, 0, 1)
+    bridge = (0.05 + 0.15 * along**1.4) * _bell(np.maximum(y - 0.30, 0), 0.075) * _bell(np.minimum(y + 0.08, 0), 0.1)
+    relief += n * bridge * _bell(x, (0.055 + 0.055 * along) * n)
     fold = 0.008 + 0.026 * max(a["smile"], a["lip_raise"], a["wrinkle"]) + 0.015 * a["stretch"]
     for side in (-1, 1):  # from the nose's wing to the mouth's corner
-        w = head.window(side * 0.25, 0.44, 0.22, 0.24)
-        down = (w.y - 0.32) / 0.26
+        _, _, x, y, relief = head.window(side * 0.25, 0.44, 0.22, 0.24).maps
+        down = (y - 0.32) / 0.26
         place = 0.14 + (0.16 + 0.05 * a["smile"]) * np.clip(down, 0, 1)
-        w.height[...] -= fold * _bell(w.x * side - place, 0.035) * _smooth(down * 4 + 0.6) * _smooth((1.15 - down) * 2)
+        relief -= fold * _bell(x * side - place, 0.035) * _smooth(down * 4 + 0.6) * _smooth((1.15 - down) * 2)
 
-    gy, gx = np.gradient(head.height, head.px)
+    _, _, x, y, relief = head.maps
+    gy, gx = np.gradient(relief, head.px)
     diffuse = np.clip((LIGHT[2] - LIGHT[0] * gx - LIGHT[1] * gy) / np.sqrt(1 + gx * gx + gy * gy), 0, 1)
     tone = np.clip(0.10 + 0.95 * diffuse, 0, 1.06)
-    shadow = _tint(look.skin, 0.62, 0.45, 0.40)  # light that went through skin is red
-    colour = shadow[:, None, None] + (look.skin - shadow)[:, None, None] * tone + 0.08 * diffuse**12
-    x, y = head.x, head.y
+    shadow = look.skin * _rgb(0.62, 0.45, 0.40)  # light that went through skin is red
+    colour = shadow[:, None, None] + _shaded(look.skin - shadow, tone) + 0.08 * diffuse**12
     blush = _bell(np.abs(x) - 0.40, 0.20) * _bell(y - 0.26 + 0.04 * cheek, 0.16)
-    colour *= 1 - np.array([0.0, 0.10, 0.09], F32)[:, None, None] * blush * (0.7 + 0.5 * cheek)
+    colour *= 1 - _shaded(_rgb(0, 0.10, 0.09), blush * (0.7 + 0.5 * cheek))
     if look.beard:
-        jaw = _smooth((y - 0.30 - 0.9 * np.maximum(0, 0.35 - np.abs(x))) / 0.25) * _smooth((np.sqrt(0.7 * x * x + (y - 0.5) ** 2) - 0.22) / 0.12)
-        beard = np.maximum(jaw, np.exp(-((x / 0.26) ** 4)) * _bell(y - my + 0.10, 0.045)) * look.beard
-        colour += beard * (look.hair[:, None, None] * (0.55 + 0.35 * tone) - colour)
+        jaw = _smooth((y - 0.30 - 0.9 * np.maximum(0, 0.35 - np.abs(x))) / 0.25)
+        jaw *= _smooth((np.sqrt(0.7 * x * x + (y - 0.5) ** 2) - 0.22) / 0.12)
+        beard = np.maximum(jaw, np.exp(-((x / 0.26) ** 4)) * _bell(y - lips + 0.10, 0.045)) * look.beard
+        colour += beard * (_shaded(look.hair, 0.55 + 0.35 * tone) - colour)
     head.paint(head.cover(outside), colour)
 
 
-def _draw_eye(head: _View, look: Look, a: dict[str, float], side: int, gaze: list[float]) -> float:
+def _draw_eye(head: _View, look: SimpleNamespace, a: dict[str, float], side: int, gaze: list[float]) -> float:
     """Lids, eyeball, brow and nostril of one side (-1 is the image's left); returns the y of the eye's centre."""
-    line, dark = _tint(look.skin, 0.42, 0.27, 0.22), look.hair * 0.45 + np.array([0.04, 0.025, 0.025], F32)
-    ew, lift = 0.142 * look.eye, a["lid_raise"]
+    line, dark = look.skin * _rgb(0.42, 0.27, 0.22), look.hair * 0.45 + _rgb(0.04, 0.025, 0.025)
+    half, lift = 0.142 * look.eye, a["lid_raise"]
     up = 0.096 * look.eye * (1 + 0.36 * lift - 0.32 * a["tighten"] * (1 - 0.5 * lift) - 0.42 * a["droop"] - 0.14 * a["cheek"])
     low = 0.050 * look.eye * (1 + 0.25 * lift - 0.45 * a["tighten"] - 0.55 * a["cheek"])
     up = max(up * (1 - a["blink"]) - low * a["blink"], 0.012 - low)
-    w = head.window(side * EYE_X, EYE_Y, ew + 0.10, 0.22)
-    x, y = w.x * side - EYE_X, w.y - EYE_Y  # x grows outwards
-    at = x / ew
+    w = head.window(side * EYE_X, EYE_Y, half + 0.10, 0.22)
+    x, y = w.maps[2] * side - EYE_X, w.maps[3] - EYE_Y  # x grows outwards
+    at = x / half
     arc = np.maximum(0, 1 - at * at)
     cant = (-0.02 + 0.03 * a["inner_raise"] * (0.3 + a["droop"])) * at
     top, bottom = cant - up * arc**0.75 * (1 - 0.18 * at), cant + low * arc**0.9
     inside = w.cover(np.maximum(top - y, y - bottom)) * (arc > 0)
     crease = np.abs(y - cant + (0.92 * up + 0.042) * np.maximum(0, 1 - (at / 1.15) ** 2) ** 0.7)
     w.paint(0.4 * w.cover(crease - 0.006) * (np.abs(at) < 1.1), line)
-    w.paint(inside, np.array([0.97, 0.96, 0.95], F32)[:, None, None] * (1 - 0.35 * _bell(y - top, 0.035)))
+    w.paint(inside, _shaded(_rgb(0.97, 0.96, 0.95), 1 - 0.35 * _bell(y - top, 0.035)))
     radius = 0.079 * look.eye**0.5
     gx, gy = side * gaze[0], gaze[1] - 0.016
     far = np.sqrt((x - gx) ** 2 + (y - gy) ** 2)
     iris = (1 + 0.55 * _smooth((y - gy + 0.02) / 0.08) - 0.5 * _smooth((far / radius - 0.72) / 0.28)) * (1 - 0.35 * _bell(y - top, 0.03))
-    w.paint(inside * w.cover(far - radius), look.iris[:, None, None] * iris)
-    w.paint(inside * w.cover(far - 0.43 * radius), np.array([0.03, 0.025, 0.025], F32))
-    w.paint(inside * w.cover(np.sqrt((x - gx + 0.026 * side) ** 2 + (y - gy + 0.026) ** 2) - 0.019), np.ones(3, F32))
+    w.paint(inside * w.cover(far - radius), _shaded(look.iris, iris))
+    w.paint(inside * w.cover(far - 0.43 * radius), _rgb(0.03, 0.025, 0.025))
+    w.paint(inside * w.cover(np.sqrt((x - gx + 0.026 * side) ** 2 + (y - gy + 0.026) ** 2) - 0.019), _rgb(1, 1, 1))  # glint
     lash = (0.017 if look.female else 0.011) * (1 + 0.5 * _smooth((at + 0.4) / 1.4))
     wing = np.maximum(0, at - 0.82) * 0.09 if look.female else 0.0
-    ends = np.abs(x) - ew * (1.08 if look.female else 1.02)
+    ends = np.abs(x) - half * (1.08 if look.female else 1.02)
     w.paint(0.93 * w.cover(np.maximum(np.abs(y - top + wing) - lash, ends)), dark * 0.6)
-    w.paint(0.35 * w.cover(np.maximum(np.abs(y - bottom - 0.004) - 0.005, np.abs(x) - 0.9 * ew)), line)
+    w.paint(0.35 * w.cover(np.maximum(np.abs(y - bottom - 0.004) - 0.005, np.abs(x) - 0.9 * half)), line)
     w.paint(0.35 * max(a["cheek"], 0.6 * a["tighten"]) * _bell(y - bottom - 0.045, 0.013) * _smooth(2 - 2 * np.abs(at)), line)
 
-    w = head.window(side * 0.29, look.brow_y, 0.29, 0.26)
     inner = look.brow_y - 0.105 * a["inner_raise"] + 0.115 * a["lower_brow"] * (1 - 0.45 * a["inner_raise"]) + 0.04 * a["wrinkle"]
     peak = look.brow_y - 0.035 - 0.03 * a["inner_raise"] - 0.06 * a["outer_raise"] + 0.055 * a["lower_brow"] + 0.03 * a["wrinkle"]
     outer = look.brow_y + 0.02 - 0.105 * a["outer_raise"] - 0.01 * a["lower_brow"] + 0.045 * a["inner_raise"] * max(0, 1 - a["outer_raise"])
-    start = 0.115 - 0.035 * a["lower_brow"]
-    length = 0.485 - start
-    at = (w.x * side - start) / length
-    middle = inner * (1 - at) * (0.55 - at) / 0.55 + peak * at * (1 - at) / 0.2475 + outer * at * (at - 0.55) / 0.45  # through three points
-    slope = (inner * (2 * at - 1.55) / 0.55 + peak * (1 - 2 * at) / 0.2475 + outer * (2 * at - 0.55) / 0.45) / length
+    start, end = 0.115 - 0.035 * a["lower_brow"], 0.485
+    w = head.window(side * 0.29, look.brow_y, 0.29, 0.26)
+    at = (w.maps[2] * side - start) / (end - start)
+    k2, k1, k0 = np.polyfit([0, 0.55, 1], [inner, peak, outer], 2).tolist()
+    slope = (2 * k2 * at + k1) / (end - start)
     thick = look.brow * _smooth(at * 4 + 0.55) * (1 - 0.75 * _smooth((at - 0.35) / 0.75))
-    stroke = np.maximum(np.abs(w.y - middle) / np.sqrt(1 + slope**2) - thick, np.maximum(-at, at - 1) * length)
-    w.paint(0.88 * w.cover(stroke, blur=0.012), dark)
+    stroke = np.abs(w.maps[3] - (k2 * at + k1) * at - k0) / np.sqrt(1 + slope**2) - thick
+    w.paint(0.88 * w.cover(np.maximum(stroke, np.maximum(-at, at - 1) * (end - start)), blur=0.012), dark)
     w = head.window(side * 0.06, 0.37, 0.09, 0.06)
-    w.paint(0.6 * _bell(w.x * side - 0.058 * look.nose, 0.036) * _bell(w.y - 0.387 + 0.25 * np.abs(w.x) + 0.03 * a["wrinkle"], 0.016), line * 0.7)
-    return EYE_Y + 0.5 * (low - up)
+    x, y = w.maps[2] * side, w.maps[3]
+    w.paint(0.6 * _bell(x - 0.058 * look.nose, 0.036) * _bell(y - 0.387 + 0.25 * np.abs(x) + 0.03 * a["wrinkle"], 0.016), line * 0.7)
+    return EYE_Y + 0.5 * (low - up) + 0.01
 
 
-def _draw_mouth(head: _View, look: Look, a: dict[str, float], skew: float) -> float:
+def _draw_mouth(head: _View, look: SimpleNamespace, a: dict[str, float], skew: float) -> float:
     """Lips, teeth and tongue; returns the y of the mouth's centre."""
-    line = _tint(look.skin, 0.36, 0.22, 0.18)
+    line = look.skin * _rgb(0.36, 0.22, 0.18)
     half = 0.235 * (1 + 0.28 * a["smile"] + 0.22 * a["stretch"] - 0.13 * a["press"] - 0.08 * a["corner_down"])
     corner = 0.075 * a["corner_down"] + 0.025 * a["stretch"] - 0.10 * a["smile"] - 0.02 * a["open"] - 0.012  # below the middle
     gap = 0.17 * a["open"] + 0.04 * a["lip_raise"]
     arch = 0.035 * a["chin_raise"] + 0.02 * a["corner_down"]
     thin = look.lips * (1 - 0.55 * a["press"]) * (1 - 0.2 * a["stretch"]) * (1 - 0.25 * a["smile"])
     w = head.window(0, look.mouth_y + 0.03, 0.44, 0.30)
-    x, y = w.x, w.y - look.mouth_y
+    x, y = w.maps[2], w.maps[3] - look.mouth_y
     at = x / half
     arc = np.maximum(0, 1 - at * at)
-    round_, edge = arc**0.5, _smooth(arc * 5)
     seam = corner * (at * at - 0.35) - arch * arc + 0.5 * skew * at
-    upper = seam - (0.30 * gap + 0.045 * a["lip_raise"]) * arc**0.65
-    lower = seam + 0.75 * gap * round_
+    upper, lower = seam - (0.30 * gap + 0.045 * a["lip_raise"]) * arc**0.65, seam + 0.75 * gap * arc**0.5
     rim = upper - 0.052 * thin * arc**0.75 * (1 - 0.22 * _bell(x, 0.035))
-    foot = np.maximum(lower + 0.02, lower + (0.4 * arch + 0.068) * thin * arc**0.6 - 0.01)
-    lip = _tint(look.skin, 0.87, 0.52, 0.53) if look.female else _tint(look.skin, 0.86, 0.62, 0.60)
+    foot = lower + np.maximum(0.02, (0.4 * arch + 0.068) * thin * arc**0.6 - 0.01)
+    lip = look.skin * (_rgb(0.87, 0.52, 0.53) if look.female else _rgb(0.86, 0.62, 0.60))
     gloss = 1 - 0.18 * _smooth((upper - y) / 0.03) + 0.12 * _bell(y - lower - 0.03 * thin, 0.018) * _bell(x, 0.12)
-    w.paint(0.9 * w.cover(np.maximum(rim - y, y - foot)) * edge, lip[:, None, None] * gloss)
+    w.paint(0.9 * w.cover(np.maximum(rim - y, y - foot)) * _smooth(arc * 5), _shaded(lip, gloss))
     inside = w.cover(np.maximum(upper - y, y - lower)) * (arc > 0)
-    w.paint(inside, np.array([0.28, 0.07, 0.08], F32))
+    w.paint(inside, _rgb(0.28, 0.07, 0.08))
     if gap > 0.02:
-        w.paint(0.8 * inside * _smooth((y - lower + 0.065) / 0.05) * min(1.0, 10 * gap - 0.2), np.array([0.75, 0.36, 0.38], F32))
+        w.paint(0.8 * inside * _smooth((y - lower + 0.065) / 0.05) * min(1.0, 10 * gap - 0.2), _rgb(0.75, 0.36, 0.38))  # tongue
         teeth = inside * w.cover(y - upper - min(0.06, 0.62 * gap + 0.02)) * _smooth(6 - 6 * np.abs(at))
-        w.paint(teeth, np.array([0.96, 0.95, 0.92], F32)[:, None, None] * (1 - 0.22 * _bell(y - upper, 0.016)))
+        w.paint(teeth, _shaded(_rgb(0.96, 0.95, 0.92), 1 - 0.22 * _bell(y - upper, 0.016)))
     w.paint(0.7 * w.cover(np.abs(y - upper) - 0.007) * _smooth(arc * 6 + 0.3) * (arc > 0), line)
     for side in (-1, 1):
         w.paint(0.5 * _bell(x - side * half, 0.02) * _bell(y - 0.65 * corner - 0.5 * side * skew, 0.02), line)
     below = 0.75 * gap - 0.35 * corner - arch + 0.068 * thin + 0.04
     w.paint(0.2 * _bell(x, 0.13) * _bell(y - below, 0.025), line)
-    return look.mouth_y - 0.35 * corner - arch + 0.22 * gap
+    return look.mouth_y + 0.05 * corner - 0.5 * arch + 0.2 * gap
 
 
-def _draw_hair(head: _View, look: Look) -> None:
+def _draw_hair(head: _View, look: SimpleNamespace, outside: np.ndarray) -> None:
     """Hair on the skull and its shadow on the forehead."""
-    u, v, part = head.u, head.v, look.part
-    side = np.abs(u)
+    u, v, part, side = head.maps[0], head.maps[1], look.part, np.abs(head.maps[0])
     wave = 0.008 * np.sin(31 * u + 9 * part) + 0.005 * np.sin(57 * u)
-    if look.female:
-        cap, reach = _oval(u, v + 0.18, look.width + 0.17, 0.96), 0.42
-        if look.style == 2:
-            brink = -0.36 + 1.6 * np.maximum(0, side - 0.48) + wave  # a fringe
-        elif look.style == 3:
-            brink = -0.64 + 0.9 * side**2.4 + 2.5 * np.maximum(0, side - 0.56) + 0.3 * wave
-            cap, reach = _oval(u, v + 0.10, look.width + 0.045, 1.0), 0.02
-        else:
-            brink = look.fringe - 0.04 + 1.35 * np.maximum(0, np.abs(u - 0.5 * part)) ** 1.9 + 0.6 * wave
+    cap, reach = _oval(u, v + 0.18, look.width + 0.17, 0.96), 0.42  # how far down it goes beside the face
+    if look.female and look.style == 3:  # tied back
+        cap, reach = _oval(u, v + 0.10, look.width + 0.045, 1.0), 0.02
+        brink = -0.64 + 0.9 * side**2.4 + 2.5 * np.maximum(0, side - 0.56) + 0.3 * wave
+    elif look.female and look.style == 2:  # a fringe
+        brink = -0.36 + 1.6 * np.maximum(0, side - 0.48) + wave
+    elif look.female:  # parted
+        brink = look.fringe - 0.04 + 1.1 * np.abs(u - 0.4 * part) ** 1.9 + 0.6 * wave
     else:
         cap, reach = _oval(u, v + 0.10, look.width + 0.06, 1.0), 0.0
         brink = look.fringe - 0.08 + (0.10 * np.cos(3 * u + 4 * part) if look.style < 2 else -0.12 * _bell(u, 0.22)) + wave
-        brink = brink + 4 * np.maximum(0, side - 0.52)
-    brink = np.minimum(brink, np.where(side > 0.86 * look.width, reach, 9).astype(F32))
-    below = v - brink
-    on_face = head.cover((side - look.width) * 1.0) * (below > 0) * (v < 0.3)
-    head.paint(0.28 * on_face * _smooth(1 - below / 0.13), _tint(look.skin, 0.5, 0.36, 0.32))
+        brink += 4 * np.maximum(0, side - 0.52)
+    below = v - np.minimum(brink, np.where(side > 0.86 * look.width, F32(reach), F32(9)))
+    below = np.where(outside > -0.02, np.minimum(below, v - reach), below)  # no wall between skull and hair
+    shadow = 0.28 * head.cover(outside) * _smooth(1 - below / 0.13) * (below > 0) * (v < 0.3)
+    head.paint(shadow, look.skin * _rgb(0.5, 0.36, 0.32))
     angle = np.arctan2(u - 0.4 * part, 1e-3 - v - 0.05)
     strands = 0.06 * np.sin(46 * angle + 3 * np.sin(3 * v)) + 0.04 * np.sin(83 * angle + 1)
     shine = _bell(np.sqrt((u / (look.width + 0.1)) ** 2 + ((v + 0.1) / 0.98) ** 2) - 0.8, 0.12) * np.clip(0.5 - 0.8 * u - 0.6 * v, 0, 1)
     tone = 0.80 + 0.24 * np.clip(-0.5 * u - 0.7 * v, -0.6, 1) + strands + 0.33 * shine
     if look.female:
-        tone = tone + (0.76 + strands - tone) * _smooth(v / 0.35)  # runs into the hair behind
-    head.paint(head.cover(np.maximum(cap, 0.6 * below)), look.hair[:, None, None] * tone + 0.05 * shine)
-
-
-def clip(take: Take, seed: int = 0, fps: int = 25, size: int = 320, difficulty: Difficulty = DEFAULT) -> tuple[np.ndarray, np.ndarray]:
-    """The whole clip: (F, size, size, 3) uint8 frames at `fps` and the voice, (T,) float32 at 16 kHz, of the same duration."""
-    wave = voice(take, seed, difficulty)
-    frames = [face(take, seed, k / fps, size, difficulty)[0] for k in range(round(len(wave) / RATE * fps))]
-    return np.stack(frames), wave
+        tone += (0.76 + strands - tone) * _smooth(v / 0.35)  # runs into the hair behind
+    head.paint(head.cover(np.maximum(cap, 0.6 * below)), _shaded(look.hair, tone) + 0.05 * shine)

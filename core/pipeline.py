@@ -18,6 +18,7 @@ import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -143,14 +144,15 @@ def fit_classifiers(config: Config, sets: dict[str, Set], digest: str, device, w
         "Q": (y1, l1, config.f_t, "voice"),
         "scorer": (np.concatenate([S1.y, S2.y]), np.concatenate([S1.y_label, S2.y_label]), config.f_t, "scorer"),
     }
-    out = {}
+    out: dict[str, Any] = {}
     for name, (images, labels, settings, role) in jobs.items():
         what = [name, digest, config.seed, to_dict(config)["data"], to_dict(config)["logmel"], vars(settings), PROTOCOL_VERSION]
         key = hashlib.sha256(json.dumps(what, sort_keys=True, default=list).encode()).hexdigest()[:16]
         cached = folder / ".cache" / f"{name}-{key}.safetensors"
         own = watch.run.model(name)
         if not own.exists() and not cached.exists():
-            tick = lambda s, loss, n=name, t=settings.steps: watch(f"fit {n}", s, t, f"loss {loss:.3f}" if loss == loss else "")
+            def tick(s, loss, n=name, t=settings.steps):
+                return watch(f"fit {n}", s, t, f"loss {loss:.3f}" if loss == loss else "")
             x, t = tensor(images, device), torch.from_numpy(labels).to(device)
             network = classifiers.fit(x, t, settings, K, seed_of(config, name), role, tick)
             cached.parent.mkdir(parents=True, exist_ok=True)

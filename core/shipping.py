@@ -69,8 +69,8 @@ def card(run: Run) -> str:
     )
     return f"""# {run.id}
 
-A dacssGAN generator ({c.gan.generator}, {c.gan.width}, {r["parameters"]["G"]:,} parameters) that makes a {c.logmel.columns}×{c.logmel.bands}
-log-mel spectrogram from an aligned 28×28 face, noise, and {condition}.
+A dacssGAN generator ({c.gan.generator}, {c.gan.width}, {r["parameters"]["G"]:,} parameters)
+that makes a {c.logmel.columns}×{c.logmel.bands} log-mel spectrogram from an aligned 28×28 face, noise, and {condition}.
 
 ## Data and terms
 
@@ -82,21 +82,22 @@ Licence of these weights: {weights} The folder holds weights, scores, p-values, 
 
 ## Figures
 
-Classes: {", ".join(r["classes"])} (chance {100 * r["chance"]:.1f} %). Labels: {r["labels"]}. Seed {c.seed}, fold {c.data.fold}, {r["steps"]} steps;
-one run, so no spread: see LOG.md for folds.
+Classes: {", ".join(r["classes"])} (chance {100 * r["chance"]:.1f} %). Labels: {r["labels"]}.
+Seed {c.seed}, fold {c.data.fold}, {r["steps"]} steps; one run, so no spread: see LOG.md for folds.
 
 | voice classifier trained on | N | accuracy on S4's real voices (N = {r["N test voices"]}) |
 |---|---|---|
 {rows}
 
 - face classifier on S4: {100 * face["accuracy"]:.1f} % (N = {r["N test faces"]})
-- FID {q["FID"]:.2f} (two real sets: {q["FID real"]:.2f}), KID {q["KID"]:.3f} (real {q["KID real"]:.3f}), IS {q["IS"]:.2f} (real {q["IS real"]:.2f}),
+- FID {q["FID"]:.2f} (two real sets: {q["FID real"]:.2f}), KID {q["KID"]:.3f} (real {q["KID real"]:.3f}),
+  IS {q["IS"]:.2f} (real {q["IS real"]:.2f}),
   N = {q["N"]}, {q["features"]} features, scorer {q["scorer"]}. Another scorer gives other figures: not comparable with the paper's.
 - the scorer recognises {100 * q["recognised"]:.1f} % of the generated and {100 * q["recognised real"]:.1f} % of the real samples
 
 ## What it must not be used for
 
-It does not tell what a person feels, and it is not that person's voice: it was taught acted (or invented) emotions and says no words. Do not
-use it to judge, select, monitor or imitate people. Credibility and confidence hold for faces like those it was calibrated on; an uploaded
-face is not one of them.
+It does not tell what a person feels, and it is not that person's voice: it was taught acted (or invented) emotions and says no words.
+Do not use it to judge, select, monitor or imitate people. Credibility and confidence hold for faces like those it
+was calibrated on; an uploaded face is not one of them.
 """

@@ -10,7 +10,6 @@ import functools
 import io
 
 import numpy as np
-import scipy.fft
 
 from core.config import LogMel
 
@@ -39,13 +38,13 @@ def stft(wave: np.ndarray, s: LogMel) -> np.ndarray:
     half = s.n_fft // 2
     padded = np.pad(wave.astype(np.float32, copy=False), [(0, 0)] * (wave.ndim - 1) + [(half, half)])
     frames = np.lib.stride_tricks.sliding_window_view(padded, s.n_fft, axis=-1)[..., :: s.hop, :]
-    return scipy.fft.rfft(frames * hann(s), axis=-1)
+    return np.fft.rfft(frames * hann(s), axis=-1)
 
 
 def istft(spectrum: np.ndarray, s: LogMel) -> np.ndarray:
     """Least-squares inverse of `stft`: (..., columns, bins) complex -> (..., (columns - 1) * hop) float32."""
     columns = spectrum.shape[-2]
-    frames = scipy.fft.irfft(spectrum, n=s.n_fft, axis=-1) * hann(s)
+    frames = np.fft.irfft(spectrum, n=s.n_fft, axis=-1) * hann(s)
     out = np.zeros((*spectrum.shape[:-2], s.n_fft + s.hop * (columns - 1)), frames.dtype)
     for k in range(columns):
         out[..., k * s.hop : k * s.hop + s.n_fft] += frames[..., k, :]

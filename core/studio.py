@@ -83,9 +83,12 @@ def open_run(run: Run) -> Opened:
         raise ValueError(f"{run.id} has no trained generator yet; let its training finish, or choose another run")
     rows = outputs["calibration"]
     return Opened(
-        run,
-        config,
-        *(networks.load(run.model(k)) for k in ("G", "f_S", "Q", "scorer")),
+        run=run,
+        config=config,
+        G=networks.load(run.model("G")),
+        f_S=networks.load(run.model("f_S")),
+        Q=networks.load(run.model("Q")),
+        scorer=networks.load(run.model("scorer")),
         o_cal=outputs["o_S2"][rows],
         label_cal=outputs["label_S2"][rows],
         ref_db=corpus["voices"]["ref_db"],
@@ -96,7 +99,7 @@ def open_run(run: Run) -> Opened:
 def siblings(run: Run) -> dict[str, Run]:
     """The finished runs that differ from this one in the condition alone: condition -> run, itself included."""
     folder, own = run.directory.parent, family(run.config)
-    found = {}
+    found: dict[str, Run] = {}
     for row in runs.listing(folder):
         if row["state"] == "done" and row["name"] == run.config.name:
             other = Run(folder / row["run"])
@@ -116,7 +119,7 @@ def look_at(path: Path, person: int = 0, name: str | None = None, apart: bool = 
 
 def see(clip: clips.Clip, person: int = 0) -> Seen:
     """`look_at` for a clip that is already decoded."""
-    tracks = faces.track(clip.frames)
+    tracks = faces.track(clip.frames, clip.times)
     if not tracks:
         raise faces.NoFaceError(
             f"{clip.name}: no face was found in {len(clip.frames)} frame(s). Use a clip where one face is seen from the front, well lit, "

@@ -68,10 +68,7 @@ with settings_side:
         try:
             if "demo" in names:
                 bar = st.progress(0.0, "Drawing the demo corpus …")
-                tick = lambda done, total: (
-                    done % 8 and done < total or bar.progress(done / total, f"Drawing the demo corpus: {done} of {total} clips")
-                )  # noqa: E731
-                datasets.prepare("demo", None, tick=tick, takes=config.data.demo_takes)
+                datasets.prepare("demo", None, tick=training.ticking(bar), takes=config.data.demo_takes)
             address.write("run", jobs.start(config, device))
             st.rerun()
         except (CorpusError, ValueError, OSError) as error:

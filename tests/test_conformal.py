@@ -45,7 +45,8 @@ def test_bounds_and_invariance(problem):
     alpha_cal = conformal.true_scores(conformal.nonconformity(o_cal), labels)
     alpha = conformal.nonconformity(o_test)
     p = conformal.p_values(alpha_cal, alpha)
-    assert p.min() >= 1 / (len(labels) + 1) and p.max() <= 1
+    assert p.min() >= 1 / (len(labels) + 1)
+    assert p.max() <= 1
     order = np.unique(np.concatenate([alpha_cal, alpha.ravel()]), return_inverse=True)[1].astype(float)  # an increasing map
     mapped = conformal.p_values(order[: len(alpha_cal)], order[len(alpha_cal) :].reshape(alpha.shape))
     assert np.array_equal(p, mapped)

@@ -14,7 +14,8 @@ def seeded(n=0):
 
 
 def inputs(classes=6, batch=3):
-    return torch.randn(batch, 1, 28, 28, generator=seeded(1)), torch.rand(batch, classes, generator=seeded(2)), torch.randn(batch, 16, generator=seeded(3))
+    x, z = torch.randn(batch, 1, 28, 28, generator=seeded(1)), torch.randn(batch, 16, generator=seeded(3))
+    return x, torch.rand(batch, classes, generator=seeded(2)), z
 
 
 @pytest.mark.parametrize("columns", [28, 56, 112])

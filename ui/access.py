@@ -104,8 +104,11 @@ def opened(run_id: str) -> Opened:
 
 @st.cache_resource(show_spinner="Opening the trained networks …", max_entries=12)
 def _opened(directory: Path) -> Opened:
+    import torch
+
     from core import studio
 
+    torch.set_num_threads(1)  # one face is little work; beside a training or other visitors, more threads only wait for each other
     return studio.open_run(Run(directory))
 
 

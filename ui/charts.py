@@ -93,17 +93,18 @@ def curves(lines: Curves, title: str, shown: Sequence[str], reference: str = "",
     return _laid_out(figure, height, left=54, top=28 if len(shown) > 1 else 12, showlegend=len(shown) > 1, legend=legend)
 
 
-def grid(y: np.ndarray, labels: Sequence[str], ref_db: float, s: LogMel, across: int = 4) -> go.Figure:
+def grid(y: np.ndarray, labels: Sequence[str], ref_db: float, s: LogMel) -> go.Figure:
     """Samples (n, columns, bands), the emotion of each sample's face above it, on one scale of dB."""
+    across = 3 if len(y) <= 6 else 4
     down = -(-len(y) // across)
     titles = [theme.dot(k) for k in labels]
     figure = make_subplots(
         down, across, subplot_titles=titles, shared_xaxes=True, shared_yaxes=True, horizontal_spacing=0.02, vertical_spacing=0.13
     )
-    for i, one in enumerate(y):
-        figure.add_trace(_picture(one, ref_db, s, coloraxis="coloraxis"), row=i // across + 1, col=i % across + 1)
     bar = {"title": {"text": "dB", "side": "top"}, "thickness": 10, "outlinewidth": 0}
-    figure.update_layout(coloraxis={"colorscale": theme.LEVELS, "cmin": ref_db - s.range_db, "cmax": ref_db, "colorbar": bar})
+    scale = {"colorscale": theme.LEVELS, "zmin": ref_db - s.range_db, "zmax": ref_db, "colorbar": bar}
+    for i, one in enumerate(y):
+        figure.add_trace(_picture(one, ref_db, s, showscale=i == 0, **scale), row=i // across + 1, col=i % across + 1)
     figure.update_xaxes(showgrid=False, zeroline=False, nticks=5).update_yaxes(**_mel_axis(s) | {"title": None})
     for k in range(across):
         figure.update_xaxes(title="time (s)", row=down, col=k + 1)
@@ -116,7 +117,7 @@ def confusions(tables: dict[str, np.ndarray], classes: Sequence[str], across: in
     """Confusion matrices (K, K) of counts side by side: each row is what one true emotion was taken for, in per cent."""
     down = -(-len(tables) // across)
     figure = make_subplots(
-        down, across, subplot_titles=list(tables), shared_yaxes=True, horizontal_spacing=0.03, vertical_spacing=0.36 / down
+        down, across, subplot_titles=list(tables), shared_yaxes=True, horizontal_spacing=0.03, vertical_spacing=0.46 / down
     )
     for i, counts in enumerate(tables.values()):
         share = 100 * counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
@@ -137,4 +138,4 @@ def confusions(tables: dict[str, np.ndarray], classes: Sequence[str], across: in
     figure.update_yaxes(autorange="reversed", showgrid=False).update_xaxes(showgrid=False)
     bar = {"title": {"text": "% of the<br>true class", "side": "top"}, "thickness": 10, "outlinewidth": 0}
     figure.update_layout(coloraxis={"colorscale": theme.COUNTS, "cmin": 0, "cmax": 100, "colorbar": bar})
-    return _laid_out(figure, 40 + 290 * down, left=70, top=28, bottom=70)
+    return _laid_out(figure, 60 + 290 * down, left=70, top=28, bottom=70)

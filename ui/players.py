@@ -17,26 +17,23 @@ from ui.access import Own, Voice
 if TYPE_CHECKING:
     from core.studio import Seen
 
-FRAME = (400, 290)  # pixels at most of a frame on the page, width and height
+FRAME = (270, 220)  # pixels at most of a frame on the page, width and height
 
 
-def frame(seen: Seen, at: int) -> None:
-    """One frame, its face in a box."""
+def face(seen: Seen, at: int) -> None:
+    """One frame with its face in a box, and beside it the (28, 28) face that the networks see, every pixel a square."""
     image = Image.fromarray(seen.frames[at])
-    shrink = min(FRAME[0] / image.width, FRAME[1] / image.height, 2.0)
+    shrink = min(FRAME[0] / image.width, FRAME[1] / image.height)
     image = image.resize((round(image.width * shrink), round(image.height * shrink)), Image.Resampling.LANCZOS)
-    box = (seen.boxes[at] * shrink).tolist()
+    x0, y0, x1, y1 = (seen.boxes[at] * shrink).tolist()
     draw = ImageDraw.Draw(image)
-    for inset, colour in ((-1, "black"), (0, "#ffd84d"), (1, "#ffd84d"), (2, "black")):
-        draw.rectangle([box[0] + inset, box[1] + inset, box[2] - inset, box[3] - inset], outline=colour)
-    st.image(image, output_format="PNG", alt=f"frame at {seen.times[at]:.2f} s with a box around the face")
-
-
-def aligned(face: np.ndarray, side: int = 140) -> None:
-    """The (28, 28) face that the networks see, every pixel a square."""
-    with st.container(key="crisp"):
-        big = np.kron(face, np.ones((10, 10), np.uint8))
-        st.image(big, width=side, output_format="PNG", alt="the aligned face of 28 by 28 pixels that the networks see")
+    for k, colour in enumerate(("black", "#ffd84d", "#ffd84d", "black")):
+        draw.rectangle([x0 - 1 + k, y0 - 1 + k, x1 + 1 - k, y1 + 1 - k], outline=colour)
+    left, right = st.columns([5, 3], gap="small")
+    left.image(image, output_format="PNG", alt=f"frame at {seen.times[at]:.2f} s with a box around the face")
+    big = np.kron(seen.aligned[at], np.ones((10, 10), np.uint8))
+    right.image(big, width=130, output_format="PNG", alt="the aligned face of 28 by 28 pixels")
+    right.caption("Aligned, 28×28: all that the networks see")
 
 
 def heard(classes: Sequence[str], o: np.ndarray) -> str:

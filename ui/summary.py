@@ -24,24 +24,23 @@ def no_run() -> None:
     st.code("python -m core train --preset demo", language="bash")
 
 
-def certainty(classes: Sequence[str], said: Explanation, n: int) -> None:
+def certainty(classes: Sequence[str], said: Explanation) -> None:
     """Credibility and confidence, in words."""
     a, b, c = st.columns(3, gap="small")
     a.metric("Prediction", classes[said.prediction], help="The emotion with the highest p-value.")
     b.metric(
         "Credibility",
         f"{said.credibility:.2f}",
-        help="The highest p-value: how well the best emotion fits the faces that calibrated the predictor. Near 0: this face is unlike all of them.",
+        help="The highest p-value: how well the best emotion fits the calibration faces. Near 0: this face is unlike all of them.",
     )
     c.metric(
         "Confidence",
         f"{said.confidence:.2f}",
         help="One minus the second highest p-value: how clearly all other emotions can be ruled out. p-values do not sum to one.",
     )
-    st.caption(f"Calibrated on {n} faces. An uploaded face is not drawn from the same people, so no error rate is promised for it.")
 
 
-def run_line(run: Run) -> None:
+def about(run: Run) -> None:
     """Corpus, labels, N, accuracy and FID with their references, and the model card."""
     corpus, results = run.json("corpus"), run.json("results")
     if not (corpus and results):
@@ -56,7 +55,7 @@ def run_line(run: Run) -> None:
         )
     figures.append(f"face classifier {results['face']['accuracy']:.1%}, N = {results['N test faces']}")
     figures.append(f"FID {q['FID']:.1f} (real against real {q['FID real']:.1f}), N = {q['N']}")
-    st.markdown(f"**About this run** · `{run.id}` · {' × '.join(titles)}")
+    st.markdown(f"`{run.id}` · {' × '.join(titles)}")
     st.caption(" · ".join(figures))
     card = run.directory / "CARD.md"
     if card.exists():

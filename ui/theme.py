@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import streamlit as st
 from PIL import Image, ImageDraw
+from plotly.colors import sequential
 
 EMOTION = {  # told apart with normal, red-blind, green-blind and blue-blind sight, on the light and on the dark ground
     "neutral": "#788287",
@@ -19,7 +20,8 @@ OTHER = "#8a9499"  # an emotion outside the vocabulary
 STATE = {"queued": "gray", "running": "blue", "stopped": "orange", "failed": "red", "done": "green"}  # Streamlit's badge colours
 LINES = ("#2f8f9d", "#d1793b", "#8467c9", "#b8508c", "#7d8a3c", "#7b8790")  # curves that are no emotion, readable on both grounds
 REFERENCE = "#8a9499"  # reference lines of real data
-LEVELS = "Magma"  # every spectrogram's colour map
+# Every spectrogram's colour map: magma. Streamlit takes colours from #000001 to #000016 for places of its own, and magma begins there.
+LEVELS = [k.replace("#000004", "#01010a") for k in sequential.Magma]
 COUNTS = "Teal"  # every confusion matrix'
 
 CONDITION = {  # name on a page, what the generator is told, in what the paper calls
@@ -41,10 +43,9 @@ CSS = """<style>
 .stMainBlockContainer {padding-top: 4rem; padding-bottom: 3rem; max-width: 90rem;}
 .stMainBlockContainer h1 {padding: 0; font-size: 1.75rem;}
 .stMainBlockContainer h2 {padding: .25rem 0; font-size: 1.35rem;}
-.stMainBlockContainer h3 {padding: .25rem 0; font-size: 1.15rem;}
+.stMainBlockContainer h3 {padding: .25rem 0 .5rem; font-size: 1.15rem;}
 .stMainBlockContainer hr {margin: .5rem 0;}
 [data-testid="stMetricValue"] {font-size: 1.5rem;}
-[class*="st-key-crisp"] img {image-rendering: pixelated; border-radius: 0;}
 </style>"""
 
 

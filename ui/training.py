@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Callable
 
 import numpy as np
 import streamlit as st
@@ -23,6 +24,7 @@ STAGES = {  # what a run is doing, in its order -> the same in words
     "score": "Filling the augmentation table on S4",
 }
 LOSSES = ("loss/G", "loss/adversarial", "loss/l1", "loss/class", "loss/D")
+QUALITY = {"FID": "lower", "KID": "lower", "IS": "higher"}
 
 
 def label(row: dict) -> str:
@@ -36,11 +38,17 @@ def head(row: dict, device: str) -> None:
     left, right = st.columns([5, 2], vertical_alignment="center")
     left.markdown(theme.states(state))
     with right, st.container(horizontal=True, horizontal_alignment="right"):
-        if state in LIVE and st.button(
-            "Stop", icon=":material/stop_circle:", key="stop", disabled=phase == "stopping", help="Saves its state; it can be resumed."
-        ):
-            jobs.stop(row["run"])
-            st.rerun(scope="fragment")
+        if state in LIVE:
+            about = "Saves its state; it can be resumed."
+            st.button(
+                "Stop",
+                icon=":material/stop_circle:",
+                key="stop",
+                disabled=phase == "stopping",
+                help=about,
+                on_click=jobs.stop,
+                args=(row["run"],),
+            )
         if state in ("stopped", "failed") and st.button("Resume", icon=":material/resume:", key="resume", type="primary"):
             try:
                 jobs.resume(row["run"], device)
@@ -61,7 +69,8 @@ def progress(row: dict, phase: str) -> None:
     if phase == "stopping":
         st.progress(0.0, "Stopping: its state is being saved …")
         return
-    name, done, total = (re.fullmatch(r"(.*?)(?: (\d+)/(\d+))?", phase) or [phase, phase, None, None])[1:4]
+    found = re.fullmatch(r"(.*) (\d+)/(\d+)", phase)
+    name, done, total = found.groups() if found else (phase, 0, 0)
     stage = next((k for k in STAGES if name.startswith(k)), "starting")
     words = f"Stage {list(STAGES).index(stage) + 1} of {len(STAGES)}: {STAGES[stage]}" + (f" ({name[6:]})" if stage == "score" else "")
     if not total:
@@ -72,6 +81,16 @@ def progress(row: dict, phase: str) -> None:
         left = (int(total) - int(done)) * access.config(row["run"]).gan.batch / row["rate"]
         words += f" · {row['rate']:,.0f} samples/s · {duration(left)} left in this stage"
     st.progress(min(1.0, int(done) / max(1, int(total))), words)
+
+
+def ticking(bar) -> Callable[[int, int], None]:
+    """Shows on a progress bar how much of the demo corpus is drawn."""
+
+    def tick(done: int, total: int) -> None:
+        if done % 8 == 0 or done == total:
+            bar.progress(done / total, f"Drawing the demo corpus: {done:,} of {total:,} clips")
+
+    return tick
 
 
 def duration(seconds: float) -> str:
@@ -86,16 +105,13 @@ def curves(row: dict) -> None:
         st.caption("They begin with the generator's training, after the classifiers.")
         return
     st.caption("Measured on S2's faces and voices; the dashed lines are real voices. S4 is looked at once, at the end.")
-    shown = [
-        ("loss", LOSSES, "", "losses of G (total, and its terms) and of D"),
-        ("FID (lower is better)", ("FID",), "FID real", "FID"),
-        ("KID (lower is better)", ("KID",), "KID real", "KID"),
-        ("IS (higher is better)", ("IS",), "IS real", "inception score"),
-    ]
-    columns = st.columns(2, gap="medium")
-    for i, (title, names, reference, alt) in enumerate(shown):
-        figure = charts.curves(lines, title, names, reference, row["steps"])
-        columns[i % 2].plotly_chart(figure, key=f"curve {title}", config=charts.STILL, alt=f"{alt} over the training steps")
+    steps, show = row["steps"], {"config": charts.STILL}
+    st.plotly_chart(
+        charts.curves(lines, "loss", LOSSES, steps=steps), key="losses", alt="losses of G, its terms, and of D, over the steps", **show
+    )
+    for column, (name, better) in zip(st.columns(3, gap="small"), QUALITY.items()):
+        figure = charts.curves(lines, f"{name} ({better} is better)", (name,), f"{name} real", steps)
+        column.plotly_chart(figure, key=f"curve {name}", alt=f"{name} over the training steps", **show)
 
 
 def samples(row: dict) -> None:
@@ -129,32 +145,23 @@ def results(row: dict) -> None:
     st.caption(
         f"On people whom nothing was trained on (S4). Labels: {found['labels']} · {len(found['classes'])} emotions · chance {chance:.1%}."
     )
+    metrics = st.columns([1, 1, 1, 1], gap="small")
+    plain = {"delta_color": "off", "delta_arrow": "off"}
+    for column, (name, better) in zip(metrics, QUALITY.items()):
+        column.metric(
+            name, f"{q[name]:.2f}", f"real voices {q[f'{name} real']:.2f}", help=f"Of generated voices; {better} is better.", **plain
+        )
+    known = f"real voices {q['recognised real']:.0%}"
+    metrics[3].metric("Recognised", f"{q['recognised']:.0%}", known, help="How often the scorer hears the face's emotion.", **plain)
+    st.caption(f"N = {q['N']}, scorer {q['scorer']}: another scorer gives other figures, so they are not comparable with the paper's.")
     table = ["| Voice classifier trained on | N | Accuracy on real voices |", "|---|---:|---:|"]
     table += [f"| {name} | {t['N train']:,} | {t['accuracy']:.1%} |" for name, t in found["augmentation"].items()]
-    table += [f"| *faces: f_S trained on S1* | | *{found['face']['accuracy']:.1%} (N = {found['N test faces']})* |"]
-    left, right = st.columns([3, 2], gap="large")
-    left.markdown("\n".join(table))
-    error = 100 * math.sqrt(max(a := found["augmentation"].get("S1", {"accuracy": chance})["accuracy"], 1e-9) * (1 - a) / n)
-    left.caption(f"N = {n} test voices: one standard error is {error:.1f} points, so smaller differences are noise.")
+    table += [f"| *f_S: faces, trained on S1* | | *{found['face']['accuracy']:.1%} of {found['N test faces']} faces* |"]
+    st.markdown("\n".join(table))
+    error = 100 * math.sqrt(chance * (1 - chance) / n)
+    st.caption(f"N = {n} test voices: one standard error is {error:.1f} points at chance, so small differences are noise.")
     for note in found["notes"]:
-        left.caption(note)
-    with right, st.container(horizontal=True):
-        for name, digits, what in (("FID", 1, "lower is better"), ("KID", 2, "lower is better"), ("IS", 2, "higher is better")):
-            real = f"real {q[f'{name} real']:.{digits}f}"
-            st.metric(
-                name,
-                f"{q[name]:.{digits}f}",
-                real,
-                delta_color="off",
-                delta_arrow="off",
-                width="content",
-                help=f"Of generated voices; {what}.",
-            )
-        known = f"real {q['recognised real']:.0%}"
-        st.metric(
-            "Recognised", f"{q['recognised']:.0%}", known, delta_color="off", delta_arrow="off", width="content", help="By the scorer."
-        )
-    right.caption(f"N = {q['N']}, scorer {q['scorer']}. Another scorer gives other figures: not comparable with the paper's.")
+        st.caption(note)
     tables = {"faces (f_S)": found["face"]["confusion"]} | {k: t["confusion"] for k, t in found["augmentation"].items()}
     figure = charts.confusions({k: np.array(v) for k, v in tables.items()}, found["classes"])
     with st.expander("Confusion matrices", icon=":material/grid_on:", expanded=True):

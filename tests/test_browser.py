@@ -1,0 +1,187 @@
+"""The studio as a visitor meets it, in headless Chromium: a training is started, watched and stopped; a clip goes in and a voice comes out."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+import struct
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from urllib.parse import parse_qs, urlparse
+
+import numpy as np
+import pytest
+import soundfile
+import tiny
+
+from core import clips, spectrograms
+from core.runs import Run
+
+ROOT = Path(__file__).resolve().parents[1]
+ARGUMENTS = (
+    "--no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking --disable-component-update --disable-sync"
+).split()
+CLIP = "crema-d/VideoFlash/1001_DFA_HAP_XX.flv"
+BADGE = "[data-testid=stMarkdownContainer] .stMarkdownBadge"
+
+pytestmark = pytest.mark.browser
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory, shared_data) -> Path:
+    """A home with the landmark model and finished runs of the three conditions."""
+    folder = tmp_path_factory.mktemp("browser")
+    tiny.landmarks(folder)
+    return tiny.copy(tiny.trained(tmp_path_factory.getbasetemp() / "trained"), folder)
+
+
+@pytest.fixture(scope="module")
+def server(home) -> Iterator[str]:
+    """The studio on a free port of the loopback; its address."""
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        port = s.getsockname()[1]
+    command = [sys.executable, "-m", "streamlit", "run", "app.py", "--server.port", str(port)]
+    with open(home / "server.log", "w") as log:
+        process = subprocess.Popen(command, cwd=ROOT, env=os.environ | tiny.home(home), stdout=log, stderr=subprocess.STDOUT)
+    address = f"http://127.0.0.1:{port}"
+    try:
+        for _ in range(300):
+            try:
+                urllib.request.urlopen(f"{address}/_stcore/health", timeout=1).close()
+                break
+            except OSError:
+                assert process.poll() is None, (home / "server.log").read_text()
+                time.sleep(0.1)
+        yield address
+    finally:
+        process.terminate()
+        process.wait(20)
+
+
+@pytest.fixture(scope="module")
+def chromium():
+    path = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+    if not path:
+        pytest.skip("no chromium here (Debian: apt install chromium)")
+    api = pytest.importorskip("playwright.sync_api")
+    with api.sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=path, args=ARGUMENTS)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def page(chromium, server):
+    """A tab that fails its test on an error in the console, an exception box, or a request that leaves this machine."""
+    context = chromium.new_context(base_url=server, viewport={"width": 1280, "height": 720}, accept_downloads=True)
+    tab, faults = context.new_page(), []
+    tab.set_default_timeout(45_000)
+    # Streamlit looks for its server at /train/_stcore first, which a page's own address answers with 404.
+    tab.on("console", lambda m: m.type == "error" and "/_stcore/" not in m.location["url"] and faults.append(m.text))
+    tab.on("pageerror", lambda e: faults.append(str(e)))
+    tab.on("request", lambda r: urlparse(r.url).hostname in ("127.0.0.1", None) or faults.append(f"asks {r.url}"))
+    yield tab
+    assert tab.locator("[data-testid=stException]").count() == 0
+    assert faults == []
+    context.close()
+
+
+def points(tab, chart: str) -> int:
+    """How many points the first line of a chart has; 0 while there is no chart."""
+    return tab.evaluate(f"() => document.querySelector('.st-key-{chart} .js-plotly-plot')?.data?.[0]?.x?.length ?? 0")
+
+
+def wait_until(tab, what, seconds: float = 45.0) -> None:
+    end = time.monotonic() + seconds
+    while not what():
+        assert time.monotonic() < end, "waited too long"
+        tab.wait_for_timeout(200)
+
+
+def state(tab) -> str:
+    return tab.locator(BADGE).first.inner_text()
+
+
+def test_a_training_is_started_watched_found_again_and_stopped(page, home):
+    page.goto("/train?preset=smoke")  # the first page that this server shows: the router must frame it all the same
+    page.get_by_role("link", name="Listen").wait_for()
+    steps = page.get_by_label("Steps", exact=True)
+    steps.fill("3000")
+    steps.press("Enter")
+    page.get_by_role("button", name="Start").click()
+    page.get_by_role("button", name="Stop").wait_for()
+    wait_until(page, lambda: points(page, "losses") > 0)
+    before = points(page, "losses")
+    wait_until(page, lambda: points(page, "losses") > before)
+    assert page.get_by_label("Steps", exact=True).input_value() == "3000"  # refreshing has not touched the form
+    run = parse_qs(urlparse(page.url).query)["run"][0]
+
+    page.reload()
+    wait_until(page, lambda: page.locator(BADGE).count() and state(page) == "running")
+    assert run in page.locator(".st-key-train-run").inner_text()
+    assert parse_qs(urlparse(page.url).query)["run"] == [run]
+    page.get_by_role("button", name="Stop").click()
+    wait_until(page, lambda: state(page) == "stopped")
+    page.get_by_role("button", name="Resume").wait_for()
+    assert (home / "checkpoints" / run / "state.pt").exists()
+
+
+def upload(page, path: Path) -> None:
+    page.goto("/")
+    page.get_by_text("Upload", exact=True).click()
+    page.locator("input[type=file]").set_input_files(str(path))
+    page.get_by_text(path.name).first.wait_for()
+    page.locator(".st-key-wav-cp button").wait_for()
+
+
+def download(page, key: str, folder: Path) -> Path:
+    with page.expect_download() as waiting:
+        page.locator(f".st-key-{key} button").click()
+    target = folder / waiting.value.suggested_filename
+    waiting.value.save_as(target)
+    return target
+
+
+def test_a_clip_becomes_the_voice_that_the_command_line_makes(page, home, shared_data, tmp_path):
+    clip = shared_data / CLIP
+    upload(page, clip)
+    page.locator("audio").nth(4).wait_for(state="attached")  # three conditions, and the clip's own voice twice
+    wait_until(page, lambda: page.evaluate("() => [...document.querySelectorAll('audio')].every(a => a.duration > 0.9)"))
+    for condition in ("label", "classifier", "cp"):
+        wave, rate = soundfile.read(download(page, f"wav-{condition}", tmp_path))
+        assert rate == 16_000
+        assert 0.9 < len(wave) / rate < 1.1
+        assert np.sqrt((wave**2).mean()) > 1e-3
+    y = np.load(download(page, "npy-cp", tmp_path), allow_pickle=False)
+
+    run = Run(next((home / "checkpoints").glob("tiny-cp-*")))
+    command = [sys.executable, "-m", "core", "generate", str(clip), "--run", run.id, "--condition", "cp", "--out", str(tmp_path / "out")]
+    done = subprocess.run(command, cwd=ROOT, env=os.environ | tiny.home(home), capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    made = np.load(next((tmp_path / "out").glob("*.npy")), allow_pickle=False)
+    np.testing.assert_allclose(y, made, atol=1e-5)
+    shown = page.evaluate("() => document.querySelector('.st-key-chart-cp .js-plotly-plot').data[0].z.map(r => [...r])")
+    ref = run.json("corpus")["voices"]["ref_db"]
+    np.testing.assert_allclose(np.array(shown).T, spectrograms.unscale(made, ref, run.config.logmel), atol=1e-3)
+
+
+def test_a_clip_that_a_phone_took_upright_is_turned(page, shared_data, tmp_path):
+    clip = clips.read_clip(shared_data / CLIP)
+    path = tmp_path / "phone.mp4"
+    clips.write_clip(path, np.rot90(clip.frames, axes=(1, 2)), 10, clip.waveform)
+    content = bytearray(path.read_bytes())
+    at = content.index(b"tkhd") + 44  # the picture's matrix: turn by 90 degrees
+    one = 1 << 16
+    content[at : at + 36] = struct.pack(">9i", 0, one, 0, -one, 0, 0, 0, 0, 1 << 30)
+    path.write_bytes(content)
+    upload(page, path)
+    page.get_by_text("turned by 90 degrees").wait_for()
+    wait_until(page, lambda: page.locator("audio").count() == 5)
+    frame = page.get_by_alt_text("with a box around the face").bounding_box()
+    assert frame["width"] > frame["height"]  # as the clip was before it was laid on its side

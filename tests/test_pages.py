@@ -1,0 +1,381 @@
+"""Every page in every state, by Streamlit's AppTest: nothing raised, what is said fits the state, what is chosen stays chosen."""
+
+from __future__ import annotations
+
+import io
+import os
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+import streamlit as st
+import tiny
+from PIL import Image
+from streamlit.testing.v1 import AppTest
+
+from core import runs
+from core.config import CONDITIONS, EMOTIONS, PRESETS, SMOKE, replace
+from core.runs import Run
+from ui import access, charts, settings, theme, training, visitor
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture
+def home(tmp_path, monkeypatch):
+    """An empty home: no run, no corpus."""
+    for name, value in tiny.home(tmp_path).items():
+        monkeypatch.setenv(name, value)
+    st.cache_resource.clear()
+    st.cache_data.clear()
+    return tmp_path
+
+
+@pytest.fixture
+def trained(home, tmp_path_factory):
+    """A home of its own with finished runs of the three conditions."""
+    return tiny.copy(tiny.trained(tmp_path_factory.getbasetemp() / "trained"), home)
+
+
+@pytest.fixture
+def faces_found(trained, monkeypatch):
+    monkeypatch.delenv("DACSSGAN_CHECKPOINTS")
+    tiny.landmarks(trained)
+    monkeypatch.setenv("DACSSGAN_CHECKPOINTS", str(trained / "checkpoints"))
+
+
+def opened(page: str = "", **query: str) -> AppTest:
+    app = AppTest.from_file(str(ROOT / "app.py"), default_timeout=60)
+    for name, value in query.items():
+        app.query_params[name] = value
+    if page:
+        app.switch_page(f"pages/{page}.py")
+    return well(app.run())
+
+
+def well(app: AppTest) -> AppTest:
+    assert [e.value for e in app.exception] == []
+    return app
+
+
+def said(app: AppTest) -> str:
+    """All text of a page, to look for words in."""
+    kinds = ("title", "subheader", "markdown", "caption", "info", "warning", "error", "code", "success")
+    return "\n".join(str(e.value) for kind in kinds for e in app.get(kind))
+
+
+def count(app: AppTest, kind: str) -> int:
+    return len(app.get(kind))
+
+
+# --- Listen -------------------------------------------------------------------------------------------------------------------------
+
+
+def test_listen_without_any_run_says_what_to_do(home):
+    app = opened()
+    assert "no trained run yet" in said(app)
+    assert "python -m core train --preset demo" in said(app)
+    assert "Not this person's voice" in said(app)
+    assert count(app, "audio") == 0
+
+
+def test_listen_plays_the_example_for_all_three_conditions(faces_found):
+    app = opened()
+    assert "Not this person's voice" in said(app)
+    assert "deleted after the session" in said(app)
+    assert count(app, "audio") == 3
+    assert count(app, "plotly_chart") == 4  # beliefs, and a spectrogram for each condition
+    assert [m.label for m in app.metric] == ["Prediction", "Credibility", "Confidence"]
+    assert "no sound" in said(app)
+    assert "FID" in said(app)
+    assert "chance 16.7%" in said(app)
+
+
+def test_listen_compares_with_the_clips_own_voice(faces_found):
+    app = opened()
+    app.radio(key="example").set_value("drawn").run()
+    assert count(well(app), "audio") == 5
+    assert len(app.get("select_slider")) == 1
+
+
+def test_listen_keeps_what_was_chosen_and_writes_it_into_the_address(faces_found):
+    app = opened()
+    before = [a.proto.url for a in app.get("audio")]
+    app.selectbox(key="emotion").set_value("fear").run()
+    well(app.button[-1].click().run())  # another voice
+    after = [a.proto.url for a in app.get("audio")]
+    assert not set(before) & set(after)
+    assert app.query_params["emotion"] == "fear"
+    assert app.query_params["seed"] == "1"
+    assert app.selectbox(key="emotion").value == "fear"
+    assert app.number_input(key="seed").value == 1
+    shared = opened(emotion="fear", seed="1")
+    assert [a.proto.url for a in shared.get("audio")] == after
+
+
+def test_listen_takes_a_run_from_the_address_only_if_it_is_known(faces_found):
+    label = next(r["run"] for r in runs.listing() if r["condition"] == "label")
+    cp = next(r["run"] for r in runs.listing() if r["condition"] == "cp")
+    assert opened(run=label).selectbox(key="listen run").value == cp  # a sibling means its family
+    for strange in ("../../etc", "nothing", cp + "/../" + cp, ""):
+        app = opened(run=strange, seed="-3", emotion="hungry")
+        assert app.selectbox(key="listen run").value == cp
+        assert app.number_input(key="seed").value == 0
+        assert count(app, "audio") == 3
+
+
+def test_listen_names_a_damaged_run(faces_found):
+    row = next(r for r in runs.listing() if r["condition"] == "cp")
+    (runs.root() / row["run"] / "models" / "G.safetensors").write_bytes(b"cut")
+    app = opened()
+    assert "G.safetensors is damaged" in said(app)
+    assert count(app, "audio") == 0
+
+
+def test_listen_without_the_landmark_model_says_where_to_put_it(trained, monkeypatch):
+    from core import faces
+
+    def missing():
+        raise faces.ModelMissing("Faces need face_landmarker.task: put it at checkpoints/")
+
+    monkeypatch.setattr(faces, "model_path", missing)
+    monkeypatch.setattr(faces, "_pool", [], raising=False)
+    monkeypatch.setattr("core.studio.see", lambda *a: missing())
+    assert "put it at" in said(opened())
+
+
+def picture(size=(120, 90)) -> bytes:
+    file = io.BytesIO()
+    Image.fromarray(np.full((size[1], size[0], 3), 90, np.uint8)).save(file, "PNG")
+    return file.getvalue()
+
+
+SILENCE = io.BytesIO()
+soundfile.write(SILENCE, np.zeros(16_000), 16_000, format="WAV")
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "words"),
+    [
+        ("notes.mp4", b"This is no film at all.\n", "not a media file"),
+        ("voice.wav", SILENCE.getvalue(), "no picture"),
+        ("empty.mp4", b"", "is empty"),
+        ("wall.png", picture(), "no face was found"),
+        ("../../<script>alert(1)</script>.png", picture(), "script_.png: no face was found"),
+    ],
+    ids=["text", "sound", "empty", "no face", "hostile name"],
+)
+def test_listen_says_what_is_wrong_with_an_upload_and_leaves_no_file(faces_found, name, content, words):
+    app = opened()
+    app.segmented_control(key="kind").set_value("Upload").run()
+    assert "will appear here" in said(well(app))
+    app.file_uploader(key="upload").set_value((name, content, "video/mp4")).run()
+    wrong = "\n".join(e.value for e in well(app).error)
+    assert words in wrong
+    assert "<" not in wrong
+    assert list(Path(tempfile.gettempdir()).glob(f"{visitor.UPLOADS}*")) == []
+
+
+def test_an_upload_becomes_voices_and_leaves_no_file(faces_found):
+    from skimage import data
+
+    file = io.BytesIO()
+    Image.fromarray(data.astronaut()).save(file, "PNG")
+    example = [a.proto.url for a in opened().get("audio")]
+    app = opened()
+    app.segmented_control(key="kind").set_value("Upload").run()
+    app.file_uploader(key="upload").set_value(("me.png", file.getvalue(), "image/png")).run()
+    assert [a.proto.url for a in well(app).get("audio")] == example  # the same picture, the same voices
+    assert list(Path(tempfile.gettempdir()).glob(f"{visitor.UPLOADS}*")) == []
+
+
+def test_what_a_killed_server_left_is_swept(home, monkeypatch, tmp_path):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    old, new = tmp_path / f"{visitor.UPLOADS}old", tmp_path / f"{visitor.UPLOADS}new"
+    for folder in (old, new):
+        folder.mkdir()
+        (folder / "face").write_bytes(b"x")
+    os.utime(old, (time.time() - 100_000,) * 2)
+    monkeypatch.setattr(access, "_warm", lambda: None)
+    access.begin()
+    assert not old.exists()
+    assert new.exists()
+
+
+# --- Train --------------------------------------------------------------------------------------------------------------------------
+
+
+def test_train_without_any_run_offers_the_demo(home):
+    app = opened("train")
+    assert "No run yet" in said(app)
+    assert "nothing is downloaded" in said(app)
+    assert app.button(key="start").disabled is False
+
+
+def test_train_with_a_corpus_that_is_not_prepared_gives_the_command(home):
+    app = opened("train", preset="fer2013-ravdess")
+    assert "python -m core data prepare fer2013 --source" in said(app)
+    assert "python -m core data prepare ravdess --source" in said(app)
+    assert app.button(key="start").disabled is True
+
+
+def test_train_shows_a_running_training(home):
+    child = tiny.process()
+    try:
+        run = tiny.fabricated("running", pid=child.pid, phase="train G, D, Q 20/40", rate=160.0)
+        app = opened("train", run=run.id)
+        assert "blue-badge[**running**]" in said(app)
+        assert app.button(key="stop").disabled is False
+        assert count(app, "plotly_chart") == 5  # losses, FID, KID, IS, samples
+        bar = app.get("progress")[0].proto
+        assert "20 of 40 steps" in bar.text
+        assert "160 samples/s" in bar.text
+        assert "4 s left" in bar.text
+        again = opened("train", run=run.id)  # a second tab
+        assert again.selectbox(key="train run").value == run.id
+        well(app.button(key="stop").click().run())
+        assert child.wait(10) is not None
+        well(app.run())
+        assert "orange-badge[**stopped**]" in said(app)
+        assert app.button(key="resume").disabled is False
+    finally:
+        child.kill()
+
+
+def test_train_shows_queued_failed_and_stopped_runs(home):
+    child = tiny.process()
+    try:
+        queued = tiny.fabricated("queued", replace(SMOKE, seed=1), pid=child.pid, phase="starting")
+        failed = tiny.fabricated("failed", error="the device ran out of memory at batch 64; use --gan.batch 32, which fits")
+        stopped = tiny.fabricated("stopped", replace(SMOKE, seed=2))
+        assert "gray-badge[**queued**]" in said(opened("train", run=queued.id))
+        app = opened("train", run=failed.id)
+        assert "red-badge[**failed**]" in said(app)
+        assert "use --gan.batch 32" in app.error[0].value
+        assert "train G, D, Q   20/40" in said(app)
+        app = opened("train", run=stopped.id)
+        assert "Stopped at step 20 of 40" in said(app)
+        app.button(key="resume").click().run()  # its corpus is gone
+        assert "data prepare demo" in "\n".join(e.value for e in well(app).error)
+    finally:
+        child.kill()
+
+
+def test_train_finds_a_training_that_died(home):
+    run = tiny.fabricated("running", pid=2**22 - 7, phase="train G, D, Q 20/40")
+    app = opened("train", run=run.id)
+    assert "ended without saying why" in app.error[0].value
+    assert "red-badge[**failed**]" in said(app)
+
+
+def test_train_shows_the_results_of_a_finished_run(trained):
+    row = next(r for r in runs.listing() if r["condition"] == "label")
+    app = opened("train", run=row["run"])
+    assert app.selectbox(key="train run").value == row["run"]
+    assert "green-badge[**done**]" in said(app)
+    assert "S1 + generated" in said(app)
+    assert "chance 16.7%" in said(app)
+    assert {"FID", "KID", "IS", "Recognised"} <= {m.label for m in app.metric}
+    assert count(app, "plotly_chart") == 6  # confusions, losses, FID, KID, IS, samples
+    slider = app.get("select_slider")[0]
+    assert slider.value == 4
+    well(slider.set_value(2).run())
+    assert app.get("select_slider")[0].value == 2
+
+
+def test_starting_a_configuration_that_is_done_shows_it(trained, monkeypatch):
+    from core import jobs
+
+    asked = []
+    monkeypatch.setattr(jobs, "start", lambda config, device: asked.append((config, device)) or runs.listing()[0]["run"])
+    app = opened("train", preset="smoke")
+    app.number_input(key="smoke steps").set_value(7).run()
+    app.segmented_control(key="smoke condition").set_value("label").run()
+    app.button(key="start").click().run()
+    well(app)
+    assert asked == [(replace(SMOKE, gan={"steps": 7, "condition": "label"}), "auto")]
+    assert app.query_params["run"] == runs.listing()[0]["run"]
+    assert app.number_input(key="smoke steps").value == 7
+
+
+def test_every_setting_that_is_not_touched_stays_the_presets(home):
+    for name, preset in PRESETS.items():
+
+        def page(name):
+            import streamlit as st
+
+            from core.config import PRESETS
+            from ui import settings
+
+            st.session_state["made"] = settings.form(PRESETS[name], name)
+
+        app = AppTest.from_function(page, kwargs={"name": name}).run()
+        assert well(app).session_state["made"] == preset
+
+
+# --- what they share ----------------------------------------------------------------------------------------------------------------
+
+
+def test_every_emotion_and_every_state_has_its_colour():
+    assert set(theme.EMOTION) == set(EMOTIONS)
+    assert len(set(theme.EMOTION.values())) == len(EMOTIONS)
+    for state in ("queued", "running", "stopped", "failed", "done"):
+        assert f"{theme.STATE[state]}-badge[**{state}**]" in theme.states(state)
+    assert set(theme.CONDITION) == set(CONDITIONS)
+
+
+def test_every_chart_names_its_axes():
+    y, s = np.zeros((112, 28)), SMOKE.logmel
+    lines = {"loss/G": ([10], [1.0]), "FID": ([0], [3.0]), "FID real": ([0], [1.0])}
+    figures = [
+        charts.spectrogram(y, 0.0, s),
+        charts.beliefs(SMOKE.data.classes, np.full(6, 1 / 6), np.full(6, 0.5)),
+        charts.curves(lines, "loss", ["loss/G"]),
+        charts.curves(lines, "FID", ["FID"], "FID real", 40),
+        charts.grid(np.zeros((7, 112, 28)), EMOTIONS[:7], 0.0, s),
+        charts.confusions({"faces": np.eye(6, dtype=int), "S1": np.eye(6, dtype=int)}, SMOKE.data.classes),
+    ]
+    for figure in figures:
+        layout = figure.to_dict()["layout"]
+        for kind in ("xaxis", "yaxis"):
+            assert any(layout[k].get("title", {}).get("text") for k in layout if k.startswith(kind)), (figure.layout.title, kind)
+    shown = figures[0].data[0]
+    assert shown.zmax - shown.zmin == s.range_db
+    assert shown.colorbar.title.text == "dB"
+    assert figures[0].layout.xaxis.title.text == "time (s)"
+
+
+def test_spectrograms_use_no_colour_that_streamlit_replaces():
+    assert not [k for k in theme.LEVELS if int(k[1:], 16) < 0x100]
+
+
+@pytest.mark.parametrize(("phase", "words"), [("fit f_S 20/600", "20 of 600"), ("score S1 + generated 3/40", "3 of 40"), ("sets", "…")])
+def test_every_phase_of_a_training_has_words(phase, words):
+    row = {"run": "x", "rate": None}
+
+    def page(row, phase):
+        from ui import training
+
+        training.progress(row, phase)
+
+    app = well(AppTest.from_function(page, kwargs={"row": row, "phase": phase}).run())
+    assert words in app.get("progress")[0].proto.text
+    assert training.duration(30) == "30 s"
+    assert training.duration(600) == "10 min"
+
+
+def test_every_setting_on_the_page_exists():
+    config = PRESETS["demo"]
+    for section, (_, fields) in settings.LEGENDS.items():
+        assert [f for f in fields if not hasattr(getattr(config, section), f)] == []
+
+
+def test_families_put_the_real_shipped_run_first(home, trained):
+    rows = [("a-cp-1", "cp", 0), ("b-cp-2", "cp", 0)]
+    for (run, *_), name in zip(rows, ("demo", "fer2013-ravdess"), strict=True):
+        runs.create(runs.root() / run, replace(SMOKE, name=name))
+    assert [f.name for f in access._families(runs.root(), tuple(rows))] == ["fer2013-ravdess", "demo"]
+    assert Run(runs.root() / "a-cp-1").config.name == "demo"
