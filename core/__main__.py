@@ -1,4 +1,4 @@
-"""The command line: `python -m core data prepare | train | evaluate | generate | runs`. Each command has `--help`."""
+"""The command line: `python -m core data prepare | train | baseline | evaluate | generate | runs`. Each command has `--help`."""
 
 from __future__ import annotations
 
@@ -42,6 +42,19 @@ class Train:
     """A run's config.json to start from instead of a preset."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """auto takes an NVIDIA card where there is one."""
+    config: Annotated[Config, tyro.conf.arg(name="")] = field(default_factory=Config)
+
+
+@dataclass(frozen=True)
+class Baseline:
+    """Accuracy of the voice or face classifier alone, over folds of subjects (§4.3). Example: python -m core baseline --preset demo"""
+
+    modality: Literal["voice", "face"] = "voice"
+    folds: int = 5
+    """Each fold tests another fifth of the subjects."""
+    preset: Literal["smoke", "demo", "fer2013-ravdess", "paper"] = "demo"
+    """Where the settings below start from."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
     config: Annotated[Config, tyro.conf.arg(name="")] = field(default_factory=Config)
 
 
@@ -97,20 +110,21 @@ def main(argv: list[str] | None = None) -> int:
         commands: dict[str, Any] = {"prepare": Prepare}
         prog, argv = "python -m core data", argv[1:]
     else:
-        commands = {"data": None, "train": Train, "evaluate": Evaluate, "generate": Generate, "runs": Runs}
+        commands = {"data": None, "train": Train, "baseline": Baseline, "evaluate": Evaluate, "generate": Generate, "runs": Runs}
         prog = "python -m core"
     if not argv or argv[0] not in commands:
         print(f"usage: {prog} {{{','.join(commands)}}} …    (each with --help)", file=sys.stderr)
         return 0 if argv and argv[0] in ("-h", "--help") else 2
     name, rest = argv[0], argv[1:]
     kind = commands[name]
-    default = Train(preset := _preset(rest), config=_base(rest, preset)) if kind is Train else None  # type: ignore[arg-type]
+    preset = _preset(rest)
+    default = kind(preset=preset, config=_base(rest, preset)) if kind in (Train, Baseline) else None
     options = tyro.cli(kind, args=rest, default=default, prog=f"{prog} {name}")
     from core.clips import MediaError
     from core.corpora import CorpusError
     from core.faces import ModelMissing, NoFaceError
 
-    actions: dict[Any, Any] = {Prepare: prepare, Train: train, Evaluate: evaluate, Generate: generate, Runs: manage}
+    actions: dict[Any, Any] = {Prepare: prepare, Train: train, Baseline: baseline, Evaluate: evaluate, Generate: generate, Runs: manage}
     try:
         return actions[kind](options)
     except (CorpusError, MediaError, NoFaceError, ModelMissing, KeyError, ValueError, RuntimeError) as e:
@@ -209,6 +223,23 @@ def figures(results: dict) -> str:
         f"scorer {q['scorer']}",
     ]
     return "\n".join(lines + results["notes"])
+
+
+def baseline(options: Baseline) -> int:
+    import numpy as np
+
+    from core import pipeline
+
+    folds = pipeline.baselines(options.config, options.folds, options.modality, options.device, Progress())
+    data, accuracy = options.config.data, np.array([100 * f["accuracy"] for f in folds])
+    print(f"\n{options.modality}s of {data.voices if options.modality == 'voice' else data.faces}, trained on S1, scored on S4")
+    for f in folds:
+        print(f"  fold {f['fold']}: {100 * f['accuracy']:.2f} %, N = {f['N']}")
+    spread = accuracy.std(ddof=1) if len(folds) > 1 else float("nan")
+    n, k = sum(f["N"] for f in folds), len(data.classes)
+    of = f"{k} classes, chance {100 / k:.1f} %, N = {n}, seed {options.config.seed}"
+    print(f"  mean {accuracy.mean():.2f} ± {spread:.2f} % over {len(folds)} folds; {of}")
+    return 0
 
 
 def evaluate(options: Evaluate) -> int:

@@ -199,7 +199,7 @@ FER_RAVDESS = replace(
     DEMO,
     name="fer2013-ravdess",
     data={"faces": "fer2013", "voices": "ravdess", "classes": SHARED_EMOTIONS, "pairing": "emotion"},
-    f_s={"steps": 3_000, "channels": (32, 64, 128), "batch": 128},
+    f_s={"steps": 2_000, "channels": (32, 48, 96), "noise": 0.3, "smoothing": 0.1},
     f_t={"steps": 300},
     gan={"steps": 2_500, "q_labels": "true"},  # pairing by emotion reads the labels anyway, so Eq. (6) aims at them too
 )

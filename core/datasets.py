@@ -145,9 +145,9 @@ def _write(target, name, entries, subjects, faces, voices, key, ref, left_out) -
 
 
 def _prepare_demo(target: Path, takes: int, tick: Tick | None) -> Path:
-    from core import demo, faces
+    from core import demo, drawing, faces
 
-    key = _key(["demo", takes, hashlib.sha256(Path(demo.__file__).read_bytes()).hexdigest()])
+    key = _key(["demo", takes, *(hashlib.sha256(Path(str(m.__file__)).read_bytes()).hexdigest() for m in (demo, drawing))])
     if target.exists() and load_file(target).meta["key"] == key:
         return target
     all_takes = demo.takes(takes)

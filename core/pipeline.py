@@ -7,6 +7,7 @@ classifier scored on S4's real voices; samples from S4's faces -> IS, FID. S4 re
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 import os
@@ -18,13 +19,13 @@ import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
 
-from core import classifiers, conformal, datasets, gan, networks, runs
-from core.config import PROTOCOL_VERSION, Config, run_name, to_dict
+from core import classifiers, conformal, datasets, gan, metrics, networks, runs
+from core.config import PROTOCOL_VERSION, Config, replace, run_name, to_dict
 from core.datasets import Set
 from core.evaluation import Fitted, Look, evaluate, seed_of, tensor
 from core.runs import Run
@@ -151,8 +152,7 @@ def fit_classifiers(config: Config, sets: dict[str, Set], digest: str, device, w
         cached = folder / ".cache" / f"{name}-{key}.safetensors"
         own = watch.run.model(name)
         if not own.exists() and not cached.exists():
-            def tick(s, loss, n=name, t=settings.steps):
-                return watch(f"fit {n}", s, t, f"loss {loss:.3f}" if loss == loss else "")
+            tick = functools.partial(_report_step, watch, f"fit {name}", settings.steps)
             x, t = tensor(images, device), torch.from_numpy(labels).to(device)
             network = classifiers.fit(x, t, settings, K, seed_of(config, name), role, tick)
             cached.parent.mkdir(parents=True, exist_ok=True)
@@ -272,6 +272,34 @@ def train_gan(config: Config, sets: dict[str, Set], fitted: Fitted, c: dict, r: 
         networks.save(r.model("Q"), state.Q, "classifier", classifiers.arguments(config.f_t, shape, K))
     networks.save(r.model("G"), state.G, g.generator, gan.generator_arguments(g, K, shape))
     return networks.load(r.model("G"), device)
+
+
+def baselines(
+    config: Config, folds: int, modality: Literal["voice", "face"], device: str = "auto", report: Report = lambda *a: None
+) -> list[dict]:
+    """§4.3: the baseline f_T (voice) or f_S (face) over folds: trained on S1's subjects, scored once on S4's, balanced by class.
+
+    Returns a dict per fold: fold, accuracy, N, confusion. Every subject is tested once where folds times the share of S4 is 1.
+    """
+    where, K, out = choose_device(device), len(config.data.classes), []
+    for fold in range(folds):
+        c = replace(config, data={"fold": fold})
+        sets = datasets.build(c)
+        settings, draw = (c.f_t, "f_T") if modality == "voice" else (c.f_s, "f_S")
+        phase = f"{draw}, fold {fold + 1} of {folds}"
+        (images, labels), (test, truth) = ((s.y, s.y_label) if modality == "voice" else (s.x, s.x_label) for s in (sets["S1"], sets["S4"]))
+        x, t = tensor(images, where), torch.from_numpy(labels).to(where)
+        tick = functools.partial(_report_step, report, phase, settings.steps)
+        network = classifiers.fit(x, t, settings, K, seed_of(c, draw), modality, tick)
+        rows = datasets.balanced(truth, seed_of(c, "balance"))
+        guesses = classifiers.softmax(network, tensor(test[rows], where)).argmax(axis=1)
+        matrix = metrics.confusion(truth[rows], guesses, K)
+        out.append({"fold": fold, "accuracy": metrics.accuracy(matrix), "N": len(rows), "confusion": matrix.tolist()})
+    return out
+
+
+def _report_step(report: Report, phase: str, total: int, step: int, loss: float) -> None:
+    report(phase, step, total, f"loss {loss:.3f}" if np.isfinite(loss) else "")
 
 
 def provenance(config: Config, digest: str, device: torch.device) -> dict:

@@ -18,7 +18,7 @@ LINE = [  # a module of core may import those before it here, and no other; a ne
     *("config", "paper"),
     *("clips", "faces", "spectrograms", "networks", "losses", "conformal"),
     *("validity", "metrics", "runs"),
-    *("demo", "corpora", "datasets", "classifiers", "gan", "protocol"),
+    *("drawing", "demo", "corpora", "datasets", "classifiers", "gan", "protocol"),
     *("evaluation", "pipeline", "studio", "shipping"),
     *("jobs", "__main__"),
 ]

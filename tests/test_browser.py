@@ -1,7 +1,8 @@
-"""The studio as a visitor meets it, in headless Chromium: a training is started, watched and stopped; a clip goes in and a voice comes out."""
+"""The studio in headless Chromium: a training is started, watched and stopped; a clip goes in and a voice comes out."""
 
 from __future__ import annotations
 
+import base64
 import os
 import shutil
 import socket
@@ -19,13 +20,14 @@ import pytest
 import soundfile
 import tiny
 
-from core import clips, spectrograms
+from core import clips, jobs, runs, spectrograms
 from core.runs import Run
 
 ROOT = Path(__file__).resolve().parents[1]
-ARGUMENTS = (
-    "--no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking --disable-component-update --disable-sync"
-).split()
+ARGUMENTS = [
+    *("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"),
+    *("--disable-background-networking", "--disable-component-update", "--disable-sync"),
+]
 CLIP = "crema-d/VideoFlash/1001_DFA_HAP_XX.flv"
 BADGE = "[data-testid=stMarkdownContainer] .stMarkdownBadge"
 
@@ -62,6 +64,8 @@ def server(home) -> Iterator[str]:
     finally:
         process.terminate()
         process.wait(20)
+        for row in runs.listing(home / "checkpoints"):
+            jobs.stop(row["run"], home / "checkpoints", wait=20)
 
 
 @pytest.fixture(scope="module")
@@ -83,7 +87,9 @@ def page(chromium, server):
     tab, faults = context.new_page(), []
     tab.set_default_timeout(45_000)
     # Streamlit looks for its server at /train/_stcore first, which a page's own address answers with 404.
-    tab.on("console", lambda m: m.type == "error" and "/_stcore/" not in m.location["url"] and faults.append(m.text))
+    tab.on(
+        "console", lambda m: m.type == "error" and "/_stcore/" not in m.location["url"] and faults.append(f"{m.text} {m.location['url']}")
+    )
     tab.on("pageerror", lambda e: faults.append(str(e)))
     tab.on("request", lambda r: urlparse(r.url).hostname in ("127.0.0.1", None) or faults.append(f"asks {r.url}"))
     yield tab
@@ -115,7 +121,7 @@ def test_a_training_is_started_watched_found_again_and_stopped(page, home):
     steps.fill("3000")
     steps.press("Enter")
     page.get_by_role("button", name="Start").click()
-    page.get_by_role("button", name="Stop").wait_for()
+    page.get_by_role("button", name="Stop training").wait_for()
     wait_until(page, lambda: points(page, "losses") > 0)
     before = points(page, "losses")
     wait_until(page, lambda: points(page, "losses") > before)
@@ -124,16 +130,17 @@ def test_a_training_is_started_watched_found_again_and_stopped(page, home):
 
     page.reload()
     wait_until(page, lambda: page.locator(BADGE).count() and state(page) == "running")
-    assert run in page.locator(".st-key-train-run").inner_text()
+    assert run in page.get_by_role("combobox", name="Run").input_value()
     assert parse_qs(urlparse(page.url).query)["run"] == [run]
-    page.get_by_role("button", name="Stop").click()
+    page.get_by_role("button", name="Stop training").click()
     wait_until(page, lambda: state(page) == "stopped")
-    page.get_by_role("button", name="Resume").wait_for()
+    page.get_by_role("button", name="Resume training").wait_for()
     assert (home / "checkpoints" / run / "state.pt").exists()
 
 
 def upload(page, path: Path) -> None:
     page.goto("/")
+    page.locator(".st-key-wav-cp button").wait_for()  # the example has come
     page.get_by_text("Upload", exact=True).click()
     page.locator("input[type=file]").set_input_files(str(path))
     page.get_by_text(path.name).first.wait_for()
@@ -142,7 +149,7 @@ def upload(page, path: Path) -> None:
 
 def download(page, key: str, folder: Path) -> Path:
     with page.expect_download() as waiting:
-        page.locator(f".st-key-{key} button").click()
+        page.locator(f".st-key-{key} button").first.click()
     target = folder / waiting.value.suggested_filename
     waiting.value.save_as(target)
     return target
@@ -166,9 +173,10 @@ def test_a_clip_becomes_the_voice_that_the_command_line_makes(page, home, shared
     assert done.returncode == 0, done.stderr
     made = np.load(next((tmp_path / "out").glob("*.npy")), allow_pickle=False)
     np.testing.assert_allclose(y, made, atol=1e-5)
-    shown = page.evaluate("() => document.querySelector('.st-key-chart-cp .js-plotly-plot').data[0].z.map(r => [...r])")
+    z = page.evaluate("() => document.querySelector('.st-key-chart-cp .js-plotly-plot').data[0].z")  # as Plotly packs arrays
+    shown = np.frombuffer(base64.b64decode(z["bdata"]), z["dtype"]).reshape([int(n) for n in z["shape"].split(",")])
     ref = run.json("corpus")["voices"]["ref_db"]
-    np.testing.assert_allclose(np.array(shown).T, spectrograms.unscale(made, ref, run.config.logmel), atol=1e-3)
+    np.testing.assert_allclose(shown.T, spectrograms.unscale(made, ref, run.config.logmel), atol=1e-3)
 
 
 def test_a_clip_that_a_phone_took_upright_is_turned(page, shared_data, tmp_path):

@@ -41,7 +41,7 @@ def head(row: dict, device: str) -> None:
         if state in LIVE:
             about = "Saves its state; it can be resumed."
             st.button(
-                "Stop",
+                "Stop training",
                 icon=":material/stop_circle:",
                 key="stop",
                 disabled=phase == "stopping",
@@ -49,7 +49,7 @@ def head(row: dict, device: str) -> None:
                 on_click=jobs.stop,
                 args=(row["run"],),
             )
-        if state in ("stopped", "failed") and st.button("Resume", icon=":material/resume:", key="resume", type="primary"):
+        if state in ("stopped", "failed") and st.button("Resume training", icon=":material/resume:", key="resume", type="primary"):
             try:
                 jobs.resume(row["run"], device)
                 st.rerun()
@@ -59,7 +59,7 @@ def head(row: dict, device: str) -> None:
         progress(row, phase)
     elif state == "stopped":
         at = f"at step {row['step']:,} of {row['steps']:,}" if row["step"] else "before the generator's training began"
-        st.info(f"Stopped {at}. *Resume* goes on from the last checkpoint.", icon=":material/pause_circle:")
+        st.info(f"Stopped {at}. *Resume training* goes on from the last checkpoint.", icon=":material/pause_circle:")
     if row["error"]:
         st.error(row["error"], icon=":material/error:")
 
