@@ -32,6 +32,15 @@ class Prepare:
 
 
 @dataclass(frozen=True)
+class Draw:
+    """Write some clips of the invented corpus as mp4 and wav, to try things on; `data prepare demo-clips --source FOLDER` reads them."""
+
+    folder: Annotated[Path, tyro.conf.Positional]
+    count: int = 12
+    """How many."""
+
+
+@dataclass(frozen=True)
 class Train:
     """Run the whole paper on one configuration: sets, face classifier, conformal prediction, GAN, metrics. Ctrl-C stops; the same
     command resumes. Examples: python -m core train --preset smoke · python -m core train --preset demo --gan.condition label"""
@@ -107,7 +116,7 @@ def main(argv: list[str] | None = None) -> int:
     """Parse, run, and turn expected failures into one line on stderr; returns the exit status."""
     argv = sys.argv[1:] if argv is None else argv
     if argv[:1] == ["data"]:
-        commands: dict[str, Any] = {"prepare": Prepare}
+        commands: dict[str, Any] = {"prepare": Prepare, "draw": Draw}
         prog, argv = "python -m core data", argv[1:]
     else:
         commands = {"data": None, "train": Train, "baseline": Baseline, "evaluate": Evaluate, "generate": Generate, "runs": Runs}
@@ -124,7 +133,8 @@ def main(argv: list[str] | None = None) -> int:
     from core.corpora import CorpusError
     from core.faces import ModelMissing, NoFaceError
 
-    actions: dict[Any, Any] = {Prepare: prepare, Train: train, Baseline: baseline, Evaluate: evaluate, Generate: generate, Runs: manage}
+    actions: dict[Any, Any] = {Prepare: prepare, Draw: draw, Train: train, Baseline: baseline}
+    actions |= {Evaluate: evaluate, Generate: generate, Runs: manage}
     try:
         return actions[kind](options)
     except (CorpusError, MediaError, NoFaceError, ModelMissing, KeyError, ValueError, RuntimeError) as e:
@@ -180,6 +190,15 @@ def prepare(options: Prepare) -> int:
     print(f"\n{path}: {len(corpus.clip)} clips, {len(corpus.faces)} faces, {len(corpus.voices)} voices, digest {corpus.digest}")
     for clip, reason in list(corpus.meta["left_out"].items())[:20]:
         print(f"  {clip}: {reason}")
+    return 0
+
+
+def draw(options: Draw) -> int:
+    from core import datasets
+
+    progress = Progress()
+    paths = datasets.draw_demo_clips(options.folder, options.count, lambda d, t: progress("draw clips", d, t))
+    print(f"\nwrote {len(paths)} clips of invented actors to {options.folder}")
     return 0
 
 

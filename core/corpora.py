@@ -27,6 +27,7 @@ SYNONYMS = {  # every corpus' spelling -> the one vocabulary of config.EMOTIONS
 }  # fmt: skip
 RAVDESS_CODES = ("neutral", "calm", "happy", "sad", "angry", "fear", "disgust", "surprise")  # 01..08, Livingstone & Russo 2018
 CREMA_NAME = re.compile(r"^(10\d\d)_([A-Z]{3})_(ANG|DIS|FEA|HAP|NEU|SAD)_(LO|MD|HI|XX|X)$")
+DEMO_NAME = re.compile(r"^demo_(\d\d)_(ANG|DIS|FEA|HAP|NEU|SAD)_(\d\d)$")
 RAVDESS_NAME = re.compile(r"^(0[123])-(0[12])-(0[1-8])-(0[12])-(0[12])-(0[12])-([01]\d|2[0-4])$")
 IMAGES = {".jpg", ".jpeg", ".png"}
 
@@ -63,6 +64,7 @@ class Corpus:
 
 KNOWN = {
     "demo": Corpus("demo", "Demo corpus (invented faces and voices)", 10.0, "MIT, drawn and synthesised by this project", "core/demo.py"),
+    "demo-clips": Corpus("demo-clips", "Demo clips (invented), through video and sound files", 10.0, "MIT", "python -m core data draw"),
     "ravdess": Corpus(
         "ravdess", "RAVDESS speech", 5.0, "CC BY-NC-SA 4.0", "Livingstone & Russo 2018, Zenodo record 1188976"
     ),
@@ -78,11 +80,12 @@ def index(name: str, root: Path) -> list[Entry]:
     """
     if not root.exists():
         raise CorpusError(f"{root} does not exist; give the folder or zip of {name} with --source")
-    readers = {"crema-d": _crema, "ravdess": _ravdess, "fer2013": _faces}
+    readers = {"crema-d": _crema, "ravdess": _ravdess, "fer2013": _faces, "demo-clips": _demo_clips}
     entries = readers.get(name, _faces)(root)
     if not entries:
         expected = {
             "crema-d": "VideoFlash/1001_DFA_ANG_XX.flv and AudioWAV/1001_DFA_ANG_XX.wav",
+            "demo-clips": "demo_01_ANG_00.mp4 and demo_01_ANG_00.wav; python -m core data draw writes them",
             "ravdess": "Actor_01/03-01-01-01-01-01-01.wav or the published zip",
         }.get(name, "<emotion>/<image>.jpg with emotion one of " + ", ".join(sorted(set(SYNONYMS.values()))))
         raise CorpusError(f"{root} holds no clip of {name}; expected files like {expected}")
@@ -173,6 +176,17 @@ def _crema(root: Path) -> list[Entry]:
                 audio=media.get("audio") or media.get("video"),
             )
         )
+    return entries
+
+
+def _demo_clips(root: Path) -> list[Entry]:
+    found = {_stem(f): f for f in files(root) if DEMO_NAME.match(_stem(f)) and f.lower().endswith(".mp4")}
+    sound = {_stem(f): f for f in files(root) if f.lower().endswith(".wav")}
+    entries = []
+    for clip, video in found.items():
+        _, actor, emotion, _ = clip.split("_")
+        sex = "male" if int(actor) % 2 else "female"
+        entries.append(Entry(clip, f"demo-{actor}", sex, SYNONYMS[emotion.lower()], video=video, audio=sound.get(clip, video)))
     return entries
 
 

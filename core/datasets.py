@@ -163,6 +163,22 @@ def _prepare_demo(target: Path, takes: int, tick: Tick | None) -> Path:
     return _write(target, "demo", entries, [e.subject for e in entries], x, y, key, corpora.KNOWN["demo"], {})
 
 
+def draw_demo_clips(folder: Path, count: int, tick: Tick | None = None) -> list[Path]:
+    """Write `count` clips of the invented corpus, spread over actors and emotions, as mp4 and wav: media like anybody's."""
+    from core import clips, demo
+
+    folder.mkdir(parents=True, exist_ok=True)
+    every = demo.takes()
+    chosen = [every[(i * 67) % len(every)] for i in range(min(count, len(every)))]  # 67 shares no factor with 24 x 6 x 10
+    for i, take in enumerate(chosen):
+        frames, wave = demo.clip(take)
+        clips.write_clip(folder / f"{take.clip_id}.mp4", frames, 25, wave)
+        runs.write_atomic(folder / f"{take.clip_id}.wav", spectrograms.wav_bytes(wave, LogMel().rate, "invented", fade=0.0))
+        if tick:
+            tick(i + 1, len(chosen))
+    return [folder / f"{take.clip_id}.mp4" for take in chosen]
+
+
 def face_and_voice(entry: Entry) -> tuple[np.ndarray | None, np.ndarray | None]:
     """One clip through §3.3 and §3.4: aligned face (28, 28) uint8 of the frame nearest its sound's middle, and dB (112, bands)."""
     from core import clips, faces  # late: a training on prepared arrays needs no decoder and no landmarks
@@ -249,9 +265,9 @@ def _near_duplicates(x: np.ndarray, bits: int = 3) -> list[str]:
 def load_file(path: Path) -> Prepared:
     """A prepared corpus; raises CorpusError with the command that makes it."""
     if not path.exists():
-        name = path.stem.split("-")[0] if path.stem.startswith("demo") else path.stem
-        where = "" if name == "demo" else " --source FOLDER_OR_ZIP"
-        raise CorpusError(f"{path} is not there; make it with: python -m core data prepare {name}{where}")
+        takes = path.stem.removeprefix("demo-")
+        command = f"demo --takes {takes}" if takes.isdecimal() else f"{path.stem} --source FOLDER_OR_ZIP"
+        raise CorpusError(f"{path} is not there; make it with: python -m core data prepare {command}")
     try:
         arrays = runs.read_arrays(path)
         meta = json.loads(str(arrays.pop("meta")))

@@ -8,8 +8,8 @@ from ui import access, address, charts, players, summary, visitor
 title, choice = st.columns([3, 1], gap="medium", vertical_alignment="center")
 title.title("Listen: the voice that goes with a face")
 st.markdown(
-    "Choose a face. A generator draws one second of emotional voice for it, three times: each time it is told something else about the "
-    "emotion.  \n:small[:material/info: **Not this person's voice**, no words, acted emotions; it says nothing about what a person feels. "
+    "Choose a face. Generators draw one second of emotional voice for it; each is told something else about the emotion.  \n"
+    ":small[:material/info: **Not this person's voice**, no words, acted emotions; it says nothing about what a person feels. "
     ":material/lock: Your clip stays on this machine and is deleted after the session.]"
 )
 
@@ -83,9 +83,7 @@ with middle:
 with right:
     bars = charts.beliefs(run.classes, said.softmax, said.p)
     st.plotly_chart(bars, key="beliefs", config=charts.STILL, alt="softmax and p-value of each emotion")
-    st.caption(
-        f"p-values from {len(run.label_cal)} calibration faces. For an uploaded face they promise no error rate: it is nobody of those."
-    )
+    st.caption(f"p-values from {len(run.label_cal):,} calibration faces. An uploaded face is not of their kind: no error rate is promised.")
 
 # ------------------------------------------------------------------ its voices
 
@@ -103,10 +101,13 @@ with right, st.container(horizontal=True, vertical_alignment="bottom"):
     st.button("Another voice", icon=":material/casino:", help=about, **go)
 
 stem = f"{visitor.plain(clip.name).rsplit('.', 1)[0]}-{family.name}-{seed}"
-for column, (condition, run_id) in zip(st.columns(max(3, len(family.members)), gap="medium"), family.members.items()):
+for column, condition in zip(st.columns(len(family.shown), gap="medium"), family.shown):
     with column:
-        emotion = st.session_state["emotion"] if condition == "label" else ""
-        players.voice(condition, access.generate(run_id, x, emotion or None, seed), run.classes, run.ref_db, s, stem)
+        if run_id := family.members.get(condition):
+            emotion = st.session_state["emotion"] if condition == "label" else ""
+            players.voice(condition, access.generate(run_id, x, emotion or None, seed), run.classes, run.ref_db, s, stem)
+        else:
+            summary.not_trained(condition, family.name)
 
 st.subheader("The clip's own voice, for comparison", divider="gray")
 if seen.waveform is None:

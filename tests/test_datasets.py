@@ -129,6 +129,25 @@ def test_clear_words_where_there_is_no_corpus(tmp_path, data_folder):
         datasets.load("ravdess")
 
 
+def test_demo_clips_go_through_files_and_come_out_the_same(tmp_path, data_folder):
+    """The invented clips as mp4 + wav, decoded, found by the landmark model and aligned, are the faces that were drawn directly."""
+    from core import demo, faces, spectrograms
+    from core.config import LogMel
+
+    datasets.draw_demo_clips(tmp_path / "clips", 3)
+    datasets.prepare("demo-clips", tmp_path / "clips")
+    prepared = datasets.load("demo-clips")
+    assert prepared.faces.shape == (3, 28, 28)
+    takes = {t.clip_id: t for t in demo.takes()}
+    for i, clip in enumerate(prepared.clip):
+        wave = demo.voice(takes[clip])
+        direct = faces.align(*demo.face(takes[clip], t=len(wave) / LogMel().rate / 2, size=320))
+        assert np.corrcoef(prepared.faces[prepared.face_of[i]].ravel(), direct.ravel())[0, 1] > 0.9
+        db = spectrograms.middle(spectrograms.log_mel(wave, LogMel()), 112)
+        assert np.abs(prepared.voices[prepared.voice_of[i]] - db).mean() < 0.5
+        assert prepared.emotion[i] == takes[clip].emotion
+
+
 def test_near_duplicates_share_a_group():
     rng = np.random.default_rng(0)
     x = rng.integers(0, 255, (20, 28, 28)).astype(np.uint8)

@@ -35,7 +35,7 @@ def begin() -> None:
 
 
 def _warm() -> None:
-    time.sleep(0.5)  # the first page goes first
+    time.sleep(0.2)  # the first page's frame goes first
     from core import spectrograms, studio  # noqa: F401
     from core.config import LogMel
 
@@ -57,6 +57,11 @@ class Family:
     def id(self) -> str:
         """The member that stands for all in an address."""
         return self.members.get("cp") or next(iter(self.members.values()))
+
+    @property
+    def shown(self) -> list[str]:
+        """The paper's three conditions, trained or not, and `none` where it is trained."""
+        return [c for c in CONDITIONS if c != "none" or c in self.members]
 
     @property
     def label(self) -> str:

@@ -38,8 +38,22 @@ LEGENDS = {  # section -> its title, and field -> (label, legend)
             "r": ("Share of S2 that calibrates", "The paper's r."),
         },
     ),
-    "f_s": ("Face classifier f_S", {"steps": ("Steps of f_S", "Training steps."), "lr": ("Learning rate of f_S", "Of Adam.")}),
-    "f_t": ("Voice classifiers", {"steps": ("Steps of the voice classifiers", "f_T, Q, the scorer and each augmentation row.")}),
+    "f_s": (
+        "Face classifier f_S",
+        {
+            "steps": ("Steps of f_S", "Training steps on S1's faces."),
+            "lr": ("Learning rate of f_S", "Lower it when its loss jumps."),
+            "mirror": ("Mirror faces", "Half of a batch is mirrored left to right."),
+            "smoothing": ("Label smoothing", "Keeps its softmax from saturating at 0 and 1."),
+        },
+    ),
+    "f_t": (
+        "Voice classifiers: f_T, Q, the scorer, the augmentation rows",
+        {
+            "steps": ("Steps of the voice classifiers", "The same for every row of the table."),
+            "noise": ("Noise on voices", "Standard deviation, on their inputs while they train."),
+        },
+    ),
     "data": (
         "Data",
         {

@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING
 
 import streamlit as st
 
+from core.config import PRESETS
 from core.runs import Run
+from ui import theme
 
 if TYPE_CHECKING:
     from core.studio import Explanation
@@ -22,6 +24,14 @@ def no_run() -> None:
     st.page_link("pages/train.py", label="Train the demo", icon=":material/arrow_forward:", query_params={"preset": "demo"})
     st.caption("Or in a terminal, in the project's folder:")
     st.code("python -m core train --preset demo", language="bash")
+
+
+def not_trained(condition: str, name: str) -> None:
+    """In the place of a voice whose condition has no finished run in this family."""
+    title, _, about = theme.CONDITION[condition]
+    st.markdown(f"**{title}** · not trained yet", help=about)
+    known = {"preset": name} if name in PRESETS else {}
+    st.page_link("pages/train.py", label="Train it with the same settings", icon=":material/model_training:", query_params=known)
 
 
 def certainty(classes: Sequence[str], said: Explanation) -> None:

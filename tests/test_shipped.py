@@ -1,0 +1,93 @@
+"""The runs that come with the project: small, complete, honest in their cards, and able to turn a real clip into sound."""
+
+import importlib
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+
+from core import networks, runs, spectrograms, studio
+from core.runs import Run
+
+ROOT = Path(__file__).resolve().parents[1]
+SHIPPED = sorted(p.parent for p in (ROOT / "checkpoints").glob("*/CARD.md"))
+
+
+def test_both_families_have_a_run_for_each_condition():
+    found = {(Run(p).config.name, Run(p).config.gan.condition) for p in SHIPPED}
+    assert found == {(n, c) for n in ("demo", "fer2013-ravdess") for c in ("label", "classifier", "cp")}
+
+
+def test_they_are_small():
+    files = [f for p in SHIPPED for f in p.rglob("*") if f.is_file()]
+    assert sum(f.stat().st_size for f in files) < 25 * 2**20
+    names = {f.name for f in files}
+    assert not names & {"state.pt", "D.safetensors", "f_T.safetensors", "log.txt"}
+
+
+@pytest.mark.parametrize("path", SHIPPED, ids=lambda p: p.name)
+def test_a_run_is_whole(path):
+    run = Run(path)
+    G = networks.load(run.model("G"))
+    assert sum(p.numel() for p in G.parameters()) <= 1_500_000
+    results, card = run.json("results"), (path / "CARD.md").read_text()
+    assert "must not be used" in card
+    assert run.json("corpus")["voices"]["licence"] in card
+    assert f"{100 * results['augmentation']['S1 + generated']['accuracy']:.1f} %" in card
+    if run.config.name != "demo":
+        assert "CC BY-NC-SA 4.0" in card
+        assert {s for group in results["subjects"].values() for s in group} == {f"ravdess-{a:02d}" for a in range(1, 21)}
+    for name in ("outputs", "generated"):
+        for key, a in run.arrays(name).items():
+            assert not (a.ndim >= 3 and a.shape[-2:] == (28, 28)), f"{name}.{key} looks like pictures of faces"
+
+
+def test_the_demo_keeps_its_marks():
+    """PROTOCOL's marks for the demo corpus at its default difficulty, from the shipped figures."""
+    for path in SHIPPED:
+        run, results = Run(path), Run(path).json("results")
+        if run.config.name != "demo":
+            continue
+        assert 0.45 <= results["augmentation"]["S1"]["accuracy"] <= 0.60
+        assert 0.60 <= results["face"]["accuracy"] <= 0.75
+        lines = [json.loads(line) for line in (path / "metrics.jsonl").read_text().splitlines()]
+        fid = [r["FID"] for r in lines if "FID" in r]
+        assert np.mean(fid[-len(fid) // 4 :]) <= 0.6 * fid[0]
+        assert results["quality"]["recognised"] >= 0.6 * results["quality"]["recognised real"]
+
+
+@pytest.mark.parametrize("condition", ["label", "classifier", "cp"])
+def test_generate_with_the_default_run(shared_data, tmp_path, condition):
+    """The command of the README on an original CREMA-D clip: its wav, analysed again, is the generated spectrogram."""
+    clip = shared_data / "crema-d" / "VideoFlash" / "1001_DFA_HAP_XX.flv"
+    command = [sys.executable, "-m", "core", "generate", str(clip), "--condition", condition, "--out", str(tmp_path)]
+    environment = {k: v for k, v in os.environ.items() if not k.startswith("DACSSGAN")}
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120, env=environment)
+    assert done.returncode == 0, done.stderr
+    assert "wrote" in done.stdout
+    facts = json.loads(next(tmp_path.glob("*.json")).read_text())
+    y, (wave, rate) = np.load(next(tmp_path.glob("*.npy"))), soundfile.read(next(tmp_path.glob("*.wav")), dtype="float32")
+    opened = studio.open_run(runs.find(facts["run"], folder=ROOT / "checkpoints"))
+    correlation, error = spectrograms.agreement(y, wave, opened.ref_db, opened.config.logmel, facts["sound"]["gain_db"])
+    assert rate == opened.config.logmel.rate
+    assert correlation >= 0.9
+    assert error <= 6
+    assert np.abs(wave).max() < 1
+    assert np.sqrt((wave**2).mean()) > 1e-4  # it can be heard
+
+
+def test_the_readme_names_what_there_is():
+    text = (ROOT / "README.md").read_text()
+    for path in (ROOT / "core").glob("*.py"):
+        assert path.name == "__init__.py" or f"`core/{path.name}`" in text, path.name
+    table = text.split("## Equation → function")[1].split("##")[0]
+    for module, function in re.findall(r"`(\w+)\.(\w+)`", table):
+        assert hasattr(importlib.import_module(f"core.{module}"), function), f"{module}.{function}"
+    for link in re.findall(r"\]\(([^)#:]+)\)", text):
+        assert (ROOT / link).exists(), link
