@@ -147,16 +147,16 @@ def _write(target, name, entries, subjects, faces, voices, key, ref, left_out) -
 def _prepare_demo(target: Path, takes: int, tick: Tick | None) -> Path:
     from core import demo, drawing, faces
 
-    key = _key(["demo", takes, *(hashlib.sha256(Path(str(m.__file__)).read_bytes()).hexdigest() for m in (demo, drawing))])
+    key = _key(["demo", "middle frame", takes, *(hashlib.sha256(Path(str(m.__file__)).read_bytes()).hexdigest() for m in (demo, drawing))])
     if target.exists() and load_file(target).meta["key"] == key:
         return target
     all_takes = demo.takes(takes)
     x: list[np.ndarray | None] = []
     y: list[np.ndarray | None] = []
     for i, take in enumerate(all_takes):
-        image, points = demo.face(take)
-        x.append(faces.align(image, points))
-        y.append(spectrograms.middle(spectrograms.log_mel(demo.voice(take), LogMel()), COLUMNS))
+        wave = demo.voice(take)
+        x.append(faces.align(*demo.face(take, t=spectrograms.middle_time(len(wave) / LogMel().rate))))
+        y.append(spectrograms.middle(spectrograms.log_mel(wave, LogMel()), COLUMNS))
         if tick:
             tick(i + 1, len(all_takes))
     entries = [Entry(t.clip_id, f"demo-{t.actor:02d}", t.sex, t.emotion) for t in all_takes]
