@@ -48,7 +48,7 @@ with settings_side:
     devices = ["auto", "cpu", *(["cuda"] if cards else [])]
     device = st.segmented_control("Device", devices, default="auto", required=True, key="device", persist_state="session")
     st.caption("NVIDIA card: " + "; ".join(cards) if cards else "No NVIDIA card was found: *auto* is the CPU.")
-    with st.expander("All other settings", icon=":material/tune:"):
+    with st.popover("All other settings", icon=":material/tune:", width="stretch"), st.container(key="settings"):
         config = settings.form(config, preset)
     config = replace(config, seed=seed, gan={"condition": condition, "generator": generator, "steps": steps})
 

@@ -259,3 +259,24 @@ def test_help_of_each_command(command):
     done = core(*command, "--help")
     assert done.returncode == 0
     assert len(done.stdout) > 300
+
+
+def test_training_on_prepared_arrays_needs_only_torch_numpy_and_safetensors(world):
+    """So that it runs on a bare GPU machine to which the arrays are carried."""
+    program = """
+import sys
+for name in ("scipy", "av", "PIL", "librosa", "soundfile", "joblib", "skimage", "pandas", "sklearn", "matplotlib", "plotly",
+             "streamlit", "tyro", "ai_edge_litert", "tqdm"):
+    sys.modules[name] = None  # importing it now fails
+from core import pipeline
+from core.config import Config, from_dict
+import json, pathlib
+config = from_dict(Config, json.loads(sys.argv[1]))
+print(pipeline.run(config, pathlib.Path(sys.argv[2]), "cpu").json("results")["labels"])
+"""
+    from core.config import to_dict
+
+    command = [sys.executable, "-c", program, json.dumps(to_dict(TINY)), str(world / "bare")]
+    done = subprocess.run(command, cwd=Path(__file__).resolve().parents[1], capture_output=True, text=True, env=os.environ, timeout=240)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip() == "strict"
