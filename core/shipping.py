@@ -8,10 +8,13 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
+import numpy as np
+
 from core import runs
 from core.runs import Run
 
-KEPT = ("config.json", "provenance.json", "corpus.json", "results.json", "outputs.npz", "generated.npz", "metrics.jsonl")
+KEPT = ("config.json", "provenance.json", "corpus.json", "results.json", "outputs.npz", "metrics.jsonl")
+PER_CLASS = 8  # generated samples of each emotion that travel with a run
 MODELS = ("G", "f_S", "Q", "scorer")
 
 
@@ -31,8 +34,12 @@ def ship(run: Run, folder: Path) -> Path:
         for name in MODELS:
             shutil.copyfile(run.model(name), target / "models" / f"{name}.safetensors")
         grids = sorted((run.directory / "samples").glob("step-*.npz"))
-        for path in grids[:: max(1, len(grids) // 6)] + grids[-1:]:
+        for path in dict.fromkeys(grids[:: max(1, len(grids) // 4)] + grids[-1:]):
             shutil.copyfile(path, target / "samples" / path.name)
+        generated = run.arrays("generated")
+        label = generated["label"]
+        few = np.sort(np.concatenate([np.nonzero(label == k)[0][:PER_CLASS] for k in np.unique(label)]))
+        runs.write_arrays(target / "generated.npz", **{k: v[few] for k, v in generated.items()})
     runs.write_atomic(target / "CARD.md", card(run))
     runs.register(Run(target))
     return target
@@ -91,8 +98,8 @@ Seed {c.seed}, fold {c.data.fold}, {r["steps"]} steps; one run, so no spread: se
 
 - face classifier on S4: {100 * face["accuracy"]:.1f} % (N = {r["N test faces"]})
 - FID {q["FID"]:.2f} (two real sets: {q["FID real"]:.2f}), KID {q["KID"]:.3f} (real {q["KID real"]:.3f}),
-  IS {q["IS"]:.2f} (real {q["IS real"]:.2f}),
-  N = {q["N"]}, {q["features"]} features, scorer {q["scorer"]}. Another scorer gives other figures: not comparable with the paper's.
+  IS {q["IS"]:.2f} (real {q["IS real"]:.2f}), N = {q["N"]}, {q["features"]} features, scorer {q["scorer"]}.
+  Another scorer gives other figures: not comparable with the paper's.
 - the scorer recognises {100 * q["recognised"]:.1f} % of the generated and {100 * q["recognised real"]:.1f} % of the real samples
 
 ## What it must not be used for

@@ -80,7 +80,9 @@ def curves(lines: Curves, title: str, shown: Sequence[str], reference: str = "",
         mode = "lines+markers" if len(x) < 30 else "lines"
         hover = f"{name.removeprefix('loss/')} %{{y:.3f}} at step %{{x}}<extra></extra>"
         label = name.removeprefix("loss/")
-        figure.add_scatter(x=x, y=y, name=label, mode=mode, line={"color": colour, "width": 2}, marker_size=5, cliponaxis=False, hovertemplate=hover)
+        figure.add_scatter(
+            x=x, y=y, name=label, mode=mode, line={"color": colour, "width": 2}, marker_size=5, cliponaxis=False, hovertemplate=hover
+        )
     known = lines.get(reference, ([], []))[1]
     if known:
         figure.add_hline(known[0], line={"color": theme.REFERENCE, "dash": "dash", "width": 1.5})

@@ -74,11 +74,15 @@ def form(config: Config, prefix: str) -> Config:
         st.markdown(f"**{title}**")
         part = getattr(config, section)
         hints = typing.get_type_hints(type(part))
-        columns = st.columns(3, gap="medium")
-        for i, (name, (label, legend)) in enumerate(fields.items()):
-            with columns[i % 3]:
-                changes.setdefault(section, {})[name] = _widget(label, hints[name], getattr(part, name), name, f"{prefix} {section}.{name}")
-                st.caption(legend)
+        names = list(fields)
+        for row in (names[i : i + 3] for i in range(0, len(names), 3)):
+            for column, name in zip(st.columns(3, gap="medium"), row):
+                label, legend = fields[name]
+                with column:
+                    changes.setdefault(section, {})[name] = _widget(
+                        label, hints[name], getattr(part, name), name, f"{prefix} {section}.{name}"
+                    )
+                    st.caption(legend)
     return replace(config, **{k: v for k, v in changes.items() if any(getattr(getattr(config, k), n) != x for n, x in v.items())})
 
 

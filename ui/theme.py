@@ -45,8 +45,8 @@ CSS = """<style>
 .stMainBlockContainer h2 {padding: .25rem 0; font-size: 1.35rem;}
 .stMainBlockContainer h3 {padding: .25rem 0 .5rem; font-size: 1.15rem;}
 .stMainBlockContainer hr {margin: .5rem 0;}
-.stPopoverBody:has(.st-key-settings) {width: min(60rem, 94vw); max-width: none;}
-[data-testid="stBaseButton-segmented_controlActive"] p {color: var(--st-text-color); font-weight: 600;}
+[data-testid="stPopoverBody"]:has(.st-key-settings) {width: min(60rem, 94vw); max-width: none;}
+button[data-variant="segmented_control"][data-selected] {color: inherit; font-weight: 600;}
 [data-testid="stMetricValue"] {font-size: 1.5rem;}
 </style>"""
 
