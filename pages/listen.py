@@ -83,7 +83,9 @@ with middle:
 with right:
     bars = charts.beliefs(run.classes, said.softmax, said.p)
     st.plotly_chart(bars, key="beliefs", config=charts.STILL, alt="softmax and p-value of each emotion")
-    st.caption(f"p-values from {len(run.label_cal):,} calibration faces. An uploaded face is not of their kind: no error rate is promised.")
+    st.caption(
+        f"p-values from {len(run.label_cal):,} calibration faces. An uploaded face comes from elsewhere: no error rate is promised for it."
+    )
 
 # ------------------------------------------------------------------ its voices
 

@@ -29,15 +29,13 @@ with settings_side:
     preset = st.selectbox("Preset", list(PRESETS), key="preset", on_change=address.keep, args=("preset", "preset"))
     st.caption(ABOUT[preset])
     config = PRESETS[preset]
-    condition = st.segmented_control(
-        "Condition",
-        CONDITIONS,
-        default=config.gan.condition,
-        required=True,
-        key=f"{preset} condition",
-        persist_state="session",
-        help="What the generator is told beside the face: the label, the face classifier's softmax, the conformal p-values, or nothing.",
+    key, about = (
+        f"{preset} condition",
+        "What the generator is told beside the face: label, the face classifier's softmax, p-values, or nothing.",
     )
+    address.follow("condition", key, config.gan.condition, lambda k: k if k in CONDITIONS else None)
+    go = {"on_change": address.keep, "args": ("condition", key)}
+    condition = st.segmented_control("Condition", CONDITIONS, required=True, key=key, help=about, **go)
     generator = st.selectbox("Generator", list(GENERATORS), format_func=GENERATORS.get, key=f"{preset} generator", persist_state="session")
     a, b = st.columns(2)
     steps = a.number_input(
@@ -48,7 +46,7 @@ with settings_side:
     devices = ["auto", "cpu", *(["cuda"] if cards else [])]
     device = st.segmented_control("Device", devices, default="auto", required=True, key="device", persist_state="session")
     st.caption("NVIDIA card: " + "; ".join(cards) if cards else "No NVIDIA card was found: *auto* is the CPU.")
-    with st.popover("All other settings", icon=":material/tune:", width="stretch"), st.container(key="settings"):
+    with st.popover("All other settings", icon=":material/tune:", width="stretch"):
         config = settings.form(config, preset)
     config = replace(config, seed=seed, gan={"condition": condition, "generator": generator, "steps": steps})
 

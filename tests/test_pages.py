@@ -192,6 +192,27 @@ def test_an_upload_becomes_voices_and_leaves_no_file(faces_found):
     assert list(Path(tempfile.gettempdir()).glob(f"{visitor.UPLOADS}*")) == []
 
 
+def test_of_two_people_either_can_be_chosen(faces_found):
+    from skimage import data
+
+    large = Image.fromarray(data.astronaut())
+    both = Image.new("RGB", (900, 512), "grey")
+    both.paste(large, (0, 0))
+    both.paste(large.transpose(Image.Transpose.FLIP_LEFT_RIGHT).resize((384, 384)), (516, 64))
+    file = io.BytesIO()
+    both.save(file, "PNG")
+    app = opened()
+    app.segmented_control(key="kind").set_value("Upload").run()
+    app.file_uploader(key="upload").set_value(("us.png", file.getvalue(), "image/png")).run()
+    first = [a.proto.url for a in well(app).get("audio")]
+    person = next(c for c in app.segmented_control if c.label == "Person")
+    well(person.set_value(1).run())
+    second = [a.proto.url for a in app.get("audio")]
+    assert len(second) == 3
+    assert not set(first) & set(second)
+    assert "this is number 2" in said(app)
+
+
 def test_what_a_killed_server_left_is_swept(home, monkeypatch, tmp_path):
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     old, new = tmp_path / f"{visitor.UPLOADS}old", tmp_path / f"{visitor.UPLOADS}new"
@@ -284,6 +305,12 @@ def test_train_shows_the_results_of_a_finished_run(trained):
     assert slider.value == 4
     well(slider.set_value(2).run())
     assert app.get("select_slider")[0].value == 2
+
+
+def test_train_takes_the_condition_from_the_address(home):
+    app = opened("train", preset="smoke", condition="classifier")
+    assert app.segmented_control(key="smoke condition").value == "classifier"
+    assert opened("train", preset="smoke", condition="../x").segmented_control(key="smoke condition").value == "cp"
 
 
 def test_starting_a_configuration_that_is_done_shows_it(trained, monkeypatch):

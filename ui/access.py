@@ -65,7 +65,7 @@ class Family:
 
     @property
     def label(self) -> str:
-        return f"{self.name} · {self.id.rsplit('-', 1)[-1]}" + (" · shipped" if self.shipped else "")
+        return f"{self.name} · " + ("shipped" if self.shipped else self.id.rsplit("-", 1)[-1])
 
 
 def rows() -> list[dict]:

@@ -86,13 +86,12 @@ def curves(lines: Curves, title: str, shown: Sequence[str], reference: str = "",
     known = lines.get(reference, ([], []))[1]
     if known:
         figure.add_hline(known[0], line={"color": theme.REFERENCE, "dash": "dash", "width": 1.5})
-        figure.add_annotation(
-            x=1, xref="paper", y=known[0], text=f"real voices {known[0]:.2f}", showarrow=False, xanchor="right", yanchor="bottom"
-        )
+        where = {"xref": "paper", "yref": "paper", "x": 1, "y": 1, "xanchor": "right", "yanchor": "bottom"}
+        figure.add_annotation(text=f"╌╌ real voices {known[0]:.2f}", showarrow=False, **where)
     figure.update_xaxes(title="training step of G, D and Q", range=[0, max(1, steps)] if steps else None, rangemode="tozero")
     figure.update_yaxes(title=title, rangemode="tozero" if reference else "normal")
     legend = {"orientation": "h", "x": 0, "y": 1.0, "yanchor": "bottom"}
-    return _laid_out(figure, height, left=54, top=28 if len(shown) > 1 else 12, showlegend=len(shown) > 1, legend=legend)
+    return _laid_out(figure, height, left=54, top=28, showlegend=len(shown) > 1, legend=legend)
 
 
 def grid(y: np.ndarray, labels: Sequence[str], ref_db: float, s: LogMel) -> go.Figure:
@@ -115,8 +114,9 @@ def grid(y: np.ndarray, labels: Sequence[str], ref_db: float, s: LogMel) -> go.F
     return _laid_out(figure, 60 + 165 * down, left=50, top=26)
 
 
-def confusions(tables: dict[str, np.ndarray], classes: Sequence[str], across: int = 3) -> go.Figure:
+def confusions(tables: dict[str, np.ndarray], classes: Sequence[str]) -> go.Figure:
     """Confusion matrices (K, K) of counts side by side: each row is what one true emotion was taken for, in per cent."""
+    across = 2 if len(tables) == 4 else 3
     down = -(-len(tables) // across)
     figure = make_subplots(
         down, across, subplot_titles=list(tables), shared_yaxes=True, horizontal_spacing=0.03, vertical_spacing=0.46 / down

@@ -30,8 +30,8 @@ def not_trained(condition: str, name: str) -> None:
     """In the place of a voice whose condition has no finished run in this family."""
     title, _, about = theme.CONDITION[condition]
     st.markdown(f"**{title}** · not trained yet", help=about)
-    known = {"preset": name} if name in PRESETS else {}
-    st.page_link("pages/train.py", label="Train it with the same settings", icon=":material/model_training:", query_params=known)
+    known = {"condition": condition} | ({"preset": name} if name in PRESETS else {})
+    st.page_link("pages/train.py", label="Train it", icon=":material/model_training:", query_params=known)
 
 
 def certainty(classes: Sequence[str], said: Explanation) -> None:

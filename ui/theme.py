@@ -45,8 +45,8 @@ CSS = """<style>
 .stMainBlockContainer h2 {padding: .25rem 0; font-size: 1.35rem;}
 .stMainBlockContainer h3 {padding: .25rem 0 .5rem; font-size: 1.15rem;}
 .stMainBlockContainer hr {margin: .5rem 0;}
-[data-testid="stPopoverBody"]:has(.st-key-settings) {width: min(60rem, 94vw); max-width: none;}
-button[data-variant="segmented_control"][data-selected] {color: inherit; font-weight: 600;}
+.stMainBlockContainer button[data-variant="segmented_control"][data-selected] {color: inherit;}
+.stMainBlockContainer button[data-variant="segmented_control"][data-selected] p {font-weight: 600;}
 [data-testid="stMetricValue"] {font-size: 1.5rem;}
 </style>"""
 

@@ -104,7 +104,10 @@ def curves(row: dict) -> None:
     if not lines:
         st.caption("They begin with the generator's training, after the classifiers.")
         return
-    st.caption("Measured on S2's faces and voices; the dashed lines are real voices. S4 is looked at once, at the end.")
+    st.caption(
+        "Measured on S2's faces; the dashed lines are S2's real voices, which the scorer was trained on too, so they look better than new "
+        "people's would. S4 is looked at once, at the end."
+    )
     steps, show = row["steps"], {"config": charts.STILL}
     st.plotly_chart(
         charts.curves(lines, "loss", LOSSES, steps=steps), key="losses", alt="losses of G, its terms, and of D, over the steps", **show
@@ -172,4 +175,4 @@ def results(row: dict) -> None:
 
 def log(row: dict) -> None:
     with st.expander("Log", icon=":material/terminal:", expanded=row["state"] == "failed"):
-        st.code(jobs.log_tail(row["run"]) or "Nothing was written yet.", language=None, height=260)
+        st.code(jobs.log_tail(row["run"]) or "There is no log.", language=None, height=260)
