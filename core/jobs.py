@@ -30,7 +30,8 @@ def start(config: Config, device: str = "auto", folder: Path | None = None) -> s
         return run.id
     runs.update(run, state="queued", phase="starting", error="", pid=0)
     command = [sys.executable, "-m", "core", "train", "--config-file", str(run.directory / "config.json"), "--device", device]
-    environment = os.environ | {"DACSSGAN_CHECKPOINTS": str(folder.resolve()), "PYTHONUNBUFFERED": "1"}
+    threads = str(max(1, min(4, (os.cpu_count() or 2) - 1)))  # one core stays with the pages; small networks gain nothing beyond four
+    environment = {"OMP_NUM_THREADS": threads} | os.environ | {"DACSSGAN_CHECKPOINTS": str(folder.resolve()), "PYTHONUNBUFFERED": "1"}
     with open(run.directory / "log.txt", "a") as log:
         process = subprocess.Popen(
             command,
@@ -103,26 +104,6 @@ def reconcile(folder: Path | None = None) -> list[str]:
             runs.update(run, state="stopped" if asked or (run.directory / "state.pt").exists() else "failed", error=error)
             changed.append(row["run"])
     return changed
-
-
-def adopt(folder: Path | None = None) -> list[str]:
-    """Take run directories that the index does not know, such as shipped ones, into it with their curves; returns their ids."""
-    folder = folder or runs.root()
-    known, found = {r["run"] for r in runs.listing(folder)}, []
-    for path in sorted(folder.glob("*/config.json")):
-        run = Run(path.parent)
-        if run.id not in known:
-            try:
-                runs.register(run)
-            except ValueError:
-                continue  # a folder that is no run of this version
-            log = run.directory / "metrics.jsonl"
-            rows = [json.loads(line) for line in log.read_text().splitlines() if line.endswith("}")] if log.exists() else []
-            values = [(run.id, r["step"], k, v) for r in rows for k, v in r.items() if k != "step"]
-            with runs.database(folder) as db:
-                db.executemany("INSERT OR REPLACE INTO metrics VALUES (?, ?, ?, ?)", values)
-            found.append(run.id)
-    return found
 
 
 def log_tail(run_id: str, lines: int = 40, folder: Path | None = None) -> str:

@@ -210,26 +210,38 @@ def listing(folder: Path | None = None) -> list[dict]:
     return [r for r in rows if (folder / r["run"] / "config.json").exists()]
 
 
-def reindex(folder: Path | None = None) -> int:
-    """Rebuild the database from the run directories; returns how many there are."""
+def adopt(folder: Path | None = None) -> list[str]:
+    """Take run directories that the index does not know, such as shipped ones, into it with their curves; returns their ids."""
     folder = folder or root()
-    with database(folder) as db:
-        db.execute("DELETE FROM runs")
-        db.execute("DELETE FROM metrics")
-    found = 0
+    known, found = {r["run"] for r in listing(folder)}, []
     for path in sorted(folder.glob("*/config.json")):
         run = Run(path.parent)
+        if run.id in known:
+            continue
         try:
             register(run)
         except ValueError:
             continue  # a folder that is no run of this version
-        found += 1
-        log = path.parent / "metrics.jsonl"
+        log = run.directory / "metrics.jsonl"
         rows = [json.loads(line) for line in log.read_text().splitlines() if _step_of(line) < 1 << 60] if log.exists() else []
         values = [(run.id, r["step"], k, v) for r in rows for k, v in r.items() if k != "step"]
         with database(folder) as db:
             db.executemany("INSERT OR REPLACE INTO metrics VALUES (?, ?, ?, ?)", values)
+        found.append(run.id)
     return found
+
+
+def reindex(folder: Path | None = None) -> int:
+    """Rebuild the database from the run directories; returns how many there are. The processes of running ones stay known."""
+    folder = folder or root()
+    with database(folder) as db:
+        live = [dict(r) for r in db.execute("SELECT run, state, pid, heartbeat FROM runs WHERE state IN ('running', 'queued')")]
+        db.execute("DELETE FROM runs")
+        db.execute("DELETE FROM metrics")
+    found = adopt(folder)
+    with database(folder) as db:
+        db.executemany("UPDATE runs SET state=:state, pid=:pid, heartbeat=:heartbeat WHERE run=:run", live)
+    return len(found)
 
 
 def find(name: str, condition: str | None = None, folder: Path | None = None) -> Run:
@@ -241,10 +253,8 @@ def find(name: str, condition: str | None = None, folder: Path | None = None) ->
     if (path / "config.json").exists():
         return Run(path)
     folder = folder or root()
+    adopt(folder)
     rows = listing(folder)
-    if {p.parent.name for p in folder.glob("*/config.json")} - {r["run"] for r in rows}:
-        reindex(folder)
-        rows = listing(folder)
     exact = [r for r in rows if r["run"] == name]
     matches = exact or [r for r in rows if r["name"] == name] or [r for r in rows if r["run"].startswith(name)]
     if condition:

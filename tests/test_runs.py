@@ -49,6 +49,16 @@ def test_metrics_are_recorded_dropped_and_rebuilt(run, tmp_path):
     assert runs.metrics(run.id, tmp_path) == expected
 
 
+def test_rebuilding_the_index_keeps_a_running_process(run, tmp_path):
+    runs.update(run, state="running", pid=4321)
+    before = runs.listing(tmp_path)[0]
+    assert runs.reindex(tmp_path) == 1
+    runs.find(run.id, None, tmp_path)
+    after = runs.listing(tmp_path)[0]
+    assert (after["state"], after["pid"], after["heartbeat"]) == ("running", 4321, before["heartbeat"])
+    assert runs.adopt(tmp_path) == []
+
+
 def test_config_json_is_never_edited(run):
     before = (run.directory / "config.json").read_bytes()
     runs.create(run.directory, replace(SMOKE, seed=7))

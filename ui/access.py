@@ -30,7 +30,7 @@ def begin() -> None:
     for folder in Path(tempfile.gettempdir()).glob(f"{UPLOADS}*"):
         if time.time() - folder.stat().st_mtime > 86_400:
             shutil.rmtree(folder, ignore_errors=True)
-    jobs.adopt()
+    runs.adopt()
     threading.Thread(target=_warm, daemon=True).start()
 
 
