@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import signal
 import subprocess
@@ -12,7 +11,7 @@ import time
 from pathlib import Path
 
 from core import datasets, runs
-from core.config import Config, run_name, to_dict
+from core.config import Config, run_name
 from core.runs import Run
 
 NICE = 10  # a training gives way to the pages
@@ -124,8 +123,3 @@ def cards() -> list[str]:
     except (OSError, subprocess.TimeoutExpired):
         return []
     return [line.strip() for line in out.stdout.splitlines() if line.strip()] if out.returncode == 0 else []
-
-
-def config_text(config: Config) -> str:
-    """A config as readable JSON, as it stands in the run's config.json."""
-    return json.dumps(to_dict(config), indent=1)
