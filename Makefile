@@ -29,7 +29,7 @@ lint: setup
 	@$(VENV_PYTHON) -m mypy core
 
 bench: setup
-	@if [ -f benchmarks/__main__.py ]; then $(VENV_PYTHON) -m benchmarks $(ARGS); else echo "There are no benchmarks yet (benchmarks/__main__.py is missing)."; fi
+	@$(VENV_PYTHON) -m benchmarks $(ARGS)
 
 clean:
 	@find . \( -name .venv -o -name .git -o -name data -o -name checkpoints \) -prune -o -type d -name __pycache__ -prune -exec rm -rf {} +

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
@@ -35,6 +36,7 @@ class State:
     Q: nn.Module
     optimisers: dict[str, torch.optim.Optimizer]
     generator: torch.Generator
+    shown: nn.Module  # what is sampled and kept: the running average of G's weights, or G itself where there is none
     step: int = 0
 
 
@@ -85,7 +87,8 @@ def new_state(g: Gan, classes: int, shape: tuple[int, int], Q: Classifier, seed:
     extra = {} if g.optimiser == "adagrad" else {"betas": (0.5, 0.99)}
     players = {"G": (G, g.lr_g), "D": (D, g.lr_d)} | ({"Q": (Q, g.lr_d)} if g.q_training == "joint" else {})
     optimisers: dict[str, torch.optim.Optimizer] = {k: make(n.parameters(), lr=lr, **extra) for k, (n, lr) in players.items()}  # type: ignore[arg-type]
-    return State(G, D, Q.to(device), optimisers, torch.Generator(device).manual_seed(seed + 1))
+    shown = copy.deepcopy(G).requires_grad_(False) if g.average else G
+    return State(G, D, Q.to(device), optimisers, torch.Generator(device).manual_seed(seed + 1), shown)
 
 
 def step(state: State, g: Gan, x: Tensor, c: Tensor, target: Tensor, y: Tensor, y_target: Tensor) -> dict[str, Tensor]:
@@ -128,8 +131,24 @@ def step(state: State, g: Gan, x: Tensor, c: Tensor, target: Tensor, y: Tensor, 
     opt["G"].zero_grad(set_to_none=True)
     loss_g.backward()
     opt["G"].step()
+    if state.shown is not G:
+        follow(state.shown, G, g.average)
     values |= {"loss/G": loss_g} | {f"loss/{k}": v for k, v in terms.items()}
     return {k: v.detach() for k, v in values.items()}
+
+
+@torch.no_grad()
+def follow(shown: nn.Module, G: nn.Module, decay: float) -> None:
+    """shown = decay * shown + (1 - decay) * G, for weights and batch norm's statistics alike; counters are copied.
+
+    D and G circle each other; the average stands where they circle around (Yazıcı et al., ICLR 2019).
+    """
+    pairs = list(zip(shown.state_dict().values(), G.state_dict().values(), strict=True))
+    mine, its = zip(*(p for p in pairs if p[0].is_floating_point()), strict=True)
+    torch._foreach_lerp_(mine, its, 1 - decay)
+    for a, b in pairs:
+        if not a.is_floating_point():
+            a.copy_(b)
 
 
 def train(state: State, pool: Pool, g: Gan) -> Iterator[Record]:
@@ -169,7 +188,7 @@ def sample(G: nn.Module, x: Tensor, c: Tensor, z_length: int, seed: int, batch: 
 
 def state_dict(state: State) -> dict:
     """Tensors and numbers from which `load_state_dict` continues bit for bit (same machine, CPU, thread count)."""
-    networks = {k: getattr(state, k).state_dict() for k in "GDQ"}
+    networks = {k: getattr(state, k).state_dict() for k in ("G", "D", "Q", "shown")}
     optimisers = {k: o.state_dict() for k, o in state.optimisers.items()}
     random = state.generator.get_state()
     return {"networks": networks, "optimisers": optimisers, "random": random, "step": state.step, "threads": torch.get_num_threads()}

@@ -230,7 +230,7 @@ def train_gan(config: Config, sets: dict[str, Set], fitted: Fitted, c: dict, r: 
     runs.drop_after(r, state.step)
     look = Look(config, sets["S2"], c["S2"], fitted, device)
     if not state.step:
-        runs.record(r, 0, look.reference(sets["S1"], device) | look.figures(state.G))
+        runs.record(r, 0, look.reference(sets["S1"], device) | look.figures(state.shown))
 
     def keep() -> None:
         aside = checkpoint.with_suffix(".tmp")
@@ -251,8 +251,8 @@ def train_gan(config: Config, sets: dict[str, Set], fitted: Fitted, c: dict, r: 
                 rate = (s - first) * g.batch / max(1e-9, time.monotonic() - begun)
                 watch("train G, D, Q", s, g.steps, f"{rate:.0f} samples/s", step=s, rate=rate)
             if s % config.evaluate.every == 0 or s == g.steps:
-                runs.record(r, s, look.figures(state.G))
-                look.save_grid(state.G, r, s)
+                runs.record(r, s, look.figures(state.shown))
+                look.save_grid(state.shown, r, s)
                 keep()
                 if not np.isfinite(float(record.values["loss/G"])):
                     raise RuntimeError(f"the losses became infinite or NaN at step {s}; lower gan.lr_g and gan.lr_d")
@@ -270,7 +270,7 @@ def train_gan(config: Config, sets: dict[str, Set], fitted: Fitted, c: dict, r: 
     networks.save(r.model("D"), state.D, "discriminator", {"shape": list(shape), "channels": list(networks.DISCRIMINATOR[g.width])})
     if g.q_training == "joint":
         networks.save(r.model("Q"), state.Q, "classifier", classifiers.arguments(config.f_t, shape, K))
-    networks.save(r.model("G"), state.G, g.generator, gan.generator_arguments(g, K, shape))
+    networks.save(r.model("G"), state.shown, g.generator, gan.generator_arguments(g, K, shape))
     return networks.load(r.model("G"), device)
 
 

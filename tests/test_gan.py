@@ -31,7 +31,8 @@ def fresh(settings=SMALL, seed=0):
 
 
 def weights(state):
-    return torch.cat([p.detach().flatten() for k in "GDQ" for p in getattr(state, k).state_dict().values()])
+    parts = ("G", "D", "Q", "shown")
+    return torch.cat([p.detach().flatten() for k in parts for p in getattr(state, k).state_dict().values()])
 
 
 def changed(**settings):
@@ -72,8 +73,9 @@ def test_a_frozen_q_stays_and_a_joint_one_moves(q_training):
 
 @pytest.mark.parametrize("optimiser", ["adagrad", "adam"])
 @pytest.mark.parametrize("q_training", ["frozen", "joint"])
-def test_resume_is_exact(tmp_path, optimiser, q_training):
-    settings = changed(optimiser=optimiser, q_training=q_training)
+@pytest.mark.parametrize("average", [0.0, 0.9])
+def test_resume_is_exact(tmp_path, optimiser, q_training, average):
+    settings = changed(optimiser=optimiser, q_training=q_training, average=average)
     whole = fresh(settings)
     records = run(whole, settings)
     half = fresh(settings)
@@ -102,6 +104,22 @@ def test_sampling_leaves_the_training_untouched():
                 assert torch.equal(before, torch.get_rng_state())
                 assert state.G.training
     assert torch.equal(weights(a), weights(b))
+
+
+def test_the_average_follows_g_and_never_leads_it():
+    """After each step shown = 0.8 shown + 0.2 G, statistics of batch norm too; the training itself is the one without an average."""
+    settings = changed(average=0.8)
+    state, plain = fresh(settings), fresh()
+    expected = {k: v.clone().double() for k, v in state.G.state_dict().items() if v.is_floating_point()}
+    for _ in gan.train(state, pool(), settings):
+        now = state.G.state_dict()
+        expected = {k: 0.8 * v + 0.2 * now[k].double() for k, v in expected.items()}
+    run(plain)
+    shown = state.shown.state_dict()
+    assert all(torch.allclose(shown[k].double(), v, atol=1e-6) for k, v in expected.items())
+    assert all(torch.equal(v, now[k]) for k, v in shown.items() if not v.is_floating_point())
+    assert all(torch.equal(v, w) for v, w in zip(state.G.state_dict().values(), plain.G.state_dict().values(), strict=True))
+    assert plain.shown is plain.G
 
 
 def test_nothing_depends_on_the_global_random_state():

@@ -33,6 +33,30 @@ def test_the_hash_knows_what_matters():
     assert family(SMOKE) != family(replace(SMOKE, seed=1))
 
 
+DEFAULTS = {  # what run ids stand on: a setting that joins later is not listed, one listed may not change without a new PROTOCOL_VERSION
+    "data": {"faces": "demo", "voices": "demo", "pairing": "clip", "sets": [0.4, 0.15, 0.25, 0.2], "g_fraction": 1.0, "demo_takes": 10},
+    "logmel": {"rate": 16000, "n_fft": 512, "window": 400, "hop": 144, "bands": 28, "columns": 112, "range_db": 80.0},
+    "f_s": {"channels": [16, 32, 64], "steps": 600, "batch": 64, "lr": 1e-3, "optimiser": "adam", "noise": 0.05, "mirror": True},
+    "f_t": {"channels": [16, 32, 64], "steps": 400, "batch": 32, "lr": 1e-3, "optimiser": "adam", "noise": 0.2, "mirror": False},
+    "conformal": {"measure": "margin", "groups": "pooled", "r": 1.0},
+    "gan": {"generator": "encdec", "width": "compact", "condition": "cp", "z": 64, "l1": 1.0, "classify": 1.0, "optimiser": "adagrad",
+            "lr_g": 2e-3, "lr_d": 2e-3, "average": 0.0, "batch": 64, "steps": 3000, "noise": 0.05, "soft": 0.1, "label_noise": 0.05},
+    "evaluate": {"every": 150, "per_face": 1},
+}  # fmt: skip
+
+
+def test_defaults_are_part_of_every_run_id():
+    now = to_dict(Config())
+    assert {part: {k: now[part][k] for k in v} for part, v in DEFAULTS.items()} == DEFAULTS
+
+
+def test_a_setting_that_joins_later_renames_no_run():
+    """A config.json from before a setting existed reads as its default and keeps its hash."""
+    old = to_dict(SMOKE)
+    del old["gan"]["average"], old["data"]["labels"]
+    assert config_hash(from_dict(Config, old), "a") == config_hash(replace(SMOKE, gan={"average": 0.0}), "a")
+
+
 def test_metrics_are_recorded_dropped_and_rebuilt(run, tmp_path):
     for step in (1, 2, 3):
         runs.record(run, step, {"FID": 10.0 / step, "bad": float("nan")})

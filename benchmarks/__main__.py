@@ -1,0 +1,38 @@
+"""`make bench`: one table, each row a ratio measured in this run. `make bench ARGS=p_values` takes one module of this folder."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import pkgutil
+import platform
+import sys
+import time
+
+import benchmarks
+
+
+def cpu() -> str:
+    """The processor's name, from Linux' list of processors or from Python."""
+    try:
+        with open("/proc/cpuinfo") as f:
+            return next(line.split(":", 1)[1].strip() for line in f if line.startswith("model name"))
+    except (OSError, StopIteration):
+        return platform.processor() or platform.machine()
+
+
+def main() -> int:
+    every = sorted(m.name for m in pkgutil.iter_modules(benchmarks.__path__) if m.name not in ("__main__", "table"))
+    chosen = sys.argv[1:] or every
+    if set(chosen) - set(every):
+        print(f"There is no benchmark {', '.join(sorted(set(chosen) - set(every)))}; there are {', '.join(every)}.", file=sys.stderr)
+        return 2
+    print(f"{time.strftime('%Y-%m-%d')} · {cpu()} · {os.cpu_count()} cores · Python {platform.python_version()}")
+    for name in chosen:
+        for row in importlib.import_module(f"benchmarks.{name}").rows():
+            print(row, flush=True)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,38 @@
+"""A benchmark is a ratio against a named peer, measured in the same run: repeats taken in turns, the median with its spread."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of the table. `ratio` says which of the two is on top: time of ours / time of the bound, or of the peer / ours."""
+
+    name: str  # what was measured, against what, at which size
+    ratio: float  # median over the repeats
+    low: float  # smallest and largest of the repeats
+    high: float
+    aim: str = ""  # e.g. "at most 1.5"; "" where none is set
+    note: str = ""
+
+    def __str__(self) -> str:
+        spread = f"{self.low:.2f}–{self.high:.2f}"
+        return f"{self.name:<76} {self.ratio:6.2f}×  ({spread})" + "".join(f"  {t}" for t in (self.aim and f"aim: {self.aim}", self.note) if t)
+
+
+def seconds(work: Callable[[], object]) -> float:
+    """Wall time of one call."""
+    begun = time.perf_counter()
+    work()
+    return time.perf_counter() - begun
+
+
+def ratio(name: str, top: Callable[[], object], bottom: Callable[[], object], repeats: int = 5, aim: str = "", note: str = "") -> Row:
+    """Time of `top` / time of `bottom`: one warm-up of each, then `repeats` of both in turns, so that noise meets both alike."""
+    top(), bottom()
+    found = [seconds(top) / seconds(bottom) for _ in range(repeats)]
+    return Row(name, statistics.median(found), min(found), max(found), aim, note)
