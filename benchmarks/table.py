@@ -21,7 +21,8 @@ class Row:
 
     def __str__(self) -> str:
         spread = f"{self.low:.2f}–{self.high:.2f}"
-        return f"{self.name:<76} {self.ratio:6.2f}×  ({spread})" + "".join(f"  {t}" for t in (self.aim and f"aim: {self.aim}", self.note) if t)
+        rest = [t for t in (self.aim and f"aim: {self.aim}", self.note) if t]
+        return "  ".join([f"{self.name:<76} {self.ratio:6.2f}×  ({spread})", *rest])
 
 
 def seconds(work: Callable[[], object]) -> float:

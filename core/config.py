@@ -47,9 +47,9 @@ class Data:
     classes: tuple[str, ...] = CREMA_EMOTIONS
     pairing: Literal["clip", "emotion"] = "clip"  # by emotion is a use of labels: PROTOCOL prints it as label-supervised
     sets: tuple[float, float, float, float] = (0.40, 0.15, 0.25, 0.20)  # shares of the subjects in S1, S2, S3, S4
-    labels: Literal["intended", "voice", "face", "both"] = "intended"  # CREMA-D: what the actor meant, or what raters of that part voted
+    labels: Literal["intended", "voice", "face", "both"] = "intended"  # CREMA-D: what was meant, or what raters voted
     ties: Literal["drop", "intended"] = "drop"  # a tied vote: leave the clip out, or take the intended emotion if it is among the tied
-    subjects: Literal["seeded", "luna-jimenez-2021"] = "seeded"  # who is S4: a fifth of the seeded order, or a published list of RAVDESS folds
+    subjects: Literal["seeded", "luna-jimenez-2021"] = "seeded"  # S4: a fifth of the seeded order, or published folds
     split_seed: int = 0
     fold: int = 0  # which fifth (for a share of 0.20) of the shuffled subjects is S4
     g_fraction: float = 1.0  # share of S3's pairs that G, D, Q see (the paper's sparsity, §4.6)
@@ -98,7 +98,7 @@ class Gan:
     optimiser: Literal["adagrad", "adam"] = "adagrad"
     lr_g: float = 2e-3
     lr_d: float = 2e-3
-    average: float = 0.0  # decay of a running average of G's weights, sampled and kept in place of the last G; 0: the last G, as in the paper
+    average: float = 0.0  # decay of a running average of the weights of G, kept in its place; 0: the last G, as in the paper
     batch: int = 64
     steps: int = 3_000
     noise: float = 0.05  # sd of the Gaussian noise on the inputs of G, D and Q (§3.2)
@@ -196,7 +196,7 @@ def run_name(config: Config, corpus_digest: str) -> str:
     return f"{config.name}-{config.gan.condition}-{config_hash(config, corpus_digest)}"
 
 
-OURS = {"optimiser": "adam", "lr_g": 1e-3, "lr_d": 4e-4, "l1": 0.5, "average": 0.995}  # where we leave the paper's Adagrad: LOG.md says what it brought
+OURS = {"optimiser": "adam", "lr_g": 1e-3, "lr_d": 4e-4, "l1": 0.5, "average": 0.995}  # where we leave the paper: see LOG.md
 DEMO = replace(Config(), gan=OURS | {"steps": 2_000}, evaluate={"every": 100})
 SMOKE = replace(
     DEMO,
