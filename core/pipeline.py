@@ -187,6 +187,9 @@ def conditions(config: Config, sets: dict[str, Set], fitted: Fitted, r: Run) -> 
     arrays = {f"o_{k}": v for k, v in o.items()} | {f"p_{k}": v for k, v in p.items()}
     arrays |= {f"label_{k}": sets[k].x_label for k in ("S2", "S4")} | {f"subject_{k}": sets[k].x_subject for k in ("S2", "S3", "S4")}
     arrays["calibration"] = rows
+    for k in ("S2", "S4"):  # the same predictor for voices: f_T, calibrated on S2's (the laboratory shows both)
+        voices = classifiers.softmax(fitted.f_T, tensor(sets[k].y, device))
+        arrays |= {f"o_voice_{k}": voices, f"label_voice_{k}": sets[k].y_label, f"subject_voice_{k}": sets[k].y_subject}
     runs.write_arrays(r.directory / "outputs.npz", **arrays)
     return c
 

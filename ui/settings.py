@@ -24,6 +24,7 @@ LEGENDS = {  # section -> its title, and field -> (label, legend)
             "optimiser": ("Optimiser", "The paper uses Adagrad."),
             "lr_g": ("Learning rate of G", "Lower it when the losses jump."),
             "lr_d": ("Learning rate of D", "Lower it when D wins at once."),
+            "average": ("Average of G", "Decay of a running average of G's weights, sampled in its place; 0 takes the last G, as the paper does."),
             "noise": ("Noise on inputs", "Standard deviation, on the inputs of all three networks (§3.2)."),
             "soft": ("Soft labels", "Label condition: what the true class gives to the others (§3.2)."),
             "label_noise": ("Noisy labels", "Label condition: standard deviation of the noise on c (§3.2)."),
@@ -58,13 +59,16 @@ LEGENDS = {  # section -> its title, and field -> (label, legend)
         "Data",
         {
             "g_fraction": ("Share of S3 used", "The paper's sparsity (§4.6): 1, 0.5, 0.2."),
+            "labels": ("Emotion of a clip", "CREMA-D: what the actor meant, or what most raters saw or heard."),
+            "ties": ("Tied votes", "Leave the clip out, or take the intended emotion if it is among the tied."),
+            "subjects": ("Test people", "A seeded fifth, or the RAVDESS folds of Luna-Jiménez et al. (2021)."),
             "fold": ("Fold", "Which fifth of the people is the test set S4."),
             "split_seed": ("Seed of the split", "Which people fall into which set."),
         },
     ),
     "evaluate": ("Watching", {"every": ("Steps between evaluations", "FID, KID, IS, samples and a checkpoint each time.")}),
 }
-BOUNDS = {"r": (0.05, 1.0), "g_fraction": (0.05, 1.0), "fold": (0, 4), "split_seed": (0, 10_000), "soft": (0.0, 0.5)}
+BOUNDS = {"r": (0.05, 1.0), "g_fraction": (0.05, 1.0), "fold": (0, 4), "split_seed": (0, 10_000), "soft": (0.0, 0.5), "average": (0.0, 0.9999)}
 
 
 def form(config: Config, prefix: str) -> Config:
@@ -95,16 +99,6 @@ def _widget(label: str, hint: object, value, name: str, key: str):
     low, high = BOUNDS.get(name, (1, 10**6) if hint is int else (0.0, 100.0))
     if hint is int:
         return int(st.number_input(label, int(low), int(high), int(value), 1, key=key, persist_state="session"))
-    step = 10.0 ** (-5 if name.startswith("lr") else -2)
-    return float(
-        st.number_input(
-            label,
-            float(low),
-            float(high),
-            float(value),
-            step,
-            "%.5f" if name.startswith("lr") else "%.2f",
-            key=key,
-            persist_state="session",
-        )
-    )
+    places = 5 if name.startswith("lr") else 4 if name == "average" else 2
+    bounds = float(low), float(high), float(value)
+    return float(st.number_input(label, *bounds, 10.0**-places, f"%.{places}f", key=key, persist_state="session"))
