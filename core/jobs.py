@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import IO
 
 from core import datasets, runs
 from core.config import Config, run_name
@@ -28,26 +30,25 @@ def start(config: Config, device: str = "auto", folder: Path | None = None) -> s
     if row and (row["state"] == "done" or alive(row)):
         return run.id
     runs.update(run, state="queued", phase="starting", error="", pid=0)
-    command = [sys.executable, "-m", "core", "train", "--config-file", str(run.directory / "config.json"), "--device", device]
-    threads = str(max(1, min(4, (os.cpu_count() or 2) - 1)))  # one core stays with the pages; small networks gain nothing beyond four
-    environment = {"OMP_NUM_THREADS": threads} | os.environ | {"DACSSGAN_CHECKPOINTS": str(folder.resolve()), "PYTHONUNBUFFERED": "1"}
+    command = ["train", "--config-file", str(run.directory / "config.json"), "--device", device]
     with open(run.directory / "log.txt", "a") as log:
-        process = subprocess.Popen(
-            command,
-            cwd=Path(__file__).resolve().parents[1],
-            stdout=log,
-            stderr=subprocess.STDOUT,
-            stdin=subprocess.DEVNULL,
-            start_new_session=True,
-            env=environment,
-            preexec_fn=None if os.name == "nt" else _give_way,
-        )
-    runs.update(run, pid=process.pid)
+        runs.update(run, pid=spawn(command, log, log, {"DACSSGAN_CHECKPOINTS": str(folder.resolve())}))
     return run.id
 
 
-def _give_way() -> None:
-    os.nice(NICE)
+def spawn(arguments: list[str], out: IO[str], err: IO[str], environment: dict[str, str]) -> int:
+    """Start `python -m core ARGUMENTS` in a session of its own, at low priority; returns its process id."""
+    threads = str(max(1, min(4, (os.cpu_count() or 2) - 1)))  # one core stays with the pages; small networks gain nothing beyond four
+    return subprocess.Popen(
+        [sys.executable, "-m", "core", *arguments],
+        cwd=Path(__file__).resolve().parents[1],
+        stdout=out,
+        stderr=err,
+        stdin=subprocess.DEVNULL,
+        start_new_session=True,
+        env={"OMP_NUM_THREADS": threads} | os.environ | {"PYTHONUNBUFFERED": "1"} | environment,
+        preexec_fn=None if os.name == "nt" else functools.partial(os.nice, NICE),
+    ).pid
 
 
 def alive(row: dict) -> bool:
@@ -55,29 +56,29 @@ def alive(row: dict) -> bool:
     if row["state"] not in ("running", "queued") or not row["pid"]:
         return False
     fresh = time.time() - (row["heartbeat"] or 0) < runs.HEARTBEAT
-    return fresh and _is_ours(row["pid"])
+    return fresh and is_ours(row["pid"], "train")
 
 
-def _is_ours(pid: int) -> bool:
-    """Whether a pid is a training of this project (pids are used again by other programs)."""
+def is_ours(pid: int, command: str) -> bool:
+    """Whether a pid is this project's, doing `command` (pids are used again by other programs)."""
     with contextlib.suppress(OSError):
         os.waitpid(pid, os.WNOHANG)  # a child that ended is a zombie until asked for
     found = subprocess.run(["ps", "-p", str(pid), "-o", "args="], capture_output=True, text=True)
-    return "core" in found.stdout and "train" in found.stdout
+    return "core" in found.stdout and command in found.stdout
 
 
 def stop(run_id: str, folder: Path | None = None, wait: float = 0.0) -> bool:
     """Ask a training to save its state and end; True when it has ended within `wait` seconds (0: only asked)."""
     folder = folder or runs.root()
     row = next((r for r in runs.listing(folder) if r["run"] == run_id), None)
-    if not row or not row["pid"] or not _is_ours(row["pid"]):
+    if not row or not row["pid"] or not is_ours(row["pid"], "train"):
         reconcile(folder)
         return True
     os.kill(row["pid"], signal.SIGTERM)
     runs.update(Run(folder / run_id), phase="stopping")
     end = time.monotonic() + wait
     while time.monotonic() < end:
-        if not _is_ours(row["pid"]):
+        if not is_ours(row["pid"], "train"):
             reconcile(folder)
             return True
         time.sleep(0.1)

@@ -20,7 +20,7 @@ LINE = [  # a module of core may import those before it here, and no other; a ne
     *("validity", "metrics", "runs"),
     *("drawing", "demo", "corpora", "datasets", "classifiers", "gan", "protocol"),
     *("evaluation", "pipeline", "studio", "shipping"),
-    *("jobs", "__main__"),
+    *("jobs", "errands", "__main__"),
 ]
 WITHOUT_TORCH = ["config", "paper", "conformal", "validity", "runs", "protocol", "jobs"]  # so that pages open at once
 TRAINING = ["networks", "losses", "classifiers", "gan", "metrics", "runs"]  # runs on a bare GPU machine too

@@ -88,6 +88,6 @@ def process() -> subprocess.Popen:
     """A process that looks like a training of this project to `core.jobs`."""
     child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(120)", "core", "train"])
     end = time.monotonic() + 5
-    while not jobs._is_ours(child.pid) and time.monotonic() < end:
+    while not jobs.is_ours(child.pid, "train") and time.monotonic() < end:
         time.sleep(0.02)
     return child
