@@ -84,7 +84,7 @@ class Conformal:
 class Gan:
     """G, D and Q (§3, Figs 3 and 4) and the weights of Eq. (7)'s three terms."""
 
-    generator: Literal["encdec", "unet"] = "encdec"
+    generator: Literal["encdec", "unet", "conv"] = "encdec"  # the paper's two (Fig. 4), and our convolutional one
     width: Literal["compact", "paper"] = "compact"
     condition: Condition = "cp"
     use_source: bool = True  # False: z and c alone (§4.4)
@@ -92,7 +92,9 @@ class Gan:
     adversarial: float = 1.0  # weight of Eq. (3)
     l1: float = 1.0  # weight of Eq. (4); 0 is the paper's ablation
     classify: float = 1.0  # weight of Eq. (6)
-    minmax: bool = False  # True keeps Eq. (1)'s literal log(1 - D(G)) for G; False is its non-saturating form
+    game: Literal["nonsaturating", "minmax", "hinge"] = "nonsaturating"  # Eq. (1)'s usual form, its literal one, or the hinge
+    d_norm: Literal["batch", "spectral"] = "batch"  # of D's convolutions; the paper names batch norm (§3.2)
+    projection: bool = False  # D is told c too, by a projection; in Eq. (3) as printed D sees the spectrogram alone
     q_training: Literal["frozen", "joint"] = "frozen"  # Q trained before on S1's voices, or beside D on S3's
     q_labels: Literal["true", "condition"] = "condition"  # what Eq. (6) aims at: S3's labels, or argmax c
     optimiser: Literal["adagrad", "adam"] = "adagrad"
@@ -196,7 +198,17 @@ def run_name(config: Config, corpus_digest: str) -> str:
     return f"{config.name}-{config.gan.condition}-{config_hash(config, corpus_digest)}"
 
 
-OURS = {"optimiser": "adam", "lr_g": 1e-3, "lr_d": 4e-4, "l1": 0.5, "average": 0.995}  # where we leave the paper: see LOG.md
+OURS = {  # where we leave the paper, and LOG.md says what it brought
+    "generator": "conv",
+    "game": "hinge",
+    "d_norm": "spectral",
+    "projection": True,
+    "optimiser": "adam",
+    "lr_g": 5e-4,
+    "lr_d": 1e-3,
+    "l1": 0.1,
+    "average": 0.99,
+}
 DEMO = replace(Config(), gan=OURS | {"steps": 2_000}, evaluate={"every": 100})
 SMOKE = replace(
     DEMO,

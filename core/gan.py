@@ -10,9 +10,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from core import losses
+from core import losses, networks
 from core.config import Condition, Gan
-from core.networks import DISCRIMINATOR, ENCDEC, UNET, Classifier, Discriminator, EncDec, UNet, initialise
+from core.networks import CONV, DISCRIMINATOR, ENCDEC, UNET, Classifier, initialise
 
 
 @dataclass(frozen=True)
@@ -71,18 +71,24 @@ def condition(
 
 def generator_arguments(g: Gan, classes: int, shape: tuple[int, int]) -> dict:
     """The architecture of G as plain data, for its file's header."""
-    widths = (ENCDEC if g.generator == "encdec" else UNET)[g.width]
+    widths = {"encdec": ENCDEC, "unet": UNET, "conv": CONV}[g.generator][g.width]
     n = 0 if g.condition == "none" else classes
     return {"classes": n, "z": g.z, "shape": list(shape), "widths": list(widths), "use_source": g.use_source}
+
+
+def discriminator_arguments(g: Gan, classes: int, shape: tuple[int, int]) -> dict:
+    """The architecture of D as plain data."""
+    told = classes if g.projection and g.condition != "none" else 0
+    return {"shape": list(shape), "channels": list(DISCRIMINATOR[g.width]), "norm": g.d_norm, "classes": told}
 
 
 def new_state(g: Gan, classes: int, shape: tuple[int, int], Q: Classifier, seed: int, device: str | torch.device) -> State:
     """Fresh G, D and their optimisers, drawn from `seed` alone. Q comes trained (frozen) or fresh (joint) from the caller."""
     cpu = torch.Generator().manual_seed(seed)
-    a = generator_arguments(g, classes, shape)
-    kind = EncDec if g.generator == "encdec" else UNet
-    G = initialise(kind(a["classes"], g.z, shape, tuple(a["widths"]), g.use_source), cpu).to(device)
-    D = initialise(Discriminator(shape, DISCRIMINATOR[g.width]), cpu).to(device)
+    with torch.random.fork_rng(devices=[]):  # spectral norm draws its first vectors from the global state
+        torch.manual_seed(seed)
+        G = initialise(networks.build(g.generator, generator_arguments(g, classes, shape)), cpu).to(device)
+        D = initialise(networks.build("discriminator", discriminator_arguments(g, classes, shape)), cpu).to(device)
     make = torch.optim.Adagrad if g.optimiser == "adagrad" else torch.optim.Adam
     extra = {} if g.optimiser == "adagrad" else {"betas": (0.5, 0.99)}
     players = {"G": (G, g.lr_g), "D": (D, g.lr_d)} | ({"Q": (Q, g.lr_d)} if g.q_training == "joint" else {})
@@ -107,8 +113,8 @@ def step(state: State, g: Gan, x: Tensor, c: Tensor, target: Tensor, y: Tensor, 
     fake = G(noisy(x), c, z)  # Eq. (3): G(x|c, z)
 
     D.requires_grad_(True)
-    d_real, d_fake = D(noisy(y)), D(noisy(fake.detach()))
-    loss_d = losses.discriminator_loss(d_real, d_fake, g.real_target)
+    d_real, d_fake = D(noisy(y), c), D(noisy(fake.detach()), c)
+    loss_d = losses.discriminator_loss(d_real, d_fake, g.real_target, g.game)
     opt["D"].zero_grad(set_to_none=True)
     loss_d.backward()
     opt["D"].step()
@@ -126,7 +132,7 @@ def step(state: State, g: Gan, x: Tensor, c: Tensor, target: Tensor, y: Tensor, 
     D.requires_grad_(False)  # no gradients for D where only G moves
     weight = g.classify if g.condition != "none" or g.q_labels == "true" else 0.0  # without a class there is nothing to ask of Q
     loss_g, terms = losses.generator_loss(
-        D(noisy(fake)), Q(noisy(fake)), target if weight else target.clamp(min=0), y, fake, g.adversarial, g.l1, weight, g.minmax
+        D(noisy(fake), c), Q(noisy(fake)), target if weight else target.clamp(min=0), y, fake, g.adversarial, g.l1, weight, g.game
     )
     opt["G"].zero_grad(set_to_none=True)
     loss_g.backward()

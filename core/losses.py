@@ -2,27 +2,36 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+Game = Literal["nonsaturating", "minmax", "hinge"]
 
-def discriminator_loss(d_real: Tensor, d_fake: Tensor, real_target: float = 1.0) -> Tensor:
+
+def discriminator_loss(d_real: Tensor, d_fake: Tensor, real_target: float = 1.0, game: Game = "nonsaturating") -> Tensor:
     """D's side of Eqs (1), (2) and (3): -E[log D(y)] - E[log(1 - D(G(x|c,z)))], from logits (B,), (B,).
 
-    `real_target` < 1 is one-sided label smoothing (a remedy of §3.2); 1 is the equation.
+    `real_target` < 1 is one-sided label smoothing (a remedy of §3.2); 1 is the equation. `hinge` is the geometric game's form (Lim & Ye
+    2017), E[max(0, 1 - D(y))] + E[max(0, 1 + D(G))], which has no use for the smoothing.
     """
+    if game == "hinge":
+        return F.relu(1 - d_real).mean() + F.relu(1 + d_fake).mean()
     real = F.binary_cross_entropy_with_logits(d_real, torch.full_like(d_real, real_target))
     fake = F.binary_cross_entropy_with_logits(d_fake, torch.zeros_like(d_fake))
     return real + fake
 
 
-def adversarial_loss(d_fake: Tensor, minmax: bool = False) -> Tensor:
+def adversarial_loss(d_fake: Tensor, game: Game = "nonsaturating") -> Tensor:
     """G's side of Eq. (3), from logits (B,). `minmax`: the printed E[log(1 - D(G))], whose gradient vanishes while D wins.
 
-    Otherwise its non-saturating form -E[log D(G)], same fixed point (Goodfellow et al. 2014), which is the default.
+    `nonsaturating`: -E[log D(G)], same fixed point (Goodfellow et al. 2014), the default. `hinge`: -E[D(G)].
     """
-    if minmax:
+    if game == "hinge":
+        return -d_fake.mean()
+    if game == "minmax":
         return -F.softplus(d_fake).mean()  # log(1 - sigmoid(d)) = -softplus(d)
     return F.softplus(-d_fake).mean()
 
@@ -49,11 +58,11 @@ def generator_loss(
     adversarial: float = 1.0,
     l1: float = 1.0,
     classify: float = 1.0,
-    minmax: bool = False,
+    game: Game = "nonsaturating",
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """Eq. (7) = Eq. (5) + Eq. (6), with Eq. (5) = Eq. (3) + Eq. (4), each term with its weight; the weights are 1 in the paper.
 
     Repair: Eq. (7) prints V2 where Eq. (5)'s V3, the conditional game, is meant. Returns the sum and its unweighted terms.
     """
-    terms = {"adversarial": adversarial_loss(d_fake, minmax), "l1": l1_loss(y, g), "class": class_loss(q_fake, target)}
+    terms = {"adversarial": adversarial_loss(d_fake, game), "l1": l1_loss(y, g), "class": class_loss(q_fake, target)}
     return adversarial * terms["adversarial"] + l1 * terms["l1"] + classify * terms["class"], terms

@@ -1,4 +1,4 @@
-"""Figs 3 and 4: the generators EncDec and U-Net, the discriminator D, and the classifier that serves as Q, f_S, f_T and the scorer.
+"""Figs 3 and 4: the generators EncDec and U-Net, one of our own, the discriminator D, and the classifier that serves as Q, f_S, f_T and the scorer.
 
 Images are (B, 1, H, W): a face x is (B, 1, 28, 28), a spectrogram y is (B, 1, columns, bands), both in [-1, 1].
 Widths: `paper` follows the sizes that the authors report for their networks, `compact` keeps a generator under 1.5 M parameters.
@@ -15,12 +15,15 @@ import torch.nn.functional as F
 from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
+from torch.nn.utils.parametrizations import spectral_norm
+from torch.nn.utils.parametrize import is_parametrized
 
 SLOPE = 0.1  # of every LeakyReLU
 FACE = (28, 28)
 
 ENCDEC = {"paper": (1024, 1024, 1024, 1024, 512, 512), "compact": (320, 320, 320, 256)}
 UNET = {"paper": (64, 128, 256, 512), "compact": (8, 16, 32, 64)}
+CONV = {"paper": (512, 256, 128, 64), "compact": (128, 64, 32, 16)}
 DISCRIMINATOR = {"paper": (64, 128, 512, 1024, 512, 512, 512), "compact": (16, 32, 64, 128)}
 
 
@@ -29,11 +32,12 @@ def dense(n_in: int, n_out: int) -> nn.Sequential:
     return nn.Sequential(nn.Linear(n_in, n_out), nn.BatchNorm1d(n_out), nn.LeakyReLU(SLOPE))
 
 
-def convolution(n_in: int, n_out: int, stride: int = 1, kernel: int = 3) -> nn.Sequential:
-    """Convolution (same padding for odd kernels), batch norm, LeakyReLU."""
-    return nn.Sequential(
-        nn.Conv2d(n_in, n_out, kernel, stride, (kernel - 1) // 2, bias=False), nn.BatchNorm2d(n_out), nn.LeakyReLU(SLOPE)
-    )
+def convolution(n_in: int, n_out: int, stride: int = 1, kernel: int = 3, norm: str = "batch") -> nn.Sequential:
+    """Convolution (same padding for odd kernels), LeakyReLU, and batch norm between them or spectral norm of the weights."""
+    conv = nn.Conv2d(n_in, n_out, kernel, stride, (kernel - 1) // 2, bias=norm == "spectral")
+    if norm == "spectral":
+        return nn.Sequential(spectral_norm(conv), nn.LeakyReLU(SLOPE))
+    return nn.Sequential(conv, nn.BatchNorm2d(n_out), nn.LeakyReLU(SLOPE))
 
 
 class EncDec(nn.Module):
@@ -89,19 +93,48 @@ class UNet(nn.Module):
         return torch.tanh(self.out(h))  # (B, 1, columns, bands)
 
 
+class Conv(nn.Module):
+    """Ours, not the paper's: a face code, c and z spread over a coarse map, then nearest-neighbour doublings and convolutions.
+
+    With convolutions a sample's parts look like speech wherever they stand, which the dense EncDec has to learn for every cell apart.
+    """
+
+    def __init__(self, classes: int, z: int, shape: tuple[int, int], widths: tuple[int, ...], use_source: bool = True):
+        super().__init__()
+        self.use_source = use_source
+        self.sizes = [shape]  # from the spectrogram down to the coarse map, 7 x 2 for 112 x 28
+        for _ in widths:
+            self.sizes.insert(0, (-(-self.sizes[0][0] // 2), -(-self.sizes[0][1] // 2)))
+        a, b = widths[-1], 2 * widths[-1]
+        if use_source:
+            act = nn.LeakyReLU(SLOPE)
+            code = nn.Linear(b * (FACE[0] // 4) * (FACE[1] // 4), 64)
+            self.face = nn.Sequential(nn.Conv2d(1, a, 4, 2, 1), act, nn.Conv2d(a, b, 4, 2, 1), act, nn.Flatten(), code, act)
+        self.spread = nn.Linear((64 if use_source else 0) + classes + z, widths[0] * self.sizes[0][0] * self.sizes[0][1])
+        self.layers = nn.ModuleList([convolution(p, q) for p, q in zip(widths, (*widths[1:], widths[-1]), strict=True)])
+        self.out = nn.Conv2d(widths[-1], 1, 3, padding=1)
+
+    def forward(self, x: Tensor, c: Tensor, z: Tensor) -> Tensor:
+        parts = [self.face(x), c, z] if self.use_source else [c, z]
+        h = self.spread(torch.cat(parts, dim=1)).view(len(z), -1, *self.sizes[0])
+        for size, layer in zip(self.sizes[1:], self.layers, strict=True):
+            h = layer(F.interpolate(h, size))
+        return torch.tanh(self.out(h))  # (B, 1, columns, bands)
+
+
 class Trunk(nn.Module):
     """The stack of stride-2 convolutions that D, Q, f_S, f_T and the scorer share: (B, 1, H, W) -> (B, features).
 
     Kernels as the authors report them: 4x4 in D, 5x5 in the classifiers.
     """
 
-    def __init__(self, shape: tuple[int, int], channels: tuple[int, ...], kernel: int):
+    def __init__(self, shape: tuple[int, int], channels: tuple[int, ...], kernel: int, norm: str = "batch"):
         super().__init__()
         sizes = (1, *channels)
         layers, (h, w) = [], shape
         for a, b in zip(sizes, sizes[1:], strict=False):
             shrink = min(h, w) > 3  # the paper-width D is deeper than a 28-band spectrogram can be halved
-            layers.append(convolution(a, b, 2 if shrink else 1, kernel if shrink else 3))
+            layers.append(convolution(a, b, 2 if shrink else 1, kernel if shrink else 3, norm))
             if shrink:
                 h, w = ((n + 2 * ((kernel - 1) // 2) - kernel) // 2 + 1 for n in (h, w))
         self.layers = nn.Sequential(*layers)
@@ -112,15 +145,25 @@ class Trunk(nn.Module):
 
 
 class Discriminator(nn.Module):
-    """D: is this spectrogram real? (B, 1, columns, bands) -> logits (B,)."""
+    """D: is this spectrogram real? (B, 1, columns, bands) -> logits (B,).
 
-    def __init__(self, shape: tuple[int, int], channels: tuple[int, ...]):
+    `norm` is `batch` (§3.2) or `spectral` (Miyato et al. 2018). With `classes` D is told the condition c (B, classes) too, by a projection
+    onto its features (Miyato & Koyama 2018); with 0, as the paper prints Eq. (3), c is not looked at.
+    """
+
+    def __init__(self, shape: tuple[int, int], channels: tuple[int, ...], norm: str = "batch", classes: int = 0):
         super().__init__()
-        self.trunk = Trunk(shape, channels, kernel=4)
-        self.head = nn.Linear(self.trunk.features, 1)
+        self.trunk = Trunk(shape, channels, 4, norm)
+        bounded = spectral_norm if norm == "spectral" else (lambda layer: layer)
+        self.head = bounded(nn.Linear(self.trunk.features, 1))
+        self.embed = bounded(nn.Linear(classes, self.trunk.features, bias=False)) if classes else None
 
-    def forward(self, y: Tensor) -> Tensor:
-        return self.head(self.trunk(y))[:, 0]
+    def forward(self, y: Tensor, c: Tensor | None = None) -> Tensor:
+        h = self.trunk(y)
+        logit = self.head(h)[:, 0]
+        if self.embed is None:
+            return logit
+        return logit + (self.embed(c) * h).sum(dim=1) / h.shape[1] ** 0.5
 
 
 class Classifier(nn.Module):
@@ -143,7 +186,7 @@ class Classifier(nn.Module):
         return self.head(self.penultimate(image))
 
 
-KINDS = {"encdec": EncDec, "unet": UNet, "discriminator": Discriminator, "classifier": Classifier}
+KINDS = {"encdec": EncDec, "unet": UNet, "conv": Conv, "discriminator": Discriminator, "classifier": Classifier}
 
 
 def build(kind: str, arguments: dict) -> nn.Module:
@@ -157,8 +200,9 @@ def initialise(network: nn.Module, generator: torch.Generator) -> nn.Module:
     for module in network.modules():
         if isinstance(module, nn.Linear | nn.Conv2d):
             fan_in = module.weight[0].numel()
+            weight = module.parametrizations.weight.original if is_parametrized(module) else module.weight
             with torch.no_grad():
-                module.weight.copy_(torch.randn(module.weight.shape, generator=generator) * gain / fan_in**0.5)
+                weight.copy_(torch.randn(weight.shape, generator=generator) * gain / fan_in**0.5)
                 if module.bias is not None:
                     module.bias.zero_()
     return network

@@ -270,7 +270,7 @@ def train_gan(config: Config, sets: dict[str, Set], fitted: Fitted, c: dict, r: 
         fits = gan.largest_batch(g, state, pool)
         advice = f"use --gan.batch {fits}, which fits" if fits else "use --device cpu"
         raise RuntimeError(f"the device ran out of memory at batch {g.batch}; {advice}")
-    networks.save(r.model("D"), state.D, "discriminator", {"shape": list(shape), "channels": list(networks.DISCRIMINATOR[g.width])})
+    networks.save(r.model("D"), state.D, "discriminator", gan.discriminator_arguments(g, K, shape))
     if g.q_training == "joint":
         networks.save(r.model("Q"), state.Q, "classifier", classifiers.arguments(config.f_t, shape, K))
     networks.save(r.model("G"), state.shown, g.generator, gan.generator_arguments(g, K, shape))

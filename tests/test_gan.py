@@ -73,9 +73,9 @@ def test_a_frozen_q_stays_and_a_joint_one_moves(q_training):
 
 @pytest.mark.parametrize("optimiser", ["adagrad", "adam"])
 @pytest.mark.parametrize("q_training", ["frozen", "joint"])
-@pytest.mark.parametrize("average", [0.0, 0.9])
-def test_resume_is_exact(tmp_path, optimiser, q_training, average):
-    settings = changed(optimiser=optimiser, q_training=q_training, average=average)
+@pytest.mark.parametrize("ours", [{}, {"average": 0.9, "generator": "conv", "game": "hinge", "d_norm": "spectral", "projection": True}])
+def test_resume_is_exact(tmp_path, optimiser, q_training, ours):
+    settings = changed(optimiser=optimiser, q_training=q_training, **ours)
     whole = fresh(settings)
     records = run(whole, settings)
     half = fresh(settings)
@@ -122,15 +122,17 @@ def test_the_average_follows_g_and_never_leads_it():
     assert plain.shown is plain.G
 
 
-def test_nothing_depends_on_the_global_random_state():
+@pytest.mark.parametrize("d_norm", ["batch", "spectral"])
+def test_nothing_depends_on_the_global_random_state(d_norm):
+    settings = changed(d_norm=d_norm)
     torch.manual_seed(1)
-    a = fresh()
-    run(a)
+    a = fresh(settings)
+    run(a, settings)
     torch.manual_seed(2)
-    b = fresh()
-    run(b)
+    b = fresh(settings)
+    run(b, settings)
     assert torch.equal(weights(a), weights(b))
-    other = fresh(seed=1)
+    other = fresh(settings, seed=1)
     assert not torch.equal(weights(a), weights(other))
 
 

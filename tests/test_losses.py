@@ -21,14 +21,20 @@ def test_discriminator_loss_is_eq_3():
 
 
 def test_both_forms_of_the_generators_game():
-    assert float(losses.adversarial_loss(D_FAKE, minmax=True)) == pytest.approx(sum(math.log(1 - sigmoid(v)) for v in D_FAKE) / 3)
+    assert float(losses.adversarial_loss(D_FAKE, "minmax")) == pytest.approx(sum(math.log(1 - sigmoid(v)) for v in D_FAKE) / 3)
     assert float(losses.adversarial_loss(D_FAKE)) == pytest.approx(-sum(math.log(sigmoid(v)) for v in D_FAKE) / 3)
 
 
-@pytest.mark.parametrize("minmax", [False, True])
-def test_the_generator_moves_d_upwards(minmax):
+def test_the_hinge_leaves_alone_what_is_far_enough_on_its_side():
+    real, fake = torch.tensor([1.0, 3.0, 0.5]), torch.tensor([-1.0, -2.0, 0.0])
+    assert float(losses.discriminator_loss(real, fake, game="hinge")) == pytest.approx(0.5 / 3 + 1 / 3)
+    assert float(losses.adversarial_loss(fake, "hinge")) == pytest.approx(1.0)
+
+
+@pytest.mark.parametrize("game", ["nonsaturating", "minmax", "hinge"])
+def test_the_generator_moves_d_upwards(game):
     d = D_FAKE.clone().requires_grad_()
-    losses.adversarial_loss(d, minmax).backward()
+    losses.adversarial_loss(d, game).backward()
     assert (d.grad < 0).all()  # descending raises D(G): the sign that a known implementation has wrong
 
 

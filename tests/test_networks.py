@@ -4,9 +4,9 @@ import pytest
 import torch
 
 from core import networks
-from core.networks import DISCRIMINATOR, ENCDEC, UNET, Classifier, Discriminator, EncDec, UNet
+from core.networks import CONV, DISCRIMINATOR, ENCDEC, UNET, Classifier, Conv, Discriminator, EncDec, UNet
 
-GENERATORS = [(EncDec, ENCDEC, "encdec"), (UNet, UNET, "unet")]
+GENERATORS = [(EncDec, ENCDEC, "encdec"), (UNet, UNET, "unet"), (Conv, CONV, "conv")]
 
 
 def seeded(n=0):
@@ -21,7 +21,7 @@ def inputs(classes=6, batch=3):
 @pytest.mark.parametrize("columns", [28, 56, 112])
 @pytest.mark.parametrize("source", [True, False])
 @pytest.mark.parametrize("classes", [6, 0])
-@pytest.mark.parametrize("kind", GENERATORS, ids=["encdec", "unet"])
+@pytest.mark.parametrize("kind", GENERATORS, ids=["encdec", "unet", "conv"])
 def test_generators(kind, columns, source, classes):
     make, widths, _ = kind
     G = networks.initialise(make(classes, 16, (columns, 28), widths["compact"], source), seeded()).eval()
@@ -35,7 +35,7 @@ def test_generators(kind, columns, source, classes):
         assert not torch.equal(y, G(x, 1 - c, z))
 
 
-@pytest.mark.parametrize("kind", GENERATORS, ids=["encdec", "unet"])
+@pytest.mark.parametrize("kind", GENERATORS, ids=["encdec", "unet", "conv"])
 def test_a_compact_generator_is_small(kind):
     make, widths, _ = kind
     assert sum(p.numel() for p in make(7, 64, (112, 28), widths["compact"]).parameters()) <= 1_500_000
@@ -46,9 +46,23 @@ def test_a_compact_generator_is_small(kind):
 def test_discriminator_and_classifier(width, columns):
     y = torch.randn(2, 1, columns, 28, generator=seeded())
     assert Discriminator((columns, 28), DISCRIMINATOR[width])(y).shape == (2,)
+    told = Discriminator((columns, 28), DISCRIMINATOR[width], "spectral", 6)
+    c = torch.eye(6)[:2]
+    assert told(y, c).shape == (2,)
+    assert not torch.equal(told.eval()(y, c), told(y, c.flip(0)))
     Q = Classifier((columns, 28), (8, 16, 32), 6, features=16).eval()
     assert Q(y).shape == (2, 6)
     assert Q.penultimate(y).shape == (2, 16)
+
+
+def test_spectral_norm_bounds_every_layer_of_d():
+    """After some steps of power iteration no weight stretches a vector by much more than one; biases aside, D is then Lipschitz."""
+    D = networks.initialise(Discriminator((28, 28), DISCRIMINATOR["compact"], "spectral", 6), seeded())
+    for _ in range(50):
+        D(torch.zeros(2, 1, 28, 28), torch.zeros(2, 6))
+    weights = [m.weight.flatten(1) for m in D.modules() if isinstance(m, torch.nn.Conv2d | torch.nn.Linear)]
+    assert len(weights) == 6
+    assert all(float(torch.linalg.matrix_norm(w, 2)) < 1.05 for w in weights)
 
 
 def test_initialise_draws_from_its_generator_alone():

@@ -28,7 +28,9 @@ LEGENDS = {  # section -> its title, and field -> (label, legend)
             "noise": ("Noise on inputs", "Standard deviation, on the inputs of all three networks (§3.2)."),
             "soft": ("Soft labels", "Label condition: what the true class gives to the others (§3.2)."),
             "label_noise": ("Noisy labels", "Label condition: standard deviation of the noise on c (§3.2)."),
-            "minmax": ("Literal min-max", "Eq. (1) as printed, which learns slowly; off is its non-saturating form."),
+            "game": ("Form of the game", "Eq. (1) in its non-saturating form, as printed (minmax; learns slowly), or the hinge."),
+            "d_norm": ("Norm in D", "Batch norm as in the paper, or spectral norm, which keeps D from running away."),
+            "projection": ("Tell D the condition", "On: D sees c too, and asks whether voice and condition fit."),
         },
     ),
     "conformal": (
