@@ -207,9 +207,10 @@ OURS = {  # where we leave the paper, and LOG.md says what it brought
     "lr_g": 5e-4,
     "lr_d": 1e-3,
     "l1": 0.1,
+    "classify": 0.5,
     "average": 0.99,
 }
-DEMO = replace(Config(), gan=OURS | {"steps": 2_000}, evaluate={"every": 100})
+DEMO = replace(Config(), gan=OURS | {"steps": 1_500}, evaluate={"every": 100})
 SMOKE = replace(
     DEMO,
     name="smoke",

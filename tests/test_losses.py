@@ -60,6 +60,6 @@ def test_gradients_are_finite_differences():
     y, g = (torch.rand(3, 1, 4, 3, generator=generator, dtype=torch.float64) for _ in range(2))
     d, g = D_FAKE.clone().requires_grad_(), g.requires_grad_()
     target = torch.tensor([0, 1, 2])
-    for minmax in (False, True):
-        torch.autograd.gradcheck(lambda d, q, g, m=minmax: losses.generator_loss(d, q, target, y, g, minmax=m)[0], (d, q, g))
+    for game in ("nonsaturating", "minmax"):
+        torch.autograd.gradcheck(lambda d, q, g, m=game: losses.generator_loss(d, q, target, y, g, game=m)[0], (d, q, g))
     torch.autograd.gradcheck(lambda a, b: losses.discriminator_loss(a, b, 0.9), (D_REAL.clone().requires_grad_(), d))

@@ -24,7 +24,7 @@ LEGENDS = {  # section -> its title, and field -> (label, legend)
             "optimiser": ("Optimiser", "The paper uses Adagrad."),
             "lr_g": ("Learning rate of G", "Lower it when the losses jump."),
             "lr_d": ("Learning rate of D", "Lower it when D wins at once."),
-            "average": ("Average of G", "Decay of a running average of G's weights, sampled in its place; 0 takes the last G, as the paper does."),
+            "average": ("Average of G", "Decay of a running average of G's weights, which is sampled; 0: the last G, as in the paper."),
             "noise": ("Noise on inputs", "Standard deviation, on the inputs of all three networks (§3.2)."),
             "soft": ("Soft labels", "Label condition: what the true class gives to the others (§3.2)."),
             "label_noise": ("Noisy labels", "Label condition: standard deviation of the noise on c (§3.2)."),
@@ -70,7 +70,14 @@ LEGENDS = {  # section -> its title, and field -> (label, legend)
     ),
     "evaluate": ("Watching", {"every": ("Steps between evaluations", "FID, KID, IS, samples and a checkpoint each time.")}),
 }
-BOUNDS = {"r": (0.05, 1.0), "g_fraction": (0.05, 1.0), "fold": (0, 4), "split_seed": (0, 10_000), "soft": (0.0, 0.5), "average": (0.0, 0.9999)}
+BOUNDS = {
+    "r": (0.05, 1.0),
+    "g_fraction": (0.05, 1.0),
+    "fold": (0, 4),
+    "split_seed": (0, 10_000),
+    "soft": (0.0, 0.5),
+    "average": (0.0, 0.9999),
+}
 
 
 def form(config: Config, prefix: str) -> Config:
