@@ -37,6 +37,16 @@ class Fitted:
     digest: str  # of the scorer's weights: figures of different digests are never put on one axis
 
 
+def diversity(G: torch.nn.Module, x: torch.Tensor, c: torch.Tensor, z: int, seed: int, y: np.ndarray, draws: int = 6) -> float:
+    """How much of a voice the noise decides: sd over `draws` of z for the same face, over sd of real y, both averaged over all cells.
+
+    x (n, 1, 28, 28), c (n, K), y (m, columns, bands). Near 0 the generator has collapsed to one sample for each face; FID, IS and the
+    scorer's verdicts can look tolerable all the same, since small patterns suffice to sway a network.
+    """
+    fakes = torch.stack([gan.sample(G, x, c, z, seed + k) for k in range(draws)])
+    return float(fakes.std(dim=0).mean()) / float(y.std(axis=0, ddof=1).mean())
+
+
 class Look:
     """What is watched while training: samples from S2's faces against S2's voices, through the scorer. Real features computed once."""
 
@@ -47,7 +57,7 @@ class Look:
         voices = datasets.balanced(S2.y_label, seed_of(config, "balance"))
         self.labels = S2.x_label[rows]
         self.o_real, self.real = classifiers.outputs(fitted.scorer, tensor(S2.y[voices], device))
-        self.real_labels = S2.y_label[voices]
+        self.real_labels, self.y = S2.y_label[voices], S2.y[voices]
         few = np.concatenate([np.nonzero(self.labels == k)[0][:1] for k in np.unique(self.labels)])
         self.few = few[: config.evaluate.samples]
 
@@ -64,6 +74,7 @@ class Look:
             "KID sd": spread,
             "IS": metrics.inception_score(o),
             "recognised": float((o.argmax(axis=1) == self.labels).mean()),
+            "diversity": diversity(G, self.x[::4], self.c[::4], self.config.gan.z, seed_of(self.config, "samples"), self.y),
         }
 
     def reference(self, S1: Set, device) -> dict[str, float]:
@@ -109,6 +120,8 @@ def evaluate(config: Config, sets, fitted: Fitted, c: dict, G, r: Run, device, w
     real_other = classifiers.outputs(fitted.scorer, tensor(np.concatenate([S1.y, sets["S2"].y])[other], device))[1]
     m = min(n, len(other))
     kid, kid_sd = metrics.kid(real[a], features[b])
+    density, coverage = metrics.density_coverage(real[a], features[b])
+    x4, c4 = tensor(S4.x[faces4[::4]], device), torch.from_numpy(c["S4"][faces4[::4]]).to(device)
     quality = {
         "FID": metrics.fid(real[a], features[b]),
         "FID real": metrics.fid(real[a][:m], real_other[:m]),
@@ -119,6 +132,10 @@ def evaluate(config: Config, sets, fitted: Fitted, c: dict, G, r: Run, device, w
         "IS real": metrics.inception_score(o_real),
         "recognised": float((o_fake.argmax(axis=1) == S4.x_label[faces4]).mean()),
         "recognised real": float((o_real.argmax(axis=1) == l4).mean()),
+        "density": density,
+        "coverage": coverage,
+        "coverage real": metrics.density_coverage(real[a][:m], real_other[:m])[1],
+        "diversity": diversity(G, x4, c4, config.gan.z, seed, S4.y[voices4]),
         "N": n,
         "features": int(real.shape[1]),
         "scorer": fitted.digest,

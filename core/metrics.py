@@ -1,4 +1,4 @@
-"""§4.2: Eqs (10) and (11), KID and confusion matrices. NumPy functions of arrays in float64; no network, no file.
+"""§4.2: Eqs (10) and (11), KID, density and coverage, confusion matrices. NumPy functions of arrays in float64; no network, no file.
 
 IS, FID and KID compare only within one scoring network: "other scorer, N, classes: not comparable" with the paper's figures.
 """
@@ -56,6 +56,26 @@ def kid(real: np.ndarray, generated: np.ndarray, seed: int = 0, subsets: int = 1
         within = (aa.sum() - np.trace(aa) + bb.sum() - np.trace(bb)) / (n * (n - 1))
         values.append(within - 2 * ab.mean())
     return float(np.mean(values)), float(np.std(values))
+
+
+def density_coverage(real: np.ndarray, generated: np.ndarray, k: int = 5) -> tuple[float, float]:
+    """Naeem et al. (2020), from features (N, F), (M, F), N > k: density >= 0 (1 for equal laws), coverage in [0, 1].
+
+    Around every real sample stands a ball up to its k-th real neighbour. Density: in how many balls a generated sample lies, over k.
+    Coverage: the share of balls that hold a generated sample, so a generator that makes one picture covers next to nothing.
+    """
+    real, generated = np.asarray(real, np.float64), np.asarray(generated, np.float64)
+    _check(real, generated)
+    if len(real) <= k:
+        raise ValueError(f"density and coverage need more than k = {k} real samples, not {len(real)}")
+    radius = np.sort(_distances(real, real), axis=1)[:, k]  # column 0 is the sample itself
+    inside = _distances(real, generated) <= radius[:, None]
+    return float(inside.sum(axis=0).mean() / k), float(inside.any(axis=1).mean())
+
+
+def _distances(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    square = (a * a).sum(axis=1)[:, None] + (b * b).sum(axis=1) - 2 * a @ b.T
+    return np.sqrt(np.maximum(square, 0))
 
 
 def _check(real: np.ndarray, generated: np.ndarray) -> None:

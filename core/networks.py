@@ -1,4 +1,4 @@
-"""Figs 3 and 4: the generators EncDec and U-Net and one of ours, the discriminator D, and the classifier that is Q, f_S, f_T and the scorer.
+"""Figs 3 and 4: the generators EncDec and U-Net and one of ours, the discriminator D, the classifier that is Q, f_S, f_T and the scorer.
 
 Images are (B, 1, H, W): a face x is (B, 1, 28, 28), a spectrogram y is (B, 1, columns, bands), both in [-1, 1].
 Widths: `paper` follows the sizes that the authors report for their networks, `compact` keeps a generator under 1.5 M parameters.

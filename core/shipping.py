@@ -100,6 +100,8 @@ Seed {c.seed}, fold {c.data.fold}, {r["steps"]} steps; one run, so no spread: se
 - FID {q["FID"]:.2f} (two real sets: {q["FID real"]:.2f}), KID {q["KID"]:.3f} (real {q["KID real"]:.3f}),
   IS {q["IS"]:.2f} (real {q["IS real"]:.2f}), N = {q["N"]}, {q["features"]} features, scorer {q["scorer"]}.
   Another scorer gives other figures: not comparable with the paper's.
+- coverage {q["coverage"]:.2f} (real {q["coverage real"]:.2f}), density {q["density"]:.2f}; the noise decides {q["diversity"]:.2f} of how
+  much real voices differ (0: one voice for a face)
 - the scorer recognises {100 * q["recognised"]:.1f} % of the generated and {100 * q["recognised real"]:.1f} % of the real samples
 
 ## What it must not be used for

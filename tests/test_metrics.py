@@ -51,6 +51,21 @@ def test_kid_is_unbiased_around_zero_and_grows_with_a_shift():
     assert metrics.kid(a, b + 2)[0] > 10 * spread
 
 
+def test_density_and_coverage_of_equal_laws_and_of_a_collapsed_generator():
+    rng = np.random.default_rng(6)
+    a, b = rng.normal(size=(400, 8)), rng.normal(size=(400, 8))
+    density, coverage = metrics.density_coverage(a, b)
+    assert density == pytest.approx(1, abs=0.15)
+    assert coverage > 0.9
+    one = np.repeat(a[:1], 400, axis=0) + 1e-3 * b
+    assert metrics.density_coverage(a, one)[1] < 0.1
+    assert metrics.density_coverage(a, b + 50) == (0.0, 0.0)
+    counted = [sum(np.linalg.norm(r - g) <= sorted(np.linalg.norm(a[:60] - r, axis=1))[3] for r in a[:60]) for g in b[:30]]
+    assert metrics.density_coverage(a[:60], b[:30], k=3)[0] == pytest.approx(np.mean(counted) / 3)
+    with pytest.raises(ValueError, match="more than k"):
+        metrics.density_coverage(a[:5], b)
+
+
 def test_features_that_do_not_fit_are_refused():
     for a, b in ((np.ones((3, 2)), np.ones((3, 3))), (np.ones((1, 2)), np.ones((3, 2))), (np.full((3, 2), np.nan), np.ones((3, 2)))):
         with pytest.raises(ValueError, match="features"):

@@ -51,18 +51,27 @@ def test_a_run_is_whole(path):
 
 
 def test_the_demo_keeps_its_marks():
-    """The marks for the demo corpus at its default difficulty, from the shipped run of the default preset (condition CP)."""
+    """The marks for the demo corpus at its default difficulty, from the shipped runs of the default preset, whatever the condition."""
     for path in SHIPPED:
         run, results = Run(path), Run(path).json("results")
-        if run.config.name != "demo" or run.config.gan.condition != "cp":
+        if run.config.name != "demo":
             continue
         assert 0.45 <= results["augmentation"]["S1"]["accuracy"] <= 0.60
         assert 0.60 <= results["face"]["accuracy"] <= 0.75
         lines = [json.loads(line) for line in (path / "metrics.jsonl").read_text().splitlines()]
         fid = [r["FID"] for r in lines if "FID" in r]
         last = [r["FID"] for r in lines if "FID" in r and r["step"] > 0.75 * results["steps"]]
-        assert np.mean(last) <= 0.7 * fid[0]  # the mark is 0.6 and this run misses it narrowly: see LOG.md
+        assert np.mean(last) <= 0.6 * fid[0]
         assert results["quality"]["recognised"] >= 0.6 * results["quality"]["recognised real"]
+
+
+def test_no_generator_has_collapsed():
+    """Networks can be swayed by patterns that nobody sees; so the samples themselves must differ, from draw to draw and face to face."""
+    for path in SHIPPED:
+        quality, y = Run(path).json("results")["quality"], Run(path).arrays("generated")["y"].astype(np.float32)
+        assert quality["diversity"] > 0.2, path.name
+        assert quality["coverage"] > 0.2, path.name
+        assert y.std(axis=0).mean() > 0.1, path.name
 
 
 @pytest.mark.parametrize("condition", ["label", "classifier", "cp"])

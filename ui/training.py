@@ -148,7 +148,7 @@ def results(row: dict) -> None:
     st.caption(
         f"On people whom nothing was trained on (S4). Labels: {found['labels']} · {len(found['classes'])} emotions · chance {chance:.1%}."
     )
-    metrics = st.columns([1, 1, 1, 1], gap="small")
+    metrics = st.columns(6, gap="small")
     plain = {"delta_color": "off", "delta_arrow": "off"}
     for column, (name, better) in zip(metrics, QUALITY.items()):
         column.metric(
@@ -156,6 +156,11 @@ def results(row: dict) -> None:
         )
     known = f"real voices {q['recognised real']:.0%}"
     metrics[3].metric("Recognised", f"{q['recognised']:.0%}", known, help="How often the scorer hears the face's emotion.", **plain)
+    if "coverage" in q:
+        about = "Share of real voices that have a generated one near them, for the scorer."
+        metrics[4].metric("Coverage", f"{q['coverage']:.0%}", f"real voices {q['coverage real']:.0%}", help=about, **plain)
+        about = "How much of a voice the noise decides, against how real voices differ. Near 0: always the same voice for a face."
+        metrics[5].metric("Diversity", f"{q['diversity']:.2f}", "real voices 1", help=about, **plain)
     st.caption(f"N = {q['N']}, scorer {q['scorer']}: another scorer gives other figures, so they are not comparable with the paper's.")
     table = ["| Voice classifier trained on | N | Accuracy on real voices |", "|---|---:|---:|"]
     table += [f"| {name} | {t['N train']:,} | {t['accuracy']:.1%} |" for name, t in found["augmentation"].items()]
