@@ -85,10 +85,14 @@ def discriminator_arguments(g: Gan, classes: int, shape: tuple[int, int]) -> dic
 def new_state(g: Gan, classes: int, shape: tuple[int, int], Q: Classifier, seed: int, device: str | torch.device) -> State:
     """Fresh G, D and their optimisers, drawn from `seed` alone. Q comes trained (frozen) or fresh (joint) from the caller."""
     cpu = torch.Generator().manual_seed(seed)
-    with torch.random.fork_rng(devices=[]):  # spectral norm draws its first vectors from the global state
+    with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        G = initialise(networks.build(g.generator, generator_arguments(g, classes, shape)), cpu).to(device)
-        D = initialise(networks.build("discriminator", discriminator_arguments(g, classes, shape)), cpu).to(device)
+        G = networks.build(g.generator, generator_arguments(g, classes, shape))
+        D = networks.build("discriminator", discriminator_arguments(g, classes, shape))
+    # The paper's networks start as its [54] says. Ours keep torch's smaller start: where norms make a layer blind to its weights' size,
+    # larger weights are slower ones, and with He's start D fell behind G and the training was lost (LOG.md).
+    G = (G if g.generator == "conv" else initialise(G, cpu)).to(device)
+    D = (D if g.d_norm == "spectral" else initialise(D, cpu)).to(device)
     make = torch.optim.Adagrad if g.optimiser == "adagrad" else torch.optim.Adam
     extra = {} if g.optimiser == "adagrad" else {"betas": (0.5, 0.99)}
     players = {"G": (G, g.lr_g), "D": (D, g.lr_d)} | ({"Q": (Q, g.lr_d)} if g.q_training == "joint" else {})
