@@ -200,7 +200,8 @@ def initialise(network: nn.Module, generator: torch.Generator) -> nn.Module:
     for module in network.modules():
         if isinstance(module, nn.Linear | nn.Conv2d):
             fan_in = module.weight[0].numel()
-            weight = module.parametrizations.weight.original if is_parametrized(module) else module.weight
+            normed = is_parametrized(module, "weight")  # spectral norm keeps the weight itself under another name
+            weight: Tensor = getattr(module.parametrizations, "weight").original if normed else module.weight  # type: ignore  # noqa: B009
             with torch.no_grad():
                 weight.copy_(torch.randn(weight.shape, generator=generator) * gain / fan_in**0.5)
                 if module.bias is not None:

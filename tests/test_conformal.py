@@ -1,4 +1,4 @@
-"""§3.1: p-values are exactly those of crepes, bounded, super-uniform, and unchanged by increasing maps of the scores."""
+"""§3.1: p-values are exactly those of crepes, bounded, super-uniform, and unchanged by increasing maps; full CP counts right."""
 
 import numpy as np
 import pytest
@@ -7,6 +7,7 @@ from crepes.extras import hinge, margin
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
+from sklearn.linear_model import LogisticRegression
 
 from core import conformal
 
@@ -81,6 +82,7 @@ def test_prediction_sets_grow_as_eps_falls():
     ("cal", "test", "groups"),
     [
         ([[0.1]], [[0.2]], {}),
+        ([0.1], [[0.2]], {"group_test": [[0]]}),
         ([0.1], [0.2], {}),
         ([np.nan], [[0.2]], {}),
         ([0.1], [[np.nan]], {}),
@@ -99,3 +101,175 @@ def test_bad_softmax_is_refused():
             conformal.nonconformity(o)
     with pytest.raises(ValueError, match="measure"):
         conformal.nonconformity(np.ones((1, 2)), "other")  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="labels"):
+        conformal.inductive(np.full((2, 3), 1 / 3), np.array([0, 3]), np.full((1, 3), 1 / 3))
+    with pytest.raises(ValueError, match="labels"):
+        conformal.inductive(np.full((2, 3), 1 / 3), np.array([0, -1]), np.full((1, 3), 1 / 3))
+
+
+@given(problems(), st.sampled_from([1, 3, 1 << 17]), st.integers(0, 99))
+def test_smoothed_is_its_formula_and_chunks_change_nothing(problem, chunk, seed):
+    o_cal, labels, o_test = problem
+    alpha_cal, alpha = conformal.true_scores(conformal.nonconformity(o_cal), labels), conformal.nonconformity(o_test)
+    n, u = len(labels), 1 - np.random.default_rng(seed).random(alpha.shape)
+    greater, equal = ((op(alpha_cal, alpha[..., None])).sum(axis=-1) for op in (np.greater, np.equal))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(conformal, "CHUNK", chunk)
+        p = conformal.p_values(alpha_cal, alpha, rng=np.random.default_rng(seed))
+        plain = conformal.p_values(alpha_cal, alpha)
+        by_class = conformal.p_values(alpha_cal, alpha, labels, np.arange(alpha.shape[1]), np.random.default_rng(seed))
+    assert np.array_equal(p, (greater + u * (equal + 1)) / (n + 1))
+    assert np.array_equal(plain, (greater + equal + 1) / (n + 1))
+    assert p.min() > 0
+    assert (p <= plain).all()
+    for k in range(alpha.shape[1]):
+        own = alpha_cal[labels == k]
+        above, tied = (op(own, alpha[:, k, None]).sum(axis=-1) for op in (np.greater, np.equal))
+        assert np.array_equal(by_class[:, k], (above + u[:, k] * (tied + 1)) / (len(own) + 1))
+
+
+def test_scores_of_any_kind_are_ranked_by_value():
+    alpha_cal = np.array([0.0, -0.0, np.inf, -np.inf, 1.5])
+    new = np.array([[0.0, -0.0, np.inf, -np.inf, 2.0]])
+    assert (conformal.p_values(alpha_cal, new) * 6).round().tolist() == [[5, 5, 2, 6, 2]]
+    thirds = np.array([1, 2, 3]) / 3  # float32 thirds are not the float64 ones: compared by value, not rounded to each other
+    p = conformal.p_values(thirds, thirds.astype(np.float32)[None])
+    assert np.array_equal(p[0] * 4, [(thirds >= float(t)).sum() + 1 for t in thirds.astype(np.float32)])
+    assert conformal.p_values(np.array([1, 2, 3]), np.array([[2.5]])).tolist() == [[0.5]]
+    assert conformal.p_values(np.array([1.0]), np.zeros((0, 4))).shape == (0, 4)
+
+
+@given(problems())
+def test_mondrian_floors(problem):
+    o_cal, labels, o_test = problem
+    p = conformal.inductive(o_cal, labels, o_test, groups="class")
+    n_k = np.bincount(labels, minlength=o_cal.shape[1])
+    assert (p >= conformal.floor(n_k)).all()
+    assert conformal.floor(19) == 0.05
+    strangest = conformal.p_values(np.arange(4.0), np.array([[9.0]]))
+    assert strangest[0, 0] == conformal.floor(4)
+
+
+def test_smoothed_p_values_of_true_labels_are_uniform_even_with_ties():
+    rng = np.random.default_rng(1)
+    p = np.array([conformal.p_values(s[:9], s[None, 9:], rng=rng)[0, 0] for s in rng.integers(0, 3, (8_000, 10))])
+    for eps in (0.03, 0.1, 0.37, 0.8):
+        assert abs((p <= eps).mean() - eps) <= 4 * np.sqrt(eps * (1 - eps) / len(p))
+
+
+def test_inductive_by_attribute():
+    o, labels = np.array([[0.9, 0.1], [0.6, 0.4], [0.2, 0.8], [0.5, 0.5]]), np.array([0, 0, 0, 1])
+    attribute = (np.array(["f", "f", "m", "m"]), np.array(["m", "x"]))
+    p = conformal.inductive(o, labels, o[:2], groups="attribute", attribute=attribute)
+    alone = conformal.inductive(o[2:], labels[2:], o[:1])
+    assert np.array_equal(p, [alone[0], [1, 1]])  # nobody like "x" has calibrated
+    with pytest.raises(ValueError, match="attribute"):
+        conformal.inductive(o, labels, o, groups="attribute")
+    with pytest.raises(ValueError, match="groups"):
+        conformal.inductive(o, labels, o, groups="sex")  # type: ignore[arg-type]
+
+
+def nearest_mean(features, labels, classes=3):
+    """A toy head: softmax of minus the distance to each class' mean."""
+    far = np.full((1, features.shape[1]), 9.0)  # where a class without points stands
+    means = np.stack([(features[labels == k] if (labels == k).any() else far).mean(axis=0) for k in range(classes)])
+
+    def predict(x):
+        e = np.exp(-np.abs(x[:, None] - means).sum(axis=-1))
+        return e / e.sum(axis=1, keepdims=True)
+
+    return predict
+
+
+def sklearn_head(features, labels):
+    model = LogisticRegression(C=1.0, fit_intercept=False, tol=1e-9, max_iter=5_000)
+    one = lambda x: np.hstack([x, np.ones((len(x), 1))])  # noqa: E731
+    model.fit(one(features), labels)
+    return lambda x: model.predict_proba(one(x))
+
+
+def brute_force(features, labels, x, fit, measure, groups):
+    """Algorithm 1 by the letter, one loop in another."""
+    p = np.zeros((len(x), 3))
+    for j, row in enumerate(x):
+        for k in range(3):
+            z, t = np.vstack([features, row]), np.append(labels, k)
+            o = fit(z, t)(z)
+            score = [1 - o[i, t[i]] if measure == "hinge" else max(np.delete(o[i], t[i])) - o[i, t[i]] for i in range(len(z))]
+            peers = [i for i in range(len(z)) if groups == "pooled" or t[i] == k]
+            p[j, k] = sum(score[i] >= score[-1] - 1e-8 for i in peers) / len(peers)
+    return p
+
+
+def blobs(n, m, seed=0, f=2):
+    rng = np.random.default_rng(seed)
+    labels = np.concatenate([np.arange(3), rng.integers(0, 3, n + m - 3)])
+    x = rng.normal(size=(n + m, f)) + 1.5 * np.eye(3, f)[labels]
+    return x[:n], labels[:n], x[n:], labels[n:]
+
+
+@pytest.mark.parametrize("measure", ["margin", "hinge"])
+@pytest.mark.parametrize("groups", ["pooled", "class"])
+def test_full_equals_brute_force(measure, groups):
+    features, labels, x, _ = blobs(20, 4)
+    theirs = brute_force(features, labels, x, nearest_mean, measure, groups)
+    assert np.array_equal(conformal.full(features, labels, x, 3, nearest_mean, measure, groups), theirs)
+    theirs = brute_force(features, labels, x, sklearn_head, measure, groups)
+    assert np.abs(conformal.full(features, labels, x, 3, None, measure, groups) - theirs).max() < 1e-12
+
+
+def test_refitting_together_equals_refitting_alone_even_for_outliers():
+    features, labels, x, _ = blobs(40, 3, seed=2, f=4)
+    x = np.vstack([x, 30 * x[0], -1_000 * x[1], features[5]])
+    alone = conformal.full(features, labels, x, 3, lambda f, t: conformal.logistic(f, t, 3))
+    assert np.array_equal(conformal.full(features, labels, x, 3), alone)
+
+
+def test_a_repeated_point_is_a_tie():
+    features, labels, _, _ = blobs(7, 1, seed=3)
+    p = conformal.full(np.repeat(features[:3], 5, axis=0), np.repeat(labels[:3], 5), features[:1], 3)
+    assert p[0, labels[0]] * 16 >= 6 - 1e-9  # the point's five copies are as strange as itself
+
+
+def test_full_keeps_its_promise_and_smooths_on_request():
+    errors, smooth = [], []
+    for seed in range(150):
+        features, labels, x, truth = blobs(9, 2, seed)
+        order = np.random.default_rng(seed).permutation(11)  # blobs' first three labels are fixed, so shuffle: exchangeable
+        z, t = np.vstack([features, x])[order], np.append(labels, truth)[order]
+        errors += (conformal.full(z[:9], t[:9], z[9:], 3, nearest_mean)[np.arange(2), t[9:]] <= 0.3).tolist()
+        smooth += conformal.full(z[:9], t[:9], z[9:], 3, nearest_mean, rng=np.random.default_rng(seed))[np.arange(2), t[9:]].tolist()
+    bound = 4 * np.sqrt(0.3 * 0.7 / 150)  # two points of one repeat hang together: count repeats
+    assert abs(np.mean(errors) - 0.3) < bound
+    assert abs((np.array(smooth) <= 0.3).mean() - 0.3) < bound
+    assert min(smooth) > 0
+    assert max(smooth) <= 1
+
+
+def test_cross_is_the_mean_of_splits_and_both_promise_something():
+    features, labels, x, truth = blobs(60, 400, seed=4)
+    fold = np.arange(60) % 3
+    p = conformal.cross(features, labels, x, fold, 3)
+    splits = [conformal.split(features, labels, x, fold == k, 3) for k in range(3)]
+    assert np.array_equal(p, np.mean(splits, axis=0))
+    assert not np.array_equal(splits[0], splits[1])
+    true = conformal.true_scores(p, truth)
+    assert (true <= 0.1).mean() <= 0.2
+    by_class = conformal.split(features, labels, x, fold == 0, 3, nearest_mean, "hinge", "class")
+    head = nearest_mean(features[fold != 0], labels[fold != 0])
+    assert np.array_equal(by_class, conformal.inductive(head(features[fold == 0]), labels[fold == 0], head(x), "hinge", "class"))
+    with pytest.raises(ValueError, match="calibrate"):
+        conformal.split(features, labels, x, np.ones(60, bool), 3)
+
+
+def test_the_head_is_scikit_learns_and_refuses_nonsense():
+    features, labels, x, _ = blobs(200, 50, seed=5, f=6)
+    assert np.abs(conformal.logistic(features, labels, 3)(x) - sklearn_head(features, labels)(x)).max() < 1e-5
+    hard = conformal.logistic(1e3 * features, labels, 3)(1e3 * x)  # nearly separable and badly scaled, still settles
+    assert np.isfinite(hard).all()
+    with pytest.raises(ValueError, match="labels"):
+        conformal.logistic(features, labels + 1, 3)
+    with pytest.raises(ValueError, match="features"):
+        conformal.logistic(features + np.nan, labels, 3)
+    with pytest.raises(ValueError, match="features"):
+        conformal.full(features, labels, x[:, :2], 3)
