@@ -71,8 +71,8 @@ def condition(
 
 def generator_arguments(g: Gan, classes: int, shape: tuple[int, int]) -> dict:
     """The architecture of G as plain data, for its file's header."""
-    of_width: dict[str, tuple[int, ...]] = {"encdec": ENCDEC, "unet": UNET, "conv": CONV}[g.generator]
-    widths = of_width[g.width]
+    kinds: dict[str, dict[str, tuple[int, ...]]] = {"encdec": ENCDEC, "unet": UNET, "conv": CONV}
+    widths = kinds[g.generator][g.width]
     n = 0 if g.condition == "none" else classes
     return {"classes": n, "z": g.z, "shape": list(shape), "widths": list(widths), "use_source": g.use_source}
 

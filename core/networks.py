@@ -201,7 +201,7 @@ def initialise(network: nn.Module, generator: torch.Generator) -> nn.Module:
         if isinstance(module, nn.Linear | nn.Conv2d):
             fan_in = module.weight[0].numel()
             normed = is_parametrized(module, "weight")  # spectral norm keeps the weight itself under another name
-            weight: Tensor = getattr(module.parametrizations, "weight").original if normed else module.weight  # type: ignore  # noqa: B009
+            weight: Tensor = getattr(module.parametrizations, "weight").original if normed else module.weight  # noqa: B009
             with torch.no_grad():
                 weight.copy_(torch.randn(weight.shape, generator=generator) * gain / fan_in**0.5)
                 if module.bias is not None:
