@@ -93,7 +93,8 @@ class Gan:
     l1: float = 1.0  # weight of Eq. (4); 0 is the paper's ablation
     classify: float = 1.0  # weight of Eq. (6)
     game: Literal["nonsaturating", "minmax", "hinge"] = "nonsaturating"  # Eq. (1)'s usual form, its literal one, or the hinge
-    d_norm: Literal["batch", "spectral"] = "batch"  # of D's convolutions; the paper names batch norm (§3.2)
+    d_norm: Literal["batch", "group", "spectral"] = "batch"  # of D's convolutions; the paper names batch norm (§3.2)
+    r1: float = 0.0  # weight of the penalty on D's gradient at real samples; 0, as in the paper: none
     projection: bool = False  # D is told c too, by a projection; in Eq. (3) as printed D sees the spectrogram alone
     q_training: Literal["frozen", "joint"] = "frozen"  # Q trained before on S1's voices, or beside D on S3's
     q_labels: Literal["true", "condition"] = "condition"  # what Eq. (6) aims at: S3's labels, or argmax c
@@ -200,17 +201,17 @@ def run_name(config: Config, corpus_digest: str) -> str:
 
 OURS = {  # where we leave the paper, and LOG.md says what it brought
     "generator": "conv",
-    "game": "hinge",
-    "d_norm": "spectral",
+    "d_norm": "group",
+    "r1": 0.3,
     "projection": True,
     "optimiser": "adam",
-    "lr_g": 5e-4,
+    "lr_g": 1e-3,
     "lr_d": 1e-3,
     "l1": 0.1,
     "classify": 0.5,
     "average": 0.99,
 }
-DEMO = replace(Config(), gan=OURS | {"steps": 1_500}, evaluate={"every": 100})
+DEMO = replace(Config(), gan=OURS | {"steps": 1_200}, evaluate={"every": 100})
 SMOKE = replace(
     DEMO,
     name="smoke",
@@ -226,7 +227,7 @@ FER_RAVDESS = replace(
     data={"faces": "fer2013", "voices": "ravdess", "classes": SHARED_EMOTIONS, "pairing": "emotion"},
     f_s={"steps": 2_000, "channels": (32, 48, 96), "noise": 0.3, "smoothing": 0.1},
     f_t={"steps": 300},
-    gan={"steps": 2_500, "q_labels": "true"},  # pairing by emotion reads the labels anyway, so Eq. (6) aims at them too
+    gan={"steps": 2_000, "q_labels": "true"},  # pairing by emotion reads the labels anyway, so Eq. (6) aims at them too
 )
 PAPER = replace(
     Config(),

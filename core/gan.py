@@ -15,6 +15,9 @@ from core.config import Condition, Gan
 from core.networks import CONV, DISCRIMINATOR, ENCDEC, UNET, Classifier, initialise
 
 
+LAZY = 8  # steps between two penalties on D's gradient, each then LAZY times as large (Karras et al. 2020)
+
+
 @dataclass(frozen=True)
 class Pool:
     """S3 on the device that trains. `pairs_of(epoch)` gives the rows of x and y that meet in an epoch, as index arrays (n,), (n,)."""
@@ -71,8 +74,7 @@ def condition(
 
 def generator_arguments(g: Gan, classes: int, shape: tuple[int, int]) -> dict:
     """The architecture of G as plain data, for its file's header."""
-    kinds: dict[str, dict[str, tuple[int, ...]]] = {"encdec": ENCDEC, "unet": UNET, "conv": CONV}
-    widths = kinds[g.generator][g.width]
+    widths = {"encdec": ENCDEC, "unet": UNET, "conv": CONV}[g.generator][g.width]
     n = 0 if g.condition == "none" else classes
     return {"classes": n, "z": g.z, "shape": list(shape), "widths": list(widths), "use_source": g.use_source}
 
@@ -93,7 +95,7 @@ def new_state(g: Gan, classes: int, shape: tuple[int, int], Q: Classifier, seed:
     # The paper's networks start as its [54] says. Ours keep torch's smaller start: where norms make a layer blind to its weights' size,
     # larger weights are slower ones, and with He's start D fell behind G and the training was lost (LOG.md).
     G = (G if g.generator == "conv" else initialise(G, cpu)).to(device)
-    D = (D if g.d_norm == "spectral" else initialise(D, cpu)).to(device)
+    D = (initialise(D, cpu) if g.d_norm == "batch" else D).to(device)
     make = torch.optim.Adagrad if g.optimiser == "adagrad" else torch.optim.Adam
     extra = {} if g.optimiser == "adagrad" else {"betas": (0.5, 0.99)}
     players = {"G": (G, g.lr_g), "D": (D, g.lr_d)} | ({"Q": (Q, g.lr_d)} if g.q_training == "joint" else {})
@@ -118,8 +120,12 @@ def step(state: State, g: Gan, x: Tensor, c: Tensor, target: Tensor, y: Tensor, 
     fake = G(noisy(x), c, z)  # Eq. (3): G(x|c, z)
 
     D.requires_grad_(True)
-    d_real, d_fake = D(noisy(y), c), D(noisy(fake.detach()), c)
+    penalised = g.r1 > 0 and state.step % LAZY == 0
+    real = noisy(y).requires_grad_(penalised)
+    d_real, d_fake = D(real, c), D(noisy(fake.detach()), c)
     loss_d = losses.discriminator_loss(d_real, d_fake, g.real_target, g.game)
+    if penalised:
+        loss_d = loss_d + LAZY * g.r1 * losses.r1_penalty(d_real, real)
     opt["D"].zero_grad(set_to_none=True)
     loss_d.backward()
     opt["D"].step()

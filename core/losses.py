@@ -24,6 +24,15 @@ def discriminator_loss(d_real: Tensor, d_fake: Tensor, real_target: float = 1.0,
     return real + fake
 
 
+def r1_penalty(d_real: Tensor, real: Tensor) -> Tensor:
+    """R1 (Mescheder et al. 2018), ours: half the mean squared gradient of D's logits (B,) at real samples (B, ...), which keeps D flat there.
+
+    Against Eqs (1) and (3) as printed, where D's gradient may grow without bound while G stands still. `real` must require gradients.
+    """
+    (slope,) = torch.autograd.grad(d_real.sum(), real, create_graph=True)
+    return slope.square().flatten(1).sum(dim=1).mean() / 2
+
+
 def adversarial_loss(d_fake: Tensor, game: Game = "nonsaturating") -> Tensor:
     """G's side of Eq. (3), from logits (B,). `minmax`: the printed E[log(1 - D(G))], whose gradient vanishes while D wins.
 

@@ -21,9 +21,9 @@ from torch.nn.utils.parametrize import is_parametrized
 SLOPE = 0.1  # of every LeakyReLU
 FACE = (28, 28)
 
-ENCDEC = {"paper": (1024, 1024, 1024, 1024, 512, 512), "compact": (320, 320, 320, 256)}
-UNET = {"paper": (64, 128, 256, 512), "compact": (8, 16, 32, 64)}
-CONV = {"paper": (512, 256, 128, 64), "compact": (128, 64, 32, 16)}
+ENCDEC: dict[str, tuple[int, ...]] = {"paper": (1024, 1024, 1024, 1024, 512, 512), "compact": (320, 320, 320, 256)}
+UNET: dict[str, tuple[int, ...]] = {"paper": (64, 128, 256, 512), "compact": (8, 16, 32, 64)}
+CONV: dict[str, tuple[int, ...]] = {"paper": (512, 256, 128, 64), "compact": (128, 64, 32, 16)}
 DISCRIMINATOR = {"paper": (64, 128, 512, 1024, 512, 512, 512), "compact": (16, 32, 64, 128)}
 
 
@@ -33,11 +33,11 @@ def dense(n_in: int, n_out: int) -> nn.Sequential:
 
 
 def convolution(n_in: int, n_out: int, stride: int = 1, kernel: int = 3, norm: str = "batch") -> nn.Sequential:
-    """Convolution (same padding for odd kernels), LeakyReLU, and batch norm between them or spectral norm of the weights."""
-    conv = nn.Conv2d(n_in, n_out, kernel, stride, (kernel - 1) // 2, bias=norm == "spectral")
+    """Convolution (same padding for odd kernels), LeakyReLU, and between them batch or group norm, or spectral norm of the weights."""
+    conv = nn.Conv2d(n_in, n_out, kernel, stride, (kernel - 1) // 2, bias=norm != "batch")
     if norm == "spectral":
         return nn.Sequential(spectral_norm(conv), nn.LeakyReLU(SLOPE))
-    return nn.Sequential(conv, nn.BatchNorm2d(n_out), nn.LeakyReLU(SLOPE))
+    return nn.Sequential(conv, nn.GroupNorm(4, n_out) if norm == "group" else nn.BatchNorm2d(n_out), nn.LeakyReLU(SLOPE))
 
 
 class EncDec(nn.Module):
@@ -147,7 +147,7 @@ class Trunk(nn.Module):
 class Discriminator(nn.Module):
     """D: is this spectrogram real? (B, 1, columns, bands) -> logits (B,).
 
-    `norm` is `batch` (§3.2) or `spectral` (Miyato et al. 2018). With `classes` D is told the condition c (B, classes) too, by a projection
+    `norm` is `batch` (§3.2), `group` or `spectral` (Miyato et al. 2018). With `classes` D is told the condition c (B, classes) too, by a projection
     onto its features (Miyato & Koyama 2018); with 0, as the paper prints Eq. (3), c is not looked at.
     """
 

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from core import gan, networks
-from core.config import Gan
+from core.config import OURS, Gan
 from core.networks import Classifier
 
 K, SHAPE = 4, (28, 28)
@@ -73,9 +73,9 @@ def test_a_frozen_q_stays_and_a_joint_one_moves(q_training):
 
 @pytest.mark.parametrize("optimiser", ["adagrad", "adam"])
 @pytest.mark.parametrize("q_training", ["frozen", "joint"])
-@pytest.mark.parametrize("ours", [{}, {"average": 0.9, "generator": "conv", "game": "hinge", "d_norm": "spectral", "projection": True}])
+@pytest.mark.parametrize("ours", [{}, OURS | {"average": 0.9}, {"generator": "unet", "game": "hinge", "d_norm": "spectral"}])
 def test_resume_is_exact(tmp_path, optimiser, q_training, ours):
-    settings = changed(optimiser=optimiser, q_training=q_training, **ours)
+    settings = changed(**ours | {"optimiser": optimiser, "q_training": q_training})
     whole = fresh(settings)
     records = run(whole, settings)
     half = fresh(settings)
@@ -122,7 +122,7 @@ def test_the_average_follows_g_and_never_leads_it():
     assert plain.shown is plain.G
 
 
-@pytest.mark.parametrize("d_norm", ["batch", "spectral"])
+@pytest.mark.parametrize("d_norm", ["batch", "group", "spectral"])
 def test_nothing_depends_on_the_global_random_state(d_norm):
     settings = changed(d_norm=d_norm)
     torch.manual_seed(1)

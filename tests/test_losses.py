@@ -25,6 +25,14 @@ def test_both_forms_of_the_generators_game():
     assert float(losses.adversarial_loss(D_FAKE)) == pytest.approx(-sum(math.log(sigmoid(v)) for v in D_FAKE) / 3)
 
 
+def test_r1_is_half_the_mean_squared_slope_at_real_samples():
+    y = torch.randn(5, 1, 3, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(0)).requires_grad_()
+    w = torch.linspace(-1, 1, 6, dtype=torch.float64)
+    d = (y.flatten(1) @ w) ** 2  # slope 2 (y.w) w
+    expected = (4 * (y.flatten(1) @ w) ** 2 * w.square().sum()).mean() / 2
+    assert float(losses.r1_penalty(d, y).detach()) == pytest.approx(float(expected.detach()))
+
+
 def test_the_hinge_leaves_alone_what_is_far_enough_on_its_side():
     real, fake = torch.tensor([1.0, 3.0, 0.5]), torch.tensor([-1.0, -2.0, 0.0])
     assert float(losses.discriminator_loss(real, fake, game="hinge")) == pytest.approx(0.5 / 3 + 1 / 3)
