@@ -14,7 +14,6 @@ from core import losses, networks
 from core.config import Condition, Gan
 from core.networks import CONV, DISCRIMINATOR, ENCDEC, UNET, Classifier, initialise
 
-
 LAZY = 8  # steps between two penalties on D's gradient, each then LAZY times as large (Karras et al. 2020)
 
 

@@ -147,8 +147,8 @@ class Trunk(nn.Module):
 class Discriminator(nn.Module):
     """D: is this spectrogram real? (B, 1, columns, bands) -> logits (B,).
 
-    `norm` is `batch` (§3.2), `group` or `spectral` (Miyato et al. 2018). With `classes` D is told the condition c (B, classes) too, by a projection
-    onto its features (Miyato & Koyama 2018); with 0, as the paper prints Eq. (3), c is not looked at.
+    `norm` is `batch` (§3.2), `group` or `spectral` (Miyato et al. 2018). With `classes` D is told the condition c (B, classes) too, by a
+    projection onto its features (Miyato & Koyama 2018); with 0, as the paper prints Eq. (3), c is not looked at.
     """
 
     def __init__(self, shape: tuple[int, int], channels: tuple[int, ...], norm: str = "batch", classes: int = 0):
