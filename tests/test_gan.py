@@ -106,6 +106,21 @@ def test_sampling_leaves_the_training_untouched():
     assert torch.equal(weights(a), weights(b))
 
 
+def test_augmentation_keeps_what_speech_keeps():
+    """Drawn anew for each sample from its generator alone; bands stay bands, at most an eighth of the time is silenced, gradients pass."""
+    y = (torch.arange(28.0) / 28).expand(64, 1, 112, 28).clone().requires_grad_()  # every column alike, bands rising
+    a = gan.augmented(y, torch.Generator().manual_seed(0))
+    assert torch.equal(a, gan.augmented(y, torch.Generator().manual_seed(0)))
+    silent = (a == -1).all(dim=3)[:, 0]
+    assert 0 < silent.sum(dim=1).max() <= 112 / 8 + 1
+    slopes = (a[..., 1:] - a[..., :-1])[~silent[:, None]]
+    assert torch.allclose(slopes, torch.full_like(slopes, 1 / 28), atol=1e-5)
+    a.sum().backward()
+    assert float(y.grad.sum(dim=(1, 2, 3)).min()) >= 28 * (112 - 15)
+    moving = torch.linspace(-0.5, 0.5, 112)[None, None, :, None].expand(64, 1, 112, 28)
+    assert len({int(k) for k in gan.augmented(moving, torch.Generator().manual_seed(1))[:, 0, :, 0].argmax(dim=1)}) > 10
+
+
 def test_the_average_follows_g_and_never_leads_it():
     """After each step shown = 0.8 shown + 0.2 G, statistics of batch norm too; the training itself is the one without an average."""
     settings = changed(average=0.8)
