@@ -31,7 +31,7 @@ LEGENDS = {  # section -> its title, and field -> (label, legend)
             "game": ("Form of the game", "Eq. (1) in its non-saturating form, as printed (minmax; learns slowly), or the hinge."),
             "d_norm": ("Norm in D", "Batch norm as in the paper; group norm sees one sample at a time; spectral norm bounds D."),
             "r1": ("Weight of R1", "Keeps D flat around real voices; 0, as in the paper: no penalty."),
-            "augment": ("Augment what D sees", "Shifts in time, gains and gaps, real and generated alike, so that D learns no voice by heart."),
+            "augment": ("Augment what D sees", "Shifts in time, gains, gaps, for real and generated, so that D learns no voice by heart."),
             "projection": ("Tell D the condition", "On: D sees c too, and asks whether voice and condition fit."),
         },
     ),
