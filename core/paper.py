@@ -91,6 +91,13 @@ PAPER = (
     Entry("§4.2", "accuracy when real data is augmented with generated", "core.evaluation:augmentation_sets"),
     Entry("§4.3", "label, classifier and conformal condition", "core.gan:condition"),
     Entry(
+        "Alg. 1",
+        "full conformal prediction: the classifier is fitted anew for every test point and every label",
+        "core.conformal:full",
+        r"p_k=\tfrac{1}{n+1}\,\#\{i\le n+1:\alpha_i^{(x,k)}\ge\alpha_{n+1}^{(x,k)}\},\quad\alpha^{(x,k)}\text{ from a fit on }S\cup\{(x,k)\}",
+        "refits a logistic head on fixed features; inductive and cross-conformal prediction with the same head stand beside it",
+    ),
+    Entry(
         "Eq. (10)",
         "Inception Score, by a network trained on real voices' emotions",
         "core.metrics:inception_score",
