@@ -94,7 +94,7 @@ PAPER = (
         "Alg. 1",
         "full conformal prediction: the classifier is fitted anew for every test point and every label",
         "core.conformal:full",
-        r"p_k=\tfrac{1}{n+1}\,\#\{i\le n+1:\alpha_i^{(x,k)}\ge\alpha_{n+1}^{(x,k)}\},\quad\alpha^{(x,k)}\text{ from a fit on }S\cup\{(x,k)\}",
+        r"p_k=\tfrac{1}{n+1}\,\#\{i\le n+1:\alpha_i^{(x,k)}\ge\alpha_{n+1}^{(x,k)}\},\quad\alpha^{(x,k)}\text{ fitted on }S\cup\{(x,k)\}",
         "refits a logistic head on fixed features; inductive and cross-conformal prediction with the same head stand beside it",
     ),
     Entry(
