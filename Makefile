@@ -2,15 +2,26 @@
 PYTHON ?= python3
 PORT ?= 8501
 ARGS ?=
+FAULTS ?= 200
 VENV_PYTHON = .venv/bin/python
+CORPUS ?= demo
+SOURCE ?=
+GRID ?= paper
+FOLDS ?= 1
+SEEDS ?= 1
+WORKERS ?= 1
+PRESET ?= $(if $(filter crema-d,$(CORPUS)),paper,$(if $(filter demo,$(CORPUS)),demo,fer2013-ravdess))
+RUNS = --grid $(GRID) --preset $(PRESET) --folds $(FOLDS) --seeds $(SEEDS)
 
-.PHONY: help app test lint bench clean setup
+.PHONY: help app test faults lint bench reproduce clean setup
 
 help:
 	@echo "make app     the studio in a browser, at http://127.0.0.1:8501 (another port: make app PORT=8502)"
 	@echo "make test    all tests (some of them: make test ARGS='-k conformal'; on all cores: ARGS='-n auto')"
+	@echo "make faults  kills prepare and fetch 200 times at random moments, and compares (another number: make faults FAULTS=20)"
 	@echo "make lint    ruff, and mypy on core"
 	@echo "make bench   benchmarks, each against a named peer"
+	@echo "make reproduce CORPUS=demo   the paper's tables and figures: prepare, sweep, report (hours; a look: GRID=quick; FOLDS=5 SEEDS=3 WORKERS=2)"
 	@echo "make clean   remove caches; keeps .venv, data and checkpoints"
 
 setup:
@@ -24,12 +35,21 @@ app: setup
 test: setup
 	@$(VENV_PYTHON) -m pytest $(ARGS)
 
+faults: setup
+	@FAULTS=$(FAULTS) $(VENV_PYTHON) -m pytest tests/test_prepare.py tests/test_fetch.py -k killed --timeout 0 $(ARGS)
+
 lint: setup
 	@$(VENV_PYTHON) -m ruff check .
 	@$(VENV_PYTHON) -m mypy core
 
 bench: setup
 	@$(VENV_PYTHON) -m benchmarks $(ARGS)
+
+# A corpus that is not drawn is prepared where SOURCE says where it lies. A failed run (status 1) does not keep the others from the report.
+reproduce: setup
+	@$(if $(SOURCE)$(filter demo,$(CORPUS)),$(VENV_PYTHON) -m core data prepare $(CORPUS) $(if $(SOURCE),--source "$(SOURCE)"),true)
+	@$(VENV_PYTHON) -m core sweep $(RUNS) --workers $(WORKERS) --table || [ $$? -eq 1 ]
+	@$(VENV_PYTHON) -m core report $(RUNS) --out checkpoints/report
 
 clean:
 	@find . \( -name .venv -o -name .git -o -name data -o -name checkpoints \) -prune -o -type d -name __pycache__ -prune -exec rm -rf {} +

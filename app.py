@@ -9,6 +9,8 @@ theme.dress()
 page = st.navigation(
     [
         st.Page("pages/listen.py", title="Listen", icon=":material/hearing:", default=True),
+        st.Page("pages/conformal.py", title="Conformal", icon=":material/target:"),
+        st.Page("pages/data.py", title="Data", icon=":material/database:"),
         st.Page("pages/train.py", title="Train", icon=":material/model_training:"),
     ],
     position="top",

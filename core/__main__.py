@@ -1,4 +1,7 @@
-"""The command line: `python -m core data prepare | train | baseline | evaluate | generate | runs`. Each command has `--help`."""
+"""The command line: `python -m core data … | train | baseline | evaluate | table | sweep | report | generate | conformal | runs`.
+
+Each command has `--help`.
+"""
 
 from __future__ import annotations
 
@@ -12,32 +15,12 @@ from typing import Annotated, Any, Literal
 
 import tyro
 
+from core import commands as data
+from core import experiments
+from core.commands import Progress
 from core.config import PRESETS, Config, from_dict
 
 DEFAULT_RUN = "fer2013-ravdess"
-
-
-@dataclass(frozen=True)
-class Prepare:
-    """Turn a corpus into arrays (once). Example: python -m core data prepare ravdess --source ~/RAVDESS/Audio_Speech_Actors_01-24.zip"""
-
-    corpus: Annotated[str, tyro.conf.Positional]
-    """demo, ravdess, fer2013, crema-d, or a name of your own for a folder of <emotion>/<image>."""
-    source: Path | None = None
-    """Folder or zip of the corpus as published. The demo corpus needs none."""
-    workers: int = 0
-    """Clips read at the same time; 0 is one per core."""
-    takes: int = 10
-    """Demo corpus only: clips per invented actor and emotion."""
-
-
-@dataclass(frozen=True)
-class Draw:
-    """Write some clips of the invented corpus as mp4 and wav, to try things on; `data prepare demo-clips --source FOLDER` reads them."""
-
-    folder: Annotated[Path, tyro.conf.Positional]
-    count: int = 12
-    """How many."""
 
 
 @dataclass(frozen=True)
@@ -102,24 +85,54 @@ class Generate:
 
 
 @dataclass(frozen=True)
-class Runs:
-    """List the runs, rebuild their index, or make a small copy of a finished one that can be shipped."""
+class Conformal:
+    """How well a run's conformal predictor keeps its promise on people it has not met, and what the promise is worth.
+    Example: python -m core conformal demo --eps 0.1"""
 
-    action: Annotated[Literal["list", "reindex", "ship"], tyro.conf.Positional] = "list"
-    run: str | None = None
-    """ship: the run's id."""
-    out: Path = Path("checkpoints")
-    """ship: the folder in which the copy is put."""
+    run: Annotated[str, tyro.conf.Positional]
+    """A run id, the beginning of one, or a name such as demo."""
+    condition: Literal["label", "classifier", "cp", "none"] | None = None
+    """Which sibling, when a name has several; they share one face classifier."""
+    modality: Literal["face", "voice"] = "face"
+    """f_S on faces, or f_T on voices."""
+    measure: Literal["margin", "hinge"] | None = None
+    """Nonconformity, Eq. (8); without it the run's own."""
+    groups: Literal["pooled", "class"] | None = None
+    """All calibration scores together, or each class by itself (Mondrian); without it the run's own."""
+    r: float = 1.0
+    """Share of the calibration set that is used."""
+    eps: float = 0.1
+    """Significance: the share of errors that is promised at most."""
+    smoothed: bool = False
+    """Ties are broken at random, from the seed."""
+    seed: int = 0
+    """Of the share r and of smoothing."""
+    json: bool = False
+    """Everything, for machines."""
+
+
+@dataclass(frozen=True)
+class Runs:
+    """List the runs, rebuild their index, make a small copy of a finished one that can be shipped, or export its curves as CSV.
+    Example: python -m core runs export demo --out curves.csv"""
+
+    action: Annotated[Literal["list", "reindex", "ship", "export"], tyro.conf.Positional] = "list"
+    run: Annotated[str | None, tyro.conf.Positional] = None
+    """ship, export: the run's id."""
+    out: Path | None = None
+    """ship: the folder in which the copy is put, checkpoints if none is given; export: the file."""
 
 
 def main(argv: list[str] | None = None) -> int:
     """Parse, run, and turn expected failures into one line on stderr; returns the exit status."""
     argv = sys.argv[1:] if argv is None else argv
     if argv[:1] == ["data"]:
-        commands: dict[str, Any] = {"prepare": Prepare, "draw": Draw}
+        commands: dict[str, Any] = {"prepare": data.Prepare, "fetch": data.Fetch, "doctor": data.Doctor, "draw": data.Draw}
         prog, argv = "python -m core data", argv[1:]
     else:
-        commands = {"data": None, "train": Train, "baseline": Baseline, "evaluate": Evaluate, "generate": Generate, "runs": Runs}
+        commands = {"data": None, "train": Train, "baseline": Baseline, "evaluate": Evaluate, "generate": Generate}
+        commands |= {"table": experiments.Table, "sweep": experiments.Sweep, "report": experiments.Report}
+        commands |= {"conformal": Conformal, "runs": Runs}
         prog = "python -m core"
     if not argv or argv[0] not in commands:
         print(f"usage: {prog} {{{','.join(commands)}}} …    (each with --help)", file=sys.stderr)
@@ -133,10 +146,10 @@ def main(argv: list[str] | None = None) -> int:
     from core.corpora import CorpusError
     from core.faces import ModelMissing, NoFaceError
 
-    actions: dict[Any, Any] = {Prepare: prepare, Draw: draw, Train: train, Baseline: baseline}
-    actions |= {Evaluate: evaluate, Generate: generate, Runs: manage}
+    actions: dict[Any, Any] = {Train: train, Baseline: baseline, Evaluate: evaluate, Generate: generate}
+    actions |= {Conformal: conformal, Runs: manage} | experiments.ACTIONS
     try:
-        return actions[kind](options)
+        return actions.get(kind, data.run)(options)
     except (CorpusError, MediaError, NoFaceError, ModelMissing, KeyError, ValueError, RuntimeError) as e:
         print(f"{prog} {name}: {e.args[0] if isinstance(e, KeyError) else e}", file=sys.stderr)
         return 1
@@ -158,63 +171,26 @@ def _base(args: list[str], preset: str) -> Config:
     return PRESETS[preset]
 
 
-class Progress:
-    """One line that says what is done, how fast and for how long still; a line every 10 s where the output is no terminal."""
-
-    def __init__(self) -> None:
-        self.phase, self.begun, self.first, self.printed = "", 0.0, 0, 0.0
-
-    def __call__(self, phase: str, done: int, total: int, remark: str = "") -> None:
-        now = time.monotonic()
-        if phase != self.phase:
-            if self.phase and sys.stderr.isatty():
-                print(file=sys.stderr)
-            self.phase, self.begun, self.first, self.printed = phase, now, done, 0.0
-        if now - self.printed < (0.1 if sys.stderr.isatty() else 10) and done < total:
-            return
-        self.printed = now
-        rate = (done - self.first) / max(1e-9, now - self.begun)
-        left = f"{(total - done) / rate:.0f} s left" if rate > 0 and done < total else f"{now - self.begun:.1f} s"
-        bar = "█" * round(20 * done / max(1, total))
-        line = f"{phase:<24} {bar:<20} {done}/{total}  {rate:.0f}/s  {left}  {remark}"
-        print(f"\r\x1b[K{line}" if sys.stderr.isatty() else line, end="" if sys.stderr.isatty() else "\n", file=sys.stderr, flush=True)
-
-
-def prepare(options: Prepare) -> int:
-    from core import datasets
-
-    progress = Progress()
-    takes = options.takes
-    path = datasets.prepare(options.corpus, options.source, options.workers, lambda d, t: progress("prepare", d, t), takes)
-    corpus = datasets.load_file(path)
-    print(f"\n{path}: {len(corpus.clip)} clips, {len(corpus.faces)} faces, {len(corpus.voices)} voices, digest {corpus.digest}")
-    for clip, reason in list(corpus.meta["left_out"].items())[:20]:
-        print(f"  {clip}: {reason}")
-    return 0
-
-
-def draw(options: Draw) -> int:
-    from core import datasets
-
-    progress = Progress()
-    paths = datasets.draw_demo_clips(options.folder, options.count, lambda d, t: progress("draw clips", d, t))
-    print(f"\nwrote {len(paths)} clips of invented actors to {options.folder}")
-    return 0
-
-
 def train(options: Train) -> int:
-    from core import datasets, pipeline
+    from core import pipeline, runs
+    from core import prepare as preparing
 
     asked = []
     for s in (signal.SIGTERM, signal.SIGINT):
         signal.signal(s, lambda *a: asked.append(1))
     progress, config = Progress(), options.config
-    if "demo" in (config.data.faces, config.data.voices):
-        datasets.prepare("demo", None, 0, lambda d, t: progress("draw the demo corpus", d, t), config.data.demo_takes)
     begun = time.monotonic()
     try:
+        if "demo" in (config.data.faces, config.data.voices):
+            preparing.prepare(
+                "demo",
+                None,
+                tick=lambda d, t: progress("draw the demo corpus", d, t),
+                takes=config.data.demo_takes,
+                should_stop=lambda: bool(asked),
+            )
         run = pipeline.run(config, device=options.device, report=progress, should_stop=lambda: bool(asked))
-    except pipeline.Stopped:
+    except (pipeline.Stopped, runs.Stopped):
         print("\nstopped; the same command resumes it", file=sys.stderr)
         return 130
     print(f"\n{run.directory} is done, {time.monotonic() - begun:.0f} s in this process\n")
@@ -351,6 +327,15 @@ def _picture(path: Path, x, y, opened, explanation, told: str) -> None:
     figure.savefig(path, dpi=110)
 
 
+def conformal(options: Conformal) -> int:
+    from core import laboratory
+
+    o = options
+    settings = {"r": o.r, "eps": o.eps, "smoothed": o.smoothed, "seed": o.seed}
+    print(laboratory.report(o.run, o.condition, o.modality, o.measure, o.groups, o.json, **settings))
+    return 0
+
+
 def manage(options: Runs) -> int:
     from core import jobs, runs
 
@@ -359,7 +344,9 @@ def manage(options: Runs) -> int:
     elif options.action == "ship":
         from core import shipping
 
-        print(shipping.ship(runs.find(options.run or ""), options.out))
+        print(shipping.ship(runs.find(options.run or ""), options.out or Path("checkpoints")))
+    elif options.action == "export":
+        return experiments.export(options.run or "", options.out)
     else:
         jobs.reconcile()
         for r in runs.listing():

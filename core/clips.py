@@ -51,6 +51,7 @@ class Limits:
     side: int = 640  # of the long side of a frame kept; larger ones are scaled down
     fps: float = 12.5  # frames kept in a second, at most
     frames: int = 400  # kept at most; of longer clips every other one, as often as needed
+    near: float = np.inf  # s; if finite, a film's only frame is the one nearest that time, and the others cost no more than decoding
     wall_seconds: float = 60.0  # of the child process
     memory: int = 3 * 2**30  # bytes that the child process may take
 
@@ -190,12 +191,10 @@ class _Pictures:
 
     def __init__(self, limits: Limits, rate: float) -> None:
         self.limits, self.period, self.step = limits, 1 / rate, 1 / limits.fps
-        self.frames: list[np.ndarray] = []
+        self.frames: list[Any] = []  # (H, W, 3); with limits.near frames as decoded, None further than a second away
         self.times: list[float] = []
-        self.start, self.last = 0.0, -np.inf
-        self.size, self.turns, self.slot = (0, 0), 0, -1
-        self.strange = 0  # timestamps that were missing or impossible
-        self.full = False
+        self.start, self.last, self.strange = 0.0, -np.inf, 0  # strange: timestamps that were missing or impossible
+        self.size, self.turns, self.slot, self.full = (0, 0), 0, -1, False
 
     def see(self, frame: av.VideoFrame, shape: float) -> None:
         """`shape` is the width of one pixel over its height."""
@@ -203,25 +202,26 @@ class _Pictures:
         if not np.isfinite(self.last):
             self.start = self.last = 0.0 if t is None else t
             self.strange += t is None
-            w, h = frame.width * shape, float(frame.height)
-            scale = min(1.0, self.limits.side / max(w, h))
+            scale = min(1.0, self.limits.side / max(w := frame.width * shape, h := float(frame.height)))
             self.size, self.turns = (max(round(w * scale), 1), max(round(h * scale), 1)), round(frame.rotation / 90) % 4
         elif t is None or not self.last < t < self.last + JUMP:
             self.last, self.strange = self.last + self.period, self.strange + 1
         else:
             self.last = t
         elapsed = self.last - self.start
-        self.full = elapsed > self.limits.seconds
+        self.full = elapsed > min(self.limits.seconds, self.limits.near + 1)
         slot = int((elapsed + min(self.period, self.step / 2) / 2) / self.step + 1e-6)
         if self.full or slot <= self.slot:
             return
         self.slot = slot
-        flat = frame.reformat(*self.size, format="rgb24", interpolation="AREA").to_ndarray()
-        self.frames.append(np.rot90(flat, self.turns))
+        self.frames.append(self.upright(frame) if self.limits.near == np.inf else frame if elapsed > self.limits.near - 1 else None)
         self.times.append(self.last)
         if len(self.frames) > self.limits.frames:
             self.frames, self.times = self.frames[::2], self.times[::2]
             self.step, self.slot = 2 * self.step, self.slot // 2
+
+    def upright(self, frame: av.VideoFrame) -> np.ndarray:
+        return np.rot90(frame.reformat(*self.size, format="rgb24", interpolation="AREA").to_ndarray(), self.turns)
 
 
 class _Sound:
@@ -230,11 +230,10 @@ class _Sound:
     def __init__(self, rate: int, seconds: float) -> None:
         self.rate, self.most = rate, round(seconds * rate)
         self.parts: list[np.ndarray] = []
-        self.length, self.heard = 0, 0.0
+        self.length, self.heard, self.full = 0, 0.0, False
         self.start: float | None = None
         self.form: tuple[Any, ...] = ()
         self.resampler: Any = None
-        self.full = False
 
     def hear(self, frame: av.AudioFrame | None) -> None:
         """None ends the sound."""
@@ -277,8 +276,7 @@ def _film(path: Path, kind: str, name: str, limits: Limits) -> Clip:
         if video.width and video.height:
             _check_size(video.width, video.height, name, limits)
         video.codec_context.thread_type, video.codec_context.thread_count = "AUTO", 2
-        # A browser's webm says nothing, or 1000 frames a second.
-        rate = next((float(r) for r in (video.average_rate, video.guessed_rate) if r and 1 <= r <= 240), 25.0)
+        rate = next((float(r) for r in (video.average_rate, video.guessed_rate) if r and 1 <= r <= 240), 25.0)  # webm: none, or 1000
         shape = float(video.sample_aspect_ratio or 1)
         pictures, sound = _Pictures(limits, rate), _Sound(Clip.rate, limits.seconds)
         broken = unreadable = 0
@@ -294,7 +292,6 @@ def _film(path: Path, kind: str, name: str, limits: Limits) -> Clip:
         promised = box.duration / 1e6 if box.duration else 0.0
     if not pictures.frames:
         raise MediaError(f"{name} is damaged or cut short: not one frame of it could be decoded. {AGAIN}. {EXPORT}")
-
     notes = []
     if pictures.turns:
         notes.append(f"turned by {360 - pictures.turns * 90} degrees clockwise, as the file asks")
@@ -320,8 +317,13 @@ def _film(path: Path, kind: str, name: str, limits: Limits) -> Clip:
             notes.append("the sound is silent")
     else:
         notes.append("has no sound")
-    times = np.array(pictures.times) - pictures.start + max(lead, 0.0)
-    return Clip(name, times, np.stack(pictures.frames), waveform, notes=tuple(notes))
+    times, frames = np.array(pictures.times) - pictures.start + max(lead, 0.0), pictures.frames
+    if limits.near < np.inf:
+        k = int(np.abs(times - limits.near).argmin())
+        if frames[k] is None:  # the picture begins so late that the second around it was sought in the wrong place
+            return _film(path, kind, name, dataclasses.replace(limits, near=np.inf))
+        times, frames = times[k : k + 1], [pictures.upright(frames[k])]
+    return Clip(name, times, np.stack(frames), waveform, notes=tuple(notes))
 
 
 def read_waveform(path: PathName, rate: int = 16_000, limits: Limits = Limits(), name: str | None = None) -> np.ndarray:
@@ -365,12 +367,11 @@ def read_clip_apart(path: PathName, limits: Limits = Limits(), need_sound: bool 
     env = os.environ | {"PYTHONPATH": str(root), "OPENBLAS_NUM_THREADS": "1", "PYTHONDONTWRITEBYTECODE": "1"}
     with tempfile.TemporaryDirectory(prefix="clip-") as folder:
         order = json.dumps([str(Path(path).resolve()), name, dataclasses.asdict(limits), need_sound, folder])
-        nothing, failure, result = subprocess.DEVNULL, Path(folder, "failure.txt"), Path(folder, "result.npz")
+        failure, result = Path(folder, "failure.txt"), Path(folder, "result.npz")
+        quiet: dict[str, Any] = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.DEVNULL)
         command = [sys.executable, "-m", "core.clips", order]
         try:
-            code = subprocess.run(
-                command, cwd=root, env=env, timeout=limits.wall_seconds, stdin=nothing, stdout=nothing, stderr=nothing, check=False
-            ).returncode
+            code = subprocess.run(command, cwd=root, env=env, timeout=limits.wall_seconds, check=False, **quiet).returncode
         except subprocess.TimeoutExpired:
             code = -signal.SIGXCPU
         except OSError as error:

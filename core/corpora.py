@@ -179,7 +179,7 @@ def _members(archive: str, inside: str) -> list[tuple[str, str]]:
 @contextlib.contextmanager
 def media_file(reference: str) -> Iterator[Path]:
     """The file behind a media reference; a member of a zip is unpacked to a temporary file for as long as it is needed."""
-    archive, member = _parts(reference)
+    archive, member = parts_of(reference)
     if not member:
         yield Path(reference)
         return
@@ -189,7 +189,7 @@ def media_file(reference: str) -> Iterator[Path]:
         yield path
 
 
-def _parts(reference: str) -> tuple[str, str]:
+def parts_of(reference: str) -> tuple[str, str]:
     """(archive, member) of a reference, (path, "") of a plain file; names of folders and files may hold '!' themselves."""
     at = reference.find("!")
     while at >= 0:

@@ -417,7 +417,7 @@ def align_crops(images: np.ndarray, progress: Callable[[int, int], None] | None 
     count, size = len(images), images.shape[1]
     points = np.full((count, 5, 2), np.nan)
     with ThreadPoolExecutor(workers or os.cpu_count()) as pool:
-        for k, five in enumerate(pool.map(_crop_points, images)):
+        for k, five in enumerate(pool.map(crop_points, images)):
             if five is not None:
                 points[k] = five
             if progress and (k % 50 == 49 or k == count - 1):
@@ -428,7 +428,7 @@ def align_crops(images: np.ndarray, progress: Callable[[int, int], None] | None 
     return np.array(faces, np.uint8).reshape(count, SIZE, SIZE), found
 
 
-def _crop_points(image: np.ndarray) -> np.ndarray | None:
+def crop_points(image: np.ndarray) -> np.ndarray | None:
     """The five points (5, 2) in a crop that one face fills, or None."""
     with _networks() as nets:
         look = _Look(nets, image)

@@ -63,7 +63,7 @@ def is_ours(pid: int, command: str) -> bool:
     """Whether a pid is this project's, doing `command` (pids are used again by other programs)."""
     with contextlib.suppress(OSError):
         os.waitpid(pid, os.WNOHANG)  # a child that ended is a zombie until asked for
-    found = subprocess.run(["ps", "-p", str(pid), "-o", "args="], capture_output=True, text=True)
+    found = subprocess.run(["ps", "-ww", "-p", str(pid), "-o", "args="], capture_output=True, text=True)  # whole, whatever COLUMNS says
     return "core" in found.stdout and command in found.stdout
 
 

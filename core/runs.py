@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import platform
 import sqlite3
 import time
 from collections.abc import Iterator
@@ -51,19 +52,55 @@ def write_json(path: Path, data: Any) -> None:
 
 
 def write_arrays(path: Path, **arrays: np.ndarray) -> None:
-    """A compressed npz without pickle, written aside and renamed. Raises ValueError for arrays of objects."""
+    """A compressed npz without pickle, written aside, flushed to disk and renamed: equal arrays in equal order give equal bytes.
+
+    Raises ValueError for arrays of objects.
+    """
     for name, a in arrays.items():
         if np.asarray(a).dtype.hasobject:
             raise ValueError(f"{name} would need pickle")
     aside = path.with_name(f".{path.stem}.{os.getpid()}.tmp.npz")
-    np.savez_compressed(aside, **arrays)  # type: ignore[arg-type]
+    with open(aside, "wb") as f:
+        np.savez_compressed(f, **arrays)  # type: ignore[arg-type]
+        f.flush()
+        os.fsync(f.fileno())
     aside.replace(path)
 
 
 def read_arrays(path: Path) -> dict[str, np.ndarray]:
     """All arrays of an npz, pickle refused."""
-    with np.load(path, allow_pickle=False) as f:
+    with open(path, "rb") as file, np.load(file, allow_pickle=False) as f:  # opened here, so that a damaged one is closed as well
         return {k: f[k] for k in f.files}
+
+
+class Busy(RuntimeError):
+    """Another process is at this work; the message names it."""
+
+
+class Stopped(RuntimeError):
+    """Long work was asked to stop. What it has done is kept, and the same call continues it."""
+
+
+@contextmanager
+def locked(path: Path, what: str, wait: bool = False) -> Iterator[None]:
+    """One process at a time inside: the lock is the system's, on the file `path`, and ends with whoever holds it, killed or not.
+
+    Raises Busy, which says that `what` is being done and by which process, unless told to `wait` for that.
+    """
+    import fcntl  # of Unix; runs are read without it
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with open(path, "a+") as f:
+        try:
+            fcntl.flock(f, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        except BlockingIOError:
+            f.seek(0)
+            who = f.read().strip() or "another process"
+            raise Busy(f"{what} is being done by {who}; wait for that, or end it, and give the command again") from None
+        f.truncate(0)
+        f.write(f"process {os.getpid()} on {platform.node()}")
+        f.flush()
+        yield
 
 
 @contextmanager

@@ -13,7 +13,7 @@ import numpy as np
 from core import runs
 from core.runs import Run
 
-KEPT = ("config.json", "provenance.json", "corpus.json", "results.json", "outputs.npz", "metrics.jsonl")
+KEPT = ("config.json", "provenance.json", "corpus.json", "sets.json", "results.json", "outputs.npz", "metrics.jsonl")
 PER_CLASS = 8  # generated samples of each emotion that travel with a run
 MODELS = ("G", "f_S", "Q", "scorer")
 

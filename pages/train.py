@@ -2,7 +2,7 @@
 
 import streamlit as st
 
-from core import datasets, jobs
+from core import datasets, jobs, prepare
 from core.config import CONDITIONS, PRESETS, replace
 from core.corpora import CorpusError
 from ui import access, address, settings, training
@@ -13,7 +13,7 @@ ABOUT = {
     "fer2013-ravdess": "Real faces (FER2013) and real voices (RAVDESS), paired by emotion. About an hour on two cores.",
     "paper": "CREMA-D at the paper's width and learning rates. Needs a GPU and a day.",
 }
-GENERATORS = {"encdec": "EncDec (dense)", "unet": "U-Net"}
+GENERATORS = {"encdec": "EncDec (dense)", "unet": "U-Net", "conv": "Convolutional (ours)"}
 
 st.title("Train")
 st.markdown(
@@ -66,7 +66,7 @@ with settings_side:
         try:
             if "demo" in names:
                 bar = st.progress(0.0, "Drawing the demo corpus …")
-                datasets.prepare("demo", None, tick=training.ticking(bar), takes=config.data.demo_takes)
+                prepare.prepare("demo", None, tick=training.ticking(bar), takes=config.data.demo_takes)
             address.write("run", jobs.start(config, device))
             st.rerun()
         except (CorpusError, ValueError, OSError) as error:

@@ -17,12 +17,13 @@ EVERY = [*SHIPPED, *sorted((ROOT / "tests").glob("*.py"))]
 LINE = [  # a module of core may import those before it here, and no other; a new module takes its place here
     *("config", "paper"),
     *("clips", "faces", "spectrograms", "networks", "losses", "conformal"),
-    *("validity", "metrics", "runs"),
-    *("drawing", "demo", "corpora", "datasets", "classifiers", "gan", "protocol"),
-    *("evaluation", "pipeline", "studio", "shipping"),
-    *("jobs", "errands", "__main__"),
+    *("validity", "metrics", "runs", "laboratory"),
+    *("drawing", "demo", "labels", "corpora", "probe", "inventory", "doctor"),
+    *("datasets", "fetch", "cluster", "extraction", "prepare", "classifiers", "gan", "protocol"),
+    *("evaluation", "augmentation", "pipeline", "studio", "shipping"),
+    *("jobs", "errands", "sweep", "report", "commands", "experiments", "__main__"),
 ]
-WITHOUT_TORCH = ["config", "paper", "conformal", "validity", "runs", "protocol", "jobs"]  # so that pages open at once
+WITHOUT_TORCH = ["config", "paper", "conformal", "validity", "runs", "laboratory", "protocol", "jobs"]  # so that pages open at once
 TRAINING = ["networks", "losses", "classifiers", "gan", "metrics", "runs"]  # runs on a bare GPU machine too
 ONLY = {  # packages that these modules may import, together with every module of core that they import
     "config": set(),

@@ -8,7 +8,7 @@ import soundfile
 from hypothesis import given
 from hypothesis import strategies as st
 
-from core import corpora, datasets
+from core import corpora, datasets, prepare
 from core.config import DEMO, replace
 from core.corpora import CorpusError
 
@@ -92,34 +92,12 @@ def test_ravdess_in_its_forms(ravdess, tmp_path, form):
         assert soundfile.info(path).samplerate == 16_000
 
 
-def test_prepare_writes_once_and_notices_a_change(ravdess, data_folder):
-    path = datasets.prepare("ravdess", ravdess)
-    prepared = datasets.load("ravdess")
-    assert prepared.voices.shape == (6, 112, 28)
-    assert len(prepared.faces) == 0
-    stamp = path.stat().st_mtime_ns
-    assert datasets.prepare("ravdess", ravdess).stat().st_mtime_ns == stamp
-    wav(ravdess / "Actor_02" / "03-01-03-01-02-01-02.wav")
-    datasets.prepare("ravdess", ravdess)
-    assert len(datasets.load("ravdess").clip) == 7
-    assert datasets.load("ravdess").digest != prepared.digest
-
-
-def test_an_unreadable_clip_is_left_out_with_its_reason(ravdess, data_folder):
-    broken = ravdess / "Actor_02" / "03-01-03-01-02-01-02.wav"
-    broken.write_bytes(b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n")
-    datasets.prepare("ravdess", ravdess)
-    prepared = datasets.load("ravdess")
-    assert len(prepared.clip) == 6
-    assert "git lfs pull" in prepared.meta["left_out"]["ravdess-01-03-01-02-01-02"]
-
-
 def test_clear_words_where_there_is_no_corpus(tmp_path, data_folder):
     with pytest.raises(CorpusError, match="does not exist"):
-        datasets.prepare("ravdess", tmp_path / "nowhere")
+        prepare.prepare("ravdess", tmp_path / "nowhere")
     (tmp_path / "empty").mkdir()
     with pytest.raises(CorpusError, match="holds no clip of crema-d"):
-        datasets.prepare("crema-d", tmp_path / "empty")
+        prepare.prepare("crema-d", tmp_path / "empty")
     with pytest.raises(CorpusError, match="data prepare demo"):
         datasets.load("demo")
     data_folder.mkdir(exist_ok=True)
@@ -129,49 +107,11 @@ def test_clear_words_where_there_is_no_corpus(tmp_path, data_folder):
         datasets.load("ravdess")
 
 
-def test_demo_clips_go_through_files_and_come_out_the_same(tmp_path, data_folder):
-    """The invented clips as mp4 + wav, decoded, found by the landmark model and aligned, are the faces that were drawn directly."""
-    from core import demo, faces, spectrograms
-    from core.config import LogMel
-
-    datasets.draw_demo_clips(tmp_path / "clips", 3)
-    datasets.prepare("demo-clips", tmp_path / "clips")
-    prepared = datasets.load("demo-clips")
-    assert prepared.faces.shape == (3, 28, 28)
-    takes = {t.clip_id: t for t in demo.takes()}
-    for i, clip in enumerate(prepared.clip):
-        wave = demo.voice(takes[clip])
-        direct = faces.align(*demo.face(takes[clip], t=len(wave) / LogMel().rate / 2, size=320))
-        assert np.corrcoef(prepared.faces[prepared.face_of[i]].ravel(), direct.ravel())[0, 1] > 0.9
-        db = spectrograms.middle(spectrograms.log_mel(wave, LogMel()), 112)
-        assert np.abs(prepared.voices[prepared.voice_of[i]] - db).mean() < 0.5
-        assert prepared.emotion[i] == takes[clip].emotion
-
-
-def test_near_duplicates_share_a_group():
-    rng = np.random.default_rng(0)
-    x = rng.integers(0, 255, (20, 28, 28)).astype(np.uint8)
-    x[7] = x[3] // 2 + 20  # the same picture, darker
-    groups = datasets._near_duplicates(x)
-    assert groups[7] == groups[3]
-    assert len(set(groups)) == 19
-
-
 def test_pairing_by_clip_needs_one_corpus(ravdess, data_folder):
-    datasets.prepare("ravdess", ravdess)
-    datasets.prepare("demo", None, takes=1)
+    prepare.prepare("ravdess", ravdess)
+    prepare.prepare("demo", None, takes=1)
     with pytest.raises(CorpusError, match="pairing"):
         datasets.build(replace(DEMO, data={"voices": "ravdess", "demo_takes": 1}))
-
-
-def test_real_crema_clips(shared_data, data_folder):
-    datasets.prepare("crema-d", shared_data / "crema-d")
-    prepared = datasets.load("crema-d")
-    assert (prepared.face_of >= 0).sum() == 4  # four videos
-    assert (prepared.voice_of >= 0).sum() == len(prepared.clip) == 8  # four more voices without one
-    assert set(prepared.subject) == {"crema-1001", "crema-1002"}
-    assert {s: prepared.sex[prepared.subject == s][0] for s in set(prepared.subject)} == {"crema-1001": "male", "crema-1002": "female"}
-    assert prepared.faces.std() > 20
 
 
 def test_the_real_ravdess_zip_is_indexed(shared_data):

@@ -347,7 +347,7 @@ def test_tight_crops_are_aligned_like_clips(photo, face):
 def test_crops_not_found_take_the_median_of_the_others(photo):
     images = crops(photo)
     got, found = faces.align_crops(images)
-    points = np.stack([faces._crop_points(image) for image in images[:10]])
+    points = np.stack([faces.crop_points(image) for image in images[:10]])
     assert (got[-2] == faces.align(images[-2], np.median(points, axis=0))).all()
     assert not found[-2]
     alone, none = faces.align_crops(images[-2:])

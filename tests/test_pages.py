@@ -11,65 +11,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
-import streamlit as st
 import tiny
 from PIL import Image
 from streamlit.testing.v1 import AppTest
+from visiting import count, opened, said, well
 
 from core import runs
 from core.config import CONDITIONS, EMOTIONS, PRESETS, SMOKE, replace
 from core.runs import Run
 from ui import access, charts, settings, theme, training, visitor
-
-ROOT = Path(__file__).resolve().parents[1]
-
-
-@pytest.fixture
-def home(tmp_path, monkeypatch):
-    """An empty home: no run, no corpus."""
-    for name, value in tiny.home(tmp_path).items():
-        monkeypatch.setenv(name, value)
-    st.cache_resource.clear()
-    st.cache_data.clear()
-    return tmp_path
-
-
-@pytest.fixture
-def trained(home, tmp_path_factory):
-    """A home of its own with finished runs of the three conditions."""
-    return tiny.copy(tiny.trained(tmp_path_factory.getbasetemp() / "trained"), home)
-
-
-@pytest.fixture
-def faces_found(trained, monkeypatch):
-    monkeypatch.delenv("DACSSGAN_CHECKPOINTS")
-    tiny.landmarks(trained)
-    monkeypatch.setenv("DACSSGAN_CHECKPOINTS", str(trained / "checkpoints"))
-
-
-def opened(page: str = "", **query: str) -> AppTest:
-    app = AppTest.from_file(str(ROOT / "app.py"), default_timeout=60)
-    for name, value in query.items():
-        app.query_params[name] = value
-    if page:
-        app.switch_page(f"pages/{page}.py")
-    return well(app.run())
-
-
-def well(app: AppTest) -> AppTest:
-    assert [e.value for e in app.exception] == []
-    return app
-
-
-def said(app: AppTest) -> str:
-    """All text of a page, to look for words in."""
-    kinds = ("title", "subheader", "markdown", "caption", "info", "warning", "error", "code", "success")
-    return "\n".join(str(e.value) for kind in kinds for e in app.get(kind))
-
-
-def count(app: AppTest, kind: str) -> int:
-    return len(app.get(kind))
-
 
 # --- Listen -------------------------------------------------------------------------------------------------------------------------
 

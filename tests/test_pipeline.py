@@ -11,7 +11,7 @@ import pytest
 import soundfile
 import torch
 
-from core import datasets, pipeline, runs, shipping, spectrograms, studio
+from core import datasets, pipeline, prepare, runs, shipping, spectrograms, studio
 from core.config import SMOKE, LogMel, replace
 from core.datasets import Set
 
@@ -32,7 +32,7 @@ def world(tmp_path_factory):
     root = tmp_path_factory.mktemp("world")
     before = {k: os.environ.get(k) for k in ("DACSSGAN_DATA", "DACSSGAN_CHECKPOINTS")}
     os.environ["DACSSGAN_DATA"] = str(root / "data")
-    datasets.prepare("demo", None, takes=1)
+    prepare.prepare("demo", None, takes=1)
     yield root
     for k, v in before.items():
         os.environ.pop(k, None) if v is None else os.environ.__setitem__(k, v)

@@ -14,7 +14,7 @@ from unittest import mock
 import numpy as np
 import pytest
 
-from core import datasets, demo, faces, jobs, pipeline, runs
+from core import demo, faces, jobs, pipeline, prepare, runs
 from core.config import SMOKE, Config, replace
 from core.runs import Run
 
@@ -48,7 +48,7 @@ def corpus() -> None:
         return (0.1 * rng.standard_normal(26_000)).astype(np.float32)
 
     with mock.patch.object(demo, "face", face), mock.patch.object(demo, "voice", voice):
-        datasets.prepare("demo", None, takes=SMOKE.data.demo_takes)
+        prepare.prepare("demo", None, takes=SMOKE.data.demo_takes)
 
 
 def copy(source: Path, target: Path) -> Path:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import html
+import re
 from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any
@@ -19,7 +21,8 @@ TICKS = (0.2, 0.5, 1, 2, 4, 7)  # kHz on a mel axis
 STILL: dict[str, Any] = {"displayModeBar": False, "scrollZoom": False}  # config of charts: no tool bar on top of them
 
 
-def _laid_out(figure: go.Figure, height: int, left: int = 46, right: int = 8, top: int = 8, bottom: int = 38, **layout) -> go.Figure:
+def laid_out(figure: go.Figure, height: int, left: int = 46, right: int = 8, top: int = 8, bottom: int = 38, **layout) -> go.Figure:
+    """What every figure shares: its size in pixels, its margins, no dragging. `layout` goes to the figure as it is."""
     margin = {"l": left, "r": right, "t": top, "b": bottom}
     return figure.update_layout(height=height, margin=margin, font_size=12, uirevision="kept", dragmode=False, **layout)
 
@@ -31,7 +34,7 @@ def _centres(s: LogMel) -> np.ndarray:
     return filters @ np.linspace(0, s.rate / 2000, filters.shape[1]) / filters.sum(axis=1)
 
 
-def _mel_axis(s: LogMel) -> dict[str, Any]:
+def mel_axis(s: LogMel) -> dict[str, Any]:
     at = np.interp(TICKS, _centres(s), np.arange(s.bands))
     return {"title": "frequency (kHz, mel)", "tickvals": at, "ticktext": [f"{k:g}" for k in TICKS], "showgrid": False, "zeroline": False}
 
@@ -49,7 +52,7 @@ def spectrogram(y: np.ndarray, ref_db: float, s: LogMel, height: int = 215) -> g
     scale = {"colorscale": theme.LEVELS, "zmin": ref_db - s.range_db, "zmax": ref_db, "colorbar": bar}
     figure = go.Figure(_picture(y, ref_db, s, **scale))
     figure.update_xaxes(title="time (s)", showgrid=False, zeroline=False, nticks=6)
-    return _laid_out(figure, height, right=4, top=14).update_yaxes(**_mel_axis(s))
+    return laid_out(figure, height, right=4, top=14).update_yaxes(**mel_axis(s))
 
 
 def beliefs(classes: Sequence[str], softmax: np.ndarray, p: np.ndarray, height: int = 250) -> go.Figure:
@@ -69,7 +72,7 @@ def beliefs(classes: Sequence[str], softmax: np.ndarray, p: np.ndarray, height: 
     figure.update_xaxes(title="probability (softmax) · p-value (conformal)", range=[0, 1], dtick=0.2)
     figure.update_yaxes(autorange="reversed", title="emotion", showgrid=False)
     legend = {"orientation": "h", "x": 1, "xanchor": "right", "y": 1.0, "yanchor": "bottom"}
-    return _laid_out(figure, height, left=80, top=26, legend=legend, bargap=0.25, bargroupgap=0.05)
+    return laid_out(figure, height, left=80, top=26, legend=legend, bargap=0.25, bargroupgap=0.05)
 
 
 def curves(lines: Curves, title: str, shown: Sequence[str], reference: str = "", steps: int = 0, height: int = 250) -> go.Figure:
@@ -91,7 +94,7 @@ def curves(lines: Curves, title: str, shown: Sequence[str], reference: str = "",
     figure.update_xaxes(title="training step of G, D and Q", range=[0, max(1, steps)] if steps else None, rangemode="tozero")
     figure.update_yaxes(title=title, rangemode="tozero" if reference else "normal")
     legend = {"orientation": "h", "x": 0, "y": 1.0, "yanchor": "bottom"}
-    return _laid_out(figure, height, left=54, top=28, showlegend=len(shown) > 1, legend=legend)
+    return laid_out(figure, height, left=54, top=28, showlegend=len(shown) > 1, legend=legend)
 
 
 def grid(y: np.ndarray, labels: Sequence[str], ref_db: float, s: LogMel) -> go.Figure:
@@ -106,12 +109,12 @@ def grid(y: np.ndarray, labels: Sequence[str], ref_db: float, s: LogMel) -> go.F
     scale = {"colorscale": theme.LEVELS, "zmin": ref_db - s.range_db, "zmax": ref_db, "colorbar": bar}
     for i, one in enumerate(y):
         figure.add_trace(_picture(one, ref_db, s, showscale=i == 0, **scale), row=i // across + 1, col=i % across + 1)
-    figure.update_xaxes(showgrid=False, zeroline=False, nticks=5).update_yaxes(**_mel_axis(s) | {"title": None})
+    figure.update_xaxes(showgrid=False, zeroline=False, nticks=5).update_yaxes(**mel_axis(s) | {"title": None})
     for k in range(across):
         figure.update_xaxes(title="time (s)", row=down, col=k + 1)
     for k in range(down):
         figure.update_yaxes(title="frequency (kHz, mel)", row=k + 1, col=1)
-    return _laid_out(figure, 60 + 165 * down, left=50, top=26)
+    return laid_out(figure, 60 + 165 * down, left=50, top=26)
 
 
 def confusions(tables: dict[str, np.ndarray], classes: Sequence[str]) -> go.Figure:
@@ -140,4 +143,61 @@ def confusions(tables: dict[str, np.ndarray], classes: Sequence[str]) -> go.Figu
     figure.update_yaxes(autorange="reversed", showgrid=False).update_xaxes(showgrid=False)
     bar = {"title": {"text": "% of the<br>true class", "side": "top"}, "thickness": 10, "outlinewidth": 0}
     figure.update_layout(coloraxis={"colorscale": theme.COUNTS, "cmin": 0, "cmax": 100, "colorbar": bar})
-    return _laid_out(figure, 60 + 290 * down, left=70, top=28, bottom=70)
+    return laid_out(figure, 60 + 290 * down, left=70, top=28, bottom=70)
+
+
+# ------------------------------------------------------------------ what a corpus holds
+
+PATTERNS = {"female": "", "male": "/", "": "."}  # of bars, by sex; "" is unknown
+
+
+def census(counts: dict[str, dict[str, int]], height: int = 270) -> go.Figure:
+    """Clips per emotion, {sex: {emotion: clips}}, one bar of parts for each."""
+    figure = go.Figure()
+    for sex, of in counts.items():
+        colours = [theme.colour(k) for k in of]
+        solid = {"color": colours, "line": {"color": colours, "width": 1}}
+        if PATTERNS.get(sex):
+            solid["pattern"] = {"shape": PATTERNS[sex], "fgcolor": colours, "bgcolor": "rgba(0,0,0,0)", "size": 6, "solidity": 0.35}
+        name = sex or "sex unknown"
+        figure.add_bar(x=list(of), y=list(of.values()), name=name, marker=solid, hovertemplate=f"%{{x}}, {name}: %{{y:,}}<extra></extra>")
+    figure.update_xaxes(title="emotion", showgrid=False).update_yaxes(title="clips", rangemode="tozero")
+    legend = {"orientation": "h", "x": 1, "xanchor": "right", "y": 1.0, "yanchor": "bottom"}
+    return laid_out(figure, height, left=56, top=26, barmode="stack", bargap=0.3, legend=legend, showlegend=set(counts) != {""})
+
+
+def people(subjects: Sequence[str], counts: dict[str, list[int]], height: int = 270) -> go.Figure:
+    """Clips per subject, {emotion: one count for each of `subjects`}, a bar of parts for each subject."""
+    figure, start = go.Figure(), beginning(subjects)
+    names = [html.escape(s) for s in subjects]
+    for emotion, n in counts.items():
+        look, hover = {"color": theme.colour(emotion), "line_width": 0}, f"%{{customdata}}, {emotion}: %{{y:,}}<extra></extra>"
+        figure.add_bar(x=list(range(len(names))), y=n, customdata=names, name=emotion, marker=look, hovertemplate=hover)
+    at = range(0, len(names), -(-len(names) // 24) or 1)
+    short = [s.removeprefix(start) for s in subjects]
+    ticks = {"tickvals": list(at), "ticktext": [html.escape(short[i][:9] + "…" * (len(short[i]) > 9)) for i in at], "tickangle": -45}
+    figure.update_xaxes(title=f"subject ({html.escape(start)}…)" if start else "subject", showgrid=False, zeroline=False, **ticks)
+    figure.update_yaxes(title="clips", rangemode="tozero")
+    return laid_out(figure, height, left=50, bottom=66, barmode="stack", bargap=0.15, showlegend=False)
+
+
+def beginning(names: Sequence[str]) -> str:
+    """The corpus' name in front of all its subjects' names, as "crema-"; "" where there is none."""
+    first = re.match(r"[^\W\d]+-", names[0]) if names else None
+    return first[0] if first and all(n.startswith(first[0]) and n != first[0] for n in names) else ""
+
+
+def sets(tables: dict[str, dict[str, dict[str, int]]], height: int = 225) -> go.Figure:
+    """Clips of each set by emotion, {"faces": {set: {emotion: clips}}, …}: a bar of parts for each set, side by side."""
+    figure = make_subplots(1, len(tables), subplot_titles=list(tables), shared_yaxes=True, horizontal_spacing=0.04)
+    for column, of in enumerate(tables.values(), 1):
+        for emotion in dict.fromkeys(k for counts in of.values() for k in counts):
+            n = [counts.get(emotion, 0) for counts in of.values()]
+            look = {"color": theme.colour(emotion), "line_width": 0}
+            hover = f"%{{y}}, {emotion}: %{{x:,}}<extra></extra>"
+            bar = go.Bar(y=list(of), x=n, name=emotion, orientation="h", marker=look, hovertemplate=hover, showlegend=column == 1)
+            figure.add_trace(bar, row=1, col=column)
+        figure.update_xaxes(title="clips", rangemode="tozero", row=1, col=column)
+    figure.update_yaxes(autorange="reversed", showgrid=False).update_yaxes(title="set", col=1)
+    legend = {"orientation": "h", "x": 0, "y": -0.48, "yanchor": "top", "traceorder": "normal"}
+    return laid_out(figure, height, left=50, top=26, bottom=80, barmode="stack", bargap=0.25, legend=legend)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import streamlit as st
 from PIL import Image, ImageDraw
 from plotly.colors import sequential
@@ -45,8 +47,8 @@ CSS = """<style>
 .stMainBlockContainer h2 {padding: .25rem 0; font-size: 1.35rem;}
 .stMainBlockContainer h3 {padding: .25rem 0 .5rem; font-size: 1.15rem;}
 .stMainBlockContainer hr {margin: .5rem 0;}
-.stMainBlockContainer button[data-variant="segmented_control"][data-selected] {color: inherit;}
-.stMainBlockContainer button[data-variant="segmented_control"][data-selected] p {font-weight: 600;}
+.stApp button:is([data-variant="segmented_control"], [data-variant="pills"])[data-selected] {color: inherit;}
+.stApp button:is([data-variant="segmented_control"], [data-variant="pills"])[data-selected] p {font-weight: 600;}
 [data-testid="stMetricValue"] {font-size: 1.5rem;}
 </style>"""
 
@@ -72,6 +74,11 @@ def colour(emotion: str) -> str:
 def dot(emotion: str) -> str:
     """An emotion's name behind a dot of its colour, as HTML for `st.html` or Plotly's text."""
     return f'<span style="color:{colour(emotion)}">●</span> {emotion}'
+
+
+def escaped(text: str) -> str:
+    """A name or a message out of somebody's files as Markdown that shows it letter by letter, in one line."""
+    return re.sub(r"([!-/:-@\[-`{-~])", r"\\\1", " ".join(text.split()))
 
 
 def states(current: str) -> str:

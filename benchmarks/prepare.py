@@ -1,0 +1,53 @@
+"""`data prepare` against what anybody must do with the same clips, decoding and one search for landmarks; and 2 workers against 1."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from unittest import mock
+
+import av
+import soundfile
+
+from benchmarks.table import Row, ratio
+from core import faces, prepare
+
+CLIPS = 48
+REPEATS = 5
+
+
+def bare(folder: Path) -> None:
+    """PyAV through every frame with none converted but the middle one, soundfile through the sound, and the landmarks of that one frame."""
+    for film in sorted(folder.glob("*.mp4")):
+        soundfile.read(film.with_suffix(".wav"), dtype="float32")
+        with av.open(str(film)) as box:
+            video = box.streams.video[0]
+            video.thread_type, video.codec_context.thread_count = "AUTO", 2  # as core.clips
+            frames = list(box.decode(video))
+        faces.detect(frames[len(frames) // 2].to_ndarray(format="rgb24"))
+
+
+def prepared(folder: Path, workers: int) -> Callable[[], None]:
+    """A whole `prepare` of those clips from nothing."""
+
+    def work() -> None:
+        with tempfile.TemporaryDirectory() as home, mock.patch.dict(os.environ, {"DACSSGAN_DATA": home}):
+            prepare.prepare("demo-clips", folder, workers)
+
+    return work
+
+
+def rows() -> list[Row]:
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        prepare.draw_demo_clips(folder, CLIPS)
+        one = prepared(folder, 1)
+        least = ratio(
+            f"prepare, 1 worker / bare decoding and landmarks, {CLIPS} clips", one, lambda: bare(folder), REPEATS, aim="at most 1.25"
+        )
+        cores = os.cpu_count() or 1
+        note = f"of {cores} cores; processes started before" + ("" if cores > 1 else ": nothing to gain here")
+        scaling = ratio(f"prepare, 1 worker / 2 workers, {CLIPS} clips", one, prepared(folder, 2), REPEATS, aim="at least 1.6", note=note)
+        return [least, scaling]

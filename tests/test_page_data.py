@@ -1,0 +1,228 @@
+"""The page Data, what is here: no corpus, some, a damaged one; balance, sets, clips, what was left out; names that mean harm."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import zipfile
+
+import numpy as np
+import pytest
+import tiny
+from stock import HOSTILE, made, markup
+from visiting import count, opened, said, well
+
+from core import datasets, prepare, runs
+from core.config import CREMA_EMOTIONS, Config, Data
+from ui import census, charts, corpora
+
+# --- what is here -------------------------------------------------------------------------------------------------------------------
+
+
+def test_the_demo_is_shown_in_every_view(home):
+    tiny.corpus()
+    stem = corpora.names()[0]
+    app = opened("data")
+    shown = app.dataframe[0].value
+    assert shown["Name"].tolist() == [stem]
+    assert (shown[["Clips", "Faces", "Voices"]] == len(corpora.opened(stem).clip)).all(axis=None)
+    assert shown["Digest"].tolist() == [datasets.load_file(datasets.folder() / f"{stem}.npz").digest]
+    assert count(app, "plotly_chart") == 2
+    assert "12 female" in said(app)
+    for view, words in (("sets", "Nobody is in two sets"), ("clips", "drawn again"), ("left-out", "Nothing was left out")):
+        app.segmented_control(key="view").set_value(view).run()
+        assert words in said(well(app)), view
+        assert app.query_params["view"] == view
+
+
+def test_of_several_corpora_the_one_in_the_address_is_shown_if_it_is_there(home):
+    made("one")
+    made("two", faces=False)
+    assert opened("data").selectbox(key="corpus").value == "one"
+    app = opened("data", corpus="two", view="clips")
+    assert app.selectbox(key="corpus").value == "two"
+    assert "This clip has no face" in said(app)
+    well(app.selectbox(key="corpus").set_value("one").run())
+    assert app.query_params["corpus"] == "one"
+    for strange in (*HOSTILE, "../one", "one.npz", ""):
+        query = dict.fromkeys(("corpus", "part", "view", "emotion", "subject", "clip", "fold", "seed", "form", "errand"), strange)
+        app = opened("data", **query)
+        assert app.selectbox(key="corpus").value == "one"
+        assert strange == "" or strange not in markup(app)
+
+
+@pytest.mark.parametrize("damage", ["cut", "text", "lengths", "pickle", "no meta"])
+def test_a_damaged_corpus_is_named_and_the_others_stay(home, damage):
+    made("good")
+    path = made("bad")
+    arrays = runs.read_arrays(path)
+    if damage == "cut":
+        path.write_bytes(path.read_bytes()[:900])
+    elif damage == "text":
+        path.write_text("no zip")
+    elif damage == "pickle":
+        np.savez(path, **arrays | {"clip": np.array([{}], object)})
+    else:
+        runs.write_arrays(path, **(arrays | {"clip": arrays["clip"][:3]} if damage == "lengths" else arrays | {"meta": np.array("{}")}))
+    app = opened("data", corpus="bad")
+    assert "is damaged" in said(app)
+    assert "Remove it and prepare the corpus again" in said(app)
+    assert app.selectbox(key="corpus").value == "good"
+    assert count(app, "plotly_chart") == 2
+
+
+def test_nothing_large_is_read_before_it_is_asked_for(home):
+    path = made("one")
+    with zipfile.ZipFile(path) as z:
+        at = z.getinfo("voices.npy").header_offset + 200
+    with open(path, "r+b") as f:  # what reads the voices will stumble over this
+        f.seek(at)
+        f.write(bytes(400))
+    assert count(opened("data"), "plotly_chart") == 2
+    app = opened("data", view="clips")
+    assert "is damaged" in said(app)
+    assert count(app, "audio") == 0
+
+
+# --- balance, sets, left out --------------------------------------------------------------------------------------------------------
+
+
+def test_the_sets_are_those_of_a_run_and_nobody_is_in_two(home):
+    made("one", votes="happy|sad")
+    found = {"one": corpora.opened("one")}
+    data = corpora.data_of(("one", "one"), found, fold=3, split_seed=7)
+    assert data == Data(faces="one", voices="one", classes=CREMA_EMOTIONS, pairing="clip", fold=3, split_seed=7)
+    table = corpora.sets(("one", "one"), data)
+    assert table == datasets.set_table(datasets.build(Config(data=data)))
+    app = opened("data", corpus="one", view="sets", fold="3", seed="7")
+    assert "10 subjects of the clips, each in exactly one set" in said(app)
+    shown = markup(app)
+    for name, of in table.items():
+        assert f"**{name}**" in shown
+        assert set(of["voices"]["subjects"]) <= set(found["one"].subjects)
+    well(app.number_input(key="fold").set_value(4).run())
+    assert app.query_params["fold"] == "4"
+
+
+def test_somebody_in_two_sets_would_be_seen(home, monkeypatch):
+    made("one")
+    real = corpora.sets(("one", "one"), corpora.data_of(("one", "one"), {"one": corpora.opened("one")}))
+    real["S4"]["voices"]["subjects"] |= {"p_*0*": {"sad": 1}}
+    real["S1"]["voices"]["subjects"] |= {"p_*0*": {"sad": 1}}
+    monkeypatch.setattr(corpora, "sets", lambda *_: real)
+    app = opened("data", view="sets")
+    assert "In two sets: p_*0*" in said(app).replace("\\", "")
+    assert "Nobody" not in said(app)
+
+
+def test_a_tied_vote_names_no_label_unless_it_is_wished(home):
+    made("one", votes="happy|sad")
+    app = opened("data", corpus="one", view="sets")
+    well(app.selectbox(key="labels one True").set_value("both").run())
+    assert "would be empty" in said(app)  # all are tied, so all are dropped
+    well(app.segmented_control(key="ties one").set_value("intended").run())
+    assert "has too few subjects" not in said(app)
+    assert "Nobody is in two sets" in said(app)
+
+
+def test_faces_and_voices_of_two_corpora_are_split_each_for_itself(home):
+    made("mouths", voices=False, subjects=tuple(f"image-{i:05d}" for i in range(40)))
+    app = opened("data", corpus="mouths", view="sets")
+    assert "has no voices of its own" in said(app)
+    made("ears", faces=False)
+    app = opened("data", corpus="mouths", view="sets")
+    assert "10 subjects of the voices, each in exactly one set" in said(app)
+    assert "40 groups" in said(app)
+    assert "meet by emotion" in said(app)
+    app = opened("data", corpus="mouths", view="balance")
+    assert "not known who is seen" in said(app)
+    assert count(app, "plotly_chart") == 1
+
+
+def test_what_was_left_out_is_grouped_by_its_reason(home):
+    reasons = {f"c-{i}_X": f"NoFaceError: c-{i}_X: no face within 25 frames of the middle" for i in range(3)}
+    reasons |= {HOSTILE[0]: f"MediaError: {HOSTILE[0]} is empty. Copy or record it again", "landmarks/happy": "3 of 9 aligned"}
+    made("one", left_out=reasons)
+    app = opened("data", view="left-out")
+    assert "4 of 64 clips" in said(app)
+    labels = [e.label for e in app.expander]
+    assert labels[0].startswith("3 × ")
+    assert "no face within … frames of the middle" in labels[0].replace("\\", "")
+    assert all("<" not in label.replace("\\<", "") for label in labels)
+    assert sum(HOSTILE[0] in str(d.value) for d in app.dataframe) == 1  # a table's cells are text
+    assert "Kept, with a remark" in said(app)
+
+
+# --- clips --------------------------------------------------------------------------------------------------------------------------
+
+
+def test_rows_are_read_without_the_rest(home):
+    arrays = runs.read_arrays(made("one"))
+    c = corpora.opened("one")
+    for row in (0, 17, len(c.clip) - 1):
+        np.testing.assert_array_equal(corpora.face(c, row), arrays["faces"][row])
+        np.testing.assert_allclose(corpora.voice(c, row), np.clip(2 * arrays["voices"][row] / 80 + 1, -1, 1), atol=1e-6)
+    assert "has no row" in corpora._row(*corpora._path("one"), "faces", -1)
+
+
+def test_clips_are_chosen_by_emotion_subject_name_and_address(home):
+    made("one", votes="sad", subjects=tuple(f"p{i:03d}" for i in range(30)))
+    app = opened("data", view="clips", clip="p017_fear")
+    assert "p017_fear" in markup(app)
+    assert "raters who heard" in markup(app)
+    assert "≠ meant" in markup(app)
+    assert count(app, "audio") == 1
+    assert "180 of 180 clips" in said(app)
+    assert len(app.dataframe[1].value) == corpora.PAGE
+    well(app.selectbox(key="emotion one").set_value("sad").run())
+    well(app.selectbox(key="subject one").set_value("p003").run())
+    assert app.dataframe[1].value["Clip"].tolist() == ["p003_sad"]
+    assert (app.query_params["emotion"], app.query_params["subject"]) == ("sad", "p003")
+    well(app.text_input(key="search one").set_value("nothing like this").run())
+    assert "No clip is like that" in said(app)
+
+
+def test_names_of_people_and_clips_are_only_ever_text(home):
+    made("one", subjects=tuple(HOSTILE))
+    for view in ("balance", "sets", "clips"):
+        app = opened("data", view=view, clip=f"{HOSTILE[4]}_sad")
+        assert all(h not in markup(app) for h in (HOSTILE[0], HOSTILE[4])), view
+    figure = charts.people(HOSTILE, {"sad": [1] * 5})
+    assert "<script" not in figure.to_json()
+
+
+def test_the_original_is_shown_while_its_source_is_there(home, tmp_path):
+    tiny.landmarks(home)
+    source = tmp_path / "drawn"
+    prepare.draw_demo_clips(source, 2)
+    path = prepare.prepare("demo-clips", source, workers=1)
+    digest = datasets.load_file(path).digest
+    side = json.loads(path.with_suffix(".source.json").read_text())
+    assert side["source"] == str(source)
+    assert set(side["clips"]) == set(datasets.load_file(path).clip)
+    app = opened("data", corpus="demo-clips", view="clips")
+    assert count(app, "audio") == 2
+    assert "The frame in the middle of the recording" in said(app)
+    moved = source.rename(tmp_path / "moved")
+    second = {"corpus": "demo-clips", "view": "clips", "clip": str(datasets.load_file(path).clip[1])}
+    app = opened("data", **second)
+    assert f"no longer at {source}" in said(app).replace("\\", "")
+    assert count(app, "audio") == 1
+    assert prepare.prepare("demo-clips", moved, workers=1) == path  # at once, and the place is known again
+    assert datasets.load_file(path).digest == digest
+    assert count(opened("data", **second), "audio") == 2
+    shutil.rmtree(moved)
+    path.with_suffix(".source.json").write_text('{"source": 3}')
+    assert "not known where its source lies" in said(opened("data", corpus="demo-clips", view="clips"))
+
+
+def test_every_set_has_words():
+    assert set(census.LEARNS) == set(datasets.SETS)
+
+
+def test_every_chart_of_a_corpus_names_its_axes():
+    tables = {"faces": {s: {"sad": 1} for s in datasets.SETS}}
+    for figure in (charts.census({"": {"sad": 3}}), charts.people(["a"], {"sad": [3]}), charts.sets(tables)):
+        layout = figure.to_dict()["layout"]
+        assert layout["xaxis"]["title"]["text"]
+        assert layout["yaxis"]["title"]["text"]
