@@ -36,7 +36,8 @@ with settings_side:
     address.follow("condition", key, config.gan.condition, lambda k: k if k in CONDITIONS else None)
     go = {"on_change": address.keep, "args": ("condition", key)}
     condition = st.segmented_control("Condition", CONDITIONS, required=True, key=key, help=about, **go)
-    generator = st.selectbox("Generator", list(GENERATORS), format_func=GENERATORS.get, key=f"{preset} generator", persist_state="session")
+    key, at = f"{preset} generator", list(GENERATORS).index(config.gan.generator)
+    generator = st.selectbox("Generator", list(GENERATORS), at, format_func=GENERATORS.get, key=key, persist_state="session")
     a, b = st.columns(2)
     steps = a.number_input(
         "Steps", 1, 10**6, config.gan.steps, key=f"{preset} steps", persist_state="session", help="Training steps of G, D and Q."
@@ -58,6 +59,7 @@ with settings_side:
             icon=":material/folder_off:",
         )
         st.code("\n".join(f"python -m core data prepare {n} --source FOLDER_OR_ZIP" for n in missing), language="bash", wrap_lines=True)
+        st.page_link("pages/data.py", label="Or on the Data page", icon=":material/database:", query_params={"part": "bring"})
     elif "demo" in names and not datasets.path_of("demo", config.data.demo_takes).exists():
         st.caption(":material/brush: The demo corpus will be drawn first: nothing is downloaded.")
     else:
