@@ -6,6 +6,7 @@ Each command has `--help`.
 from __future__ import annotations
 
 import json
+import os
 import signal
 import sys
 import time
@@ -355,4 +356,8 @@ def manage(options: Runs) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    try:
+        sys.exit(main())
+    except BrokenPipeError:  # the reader, such as head, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(141)
