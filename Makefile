@@ -10,6 +10,7 @@ GRID ?= paper
 FOLDS ?= 1
 SEEDS ?= 1
 WORKERS ?= 1
+OUT ?= checkpoints/report
 PRESET ?= $(if $(filter crema-d,$(CORPUS)),paper,$(if $(filter demo,$(CORPUS)),demo,fer2013-ravdess))
 RUNS = --grid $(GRID) --preset $(PRESET) --folds $(FOLDS) --seeds $(SEEDS)
 
@@ -49,7 +50,7 @@ bench: setup
 reproduce: setup
 	@$(if $(SOURCE)$(filter demo,$(CORPUS)),$(VENV_PYTHON) -m core data prepare $(CORPUS) $(if $(SOURCE),--source "$(SOURCE)"),true)
 	@$(VENV_PYTHON) -m core sweep $(RUNS) --workers $(WORKERS) --table || [ $$? -eq 1 ]
-	@$(VENV_PYTHON) -m core report $(RUNS) --out checkpoints/report
+	@$(VENV_PYTHON) -m core report $(RUNS) --out $(OUT)
 
 clean:
 	@find . \( -name .venv -o -name .git -o -name data -o -name checkpoints \) -prune -o -type d -name __pycache__ -prune -exec rm -rf {} +

@@ -78,6 +78,7 @@ class Conformal:
     measure: Literal["margin", "hinge"] = "margin"  # the paper uses the margin
     groups: Literal["pooled", "class"] = "pooled"  # calibration scores of all classes, or Mondrian per class
     r: float = 1.0  # share of S2 used for calibration (the paper's r was tuned)
+    kind: Literal["inductive", "head", "full"] = "inductive"  # of f_S itself; or of a light head on its features: inductive, or Alg. 1
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from core import classifiers, conformal, datasets, gan, metrics, networks, runs
+from core import classifiers, conformal, datasets, gan, metrics, networks, protocol, runs
 from core.config import Config
 from core.datasets import Set
 from core.runs import Run
@@ -98,11 +98,10 @@ class Look:
         runs.write_arrays(path, y=fake[:, 0].cpu().numpy().astype(np.float16), label=self.labels[self.few])
 
 
-
 def evaluate(config: Config, sets, fitted: Fitted, c: dict, G, r: Run, device, watch: Callable[..., None]) -> dict:
     """The final figures, S4's only use: augmentation rows, confusion matrices, IS, FID and KID with their reference lines."""
     K, seed = len(config.data.classes), seed_of(config, "samples")
-    S1, S3, S4 = sets["S1"], sets["S3"], sets["S4"]
+    S1, S4 = sets["S1"], sets["S4"]
     faces4 = datasets.balanced(S4.x_label, seed_of(config, "balance"))
     voices4 = datasets.balanced(S4.y_label, seed_of(config, "balance"))
     y4, l4 = tensor(S4.y[voices4], device), S4.y_label[voices4]
@@ -163,7 +162,7 @@ def evaluate(config: Config, sets, fitted: Fitted, c: dict, G, r: Run, device, w
     return {
         "classes": list(config.data.classes),
         "chance": 1 / K,
-        "labels": "label-supervised (paired by emotion)" if not S3.paired else ("paper" if config.gan.q_labels == "true" else "strict"),
+        "labels": protocol.labels_mode(config),
         "N test voices": len(l4),
         "N test faces": len(faces4),
         "face": {"accuracy": metrics.accuracy(face), "confusion": face.tolist()},
@@ -177,32 +176,57 @@ def evaluate(config: Config, sets, fitted: Fitted, c: dict, G, r: Run, device, w
     }
 
 
-def augmentation_sets(config: Config, sets, c: dict, fitted: Fitted, G, device) -> dict[str, tuple[torch.Tensor, torch.Tensor]]:
-    """The training sets of the augmentation table: row name -> voices (n, 1, columns, bands), labels (n,), on the device.
+def augmentation_parts(config: Config, sets, c: dict, f_S, Q, G, device, draw: int = 0) -> dict[str, tuple[torch.Tensor, torch.Tensor]]:
+    """What training sets are put together from: name -> voices (n, 1, columns, bands), labels (n,), on the device.
 
-    Every row is trained with the same classifier, steps and balance. Generated samples come from S3's faces; a sample's label is the
-    condition's own, else argmax c. Pseudo-labels (the way without a GAN) need clips that hold both face and voice.
+    S1 (its share `clf_fraction`), S3 with true labels, pseudo (S3 with f_S's labels from the same clips' faces, the way without a GAN;
+    only where a clip holds face and voice), generated. Generated samples come from S3's faces; a sample's label is the condition's own,
+    else argmax c, else what Q names. `draw` draws other faces and noise.
     """
-    S1, S3 = sets["S1"], sets["S3"]
-    y1, l1 = tensor(S1.y, device), torch.from_numpy(S1.y_label).to(device)
+    S1, S3, seed = sets["S1"], sets["S3"], seed_of(config, "samples") + 100 * draw
+    own = voices_of_s1(config, S1)
+    y1, l1 = tensor(S1.y[own], device), torch.from_numpy(S1.y_label[own]).to(device)
     x3 = tensor(S3.x, device)
-    most = max(len(y1), len(S3.y)) * config.evaluate.per_face  # faces may outnumber voices tenfold; generated ones should not drown S1
-    pick = np.random.default_rng(seed_of(config, "samples")).permutation(len(S3.x))[:most]
+    most = max(len(S1.y), len(S3.y)) * config.evaluate.per_face  # faces may outnumber voices tenfold; generated ones should not drown S1
+    pick = np.random.default_rng(seed).permutation(len(S3.x))[:most]
     c3 = torch.from_numpy(c["S3"][pick]).to(device)
-    fakes = [gan.sample(G, x3[pick], c3, config.gan.z, seed_of(config, "samples") + k) for k in range(config.evaluate.per_face)]
-    fake = torch.cat(fakes)
+    fakes = [gan.sample(G, x3[pick], c3, config.gan.z, seed + k) for k in range(config.evaluate.per_face)]
     if c["S3"].shape[1]:
         given = c["S3"][pick].argmax(axis=1)
     else:
-        given = classifiers.softmax(fitted.Q, fakes[0]).argmax(axis=1)  # no condition: Q names what was made
+        given = classifiers.softmax(Q, fakes[0]).argmax(axis=1)  # no condition: Q names what was made
     fake_label = torch.from_numpy(given.astype(np.int64)).to(device).repeat(len(fakes))
-    rows = {"S1": (y1, l1), "S1 + generated": (torch.cat([y1, fake]), torch.cat([l1, fake_label]))}
     y3 = tensor(S3.y, device)
-    rows["S1 + S3"] = torch.cat([y1, y3]), torch.cat([l1, torch.from_numpy(S3.y_label).to(device)])
+    parts = {"S1": (y1, l1), "generated": (torch.cat(fakes), fake_label), "S3": (y3, torch.from_numpy(S3.y_label).to(device))}
     if S3.paired:
-        guessed = torch.from_numpy(classifiers.softmax(fitted.f_S, x3).argmax(axis=1)).to(device)
-        rows["S1 + pseudo-labelled S3"] = torch.cat([y1, y3]), torch.cat([l1, guessed])
-    return rows
+        parts["pseudo"] = y3, torch.from_numpy(classifiers.softmax(f_S, x3).argmax(axis=1)).to(device)
+    return parts
+
+
+def voices_of_s1(config: Config, S1: Set) -> np.ndarray:
+    """Rows of S1's voices that the rows of the table may see: all, or the seeded share `clf_fraction` that f_T and Q see too."""
+    n = len(S1.y)
+    if config.data.clf_fraction >= 1:
+        return np.arange(n)
+    order = np.random.default_rng(seed_of(config, "balance")).permutation(n)
+    return order[: max(len(config.data.classes), round(config.data.clf_fraction * n))]
+
+
+def augmentation_sets(config: Config, sets, c: dict, fitted: Fitted, G, device) -> dict[str, tuple[torch.Tensor, torch.Tensor]]:
+    """The training sets of `protocol.ROWS` without plain augmentation: row name -> voices (n, 1, columns, bands), labels (n,).
+
+    Every row is trained with the same classifier, steps and balance.
+    """
+    return joined(augmentation_parts(config, sets, c, fitted.f_S, fitted.Q, G, device))
+
+
+def joined(parts: dict[str, tuple[torch.Tensor, torch.Tensor]]) -> dict[str, tuple[torch.Tensor, torch.Tensor]]:
+    """Rows of `protocol.ROWS` whose parts are there: row name -> voices, labels. "S1 again" repeats S1 as often as samples are made."""
+    y1, l1 = parts["S1"]
+    again = torch.arange(len(parts["generated"][0]), device=y1.device) % len(y1)
+    parts = parts | {"S1 again": (y1[again], l1[again])}
+    there = [row for row in protocol.ROWS if set(row.parts) <= set(parts)]
+    return {row.name: tuple(torch.cat([parts[p][k] for p in row.parts]) for k in (0, 1)) for row in there}  # type: ignore[misc]
 
 
 def _conformal_summary(config: Config, sets, r: Run) -> dict:

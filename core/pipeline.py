@@ -91,8 +91,9 @@ def run(
     watch = _Watch(r, report, should_stop)
     try:
         sets = datasets.build(config)  # §4.1: S1..S4
+        runs.write_json(r.directory / "sets.json", datasets.set_table(sets))
         fitted = fit_classifiers(config, sets, digest, where, watch, folder)  # §4.3: f_S, f_T, Q, scorer
-        c = conditions(config, sets, fitted, r)  # §3.1: o, alpha, p, c
+        c = conditions(config, sets, fitted, r, watch)  # §3.1: o, alpha, p, c
         G = train_gan(config, sets, fitted, c, r, where, watch)  # §3: G, D, Q on S3
         results = evaluate(config, sets, fitted, c, G, r, where, watch)  # §4.2: augmentation, IS, FID on S4
         runs.write_json(r.directory / "results.json", results)
@@ -151,12 +152,12 @@ def fit_classifiers(config: Config, sets: dict[str, Set], digest: str, device, w
         key = hashlib.sha256(json.dumps(what, sort_keys=True, default=list).encode()).hexdigest()[:16]
         cached = folder / ".cache" / f"{name}-{key}.safetensors"
         own = watch.run.model(name)
-        if not own.exists() and not cached.exists():
-            tick = functools.partial(_report_step, watch, f"fit {name}", settings.steps)
-            x, t = tensor(images, device), torch.from_numpy(labels).to(device)
-            network = classifiers.fit(x, t, settings, K, seed_of(config, name), role, tick)
-            cached.parent.mkdir(parents=True, exist_ok=True)
-            networks.save(cached, network, "classifier", classifiers.arguments(settings, images.shape[1:], K, role))
+        with runs.locked(cached.with_suffix(".lock"), f"fitting {name}", wait=True):  # runs beside each other fit it once
+            if not own.exists() and not cached.exists():
+                tick = functools.partial(_report_step, watch, f"fit {name}", settings.steps)
+                x, t = tensor(images, device), torch.from_numpy(labels).to(device)
+                network = classifiers.fit(x, t, settings, K, seed_of(config, name), role, tick)
+                networks.save(cached, network, "classifier", classifiers.arguments(settings, images.shape[1:], K, role))
         if not own.exists():
             shutil.copyfile(cached, own)
         out[name] = networks.load(own, device)
@@ -170,7 +171,9 @@ def fit_classifiers(config: Config, sets: dict[str, Set], digest: str, device, w
     return Fitted(**out, digest=hashlib.sha256(weights).hexdigest()[:12])
 
 
-def conditions(config: Config, sets: dict[str, Set], fitted: Fitted, r: Run) -> dict[str, np.ndarray]:
+def conditions(
+    config: Config, sets: dict[str, Set], fitted: Fitted, r: Run, watch: Callable[..., None] = lambda *a: None
+) -> dict[str, np.ndarray]:
     """§3.1: softmax o of S2's, S3's, S4's faces, alpha on S2, p-values, and c for each set. Saved as outputs.npz.
 
     S3's labels are read only for the label condition; S2's calibrate. S2 is its own calibration set, so its own p-values (used for
@@ -180,7 +183,10 @@ def conditions(config: Config, sets: dict[str, Set], fitted: Fitted, r: Run) -> 
     o = {k: classifiers.softmax(fitted.f_S, tensor(sets[k].x, device)) for k in ("S2", "S3", "S4")}
     rows = calibration_rows(config, sets["S2"])
     cal = o["S2"][rows], sets["S2"].x_label[rows]
-    p = {k: conformal.inductive(*cal, o[k], config.conformal.measure, config.conformal.groups) for k in o}
+    if config.conformal.kind == "inductive":
+        p = {k: conformal.inductive(*cal, o[k], config.conformal.measure, config.conformal.groups) for k in o}
+    else:
+        p, rows = light_head(config, sets, fitted.f_S, rows, watch)
     K = len(config.data.classes)
     g = config.gan
     c = {k: gan.condition(g.condition, sets[k].x_label if g.condition == "label" else None, o[k], p[k], K, g.soft) for k in o}
@@ -192,6 +198,40 @@ def conditions(config: Config, sets: dict[str, Set], fitted: Fitted, r: Run) -> 
         arrays |= {f"o_voice_{k}": voices, f"label_voice_{k}": sets[k].y_label, f"subject_voice_{k}": sets[k].y_subject}
     runs.write_arrays(r.directory / "outputs.npz", **arrays)
     return c
+
+
+HEAD = 16  # principal components of f_S's features that the light head sees: Alg. 1 fits it anew for each face and each label
+
+
+def light_head(
+    config: Config, sets: dict[str, Set], f_S: networks.Classifier, rows: np.ndarray, watch: Callable[..., None]
+) -> tuple[dict[str, np.ndarray], np.ndarray]:
+    """§4.4: p-values of S2's, S3's and S4's faces by a logistic head on f_S's features, and the rows of S2 that calibrate.
+
+    full: Algorithm 1 over S2 and (x, k). head: the inductive predictor of the same head, which half of S2 trains and the other calibrates.
+    Centre, axes and scale of the features are S1's, so that S2 and the new face are treated alike, as the promise asks.
+    """
+    f = {k: classifiers.outputs(f_S, tensor(sets[k].x, next(f_S.parameters()).device))[1] for k in datasets.SETS}
+    centre = f["S1"].mean(axis=0)
+    _, size, axes = np.linalg.svd(f["S1"] - centre, full_matrices=False)
+    used = size[:HEAD] > 1e-6 * size[0]
+    scale = (axes[:HEAD][used] / size[:HEAD][used, None]).T * len(f["S1"]) ** 0.5  # to unit variance on S1
+    f = {k: (v - centre) @ scale for k, v in f.items()}
+    K, label, how = len(config.data.classes), sets["S2"].x_label[rows], (config.conformal.measure, config.conformal.groups)
+    calibrates = np.ones(len(rows), bool)
+    if config.conformal.kind == "head":
+        calibrates[np.random.default_rng(seed_of(config, "balance")).permutation(len(rows))[: len(rows) // 2]] = False
+        p = {k: conformal.split(f["S2"][rows], label, f[k], calibrates, K, None, *how) for k in ("S2", "S3", "S4")}
+        return p, rows[calibrates]
+    p, done, total = {}, 0, sum(len(f[k]) for k in ("S2", "S3", "S4"))
+    for k in ("S2", "S3", "S4"):
+        parts = []
+        for i in range(0, len(f[k]), 16):
+            watch("full conformal prediction", done, total)
+            parts.append(conformal.full(f["S2"][rows], label, f[k][i : i + 16], K, None, *how))
+            done += len(parts[-1])
+        p[k] = np.concatenate(parts)
+    return p, rows
 
 
 def calibration_rows(config: Config, S2: Set) -> np.ndarray:

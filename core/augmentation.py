@@ -1,0 +1,206 @@
+"""§4.2's first metric in full: the augmentation table of a finished run, from its saved networks, under both step rules.
+
+Nothing is trained again but the classifiers of the rows. S2's voices choose a row's best step; S4's are scored once for each row and rule.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+from core import classifiers, datasets, gan, metrics, networks, protocol, runs
+from core.config import Classifier as Settings
+from core.config import Config
+from core.evaluation import augmentation_parts, joined, seed_of, tensor
+from core.runs import Run
+
+REACH = 1 / 8  # plain augmentation shifts and masks up to this share of the columns (and masks that of the bands)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How often and how long each row is trained."""
+
+    seeds: int = 3  # trainings of each row; each draws its own generated samples
+    stretch: int = 3  # the longest training, in multiples of f_t.steps (which is the rule of equal steps)
+    looks: int = 4  # looks at S2's voices per f_t.steps
+
+
+def plain(y: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+    """Plain augmentation of voices (B, 1, columns, bands), drawn for each: a shift around the circle of time by up to an eighth, Gaussian
+    noise of sd 0.05, and silence over up to an eighth of the columns and of the bands (Park et al. 2019)."""
+    n, _, columns, bands = y.shape
+    unit = torch.rand((5, n, 1), generator=generator, device=y.device)
+    time, band = torch.arange(columns, device=y.device), torch.arange(bands, device=y.device)
+    rows = (time + ((2 * unit[0] - 1) * REACH * columns).round().long()) % columns  # (B, columns)
+    y = y.gather(2, rows[:, None, :, None].expand_as(y))
+    y = y + 0.05 * torch.randn(y.shape, generator=generator, device=y.device)
+    quiet_time = (time - unit[1] * columns) % columns < unit[2] * columns * REACH
+    quiet_band = (band - unit[3] * bands) % bands < unit[4] * bands * REACH
+    return y.masked_fill((quiet_time[:, :, None] | quiet_band[:, None, :])[:, None], -1.0)
+
+
+def training(
+    y: torch.Tensor, labels: torch.Tensor, settings: Settings, classes: int, seed: int, steps: int, augmented: bool = False
+) -> Iterator[tuple[int, networks.Classifier]]:
+    """`classifiers.fit` of a voice classifier, step by step: yields (step, network) after each of `steps`, the network always the same one.
+
+    y (N, 1, columns, bands), labels (N,). After `settings.steps` steps without augmentation its weights are exactly those of `fit`, so the
+    table's first seed continues the run's own rows. Whoever reads the network in evaluation mode must leave it in training mode.
+    """
+    device = y.device
+    generator = torch.Generator(device).manual_seed(seed + 1)
+    extra = torch.Generator(device).manual_seed(seed + 2)
+    shape = (int(y.shape[2]), int(y.shape[3]))
+    a = classifiers.arguments(settings, shape, classes)
+    network = networks.Classifier(shape, tuple(a["channels"]), classes, a["features"])
+    networks.initialise(network, torch.Generator().manual_seed(seed)).to(device).train()
+    optimiser = (torch.optim.Adagrad if settings.optimiser == "adagrad" else torch.optim.Adam)(network.parameters(), lr=settings.lr)
+    weights = (1.0 / torch.bincount(labels, minlength=classes).clamp(min=1).double())[labels].float()
+    for step in range(1, steps + 1):
+        i = torch.multinomial(weights, settings.batch, replacement=True, generator=generator)
+        batch = plain(y[i], extra) if augmented else y[i]
+        batch = batch + settings.noise * torch.randn(batch.shape, generator=generator, device=device)
+        loss = F.cross_entropy(network(batch), labels[i], label_smoothing=settings.smoothing)
+        optimiser.zero_grad(set_to_none=True)
+        loss.backward()
+        optimiser.step()
+        yield step, network
+
+
+def predicted(network: networks.Classifier, y: torch.Tensor) -> np.ndarray:
+    """Classes (n,) that a network in training gives voices in evaluation mode; its mode is put back."""
+    network.eval()
+    guesses = classifiers.softmax(network, y).argmax(axis=1)
+    network.train()
+    return guesses
+
+
+def marks_of(settings: Settings, plan: Plan) -> list[int]:
+    """The steps at which S2's voices are looked at, among them `settings.steps`; the last is the longest training."""
+    return sorted({max(1, round(k * settings.steps / plan.looks)) for k in range(1, plan.stretch * plan.looks + 1)})
+
+
+def table(
+    run: Run,
+    plan: Plan | None = None,
+    device: str = "cpu",
+    tick: Callable[[str, int, int, str], None] = lambda *a: None,
+    should_stop: Callable[[], bool] = lambda: False,
+) -> dict:
+    """Compute the augmentation table of a run that has its networks, write table.json and table.npz, return table.json's content.
+
+    A table that is there and was made by the same plan is returned as it is. Raises ValueError where the run is not finished or its corpus
+    is no longer the one at hand, runs.Stopped when `should_stop` answered true (what was trained of the table is then lost; minutes).
+    """
+    plan = plan or Plan()
+    found = run.json("table")
+    if found.get("plan") == asdict(plan) and (run.directory / "table.npz").exists():
+        return found
+    config = run.config
+    sets, c = _opened(run, config)
+    where = torch.device(device)
+    f_S, Q, G = (networks.load(run.model(n), where) for n in ("f_S", "Q", "G"))
+    K, s, marks = len(config.data.classes), config.f_t, marks_of(config.f_t, plan)
+    S2, S4 = sets["S2"], sets["S4"]
+    rows2 = datasets.balanced(S2.y_label, seed_of(config, "balance"))
+    y2, l2, y4 = tensor(S2.y[rows2], where), S2.y_label[rows2], tensor(S4.y, where)
+    guesses: dict[str, list[tuple[np.ndarray, np.ndarray]]] = {}  # row -> for each seed, S4's classes under both rules
+    curves: dict[str, list[list[float]]] = {}
+    sizes: dict[str, int] = {}
+    total, done = plan.seeds * len(protocol.ROWS), 0
+    for k in range(plan.seeds):
+        rows = joined(augmentation_parts(config, sets, c, f_S, Q, G, where, draw=k))
+        for row in protocol.ROWS:
+            tick("augmentation table", done, total, row.name)
+            done += 1
+            if row.name not in rows:
+                continue
+            y, labels = rows[row.name]
+            curve, best, equal = list[float](), dict[str, torch.Tensor](), None
+            for step, network in training(y, labels, s, K, seed_of(config, "rows") + 10 * k, marks[-1], row.plain):
+                if should_stop():
+                    raise runs.Stopped(f"the table of {run.id} was stopped; the same command makes it anew")
+                if step in marks:
+                    curve.append(float((predicted(network, y2) == l2).mean()))
+                    if curve[-1] > max(curve[:-1], default=-1.0):  # of equals the earliest
+                        best = copy.deepcopy(network.state_dict())
+                if step == s.steps:
+                    equal = predicted(network, y4)
+            network.load_state_dict(best)
+            assert equal is not None
+            guesses.setdefault(row.name, []).append((equal, predicted(network, y4)))
+            curves.setdefault(row.name, []).append(curve)
+            sizes[row.name] = len(labels)
+    tick("augmentation table", total, total, "")
+    return _write(run, config, plan, marks, guesses, curves, sizes, S4)
+
+
+def _opened(run: Run, config: Config) -> tuple[dict[str, datasets.Set], dict[str, np.ndarray]]:
+    """The sets of a run and the condition of S3's faces as the run stored it."""
+    if not run.model("G").exists():
+        command = f"python -m core train --config-file {run.directory}/config.json"
+        raise ValueError(f"{run.id} has no generator yet; let its training finish: {command}")
+    digest, here = run.json("provenance").get("corpus"), datasets.corpus_digest(config.data)
+    if digest != here:
+        raise ValueError(f"{run.id} was trained on the corpus {digest} and {here} is prepared here; prepare that corpus again")
+    sets, out = datasets.build(config), run.arrays()
+    S3, g = sets["S3"], config.gan
+    if len(out.get("o_S3", ())) != len(S3.x):
+        raise ValueError(f"{run.directory / 'outputs.npz'} does not fit S3's {len(S3.x)} faces; train the run again")
+    labels = S3.x_label if g.condition == "label" else None
+    return sets, {"S3": gan.condition(g.condition, labels, out["o_S3"], out["p_S3"], len(config.data.classes), g.soft)}
+
+
+def _write(run: Run, config: Config, plan: Plan, marks: list[int], guesses: dict, curves: dict, sizes: dict, S4: datasets.Set) -> dict:
+    """What a table is on disk.
+
+    table.npz: rows (r,) names; predicted (r, 2 rules, seeds, n) int8, classes of S4's n voices; S2 (r, seeds, marks), the accuracy
+    on S2's voices at the steps `marks` (marks,), of which `equal` is the common one; label, subject, row (n,), the voice's place in S4;
+    counted (n,) bool, the class-balanced subsample of which every accuracy speaks. table.json: the same as accuracies and tests.
+    """
+    counted = np.zeros(len(S4.y), bool)
+    counted[datasets.balanced(S4.y_label, seed_of(config, "balance"))] = True
+    names, at = list(guesses), marks.index(config.f_t.steps)
+    arrays = {
+        "rows": np.array(names),
+        "predicted": np.stack([np.stack([np.stack(s) for s in guesses[n]], axis=1) for n in names]).astype(np.int8),
+        "S2": np.array([curves[n] for n in names]),
+        "marks": np.array(marks),
+        "equal": np.array(config.f_t.steps),
+        "label": S4.y_label,
+        "subject": S4.y_subject,
+        "row": np.arange(len(S4.y)),
+        "counted": counted,
+    }
+    K, out = len(config.data.classes), {}
+    for i, name in enumerate(names):
+        best = arrays["S2"][i].argmax(axis=1)
+        out[name] = {"N train": sizes[name]}
+        for r, (rule, where) in enumerate((("equal", np.full(plan.seeds, at)), ("best", best))):
+            matrices = [metrics.confusion(S4.y_label[counted], g[counted], K) for g in arrays["predicted"][i, r]]
+            out[name][rule] = {
+                "accuracy": [metrics.accuracy(m) for m in matrices],
+                "steps": [marks[w] for w in where],
+                "S2": [float(arrays["S2"][i, k, w]) for k, w in enumerate(where)],
+                "confusion": np.sum(matrices, axis=0).tolist(),
+            }
+    result = {
+        "plan": asdict(plan),
+        "labels": protocol.labels_mode(config),
+        "classes": list(config.data.classes),
+        "chance": 1 / K,
+        "N test voices": int(counted.sum()),
+        "test subjects": sorted(set(map(str, S4.y_subject[counted]))),
+        "rows": out,
+        "left out": {r.name: "pseudo-labels need clips that hold a face and a voice" for r in protocol.ROWS if r.name not in out},
+        "gains": [asdict(g) for g in protocol.gains([arrays])],
+    }
+    runs.write_arrays(run.directory / "table.npz", **arrays)
+    runs.write_json(run.directory / "table.json", result)
+    return result

@@ -1,0 +1,156 @@
+"""The command line's experiments: table · sweep · report, and the export of a run's curves."""
+
+from __future__ import annotations
+
+import signal
+import sys
+import threading
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal
+
+import tyro
+
+from core.config import PRESETS, Config, replace
+
+
+@dataclass(frozen=True)
+class Table:
+    """The whole augmentation table of a finished run, under both step rules, with tests over subjects; from its saved networks.
+    Writes table.json and table.npz into the run. Example: python -m core table demo --condition cp"""
+
+    run: Annotated[str, tyro.conf.Positional]
+    """A run id, the beginning of one, or a name such as demo."""
+    condition: Literal["label", "classifier", "cp", "none"] | None = None
+    """Which sibling, when a name has several."""
+    seeds: int = 3
+    """Trainings of each row."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """auto takes an NVIDIA card where there is one."""
+
+
+@dataclass(frozen=True)
+class Grid:
+    """Which runs a sweep trains and a report is about."""
+
+    grid: Literal["quick", "paper", "studio"] = "quick"
+    """quick: a few tiny runs, to see that all works. paper: every case of the paper. studio: one preset over folds and seeds."""
+    preset: Literal["smoke", "demo", "fer2013-ravdess", "paper"] = "demo"
+    """Whose settings the cases start from."""
+    condition: Literal["label", "classifier", "cp", "none"] | None = None
+    """studio: what the generator is told, if not what the preset says."""
+    folds: int | None = None
+    """Each fold tests other subjects; paper and studio have 5 if none is given, quick 1."""
+    seeds: int | None = None
+    """Trainings of each fold; studio has 3 if none is given, the others 1."""
+
+
+@dataclass(frozen=True)
+class Sweep(Grid):
+    """Train the runs of a grid. What is done is skipped, what was begun is resumed; Ctrl-C stops, and the same command goes on.
+    Example: python -m core sweep --grid studio --preset demo --folds 5 --seeds 3 --table"""
+
+    workers: int = 1
+    """Processes that train at the same time, one thread each."""
+    table: bool = False
+    """Compute each run's augmentation table too."""
+    table_seeds: int = 3
+    """Trainings of each of its rows."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """auto takes an NVIDIA card where there is one."""
+
+
+@dataclass(frozen=True)
+class Report(Grid):
+    """Tables 1 and 2, Figs 8 to 11 and the augmentation tables with their tests, of the runs of a grid that are done, beside the paper's
+    figures. Writes report.md, and each figure as png and pdf. Example: python -m core report --grid paper --preset demo --out report"""
+
+    out: Path = Path("checkpoints/report")
+    """Folder for the files."""
+
+
+def cells_of(g: Grid):
+    """The cells that a command line names; raises ValueError for a condition outside the grid studio."""
+    from core import protocol
+
+    base: Config = PRESETS[g.preset]
+    if g.condition and g.grid != "studio":
+        raise ValueError("--condition belongs to --grid studio; the other grids have every condition")
+    if g.condition:
+        base = replace(base, gan={"condition": g.condition})
+    return protocol.cells(g.grid, base, g.folds, g.seeds)
+
+
+def command(g: Grid, name: str) -> str:
+    """What to type for a sweep or report of this grid."""
+    parts = [f"python -m core {name} --grid {g.grid} --preset {g.preset}"]
+    parts += [f"--{k} {v}" for k, v in (("condition", g.condition), ("folds", g.folds), ("seeds", g.seeds)) if v is not None]
+    return " ".join(parts)
+
+
+def _listening() -> threading.Event:
+    """Set by Ctrl-C and SIGTERM from now on, which otherwise do nothing."""
+    stop = threading.Event()
+    for s in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(s, lambda *a: stop.set())
+    return stop
+
+
+def table(o: Table) -> int:
+    from core import augmentation, pipeline, report, runs
+    from core.commands import Progress
+
+    run, stop, where = runs.find(o.run, o.condition), _listening(), str(pipeline.choose_device(o.device))
+    try:
+        made = augmentation.table(run, augmentation.Plan(o.seeds), where, Progress(), stop.is_set)
+    except runs.Stopped as e:
+        print(f"\n{e}", file=sys.stderr)
+        return 130
+    print(f"\n{run.id}\n\n{report.table_text([made])}\n\n{report.gains_text(report.gains_of([run]))}")
+    return 0
+
+
+def sweep(o: Sweep) -> int:
+    from core import augmentation, runs
+    from core import prepare as preparing
+    from core import sweep as sweeping
+
+    cells, stop, begun = cells_of(o), _listening(), time.monotonic()
+    try:
+        for takes in sorted({c.config.data.demo_takes for c in cells if "demo" in (c.config.data.faces, c.config.data.voices)}):
+            preparing.prepare("demo", None, takes=takes, should_stop=stop.is_set)
+    except runs.Stopped:
+        print("stopped; the same command resumes it", file=sys.stderr)
+        return 130
+    plan = augmentation.Plan(o.table_seeds) if o.table else None
+    tell = lambda outcome, done, total: print(outcome.line(done, total), flush=True)  # noqa: E731
+    outcomes = sweeping.sweep(cells, None, o.workers, o.device, plan, tell, stop)
+    count = {s: sum(x.state == s for x in outcomes) for s in dict.fromkeys(x.state for x in outcomes)}
+    print(f"\n{', '.join(f'{n} {s}' for s, n in count.items())}, {time.monotonic() - begun:.0f} s; next: {command(o, 'report')}")
+    if stop.is_set():
+        print("stopped; the same command resumes it", file=sys.stderr)
+        return 130
+    return int("failed" in count)
+
+
+def report(o: Report) -> int:
+    from core import report as reporting
+
+    path = reporting.write(cells_of(o), o.out, command(o, "sweep"), f"{command(o, 'report')} --out {o.out}")
+    print(f"wrote {path}")
+    return 0
+
+
+def export(name: str, out: Path | None) -> int:
+    """`runs export`: the curves of a run as CSV."""
+    from core import report as reporting
+    from core import runs
+
+    run = runs.find(name)
+    path = reporting.export(run, out or Path(f"{run.id}.csv"))
+    print(f"wrote {path}")
+    return 0
+
+
+ACTIONS = {Table: table, Sweep: sweep, Report: report}

@@ -1,0 +1,241 @@
+"""Many runs: the cells of a grid, trained by worker processes of this machine. `python -m core sweep` calls `sweep`.
+
+The same config is the same run, so a sweep that is given again skips what is done and resumes what was begun. A worker is
+`python -m core.sweep train`: it reads a config per line, trains it, and answers with a line; whatever happens to one, the others go on.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import queue
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import IO, Any, Literal
+
+from core import datasets, jobs, runs
+from core.augmentation import Plan
+from core.config import Config, from_dict, run_name, to_dict
+from core.corpora import CorpusError
+from core.protocol import Cell
+from core.runs import Run
+
+State = Literal["done", "was done", "stopped", "failed", "trained elsewhere"]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of a cell's run."""
+
+    cell: Cell
+    run: str  # id; "" where the corpus is not prepared
+    state: State
+    seconds: float = 0.0
+    reason: str = ""
+
+    def line(self, done: int, total: int) -> str:
+        """One line for people; `reason` is why it failed, or the first figures of what it gave."""
+        return f"[{done}/{total}] {self.cell.title:<44} {self.state:<9} {self.seconds:6.0f} s  {self.run}  {self.reason}".rstrip()
+
+
+def runs_of(cells: Sequence[Cell]) -> list[tuple[Cell, str, str]]:
+    """Each cell with its run's id and, where its corpus is not prepared, the reason instead: (cell, id or "", reason or "")."""
+    digests: dict[tuple, str | CorpusError] = {}
+    out = []
+    for cell in cells:
+        d = cell.config.data
+        key = (d.faces, d.voices, d.demo_takes)
+        if key not in digests:
+            try:
+                digests[key] = datasets.corpus_digest(d)
+            except CorpusError as e:
+                digests[key] = e
+        found = digests[key]
+        out.append((cell, run_name(cell.config, found), "") if isinstance(found, str) else (cell, "", str(found)))
+    return out
+
+
+def sweep(
+    cells: Sequence[Cell],
+    folder: Path | None = None,
+    workers: int = 1,
+    device: str = "auto",
+    plan: Plan | None = None,
+    tell: Callable[[Outcome, int, int], None] = lambda *a: None,
+    stop: threading.Event | None = None,
+) -> list[Outcome]:
+    """Train what of `cells` is not yet trained, and with `plan` compute each run's augmentation table; one Outcome per different run.
+
+    `workers` processes with one thread each share the runs. `tell(outcome, how many are through, of how many)` after each. Once `stop` is
+    set, the runs in hand save their state and end, and the same call resumes them. Nothing that befalls a run is raised.
+    """
+    folder, stop = folder or runs.root(), stop or threading.Event()
+    folder.mkdir(parents=True, exist_ok=True)
+    jobs.reconcile(folder)
+    busy = {r["run"] for r in runs.listing(folder) if jobs.alive(r)}
+    first: dict[str, Cell] = {}
+    outcomes: list[Outcome] = []
+    todo: queue.Queue[tuple[Cell, str]] = queue.Queue()
+    guard = threading.Lock()
+    every = runs_of(cells)
+    total = len({i or c.title for c, i, _ in every})
+
+    def add(outcome: Outcome) -> None:
+        with guard:
+            outcomes.append(outcome)
+            tell(outcome, len(outcomes), total)
+
+    for cell, run_id, reason in every:
+        if reason:
+            add(Outcome(cell, "", "failed", reason=reason))
+        elif run_id not in first:
+            first[run_id] = cell
+            if run_id in busy:
+                add(Outcome(cell, run_id, "trained elsewhere"))
+            elif _done(Run(folder / run_id), plan):
+                add(Outcome(cell, run_id, "was done", reason=_figures(Run(folder / run_id))))
+            else:
+                todo.put((cell, run_id))
+    threads = [
+        threading.Thread(target=_serve, args=(todo, folder, device, plan, add, stop), daemon=True)
+        for _ in range(min(max(1, workers), todo.qsize()))
+    ]
+    for t in threads:
+        t.start()
+    for t in threads:
+        while t.is_alive():  # a join without limit would keep signals waiting
+            t.join(0.2)
+    return outcomes
+
+
+def _done(run: Run, plan: Plan | None) -> bool:
+    return bool(run.json("results")) and (plan is None or run.json("table").get("plan") == asdict(plan))
+
+
+def _figures(run: Run) -> str:
+    results = run.json("results")
+    rows = results.get("augmentation", {})
+    said = [f"{row} {100 * rows[row]['accuracy']:.1f} %" for row in ("S1", "S1 + generated") if row in rows]
+    return " · ".join([*said, f"FID {results['quality']['FID']:.1f}"]) if results else ""
+
+
+def _serve(todo: queue.Queue, folder: Path, device: str, plan: Plan | None, add: Callable[[Outcome], None], stop: threading.Event) -> None:
+    """One worker process and the cells it is given; a worker that dies fails its cell alone and is replaced."""
+    worker: subprocess.Popen[str] | None = None
+    while not stop.is_set():
+        try:
+            cell, run_id = todo.get_nowait()
+        except queue.Empty:
+            break
+        begun, answer = time.monotonic(), ""
+        worker = worker or _start(folder)
+        assert worker.stdin
+        order = {"config": to_dict(cell.config), "folder": str(folder.resolve()), "device": device, "plan": asdict(plan) if plan else None}
+        with contextlib.suppress(BrokenPipeError):
+            worker.stdin.write(json.dumps(order) + "\n")
+            worker.stdin.flush()
+            answer = _answer(worker, stop)
+        seconds = time.monotonic() - begun
+        if answer:
+            said = json.loads(answer)
+            reason = _figures(Run(folder / run_id)) if said["state"] == "done" else said["reason"]
+            add(Outcome(cell, run_id, said["state"], seconds, reason))
+        else:
+            code = _end(worker)
+            how = signal.Signals(-code).name if code < 0 else f"status {code}"
+            worker = None
+            if stop.is_set():  # it was asked before it listened
+                add(Outcome(cell, run_id, "stopped", seconds))
+                break
+            reason = f"its process ended with {how}, which may be lack of memory; the same command resumes it"
+            if (folder / run_id / "config.json").exists():
+                runs.update(Run(folder / run_id), state="failed", error=reason)
+            add(Outcome(cell, run_id, "failed", seconds, reason))
+    if worker:
+        _end(worker)
+
+
+def _end(worker: subprocess.Popen[str]) -> int:
+    """Give a worker no more orders and wait for its end; returns its exit status."""
+    assert worker.stdin
+    assert worker.stdout
+    with contextlib.suppress(BrokenPipeError):
+        worker.stdin.close()
+    code = worker.wait()
+    worker.stdout.close()
+    return code
+
+
+def _answer(worker: subprocess.Popen[str], stop: threading.Event) -> str:
+    """The worker's next line, "" when it died. Once `stop` is set the worker is asked to save and answer."""
+    lines: list[str] = []
+    assert worker.stdout
+    reader = threading.Thread(target=lambda out: lines.append(out.readline()), args=(worker.stdout,), daemon=True)
+    reader.start()
+    asked = False
+    while reader.is_alive():
+        if stop.is_set() and not asked:
+            asked = True
+            worker.send_signal(signal.SIGTERM)
+        reader.join(0.2)
+    return lines[0] if lines else ""
+
+
+def _start(folder: Path) -> subprocess.Popen[str]:
+    """A worker in a session of its own, so that the terminal's Ctrl-C reaches the driver alone."""
+    one = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
+    (folder / ".cache").mkdir(exist_ok=True)
+    with open(folder / ".cache" / "sweep.log", "a") as log:
+        return subprocess.Popen(
+            [sys.executable, "-m", "core.sweep", "train"],
+            cwd=Path(__file__).resolve().parents[1],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=log,
+            text=True,
+            start_new_session=True,
+            env=os.environ | one,
+        )
+
+
+def work(orders: IO[str], answers: IO[str]) -> None:
+    """The worker: a line of json per order (config, folder, device, plan), a line of json per answer (state, reason), until the end.
+
+    SIGTERM stops the run in hand, as does the death of the driver.
+    """
+    asked, driver = list[int](), os.getppid()
+    signal.signal(signal.SIGTERM, lambda *a: asked.append(1))
+    from core import augmentation, pipeline
+
+    def should_stop() -> bool:
+        return bool(asked) or os.getppid() != driver
+
+    for line in orders:
+        order: dict[str, Any] = json.loads(line)
+        state, reason = "done", ""
+        try:
+            run = pipeline.run(from_dict(Config, order["config"]), Path(order["folder"]), order["device"], should_stop=should_stop)
+            if order["plan"]:
+                where = str(pipeline.choose_device(order["device"]))
+                augmentation.table(run, Plan(**order["plan"]), where, should_stop=should_stop)
+        except (pipeline.Stopped, runs.Stopped):
+            state = "stopped"
+        except Exception as e:
+            state, reason = "failed", " ".join(f"{e or type(e).__name__}".split())
+        asked.clear()
+        answers.write(json.dumps({"state": state, "reason": reason}) + "\n")
+        answers.flush()
+
+
+if __name__ == "__main__":
+    os.nice(jobs.NICE)
+    speaking = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)  # whatever prints must not be taken for an answer
+    work(sys.stdin, speaking)
