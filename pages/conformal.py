@@ -78,7 +78,7 @@ lessons.heading(step, steps)
 
 @st.fragment
 def lesson() -> None:
-    choice = panels.sliders(settings)
+    choice = panels.sliders(settings) if step != "generator" else settings  # a generator is told what it was trained with
     view = laboratory.view(key, problem, choice, origin == "own")
     point = laboratory.test_point(view, row) if softmax is None else laboratory.new_point(view, softmax, visitor.plain(seen.name))
     if step in lessons.OF_A_POINT:
@@ -98,7 +98,8 @@ def lesson() -> None:
         panels.broken(view)
     else:
         panels.generator(families.get(source), source, seen.aligned[seen.middle] if seen else None)
-    panels.downloads(view, point, laboratory.command(source, modality, choice) if origin == "run" else "")
+    if step != "generator":
+        panels.downloads(view, point, laboratory.command(source, modality, choice) if origin == "run" else "")
 
 
 lesson()
