@@ -15,7 +15,7 @@ from visiting import count, opened, said, well
 from core import conformal, laboratory, runs
 from core.config import SMOKE, replace
 from core.runs import Run
-from ui import figures, lessons, panels
+from ui import figures, lessons, panels, prints
 from ui import laboratory as lab
 from ui.laboratory import Choice
 
@@ -300,7 +300,7 @@ def test_the_verdicts_follow_the_view():
 
 def test_the_bundle_holds_what_it_says(home):
     v = laboratory.view(outputs(), groups="class")
-    with zipfile.ZipFile(io.BytesIO(lab.bundle(v, lab.test_point(v, 0), "how"))) as z:
+    with zipfile.ZipFile(io.BytesIO(prints.bundle(v, lab.test_point(v, 0), "how"))) as z:
         assert set(z.namelist()) == {"points.csv", "view.json", "report.md", "again.txt", "panels.pdf", "panels.png"}
         assert z.read("panels.pdf")[:5] == b"%PDF-"
         assert z.read("panels.png")[:4] == b"\x89PNG"

@@ -246,21 +246,6 @@ def command(source: str, modality: Modality, choice: Choice) -> str:
     return " ".join(given + ["--smoothed"] * choice.smoothed + [f"--seed {choice.seed}"] * (choice.seed != 0))
 
 
-def bundle(v: View, point: Point, how: str) -> bytes:
-    """A zip: the points as csv, the figures as json, the main panels as pdf and png, and how to make them again."""
-    from ui import prints
-
-    file = io.BytesIO()
-    with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as z:
-        z.writestr("points.csv", laboratory.to_csv(v))
-        z.writestr("view.json", laboratory.to_json(v))
-        z.writestr("report.md", laboratory.table(v))
-        z.writestr("again.txt", how + "\n")
-        for name, data in prints.panels(v, point).items():
-            z.writestr(name, data)
-    return file.getvalue()
-
-
 def names(classes: Sequence[str], members: np.ndarray) -> list[str]:
     """The names of the labels in a set (K,) bool."""
     return [c for c, held in zip(classes, members) if held]

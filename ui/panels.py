@@ -12,7 +12,7 @@ import streamlit as st
 from core import laboratory as core
 from core import spectrograms
 from core.laboratory import Problem, View
-from ui import access, address, figures, laboratory, lessons, players, summary, theme, visitor
+from ui import access, address, figures, laboratory, lessons, players, prints, summary, theme, visitor
 from ui.laboratory import Choice, Point
 
 if TYPE_CHECKING:
@@ -346,7 +346,7 @@ def downloads(v: View, point: Point, command: str) -> None:
         st.download_button("Figures (json)", lambda: core.to_json(v), "conformal.json", "application/json", key="lab json", **more)
         how = command or "an upload: give the same file to the page Conformal, with the settings of view.json"
         about = "csv, json, a report, and the main panels as pdf and png for a paper. Takes some seconds."
-        made = lambda: laboratory.bundle(v, point, how)  # noqa: E731
+        made = lambda: prints.bundle(v, point, how)  # noqa: E731
         st.download_button("Everything (zip)", made, "conformal.zip", "application/zip", key="lab zip", help=about, **more)
     if command:
         st.code(command, language="bash", wrap_lines=True)

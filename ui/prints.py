@@ -3,16 +3,30 @@
 from __future__ import annotations
 
 import io
+import zipfile
 
 import numpy as np
 
-from core import conformal
+from core import conformal, laboratory
 from core.laboratory import View
 from core.validity import LEVELS
 from ui.figures import ALARM, BINS, MAIN, SECOND, THIRD, colours
 from ui.laboratory import Point, scores
 
 GROUND = "#c9ced1"
+
+
+def bundle(v: View, point: Point, how: str) -> bytes:
+    """A zip: the points as csv, the figures as json, the main panels as pdf and png, and how to make them again."""
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as z:
+        z.writestr("points.csv", laboratory.to_csv(v))
+        z.writestr("view.json", laboratory.to_json(v))
+        z.writestr("report.md", laboratory.table(v))
+        z.writestr("again.txt", how + "\n")
+        for name, data in panels(v, point).items():
+            z.writestr(name, data)
+    return file.getvalue()
 
 
 def panels(v: View, point: Point) -> dict[str, bytes]:
