@@ -5,7 +5,6 @@ Names of an upload's classes and subjects are made plain before anything shows t
 
 from __future__ import annotations
 
-import io
 import threading
 import time
 import zipfile
