@@ -17,12 +17,11 @@ pytestmark = pytest.mark.browser
 CHART = "document.querySelector('.st-key-%s .js-plotly-plot')"
 PAINTED = """([words]) => { window.painted = new Promise((done) => {
   const begun = performance.now()
+  const band = () => document.querySelector('.st-key-promise .js-plotly-plot')?._fullData?.[0].y[9] ?? null
+  const before = band()
   const look = () => {
-    const page = document.querySelector('[data-testid=stApp]')
-    const drawn = document.querySelector('[data-testid=stMain]').textContent.includes(words)
-    const calm = page.dataset.testScriptState !== 'running' && !document.querySelector('[data-stale=true]')
-    const next = drawn && calm ? () => requestAnimationFrame(() => done(performance.now() - begun)) : look
-    requestAnimationFrame(next)
+    const drawn = document.querySelector('[data-testid=stMain]').textContent.includes(words) && ![null, before].includes(band())
+    requestAnimationFrame(drawn ? () => requestAnimationFrame(() => done(performance.now() - begun)) : look)
   }
   look()
 }) }"""
