@@ -6,12 +6,12 @@ Nothing is trained again but the classifiers of the rows. S2's voices choose a r
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator
+import functools
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 
 from core import classifiers, datasets, gan, metrics, networks, protocol, runs
 from core.config import Classifier as Settings
@@ -43,34 +43,6 @@ def plain(y: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
     quiet_time = (time - unit[1] * columns) % columns < unit[2] * columns * REACH
     quiet_band = (band - unit[3] * bands) % bands < unit[4] * bands * REACH
     return y.masked_fill((quiet_time[:, :, None] | quiet_band[:, None, :])[:, None], -1.0)
-
-
-def training(
-    y: torch.Tensor, labels: torch.Tensor, settings: Settings, classes: int, seed: int, steps: int, augmented: bool = False
-) -> Iterator[tuple[int, networks.Classifier]]:
-    """`classifiers.fit` of a voice classifier, step by step: yields (step, network) after each of `steps`, the network always the same one.
-
-    y (N, 1, columns, bands), labels (N,). After `settings.steps` steps without augmentation its weights are exactly those of `fit`, so the
-    table's first seed continues the run's own rows. Whoever reads the network in evaluation mode must leave it in training mode.
-    """
-    device = y.device
-    generator = torch.Generator(device).manual_seed(seed + 1)
-    extra = torch.Generator(device).manual_seed(seed + 2)
-    shape = (int(y.shape[2]), int(y.shape[3]))
-    a = classifiers.arguments(settings, shape, classes)
-    network = networks.Classifier(shape, tuple(a["channels"]), classes, a["features"])
-    networks.initialise(network, torch.Generator().manual_seed(seed)).to(device).train()
-    optimiser = (torch.optim.Adagrad if settings.optimiser == "adagrad" else torch.optim.Adam)(network.parameters(), lr=settings.lr)
-    weights = (1.0 / torch.bincount(labels, minlength=classes).clamp(min=1).double())[labels].float()
-    for step in range(1, steps + 1):
-        i = torch.multinomial(weights, settings.batch, replacement=True, generator=generator)
-        batch = plain(y[i], extra) if augmented else y[i]
-        batch = batch + settings.noise * torch.randn(batch.shape, generator=generator, device=device)
-        loss = F.cross_entropy(network(batch), labels[i], label_smoothing=settings.smoothing)
-        optimiser.zero_grad(set_to_none=True)
-        loss.backward()
-        optimiser.step()
-        yield step, network
 
 
 def predicted(network: networks.Classifier, y: torch.Tensor) -> np.ndarray:
@@ -123,7 +95,10 @@ def table(
                 continue
             y, labels = rows[row.name]
             curve, best, equal = list[float](), dict[str, torch.Tensor](), None
-            for step, network in training(y, labels, s, K, seed_of(config, "rows") + 10 * k, marks[-1], row.plain):
+            seed = seed_of(config, "rows") + 10 * k
+            extra = torch.Generator(y.device).manual_seed(seed + 2)
+            change = functools.partial(plain, generator=extra) if row.plain else None
+            for step, network, _ in classifiers.training(y, labels, s, K, seed, steps=marks[-1], change=change):
                 if should_stop():
                     raise runs.Stopped(f"the table of {run.id} was stopped; the same command makes it anew")
                 if step in marks:

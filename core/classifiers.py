@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import torch
@@ -20,6 +20,47 @@ def arguments(settings: Settings, shape: tuple[int, int], classes: int, role: st
     return {"shape": list(shape), "channels": list(channels), "classes": classes, "features": FEATURES[role]}
 
 
+def training(
+    images: torch.Tensor,
+    labels: torch.Tensor,
+    settings: Settings,
+    classes: int,
+    seed: int,
+    role: str = "voice",
+    steps: int = 0,
+    change: Callable[[torch.Tensor], torch.Tensor] | None = None,
+) -> Iterator[tuple[int, Classifier, torch.Tensor]]:
+    """`fit`, step by step: yields (step, network, loss) after each, the network always the same one, in training mode.
+
+    `steps` takes the place of `settings.steps`, `change` that of a batch before its noise. Whoever reads the network in evaluation mode
+    must leave it in training mode.
+    """
+    device = images.device
+    cpu = torch.Generator().manual_seed(seed)
+    generator = torch.Generator(device).manual_seed(seed + 1)
+    shape = (int(images.shape[2]), int(images.shape[3]))
+    a = arguments(settings, shape, classes, role)
+    network = Classifier(shape, tuple(a["channels"]), classes, a["features"])
+    network = initialise(network, cpu).to(device).train()  # type: ignore[assignment]
+    optimiser = (torch.optim.Adagrad if settings.optimiser == "adagrad" else torch.optim.Adam)(network.parameters(), lr=settings.lr)
+    counts = torch.bincount(labels, minlength=classes)
+    if counts.sum() == 0:
+        raise ValueError("there is no sample to train a classifier on")
+    weights = (1.0 / counts.clamp(min=1).double())[labels].float()
+    for step in range(1, (steps or settings.steps) + 1):
+        i = torch.multinomial(weights, settings.batch, replacement=True, generator=generator)
+        batch = change(images[i]) if change else images[i]
+        if settings.mirror:
+            turned = torch.rand(len(batch), 1, 1, 1, generator=generator, device=device) < 0.5
+            batch = torch.where(turned, batch.flip(-1), batch)
+        batch = batch + settings.noise * torch.randn(batch.shape, generator=generator, device=device)  # §3.2
+        loss = F.cross_entropy(network(batch), labels[i], label_smoothing=settings.smoothing)
+        optimiser.zero_grad(set_to_none=True)
+        loss.backward()
+        optimiser.step()
+        yield step, network, loss.detach()
+
+
 def fit(
     images: torch.Tensor,
     labels: torch.Tensor,
@@ -35,31 +76,12 @@ def fit(
     explicit generator, so equal seeds give equal weights, and rows of different sizes get equal steps. `tick(step, loss)` after each.
     Raises ValueError when no class has a sample.
     """
-    device = images.device
-    cpu = torch.Generator().manual_seed(seed)
-    generator = torch.Generator(device).manual_seed(seed + 1)
-    shape = (int(images.shape[2]), int(images.shape[3]))
-    a = arguments(settings, shape, classes, role)
-    network = Classifier(shape, tuple(a["channels"]), classes, a["features"])
-    network = initialise(network, cpu).to(device).train()  # type: ignore[assignment]
-    optimiser = (torch.optim.Adagrad if settings.optimiser == "adagrad" else torch.optim.Adam)(network.parameters(), lr=settings.lr)
-    counts = torch.bincount(labels, minlength=classes)
-    if counts.sum() == 0:
-        raise ValueError("there is no sample to train a classifier on")
-    weights = (1.0 / counts.clamp(min=1).double())[labels].float()
-    for step in range(1, settings.steps + 1):
-        i = torch.multinomial(weights, settings.batch, replacement=True, generator=generator)
-        batch = images[i]
-        if settings.mirror:
-            turned = torch.rand(len(batch), 1, 1, 1, generator=generator, device=device) < 0.5
-            batch = torch.where(turned, batch.flip(-1), batch)
-        batch = batch + settings.noise * torch.randn(batch.shape, generator=generator, device=device)  # §3.2
-        loss = F.cross_entropy(network(batch), labels[i], label_smoothing=settings.smoothing)
-        optimiser.zero_grad(set_to_none=True)
-        loss.backward()
-        optimiser.step()
+    network = None
+    for step, network, loss in training(images, labels, settings, classes, seed, role):  # noqa: B007  (the last one is returned)
         if tick:
-            tick(step, float(loss.detach()) if step % 20 == 0 or step == settings.steps else float("nan"))
+            tick(step, float(loss) if step % 20 == 0 or step == settings.steps else float("nan"))
+    if network is None:
+        raise ValueError(f"a classifier needs at least one step, not {settings.steps}")
     return network.eval()
 
 

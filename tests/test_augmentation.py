@@ -60,7 +60,7 @@ def test_training_is_fit():
     labels = torch.from_numpy(rng.integers(0, 3, 30))
     settings = replace(TINY, f_t={"steps": 4}).f_t
     fitted = classifiers.fit(y, labels, settings, 3, 5).state_dict()
-    for step, network in augmentation.training(y, labels, settings, 3, 5, 6):
+    for step, network, _ in classifiers.training(y, labels, settings, 3, 5, steps=6):
         augmentation.predicted(network, y)  # a look changes nothing
         if step == 4:
             assert all(torch.equal(v, fitted[k]) for k, v in network.state_dict().items())
