@@ -238,4 +238,15 @@ PAPER = replace(
     gan={"width": "paper", "lr_g": 1e-5, "lr_d": 1e-5, "batch": 100, "steps": 20_000, "z": 100},
     evaluate={"every": 500},
 )
-PRESETS = {"smoke": SMOKE, "demo": DEMO, "fer2013-ravdess": FER_RAVDESS, "paper": PAPER}
+STUDIO = replace(PAPER, name="studio", gan=vars(Gan()) | OURS | {"augment": True, "steps": 6_000})
+PRESETS = {"smoke": SMOKE, "demo": DEMO, "fer2013-ravdess": FER_RAVDESS, "paper": PAPER, "studio": STUDIO}
+
+Method = Literal["paper", "studio"]
+
+
+def by(method: Method, config: Config) -> Config:
+    """`config` with the G, D and Q of a method, its condition as before: the paper's networks, losses and Adagrad (compact, 3,000 steps,
+    a rate that fits both), or ours. The data, the classifiers and the conformal predictor stay."""
+    gan = vars(Gan(condition=config.gan.condition))
+    gan |= OURS | {k: getattr(config.gan, k) for k in ("steps", "augment", "batch", "z")} if method == "studio" else {}
+    return replace(config, name=f"{config.name}-{method}", gan=gan)

@@ -12,7 +12,7 @@ from typing import Annotated, Literal
 
 import tyro
 
-from core.config import PRESETS, Config, replace
+from core.config import PRESETS, Config, Method, by, replace
 
 
 @dataclass(frozen=True)
@@ -36,8 +36,10 @@ class Grid:
 
     grid: Literal["quick", "paper", "studio"] = "quick"
     """quick: a few tiny runs, to see that all works. paper: every case of the paper. studio: one preset over folds and seeds."""
-    preset: Literal["smoke", "demo", "fer2013-ravdess", "paper"] = "demo"
+    preset: Literal["smoke", "demo", "fer2013-ravdess", "paper", "studio"] = "demo"
     """Whose settings the cases start from."""
+    method: Method | None = None
+    """Whose generator and game: the paper's, or ours; if none is given, as the preset says."""
     condition: Literal["label", "classifier", "cp", "none"] | None = None
     """studio: what the generator is told, if not what the preset says."""
     folds: int | None = None
@@ -75,6 +77,7 @@ def cells_of(g: Grid):
     from core import protocol
 
     base: Config = PRESETS[g.preset]
+    base = by(g.method, base) if g.method else base
     if g.condition and g.grid != "studio":
         raise ValueError("--condition belongs to --grid studio; the other grids have every condition")
     if g.condition:
@@ -85,7 +88,7 @@ def cells_of(g: Grid):
 def command(g: Grid, name: str) -> str:
     """What to type for a sweep or report of this grid."""
     parts = [f"python -m core {name} --grid {g.grid} --preset {g.preset}"]
-    parts += [f"--{k} {v}" for k, v in (("condition", g.condition), ("folds", g.folds), ("seeds", g.seeds)) if v is not None]
+    parts += [f"--{k} {v}" for k, v in (("method", g.method), ("condition", g.condition), ("folds", g.folds), ("seeds", g.seeds)) if v is not None]
     return " ".join(parts)
 
 
