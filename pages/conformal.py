@@ -78,7 +78,7 @@ lessons.heading(step, steps)
 
 @st.fragment
 def lesson() -> None:
-    choice = panels.sliders(settings) if step != "generator" else settings  # a generator is told what it was trained with
+    choice = panels.moved(settings) if step != "generator" else settings  # a generator is told what it was trained with
     view = laboratory.view(key, problem, choice, origin == "own")
     point = laboratory.test_point(view, row) if softmax is None else laboratory.new_point(view, softmax, visitor.plain(seen.name))
     if step in lessons.OF_A_POINT:
@@ -93,7 +93,7 @@ def lesson() -> None:
     elif step == "map":
         panels.points(view, point)
     elif step == "promise":
-        panels.promise(view)
+        panels.promise(view, lambda: laboratory.sizes(key, problem, choice, origin == "own"))
     elif step == "broken":
         panels.broken(view)
     else:

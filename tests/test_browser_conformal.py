@@ -107,12 +107,12 @@ def test_ten_thousand_rows_are_redrawn_quickly(page, ten_thousand, capsys):
     took = []
     for direction, sizes in (("ArrowLeft", (1600, 1200, 800, 400)), ("ArrowRight", (800, 1200, 1600, 2000))):
         for n in sizes:
-            page.locator(".st-key-lab-r input[type=range]").focus()
+            page.locator(".st-key-lab-r-rail input").focus()
             page.evaluate(PAINTED, [f"n = {n:,} cal"])
             page.keyboard.press(direction)
             took.append(page.evaluate("() => window.painted"))
     busy = max(1.0, os.getloadavg()[0] / (os.cpu_count() or 1))
     with capsys.disabled():
         print(f"\nrelease to paint, 10,000 rows: median {np.median(took):.0f} ms, 95 % {np.quantile(took, 0.95):.0f} ms, load ×{busy:.1f}")
-    assert np.median(took) < 500 * busy  # the aim is 300: LOG.md says what was measured and where the time goes
+    assert np.median(took) < 300 * busy
     assert np.quantile(took, 0.95) < 600 * busy

@@ -163,12 +163,20 @@ def _ahead(key: str, choice: Choice, _source: Problem) -> None:
     threading.Thread(target=simulate, daemon=True).start()
 
 
-@st.cache_resource(show_spinner=False, max_entries=24)
+def sizes(key: str, source: Problem, choice: Choice, private: bool) -> list[View]:
+    """The view at every calibration size, smallest first, for a chart that goes from one to another by itself; none of many points."""
+    if len(source.label_test) * len(source.classes) > AHEAD:
+        return []
+    look = _own_view if private else _view
+    return [look(key, source, replace(choice, r=float(r), eps=0.1)) for r in laboratory.SHARES]
+
+
+@st.cache_resource(show_spinner=False, max_entries=48)
 def _view(key: str, _source: Problem, choice: Choice) -> View:
     return laboratory.view(_source, **vars(choice))
 
 
-@st.cache_resource(show_spinner=False, max_entries=6, scope="session")
+@st.cache_resource(show_spinner=False, max_entries=16, scope="session")
 def _own_view(key: str, _source: Problem, choice: Choice) -> View:
     return laboratory.view(_source, **vars(choice))
 

@@ -12,7 +12,7 @@ import streamlit as st
 from core import laboratory as core
 from core import spectrograms
 from core.laboratory import Problem, View
-from ui import access, address, figures, laboratory, lessons, players, prints, summary, theme, visitor
+from ui import access, address, figures, laboratory, lessons, players, prints, sliders, summary, theme, visitor
 from ui.laboratory import Choice, Point
 
 if TYPE_CHECKING:
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 KINDS = {"test": "Test point", "example": "Example", "upload": "Upload", "webcam": "Webcam"}
 SHARES = [float(r) for r in core.SHARES]
 MEASURES = {"margin": "Margin (the paper's)", "hinge": "Hinge"}
+STEPS = {f"{e:.2f}": float(round(e, 2)) for e in figures.EPS}  # of the sliders in charts: label -> eps
 GROUPS = {"pooled": "Pooled", "class": "By class"}
 
 
@@ -62,17 +63,16 @@ def settings() -> Choice:
     return Choice(measure, groups, smoothed, seed=seed)
 
 
-def sliders(settings: Choice) -> Choice:
+def moved(settings: Choice) -> Choice:
     """eps and the calibration size, above what they change."""
     left, right = st.columns(2, gap="large")
-    shown = {str(e): e for e in np.round(figures.EPS, 2).tolist()}
-    address.follow("eps", "lab eps", 0.1, shown.get)
-    about = "The error rate that is accepted. The set holds all labels whose p-value is above it. The sliders in charts move it too."
-    go = {"on_change": address.keep, "args": ("eps", "lab eps")}
-    eps = left.select_slider("ε, significance", list(shown.values()), key="lab eps", help=about, **go)
-    address.follow("r", "lab r", 1.0, {str(r): r for r in SHARES}.get)
-    about, go = "A random share of the calibration set, drawn by the seed.", {"on_change": address.keep, "args": ("r", "lab r")}
-    r = right.select_slider("Calibration set used", SHARES, key="lab r", format_func=lambda x: f"{x:.0%}", help=about, **go)
+    levels = np.round(figures.EPS, 2).tolist()
+    with left:
+        about = "The error rate that is accepted. The set holds all labels whose p-value is above it. The sliders in charts move it too."
+        eps = sliders.slider("ε, significance", "eps", "lab eps", levels, 0.1, about=about, moves=(("set", 0), ("promise", 0)))
+    with right:
+        about = "A random share of the calibration set, drawn by the seed."
+        r = sliders.slider("Calibration set used", "r", "lab r", SHARES, 1.0, lambda x: f"{x:.0%}", about, (("promise", 1),))
     return replace(settings, eps=eps, r=r)
 
 
@@ -90,33 +90,6 @@ def upload() -> tuple[str, Problem | str]:
         st.info("Choose a file, or try the example: download it and give it back here.", icon=":material/upload_file:")
         st.stop()
     return given.file_id, laboratory.uploaded(given.file_id, given.name, given.getbuffer())
-
-
-FOLLOW = """export default function ({ data, setTriggerValue }) {
-  const look = () => data.charts.forEach((key) => {
-    const chart = document.querySelector(`.st-key-${key} .js-plotly-plot`)
-    if (!chart || !chart.on) return
-    chart.told = (step) => setTriggerValue("eps", step.label)
-    if (chart.isFollowed) return
-    chart.isFollowed = true
-    chart.on("plotly_sliderend", (event) => chart.told(event.step))
-  })
-  look()
-  const timer = setInterval(look, 300)
-  return () => clearInterval(timer)
-}"""
-_follow = st.components.v2.component("dacssgan_eps", js=FOLLOW)
-
-
-def follow_sliders(*charts: str) -> None:
-    """When a slider inside one of the charts is let go, its eps becomes the page's: the browser has moved the charts already."""
-
-    def let_go() -> None:
-        told = str(st.session_state["eps of a chart"]["eps"])
-        if told in {f"{e:.2f}" for e in figures.EPS}:
-            address.write("eps", float(told))
-
-    _follow(key="eps of a chart", data={"charts": charts}, on_eps_change=let_go)
 
 
 # ------------------------------------------------------------------ one point
@@ -215,7 +188,7 @@ def label_set(v: View, point: Point) -> None:
     with right:
         figure = figures.label_set(classes, point.p, v.floor, point.shown, v.eps)
         st.plotly_chart(figure, key="set", config=figures.CONFIG, alt="p-values with epsilon as a line that a slider moves")
-        follow_sliders("set")
+        sliders.follow({"eps": STEPS}, "set")
     with st.container(border=True):
         st.markdown("**Common mistakes**")
         for column, words in zip(st.columns(2, gap="large"), lessons.MISTAKES):
@@ -249,15 +222,15 @@ def points(v: View, point: Point) -> None:
     st.caption(f"Ring: {point.name}. Click any other point to look at it above.")
 
 
-def promise(v: View) -> None:
-    """One look at validity and efficiency at a time."""
+def promise(v: View, sizes: Callable[[], list[View]]) -> None:
+    """One look at validity and efficiency at a time; `sizes` gives the views of all calibration sizes."""
     st.markdown("  \n".join([lessons.kept(v), *(f":small[:material/info: {note}]" for note in v.notes)]))
     looks = {"curve": "All points", "uniform": "Uniformity", "class": "By class", "subject": "By subject", "criteria": "Criteria"}
     look = chosen("Look", "look", tuple(looks), "curve", looks.get, label_visibility="collapsed")
     if look == "curve":
-        figure = figures.promise(v, v.eps)
+        figure = figures.promise(v, v.eps, sizes())
         st.plotly_chart(figure, key="promise", config=figures.CONFIG, alt="error, set size and shares of sets against epsilon")
-        follow_sliders("promise")
+        sliders.follow({"eps": STEPS, "r": {f"{r:g}": r for r in SHARES}}, "promise")
     elif look == "uniform":
         lessons.explain("uniform", "About this look")
         st.plotly_chart(figures.uniform(v), key="uniform", config=figures.CONFIG, alt="histogram of the true labels' p-values")
