@@ -5,17 +5,22 @@ Nothing is trained again but the classifiers of the rows. S2's voices choose a r
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import functools
+import hashlib
+import json
+import zipfile
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
 
 from core import classifiers, datasets, gan, metrics, networks, protocol, runs
+from core.config import PROTOCOL_VERSION, Config
 from core.config import Classifier as Settings
-from core.config import Config
 from core.evaluation import augmentation_parts, joined, seed_of, tensor
 from core.runs import Run
 
@@ -67,8 +72,9 @@ def table(
 ) -> dict:
     """Compute the augmentation table of a run that has its networks, write table.json and table.npz, return table.json's content.
 
-    A table that is there and was made by the same plan is returned as it is. Raises ValueError where the run is not finished or its corpus
-    is no longer the one at hand, runs.Stopped when `should_stop` answered true (what was trained of the table is then lost; minutes).
+    A table that is there and was made by the same plan is returned as it is. Each row is kept beside the runs as soon as it is trained: a
+    table that was stopped goes on where it was, and rows without generated samples are shared by all runs of the fold. Raises ValueError
+    where the run is not finished or its corpus is no longer the one at hand, runs.Stopped when `should_stop` answered true.
     """
     plan = plan or Plan()
     found = run.json("table")
@@ -94,26 +100,49 @@ def table(
             if row.name not in rows:
                 continue
             y, labels = rows[row.name]
-            curve, best, equal = list[float](), dict[str, torch.Tensor](), None
             seed = seed_of(config, "rows") + 10 * k
-            extra = torch.Generator(y.device).manual_seed(seed + 2)
-            change = functools.partial(plain, generator=extra) if row.plain else None
-            for step, network, _ in classifiers.training(y, labels, s, K, seed, steps=marks[-1], change=change):
-                if should_stop():
-                    raise runs.Stopped(f"the table of {run.id} was stopped; the same command makes it anew")
-                if step in marks:
-                    curve.append(float((predicted(network, y2) == l2).mean()))
-                    if curve[-1] > max(curve[:-1], default=-1.0):  # of equals the earliest
-                        best = copy.deepcopy(network.state_dict())
-                if step == s.steps:
-                    equal = predicted(network, y4)
-            network.load_state_dict(best)
-            assert equal is not None
-            guesses.setdefault(row.name, []).append((equal, predicted(network, y4)))
-            curves.setdefault(row.name, []).append(curve)
+            one = _row(run.directory.parent / ".cache", (y, labels, y2, l2, y4), s, K, seed, marks, row.plain, should_stop)
+            guesses.setdefault(row.name, []).append((one["equal"], one["best"]))
+            curves.setdefault(row.name, []).append(one["S2"].tolist())
             sizes[row.name] = len(labels)
     tick("augmentation table", total, total, "")
     return _write(run, config, plan, marks, guesses, curves, sizes, S4)
+
+
+def _row(
+    cache: Path, arrays: tuple, s: Settings, K: int, seed: int, marks: list[int], change: bool, should_stop: Callable[[], bool]
+) -> dict[str, np.ndarray]:
+    """One training of a row: S2 (marks,), its accuracy on S2's voices; equal, best (n,) int8, what it takes S4's voices for at `s.steps`
+    steps and at its best mark. `arrays`: the row's voices and labels, S2's voices and labels, S4's voices.
+
+    It is a function of what it is given, so a file of `cache` named by the hash of all that holds the answer of an earlier call.
+    """
+    y, labels, y2, l2, y4 = arrays
+    told = json.dumps([asdict(s), K, seed, marks, change, y.device.type, torch.__version__, PROTOCOL_VERSION])
+    digest = hashlib.sha256(told.encode())
+    for a in arrays:
+        digest.update(np.ascontiguousarray(a.cpu().numpy() if torch.is_tensor(a) else a).data)
+    file = cache / f"row-{digest.hexdigest()[:24]}.npz"
+    with contextlib.suppress(OSError, ValueError, EOFError, zipfile.BadZipFile):
+        return runs.read_arrays(file)
+    extra = torch.Generator(y.device).manual_seed(seed + 2)
+    altered = functools.partial(plain, generator=extra) if change else None
+    curve, best, equal = list[float](), dict[str, torch.Tensor](), None
+    for step, network, _ in classifiers.training(y, labels, s, K, seed, steps=marks[-1], change=altered):
+        if should_stop():
+            raise runs.Stopped("the augmentation table was stopped; the same command goes on with the next row")
+        if step in marks:
+            curve.append(float((predicted(network, y2) == l2).mean()))
+            if curve[-1] > max(curve[:-1], default=-1.0):  # of equals the earliest
+                best = copy.deepcopy(network.state_dict())
+        if step == s.steps:
+            equal = predicted(network, y4).astype(np.int8)
+    network.load_state_dict(best)
+    assert equal is not None
+    found = {"S2": np.array(curve), "equal": equal, "best": predicted(network, y4).astype(np.int8)}
+    cache.mkdir(exist_ok=True)
+    runs.write_arrays(file, **found)
+    return found
 
 
 def _opened(run: Run, config: Config) -> tuple[dict[str, datasets.Set], dict[str, np.ndarray]]:
