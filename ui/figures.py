@@ -264,7 +264,7 @@ def promise(v: View, eps: float, sizes: Sequence[View] = ()) -> go.Figure:
             moves.append({"method": "update", "label": f"{one.r:g}", "args": args})
         sliders += _slider(moves, 0.0, -0.62)
         sliders[1] |= {"active": [one.r for one in sizes].index(v.r), "bgcolor": GREY, "activebgcolor": GREY}
-        sliders[1]["currentvalue"] = sliders[1]["currentvalue"] | {"prefix": "drag share that calibrates = ", "font": {"size": 14, "color": GREY}}
+        sliders[1]["currentvalue"] |= {"prefix": "drag share that calibrates = ", "font": {"size": 14, "color": GREY}}
     figure.update_xaxes(title="ε (significance)", range=[0, 1], dtick=0.2)
     figure.update_yaxes(rangemode="tozero").update_yaxes(title="error (share of test points)", range=[0, 1.01], row=1, col=1)
     figure.update_yaxes(title="labels in a set (mean)", row=1, col=2).update_yaxes(title="share of sets", range=[0, 1.01], row=1, col=3)
