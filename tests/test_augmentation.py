@@ -135,3 +135,25 @@ def test_few_voices_are_few_in_every_row(world):  # noqa: F811
     S1 = datasets.build(config)["S1"]
     assert len(evaluation.voices_of_s1(config, S1)) == round(len(S1.y) / 2)
     assert evaluation.voices_of_s1(TINY, S1).tolist() == list(range(len(S1.y)))
+
+
+def test_a_stopped_table_goes_on_and_siblings_share_rows_without_generated_samples(tiny, tabled, tmp_path, monkeypatch):  # noqa: F811
+    """No row is trained twice: neither after a stop, nor for a run whose generator alone is another."""
+    trained = []
+    training = classifiers.training
+    monkeypatch.setattr(classifiers, "training", lambda *a, **k: trained.append(1) or training(*a, **k))
+    copy = runs.Run(shutil.copytree(tiny.directory, tmp_path / tiny.id))
+    for name in ("table.json", "table.npz"):
+        (copy.directory / name).unlink()
+    with pytest.raises(runs.Stopped):
+        augmentation.table(copy, PLAN, should_stop=lambda: len(trained) > 5)
+    assert augmentation.table(copy, PLAN)["rows"] == json.loads(json.dumps(tabled["rows"]))
+    assert len(trained) == 6 + PLAN.seeds * len(protocol.ROWS) - 5  # the sixth was cut off
+
+    trained.clear()
+    other = runs.Run(shutil.copytree(copy.directory, tmp_path / "other-cp-00000000"))
+    (other.directory / "table.json").unlink()
+    sample = augmentation.gan.sample
+    monkeypatch.setattr("core.gan.sample", lambda *a, **k: -sample(*a, **k))
+    augmentation.table(other, PLAN)
+    assert len(trained) == PLAN.seeds * sum("generated" in row.parts for row in protocol.ROWS)
