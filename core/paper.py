@@ -1,4 +1,4 @@
-"""The paper's equations and figures: tag -> what it says, its LaTeX, its function, and our repair. Standard library only.
+"""The paper's equations and figures: tag -> what it says, its LaTeX, its function as it stands, and our repair. Standard library only.
 
 Paper: C. Athanasiadis, E. Hortal, S. Asteriadis, "Audio-visual domain adaptation using conditional semi-supervised Generative
 Adversarial Networks", 2019.
@@ -6,7 +6,10 @@ Adversarial Networks", 2019.
 
 from __future__ import annotations
 
+import ast
+import re
 from dataclasses import dataclass
+from pathlib import Path
 
 
 @dataclass(frozen=True)
@@ -16,8 +19,22 @@ class Entry:
     tag: str
     what: str
     function: str
-    latex: str = ""
+    latex: str = ""  # lines, as LaTeX's `aligned` has them
     repair: str = ""
+    where: str = ""  # section of the paper; a tag that is a section says it itself
+    page: str = ""  # of the app, where it can be seen at work: file in pages/, with a query
+
+    @property
+    def section(self) -> str:
+        return self.where or self.tag
+
+    @property
+    def key(self) -> str:
+        """Its name in an address: 8 for Eq. (8), alg-1, fig-4a, and a section's function."""
+        number = re.search(r"\((\d+)\)", self.tag)
+        if number:
+            return number[1]
+        return self.function.split(":")[1] if self.tag.startswith("§") else re.sub(r"\W+", "-", self.tag.lower())
 
 
 PAPER = (
@@ -25,21 +42,27 @@ PAPER = (
         "Eq. (1)",
         "the adversarial game",
         "core.losses:discriminator_loss",
-        r"\min_G\max_D V_1(D,G)=\mathbb{E}_{y\sim X_T}[\log D(y)]+\mathbb{E}_{z\sim P_z}[\log(1-D(G(z)))]",
+        r"\min_G\max_D V_1(D,G)&=\mathbb{E}_{y\sim X_T}[\log D(y)]\\&+\mathbb{E}_{z\sim P_z}[\log(1-D(G(z)))]",
         "the first term prints D(x) for D(y)",
+        where="§3",
+        page="train",
     ),
     Entry(
         "Eq. (2)",
         "with the source x, a face",
         "core.losses:discriminator_loss",
-        r"\min_G\max_D V_2(D,G)=\mathbb{E}_{y\sim X_T}[\log D(y)]+\mathbb{E}_{z\sim P_z,x\sim X_S}[\log(1-D(G(x,z)))]",
+        r"\min_G\max_D V_2(D,G)&=\mathbb{E}_{y\sim X_T}[\log D(y)]\\&+\mathbb{E}_{z\sim P_z,x\sim X_S}[\log(1-D(G(x,z)))]",
+        where="§3",
+        page="train",
     ),
     Entry(
         "Eq. (3)",
         "with the condition c",
         "core.losses:adversarial_loss",
-        r"\min_G\max_D V_3(D,G)=\mathbb{E}_{y\sim X_T}[\log D(y)]+\mathbb{E}_{z\sim P_z,x\sim X_S}[\log(1-D(G(x|c,z)))]",
+        r"\min_G\max_D V_3(D,G)&=\mathbb{E}_{y\sim X_T}[\log D(y)]\\&+\mathbb{E}_{z\sim P_z,x\sim X_S}[\log(1-D(G(x|c,z)))]",
         "G minimises the non-saturating -log D(G); `minmax` keeps the printed form",
+        where="§3",
+        page="train",
     ),
     Entry(
         "Eq. (4)",
@@ -47,6 +70,8 @@ PAPER = (
         "core.losses:l1_loss",
         r"L_1(G)=\mathbb{E}_{y,x,z}[\lVert y-G(x,z)\rVert_1]",
         "needs a paired y: the same clip, or the same emotion where faces and voices come from different corpora",
+        where="§3",
+        page="gallery",
     ),
     Entry(
         "Eq. (5)",
@@ -54,6 +79,8 @@ PAPER = (
         "core.losses:generator_loss",
         r"\min_G\max_D\;V_3(D,G(x|c,z))+L_1(G(x|c,z))",
         "each term has a weight; `l1=0` is the ablation of Table 1",
+        where="§3",
+        page="train",
     ),
     Entry(
         "Eq. (6)",
@@ -61,6 +88,8 @@ PAPER = (
         "core.losses:class_loss",
         r"L_C=-\mathbb{E}[\log P(x_k\mid G(x|c,z))]",
         "printed without the minus sign, and with D's output inside P",
+        where="§3",
+        page="evaluate",
     ),
     Entry(
         "Eq. (7)",
@@ -68,12 +97,16 @@ PAPER = (
         "core.losses:generator_loss",
         r"\min_G\max_D\;V_3(D,G(x|c,z))+L_1(G(x|c,z))+L_C",
         "printed with V2 for V3",
+        where="§3",
+        page="train",
     ),
     Entry(
         "Eq. (8)",
         "nonconformity: hinge, or margin (the one used)",
         "core.conformal:nonconformity",
-        r"\alpha^{y^p}=1-o^{y^p}\quad\text{or}\quad\alpha^{y^p}=\max_{i\neq p}o^{y^i}-o^{y^p}",
+        r"\alpha^{y^p}&=1-o^{y^p}\quad\text{or}\\\alpha^{y^p}&=\max_{i\neq p}o^{y^i}-o^{y^p}",
+        where="§3.1",
+        page="conformal?step=chain",
     ),
     Entry(
         "Eq. (9)",
@@ -81,21 +114,25 @@ PAPER = (
         "core.conformal:p_values",
         r"p(\alpha_{n+1})=\frac{\#\{i\in\{1,\dots,n+1\}:\alpha_i\ge\alpha_{n+1}\}}{n+1}",
         "the text after it inverts the inequality; pooled or per class is unclear, so both exist by name",
+        where="§3.1",
+        page="conformal?step=area",
     ),
-    Entry("§3.1", "credibility: the highest p-value", "core.conformal:credibility", r"\max_k p_k"),
-    Entry("§3.1", "confidence: 1 - the second highest p-value", "core.conformal:confidence", r"1-p_{(2)}"),
-    Entry("§3.2", "noise on all inputs, soft and noisy labels, batch norm, LeakyReLU, Adagrad", "core.gan:step"),
-    Entry("§3.3", "spectrograms 28, 56, 112 x 28 from the clip's middle", "core.spectrograms:log_mel"),
-    Entry("§3.4", "face alignment by a similarity transform", "core.faces:align"),
-    Entry("§4.1", "four subject-disjoint sets", "core.datasets:split_subjects"),
-    Entry("§4.2", "accuracy when real data is augmented with generated", "core.evaluation:augmentation_sets"),
-    Entry("§4.3", "label, classifier and conformal condition", "core.gan:condition"),
+    Entry("§3.1", "credibility: the highest p-value", "core.conformal:credibility", r"\max_k p_k", page="conformal?step=set"),
+    Entry("§3.1", "confidence: 1 - the second highest p-value", "core.conformal:confidence", r"1-p_{(2)}", page="conformal?step=map"),
+    Entry("§3.2", "noise on all inputs, soft and noisy labels, batch norm, LeakyReLU, Adagrad", "core.gan:step", page="train"),
+    Entry("§3.3", "spectrograms 28, 56, 112 x 28 from the clip's middle", "core.spectrograms:log_mel", page="listen"),
+    Entry("§3.4", "face alignment by a similarity transform", "core.faces:align", page="listen"),
+    Entry("§4.1", "four subject-disjoint sets", "core.datasets:split_subjects", page="data?view=sets"),
+    Entry("§4.2", "accuracy when real data is augmented with generated", "core.evaluation:augmentation_sets", page="evaluate"),
+    Entry("§4.3", "label, classifier and conformal condition", "core.gan:condition", page="condition"),
     Entry(
         "Alg. 1",
         "full conformal prediction: the classifier is fitted anew for every test point and every label",
         "core.conformal:full",
-        r"p_k=\tfrac{1}{n+1}\,\#\{i\le n+1:\alpha_i^{(x,k)}\ge\alpha_{n+1}^{(x,k)}\},\quad\alpha^{(x,k)}\text{ fitted on }S\cup\{(x,k)\}",
+        r"p_k&=\tfrac{1}{n+1}\,\#\{i\le n+1:\alpha_i^{(x,k)}\ge\alpha_{n+1}^{(x,k)}\},\\&\alpha^{(x,k)}\text{ fitted on }S\cup\{(x,k)\}",
         "refits a logistic head on fixed features; inductive and cross-conformal prediction with the same head stand beside it",
+        where="§3.1",
+        page="conformal?step=promise",
     ),
     Entry(
         "Eq. (10)",
@@ -103,16 +140,86 @@ PAPER = (
         "core.metrics:inception_score",
         r"\mathrm{IS}=\exp\big(\mathbb{E}_x\,\mathrm{KL}(p(y|x)\,\Vert\,p(y))\big)",
         "printed without the bar between p(y|x) and p(y); unsplit; the real data's score stands beside it",
+        where="§4.2",
+        page="evaluate",
     ),
     Entry(
         "Eq. (11)",
         "Fréchet distance on the same network's features",
         "core.metrics:fid",
-        r"\mathrm{FID}=\lVert\mu_R-\mu_G\rVert^2+\mathrm{Tr}\big(\Sigma_R+\Sigma_G-2(\Sigma_R\Sigma_G)^{1/2}\big)",
+        r"\mathrm{FID}&=\lVert\mu_R-\mu_G\rVert^2\\&+\mathrm{Tr}\big(\Sigma_R+\Sigma_G-2(\Sigma_R\Sigma_G)^{1/2}\big)",
         "printed without the square; equal N, and the distance between two real sets beside it",
+        where="§4.2",
+        page="evaluate",
     ),
-    Entry("Fig. 3", "the whole architecture", "core.pipeline:run"),
-    Entry("Fig. 4a", "U-Net generator", "core.networks:UNet"),
-    Entry("Fig. 4b", "EncDec generator", "core.networks:EncDec"),
-    Entry("Fig. 8", "confusion matrices", "core.metrics:confusion"),
+    Entry("Fig. 3", "the whole architecture", "core.pipeline:run", where="§3", page="home"),
+    Entry("Fig. 4a", "U-Net generator", "core.networks:UNet", where="§3", page="train"),
+    Entry("Fig. 4b", "EncDec generator", "core.networks:EncDec", where="§3", page="train"),
+    Entry("Fig. 8", "confusion matrices", "core.metrics:confusion", where="§4.5", page="evaluate"),
 )
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A figure or table of the paper, and what makes ours: a page of the app and, where files are wanted, a command."""
+
+    tag: str
+    what: str
+    page: str
+    command: str = ""
+
+
+REPORT = "python -m core report"
+FIGURES = (
+    Figure("Fig. 1", "the face and the voice of one clip", "listen"),
+    Figure("Fig. 2", "a generator and a discriminator", "paper?eq=1"),
+    Figure("Fig. 3", "the whole architecture", "home"),
+    Figure("Fig. 4", "the two generators, U-Net and EncDec", "train", "python -m core train --preset demo --gan.generator unet"),
+    Figure("Fig. 5", "real spectrograms and aligned faces", "data?view=clips"),
+    Figure("Fig. 6", "generated spectrograms, by condition", "gallery", REPORT),
+    Figure("Fig. 7a", "generated spectrograms under conformal prediction", "gallery", REPORT),
+    Figure("Fig. 7b", "faces generated from voices", "reverse", REPORT),
+    Figure("Fig. 8", "confusion matrices", "evaluate", REPORT),
+    Figure("Fig. 9", "mean and spread over folds of subjects", "evaluate", REPORT),
+    Figure("Fig. 10", "losses of G, D and Q over training", "train", REPORT),
+    Figure("Fig. 11", "IS and FID over training, and with less data", "evaluate", REPORT),
+    Figure("Table 1", "ablations: generators, and no L1", "evaluate", REPORT),
+    Figure("Table 2", "accuracy, FID and IS of every condition", "evaluate", REPORT),
+)
+CONFLICTS = (  # where the paper gives more than one figure for one thing
+    "The audio baseline of RAVDESS is 44.73 % in Table 2, 46.28 % in §4.3 and 46.90 % in the abstract.",
+    "RAVDESS under conformal prediction is 46.55 % in Table 2 and 48.65 % in the abstract.",
+)
+
+
+@dataclass(frozen=True)
+class Source:
+    """A function or class as it stands in its file."""
+
+    file: str  # from the project's folder
+    line: int  # of its first line
+    text: str
+
+
+def source(function: str) -> Source:
+    """The source text of 'core.module:name' or 'core.module:Class.name', read off the file: nothing of it is imported or run.
+
+    Raises ValueError naming the file where there is no such thing in it.
+    """
+    module, _, name = function.partition(":")
+    path = Path(__file__).resolve().parents[1].joinpath(*module.split(".")).with_suffix(".py")
+    if not path.exists():
+        raise ValueError(f"{function}: there is no file {path}")
+    text = path.read_text(encoding="utf-8")
+    inside: list[ast.stmt] = ast.parse(text).body
+    found: ast.stmt | None = None
+    for part in name.split("."):
+        kinds = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
+        node = next((n for n in inside if isinstance(n, kinds) and n.name == part), None)
+        if node is None:
+            raise ValueError(f"{path} has no {name}; core/paper.py names it")
+        found, inside = node, node.body
+    assert isinstance(found, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef)
+    first = min([found.lineno, *(d.lineno for d in found.decorator_list)])
+    lines = text.splitlines()[first - 1 : found.end_lineno]
+    return Source("/".join(path.parts[-2:]), first, "\n".join(lines))

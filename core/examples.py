@@ -1,0 +1,84 @@
+"""What a finished run has kept of single faces of S4: the face, what G was told of it, what G drew, what the scorer heard. No torch.
+
+A run directory holds samples and scores but no picture of anybody. The demo corpus follows from its numbers, so its faces and voices are
+drawn again here, cell for cell as they were; those of another corpus are shown where it is prepared on this machine.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from core import datasets, demo, faces, spectrograms
+from core.config import Config
+from core.corpora import CorpusError
+from core.runs import Run
+
+
+@dataclass(frozen=True)
+class Example:
+    """One face of S4 and the voice that the run drew for it."""
+
+    run: str
+    emotion: str  # the face's own
+    number: int  # of this emotion's examples, from 0
+    of: int  # how many of this emotion there are
+    name: str  # of the clip, where it is known
+    face: np.ndarray | None  # (28, 28) uint8, what the networks see; None where the corpus is not on this machine
+    picture: np.ndarray | None  # (H, W, 3) uint8, the frame that the face was cut from; drawn faces only
+    real: np.ndarray | None  # (columns, bands) in [-1, 1], the same clip's own voice; None where faces and voices are not of one clip
+    y: np.ndarray  # (columns, bands) in [-1, 1], the generated voice
+    softmax: np.ndarray  # (K,) f_S of the face
+    p: np.ndarray  # (K,) its p-values, Eq. (9)
+    c: np.ndarray  # (K,) what G was told
+    heard: np.ndarray  # (K,) the scorer's softmax of y
+
+
+def example(run: Run, emotion: str, number: int = 0) -> Example:
+    """The example `number` (counted round) of an emotion. Raises ValueError where the run has kept none of it."""
+    config, kept, out, corpus = run.config, run.arrays("generated"), run.arrays(), run.json("corpus")
+    classes = config.data.classes
+    if config.gan.direction != "face-voice":
+        raise ValueError(f"{run.id} makes faces from voices; choose a run that makes voices")
+    if not kept or not corpus or emotion not in classes:
+        raise ValueError(f"{run.id} has kept no sample of {emotion!r}; let its training finish, or choose another run")
+    own = np.nonzero(kept["label"] == classes.index(emotion))[0]
+    if not len(own):
+        raise ValueError(f"{run.id} has kept no sample of {emotion!r}; choose another emotion")
+    at = own[number % len(own)]
+    row = int(kept["row"][at])
+    name, face, picture, real = "", None, None, None
+    if config.data.faces == config.data.voices == "demo":
+        name, face, picture, real = _drawn(config, corpus["voices"]["ref_db"], out, row)
+    else:
+        face, real = _prepared(config, corpus, row)
+    y, c, heard = (kept[k][at].astype(np.float32) for k in ("y", "c", "o"))
+    return Example(run.id, emotion, number % len(own), len(own), name, face, picture, real, y, out["o_S4"][row], out["p_S4"][row], c, heard)
+
+
+def _drawn(config: Config, ref_db: float, out: dict[str, np.ndarray], row: int):
+    """A row of S4 of the demo corpus, drawn again as `prepare` drew it: clip, face, frame, voice; nothing where its takes are not known."""
+    subject, label, s = out["subject_S4"][row], out["label_S4"][row], config.logmel
+    same = np.nonzero((out["subject_S4"] == subject) & (out["label_S4"] == label))[0]
+    if len(same) != config.data.demo_takes:
+        return "", None, None, None
+    actor, emotion, number = int(subject.removeprefix("demo-")), config.data.classes[label], int(np.searchsorted(same, row))
+    take = next(t for t in demo.takes(config.data.demo_takes) if (t.actor, t.emotion, t.number) == (actor, emotion, number))
+    wave = demo.voice(take)
+    picture, places = demo.face(take, t=spectrograms.middle_time(len(wave) / s.rate))
+    db = spectrograms.middle(spectrograms.middle(spectrograms.log_mel(wave, s), datasets.COLUMNS), s.columns)
+    return take.clip_id, faces.align(picture, places), picture, spectrograms.scale(db, ref_db, s)
+
+
+def _prepared(config: Config, corpus: dict, row: int) -> tuple[np.ndarray | None, np.ndarray | None]:
+    """A row of S4's faces, and its own voice where a clip holds both, from the very corpora that the run was made of; None without them."""
+    try:
+        for role, name in (("faces", config.data.faces), ("voices", config.data.voices)):
+            if datasets.load(name, config.data.demo_takes).digest != corpus[role]["digest"]:
+                return None, None
+        S4 = datasets.build(config)["S4"]
+    except CorpusError:
+        return None, None
+    face = np.rint((S4.x[row] + 1) * 127.5).astype(np.uint8)
+    return face, S4.y[row] if S4.paired else None

@@ -1,0 +1,25 @@
+"""Home: what this is, in one example that can be heard, and where to go."""
+
+import streamlit as st
+
+from ui import home, summary
+
+st.title("A face that shows an emotion becomes the sound of it")
+st.markdown(
+    "A generator G is shown a face x, some noise z and a condition c that says which emotion, and draws one second of a voice. "
+    "Two others keep it honest: D tells generated from real voices, Q asks whether the emotion can still be heard. "
+    "The condition may be a name, a classifier's softmax, or *p-values*, which say how far that classifier can be believed."
+)
+home.going_on()
+of = home.family()
+if of is None:
+    summary.no_run()
+else:
+    home.example(of)
+st.subheader("Where to go")
+home.ways()
+st.caption(
+    "After C. Athanasiadis, E. Hortal and S. Asteriadis, *Audio-visual domain adaptation using conditional semi-supervised Generative "
+    "Adversarial Networks*, 2019; the drawing is their Fig. 3. Acted or invented emotions, nobody's real voice: it does not tell what a "
+    "person feels."
+)

@@ -1,0 +1,165 @@
+"""Home in every state: no run, finished runs, a training and an errand that go on; the drawing and its ways."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from xml.etree import ElementTree
+
+import pytest
+import tiny
+from visiting import count, opened, said, well
+
+from core import examples, runs
+from core.config import SMOKE, replace
+from core.runs import Run
+from ui import diagram
+from ui import home as ui_home
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def drawn(app) -> dict:
+    """What the drawing was given."""
+    (one,) = [e for e in app.get("bidi_component") if e.proto.component_name.endswith("dacssgan_fig_3")]
+    return json.loads(one.proto.json) if one.proto.json else json.loads(one.proto.mixed.json)
+
+
+def labels(app) -> list[str]:
+    return [e.proto.label for e in app.get("page_link")]
+
+
+def test_without_any_run_it_says_what_to_do(home):
+    app = opened()
+    assert app.title[0].value == "A face that shows an emotion becomes the sound of it"
+    assert "no trained run yet" in said(app)
+    assert "python -m core train --preset demo" in said(app)
+    assert count(app, "bidi_component") == 0
+    assert {"Listen to a face", "Conformal prediction, step by step", "Train a generator"} <= set(labels(app))
+    assert "Running now" not in said(app)
+
+
+def test_an_example_goes_through_the_paper_s_figure(trained):
+    app = opened()
+    given = drawn(app)
+    ElementTree.fromstring(given["svg"].replace("&nbsp;", " "))  # well-formed
+    assert set(given["sounds"]) == {"fake", "real"}
+    assert all(s.startswith("data:audio/wav;base64,UklGR") for s in given["sounds"].values())
+    assert given["svg"].count('role="button"') == 2
+    for page in ("conformal", "data", "train", "paper"):
+        assert f'href="{page}?' in given["svg"]
+    assert "meant as *happy*" in said(app)
+    assert app.segmented_control(key="home condition").value == "cp"
+
+
+def test_what_is_chosen_is_in_the_address(trained):
+    app = opened()
+    first = drawn(app)["svg"]
+    well(app.pills(key="home emotion").set_value("sad").run())
+    assert app.query_params["emotion"] == "sad"
+    assert "meant as *sad*" in said(app)
+    well(app.segmented_control(key="home condition").set_value("label").run())
+    assert app.query_params["condition"] == "label"
+    assert drawn(app)["svg"] != first
+    well(app.button(key="another face").click().run())
+    assert app.query_params["face"] == "1"
+    again = opened(emotion="sad", condition="label", face="1")
+    assert drawn(again)["svg"] == drawn(app)["svg"]
+
+
+@pytest.mark.parametrize("strange", [{"emotion": "hungry"}, {"condition": "../x"}, {"face": "-1"}, {"face": "²"}, {"face": "99999999"}])
+def test_a_strange_address_changes_nothing(trained, strange):
+    app = opened(**strange)
+    assert "meant as *happy*" in said(app)
+    assert app.segmented_control(key="home condition").value == "cp"
+
+
+def test_a_run_without_samples_is_said(trained):
+    for row in runs.listing():
+        (runs.root() / row["run"] / "generated.npz").unlink()
+    app = opened()
+    assert "has kept no sample" in app.warning[0].value
+    assert count(app, "bidi_component") == 0
+    assert "Train a generator" in labels(app)
+
+
+def test_a_training_that_goes_on_can_be_found_again(home):
+    child = tiny.process()
+    try:
+        run = tiny.fabricated("running", pid=child.pid, phase="train G, D, Q 20/40", rate=160.0)
+        tiny.fabricated("stopped", replace(SMOKE, seed=3))
+        app = opened()
+        assert "Running now" in said(app)
+        assert run.id in said(app)
+        assert "20 of 40 steps" in app.get("progress")[0].proto.text
+        assert count(app, "progress") == 1
+        (back,) = [e.proto for e in app.get("page_link") if e.proto.label == "Back to it"]
+        assert back.page.endswith("train")
+        assert run.id in str(back)
+    finally:
+        child.kill()
+    child.wait()
+    assert "Running now" not in said(opened())
+
+
+def test_work_on_data_can_be_found_again(home, monkeypatch):
+    import stock
+
+    one = stock.errand("prepare-1", "running", ["prepare", "own", "--source", "/x/<script>"], phase="reading", done=3, total=12)
+    monkeypatch.setattr("core.errands.listing", lambda: [one])
+    app = opened()
+    assert "Running now" in said(app)
+    assert "3 of 12" in app.get("progress")[0].proto.text
+    assert "<script>" not in stock.markup(app)
+
+
+def test_only_pages_that_are_there_are_offered(trained, monkeypatch):
+    monkeypatch.setattr(ui_home, "pages", lambda: ["data", "home", "listen"])
+    app = opened()
+    assert labels(app) == ["Listen to a face", "Look at the data"]
+    links = set(re.findall(r'href="(\w+)\?', drawn(app)["svg"]))
+    assert links == {"data"}
+
+
+# --- the drawing --------------------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def run(trained) -> Run:
+    return next(Run(runs.root() / r["run"]) for r in runs.listing() if r["condition"] == "cp")
+
+
+PALE = {"label": {"f_S", "cp"}, "classifier": {"cp"}, "cp": set(), "none": {"f_S", "cp", "c"}}
+
+
+@pytest.mark.parametrize(("condition", "pale"), PALE.items())
+def test_what_a_condition_does_not_pass_is_pale(run, condition, pale):
+    svg = diagram.fig_3(run.config, condition, examples.example(run, "happy"), [], {})
+    assert svg.count('<g class="pale">') == len(pale)
+    assert svg.count('<g class="box">') == len(diagram.BOXES) - len(pale)
+    assert "<a " not in svg
+    assert 'role="button"' not in svg
+
+
+def test_every_way_leads_to_a_page_of_the_router_and_every_equation_to_an_entry():
+    from core.paper import PAPER
+
+    every = {re.match(r'    "(\w+)": "', line)[1] for line in (ROOT / "app.py").read_text().splitlines() if re.match(r'    "\w+": "', line)}
+    assert "home" in every
+    assert {b.page for b in diagram.BOXES.values()} | {p for *_, links in ui_home.WAYS for p, *_ in links} <= every
+    assert {n for *_, n in diagram.EQUATIONS.values()} <= {e.key for e in PAPER}
+    ways = diagram.ways_from("run-1", sorted(every))
+    assert ways["cp"] == ("conformal", {"run": "run-1"})
+    assert ways["Eq. (4)"] == ("paper", {"eq": "4"})
+
+
+def test_boxes_do_not_overlap_and_stay_inside():
+    boxes = [b.at for b in diagram.BOXES.values()]
+    for i, (left, top, width, height) in enumerate(boxes):
+        assert left >= 0
+        assert top >= 0
+        assert left + width <= diagram.WIDE
+        assert top + height <= diagram.HIGH
+        for x, y, w, h in boxes[:i]:
+            assert left >= x + w or x >= left + width or top >= y + h or y >= top + height
