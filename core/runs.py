@@ -21,13 +21,14 @@ import numpy as np
 
 from core.config import Config, from_dict, to_dict
 
-State = Literal["queued", "running", "stopped", "failed", "done"]
+State = Literal["queued", "running", "paused", "stopped", "failed", "done"]  # paused: stopped, but it holds its place in the queue
 HEARTBEAT = 60.0  # seconds without a heartbeat after which a running run counts as dead
 
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS runs (run TEXT PRIMARY KEY, name TEXT, condition TEXT, state TEXT, phase TEXT, pid INTEGER,
   heartbeat REAL, step INTEGER, steps INTEGER, rate REAL, error TEXT, parent TEXT, created REAL, shipped INTEGER DEFAULT 0);
 CREATE TABLE IF NOT EXISTS metrics (run TEXT, step INTEGER, name TEXT, value REAL, PRIMARY KEY (run, step, name)) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS queue (run TEXT PRIMARY KEY, place INTEGER, device TEXT) WITHOUT ROWID;
 """
 
 
@@ -240,11 +241,48 @@ def metrics(run: str, folder: Path | None = None, after: int = -1) -> dict[str, 
 
 
 def listing(folder: Path | None = None) -> list[dict]:
-    """All runs, newest first, as dicts of the database's columns; runs whose directory is gone are left out."""
+    """All runs, newest first, as dicts of the database's columns; runs whose directory is gone are left out.
+
+    `place` and `device` are those of the queue, None for a run that is not in it. `rate` is samples per second while G and D train, else
+    steps per second of the phase.
+    """
     folder = folder or root()
     with database(folder) as db:
-        rows = [dict(r) for r in db.execute("SELECT * FROM runs ORDER BY created DESC, run")]
+        rows = [dict(r) for r in db.execute("SELECT * FROM runs LEFT JOIN queue USING (run) ORDER BY created DESC, run")]
+    for r in rows:
+        if r["state"] == "stopped" and r["place"] is not None:
+            r["state"] = "paused"
     return [r for r in rows if (folder / r["run"] / "config.json").exists()]
+
+
+# ------------------------------------------------------------------ the queue: which runs train on this machine, one after the other
+
+
+def queue(folder: Path | None = None) -> list[dict]:
+    """The rows of `listing` that are in the queue, in its order: what trains, what is paused, what waits."""
+    return sorted((r for r in listing(folder) if r["place"] is not None), key=lambda r: r["place"])
+
+
+def enqueue(run: Run, device: str = "auto", first: bool = False) -> None:
+    """Put a run at the end of the queue, or in front of it; one that is there keeps its place and takes the device."""
+    end = "(SELECT coalesce(min(place), 0) - 1 FROM queue)" if first else "(SELECT coalesce(max(place), 0) + 1 FROM queue)"
+    with database(run.directory.parent) as db:
+        known = "ON CONFLICT(run) DO UPDATE SET device=excluded.device"
+        db.execute(f"INSERT INTO queue (run, place, device) VALUES (?, {end}, ?) {known}", (run.id, device))
+
+
+def dequeue(run: Run) -> None:
+    """Take a run out of the queue, if it is there."""
+    with database(run.directory.parent) as db:
+        db.execute("DELETE FROM queue WHERE run=?", (run.id,))
+
+
+def swap(a: Run, b: Run) -> None:
+    """Let two runs of the queue change places."""
+    with database(a.directory.parent) as db:
+        places = dict(db.execute("SELECT run, place FROM queue WHERE run IN (?, ?)", (a.id, b.id)).fetchall())
+        if len(places) == 2:
+            db.executemany("UPDATE queue SET place=? WHERE run=?", [(places[b.id], a.id), (places[a.id], b.id)])
 
 
 def adopt(folder: Path | None = None) -> list[str]:

@@ -5,7 +5,8 @@ import streamlit as st
 from core import datasets, jobs, prepare
 from core.config import CONDITIONS, PRESETS, replace
 from core.corpora import CorpusError
-from ui import access, address, settings, training
+from core.runs import Busy, Stopped
+from ui import access, address, settings, theme, training, waiting
 
 ABOUT = {
     "smoke": "The whole path in under a minute, to see it work. Its figures mean nothing.",
@@ -51,7 +52,7 @@ with settings_side:
         config = settings.form(config, preset)
     config = replace(config, seed=seed, gan={"condition": condition, "generator": generator, "steps": steps})
 
-    names = dict.fromkeys((config.data.faces, config.data.voices))
+    names = dict.fromkeys(n for n in (config.data.faces, config.data.voices, config.data.f_s_corpus) if n)
     missing = [n for n in names if n != "demo" and not datasets.path_of(n).exists()]
     if missing:
         st.warning(
@@ -64,42 +65,61 @@ with settings_side:
         st.caption(":material/brush: The demo corpus will be drawn first: nothing is downloaded.")
     else:
         st.caption(":material/check_circle: Corpus ready: " + " × ".join(names))
-    if st.button("Start", type="primary", icon=":material/play_arrow:", disabled=bool(missing), width="stretch", key="start"):
+    few = len(config.data.classes) < 2
+    if few:
+        st.warning("Choose two emotions or more, under *All other settings*.", icon=":material/rule:")
+    rows = access.rows()
+    busy = any(r["state"] in training.LIVE or r["state"] == "paused" for r in rows)
+    one = st.button(
+        "Add to the queue" if busy else "Start",
+        type="primary",
+        icon=":material/playlist_add:" if busy else ":material/play_arrow:",
+        disabled=bool(missing) or few,
+        width="stretch",
+        key="start",
+    )
+    about = "Label, classifier and CP with these settings, one after the other."
+    words = {"icon": ":material/playlist_add:", "disabled": bool(missing) or few, "width": "stretch", "help": about}
+    three = st.button("Train all three conditions", key="start all", **words)
+    if one or three:
         try:
             if "demo" in names:
                 bar = st.progress(0.0, "Drawing the demo corpus …")
                 prepare.prepare("demo", None, tick=training.ticking(bar), takes=config.data.demo_takes)
-            address.write("run", jobs.start(config, device))
+            chosen = [c for c in CONDITIONS if c != "none"] if three else [condition]
+            started = [jobs.start(replace(config, gan={"condition": c}), device) for c in chosen]
+            address.write("run", started[0])
+            address.write("at", None)
             st.rerun()
-        except (CorpusError, ValueError, OSError) as error:
-            st.error(str(error), icon=":material/error:")
+        except (CorpusError, ValueError, OSError, Busy, Stopped) as error:
+            st.error(theme.escaped(str(error)), icon=":material/error:")
 
 # ------------------------------------------------------------------ trainings, running and past
 
 with job_side:
-    rows = {r["run"]: r for r in access.rows()}
     if not rows:
         st.subheader("No run yet")
         st.info("Choose a preset on the left and press *Start*. The demo needs no download.", icon=":material/arrow_back:")
         st.stop()
-    live = [k for k, r in rows.items() if r["state"] in training.LIVE]
-    address.follow("run", "train run", (live or list(rows))[0], lambda k: k if k in rows else None)
-    chosen = st.selectbox(
-        "Run", list(rows), format_func=lambda k: training.label(rows[k]), key="train run", on_change=address.keep, args=("run", "train run")
-    )
-    state = rows[chosen]["state"]
+    of, states = {r["run"]: r for r in rows}, {r["run"]: r["state"] for r in rows}
+    live = [r["run"] for r in rows if r["state"] in training.LIVE]
+    first = next((r["run"] for r in rows if r["state"] == "running"), (live or list(of))[0])
+    address.follow("run", "train run", first, lambda k: k if k in of else None)
+    go = {"on_change": address.keep, "args": ("run", "train run")}
+    chosen = st.selectbox("Run", list(of), format_func=lambda k: training.label(of[k]), key="train run", **go)
 
-    @st.fragment(run_every=2 if state in training.LIVE else None)
+    @st.fragment(run_every=2 if live else None)
     def job() -> None:
-        row = next((r for r in access.rows() if r["run"] == chosen), None)
-        if row is None or row["state"] != state:
-            st.rerun()  # the list above shows the state too
-        training.head(row, device)
-        if state == "done":
+        rows = access.rows()
+        row = next((r for r in rows if r["run"] == chosen), None)
+        if row is None or {r["run"]: r["state"] for r in rows} != states:
+            st.rerun()  # the list above and the button on the left show the states too
+        training.head(row, rows, device)
+        waiting.show(rows, chosen)
+        if row["state"] == "done":
             st.page_link("pages/listen.py", label="Listen with this run", icon=":material/hearing:", query_params={"run": chosen})
             training.results(row)
-        training.curves(row)
-        training.samples(row)
+        training.course(row)
         training.log(row)
 
     job()

@@ -1,4 +1,4 @@
-"""The studio in headless Chromium: a training is started, watched and stopped; a clip goes in and a voice comes out."""
+"""The studio in headless Chromium: a training is started, watched, paused, resumed and stopped; a clip goes in and a voice comes out."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def state(tab) -> str:
     return tab.locator(BADGE).first.inner_text()
 
 
-def test_a_training_is_started_watched_found_again_and_stopped(page, home):
+def test_a_training_is_started_watched_found_again_paused_scrubbed_resumed_and_stopped(page, home):
     page.goto("/train?preset=smoke")  # the first page that this server shows: the router must frame it all the same
     page.get_by_role("link", name="Listen").wait_for()
     steps = page.get_by_label("Steps", exact=True)
@@ -60,14 +60,30 @@ def test_a_training_is_started_watched_found_again_and_stopped(page, home):
     wait_until(page, lambda: page.locator(BADGE).count() and state(page) == "running")
     assert run in page.get_by_role("combobox", name="Run").input_value()
     assert parse_qs(urlparse(page.url).query)["run"] == [run]
+    page.get_by_role("slider").first.wait_for()  # two checkpoints or more
+    page.get_by_role("button", name="Pause training").click()
+    wait_until(page, lambda: state(page) == "paused")
+    assert (home / "checkpoints" / run / "state.pt").exists()
+
+    page.get_by_role("slider").first.press("ArrowLeft")
+    wait_until(page, lambda: "at" in parse_qs(urlparse(page.url).query))
+    at = parse_qs(urlparse(page.url).query)["at"][0]
+    page.get_by_text(f"Step {int(at):,} of 3,000").wait_for()
+    page.reload()
+    page.get_by_text(f"Step {int(at):,} of 3,000").wait_for()
+    wait_until(page, lambda: points(page, "heard") > 0 and points(page, "losses") > 0)
+    before = points(page, "losses")
+
+    page.get_by_role("button", name="Resume training").click()
+    wait_until(page, lambda: state(page) == "running" and points(page, "losses") > before)
+    assert parse_qs(urlparse(page.url).query)["at"] == [at]  # what was chosen stays, whatever comes
     page.get_by_role("button", name="Stop training").click()
     wait_until(page, lambda: state(page) == "stopped")
     page.get_by_role("button", name="Resume training").wait_for()
-    assert (home / "checkpoints" / run / "state.pt").exists()
 
 
 def upload(page, path: Path) -> None:
-    page.goto("/")
+    page.goto("/listen")
     page.locator(".st-key-wav-cp button").wait_for()  # the example has come
     page.get_by_text("Upload", exact=True).click()
     page.locator("input[type=file]").set_input_files(str(path))

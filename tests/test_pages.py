@@ -25,7 +25,7 @@ from ui import access, charts, settings, theme, training, visitor
 
 
 def test_listen_without_any_run_says_what_to_do(home):
-    app = opened()
+    app = opened("listen")
     assert "no trained run yet" in said(app)
     assert "python -m core train --preset demo" in said(app)
     assert "Not this person's voice" in said(app)
@@ -33,7 +33,7 @@ def test_listen_without_any_run_says_what_to_do(home):
 
 
 def test_listen_plays_the_example_for_all_three_conditions(faces_found):
-    app = opened()
+    app = opened("listen")
     assert "Not this person's voice" in said(app)
     assert "deleted after the session" in said(app)
     assert count(app, "audio") == 3
@@ -45,14 +45,14 @@ def test_listen_plays_the_example_for_all_three_conditions(faces_found):
 
 
 def test_listen_compares_with_the_clips_own_voice(faces_found):
-    app = opened()
+    app = opened("listen")
     app.radio(key="example").set_value("drawn").run()
     assert count(well(app), "audio") == 5
     assert len(app.get("select_slider")) == 1
 
 
 def test_listen_keeps_what_was_chosen_and_writes_it_into_the_address(faces_found):
-    app = opened()
+    app = opened("listen")
     before = [a.proto.url for a in app.get("audio")]
     app.selectbox(key="emotion").set_value("fear").run()
     well(app.button[-1].click().run())  # another voice
@@ -62,16 +62,16 @@ def test_listen_keeps_what_was_chosen_and_writes_it_into_the_address(faces_found
     assert app.query_params["seed"] == "1"
     assert app.selectbox(key="emotion").value == "fear"
     assert app.number_input(key="seed").value == 1
-    shared = opened(emotion="fear", seed="1")
+    shared = opened("listen", emotion="fear", seed="1")
     assert [a.proto.url for a in shared.get("audio")] == after
 
 
 def test_listen_takes_a_run_from_the_address_only_if_it_is_known(faces_found):
     label = next(r["run"] for r in runs.listing() if r["condition"] == "label")
     cp = next(r["run"] for r in runs.listing() if r["condition"] == "cp")
-    assert opened(run=label).selectbox(key="listen run").value == cp  # a sibling means its family
+    assert opened("listen", run=label).selectbox(key="listen run").value == cp  # a sibling means its family
     for strange in ("../../etc", "nothing", cp + "/../" + cp, ""):
-        app = opened(run=strange, seed="-3", emotion="hungry")
+        app = opened("listen", run=strange, seed="-3", emotion="hungry")
         assert app.selectbox(key="listen run").value == cp
         assert app.number_input(key="seed").value == 0
         assert count(app, "audio") == 3
@@ -80,7 +80,7 @@ def test_listen_takes_a_run_from_the_address_only_if_it_is_known(faces_found):
 def test_listen_names_a_damaged_run(faces_found):
     row = next(r for r in runs.listing() if r["condition"] == "cp")
     (runs.root() / row["run"] / "models" / "G.safetensors").write_bytes(b"cut")
-    app = opened()
+    app = opened("listen")
     assert "G.safetensors is damaged" in said(app)
     assert count(app, "audio") == 0
 
@@ -94,7 +94,7 @@ def test_listen_without_the_landmark_model_says_where_to_put_it(trained, monkeyp
     monkeypatch.setattr(faces, "model_path", missing)
     monkeypatch.setattr(faces, "_pool", [], raising=False)
     monkeypatch.setattr("core.studio.see", lambda *a: missing())
-    assert "put it at" in said(opened())
+    assert "put it at" in said(opened("listen"))
 
 
 def picture(size=(120, 90)) -> bytes:
@@ -119,7 +119,7 @@ soundfile.write(SILENCE, np.zeros(16_000), 16_000, format="WAV")
     ids=["text", "sound", "empty", "no face", "hostile name"],
 )
 def test_listen_says_what_is_wrong_with_an_upload_and_leaves_no_file(faces_found, name, content, words):
-    app = opened()
+    app = opened("listen")
     app.segmented_control(key="kind").set_value("Upload").run()
     assert "will appear here" in said(well(app))
     app.file_uploader(key="upload").set_value((name, content, "video/mp4")).run()
@@ -134,8 +134,8 @@ def test_an_upload_becomes_voices_and_leaves_no_file(faces_found):
 
     file = io.BytesIO()
     Image.fromarray(data.astronaut()).save(file, "PNG")
-    example = [a.proto.url for a in opened().get("audio")]
-    app = opened()
+    example = [a.proto.url for a in opened("listen").get("audio")]
+    app = opened("listen")
     app.segmented_control(key="kind").set_value("Upload").run()
     app.file_uploader(key="upload").set_value(("me.png", file.getvalue(), "image/png")).run()
     assert [a.proto.url for a in well(app).get("audio")] == example  # the same picture, the same voices
@@ -151,7 +151,7 @@ def test_of_two_people_either_can_be_chosen(faces_found):
     both.paste(large.transpose(Image.Transpose.FLIP_LEFT_RIGHT).resize((384, 384)), (516, 64))
     file = io.BytesIO()
     both.save(file, "PNG")
-    app = opened()
+    app = opened("listen")
     app.segmented_control(key="kind").set_value("Upload").run()
     app.file_uploader(key="upload").set_value(("us.png", file.getvalue(), "image/png")).run()
     first = [a.proto.url for a in well(app).get("audio")]
@@ -225,7 +225,7 @@ def test_train_shows_queued_failed_and_stopped_runs(home):
         assert "gray-badge[**queued**]" in said(opened("train", run=queued.id))
         app = opened("train", run=failed.id)
         assert "red-badge[**failed**]" in said(app)
-        assert "use --gan.batch 32" in app.error[0].value
+        assert theme.escaped("use --gan.batch 32") in app.error[0].value
         assert "train G, D, Q   20/40" in said(app)
         app = opened("train", run=stopped.id)
         assert "Stopped at step 20 of 40" in said(app)
@@ -250,7 +250,7 @@ def test_train_shows_the_results_of_a_finished_run(trained):
     assert "S1 + generated" in said(app)
     assert "chance 16.7%" in said(app)
     assert {"FID", "KID", "IS", "Recognised"} <= {m.label for m in app.metric}
-    assert count(app, "plotly_chart") == 6  # confusions, losses, FID, KID, IS, samples
+    assert count(app, "plotly_chart") == 8  # confusions, losses, FID, KID, IS, samples, what the scorer hears, where they lie
     slider = app.get("select_slider")[0]
     assert slider.value == 4
     well(slider.set_value(2).run())

@@ -26,16 +26,21 @@ UPLOADS = "dacssgan-upload-"  # how folders of uploads begin, in the system's fo
 
 @st.cache_resource(show_spinner=False)
 def begin() -> None:
-    """Once per server: sweep what a killed server left, take shipped runs into the index, and load torch behind the visitor's back."""
+    """Once per server, before the first page: sweep what a killed server left, and take shipped runs into the index."""
     for folder in Path(tempfile.gettempdir()).glob(f"{UPLOADS}*"):
         if time.time() - folder.stat().st_mtime > 86_400:
             shutil.rmtree(folder, ignore_errors=True)
     runs.adopt()
+
+
+@st.cache_resource(show_spinner=False)
+def warm() -> None:
+    """Once per server, after the first page: load torch behind the visitor's back. Before it, both would wait for each other."""
     threading.Thread(target=_warm, daemon=True).start()
 
 
 def _warm() -> None:
-    time.sleep(0.2)  # the first page's frame goes first
+    time.sleep(0.2)  # what the first page has still to send goes first
     from core import spectrograms, studio  # noqa: F401
     from core.config import LogMel
 
@@ -69,8 +74,9 @@ class Family:
 
 
 def rows() -> list[dict]:
-    """All runs, newest first, each in the state that it is really in."""
+    """All runs, newest first, each in the state that it is really in; sees to it that the queue is worked."""
     jobs.reconcile()
+    jobs.attend()
     return runs.listing()
 
 
@@ -87,6 +93,8 @@ def _families(folder: Path, done: tuple[tuple[str, str, int], ...]) -> list[Fami
         try:
             config = Run(folder / run).config
         except ValueError:
+            continue
+        if config.gan.direction != "face-voice":  # it makes faces: the page Reverse has it
             continue
         groups.setdefault((config.name, family(config)), []).append((run, condition, shipped))
     found = []

@@ -19,7 +19,8 @@ EMOTION = {  # told apart with normal, red-blind, green-blind and blue-blind sig
     "surprise": "#f195a3",
 }
 OTHER = "#8a9499"  # an emotion outside the vocabulary
-STATE = {"queued": "gray", "running": "blue", "stopped": "orange", "failed": "red", "done": "green"}  # Streamlit's badge colours
+# Streamlit's badge colours
+STATE = {"queued": "gray", "running": "blue", "paused": "violet", "stopped": "orange", "failed": "red", "done": "green"}
 LINES = ("#2f8f9d", "#d1793b", "#8467c9", "#b8508c", "#7d8a3c", "#7b8790")  # curves that are no emotion, readable on both grounds
 REFERENCE = "#8a9499"  # reference lines of real data
 # Every spectrogram's colour map: magma. Streamlit takes colours from #000001 to #000016 for places of its own, and magma begins there.
@@ -82,10 +83,7 @@ def escaped(text: str) -> str:
 
 
 def states(current: str) -> str:
-    """The state machine as a row of badges, the current state in its colour, as Markdown."""
-    ends = [s for s in ("stopped", "failed", "done") if s != current]
-    path = ["queued", "running", *([current] if current not in ("queued", "running") else ["done"])]
-    shown = [f":{STATE[s]}-badge[**{s}**]" if s == current else f":gray[{s}]" for s in path]
-    return " → ".join(shown) + (
-        "" if current in ("stopped", "failed", "done") else "  ·  " + " · ".join(f":gray[{s}]" for s in ends if s not in path)
-    )
+    """The state machine of a training as a row of words, the current state a badge in its colour, as Markdown."""
+    shown = [f":{STATE[s]}-badge[**{s}**]" if s == current else f":gray[{s}]" for s in STATE]
+    queued, running, paused, stopped, failed, done = shown
+    return f"{queued} → {running} ⇄ {paused}  →  {done} / {stopped} / {failed}"

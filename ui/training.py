@@ -10,7 +10,9 @@ import numpy as np
 import streamlit as st
 
 from core import jobs, runs
-from ui import access, charts, theme
+from core.corpora import CorpusError
+from ui import access, charts, scrubber, theme, waiting
+from ui.charts import Curves
 
 LIVE = ("queued", "running")
 STAGES = {  # what a run is doing, in its order -> the same in words
@@ -24,7 +26,6 @@ STAGES = {  # what a run is doing, in its order -> the same in words
     "score": "Filling the augmentation table on S4",
 }
 LOSSES = ("loss/G", "loss/adversarial", "loss/l1", "loss/class", "loss/D")
-QUALITY = {"FID": "lower", "KID": "lower", "IS": "higher"}
 
 
 def label(row: dict) -> str:
@@ -32,42 +33,57 @@ def label(row: dict) -> str:
     return f"{row['run']} · {row['state']}" + (" · shipped" if row["shipped"] else "")
 
 
-def head(row: dict, device: str) -> None:
+def head(row: dict, rows: list[dict], device: str) -> None:
     """State machine, progress, what went wrong, and the buttons that fit."""
-    state, phase = row["state"], row["phase"] or ""
-    left, right = st.columns([5, 2], vertical_alignment="center")
-    left.markdown(theme.states(state))
+    left, right = st.columns([5, 4], vertical_alignment="center")
+    left.markdown(theme.states(row["state"]))
     with right, st.container(horizontal=True, horizontal_alignment="right"):
-        if state in LIVE:
-            about = "Saves its state; it can be resumed."
-            st.button(
-                "Stop training",
-                icon=":material/stop_circle:",
-                key="stop",
-                disabled=phase == "stopping",
-                help=about,
-                on_click=jobs.stop,
-                args=(row["run"],),
-            )
-        if state in ("stopped", "failed") and st.button("Resume training", icon=":material/resume:", key="resume", type="primary"):
-            try:
-                jobs.resume(row["run"], device)
-                st.rerun()
-            except ValueError as error:  # the corpus is gone, or the configuration is damaged
-                st.error(str(error))
-    if state in LIVE:
+        buttons(row, device)
+    state, phase = row["state"], row["phase"] or ""
+    at = f"at step {row['step']:,} of {row['steps']:,}" if row["step"] else "before the generator's training began"
+    if jobs.waits(row) and state == "queued":
+        st.info(f"In the queue. {waiting.before(row, rows)}", icon=":material/hourglass_top:")
+    elif state in LIVE:
         progress(row, phase)
+    elif state == "paused":
+        st.info(f"Paused {at}. *Resume training* goes on from there, to the bit.", icon=":material/pause_circle:")
     elif state == "stopped":
-        at = f"at step {row['step']:,} of {row['steps']:,}" if row["step"] else "before the generator's training began"
-        st.info(f"Stopped {at}. *Resume training* goes on from the last checkpoint.", icon=":material/pause_circle:")
+        st.info(f"Stopped {at}. *Resume training* goes on from the last checkpoint.", icon=":material/stop_circle:")
     if row["error"]:
-        st.error(row["error"], icon=":material/error:")
+        st.error(theme.escaped(row["error"]), icon=":material/error:")
+    if state == "failed":
+        st.caption("The log below has the rest. *Resume training* tries again from the last checkpoint; another setting is another run.")
+
+
+def buttons(row: dict, device: str) -> None:
+    """What can be done to a run in the state that it is in."""
+    run, state = row["run"], row["state"]
+    asked = state in LIVE and row["phase"] in jobs.ASKED
+    if state in LIVE and not jobs.waits(row):
+        about = "Saves its state and frees the machine; it keeps its place, and the queue waits for it."
+        st.button("Pause training", icon=":material/pause:", key="pause", disabled=asked, help=about, on_click=jobs.pause, args=(run,))
+    if state in ("paused", "stopped", "failed") and st.button("Resume training", icon=":material/resume:", key="resume", type="primary"):
+        try:
+            jobs.resume(run, device)
+            st.rerun()
+        except (CorpusError, ValueError, OSError) as error:  # the corpus is gone, or the configuration is damaged
+            st.error(theme.escaped(str(error)))
+    if jobs.late(row):
+        about = "It does not answer. Killed, it can be resumed from its last checkpoint."
+        st.button("End it now", icon=":material/dangerous:", key="kill", help=about, on_click=jobs.kill, args=(run,))
+    elif state in LIVE or state == "paused":
+        words = "Take out of the queue" if jobs.waits(row) and state == "queued" else "Stop training"
+        about = "Its state is saved and it can be resumed; the next in the queue begins."
+        st.button(words, icon=":material/stop_circle:", key="stop", disabled=asked, help=about, on_click=jobs.stop, args=(run,))
 
 
 def progress(row: dict, phase: str) -> None:
     """A bar for the stage that the run is in, with its rate and the time left."""
-    if phase == "stopping":
-        st.progress(0.0, "Stopping: its state is being saved …")
+    if phase in jobs.ASKED:
+        st.progress(0.0, f"{phase.capitalize()}: its state is being saved …")
+        return
+    if row.get("place") is not None and jobs.waits(row):
+        st.progress(0.0, "In the queue: its turn comes")
         return
     found = re.fullmatch(r"(.*) (\d+)/(\d+)", phase)
     name, done, total = found.groups() if found else (phase, 0, 0)
@@ -77,9 +93,10 @@ def progress(row: dict, phase: str) -> None:
         st.progress(0.0, f"{words} …")
         return
     words += f" · {int(done):,} of {int(total):,} steps"
-    if stage == "train G, D, Q" and row["rate"]:
-        left = (int(total) - int(done)) * access.config(row["run"]).gan.batch / row["rate"]
-        words += f" · {row['rate']:,.0f} samples/s · {duration(left)} left in this stage"
+    if row["rate"] and int(done) < int(total):
+        batch = access.config(row["run"]).gan.batch if stage == "train G, D, Q" else 1
+        words += f" · {row['rate']:,.0f} samples/s" if batch > 1 else ""
+        words += f" · {duration((int(total) - int(done)) * batch / row['rate'])} left in this stage"
     st.progress(min(1.0, int(done) / max(1, int(total))), words)
 
 
@@ -97,47 +114,34 @@ def duration(seconds: float) -> str:
     return f"{seconds:.0f} s" if seconds < 90 else f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
 
 
-def curves(row: dict) -> None:
-    """Losses and the quality figures over the steps."""
+def course(row: dict) -> None:
+    """What is watched while training, under one slider: the curves and, at the chosen checkpoint, samples, verdicts and their places."""
     lines = runs.metrics(row["run"])
-    st.subheader("Curves")
+    st.subheader("Course of the training")
+    step = scrubber.slider(row, lines)
     if not lines:
-        st.caption("They begin with the generator's training, after the classifiers.")
+        st.caption("The curves begin with the generator's training, after the classifiers.")
         return
-    st.caption(
-        "Measured on S2's faces; the dashed lines are S2's real voices, which the scorer was trained on too, so they look better than new "
-        "people's would. S4 is looked at once, at the end."
-    )
-    steps, show = row["steps"], {"config": charts.STILL}
-    st.plotly_chart(
-        charts.curves(lines, "loss", LOSSES, steps=steps), key="losses", alt="losses of G, its terms, and of D, over the steps", **show
-    )
-    for column, (name, better) in zip(st.columns(3, gap="small"), QUALITY.items()):
+    if step is not None:
+        st.markdown(scrubber.said(row, step, lines, access.config(row["run"])))
+    curves(row, lines, step)
+    scrubber.samples(row, step)
+
+
+def curves(row: dict, lines: Curves, step: int | None) -> None:
+    """Losses and the quality figures over the steps."""
+    steps, top, show = row["steps"], scrubber.best(row, lines), {"config": charts.STILL}
+    figure = scrubber.marked(charts.curves(lines, "loss", LOSSES, steps=steps), ([], []), step, None)
+    st.plotly_chart(figure, key="losses", alt="losses of G, its terms, and of D, over the steps", **show)
+    for column, (name, better) in zip(st.columns(3, gap="small"), scrubber.QUALITY.items()):
         figure = charts.curves(lines, f"{name} ({better} is better)", (name,), f"{name} real", steps)
+        figure = scrubber.marked(figure, lines.get(name, ([], [])), step, top)
         column.plotly_chart(figure, key=f"curve {name}", alt=f"{name} over the training steps", **show)
-
-
-def samples(row: dict) -> None:
-    """The same faces' samples at every checkpoint."""
-    run = access.run(row["run"])
-    paths = {int(p.stem.split("-")[1]): p for p in sorted((run.directory / "samples").glob("step-*.npz"))}
-    st.subheader("Samples")
-    if not paths:
-        st.caption("One face of each emotion, at every checkpoint; the first comes with the first evaluation.")
-        return
-    steps, key = list(paths), f"step {row['run']}"
-    if st.session_state.get(key) in (None, st.session_state.get(f"last {key}")) or st.session_state[key] not in steps:
-        st.session_state[key] = steps[-1]  # follows the newest, until another is chosen
-    st.session_state[f"last {key}"] = steps[-1]
-    step = steps[0]
-    if len(steps) > 1:
-        step = st.select_slider("Checkpoint (training step)", steps, key=key)
-    config, voices = run.config, run.json("corpus").get("voices", {})
-    shown = access.grid(paths[step])
-    names = [config.data.classes[int(k)] for k in shown["label"]]
-    st.caption(f"One face of each emotion in S2, the same faces and noise at every step. Step {step:,}.")
-    figure = charts.grid(shown["y"].astype(np.float32), names, voices.get("ref_db", 0.0), config.logmel)
-    st.plotly_chart(figure, key="grid", config=charts.STILL, alt="generated spectrograms, one for each emotion")
+    star = f" ★ the best step on S2, {top[0]:,} (by {top[1]}), which need not be the last." if top else ""
+    st.caption(
+        "Measured on S2; the dashed lines are S2's real voices, which the scorer was trained on too, so they look better than new people's "
+        f"would. S4 is looked at once, at the end.{star}"
+    )
 
 
 def results(row: dict) -> None:
@@ -150,7 +154,7 @@ def results(row: dict) -> None:
     )
     metrics = st.columns(6, gap="small")
     plain = {"delta_color": "off", "delta_arrow": "off"}
-    for column, (name, better) in zip(metrics, QUALITY.items()):
+    for column, (name, better) in zip(metrics, scrubber.QUALITY.items()):
         column.metric(
             name, f"{q[name]:.2f}", f"real voices {q[f'{name} real']:.2f}", help=f"Of generated voices; {better} is better.", **plain
         )
@@ -180,4 +184,11 @@ def results(row: dict) -> None:
 
 def log(row: dict) -> None:
     with st.expander("Log", icon=":material/terminal:", expanded=row["state"] == "failed"):
-        st.code(jobs.log_tail(row["run"]) or "There is no log.", language=None, height=260)
+        path = access.run(row["run"]).directory / "log.txt"
+        if not path.exists():
+            st.caption("There is no log: it comes with a training that this page has started.")
+            return
+        st.code(jobs.log_tail(row["run"]) or "Nothing yet.", language=None, height=260)
+        whole = lambda: path.read_text(errors="replace")  # noqa: E731  (read when it is asked for)
+        go = {"icon": ":material/download:", "on_click": "ignore", "key": "log file"}
+        st.download_button("The whole log", whole, f"{row['run']}.log.txt", "text/plain", **go)
