@@ -1,0 +1,268 @@
+"""The page Gallery in every state: no run, a trained one, no corpora, a damaged run; the sheet, one item, the quiz; hostile addresses."""
+
+from __future__ import annotations
+
+import io
+import json
+import re
+import zipfile
+
+import numpy as np
+import pytest
+import soundfile
+import tiny
+from stock import HOSTILE, markup
+from visiting import count, opened, said, well
+
+from core import browsing, datasets, runs
+from core.runs import Run
+from ui import access, exhibit, gallery, quiz, sprites
+
+TAKES = tiny.TINY.data.demo_takes
+
+
+def the_run(condition: str = "cp") -> Run:
+    return Run(runs.root() / next(r["run"] for r in runs.listing() if r["condition"] == condition))
+
+
+def the_shown(name: str = "S4") -> gallery.Shown:
+    return gallery.shown(access.families()[0], name)
+
+
+def without_corpus() -> None:
+    datasets.path_of("demo", TAKES).unlink()
+
+
+def test_without_any_run_it_says_what_to_do(home):
+    app = opened("gallery")
+    assert "no trained run yet" in said(app)
+    assert count(app, "plotly_chart") == 0
+
+
+@pytest.mark.parametrize("state", ["running", "failed", "stopped"])
+def test_unfinished_runs_are_not_shown(home, state):
+    tiny.fabricated(state)
+    assert "no trained run yet" in said(opened("gallery"))
+
+
+def test_a_sheet_and_one_item_in_full(trained):
+    app = opened("gallery")
+    s = the_shown()
+    assert count(app, "plotly_chart") == 1 + 4  # the sheet; real and three conditions
+    assert count(app, "audio") == 2 + 3  # A and B, three times C
+    assert f"{len(s.real)} of {len(s.real)} faces" in said(app)
+    first = browsing.chosen(s.real, s.made["label"])[0]
+    assert str(s.real.clip[first]) in markup(app)
+    assert not app.error
+    assert not app.query_params
+    assert count(app, "download_button") == 2
+
+
+def test_all_choices_are_in_the_address_and_come_back(trained):
+    app = opened("gallery")
+    s = the_shown()
+    who = str(s.real.subject[s.real.label == 2][0])
+    for name, value in (("emotion", s.classes[2]), ("subject", who), ("condition", "cp"), ("sort", "strange")):
+        app.selectbox(key=f"gallery {name}").set_value(value).run()
+    app.segmented_control(key="gallery look").set_value("copy").run()
+    rows = browsing.chosen(s.real, s.made["cp"], 2, who, order="strange")
+    line = f"{len(rows)} of {len(s.real)} faces"
+    assert line in said(well(app))
+    assert str(s.real.clip[rows[0]]) in markup(app)
+    kept = {k: v[0] if isinstance(v, list) else v for k, v in app.query_params.items()}
+    assert kept == {"emotion": s.classes[2], "subject": who, "condition": "cp", "sort": "strange", "look": "copy"}
+    again = opened("gallery", **kept)
+    assert line in said(again)
+    assert count(again, "plotly_chart") == 1 + 3  # the sheet; generated, nearest, distances
+    d = s.made["cp"].near_db[rows[0]]
+    assert f"**{d:.1f} dB**" in said(again)
+    assert str(s.real.trained.clip[s.made["cp"].near[rows[0]]]) in markup(again)
+
+
+def test_pages_of_the_sheet_and_an_item_by_its_row(trained):
+    s = the_shown()
+    item = len(s.real) - 1
+    app = opened("gallery", sheet="2", item=str(s.real.row[item]))
+    assert app.number_input(key="gallery sheet").value == 2
+    assert str(s.real.clip[item]) in markup(app)
+    well(app.number_input(key="gallery sheet").set_value(1).run())
+    assert str(s.real.clip[item]) in markup(app)  # who is open stays open
+    assert app.query_params["sheet"] in ("1", ["1"])
+
+
+def test_the_faces_that_were_trained_on_can_be_seen_too(trained):
+    app = opened("gallery", set="S3")
+    s = the_shown("S3")
+    assert app.selectbox(key="gallery set").value == "S3"
+    assert f"of {len(s.real)} faces" in said(app)
+    assert s.real.name == "S3"
+    well(app.selectbox(key="gallery set").set_value("S4").run())
+    assert f"of {len(the_shown().real)} faces" in said(app)
+
+
+def test_filters_that_leave_nothing_say_so(trained):
+    s = the_shown()
+    wanted = next((v, e) for v in browsing.VERDICTS for e in range(6) if not len(browsing.chosen(s.real, s.made["cp"], e, verdict=v)))
+    app = opened("gallery", condition="cp", verdict=wanted[0], emotion=s.classes[wanted[1]])
+    assert "No voice is like that" in said(app)
+    assert count(app, "plotly_chart") == 0
+
+
+def test_hostile_addresses_are_ignored(trained):
+    names = ("run", "view", "set", "emotion", "subject", "condition", "verdict", "sort", "sheet", "item", "look")
+    for text in (HOSTILE[0], HOSTILE[3], "9" * 30, "٣"):
+        app = opened("gallery", **dict.fromkeys(names, text))
+        assert app.selectbox(key="gallery run").value == the_run().id
+        assert app.number_input(key="gallery sheet").value == 1
+        assert count(app, "audio") == 5
+        assert len(text) < 3 or text not in markup(app)
+
+
+# --- what is not here ---------------------------------------------------------------------------------------------------------------
+
+
+def test_without_corpora_it_shows_what_the_run_ships_and_says_what_lacks(trained):
+    without_corpus()
+    app = opened("gallery")
+    stored = the_run().arrays("generated")
+    assert "demo is not on this machine" in said(app)
+    assert "no faces and no real voices" in said(app)
+    assert f"{len(stored['row'])} samples" in said(app)
+    assert count(app, "plotly_chart") == 1 + 3
+    assert count(app, "audio") == 3
+    links = [e.proto for e in app.get("page_link")]
+    assert any("Draw the demo" in link.label and link.query_string == "part=corpora" for link in links)
+    app = opened("gallery", look="copy", set="S3")
+    assert "training voices" in said(app)
+    assert "needs real voices" in said(opened("gallery", view="quiz"))
+    with zipfile.ZipFile(io.BytesIO(gallery.bundle(the_shown(), 0))) as z:
+        assert "real.wav" not in z.namelist()
+        assert "cp.wav" in z.namelist()
+
+
+def test_the_ways_to_a_corpus_name_its_size():
+    assert gallery.way("ravdess") == "Fetch RAVDESS (208 MB)"
+    assert "no download" in gallery.way("demo")
+    assert gallery.way("my-own") == "Bring my\\-own"
+
+
+def test_one_damaged_member_is_named_and_the_others_stay(trained):
+    the_run("label").model("G").write_bytes(b"nothing")
+    app = opened("gallery")
+    assert the_run("label").id.replace("-", "\\-") in app.warning[0].value
+    assert count(app, "plotly_chart") == 1 + 3
+    for condition in ("cp", "classifier"):
+        the_run(condition).model("G").unlink()
+    import streamlit as st
+
+    st.cache_resource.clear()
+    app = opened("gallery")
+    assert "no trained generator" in app.error[0].value
+    assert count(app, "plotly_chart") == 0
+
+
+def test_a_run_without_outputs_is_named(trained):
+    (the_run().directory / "outputs.npz").unlink()
+    assert "outputs.npz" in opened("gallery").error[0].value.replace("\\", "")
+
+
+# --- what is taken away ---------------------------------------------------------------------------------------------------------------
+
+
+def test_the_bundle_holds_sounds_pictures_arrays_and_facts(trained):
+    s = the_shown()
+    i, m = 3, s.config.logmel
+    with zipfile.ZipFile(io.BytesIO(gallery.bundle(s, i))) as z:
+        names = set(z.namelist())
+        voices = ("real", "label", "classifier", "cp")
+        assert names == {f"{v}.{k}" for v in voices for k in ("wav", "npy", "png")} | {
+            "face.png", "face.npy", "facts.json", "TERMS.txt", "real-recording.wav",
+        }  # fmt: skip
+        np.testing.assert_array_equal(np.load(io.BytesIO(z.read("cp.npy"))), s.made["cp"].y[i].astype(np.float32))
+        np.testing.assert_array_equal(np.load(io.BytesIO(z.read("face.npy"))), s.real.face[i])
+        assert json.loads(z.read("facts.json"))["clip"] == s.real.clip[i]
+        assert s.real.voices.clip[s.real.beside[i]] == s.real.clip[i]
+        assert "invented" in z.read("TERMS.txt").decode()
+        for name in ("real.wav", "cp.wav", "real-recording.wav"):
+            wave, rate = soundfile.read(io.BytesIO(z.read(name)))
+            assert rate == m.rate
+            assert abs(len(wave) - m.columns * m.hop) <= m.hop
+    assert gallery.listing(s, np.arange(5)).count("\n") == 6
+
+
+def test_the_pictures_show_what_the_arrays_hold():
+    y = np.full((112, 28), -1.0, np.float32)
+    y[10, 0] = 1.0
+    image = sprites.picture(y)
+    assert image.shape == (28, 112, 3)
+    assert image[27, 10].sum() > 600  # low frequencies below, loud is bright
+    assert image[0].sum(axis=1).max() < 60
+
+
+def test_the_sheet_marks_verdicts_and_who_is_open(trained):
+    s = the_shown()
+    items = [0, 1, 2]
+    figure = sprites.sheet(s.real, s.made, items, s.classes, 1, s.config.logmel)
+    spots, marks = figure.data
+    assert sorted(set(spots.customdata)) == items
+    wrong = [s.made[c].scorer[i].argmax() != s.real.label[i] for i in items for c in s.made]
+    assert [m == "x" for m in marks.marker.symbol] == wrong
+    assert len(figure.layout.shapes) == 1
+    assert len(figure.to_json()) < 400_000
+    figure = sprites.distances(s.real.typical, {"cp": 3.0, "label": 99.0})
+    assert figure.data[0].y.sum() == len(s.real.typical)
+    assert "dB" in figure.layout.xaxis.title.text
+    assert figure.layout.xaxis.range[1] > 99
+
+
+# --- the quiz -------------------------------------------------------------------------------------------------------------------------
+
+
+def test_a_whole_game_is_played_scored_and_begun_anew(trained):
+    app = opened("gallery", view="quiz")
+    s, name = the_shown(), f"quiz {access.families()[0].id}"
+    questions = browsing.rounds(s.real, list(s.made), app.session_state[name]["seed"])
+    answers = [q.generated for q in questions]
+    answers[4] = not answers[4]  # one mistake
+    for number, answer in enumerate(answers):
+        assert f"Voice {number + 1} of 10" in said(app)
+        assert count(app, "audio") == 1  # one voice, and no picture of it
+        assert count(app, "plotly_chart") == 0
+        well(app.button(key=f"quiz {quiz.SAID[answer]} {number}").click().run())
+        assert ("Right: it was" in said(app)) == (number != 4)
+        assert count(app, "audio") == count(app, "plotly_chart") == 2
+        well(app.button(key="quiz next").click().run())
+    score = browsing.score(questions, answers, s.real.label)
+    assert [m.value for m in app.metric] == ["9 of 10", "5", "5"]
+    assert f"**{score.chance:.0%}**" in said(app)
+    assert s.classes[s.real.label[questions[4].item]] in markup(app)
+    assert app.query_params in ({"view": "quiz"}, {"view": ["quiz"]})  # nothing to peek at
+    well(app.button(key="quiz again").click().run())
+    assert "Voice 1 of 10" in said(app)
+    assert "9 of 10" in said(app)
+    assert app.session_state[name]["answers"] == []
+
+
+def test_both_kinds_of_voices_look_the_same_from_outside(trained):
+    s = the_shown()
+    game = browsing.rounds(s.real, list(s.made), 1)
+    waves = {q.generated: gallery.sound(s.members[q.condition], quiz._voice(s, q)).wav for q in game}
+    heads = [re.sub(rb"data.*", b"", w, flags=re.S) for w in waves.values()]
+    assert len({len(w) for w in waves.values()}) == 1
+    assert len(set(heads)) == 1  # no comment, no other format
+    assert quiz._voice(s, game[0]).dtype == np.float32
+
+
+def test_a_game_left_in_the_middle_goes_on(trained):
+    app = opened("gallery", view="quiz")
+    well(app.button(key="quiz Real 0").click().run())
+    well(app.segmented_control(key="gallery view").set_value("browse").run())
+    assert count(app, "plotly_chart") == 5
+    well(app.segmented_control(key="gallery view").set_value("quiz").run())
+    assert count(app, "audio") == 2
+    assert app.metric[0].value in ("0 of 1", "1 of 1")
+
+
+def test_what_is_explained_names_all_three_players():
+    for letter in ("A", "B", "C"):
+        assert f"({letter})" in exhibit.ABOUT
