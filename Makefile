@@ -12,14 +12,15 @@ SEEDS ?= 1
 WORKERS ?= 1
 OUT ?= checkpoints/report
 PRESET ?= $(if $(filter crema-d,$(CORPUS)),paper,$(if $(filter demo,$(CORPUS)),demo,fer2013-ravdess))
-RUNS = --grid $(GRID) --preset $(PRESET) --folds $(FOLDS) --seeds $(SEEDS)
+RUNS = --grid $(GRID) --preset $(PRESET) --folds $(FOLDS) --seeds $(SEEDS) $(if $(F_S),--f-s-corpus $(F_S))
 
-.PHONY: help app test faults lint bench reproduce clean setup
+.PHONY: help app test test-cluster faults lint bench reproduce clean setup
 
 help:
 	@echo "make app     the studio in a browser, at http://127.0.0.1:8501 (another port: make app PORT=8502)"
 	@echo "make test    all tests (some of them: make test ARGS='-k conformal'; on all cores: ARGS='-n auto')"
 	@echo "make faults  kills prepare and fetch 200 times at random moments, and compares (another number: make faults FAULTS=20)"
+	@echo "make test-cluster   what needs Ray, on two machines that are two processes of this one; puts requirements-cluster.txt into .venv"
 	@echo "make lint    ruff, and mypy on core"
 	@echo "make bench   benchmarks, each against a named peer"
 	@echo "make reproduce CORPUS=demo   the paper's tables and figures: prepare, sweep, report (hours; a look: GRID=quick; FOLDS=5 SEEDS=3 WORKERS=2)"
@@ -38,6 +39,11 @@ test: setup
 
 faults: setup
 	@FAULTS=$(FAULTS) $(VENV_PYTHON) -m pytest tests/test_prepare.py tests/test_fetch.py -k killed --timeout 0 $(ARGS)
+
+# Both files in one resolve, so that Ray comes to the pinned torch and not another torch to Ray.
+test-cluster: setup
+	@$(VENV_PYTHON) -c "import ray" 2>/dev/null || $(VENV_PYTHON) -m pip install --disable-pip-version-check --no-input -r requirements.txt -r requirements-cluster.txt
+	@$(VENV_PYTHON) -m pytest tests/test_cluster.py tests/test_prepare.py::test_ray_makes_the_same_bytes $(ARGS)
 
 lint: setup
 	@$(VENV_PYTHON) -m ruff check .

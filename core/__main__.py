@@ -29,7 +29,7 @@ class Train:
     """Run the whole paper on one configuration: sets, face classifier, conformal prediction, GAN, metrics. Ctrl-C stops; the same
     command resumes. Examples: python -m core train --preset smoke · python -m core train --preset demo --gan.condition label"""
 
-    preset: Literal["smoke", "demo", "fer2013-ravdess", "paper"] = "demo"
+    preset: Literal["smoke", "demo", "fer2013-ravdess", "paper", "studio"] = "demo"
     """Where the settings below start from: smoke takes under a minute, demo some minutes, both need no download."""
     config_file: Path | None = None
     """A run's config.json to start from instead of a preset."""
@@ -45,7 +45,7 @@ class Baseline:
     modality: Literal["voice", "face"] = "voice"
     folds: int = 5
     """Each fold tests another fifth of the subjects."""
-    preset: Literal["smoke", "demo", "fer2013-ravdess", "paper"] = "demo"
+    preset: Literal["smoke", "demo", "fer2013-ravdess", "paper", "studio"] = "demo"
     """Where the settings below start from."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     config: Annotated[Config, tyro.conf.arg(name="")] = field(default_factory=Config)
@@ -121,7 +121,9 @@ class Runs:
     run: Annotated[str | None, tyro.conf.Positional] = None
     """ship, export: the run's id."""
     out: Path | None = None
-    """ship: the folder in which the copy is put, checkpoints if none is given; export: the file."""
+    """ship: the folder in which the copy is put, checkpoints if none is given; export: the file, or TensorBoard's folder."""
+    format: Literal["csv", "tensorboard"] = "csv"
+    """export: a table of the curves, or event files where TensorBoard is installed."""
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -203,17 +205,18 @@ def figures(results: dict) -> str:
     """A run's results as a short table in Markdown."""
     q = results["quality"]
     chance, k = 100 * results["chance"], len(results["classes"])
+    given, made = ("voice", "face") if results.get("direction") == "voice-face" else ("face", "voice")
     lines = [
         f"labels: {results['labels']} · {k} classes · chance {chance:.1f} % · "
         f"N = {results['N test voices']} voices, {results['N test faces']} faces of S4",
         "",
-        "| trained on | N | accuracy on real S4 voices |",
+        f"| trained on | N | accuracy on real S4 {made}s |",
         "|---|---|---|",
     ]
     lines += [f"| {row} | {t['N train']} | {100 * t['accuracy']:.2f} % |" for row, t in results["augmentation"].items()]
     lines += [
         "",
-        f"faces (f_S) {100 * results['face']['accuracy']:.2f} % · FID {q['FID']:.2f} (real {q['FID real']:.2f}) · "
+        f"{given}s (f_S) {100 * results[given]['accuracy']:.2f} % · FID {q['FID']:.2f} (real {q['FID real']:.2f}) · "
         f"KID {q['KID']:.3f} ± {q['KID sd']:.3f} (real {q['KID real']:.3f}) · IS {q['IS']:.2f} (real {q['IS real']:.2f}) · "
         f"recognised {100 * q['recognised']:.1f} % (real {100 * q['recognised real']:.1f} %) · N = {q['N']}, {q['features']} features, "
         f"scorer {q['scorer']}",
@@ -347,7 +350,7 @@ def manage(options: Runs) -> int:
 
         print(shipping.ship(runs.find(options.run or ""), options.out or Path("checkpoints")))
     elif options.action == "export":
-        return experiments.export(options.run or "", options.out)
+        return experiments.export(options.run or "", options.out, options.format)
     else:
         jobs.reconcile()
         for r in runs.listing():

@@ -55,11 +55,13 @@ class Data:
     g_fraction: float = 1.0  # share of S3's pairs that G, D, Q see (the paper's sparsity, §4.6)
     clf_fraction: float = 1.0  # share of S1's voices that the audio classifiers see
     demo_takes: int = 10  # demo corpus only: clips per invented actor and emotion
+    f_s_corpus: str = ""  # another prepared corpus, of other people, whose samples train f_S (§4.7); "": S1's own
+    frames: Literal["middle", "all"] = "middle"  # S3: the face nearest a clip's middle, or all that were prepared (`--frames`) as pairs
 
 
 @dataclass(frozen=True)
 class Classifier:
-    """f_S, f_T, Q and the scorer (§4.3): one trunk, a class output."""
+    """f_S, f_T, Q and the scorer (§4.3): one trunk, a class output. `f_s` is used for faces and `f_t` for voices in either direction."""
 
     channels: tuple[int, ...] = (16, 32, 64)  # the voice has these convolutions; the face one fewer
     steps: int = 600
@@ -85,6 +87,7 @@ class Conformal:
 class Gan:
     """G, D and Q (§3, Figs 3 and 4) and the weights of Eq. (7)'s three terms."""
 
+    direction: Literal["face-voice", "voice-face"] = "face-voice"  # what G is given and what it makes; the second is §4.5's reverse
     generator: Literal["encdec", "unet", "conv"] = "encdec"  # the paper's two (Fig. 4), and our convolutional one
     width: Literal["compact", "paper"] = "compact"
     condition: Condition = "cp"

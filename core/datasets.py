@@ -11,13 +11,14 @@ import os
 import re
 import zipfile
 import zlib
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 
 from core import labels, runs, spectrograms
-from core.config import Config, Data
+from core.config import Config, Data, LogMel
 from core.corpora import CorpusError
 
 COLUMNS = 112  # stored; smaller spectrograms are its middle
@@ -51,7 +52,10 @@ class Prepared:
 
 @dataclass(frozen=True)
 class Set:
-    """One of S1-S4. With `paired` row i of x and of y is the same clip; otherwise they are split separately and meet by emotion."""
+    """One of S1-S4. With `paired` row i of x and of y is the same clip; otherwise they are split separately and meet by emotion.
+
+    x is the source and y the target: faces and voices, or with `source` "voice" the other way round.
+    """
 
     x: np.ndarray  # (n_x, 28, 28) float32 in [-1, 1]
     x_label: np.ndarray  # (n_x,) int64
@@ -61,6 +65,15 @@ class Set:
     y_subject: np.ndarray  # (n_y,) str
     paired: bool
     classes: tuple[str, ...] = ()  # what the labels number
+    source: Literal["face", "voice"] = "face"
+    more: np.ndarray = field(default_factory=lambda: np.zeros((0, 0, 28, 28), np.float32))  # (n faces, frames - 1, 28, 28): further frames
+
+    @property
+    def reversed(self) -> Set:
+        """The same set with source and target changed for each other (§4.5's voice → face)."""
+        source: Literal["face", "voice"] = "voice" if self.source == "face" else "face"
+        given, made = (self.y, self.y_label, self.y_subject), (self.x, self.x_label, self.x_subject)
+        return Set(*given, *made, self.paired, self.classes, source, self.more)
 
 
 # ------------------------------------------------------------------ the file of a corpus
@@ -101,13 +114,15 @@ def load(name: str, takes: int = 10) -> Prepared:
 
 def corpus_digest(data: Data) -> str:
     """Digest of the prepared arrays a run stands on; part of its id."""
-    return "+".join(dict.fromkeys(load(n, data.demo_takes).digest for n in (data.faces, data.voices)))
+    return "+".join(dict.fromkeys(load(n, data.demo_takes).digest for n in (data.faces, data.voices, data.f_s_corpus) if n))
 
 
 def describe(data: Data) -> dict:
     """What a run must know of its corpora when they are not at hand: dB reference, level, licence, source, counts."""
     out = {}
-    for role, name in (("faces", data.faces), ("voices", data.voices)):
+    for role, name in (("faces", data.faces), ("voices", data.voices), ("f_S", data.f_s_corpus)):
+        if not name:
+            continue
         corpus = load(name, data.demo_takes)
         out[role] = {k: v for k, v in corpus.meta.items() if k not in ("left_out", "key")} | {"clips": len(corpus.clip)}
     return out
@@ -198,9 +213,9 @@ def build(config: Config) -> dict[str, Set]:
 
     Clips whose label is none of the classes drop out, among them those whose raters' vote is tied or lacking (`Data.labels`, `Data.ties`).
     Clips of unknown subjects are split one by one. Raises CorpusError where a set would be empty, where votes are asked for that nobody
-    gave, and where a published list of subjects does not fit.
+    gave, where a published list of subjects does not fit, and where all frames are asked for and one was prepared.
     """
-    d, s = config.data, config.logmel
+    d, s, turned = config.data, config.logmel, config.gan.direction == "voice-face"
     fx, fy = load(d.faces, d.demo_takes), load(d.voices, d.demo_takes)
     paired = d.pairing == "clip"
     if paired and d.faces != d.voices:
@@ -221,23 +236,74 @@ def build(config: Config) -> dict[str, Set]:
         if not paired and set(y_emotion[j]) - set(x_emotion[i]):
             lacking = ", ".join(sorted(set(y_emotion[j]) - set(x_emotion[i])))
             raise CorpusError(f"{name}: {d.faces} has no face for {lacking} of {d.voices}; add faces, or name fewer classes")
-        y_label = np.array([label[e] for e in y_emotion[j]], np.int64)
-        if name == "S3" and d.g_fraction < 1:  # drawn without a look at the labels, which strict mode may not read
-            part = np.random.default_rng(d.split_seed).permutation(len(j))[: max(1, round(d.g_fraction * len(j)))]
-            i, j, y_label = (i[part] if paired else i), j[part], y_label[part]
-        db = fy.voices[fy.voice_of[j]]
-        start = (COLUMNS - s.columns) // 2
-        out[name] = Set(
-            x=fx.faces[fx.face_of[i]].astype(np.float32) / 127.5 - 1,
+        if turned and not paired and set(x_emotion[i]) - set(y_emotion[j]):
+            lacking = ", ".join(sorted(set(x_emotion[i]) - set(y_emotion[j])))
+            raise CorpusError(f"{name}: {d.voices} has no voice for {lacking} of {d.faces}; add voices, or name fewer classes")
+        if name == "S3" and d.g_fraction < 1:  # of the target; drawn without a look at the labels, which strict mode may not read
+            n = len(i if turned else j)
+            part = np.random.default_rng(d.split_seed).permutation(n)[: max(1, round(d.g_fraction * n))]
+            i, j = (i[part] if paired or turned else i), (j[part] if paired or not turned else j)
+        made = Set(
+            x=_faces(fx, i),
             x_label=np.array([label[e] for e in x_emotion[i]], np.int64),
             x_subject=x_subject[i],
-            y=spectrograms.scale(db[:, start : start + s.columns], fy.meta["ref_db"], s),
-            y_label=y_label,
+            y=_voices(fy, j, s),
+            y_label=np.array([label[e] for e in y_emotion[j]], np.int64),
             y_subject=y_subject[j],
             paired=paired,
             classes=d.classes,
         )
+        if name == "S3" and d.frames == "all":
+            made = replace(made, more=_more(fx, i))
+        out[name] = made.reversed if turned else made
     return out
+
+
+def _faces(c: Prepared, rows: np.ndarray) -> np.ndarray:
+    """(n, 28, 28) float32 in [-1, 1]: the faces of clips."""
+    return c.faces[c.face_of[rows]].astype(np.float32) / 127.5 - 1
+
+
+def _voices(c: Prepared, rows: np.ndarray, s: LogMel) -> np.ndarray:
+    """(n, columns, bands) float32 in [-1, 1]: the middle of the voices of clips."""
+    start = (COLUMNS - s.columns) // 2
+    return spectrograms.scale(c.voices[c.voice_of[rows]][:, start : start + s.columns], c.meta["ref_db"], s)
+
+
+def _more(c: Prepared, rows: np.ndarray) -> np.ndarray:
+    """(n, frames - 1, 28, 28) float32 in [-1, 1]: the further frames of clips."""
+    if not c.faces_more.shape[1]:
+        raise CorpusError(
+            f"{c.name} was prepared with one frame of each clip; use frames 'middle', or prepare it again with more: "
+            f"python -m core data prepare {c.name} --source FOLDER_OR_ZIP --frames 3"
+        )
+    return c.faces_more[c.face_of[rows]].astype(np.float32) / 127.5 - 1
+
+
+def for_f_s(config: Config, sets: dict[str, Set]) -> tuple[np.ndarray, np.ndarray]:
+    """What f_S is trained on: images (n, H, W) float32 in [-1, 1], labels (n,). S1's source, or that of another corpus (§4.7).
+
+    Of another corpus (`Data.f_s_corpus`) it is every sample of the run's classes but those of people who are in S2, S3 or S4, so that f_S
+    has met nobody of them. Raises CorpusError where that corpus is not prepared, is the run's own, or leaves a class without a sample.
+    """
+    d, S1 = config.data, sets["S1"]
+    if not d.f_s_corpus:
+        return S1.x, S1.x_label
+    own, what = (d.faces, "face") if S1.source == "face" else (d.voices, "voice")
+    if d.f_s_corpus == own:
+        raise CorpusError(f"f_s_corpus is {own}, of which the {what}s of S1 train f_S anyway; name another corpus, or leave it empty")
+    corpus = load(d.f_s_corpus, d.demo_takes)
+    emotion = _emotions(d, (load(d.faces, d.demo_takes), load(d.voices, d.demo_takes), corpus))[2]
+    has = corpus.face_of if what == "face" else corpus.voice_of
+    met = np.concatenate([s for k in ("S2", "S3", "S4") for s in (sets[k].x_subject, sets[k].y_subject)])
+    rows = np.nonzero((has >= 0) & np.isin(emotion, d.classes) & ~np.isin(_subjects(corpus), met))[0]
+    if lacking := [c for c in d.classes if c not in set(emotion[rows])]:
+        raise CorpusError(
+            f"f_S cannot be trained on {corpus.name}, which has no {what} for {', '.join(lacking)} of people outside S2, S3 and S4; "
+            f"name only the classes it has ({', '.join(c for c in d.classes if c not in lacking) or 'none of these'}), or another corpus"
+        )
+    images = _faces(corpus, rows) if what == "face" else _voices(corpus, rows, config.logmel)
+    return images, np.array([d.classes.index(e) for e in emotion[rows]], np.int64)
 
 
 def set_table(sets: dict[str, Set]) -> dict:
@@ -258,7 +324,8 @@ def set_table(sets: dict[str, Set]) -> dict:
         total = dict(zip(names, table.sum(axis=0).tolist(), strict=True))
         return {"clips": len(label), "classes": total, "subjects": known, "unknown": len(who) - len(known)}
 
-    return {k: {"faces": counts(s.x_subject, s.x_label), "voices": counts(s.y_subject, s.y_label)} for k, s in sets.items()}
+    both = {k: s if s.source == "face" else s.reversed for k, s in sets.items()}
+    return {k: {"faces": counts(s.x_subject, s.x_label), "voices": counts(s.y_subject, s.y_label)} for k, s in both.items()}
 
 
 def balanced(labels: np.ndarray, seed: int = 0) -> np.ndarray:
@@ -269,9 +336,7 @@ def balanced(labels: np.ndarray, seed: int = 0) -> np.ndarray:
     return np.sort(np.concatenate([rng.permutation(p)[:n] for p in parts]))
 
 
-def pairs(
-    x_group: np.ndarray, y_group: np.ndarray, paired: bool, seed: int, epoch: int
-) -> tuple[np.ndarray, np.ndarray]:
+def pairs(x_group: np.ndarray, y_group: np.ndarray, paired: bool, seed: int, epoch: int) -> tuple[np.ndarray, np.ndarray]:
     """One epoch's training pairs, a pure function of its arguments: rows of x and of y, shuffled, groups oversampled to balance.
 
     (n_x,), (n_y,) -> two (n,) index arrays. Paired rows keep their clip; otherwise every voice meets a face of its own group, drawn

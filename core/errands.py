@@ -1,4 +1,4 @@
-"""Errands: long work on data (fetch, doctor, prepare) in a process of its own, watched through one small file. No torch.
+"""Errands: long work on data (fetch, doctor, prepare) or on a run (table) in a process of its own, watched through a small file. No torch.
 
 The same arguments are the same errand: starting it again continues where it was left, as the work itself can be resumed. An errand is
 `data/processed/.errands/<id>.json` (state, written by the process itself), `.out` (what it printed), `.log` (its errors) and, from when
@@ -51,8 +51,13 @@ def folder() -> Path:
     return datasets.folder() / ".errands"
 
 
+def command(arguments: Sequence[str]) -> list[str]:
+    """What `python -m core` is told: `table ARGUMENTS` works on a run, all others are `data ARGUMENTS`."""
+    return list(arguments) if arguments[:1] == ["table"] else ["data", *arguments]
+
+
 def start(arguments: Sequence[str]) -> str:
-    """Start `python -m core data ARGUMENTS`, unless it is already running; returns the errand's id."""
+    """Start an errand (`command`), unless it is already running; returns its id."""
     key = hashlib.sha256("\0".join(arguments).encode(errors="surrogateescape")).hexdigest()[:8]
     name = "-".join([*arguments[:1], key])
     folder().mkdir(parents=True, exist_ok=True)
@@ -67,7 +72,7 @@ def start(arguments: Sequence[str]) -> str:
         path.with_suffix(".stop").unlink(missing_ok=True)
         runs.write_json(path, asdict(Errand(name, list(arguments), started=time.time(), beat=time.time())))
         with open(path.with_suffix(".out"), "w") as out, open(path.with_suffix(".log"), "w") as err:
-            pid = jobs.spawn(["data", *arguments], out, err, {FILE: str(path.resolve())})
+            pid = jobs.spawn(command(arguments), out, err, {FILE: str(path.resolve())})
         if (now := _read(path)) and not now.pid:  # its process may have written first
             runs.write_json(path, asdict(replace(now, pid=pid)))
     return name
@@ -81,7 +86,7 @@ def _read(path: Path) -> Errand | None:
 
 
 def _lives(errand: Errand) -> bool:
-    return errand.pid > 0 and jobs.is_ours(errand.pid, "data")
+    return errand.pid > 0 and jobs.is_ours(errand.pid, command(errand.arguments)[0])
 
 
 def find(name: str) -> Errand | None:
@@ -99,10 +104,10 @@ def find(name: str) -> Errand | None:
     return replace(errand, phase=STOPPING) if errand and asked and errand.state == "running" else errand
 
 
-def listing() -> list[Errand]:
-    """All errands, newest first."""
+def listing(of: Literal["data", "table"] = "data") -> list[Errand]:
+    """All errands on data, or on runs' tables, newest first."""
     found = [find(p.stem) for p in folder().glob("*.json") if not p.name.startswith(".")]
-    return sorted((e for e in found if e), key=lambda e: -e.started)
+    return sorted((e for e in found if e and command(e.arguments)[0] == of), key=lambda e: -e.started)
 
 
 def stop(name: str) -> None:

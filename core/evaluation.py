@@ -4,21 +4,33 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import torch
 
 from core import classifiers, conformal, datasets, gan, metrics, networks, protocol, runs
-from core.config import Config
+from core.config import Classifier, Config
 from core.datasets import Set
 from core.runs import Run
 
+SHOWN = 60  # samples of each emotion whose places in feature space are kept at each checkpoint
 DRAWS = {"f_S": 1, "f_T": 2, "Q": 3, "scorer": 4, "gan": 5, "samples": 6, "rows": 7, "pairs": 8, "balance": 9}  # seeds, apart
 
 
 def seed_of(config: Config, draw: str) -> int:
     """An independent seed for each use of randomness, from the config's one seed."""
     return config.seed * 1000 + DRAWS[draw]
+
+
+def source(config: Config) -> tuple[Classifier, Literal["face", "voice"]]:
+    """How f_S is trained, and what it looks at: faces, or in the reverse direction voices."""
+    return (config.f_s, "face") if config.gan.direction == "face-voice" else (config.f_t, "voice")
+
+
+def target(config: Config) -> tuple[Classifier, Literal["face", "voice"]]:
+    """How f_T, Q, the scorer and the rows of the table are trained, and what they look at: voices, or in the reverse direction faces."""
+    return (config.f_t, "voice") if config.gan.direction == "face-voice" else (config.f_s, "face")
 
 
 def tensor(images: np.ndarray, device: torch.device) -> torch.Tensor:
@@ -60,11 +72,13 @@ class Look:
         self.real_labels, self.y = S2.y_label[voices], S2.y[voices]
         few = np.concatenate([np.nonzero(self.labels == k)[0][:1] for k in np.unique(self.labels)])
         self.few = few[: config.evaluate.samples]
+        self.centre, self.axes, self.share = metrics.principal_axes(self.real)
+        self.seen: tuple[np.ndarray, np.ndarray] | None = None  # softmax and features of the last samples that were measured
 
     def figures(self, G: torch.nn.Module) -> dict[str, float]:
         """FID, KID, IS and the scorer's agreement with the faces' emotion, of samples at equal N with S2's real voices."""
         fake = gan.sample(G, self.x, self.c, self.config.gan.z, seed_of(self.config, "samples"))
-        o, features = classifiers.outputs(self.scorer, fake)
+        o, features = self.seen = classifiers.outputs(self.scorer, fake)
         n = min(len(self.real), len(features))
         pick = np.random.default_rng(0).permutation(len(features))[:n]
         k, spread = metrics.kid(self.real, features[pick])
@@ -89,13 +103,25 @@ class Look:
             "KID real": metrics.kid(self.real, features)[0],
             "recognised real": float((self.o_real.argmax(axis=1) == self.real_labels).mean()),
             "N": n,
+            "features": self.real.shape[1],
         }
 
     def save_grid(self, G: torch.nn.Module, r: Run, step: int) -> None:
-        """One face per class and its sample, as samples/step-<n>.npz: faces uint8, spectrograms float16, labels."""
+        """samples/step-<n>.npz: the sample `y` of one face per class with its `label`; then, of the samples that `figures` measured, the
+        `confusion` (K, K) of their faces' emotion with what the scorer hears, and where the scorer's features lie: `at` (n, 2) of
+        generated, `at_real` (m, 2) of S2's real voices, on the real ones' two principal axes, which hold `share` (2,) of the variance.
+        """
         fake = gan.sample(G, self.x[self.few], self.c[self.few], self.config.gan.z, seed_of(self.config, "samples"))
         path = r.directory / "samples" / f"step-{step:07d}.npz"
-        runs.write_arrays(path, y=fake[:, 0].cpu().numpy().astype(np.float16), label=self.labels[self.few])
+        arrays = {"y": fake[:, 0].cpu().numpy().astype(np.float16), "label": self.labels[self.few]}
+        if self.seen:
+            o, features = self.seen
+            arrays["confusion"] = metrics.confusion(self.labels, o.argmax(axis=1), o.shape[1])
+            for name, f, labels in (("", features, self.labels), ("_real", self.real, self.real_labels)):
+                shown = np.concatenate([np.nonzero(labels == k)[0][:SHOWN] for k in np.unique(labels)])
+                arrays |= {f"at{name}": ((f[shown] - self.centre) @ self.axes).astype(np.float32), f"of{name}": labels[shown]}
+            arrays["share"] = self.share
+        runs.write_arrays(path, **arrays)
 
 
 def evaluate(config: Config, sets, fitted: Fitted, c: dict, G, r: Run, device, watch: Callable[..., None]) -> dict:
@@ -140,14 +166,15 @@ def evaluate(config: Config, sets, fitted: Fitted, c: dict, G, r: Run, device, w
         "scorer": fitted.digest,
     }
 
+    settings, made = target(config)
     rows, tables, notes = augmentation_sets(config, sets, c, fitted, G, device), {}, []
     for row in config.evaluate.rows:
         if row not in rows:
             notes.append(f"{row}: not defined for voices paired with faces by emotion")
             continue
         y, labels = rows[row]
-        tick = lambda s, loss, row=row: watch(f"score {row}", s, config.f_t.steps, "")  # noqa: E731
-        network = classifiers.fit(y, labels, config.f_t, K, seed_of(config, "rows"), "voice", tick)
+        tick = lambda s, loss, row=row: watch(f"score {row}", s, settings.steps, "")  # noqa: E731
+        network = classifiers.fit(y, labels, settings, K, seed_of(config, "rows"), made, tick)
         o = classifiers.softmax(network, y4)
         tables[row] = {"confusion": metrics.confusion(l4, o.argmax(axis=1), K).tolist(), "N train": len(labels)}
         tables[row]["accuracy"] = metrics.accuracy(np.array(tables[row]["confusion"]))
@@ -159,13 +186,18 @@ def evaluate(config: Config, sets, fitted: Fitted, c: dict, G, r: Run, device, w
         o=o_fake.astype(np.float32),
         c=c["S4"][faces4],
     )
+    alone = {"accuracy": metrics.accuracy(face), "confusion": face.tolist()}
+    results = {"N test voices": len(l4), "N test faces": len(faces4), "face": alone}
+    if made == "face":  # every name says what it is of, in this direction too
+        o_T = classifiers.softmax(fitted.f_T, y4).argmax(axis=1)
+        heard = metrics.confusion(l4, o_T, K)
+        results = {"direction": config.gan.direction, "N test voices": len(faces4), "N test faces": len(l4), "voice": alone}
+        results |= {"face": {"accuracy": metrics.accuracy(heard), "confusion": heard.tolist()}}
     return {
         "classes": list(config.data.classes),
         "chance": 1 / K,
         "labels": protocol.labels_mode(config),
-        "N test voices": len(l4),
-        "N test faces": len(faces4),
-        "face": {"accuracy": metrics.accuracy(face), "confusion": face.tolist()},
+        **results,
         "conformal": _conformal_summary(config, sets, r),
         "quality": quality,
         "augmentation": tables,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import signal
 import sys
 import threading
@@ -46,15 +47,25 @@ class Grid:
     """Each fold tests other subjects; paper and studio have 5 if none is given, quick 1."""
     seeds: int | None = None
     """Trainings of each fold; studio has 3 if none is given, the others 1."""
+    f_s_corpus: str = ""
+    """paper: another prepared corpus whose faces train f_S in one case more (§4.7), such as fer2013."""
 
 
 @dataclass(frozen=True)
 class Sweep(Grid):
-    """Train the runs of a grid. What is done is skipped, what was begun is resumed; Ctrl-C stops, and the same command goes on.
-    Example: python -m core sweep --grid studio --preset demo --folds 5 --seeds 3 --table"""
+    """Train the runs of a grid. What is done is skipped, what was begun is resumed; Ctrl-C stops, and the same command goes on. Examples:
+    python -m core sweep --grid studio --preset demo --folds 5 --seeds 3 --table
+    python -m core sweep --grid paper --engine ray --address 10.0.0.1:6379"""
 
-    workers: int = 1
-    """Processes that train at the same time, one thread each."""
+    workers: int | None = None
+    """Processes that train at the same time, one thread each. If none is given, 1; with ray one for each processor, or card, there is."""
+    engine: Literal["local", "ray"] = "local"
+    """ray trains on the machines of a Ray cluster (pip install -r requirements-cluster.txt). They need no disk in common, but this project
+    and its packages at the same path; the runs are the same, and this machine alone writes them."""
+    address: str | None = None
+    """ray: where the cluster is, such as auto or 10.0.0.1:6379; without it one is started on this machine."""
+    sync: float = 3.0
+    """ray: minutes between two copies of a run's checkpoint to this machine. What a lost machine did since the last one is done again."""
     table: bool = False
     """Compute each run's augmentation table too."""
     table_seeds: int = 3
@@ -65,7 +76,7 @@ class Sweep(Grid):
 
 @dataclass(frozen=True)
 class Report(Grid):
-    """Tables 1 and 2, Figs 8 to 11 and the augmentation tables with their tests, of the runs of a grid that are done, beside the paper's
+    """Tables 1 and 2, Figs 6 to 11 and the augmentation tables with their tests, of the runs of a grid that are done, beside the paper's
     figures. Writes report.md, and each figure as png and pdf. Example: python -m core report --grid paper --preset demo --out report"""
 
     out: Path = Path("checkpoints/report")
@@ -82,13 +93,14 @@ def cells_of(g: Grid):
         raise ValueError("--condition belongs to --grid studio; the other grids have every condition")
     if g.condition:
         base = replace(base, gan={"condition": g.condition})
-    return protocol.cells(g.grid, base, g.folds, g.seeds)
+    return protocol.cells(g.grid, base, g.folds, g.seeds, g.f_s_corpus)
 
 
 def command(g: Grid, name: str) -> str:
     """What to type for a sweep or report of this grid."""
     parts = [f"python -m core {name} --grid {g.grid} --preset {g.preset}"]
-    parts += [f"--{k} {v}" for k, v in (("method", g.method), ("condition", g.condition), ("folds", g.folds), ("seeds", g.seeds)) if v is not None]
+    given = {"method": g.method, "condition": g.condition, "folds": g.folds, "seeds": g.seeds, "f-s-corpus": g.f_s_corpus or None}
+    parts += [f"--{k} {v}" for k, v in given.items() if v is not None]
     return " ".join(parts)
 
 
@@ -101,24 +113,33 @@ def _listening() -> threading.Event:
 
 
 def table(o: Table) -> int:
-    from core import augmentation, pipeline, report, runs
+    from core import augmentation, errands, pipeline, report, runs
     from core.commands import Progress
 
-    run, stop, where = runs.find(o.run, o.condition), _listening(), str(pipeline.choose_device(o.device))
+    stop = _listening()
     try:
+        run, where = runs.find(o.run, o.condition), str(pipeline.choose_device(o.device))
         made = augmentation.table(run, augmentation.Plan(o.seeds), where, Progress(), stop.is_set)
     except runs.Stopped as e:
+        errands.ended("stopped")
         print(f"\n{e}", file=sys.stderr)
         return 130
+    except BaseException as e:
+        errands.ended("failed", str(e.args[0] if isinstance(e, KeyError) and e.args else e) or type(e).__name__)
+        raise
+    errands.ended("done", f"{run.id} has its augmentation table.")
     print(f"\n{run.id}\n\n{report.table_text([made])}\n\n{report.gains_text(report.gains_of([run]))}")
     return 0
 
 
 def sweep(o: Sweep) -> int:
-    from core import augmentation, runs
+    from core import augmentation, remote, runs
     from core import prepare as preparing
     from core import sweep as sweeping
 
+    if o.address and o.engine != "ray":
+        raise ValueError("--address belongs to --engine ray")
+    serve = functools.partial(remote.serve, workers=o.workers, address=o.address, every=60 * o.sync) if o.engine == "ray" else None
     cells, stop, begun = cells_of(o), _listening(), time.monotonic()
     try:
         for takes in sorted({c.config.data.demo_takes for c in cells if "demo" in (c.config.data.faces, c.config.data.voices)}):
@@ -128,7 +149,7 @@ def sweep(o: Sweep) -> int:
         return 130
     plan = augmentation.Plan(o.table_seeds) if o.table else None
     tell = lambda outcome, done, total: print(outcome.line(done, total), flush=True)  # noqa: E731
-    outcomes = sweeping.sweep(cells, None, o.workers, o.device, plan, tell, stop)
+    outcomes = sweeping.sweep(cells, None, o.workers or 1, o.device, plan, tell, stop, serve)
     count = {s: sum(x.state == s for x in outcomes) for s in dict.fromkeys(x.state for x in outcomes)}
     print(f"\n{', '.join(f'{n} {s}' for s, n in count.items())}, {time.monotonic() - begun:.0f} s; next: {command(o, 'report')}")
     if stop.is_set():
@@ -145,14 +166,17 @@ def report(o: Report) -> int:
     return 0
 
 
-def export(name: str, out: Path | None) -> int:
-    """`runs export`: the curves of a run as CSV."""
+def export(name: str, out: Path | None, form: Literal["csv", "tensorboard"] = "csv") -> int:
+    """`runs export`: the curves of a run as CSV, or as event files of TensorBoard."""
     from core import report as reporting
     from core import runs
 
     run = runs.find(name)
-    path = reporting.export(run, out or Path(f"{run.id}.csv"))
-    print(f"wrote {path}")
+    if form == "csv":
+        print(f"wrote {reporting.export(run, out or Path(f'{run.id}.csv'))}")
+    else:
+        folder = reporting.export_events(run, out or Path("tensorboard") / run.id)
+        print(f"wrote {folder}; look at it with: tensorboard --logdir {folder}")
     return 0
 
 

@@ -1,4 +1,7 @@
-"""§3 and §3.2: the condition c, one training step of G, D and Q, train(), sample(). Knows no file, no run, no screen."""
+"""§3 and §3.2: the condition c, one training step of G, D and Q, train(), sample(). Knows no file, no run, no screen.
+
+x is the source and y the target: a face and a spectrogram, or with `direction="voice-face"` (§4.5) the other way round.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +15,7 @@ from torch import Tensor, nn
 
 from core import losses, networks
 from core.config import Condition, Gan
-from core.networks import CONV, DISCRIMINATOR, ENCDEC, UNET, Classifier, initialise
+from core.networks import CONV, DISCRIMINATOR, ENCDEC, FACE, UNET, Classifier, initialise
 
 LAZY = 8  # steps between two penalties on D's gradient, each then LAZY times as large (Karras et al. 2020)
 
@@ -71,11 +74,12 @@ def condition(
     return source.astype(np.float32)
 
 
-def generator_arguments(g: Gan, classes: int, shape: tuple[int, int]) -> dict:
-    """The architecture of G as plain data, for its file's header."""
+def generator_arguments(g: Gan, classes: int, shape: tuple[int, int], source: tuple[int, int] = FACE) -> dict:
+    """The architecture of G as plain data, for its file's header: from `source` to `shape`; a face is the source where none is named."""
     widths = {"encdec": ENCDEC, "unet": UNET, "conv": CONV}[g.generator][g.width]
     n = 0 if g.condition == "none" else classes
-    return {"classes": n, "z": g.z, "shape": list(shape), "widths": list(widths), "use_source": g.use_source}
+    arguments = {"classes": n, "z": g.z, "shape": list(shape), "widths": list(widths), "use_source": g.use_source}
+    return arguments if source == FACE else arguments | {"source": list(source)}
 
 
 def discriminator_arguments(g: Gan, classes: int, shape: tuple[int, int]) -> dict:
@@ -84,12 +88,14 @@ def discriminator_arguments(g: Gan, classes: int, shape: tuple[int, int]) -> dic
     return {"shape": list(shape), "channels": list(DISCRIMINATOR[g.width]), "norm": g.d_norm, "classes": told}
 
 
-def new_state(g: Gan, classes: int, shape: tuple[int, int], Q: Classifier, seed: int, device: str | torch.device) -> State:
+def new_state(
+    g: Gan, classes: int, shape: tuple[int, int], Q: Classifier, seed: int, device: str | torch.device, source: tuple[int, int] = FACE
+) -> State:
     """Fresh G, D and their optimisers, drawn from `seed` alone. Q comes trained (frozen) or fresh (joint) from the caller."""
     cpu = torch.Generator().manual_seed(seed)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        G = networks.build(g.generator, generator_arguments(g, classes, shape))
+        G = networks.build(g.generator, generator_arguments(g, classes, shape, source))
         D = networks.build("discriminator", discriminator_arguments(g, classes, shape))
     # The paper's networks start as its [54] says. Ours keep torch's smaller start: where norms make a layer blind to its weights' size,
     # larger weights are slower ones, and with He's start D fell behind G and the training was lost (LOG.md).
@@ -120,18 +126,32 @@ def augmented(y: Tensor, generator: torch.Generator) -> Tensor:
     return torch.where(gap, -torch.ones_like(y), y.gather(2, rows) + gain)
 
 
+def altered(y: Tensor, generator: torch.Generator) -> Tensor:
+    """`augmented` for faces (B, 1, 28, 28): half of them mirrored left to right, shifted by up to two cells (the border is repeated),
+    brighter or darker by an sd of 0.1. Drawn for each, differentiable."""
+    n, _, height, width = y.shape
+    unit = torch.rand((3, n, 1), generator=generator, device=y.device)
+    down, right = ((unit[k] * 5).long() - 2 for k in (0, 1))  # (B, 1) in -2..2
+    row = (torch.arange(height, device=y.device) + down).clamp(0, height - 1)[:, None, :, None].expand_as(y)
+    column = (torch.arange(width, device=y.device) + right).clamp(0, width - 1)
+    column = torch.where(unit[2] < 0.5, width - 1 - column, column)[:, None, None, :].expand_as(y)
+    light = 0.1 * torch.randn((n, 1, 1, 1), generator=generator, device=y.device)
+    return y.gather(2, row).gather(3, column) + light
+
+
 def step(state: State, g: Gan, x: Tensor, c: Tensor, target: Tensor, y: Tensor, y_target: Tensor) -> dict[str, Tensor]:
     """One update of D, (a joint) Q and G on a batch of pairs: x (B, 1, 28, 28), c (B, K), y (B, 1, columns, bands).
 
     One generator forward serves both players. Noise is added to the inputs of all networks (§3.2), drawn on the device.
     """
     G, D, Q, opt = state.G, state.D, state.Q, state.optimisers
+    change = augmented if g.direction == "face-voice" else altered
 
     def noisy(t: Tensor, sd: float = g.noise) -> Tensor:
         return t + sd * torch.randn(t.shape, generator=state.generator, device=t.device) if sd else t
 
     def shown_to_d(t: Tensor) -> Tensor:
-        return noisy(augmented(t, state.generator) if g.augment else t)
+        return noisy(change(t, state.generator) if g.augment else t)
 
     z = torch.randn((len(x), g.z), generator=state.generator, device=x.device)
     if g.condition == "label" and g.label_noise:

@@ -221,20 +221,21 @@ def problem_of(run: Run, modality: Modality = "face") -> Problem:
 
     Raises ValueError when the run holds no such outputs.
     """
-    arrays, infix = run.arrays(), "" if modality == "face" else "voice_"
     if modality not in ("face", "voice"):
         raise ValueError(f"modality is {modality!r}; it must be 'face' or 'voice'")
+    infixes = {"face": "", "voice": "voice_"} if run.config.gan.direction == "face-voice" else {"face": "face_", "voice": ""}
+    arrays, infix = run.arrays(), infixes[modality]
     needed = [f"{a}_{infix}{s}" for a in ("o", "label", "subject") for s in ("S2", "S4")]
     missing = [a for a in needed + ["calibration"] * (not infix) if a not in arrays]
     if missing:
-        others = [k for k in ("face", "voice") if k != modality and f"o_{'' if k == 'face' else 'voice_'}S2" in arrays]
+        others = [k for k in infixes if k != modality and f"o_{infixes[k]}S2" in arrays]
         remedy = f"look at its {others[0]}s instead, or train it again" if others else "let its training get as far as the face classifier"
         raise ValueError(f"{run.directory / 'outputs.npz'} has no {modality} outputs ({missing[0]} is missing): {remedy}")
     rows = arrays["calibration"] if not infix else slice(None)
     o, label, subject = ([arrays[f"{a}_{infix}{s}"] for s in ("S2", "S4")] for a in ("o", "label", "subject"))
     known = not all(str(s).startswith(UNKNOWN) for s in np.unique(subject[1]))
     subjects = (subject[0][rows], subject[1]) if known else (None, None)
-    name = f"{run.id} · {'faces (f_S)' if not infix else 'voices (f_T)'}"
+    name = f"{run.id} · {modality}s ({'f_T' if infix else 'f_S'})"
     return Problem(name, run.config.data.classes, o[0][rows], label[0][rows], o[1], label[1], *subjects)
 
 

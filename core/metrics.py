@@ -171,3 +171,21 @@ def holm(p: np.ndarray) -> np.ndarray:
     adjusted = np.empty(m)
     adjusted[order] = np.minimum(1, np.maximum.accumulate(p[order] * (m - np.arange(m))))
     return adjusted
+
+
+def principal_axes(real: np.ndarray, n: int = 2) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The flat view of feature space that holds most of real data's variance: (N, F) -> centre (F,), axes (F, n), share (n,) of it.
+
+    `(features - centre) @ axes` places any features in it, so that every checkpoint is drawn on the same axes. An axis' sign is chosen so
+    that its largest component is positive. Raises ValueError for fewer than two samples or features than axes.
+    """
+    real = np.asarray(real, np.float64)
+    if real.ndim != 2 or len(real) < 2 or real.shape[1] < n:
+        raise ValueError(f"{n} principal axes need two samples of {n} features or more, not {real.shape}")
+    centre = real.mean(axis=0)
+    _, size, axes = np.linalg.svd(real - centre, full_matrices=True)
+    axes = axes[:n]
+    signs = np.sign(axes[np.arange(n), np.abs(axes).argmax(axis=1)])
+    share = np.zeros(n)
+    share[: min(n, len(size))] = (size**2 / max((size**2).sum(), 1e-300))[:n]
+    return centre, (axes * signs[:, None]).T, share

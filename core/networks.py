@@ -1,6 +1,7 @@
 """Figs 3 and 4: the generators EncDec and U-Net and one of ours, the discriminator D, the classifier that is Q, f_S, f_T and the scorer.
 
-Images are (B, 1, H, W): a face x is (B, 1, 28, 28), a spectrogram y is (B, 1, columns, bands), both in [-1, 1].
+Images are (B, 1, H, W): a face x is (B, 1, 28, 28), a spectrogram y is (B, 1, columns, bands), both in [-1, 1]. In the other direction
+(§4.5, voices to faces) a generator's `source` is the spectrogram's size and its `shape` the face's.
 Widths: `paper` follows the sizes that the authors report for their networks, `compact` keeps a generator under 1.5 M parameters.
 Noise on inputs (§3.2) is added by the caller, so that a network is a pure function.
 """
@@ -43,11 +44,13 @@ def convolution(n_in: int, n_out: int, stride: int = 1, kernel: int = 3, norm: s
 class EncDec(nn.Module):
     """Fig. 4b: dense layers from (x, c, z) to the spectrogram, tanh. Without the source the encoder's input is (c, z) alone (§4.4)."""
 
-    def __init__(self, classes: int, z: int, shape: tuple[int, int], widths: tuple[int, ...], use_source: bool = True):
+    def __init__(
+        self, classes: int, z: int, shape: tuple[int, int], widths: tuple[int, ...], use_source: bool = True, source: tuple[int, int] = FACE
+    ):
         super().__init__()
         self.shape, self.use_source = shape, use_source
-        self.norm = nn.BatchNorm1d(FACE[0] * FACE[1]) if use_source else None
-        sizes = [(FACE[0] * FACE[1] if use_source else 0) + classes + z, *widths]
+        self.norm = nn.BatchNorm1d(source[0] * source[1]) if use_source else None
+        sizes = [(source[0] * source[1] if use_source else 0) + classes + z, *widths]
         self.layers = nn.Sequential(*[dense(a, b) for a, b in zip(sizes, sizes[1:], strict=False)])
         self.out = nn.Linear(sizes[-1], shape[0] * shape[1])
 
@@ -58,12 +61,14 @@ class EncDec(nn.Module):
 
 
 class UNet(nn.Module):
-    """Fig. 4a: a convolutional encoder of the face stretched to the spectrogram's size, a decoder with skips; c and z join at the bottom.
+    """Fig. 4a: a convolutional encoder of the source stretched to the target's size, a decoder with skips; c and z join at the bottom.
 
     Without the source the encoder and the skips are dropped (§4.4).
     """
 
-    def __init__(self, classes: int, z: int, shape: tuple[int, int], widths: tuple[int, ...], use_source: bool = True):
+    def __init__(
+        self, classes: int, z: int, shape: tuple[int, int], widths: tuple[int, ...], use_source: bool = True, source: tuple[int, int] = FACE
+    ):
         super().__init__()
         self.shape, self.use_source = shape, use_source
         self.bottom = (shape[0] // 4, shape[1] // 4)  # after two halvings: 28 x 7 for 112 x 28
@@ -99,7 +104,9 @@ class Conv(nn.Module):
     With convolutions a sample's parts look like speech wherever they stand, which the dense EncDec has to learn for every cell apart.
     """
 
-    def __init__(self, classes: int, z: int, shape: tuple[int, int], widths: tuple[int, ...], use_source: bool = True):
+    def __init__(
+        self, classes: int, z: int, shape: tuple[int, int], widths: tuple[int, ...], use_source: bool = True, source: tuple[int, int] = FACE
+    ):
         super().__init__()
         self.use_source = use_source
         self.sizes = [shape]  # from the spectrogram down to the coarse map, 7 x 2 for 112 x 28
@@ -108,7 +115,7 @@ class Conv(nn.Module):
         a, b = widths[-1], 2 * widths[-1]
         if use_source:
             act = nn.LeakyReLU(SLOPE)
-            code = nn.Linear(b * (FACE[0] // 4) * (FACE[1] // 4), 64)
+            code = nn.Linear(b * (source[0] // 4) * (source[1] // 4), 64)
             self.face = nn.Sequential(nn.Conv2d(1, a, 4, 2, 1), act, nn.Conv2d(a, b, 4, 2, 1), act, nn.Flatten(), code, act)
         self.spread = nn.Linear((64 if use_source else 0) + classes + z, widths[0] * self.sizes[0][0] * self.sizes[0][1])
         self.layers = nn.ModuleList([convolution(p, q) for p, q in zip(widths, (*widths[1:], widths[-1]), strict=True)])

@@ -27,7 +27,7 @@ import torch
 from core import classifiers, conformal, datasets, gan, metrics, networks, runs
 from core.config import PROTOCOL_VERSION, Config, replace, run_name, to_dict
 from core.datasets import Set
-from core.evaluation import Fitted, Look, evaluate, seed_of, tensor
+from core.evaluation import Fitted, Look, evaluate, seed_of, source, target, tensor
 from core.runs import Run
 
 Report = Callable[[str, int, int, str], None]  # (phase, done, total, remark): the command line draws a bar from it
@@ -120,37 +120,42 @@ class _Watch:
     report: Report
     should_stop: Callable[[], bool]
     beaten: float = 0.0
+    begun: tuple[str, float, int] = ("", 0.0, 0)  # the phase, since when, and from what
 
     def __call__(self, phase: str, done: int, total: int, remark: str = "", **fields) -> None:
         if self.should_stop():
             raise Stopped
         now = time.monotonic()
+        if phase != self.begun[0]:
+            self.begun = phase, now, done
         if now - self.beaten > 1 or done in (0, total):
             self.beaten = now
-            runs.update(self.run, phase=f"{phase} {done}/{total}", **fields)
+            rate = {"rate": (done - self.begun[2]) / max(1e-9, now - self.begun[1])}  # steps per second, unless told otherwise
+            runs.update(self.run, state="running", phase=f"{phase} {done}/{total}", **rate | fields)
             self.report(phase, done, total, remark)
 
 
 def fit_classifiers(config: Config, sets: dict[str, Set], digest: str, device, watch: _Watch, folder: Path) -> Fitted:
-    """f_S on S1's faces; f_T (the baseline) and the frozen Q on S1's voices; the scorer on S1's and S2's voices.
+    """f_S on S1's faces (or another corpus'); f_T (the baseline) and the frozen Q on S1's voices; the scorer on S1's and S2's voices.
 
-    Runs that differ only in G share them: they are kept in `checkpoints/.cache/` under the hash of what decides them.
+    In the reverse direction faces and voices change places. Runs that differ only in G share them: they are kept in
+    `checkpoints/.cache/` under the hash of what decides them.
     """
     K = len(config.data.classes)
     S1, S2 = sets["S1"], sets["S2"]
     keep = np.random.default_rng(seed_of(config, "balance")).permutation(len(S1.y))[: max(K, round(config.data.clf_fraction * len(S1.y)))]
     y1, l1 = S1.y[keep], S1.y_label[keep]
-    jobs = {
-        "f_S": (S1.x, S1.x_label, config.f_s, "face"),
-        "f_T": (y1, l1, config.f_t, "voice"),
-        "Q": (y1, l1, config.f_t, "voice"),
-        "scorer": (np.concatenate([S1.y, S2.y]), np.concatenate([S1.y_label, S2.y_label]), config.f_t, "scorer"),
+    of_source, of_target = source(config), target(config)
+    jobs: dict[str, tuple] = {
+        "f_S": (*datasets.for_f_s(config, sets), *of_source),
+        "f_T": (y1, l1, *of_target),
+        "Q": (y1, l1, *of_target),
+        "scorer": (np.concatenate([S1.y, S2.y]), np.concatenate([S1.y_label, S2.y_label]), of_target[0], "scorer"),
     }
     out: dict[str, Any] = {}
+    files = classifier_files(config, digest)
     for name, (images, labels, settings, role) in jobs.items():
-        what = [name, digest, config.seed, to_dict(config)["data"], to_dict(config)["logmel"], vars(settings), PROTOCOL_VERSION]
-        key = hashlib.sha256(json.dumps(what, sort_keys=True, default=list).encode()).hexdigest()[:16]
-        cached = folder / ".cache" / f"{name}-{key}.safetensors"
+        cached = folder / ".cache" / files[name]
         own = watch.run.model(name)
         with runs.locked(cached.with_suffix(".lock"), f"fitting {name}", wait=True):  # runs beside each other fit it once
             if not own.exists() and not cached.exists():
@@ -162,13 +167,33 @@ def fit_classifiers(config: Config, sets: dict[str, Set], digest: str, device, w
             shutil.copyfile(cached, own)
         out[name] = networks.load(own, device)
     if config.gan.q_training == "joint":
-        settings = config.f_t
-        shape = (config.logmel.columns, config.logmel.bands)
-        a = classifiers.arguments(settings, shape, K)
+        shape = sizes(config)[1]
+        a = classifiers.arguments(of_target[0], shape, K, of_target[1])
         fresh = networks.Classifier(shape, tuple(a["channels"]), K, a["features"])
         out["Q"] = networks.initialise(fresh, torch.Generator().manual_seed(seed_of(config, "Q"))).to(device)
     weights = b"".join(v.detach().cpu().numpy().tobytes() for v in out["scorer"].state_dict().values())
     return Fitted(**out, digest=hashlib.sha256(weights).hexdigest()[:12])
+
+
+def classifier_files(config: Config, digest: str) -> dict[str, str]:
+    """f_S, f_T, Q, scorer -> name of its file in `checkpoints/.cache/`, a hash of all that decides it; `digest` is the corpora's."""
+    data = to_dict(config)["data"]
+    elsewhere = data.pop("f_s_corpus")  # only f_S stands on it, and none of them on G's frames
+    del data["frames"]
+    of_source, of_target = source(config), target(config)
+    out = {}
+    for name, settings in {"f_S": of_source[0], "f_T": of_target[0], "Q": of_target[0], "scorer": of_target[0]}.items():
+        what = [name, digest, config.seed, data, to_dict(config)["logmel"], vars(settings), PROTOCOL_VERSION]
+        what += [elsewhere] * (name == "f_S" and elsewhere != "") + [config.gan.direction] * (of_source[1] == "voice")
+        key = hashlib.sha256(json.dumps(what, sort_keys=True, default=list).encode()).hexdigest()[:16]
+        out[name] = f"{name}-{key}.safetensors"
+    return out
+
+
+def sizes(config: Config) -> tuple[tuple[int, int], tuple[int, int]]:
+    """Height and width of the source and of the target: a face's and a spectrogram's, or the reverse."""
+    voice = (config.logmel.columns, config.logmel.bands)
+    return (networks.FACE, voice) if config.gan.direction == "face-voice" else (voice, networks.FACE)
 
 
 def conditions(
@@ -193,9 +218,10 @@ def conditions(
     arrays = {f"o_{k}": v for k, v in o.items()} | {f"p_{k}": v for k, v in p.items()}
     arrays |= {f"label_{k}": sets[k].x_label for k in ("S2", "S4")} | {f"subject_{k}": sets[k].x_subject for k in ("S2", "S3", "S4")}
     arrays["calibration"] = rows
+    made = target(config)[1]
     for k in ("S2", "S4"):  # the same predictor for voices: f_T, calibrated on S2's (the laboratory shows both)
         voices = classifiers.softmax(fitted.f_T, tensor(sets[k].y, device))
-        arrays |= {f"o_voice_{k}": voices, f"label_voice_{k}": sets[k].y_label, f"subject_voice_{k}": sets[k].y_subject}
+        arrays |= {f"o_{made}_{k}": voices, f"label_{made}_{k}": sets[k].y_label, f"subject_{made}_{k}": sets[k].y_subject}
     runs.write_arrays(r.directory / "outputs.npz", **arrays)
     return c
 
@@ -242,31 +268,49 @@ def calibration_rows(config: Config, S2: Set) -> np.ndarray:
 
 
 def make_pool(config: Config, sets: dict[str, Set], c: dict[str, np.ndarray], device) -> gan.Pool:
-    """S3 as tensors. In the strict mode (q_labels = condition, no label condition, paired clips) S3's labels are never read."""
+    """S3 as tensors. In the strict mode (q_labels = condition, no label condition, paired clips) S3's labels are never read.
+
+    With all frames of its clips each pair of an epoch takes one of them by chance; labels, c and the number of pairs stay the clip's.
+    """
     S3, g = sets["S3"], config.gan
     guessed = c["S3"].argmax(axis=1) if c["S3"].shape[1] else np.full(len(S3.x), -1)
     strict = S3.paired and g.q_labels == "condition" and g.condition != "label"
     x_group = guessed if strict else S3.x_label
     y_group = guessed if strict else S3.y_label
-    target = guessed if g.q_labels == "condition" else S3.x_label
+    aim = guessed if g.q_labels == "condition" else S3.x_label
     seed = seed_of(config, "pairs")
+    frames, of_x = 1 + S3.more.shape[1], S3.source == "face"
+
+    def repeated(a: np.ndarray, whether: bool) -> np.ndarray:
+        return np.concatenate([a] * frames) if whether and frames > 1 else a
+
+    def filmed(a: np.ndarray, whether: bool) -> np.ndarray:
+        return np.concatenate([a, *S3.more.swapaxes(0, 1)]) if whether and frames > 1 else a
+
+    def pairs_of(epoch: int) -> tuple[np.ndarray, np.ndarray]:
+        i, j = datasets.pairs(x_group, y_group, S3.paired, seed, epoch)
+        if frames == 1:
+            return i, j
+        shift = np.random.default_rng([seed, epoch, frames]).integers(0, frames, len(i)) * (len(S3.x) if of_x else len(S3.y))
+        return (i + shift, j) if of_x else (i, j + shift)
+
     return gan.Pool(
-        x=tensor(S3.x, device),
-        c=torch.from_numpy(c["S3"]).to(device),
-        target=torch.from_numpy(target.astype(np.int64)).to(device),
-        y=tensor(S3.y, device),
-        y_target=torch.from_numpy(y_group.astype(np.int64)).to(device),
-        pairs_of=lambda epoch: datasets.pairs(x_group, y_group, S3.paired, seed, epoch),
+        x=tensor(filmed(S3.x, of_x), device),
+        c=torch.from_numpy(repeated(c["S3"], of_x)).to(device),  # one for each clip, whatever the frame
+        target=torch.from_numpy(repeated(aim, of_x).astype(np.int64)).to(device),
+        y=tensor(filmed(S3.y, not of_x), device),
+        y_target=torch.from_numpy(repeated(y_group, not of_x).astype(np.int64)).to(device),
+        pairs_of=pairs_of,
     )
 
 
 def train_gan(config: Config, sets: dict[str, Set], fitted: Fitted, c: dict, r: Run, device, watch: _Watch) -> torch.nn.Module:
     """§3: G, D, Q on S3, resumed from state.pt where there is one; every `evaluate.every` steps a point of Fig. 11 and a checkpoint."""
-    g, K, shape = config.gan, len(config.data.classes), (config.logmel.columns, config.logmel.bands)
+    g, K, (given, shape) = config.gan, len(config.data.classes), sizes(config)
     if r.model("G").exists():
         return networks.load(r.model("G"), device)
     pool = make_pool(config, sets, c, device)
-    state = gan.new_state(g, K, shape, fitted.Q, seed_of(config, "gan"), device)
+    state = gan.new_state(g, K, shape, fitted.Q, seed_of(config, "gan"), device, given)
     checkpoint = r.directory / "state.pt"
     if checkpoint.exists():
         gan.load_state_dict(state, torch.load(checkpoint, map_location=device, weights_only=True))
@@ -274,6 +318,7 @@ def train_gan(config: Config, sets: dict[str, Set], fitted: Fitted, c: dict, r: 
     look = Look(config, sets["S2"], c["S2"], fitted, device)
     if not state.step:
         runs.record(r, 0, look.reference(sets["S1"], device) | look.figures(state.shown))
+        look.save_grid(state.shown, r, 0)
 
     def keep() -> None:
         aside = checkpoint.with_suffix(".tmp")
@@ -312,8 +357,9 @@ def train_gan(config: Config, sets: dict[str, Set], fitted: Fitted, c: dict, r: 
         raise RuntimeError(f"the device ran out of memory at batch {g.batch}; {advice}")
     networks.save(r.model("D"), state.D, "discriminator", gan.discriminator_arguments(g, K, shape))
     if g.q_training == "joint":
-        networks.save(r.model("Q"), state.Q, "classifier", classifiers.arguments(config.f_t, shape, K))
-    networks.save(r.model("G"), state.shown, g.generator, gan.generator_arguments(g, K, shape))
+        settings, role = target(config)
+        networks.save(r.model("Q"), state.Q, "classifier", classifiers.arguments(settings, shape, K, role))
+    networks.save(r.model("G"), state.shown, g.generator, gan.generator_arguments(g, K, shape, given))
     return networks.load(r.model("G"), device)
 
 
@@ -326,7 +372,7 @@ def baselines(
     """
     where, K, out = choose_device(device), len(config.data.classes), []
     for fold in range(folds):
-        c = replace(config, data={"fold": fold})
+        c = replace(config, data={"fold": fold}, gan={"direction": "face-voice"})
         sets = datasets.build(c)
         settings, draw = (c.f_t, "f_T") if modality == "voice" else (c.f_s, "f_S")
         phase = f"{draw}, fold {fold + 1} of {folds}"

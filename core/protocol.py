@@ -1,6 +1,6 @@
 """§4.3-4.7: the paper's cases as differences of settings, the grids, the rows of the augmentation table and the tests between them.
 
-Plain data and NumPy; no torch, no file. A case that is not here: voice -> face and f_S of another corpus (§4.7), which no setting says.
+Plain data and NumPy; no torch, no file.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ PUBLISHED = {  # Table 2: accuracy in %, FID, IS
     "RAVDESS": {"audio baseline": (44.73,), "face baseline": (59.79,), "label": (47.11, 49.77, 2.21),
                 "classifier": (46.23, 50.33, 2.05), "CP": (46.55, 49.95, 2.01)},
 }  # fmt: skip
+ELSEWHERE = "For RAVDESS the paper also gives an audio baseline of 46.28 (§4.3) and 46.90 (abstract), and 48.65 for CP (abstract)."
 PUBLISHED_1 = {  # Table 1, CREMA-D: accuracy in % by condition
     "EncDec": {"label": 52.52, "classifier": 49.92, "CP": 50.29},
     "U-Net": {"label": 50.24, "classifier": 50.12, "CP": 50.09},
@@ -48,10 +49,15 @@ class Cell:
         return f"{self.name} · fold {self.config.data.fold} · seed {self.config.seed}"
 
 
-def cases(base: Config) -> list[Cell]:
+REVERSE = "voice → face · label"
+NO_OTHER = "f_S of another corpus (§4.7): prepare one with faces of the same emotions and add --f-s-corpus NAME (make: F_S=NAME)"
+
+
+def cases(base: Config, f_s_corpus: str = "") -> list[Cell]:
     """Every case of the paper on the settings of `base`, each a difference of settings; two cases may be the same run.
 
-    The generators are crossed with the conditions as in Table 1; the other cases vary one setting of the condition CP.
+    The generators are crossed with the conditions as in Table 1; the other cases vary one setting of the condition CP. The case of §4.7
+    that takes f_S from another corpus is there where `f_s_corpus` names it (NO_OTHER says what to do where it does not).
     """
     found = []
 
@@ -80,6 +86,9 @@ def cases(base: Config) -> list[Cell]:
         case(f"{r:.0%} of S2 calibrates · CP", "§3.1", gan={"condition": "cp"}, conformal={"r": r})
     case("Q asked for true labels · CP", "§3, mode paper", gan={"condition": "cp", "q_labels": "true"})
     case("no condition", "§4.7", gan={"condition": "none"})
+    if f_s_corpus:
+        case(f"f_S of {f_s_corpus} · CP", "§4.7", gan={"condition": "cp"}, data={"f_s_corpus": f_s_corpus})
+    case(REVERSE, "§4.5, Fig. 7b", gan={"condition": "label", "direction": "voice-face"})
     return found
 
 
@@ -96,10 +105,10 @@ def small(base: Config) -> Config:
     )
 
 
-def cells(grid: Grid, base: Config, folds: int | None = None, seeds: int | None = None) -> list[Cell]:
+def cells(grid: Grid, base: Config, folds: int | None = None, seeds: int | None = None, f_s_corpus: str = "") -> list[Cell]:
     """The runs of a grid, folds and seeds innermost (GRIDS says how many, if not told).
 
-    quick: a few cases of `small(base)`, to see that everything works. paper: `cases(base)`. studio: `base` itself, for the headline gains.
+    quick: a few cases of `small(base)`, to see that everything works. paper: `cases`. studio: `base` itself, for the headline gains.
     Raises ValueError for folds that would test a subject twice, or fewer than one of either.
     """
     usual = GRIDS[grid]
@@ -111,7 +120,7 @@ def cells(grid: Grid, base: Config, folds: int | None = None, seeds: int | None 
         few = {"EncDec · CP", "EncDec · label", "U-Net · classifier", "EncDec without source · CP", "28×28 · CP", "full CP"}
         found = [c for c in cases(small(base)) if c.name in few]
     elif grid == "paper":
-        found = cases(base)
+        found = cases(base, f_s_corpus)
     else:
         found = [Cell(f"{base.name} · {NAMES[base.gan.condition]}", "headline gains", base)]
     every = [(f, s) for f in range(folds) for s in range(seeds)]
@@ -275,5 +284,3 @@ def raters(emotion: np.ndarray, votes: np.ndarray, classes: Sequence[str]) -> np
         if meant in place and said:
             out[place[meant], [place[v] for v in said]] += 1 / len(said)
     return out
-
-

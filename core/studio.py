@@ -54,7 +54,7 @@ class Seen:
 
 @dataclass(frozen=True)
 class Explanation:
-    """What f_S and the conformal predictor say of one face, §3.1."""
+    """What f_S and the conformal predictor say of one face (or, in a run of the reverse direction, of one voice), §3.1."""
 
     softmax: np.ndarray  # (K,) probabilities
     alpha: np.ndarray  # (K,) nonconformity of each label, Eq. (8)
@@ -142,16 +142,51 @@ def see(clip: clips.Clip, person: int = 0) -> Seen:
     )
 
 
-@torch.no_grad()
 def explain(opened: Opened, face: np.ndarray) -> Explanation:
-    """f_S's softmax, nonconformity, p-values, credibility and confidence of one aligned face (28, 28) uint8 (§3.1)."""
-    o = opened.f_S(face_tensor(face)).double().softmax(dim=1).numpy()
+    """f_S's softmax, nonconformity, p-values, credibility and confidence of one aligned face (28, 28) uint8 (§3.1).
+
+    Raises ValueError for a run of the reverse direction, whose f_S knows voices.
+    """
+    _of(opened, "face-voice")
+    return _explained(opened, face_tensor(face))
+
+
+def explain_voice(opened: Opened, y: np.ndarray) -> Explanation:
+    """`explain` for a run of the reverse direction (§4.5): of one spectrogram (columns, bands) in [-1, 1], as `heard` makes them.
+
+    Raises ValueError for a run that makes voices, and for a spectrogram of another size than the run's.
+    """
+    return _explained(opened, _voice_tensor(opened, y))
+
+
+@torch.no_grad()
+def _explained(opened: Opened, x: torch.Tensor) -> Explanation:
+    o = opened.f_S(x).double().softmax(dim=1).numpy()
     settings = opened.config.conformal
     p = conformal.inductive(opened.o_cal, opened.label_cal, o, settings.measure, settings.groups)
     alpha = conformal.nonconformity(o, settings.measure)
     return Explanation(
         o[0], alpha[0], p[0], int(conformal.prediction(p)[0]), float(conformal.credibility(p)[0]), float(conformal.confidence(p)[0])
     )
+
+
+def _of(opened: Opened, direction: str) -> None:
+    """Raises ValueError where a run goes the other way."""
+    if opened.config.gan.direction != direction:
+        makes = {"face-voice": "voices from faces", "voice-face": "faces from voices"}
+        command = f"python -m core train --preset demo --gan.direction {direction}"
+        raise ValueError(
+            f"{opened.run.id} makes {makes[opened.config.gan.direction]}; this needs a run that makes {makes[direction]}: {command}"
+        )
+
+
+def _voice_tensor(opened: Opened, y: np.ndarray) -> torch.Tensor:
+    """(columns, bands) -> (1, 1, columns, bands) float32, of the size that a run of the reverse direction reads; ValueError otherwise."""
+    _of(opened, "voice-face")
+    size = (opened.config.logmel.columns, opened.config.logmel.bands)
+    if np.shape(y) != size:
+        raise ValueError(f"{opened.run.id} reads spectrograms of {size[0]}×{size[1]}, not {'×'.join(map(str, np.shape(y)))}")
+    return torch.from_numpy(np.ascontiguousarray(y, np.float32))[None, None]
 
 
 def face_tensor(face: np.ndarray) -> torch.Tensor:
@@ -165,27 +200,53 @@ def condition_of(opened: Opened, seen: Explanation, emotion: str | None = None) 
     The label condition without an emotion takes argmax f_S. Raises ValueError for an emotion that the run does not know.
     """
     kind, classes = opened.config.gan.condition, opened.classes
+    given = opened.config.gan.direction.split("-")[0]
     if emotion is not None and emotion not in classes:
         raise ValueError(f"{emotion!r} is not an emotion of this run; it knows {', '.join(classes)}")
     k = classes.index(emotion) if emotion else int(seen.softmax.argmax())
     c = gan.condition(kind, np.array([k]), seen.softmax[None], seen.p[None], len(classes), opened.config.gan.soft)[0]
     if kind == "label":
-        return c, f"label: {classes[k]}" + ("" if emotion else ", the face classifier's first choice, since no emotion was named")
-    names = {"classifier": "the face classifier's softmax", "cp": "the conformal p-values", "none": "no condition: face and noise alone"}
-    return c, names[kind]
+        return c, f"label: {classes[k]}" + ("" if emotion else f", the {given} classifier's first choice, since no emotion was named")
+    names = {"classifier": f"the {given} classifier's softmax", "cp": "the conformal p-values"}
+    return c, names.get(kind, f"no condition: {given} and noise alone")
 
 
 @torch.no_grad()
 def generate(opened: Opened, face: np.ndarray, c: np.ndarray, seed: int = 0, n: int = 1) -> np.ndarray:
-    """G(x|c, z) for n draws of z from `seed`: (28, 28) uint8, (K,) -> (n, columns, bands) float32 in [-1, 1]."""
+    """G(x|c, z) for n draws of z from `seed`: (28, 28) uint8, (K,) -> (n, columns, bands) float32 in [-1, 1].
+
+    Raises ValueError for a run of the reverse direction; `face_of` is for those.
+    """
+    _of(opened, "face-voice")
     x = face_tensor(face).expand(n, -1, -1, -1)
     rows = torch.from_numpy(np.asarray(c, np.float32)).expand(n, -1)
     return gan.sample(opened.G, x, rows, opened.config.gan.z, seed)[:, 0].numpy()
 
 
+def face_of(opened: Opened, y: np.ndarray, emotion: str | None = None, seed: int = 0) -> np.ndarray:
+    """The face that goes with a voice (§4.5, Fig. 7b): a spectrogram (columns, bands) in [-1, 1] and z from `seed` -> (28, 28) uint8.
+
+    `emotion` is for the label condition; without it the voice classifier's first choice is taken. Raises ValueError for a run that makes
+    voices, for an emotion that it does not know, and for a spectrogram of another size.
+    """
+    return faces_of(opened, y, condition_of(opened, explain_voice(opened, y), emotion)[0], seed)[0]
+
+
+@torch.no_grad()
+def faces_of(opened: Opened, y: np.ndarray, c: np.ndarray, seed: int = 0, n: int = 1) -> np.ndarray:
+    """`face_of` for a condition c (K,) and n draws of z from `seed`: (columns, bands) -> (n, 28, 28) uint8."""
+    x = _voice_tensor(opened, y).expand(n, -1, -1, -1)
+    rows = torch.from_numpy(np.asarray(c, np.float32)).expand(n, -1)
+    made = gan.sample(opened.G, x, rows, opened.config.gan.z, seed)[:, 0]
+    return ((made.clamp(-1, 1) + 1) * 127.5).round().numpy().astype(np.uint8)
+
+
 @torch.no_grad()
 def judge(opened: Opened, y: np.ndarray) -> dict[str, np.ndarray]:
-    """What Q and the scorer, both trained on real voices, hear in spectrograms (n, columns, bands): name -> (n, K) softmax."""
+    """What Q and the scorer, both trained on real voices, hear in spectrograms (n, columns, bands): name -> (n, K) softmax.
+
+    In a run of the reverse direction they know faces, and are given (n, 28, 28) in [-1, 1].
+    """
     images = torch.from_numpy(np.asarray(y, np.float32))[:, None]
     return {k: getattr(opened, k)(images).double().softmax(dim=1).numpy() for k in ("Q", "scorer")}
 

@@ -79,3 +79,19 @@ def test_confusion_and_accuracies_are_those_of_scikit_learn():
     assert np.array_equal(matrix, confusion_matrix(labels, guesses))
     assert metrics.accuracy(matrix) == pytest.approx((labels == guesses).mean())
     assert metrics.balanced_accuracy(matrix) == pytest.approx(balanced_accuracy_score(labels, guesses))
+
+
+def test_principal_axes_hold_the_most_variance_and_do_not_flip():
+    rng = np.random.default_rng(0)
+    real = rng.normal(0, 1, (200, 5)) * (1, 9, 1, 3, 1) + 7
+    centre, axes, share = metrics.principal_axes(real)
+    assert np.abs(axes.argmax(axis=0)).tolist() == [1, 3]
+    assert axes.max(axis=0) == pytest.approx([1, 1], abs=0.05)
+    np.testing.assert_allclose(axes.T @ axes, np.eye(2), atol=1e-12)
+    assert share[0] == pytest.approx(((real - centre) @ axes)[:, 0].var() * 5 / real.var(axis=0).sum() / 5)
+    assert 1 > share.sum() > 0.9
+    again = metrics.principal_axes(real[::-1].copy())
+    np.testing.assert_allclose(again[1], axes, atol=1e-9)
+    assert metrics.principal_axes(np.ones((3, 2)))[2].tolist() == [0, 0]
+    with pytest.raises(ValueError, match="principal axes"):
+        metrics.principal_axes(np.zeros((4, 1)))

@@ -62,9 +62,25 @@ def test_what_a_run_leaves(tiny):
     curves = runs.metrics(tiny.id, tiny.directory.parent)
     assert curves["FID"][0] == [0, 3, 6]
     assert curves["FID real"][0] == [0]
-    assert [p.name for p in sorted((tiny.directory / "samples").iterdir())] == ["step-0000003.npz", "step-0000006.npz"]
+    assert [p.name for p in sorted((tiny.directory / "samples").iterdir())] == [f"step-{s:07d}.npz" for s in (0, 3, 6)]
     assert tiny.json("provenance")["corpus"] == datasets.corpus_digest(TINY.data)
     assert not list(tiny.directory.rglob("*.tmp*"))
+
+
+def test_every_checkpoint_holds_what_the_scorer_hears_and_where_it_lies(tiny):
+    grids = [runs.read_arrays(tiny.directory / "samples" / f"step-{s:07d}.npz") for s in (0, 3, 6)]
+    curves = runs.metrics(tiny.id, tiny.directory.parent)
+    for grid, recognised in zip(grids, curves["recognised"][1], strict=True):
+        heard = grid["confusion"]
+        assert heard.shape == (6, 6)
+        assert np.trace(heard) / heard.sum() == pytest.approx(recognised)
+        assert len(set(heard.sum(axis=1).tolist())) == 1  # balanced
+        assert grid["at"].shape == (len(grid["of"]), 2)
+        assert np.array_equal(grid["at_real"], grids[0]["at_real"])
+        assert np.array_equal(grid["of_real"], grids[0]["of_real"])
+        assert 0 < grid["share"].sum() <= 1 + 1e-9
+    np.testing.assert_allclose(grids[0]["at_real"].mean(axis=0), 0, atol=1e-3)  # all of S2's voices fit in, so the centre is theirs
+    assert not np.array_equal(grids[0]["at"], grids[2]["at"])
 
 
 def test_the_sets_share_no_subject(tiny):

@@ -30,6 +30,7 @@ PHASES = {  # what an errand is doing -> the same in words, and what it counts
     "videos": ("Reading videos", "videos"),
     "sounds": ("Listening to sounds", "sounds"),
     "faces": ("Looking for faces", "clips"),
+    "augmentation table": ("Training classifiers", "rows"),
 }
 LOOKED = {
     "names": "names and first bytes",
@@ -167,6 +168,8 @@ def title(e: Errand) -> str:
         return "Draw the demo corpus"
     if a[:1] == ["doctor"]:
         return f"Examine {a[1]}"
+    if a[:1] == ["table"]:
+        return f"Augmentation table of {a[1]}"
     if a[:1] == ["fetch"]:
         return f"Fetch {KNOWN[a[1]].title if a[1] in KNOWN else a[1]}: {' and '.join(k for k in a if k in SIZES)}"
     return f"Prepare {a[1] if len(a) > 1 else ''} from {a[a.index('--source') + 1] if '--source' in a[:-1] else '?'}"
@@ -212,7 +215,7 @@ def _show(e: Errand) -> None:
     else:
         _result(e)
     with st.expander("In a terminal", icon=":material/terminal:"):
-        st.code(shlex.join(["python", "-m", "core", "data", *e.arguments]), language="bash", wrap_lines=True)
+        st.code(shlex.join(["python", "-m", "core", *errands.command(e.arguments)]), language="bash", wrap_lines=True)
         if lines := errands.complaints(e.id, 4000).strip():
             st.code(lines, language=None, height=160)
 
