@@ -21,10 +21,11 @@ import torch
 from core import classifiers, datasets, gan, metrics, networks, protocol, runs
 from core.config import PROTOCOL_VERSION, Config
 from core.config import Classifier as Settings
-from core.evaluation import augmentation_parts, joined, seed_of, tensor
+from core.evaluation import augmentation_parts, joined, seed_of, target, tensor
 from core.runs import Run
 
 REACH = 1 / 8  # plain augmentation shifts and masks up to this share of the columns (and masks that of the bands)
+WHY_NOT = {False: "pseudo-labels need clips that hold a face and a voice", True: "plain augmentation is made for voices"}  # by Row.plain
 
 
 @dataclass(frozen=True)
@@ -84,7 +85,8 @@ def table(
     sets, c = _opened(run, config)
     where = torch.device(device)
     f_S, Q, G = (networks.load(run.model(n), where) for n in ("f_S", "Q", "G"))
-    K, s, marks = len(config.data.classes), config.f_t, marks_of(config.f_t, plan)
+    s, role = target(config)
+    K, marks = len(config.data.classes), marks_of(s, plan)
     S2, S4 = sets["S2"], sets["S4"]
     rows2 = datasets.balanced(S2.y_label, seed_of(config, "balance"))
     y2, l2, y4 = tensor(S2.y[rows2], where), S2.y_label[rows2], tensor(S4.y, where)
@@ -97,11 +99,11 @@ def table(
         for row in protocol.ROWS:
             tick("augmentation table", done, total, row.name)
             done += 1
-            if row.name not in rows:
+            if row.name not in rows or (row.plain and role == "face"):
                 continue
             y, labels = rows[row.name]
             seed = seed_of(config, "rows") + 10 * k
-            one = _row(run.directory.parent / ".cache", (y, labels, y2, l2, y4), s, K, seed, marks, row.plain, should_stop)
+            one = _row(run.directory.parent / ".cache", (y, labels, y2, l2, y4), s, role, K, seed, marks, row.plain, should_stop)
             guesses.setdefault(row.name, []).append((one["equal"], one["best"]))
             curves.setdefault(row.name, []).append(one["S2"].tolist())
             sizes[row.name] = len(labels)
@@ -110,7 +112,15 @@ def table(
 
 
 def _row(
-    cache: Path, arrays: tuple, s: Settings, K: int, seed: int, marks: list[int], change: bool, should_stop: Callable[[], bool]
+    cache: Path,
+    arrays: tuple,
+    s: Settings,
+    role: str,
+    K: int,
+    seed: int,
+    marks: list[int],
+    change: bool,
+    should_stop: Callable[[], bool],
 ) -> dict[str, np.ndarray]:
     """One training of a row: S2 (marks,), its accuracy on S2's voices; equal, best (n,) int8, what it takes S4's voices for at `s.steps`
     steps and at its best mark. `arrays`: the row's voices and labels, S2's voices and labels, S4's voices.
@@ -118,7 +128,7 @@ def _row(
     It is a function of what it is given, so a file of `cache` named by the hash of all that holds the answer of an earlier call.
     """
     y, labels, y2, l2, y4 = arrays
-    told = json.dumps([asdict(s), K, seed, marks, change, y.device.type, torch.__version__, PROTOCOL_VERSION])
+    told = json.dumps([asdict(s), role, K, seed, marks, change, y.device.type, torch.__version__, PROTOCOL_VERSION])
     digest = hashlib.sha256(told.encode())
     for a in arrays:
         digest.update(np.ascontiguousarray(a.cpu().numpy() if torch.is_tensor(a) else a).data)
@@ -128,7 +138,7 @@ def _row(
     extra = torch.Generator(y.device).manual_seed(seed + 2)
     altered = functools.partial(plain, generator=extra) if change else None
     curve, best, equal = list[float](), dict[str, torch.Tensor](), None
-    for step, network, _ in classifiers.training(y, labels, s, K, seed, steps=marks[-1], change=altered):
+    for step, network, _ in classifiers.training(y, labels, s, K, seed, role, marks[-1], altered):
         if should_stop():
             raise runs.Stopped("the augmentation table was stopped; the same command goes on with the next row")
         if step in marks:
@@ -170,13 +180,14 @@ def _write(run: Run, config: Config, plan: Plan, marks: list[int], guesses: dict
     """
     counted = np.zeros(len(S4.y), bool)
     counted[datasets.balanced(S4.y_label, seed_of(config, "balance"))] = True
-    names, at = list(guesses), marks.index(config.f_t.steps)
+    equal = target(config)[0].steps
+    names, at = list(guesses), marks.index(equal)
     arrays = {
         "rows": np.array(names),
         "predicted": np.stack([np.stack([np.stack(s) for s in guesses[n]], axis=1) for n in names]).astype(np.int8),
         "S2": np.array([curves[n] for n in names]),
         "marks": np.array(marks),
-        "equal": np.array(config.f_t.steps),
+        "equal": np.array(equal),
         "label": S4.y_label,
         "subject": S4.y_subject,
         "row": np.arange(len(S4.y)),
@@ -202,7 +213,7 @@ def _write(run: Run, config: Config, plan: Plan, marks: list[int], guesses: dict
         "N test voices": int(counted.sum()),
         "test subjects": sorted(set(map(str, S4.y_subject[counted]))),
         "rows": out,
-        "left out": {r.name: "pseudo-labels need clips that hold a face and a voice" for r in protocol.ROWS if r.name not in out},
+        "left out": {r.name: WHY_NOT[r.plain] for r in protocol.ROWS if r.name not in out},
         "gains": [asdict(g) for g in protocol.gains([arrays])],
     }
     runs.write_arrays(run.directory / "table.npz", **arrays)
