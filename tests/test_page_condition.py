@@ -1,0 +1,346 @@
+"""The page Condition lab by AppTest: every view and state, what is shown against what core draws, and what an address may not do."""
+
+from __future__ import annotations
+
+import io
+import json
+import shutil
+
+import numpy as np
+import pytest
+import tiny
+from PIL import Image
+from visiting import count, opened, said, well
+
+from core import faces, gan, networks, runs, spectrograms, steering, studio
+from core.config import CREMA_EMOTIONS, replace, to_dict
+from core.runs import Run
+from ui import condition, strips
+
+K = len(CREMA_EMOTIONS)
+DRAWN = {"face": "drawn-happy"}  # a face for which nothing has to be found
+
+
+def the_run(kind: str = "cp") -> Run:
+    return Run(runs.root() / next(r["run"] for r in runs.listing() if r["condition"] == kind))
+
+
+def lab(**query: str):
+    return opened("condition", **DRAWN | query)
+
+
+def values(app) -> list[float]:
+    return [app.slider(key=f"cond c {k}").value for k in range(K)]
+
+
+def sound(app) -> str:
+    (one,) = app.get("audio")
+    return one.proto.url
+
+
+@pytest.fixture
+def seen(monkeypatch) -> list[steering.Drawn]:
+    """All that was drawn, as it comes: the same voice out of a batch differs in its last bits, and so would its sound."""
+    made, draw = [], steering.draw
+    monkeypatch.setattr(steering, "draw", lambda *a, **k: made.append(draw(*a, **k)) or made[-1])
+    return made
+
+
+def preset(app):
+    return next(g for g in app.button_group if g.key == "cond preset")
+
+
+def untold(cp: Run) -> None:
+    """A finished run whose G, fresh from its box, is told nothing; all else is a copy of another run's."""
+    config = replace(cp.config, gan={"condition": "none"})
+    arguments = gan.generator_arguments(config.gan, K, (config.logmel.columns, config.logmel.bands))
+    run = Run(cp.directory.with_name("tiny-none-00000000"))
+    shutil.copytree(cp.directory, run.directory)
+    (run.directory / "config.json").write_text(json.dumps(to_dict(config)))
+    networks.save(run.model("G"), networks.build(config.gan.generator, arguments), config.gan.generator, arguments)
+    runs.reindex()
+
+
+# --- states -------------------------------------------------------------------------------------------------------------------------
+
+
+def test_without_any_run_it_says_what_to_do(home):
+    app = opened("condition")
+    assert "no trained run yet" in said(app)
+    assert count(app, "page_link") == 1
+    assert count(app, "plotly_chart") == 0
+
+
+def test_while_the_first_training_runs_it_leads_there(home):
+    child = tiny.process()
+    try:
+        tiny.fabricated("running", pid=child.pid)
+        app = opened("condition")
+        assert [e.proto.label for e in app.get("page_link")] == ["Train the demo", "A training is under way: look at it"]
+    finally:
+        child.kill()
+
+
+def test_a_failed_run_is_not_offered(home):
+    tiny.fabricated("failed", error="out of memory")
+    assert "no trained run yet" in said(opened("condition"))
+
+
+def test_a_damaged_run_is_named(trained):
+    (the_run().model("G")).write_bytes(b"cut")
+    app = lab()
+    assert "G.safetensors is damaged" in said(app)
+    assert count(app, "audio") == 0
+
+
+def test_damaged_outputs_are_named(trained):
+    file = the_run().directory / "outputs.npz"
+    file.write_bytes(file.read_bytes()[:400])
+    assert "outputs.npz is damaged" in lab().error[0].value
+
+
+def test_a_condition_that_is_not_trained_is_offered_for_training(trained):
+    runs.update(the_run("label"), state="stopped")
+    app = lab()
+    assert "not trained yet" in said(app)
+    assert app.segmented_control(key="lab condition").options == ["Classifier", "CP"]
+
+
+def test_without_the_landmark_model_a_drawn_face_is_offered(trained, monkeypatch):
+    def missing(*_):
+        raise faces.ModelMissing("Faces need face_landmarker.task: put it at checkpoints/")
+
+    monkeypatch.setattr("core.studio.see", missing)
+    app = opened("condition")
+    assert "put it at" in app.error[0].value
+    well(app.button(key="to drawn").click().run())
+    assert not app.error
+    assert app.selectbox(key="cond face").value == "drawn-happy"
+    assert count(app, "audio") == 1
+
+
+def test_a_generator_that_is_told_nothing_has_no_sliders(trained):
+    untold(the_run())
+    app = lab(condition="none")
+    assert "told nothing" in said(app)
+    assert {s.key for s in app.slider} == {"cond z"}
+    assert app.segmented_control(key="lab view").options == ["One condition", "Between two faces"]
+    assert count(app, "audio") == 1
+    app = lab(condition="none", view="faces")
+    assert not app.error
+    assert count(app, "audio") == 1
+    assert lab(condition="none", view="emotions", c="1,0,0").segmented_control(key="lab view").value == "point"
+
+
+# --- one condition ------------------------------------------------------------------------------------------------------------------
+
+
+def test_it_opens_as_the_run_was_trained(trained):
+    app = lab()
+    o = studio.open_run(the_run())
+    face = studio.explain(o, condition.example("drawn-happy").x)
+    assert preset(app).value == "told"
+    assert values(app) == pytest.approx(np.round(face.p, 2))
+    assert count(app, "plotly_chart") == 2
+    assert count(app, "audio") == 1
+    assert f"credibility <b>{face.credibility:.2f}" in "".join(e.proto.body for e in app.get("html"))
+    assert "not classifier-free" in said(app)
+    assert "Keep the sum" not in [t.label for t in app.toggle]
+    place = steering.familiarity(steering.training(o), face.p).place
+    assert condition.PLACES[place].split("**")[1] in said(app)
+
+
+def test_the_same_seed_gives_the_voice_of_the_other_pages(trained, seen):
+    lab(seed="3")
+    o, face = studio.open_run(the_run()), condition.example("drawn-happy").x
+    c, _ = studio.condition_of(o, studio.explain(o, face))
+    assert seen[-1].y == pytest.approx(studio.generate(o, face, c, 3), abs=1e-5)
+
+
+def test_a_p_value_moves_alone_and_the_view_can_be_shared(trained):
+    app = lab()
+    before, first = values(app), sound(app)
+    well(app.slider(key="cond c 4").set_value(0.7).run())
+    assert values(app) == pytest.approx([*before[:4], 0.7, before[5]])
+    assert app.query_params["c"] in (",".join(f"{v:g}" for v in values(app)), [",".join(f"{v:g}" for v in values(app))])
+    assert not preset(app).value
+    assert sound(app) != first
+    well(app.slider(key="cond strength").set_value(2.5).run())
+    well(app.slider(key="cond z").set_value(0.4).run())
+    well(app.button(key="cond dice").click().run())
+    query = {k: v[0] if isinstance(v, list) else v for k, v in app.query_params.items()}
+    assert {k: query[k] for k in ("seed", "strength", "z")} == {"seed": "1", "strength": "2.5", "z": "0.4"}
+    shared = opened("condition", **query)
+    assert values(shared) == pytest.approx(values(app))
+    assert sound(shared) == sound(app)
+
+
+@pytest.mark.parametrize("kind", ["label", "classifier"])
+def test_what_sums_to_one_keeps_doing_so_unless_it_is_let_go(trained, kind):
+    app = lab(condition=kind)
+    well(app.slider(key="cond c 0").set_value(0.6).run())
+    assert values(app)[0] == 0.6
+    assert sum(values(app)) == pytest.approx(1)
+    before = values(app)
+    well(app.toggle(key="cond sum").set_value(False).run())
+    assert values(app) == pytest.approx(before)
+    well(app.slider(key="cond c 1").set_value(0.9).run())
+    assert values(app) == pytest.approx([before[0], 0.9, *before[2:]])
+    assert f"Sum of c: **{sum(values(app)):.2f}**" in said(app)
+
+
+def test_presets_set_the_sliders(trained):
+    app = lab(condition="classifier")
+    o = studio.open_run(the_run("classifier"))
+    face = studio.explain(o, condition.example("drawn-happy").x)
+    for name in ("p", "fear", "uniform", "none", "softmax"):
+        well(preset(app).set_value(name).run())
+        assert values(app) == pytest.approx(np.round(steering.preset(o, face, name), 2)), name
+        assert app.query_params["preset"] in (name, [name])
+    well(preset(app).set_value("none").run())
+    assert "Outside of training" in said(app)
+    assert values(lab(condition="cp", preset="fear")) == pytest.approx(np.eye(K)[CREMA_EMOTIONS.index("fear")])
+
+
+def test_what_c_changes_is_a_difference(trained):
+    app = lab(show="change", preset="angry")
+    assert app.segmented_control(key="lab show").value == "change"
+    assert "apart on average" in app.get("plotly_chart")[0].proto.spec
+
+
+HOSTILE = (
+    {"c": "nan,0,0,0,0,0", "preset": "own", "seed": "-1", "z": "inf", "strength": "nan", "view": "all", "face": "drawn-happy/../x"},
+    {"c": "1e999,0,0,0,0,0", "preset": "../x", "seed": "1e3", "z": "nan", "strength": "-1", "base": "mode", "run": "../../etc"},
+    {"c": "<b>," * 99, "preset": "<script>", "seed": "9" * 14, "z": "-1", "strength": "x", "condition": "../cp", "sum": "maybe"},
+)
+
+
+def test_an_address_that_makes_no_sense_is_left_aside(faces_found):
+    plain = opened("condition")
+    for query in HOSTILE:
+        app = opened("condition", **query)
+        assert not app.error
+        assert (values(app), sound(app)) == (values(plain), sound(plain)), query
+
+
+# --- faces --------------------------------------------------------------------------------------------------------------------------
+
+
+def test_an_upload_is_steered_like_the_example(faces_found):
+    from skimage import data
+
+    file = io.BytesIO()
+    Image.fromarray(data.astronaut()).save(file, "PNG")
+    example = sound(opened("condition"))
+    app = opened("condition", face="upload")
+    assert "Give a picture" in said(app)
+    app.file_uploader(key="lab upload").set_value(("<b>me.png", file.getvalue(), "image/png")).run()
+    assert sound(well(app)) == example
+    app.selectbox(key="cond face").set_value("drawn-sad").run()
+    app.segmented_control(key="lab view").set_value("faces").run()
+    well(app.selectbox(key="cond other").set_value("upload").run())
+    assert count(app, "audio") == 1
+
+
+# --- ways ---------------------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("view", "kind"), [("emotions", "label"), ("faces", "cp"), ("strength", "classifier")])
+def test_every_way_shows_its_steps_and_plays_the_chosen_one(trained, view, kind):
+    app = lab(view=view, condition=kind, n="8", at="1", other="drawn-sad")
+    assert not app.error
+    assert count(app, "plotly_chart") == 1
+    assert app.number_input(key="cond at").value == 1
+    first = sound(app)
+    well(app.number_input(key="cond at").set_value(8).run())
+    assert app.query_params["at"] in ("8", ["8"])
+    assert sound(app) != first
+    assert "Step 8: Q hears" in said(app)
+    shared = lab(view=view, condition=kind, n="8", at="8", other="drawn-sad")
+    assert sound(shared) == sound(app)
+    assert lab(view=view, n="99", at="77").number_input(key="cond at").value == (condition.POINTS + 1) // 2
+
+
+def ends(seen: list[steering.Drawn], **query: str) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Face, c and voice of the first and the last point that a page draws."""
+    lab(**query)
+    d = seen[-1]
+    return [(d.x[i], d.c[i], d.y[i]) for i in (0, -1)]
+
+
+def same(a, b) -> bool:
+    return all(np.allclose(p, q, atol=1e-4) for p, q in zip(a, b, strict=True))
+
+
+def test_the_way_of_emotions_goes_from_end_to_end(trained, seen):
+    first, last = ends(seen, view="emotions", a="sad", b="fear")
+    assert same(first, ends(seen, preset="sad")[0])
+    assert same(last, ends(seen, preset="fear")[0])
+    assert not same(first, last)
+    assert len(seen[0].y) == condition.POINTS
+    by_hand = "0.3,0.2,0.1,0.9,0,0.4"
+    assert same(ends(seen, view="emotions", b="c", c=by_hand)[1], ends(seen, c=by_hand)[0])
+
+
+def test_the_way_of_faces_ends_at_the_other_face(trained, seen):
+    way = {"view": "faces", "other": "drawn-angry"}
+    first, last = ends(seen, **way)
+    assert same(first, ends(seen)[0])
+    assert same(last, ends(seen, face="drawn-angry")[0])
+    (_, told, _), (x, held, _) = ends(seen, follow="held", **way)
+    assert np.array_equal(x, last[0])
+    assert np.array_equal(held, told)
+
+
+def test_the_way_of_guidance_begins_without_c(trained, seen):
+    lab(view="strength", preset="sad")
+    way = seen[-1]
+    assert way.strength == pytest.approx(np.linspace(0, condition.STRONGEST, condition.POINTS))
+    assert way.y[0] == pytest.approx(ends(seen, strength="0", preset="happy")[0][2], abs=1e-4)
+    assert way.y[-1] == pytest.approx(ends(seen, strength="4", preset="sad")[0][2], abs=1e-4)
+
+
+# --- figures ------------------------------------------------------------------------------------------------------------------------
+
+
+def drawn(n: int = 12, k: int = K) -> steering.Drawn:
+    rng = np.random.default_rng(0)
+    o = rng.dirichlet(np.ones(K), (3, n))
+    y = rng.uniform(-1, 1, (n, 112, 28)).astype(np.float32)
+    return steering.Drawn(rng.integers(0, 256, (n, 28, 28), np.uint8), o[0][:, :k], np.ones(n), y, y, o[1], o[2])
+
+
+@pytest.mark.parametrize("faces", [False, True])
+@pytest.mark.parametrize("k", [K, 0])
+def test_a_strip_moves_in_the_browser_and_is_light_on_the_wire(faces, k):
+    d, s = drawn(16, k), tiny.TINY.logmel
+    figure = strips.strip(d, CREMA_EMOTIONS, 4, np.linspace(0, 1, 16), "share of the second end", -10.0, s, faces)
+    assert [f.name for f in figure.frames] == [step.label for step in figure.layout.sliders[0].steps] == [str(i + 1) for i in range(16)]
+    assert figure.layout.sliders[0].active == 4
+    moved = figure.frames[9]
+    big, *cursors, around = (figure.data[i] for i in moved.traces)
+    assert np.array_equal(big.z, np.rint(spectrograms.unscale(d.y[4], -10.0, s)).T)
+    assert np.array_equal(moved.data[0].z, np.rint(spectrograms.unscale(d.y[9], -10.0, s)).T)
+    assert {c.x[0] for c in cursors} == {4 / 15}
+    assert {c.x[0] for c in moved.data[1:3]} == {9 / 15}
+    assert np.mean(moved.data[3].x[:4]) == pytest.approx(9)
+    assert np.mean(around.x[:4]) == pytest.approx(4)
+    assert len(figure.to_json()) < 250_000
+
+
+def test_every_chart_names_its_axes():
+    d, s = drawn(), tiny.TINY.logmel
+    known = steering.training_of(d.c)
+    for figure in (
+        strips.told(CREMA_EMOTIONS, d.c[0], known, d.Q[0], d.scorer[0]),
+        strips.strip(d, CREMA_EMOTIONS, 0, np.linspace(0, 4, 12), "guidance strength s", 0.0, s),
+    ):
+        layout = figure.to_dict()["layout"]
+        axes = [v for k, v in layout.items() if k.startswith(("xaxis", "yaxis"))]
+        shared = [a for a in axes if a.get("matches")]
+        assert all(a.get("title", {}).get("text") for a in axes if a not in shared), axes
+    bars = {bar.name: bar for bar in strips.told(CREMA_EMOTIONS, d.c[0], known, d.Q[0], d.scorer[0]).data}
+    assert np.array_equal(bars["Q"].x, d.Q[0])
+    assert np.array_equal(bars["scorer"].x, d.scorer[0])
+    assert np.array_equal(bars["training: mean and range"].x, known.mean)
+    assert bars["training: mean and range"].error_x.array == pytest.approx(known.high - known.mean)
