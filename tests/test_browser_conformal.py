@@ -61,8 +61,8 @@ def test_eps_moves_in_the_browser_and_the_page_follows_when_it_is_let_go(page):
     wait_until(page, lambda: "error" in title(page, "promise"))
     before = title(page, "promise")
     page.wait_for_timeout(700)  # the listener looks for charts three times a second
-    page.locator(".st-key-promise .slider-rail-touch-rect").scroll_into_view_if_needed()
-    rail = page.locator(".st-key-promise .slider-rail-touch-rect").bounding_box()
+    page.locator(".st-key-promise .slider-rail-touch-rect").first.scroll_into_view_if_needed()
+    rail = page.locator(".st-key-promise .slider-rail-touch-rect").first.bounding_box()
     y = rail["y"] + rail["height"] / 2
     page.mouse.move(rail["x"] + 0.3 * rail["width"], y)
     page.mouse.down()

@@ -18,7 +18,7 @@ from core.conformal import Ranking
 from core.laboratory import View
 from core.validity import Curve
 from ui import theme
-from ui.charts import laid_out, mel_axis
+from ui.charts import built_once, laid_out, mel_axis
 
 CONFIG: dict[str, Any] = {  # of every chart here: one button, which saves the picture
     "displaylogo": False,
@@ -66,6 +66,7 @@ def _upright(x: float, colour: str = ALARM, dash: str = "dash", **axes) -> dict:
 # ------------------------------------------------------------------ one point
 
 
+@built_once
 def chain(classes: Sequence[str], softmax: np.ndarray, ranking: Ranking, p: np.ndarray, shown: np.ndarray, measure: str) -> go.Figure:
     """From left to right, a row for each label: softmax, how strange the label would be (Eq. 8), its p-value (Eq. 9)."""
     names, tint = [classes[k] for k in shown], [colours(classes)[k] for k in shown]
@@ -268,9 +269,8 @@ def promise(v: View, eps: float, sizes: Sequence[View] = ()) -> go.Figure:
     figure.update_xaxes(title="ε (significance)", range=[0, 1], dtick=0.2)
     figure.update_yaxes(rangemode="tozero").update_yaxes(title="error (share of test points)", range=[0, 1.01], row=1, col=1)
     figure.update_yaxes(title="labels in a set (mean)", row=1, col=2).update_yaxes(title="share of sets", range=[0, 1.01], row=1, col=3)
-    legend = {"orientation": "h", "x": 0, "y": -0.97 if sizes else -0.66, "yanchor": "top"}
-    extra = 50 * bool(sizes)
-    return laid_out(figure, 370 + extra, left=50, top=46, bottom=160 + extra, legend=legend, sliders=sliders)
+    legend = {"orientation": "h", "x": 0, "y": -0.97, "yanchor": "top"}  # below both sliders, though the second may come later
+    return laid_out(figure, 420, left=50, top=46, bottom=210, legend=legend, sliders=sliders)
 
 
 def uniform(v: View) -> go.Figure:

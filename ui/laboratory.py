@@ -150,22 +150,25 @@ def view(key: str, source: Problem, choice: Choice, private: bool) -> View:
 
 
 @st.cache_resource(show_spinner=False, max_entries=64)
-def _ahead(key: str, choice: Choice, _source: Problem) -> None:
-    """Bands are simulated once for each calibration size, behind the visitor's back, so that the slider of sizes does not wait for them."""
-    if len(_source.label_test) * len(_source.classes) > AHEAD:
-        return
+def _ahead(key: str, choice: Choice, _source: Problem) -> threading.Event:
+    """Bands are simulated once for each calibration size, behind the visitor's back, so that the sliders do not wait for them."""
+    done = threading.Event()
 
     def simulate() -> None:
         time.sleep(0.5)  # what the visitor waits for goes first
         for r in laboratory.SHARES[::-1]:
             laboratory.view(_source, **vars(replace(choice, r=float(r))))
+        done.set()
 
-    threading.Thread(target=simulate, daemon=True).start()
+    if len(_source.label_test) * len(_source.classes) <= AHEAD:
+        threading.Thread(target=simulate, daemon=True).start()
+    return done
 
 
 def sizes(key: str, source: Problem, choice: Choice, private: bool) -> list[View]:
-    """The view at every calibration size, smallest first, for a chart that goes from one to another by itself; none of many points."""
-    if len(source.label_test) * len(source.classes) > AHEAD:
+    """The view at every calibration size, smallest first, for a chart that goes from one to another by itself; none before their bands are
+    simulated, nor of very many points."""
+    if not _ahead(key, replace(choice, r=1.0, eps=0.1, measure="margin"), source).is_set():
         return []
     look = _own_view if private else _view
     return [look(key, source, replace(choice, r=float(r), eps=0.1)) for r in laboratory.SHARES]
