@@ -1,4 +1,4 @@
-"""Many runs: the cells of a grid, trained by worker processes of this machine. `python -m core sweep` calls `sweep`.
+"""Many runs: the cells of a grid, trained by worker processes of this machine, or of a cluster's (`remote`). No torch, but in `work`.
 
 The same config is the same run, so a sweep that is given again skips what is done and resumes what was begun. A worker is
 `python -m core.sweep train`: it reads a config per line, trains it, and answers with a line; whatever happens to one, the others go on.
@@ -7,6 +7,7 @@ The same config is the same run, so a sweep that is given again skips what is do
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
 import os
 import queue
@@ -15,17 +16,19 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import IO, Any, Literal
+from typing import IO, TYPE_CHECKING, Any, Literal
 
 from core import datasets, jobs, runs
-from core.augmentation import Plan
 from core.config import Config, from_dict, run_name, to_dict
 from core.corpora import CorpusError
 from core.protocol import Cell
 from core.runs import Run
+
+if TYPE_CHECKING:
+    from core.augmentation import Plan
 
 State = Literal["done", "was done", "stopped", "failed", "trained elsewhere"]
 
@@ -45,13 +48,17 @@ class Outcome:
         return f"[{done}/{total}] {self.cell.title:<44} {self.state:<9} {self.seconds:6.0f} s  {self.run}  {self.reason}".rstrip()
 
 
+Todo = list[tuple[Cell, str]]  # what is to be trained, with the runs' ids
+Serve = Callable[[Todo, Path, str, "Plan | None", Callable[[Outcome], None], threading.Event], None]
+
+
 def runs_of(cells: Sequence[Cell]) -> list[tuple[Cell, str, str]]:
     """Each cell with its run's id and, where its corpus is not prepared, the reason instead: (cell, id or "", reason or "")."""
     digests: dict[tuple, str | CorpusError] = {}
     out = []
     for cell in cells:
         d = cell.config.data
-        key = (d.faces, d.voices, d.demo_takes)
+        key = (d.faces, d.voices, d.f_s_corpus, d.demo_takes)
         if key not in digests:
             try:
                 digests[key] = datasets.corpus_digest(d)
@@ -70,11 +77,13 @@ def sweep(
     plan: Plan | None = None,
     tell: Callable[[Outcome, int, int], None] = lambda *a: None,
     stop: threading.Event | None = None,
+    serve: Serve | None = None,
 ) -> list[Outcome]:
     """Train what of `cells` is not yet trained, and with `plan` compute each run's augmentation table; one Outcome per different run.
 
-    `workers` processes with one thread each share the runs. `tell(outcome, how many are through, of how many)` after each. Once `stop` is
-    set, the runs in hand save their state and end, and the same call resumes them. Nothing that befalls a run is raised.
+    `workers` processes with one thread each share the runs, or whatever `serve` has (`here`, `remote.serve`). `tell(outcome, how many are
+    through, of how many)` after each. Once `stop` is set, the runs in hand save their state and end, and the same call resumes them.
+    Nothing that befalls a run is raised.
     """
     folder, stop = folder or runs.root(), stop or threading.Event()
     folder.mkdir(parents=True, exist_ok=True)
@@ -82,7 +91,7 @@ def sweep(
     busy = {r["run"] for r in runs.listing(folder) if jobs.alive(r)}
     first: dict[str, Cell] = {}
     outcomes: list[Outcome] = []
-    todo: queue.Queue[tuple[Cell, str]] = queue.Queue()
+    todo: Todo = []
     guard = threading.Lock()
     every = runs_of(cells)
     total = len({i or c.title for c, i, _ in every})
@@ -100,18 +109,11 @@ def sweep(
             if run_id in busy:
                 add(Outcome(cell, run_id, "trained elsewhere"))
             elif _done(Run(folder / run_id), plan):
-                add(Outcome(cell, run_id, "was done", reason=_figures(Run(folder / run_id))))
+                add(Outcome(cell, run_id, "was done", reason=figures(Run(folder / run_id))))
             else:
-                todo.put((cell, run_id))
-    threads = [
-        threading.Thread(target=_serve, args=(todo, folder, device, plan, add, stop), daemon=True)
-        for _ in range(min(max(1, workers), todo.qsize()))
-    ]
-    for t in threads:
-        t.start()
-    for t in threads:
-        while t.is_alive():  # a join without limit would keep signals waiting
-            t.join(0.2)
+                todo.append((cell, run_id))
+    if todo:
+        (serve or functools.partial(here, workers=workers))(todo, folder, device, plan, add, stop)
     return outcomes
 
 
@@ -119,11 +121,41 @@ def _done(run: Run, plan: Plan | None) -> bool:
     return bool(run.json("results")) and (plan is None or run.json("table").get("plan") == asdict(plan))
 
 
-def _figures(run: Run) -> str:
+def figures(run: Run) -> str:
+    """The first figures of a run that is done, for its line; "" for another."""
     results = run.json("results")
     rows = results.get("augmentation", {})
     said = [f"{row} {100 * rows[row]['accuracy']:.1f} %" for row in ("S1", "S1 + generated") if row in rows]
     return " · ".join([*said, f"FID {results['quality']['FID']:.1f}"]) if results else ""
+
+
+def order(cell: Cell, folder: Path, device: str, plan: Plan | None) -> str:
+    """The line that a worker is told for this cell."""
+    return json.dumps({"config": to_dict(cell.config), "folder": str(folder), "device": device, "plan": asdict(plan) if plan else None})
+
+
+def ended(code: int) -> str:
+    """Why a run failed whose worker process ended with this status."""
+    how = signal.Signals(-code).name if code < 0 else f"status {code}"
+    return f"its process ended with {how}, which may be lack of memory; the same command resumes it"
+
+
+def here(
+    todo: Todo, folder: Path, device: str, plan: Plan | None, add: Callable[[Outcome], None], stop: threading.Event, workers: int = 1
+) -> None:
+    """Train `todo` with this many worker processes of this machine; `add(outcome)` after each, from several threads."""
+    waiting: queue.Queue[tuple[Cell, str]] = queue.Queue()
+    for one in todo:
+        waiting.put(one)
+    threads = [
+        threading.Thread(target=_serve, args=(waiting, folder, device, plan, add, stop), daemon=True)
+        for _ in range(min(max(1, workers), len(todo)))
+    ]
+    for t in threads:
+        t.start()
+    for t in threads:
+        while t.is_alive():  # a join without limit would keep signals waiting
+            t.join(0.2)
 
 
 def _serve(todo: queue.Queue, folder: Path, device: str, plan: Plan | None, add: Callable[[Outcome], None], stop: threading.Event) -> None:
@@ -135,34 +167,31 @@ def _serve(todo: queue.Queue, folder: Path, device: str, plan: Plan | None, add:
         except queue.Empty:
             break
         begun, answer = time.monotonic(), ""
-        worker = worker or _start(folder)
+        worker = worker or start(folder)
         assert worker.stdin
-        order = {"config": to_dict(cell.config), "folder": str(folder.resolve()), "device": device, "plan": asdict(plan) if plan else None}
         with contextlib.suppress(BrokenPipeError):
-            worker.stdin.write(json.dumps(order) + "\n")
+            worker.stdin.write(order(cell, folder.resolve(), device, plan) + "\n")
             worker.stdin.flush()
             answer = _answer(worker, stop)
         seconds = time.monotonic() - begun
         if answer:
             said = json.loads(answer)
-            reason = _figures(Run(folder / run_id)) if said["state"] == "done" else said["reason"]
+            reason = figures(Run(folder / run_id)) if said["state"] == "done" else said["reason"]
             add(Outcome(cell, run_id, said["state"], seconds, reason))
         else:
-            code = _end(worker)
-            how = signal.Signals(-code).name if code < 0 else f"status {code}"
-            worker = None
+            code, worker = end(worker), None
             if stop.is_set():  # it was asked before it listened
                 add(Outcome(cell, run_id, "stopped", seconds))
                 break
-            reason = f"its process ended with {how}, which may be lack of memory; the same command resumes it"
+            reason = ended(code)
             if (folder / run_id / "config.json").exists():
                 runs.update(Run(folder / run_id), state="failed", error=reason)
             add(Outcome(cell, run_id, "failed", seconds, reason))
     if worker:
-        _end(worker)
+        end(worker)
 
 
-def _end(worker: subprocess.Popen[str]) -> int:
+def end(worker: subprocess.Popen[str]) -> int:
     """Give a worker no more orders and wait for its end; returns its exit status."""
     assert worker.stdin
     assert worker.stdout
@@ -188,8 +217,11 @@ def _answer(worker: subprocess.Popen[str], stop: threading.Event) -> str:
     return lines[0] if lines else ""
 
 
-def _start(folder: Path) -> subprocess.Popen[str]:
-    """A worker in a session of its own, so that the terminal's Ctrl-C reaches the driver alone."""
+def start(folder: Path, environment: Mapping[str, str] = {}, keep: tuple[int, ...] = ()) -> subprocess.Popen[str]:
+    """A worker in a session of its own, so that the terminal's Ctrl-C reaches the driver alone; it inherits the open files `keep`.
+
+    What it prints goes to `folder`/.cache/sweep.log.
+    """
     one = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
     (folder / ".cache").mkdir(exist_ok=True)
     with open(folder / ".cache" / "sweep.log", "a") as log:
@@ -201,7 +233,8 @@ def _start(folder: Path) -> subprocess.Popen[str]:
             stderr=log,
             text=True,
             start_new_session=True,
-            env=os.environ | one,
+            env=os.environ | one | dict(environment),
+            pass_fds=keep,
         )
 
 
@@ -218,13 +251,13 @@ def work(orders: IO[str], answers: IO[str]) -> None:
         return bool(asked) or os.getppid() != driver
 
     for line in orders:
-        order: dict[str, Any] = json.loads(line)
+        given: dict[str, Any] = json.loads(line)
         state, reason = "done", ""
         try:
-            run = pipeline.run(from_dict(Config, order["config"]), Path(order["folder"]), order["device"], should_stop=should_stop)
-            if order["plan"]:
-                where = str(pipeline.choose_device(order["device"]))
-                augmentation.table(run, Plan(**order["plan"]), where, should_stop=should_stop)
+            run = pipeline.run(from_dict(Config, given["config"]), Path(given["folder"]), given["device"], should_stop=should_stop)
+            if given["plan"]:
+                where = str(pipeline.choose_device(given["device"]))
+                augmentation.table(run, augmentation.Plan(**given["plan"]), where, should_stop=should_stop)
         except (pipeline.Stopped, runs.Stopped):
             state = "stopped"
         except Exception as e:

@@ -138,8 +138,10 @@ def test_the_report_of_the_grid(swept, tmp_path):
     text = path.read_text()
     for part in ("Table 1", "Table 2", "Headline gains", "49.34", "49.77", "not comparable", "1 are not: no such corpus", "`the report`"):
         assert part in text
+    assert "--f-s-corpus" not in text  # no case of §4.7 is in this grid
+    assert text.count("Figure: `the report`. Runs: `python -m core train --config-file ") == text.count("\n## Figure ") == 7
     figures = {p.name for p in tmp_path.iterdir()}
-    for name in ("fig8-0", "fig9", "fig10", "fig11"):
+    for name in ("fig6", "fig6-networks", "fig6-sizes", "fig8", "fig9", "fig10", "fig11"):
         assert {f"{name}.png", f"{name}.pdf"} <= figures
         assert f"]({name}.png)" in text
     with pytest.raises(ValueError, match="train them with: the sweep"):
