@@ -11,6 +11,8 @@ if st.query_params.get("step", "chain") == "chain":
         "A classifier always answers. *Conformal prediction* says how well each answer fits what was seen before, with an error rate that "
         "can be checked. Touch it, step by step: from one face to the whole test set."
     )
+else:
+    st.space("xxsmall")
 
 # ------------------------------------------------------------------ whose outputs, and with which settings (at the left)
 

@@ -8,7 +8,7 @@ os.environ.update(OMP_NUM_THREADS="1", MKL_NUM_THREADS="1", OPENBLAS_NUM_THREADS
 
 import pytest
 from hypothesis import settings
-from visiting import chromium, faces_found, home, page, server, trained  # noqa: F401
+from visiting import chromium, faces_found, home, page, server, studio, trained  # noqa: F401
 
 settings.register_profile("tests", derandomize=True, deadline=None, print_blob=True)  # the same examples every time, whatever the load
 settings.load_profile("tests")

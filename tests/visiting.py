@@ -5,28 +5,19 @@
 
 from __future__ import annotations
 
-import os
-import shutil
-import socket
-import subprocess
-import sys
 import time
-import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
-from urllib.parse import urlparse
 
 import pytest
+
+from benchmarks import browser
 
 if TYPE_CHECKING:
     from streamlit.testing.v1 import AppTest
 
 ROOT = Path(__file__).resolve().parents[1]
-ARGUMENTS = [
-    *("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"),
-    *("--disable-background-networking", "--disable-component-update", "--disable-sync"),
-]
 
 
 # --- by AppTest ---------------------------------------------------------------------------------------------------------------------
@@ -92,59 +83,44 @@ def count(app: AppTest, kind: str) -> int:
 
 
 @pytest.fixture(scope="module")
-def server(home) -> Iterator[str]:
-    """The studio on a free port of the loopback; its address."""
+def studio(home) -> Iterator[browser.Studio]:
+    """The studio on a free port of the loopback."""
     import tiny
 
     from core import jobs, runs
 
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        port = s.getsockname()[1]
-    command = [sys.executable, "-m", "streamlit", "run", "app.py", "--server.port", str(port)]
-    with open(home / "server.log", "w") as log:
-        process = subprocess.Popen(command, cwd=ROOT, env=os.environ | tiny.home(home), stdout=log, stderr=subprocess.STDOUT)
-    address = f"http://127.0.0.1:{port}"
     try:
-        for _ in range(300):
-            try:
-                urllib.request.urlopen(f"{address}/_stcore/health", timeout=1).close()
-                break
-            except OSError:
-                assert process.poll() is None, (home / "server.log").read_text()
-                time.sleep(0.1)
-        yield address
+        with browser.studio(home / "server.log", tiny.home(home)) as running:
+            yield running
     finally:
-        process.terminate()
-        process.wait(20)
         for row in runs.listing(home / "checkpoints"):
             jobs.stop(row["run"], home / "checkpoints", wait=20)
 
 
 @pytest.fixture(scope="module")
+def server(studio) -> str:
+    """The studio's address."""
+    return studio.address
+
+
+@pytest.fixture(scope="module")
 def chromium():
-    path = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-    if not path:
-        pytest.skip("no chromium here (Debian: apt install chromium)")
-    api = pytest.importorskip("playwright.sync_api")
-    with api.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=path, args=ARGUMENTS)
-        yield browser
-        browser.close()
+    pytest.importorskip("playwright.sync_api")
+    try:
+        browser.executable()
+    except RuntimeError as error:
+        pytest.skip(str(error))
+    with browser.chromium() as running:
+        yield running
 
 
 @pytest.fixture
 def page(chromium, server):
     """A tab that fails its test on an error in the console, an exception box, or a request that leaves this machine."""
-    context = chromium.new_context(base_url=server, viewport={"width": 1280, "height": 720}, accept_downloads=True)
-    tab, faults = context.new_page(), []
+    context = chromium.new_context(base_url=server, viewport=browser.SIZE, accept_downloads=True)
+    tab = context.new_page()
     tab.set_default_timeout(45_000)
-    # Streamlit looks for its server at /train/_stcore first, which a page's own address answers with 404.
-    tab.on(
-        "console", lambda m: m.type == "error" and "/_stcore/" not in m.location["url"] and faults.append(f"{m.text} {m.location['url']}")
-    )
-    tab.on("pageerror", lambda e: faults.append(str(e)))
-    tab.on("request", lambda r: urlparse(r.url).hostname in ("127.0.0.1", None) or faults.append(f"asks {r.url}"))
+    faults = browser.watched(tab)
     yield tab
     assert tab.locator("[data-testid=stException]").count() == 0
     assert faults == []

@@ -9,7 +9,9 @@ from functools import lru_cache
 from typing import Any
 
 import numpy as np
+import pandas  # noqa: F401  (before Plotly builds anything: it would use a pandas that another visitor's page has half loaded)
 import plotly.graph_objects as go
+import streamlit as st
 from plotly.subplots import make_subplots
 
 from core import spectrograms
@@ -19,6 +21,10 @@ from ui import theme
 Curves = dict[str, tuple[list[int], list[float]]]  # name -> steps, values
 TICKS = (0.2, 0.5, 1, 2, 4, 7)  # kHz on a mel axis
 STILL: dict[str, Any] = {"displayModeBar": False, "scrollZoom": False}  # config of charts: no tool bar on top of them
+
+# A chart of the same figures is built once and shared by all visitors: Plotly checks every property, which takes longer than all else on a
+# page. So it may be shown, and copied with go.Figure(...), but not changed.
+built_once = st.cache_resource(show_spinner=False, max_entries=48)
 
 
 def laid_out(figure: go.Figure, height: int, left: int = 46, right: int = 8, top: int = 8, bottom: int = 38, **layout) -> go.Figure:
@@ -46,6 +52,7 @@ def _picture(y: np.ndarray, ref_db: float, s: LogMel, **more) -> go.Heatmap:
     return go.Heatmap(z=db, x0=0, dx=s.hop / s.rate, customdata=kilohertz, hovertemplate=hover, **more)
 
 
+@built_once
 def spectrogram(y: np.ndarray, ref_db: float, s: LogMel, height: int = 215) -> go.Figure:
     """(columns, bands) in [-1, 1] as dB over time and mel frequency."""
     bar = {"title": {"text": "dB", "side": "top"}, "thickness": 9, "len": 1.0, "outlinewidth": 0, "x": 1.01, "xpad": 4, "nticks": 5}
@@ -55,6 +62,7 @@ def spectrogram(y: np.ndarray, ref_db: float, s: LogMel, height: int = 215) -> g
     return laid_out(figure, height, right=4, top=14).update_yaxes(**mel_axis(s))
 
 
+@built_once
 def beliefs(classes: Sequence[str], softmax: np.ndarray, p: np.ndarray, height: int = 250) -> go.Figure:
     """The face classifier's softmax beside the conformal p-values, one pair of bars for each emotion."""
     colours = [theme.colour(k) for k in classes]
@@ -97,6 +105,7 @@ def curves(lines: Curves, title: str, shown: Sequence[str], reference: str = "",
     return laid_out(figure, height, left=54, top=28, showlegend=len(shown) > 1, legend=legend)
 
 
+@built_once
 def grid(y: np.ndarray, labels: Sequence[str], ref_db: float, s: LogMel) -> go.Figure:
     """Samples (n, columns, bands), the emotion of each sample's face above it, on one scale of dB."""
     across = 3 if len(y) <= 6 else 4
@@ -117,6 +126,7 @@ def grid(y: np.ndarray, labels: Sequence[str], ref_db: float, s: LogMel) -> go.F
     return laid_out(figure, 60 + 165 * down, left=50, top=26)
 
 
+@built_once
 def confusions(tables: dict[str, np.ndarray], classes: Sequence[str]) -> go.Figure:
     """Confusion matrices (K, K) of counts side by side: each row is what one true emotion was taken for, in per cent."""
     across = 2 if len(tables) == 4 else 3
@@ -151,6 +161,7 @@ def confusions(tables: dict[str, np.ndarray], classes: Sequence[str]) -> go.Figu
 PATTERNS = {"female": "", "male": "/", "": "."}  # of bars, by sex; "" is unknown
 
 
+@built_once
 def census(counts: dict[str, dict[str, int]], height: int = 270) -> go.Figure:
     """Clips per emotion, {sex: {emotion: clips}}, one bar of parts for each."""
     figure = go.Figure()
@@ -166,6 +177,7 @@ def census(counts: dict[str, dict[str, int]], height: int = 270) -> go.Figure:
     return laid_out(figure, height, left=56, top=26, barmode="stack", bargap=0.3, legend=legend, showlegend=set(counts) != {""})
 
 
+@built_once
 def people(subjects: Sequence[str], counts: dict[str, list[int]], height: int = 270) -> go.Figure:
     """Clips per subject, {emotion: one count for each of `subjects`}, a bar of parts for each subject."""
     figure, start = go.Figure(), beginning(subjects)
@@ -187,6 +199,7 @@ def beginning(names: Sequence[str]) -> str:
     return first[0] if first and all(n.startswith(first[0]) and n != first[0] for n in names) else ""
 
 
+@built_once
 def sets(tables: dict[str, dict[str, dict[str, int]]], height: int = 225) -> go.Figure:
     """Clips of each set by emotion, {"faces": {set: {emotion: clips}}, …}: a bar of parts for each set, side by side."""
     figure = make_subplots(1, len(tables), subplot_titles=list(tables), shared_yaxes=True, horizontal_spacing=0.04)

@@ -131,6 +131,7 @@ def samples(row: dict, step: int | None) -> None:
             st.caption(OLDER)
 
 
+@charts.built_once
 def heard(counts: np.ndarray, classes: Sequence[str], height: int = 380) -> go.Figure:
     """Confusion matrix (K, K) of counts of generated samples: each row is what one emotion of faces was heard as, in per cent."""
     share = 100 * counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
@@ -143,6 +144,7 @@ def heard(counts: np.ndarray, classes: Sequence[str], height: int = 380) -> go.F
     return charts.laid_out(figure, height, left=80, bottom=80)
 
 
+@charts.built_once
 def embedding(shown: dict[str, np.ndarray], classes: Sequence[str], height: int = 380) -> tuple[go.Figure, int]:
     """Real and generated voices on the real ones' two principal axes, and how many generated ones lie beyond the frame.
 

@@ -1,0 +1,97 @@
+"""`make screenshots`: every page as a visitor sees it, with the runs that are here, in light and dark.
+
+The pictures go to docs/screenshots/, which git ignores. Those that README shows also go to docs/, with few colours, so that they are small.
+"""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+from pathlib import Path
+
+from PIL import Image, ImageColor
+
+from benchmarks.browser import ROOT, SIZE, chromium, pages, rest, studio, watched
+from core import runs
+from ui import theme
+
+FOLDER = ROOT / "docs" / "screenshots"
+SCHEMES = ("light", "dark")
+VIEWS = {  # page -> picture's name -> what its address says; a page that is not named here is taken as it opens
+    "": {"home": ""},
+    "condition": {"condition": "face=drawn-happy", "condition-emotions": "face=drawn-happy&view=emotions", "condition-faces": "view=faces"},
+    "gallery": {"gallery": "", "gallery-demo": "run={demo}", "gallery-copy": "look=copy", "gallery-quiz": "view=quiz"},
+    "conformal": {"conformal": "step=area"}
+    | {f"conformal-{k}": f"step={k}" for k in ("chain", "set", "map", "promise", "broken", "generator")},
+    "evaluate": {"evaluate": "view=runs"}
+    | {f"evaluate-{k}": f"view={k}" for k in ("curves", "confusion", "augmentation", "folds", "paper")},
+    "data": {"data": ""} | {f"data-{k}": f"view={k}" for k in ("sets", "clips")} | {"data-bring": "part=bring"},
+    "paper": {"paper": "", "paper-eq-9": "eq=9"},
+}
+README = {
+    "home": "home-light",
+    "conformal": "conformal-light",
+    "gallery": "gallery-demo-light",
+}
+CHARTS = "() => [...document.querySelectorAll('.js-plotly-plot')].every(e => e.querySelector('.main-svg'))"
+
+
+def picture(tab, address: str, path: Path) -> None:
+    """One page at rest, its charts drawn and what moves or is hidden behind a pointer left alone."""
+    tab.goto(address)
+    rest(tab)
+    tab.wait_for_function(CHARTS)
+    tab.wait_for_timeout(700)  # charts take their last size
+    rest(tab)
+    tab.screenshot(path=path, animations="disabled")
+
+
+def small(source: Path, target: Path) -> None:
+    """The same picture with 256 colours: its own, and the emotions', which are few pixels and must not change."""
+    kept = [*theme.EMOTION.values(), "#ffffff", "#eef3f3"]  # and the light ground's two
+    image, own = Image.open(source).convert("RGB"), 256 - len(kept)
+    palette = Image.new("P", (1, 1))
+    fixed = [k for colour in kept for k in ImageColor.getrgb(colour)]
+    palette.putpalette(image.quantize(own).getpalette()[: 3 * own] + fixed)
+    image.quantize(palette=palette, dither=Image.Dither.NONE).save(target, optimize=True)
+
+
+def main(wanted: list[str]) -> int:
+    """Takes the pictures of all pages, or of those whose names are given. Returns 1 where a page has shown a fault."""
+    FOLDER.mkdir(exist_ok=True)
+    bad: list[str] = []
+    taken = set()
+    demo = next((r["run"] for r in runs.listing() if r["name"] == "demo" and r["state"] == "done"), "")
+    with tempfile.TemporaryDirectory() as folder, chromium() as browser, studio(log := Path(folder) / "log.txt", {}) as server:
+        for scheme in SCHEMES:
+            context = browser.new_context(base_url=server.address, viewport=SIZE, color_scheme=scheme, reduced_motion="reduce")
+            tab = context.new_page()
+            faults = watched(tab)
+            tab.goto("/")
+            for page in pages(tab):
+                for name, query in VIEWS.get(page, {page: ""}).items():
+                    if wanted and not {name, page or "home"} & set(wanted):
+                        continue
+                    path = FOLDER / f"{name}-{scheme}.png"
+                    picture(tab, f"/{page}?{query.format(demo=demo)}", path)
+                    if tab.locator("[data-testid=stException]").count():
+                        faults.append("an exception box")
+                    taken.add(path.stem)
+                    print(path.relative_to(ROOT), *faults, sep="  ! ", flush=True)
+                    if faults:
+                        print(log.read_text()[-3000:])
+                    bad += faults
+                    faults.clear()
+            context.close()
+    for name, source in README.items():
+        if source in taken:
+            small(FOLDER / f"{source}.png", target := ROOT / "docs" / f"{name}.png")
+            print(target.relative_to(ROOT), f"{target.stat().st_size / 1000:.0f} kB")
+    return 1 if bad else 0
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(main(sys.argv[1:]))
+    except RuntimeError as error:
+        sys.exit(f"make screenshots: {error}")
