@@ -50,7 +50,7 @@ class Limits:
     pixels: int = 2**25  # of one frame (8192 x 4096)
     side: int = 640  # of the long side of a frame kept; larger ones are scaled down
     fps: float = 12.5  # frames kept in a second, at most
-    frames: int = 400  # kept at most; of longer clips every other one, as often as needed
+    frames: int = 400  # kept at most; of longer clips every other one, as often as needed. 0: the sound alone, of a sound file too
     near: float = np.inf  # s; if finite, a film's only frame is the one nearest that time, and the others cost no more than decoding
     wall_seconds: float = 60.0  # of the child process
     memory: int = 3 * 2**30  # bytes that the child process may take
@@ -123,6 +123,8 @@ def read_clip(path: PathName, limits: Limits = Limits(), need_sound: bool = Fals
     has no sound. A clip cut short is read as far as it goes, and a note says so.
     """
     path, name = Path(path), name or Path(path).name
+    if not limits.frames:
+        return Clip(name, np.zeros(0), np.zeros((0, 1, 1, 3), np.uint8), read_waveform(path, Clip.rate, limits, name))
     kind = _admit(path, name, limits)
     if kind in SOUNDS:
         raise MediaError(f"{name} is sound only and has no picture. Choose a video, or a picture of a face")
@@ -384,8 +386,7 @@ def read_clip_apart(path: PathName, limits: Limits = Limits(), need_sound: bool 
             raise MediaError(f"{name} made the decoder crash (status {code}): it is damaged or hostile. {EXPORT}")
         with np.load(result, allow_pickle=False) as arrays:
             got = dict(arrays)
-    notes, is_still = tuple(got["notes"].tolist()), bool(got["is_still"])
-    return Clip(name, got["times"], got["frames"], got.get("waveform"), notes=notes, is_still=is_still)
+    return Clip(name, got["times"], got["frames"], got.get("waveform"), notes=tuple(got["notes"].tolist()), is_still=bool(got["is_still"]))
 
 
 def _child(order: str) -> None:
@@ -394,9 +395,8 @@ def _child(order: str) -> None:
     try:
         _restrain(limits)
         clip = read_clip(path, limits, need_sound, name)
-        arrays: dict[str, Any] = {"times": clip.times, "frames": clip.frames, "notes": np.array(clip.notes, np.str_)}
-        arrays |= {} if clip.waveform is None else {"waveform": clip.waveform}
-        np.savez(Path(folder, "result.npz"), is_still=np.array(clip.is_still), **arrays)
+        arrays = {k: v for k, v in vars(clip).items() if k not in ("name", "rate", "notes") and v is not None}
+        np.savez(Path(folder, "result.npz"), notes=np.array(clip.notes, np.str_), **arrays)
     except MediaError as error:
         failure = str(error)
     except MemoryError:

@@ -1,4 +1,4 @@
-"""What a finished run has kept of single faces of S4: the face, what G was told of it, what G drew, what the scorer heard. No torch.
+"""What a finished run has kept of single faces (or voices) of S4: the face, what G was told, what G drew, what the scorer heard. No torch.
 
 A run directory holds samples and scores but no picture of anybody. The demo corpus follows from its numbers, so its faces and voices are
 drawn again here, cell for cell as they were; those of another corpus are shown where it is prepared on this machine.
@@ -50,35 +50,80 @@ def example(run: Run, emotion: str, number: int = 0) -> Example:
     row = int(kept["row"][at])
     name, face, picture, real = "", None, None, None
     if config.data.faces == config.data.voices == "demo":
-        name, face, picture, real = _drawn(config, corpus["voices"]["ref_db"], out, row)
+        name, face, picture, real, _ = _drawn(config, corpus["voices"]["ref_db"], out, row)
     else:
         face, real = _prepared(config, corpus, row)
     y, c, heard = (kept[k][at].astype(np.float32) for k in ("y", "c", "o"))
     return Example(run.id, emotion, number % len(own), len(own), name, face, picture, real, y, out["o_S4"][row], out["p_S4"][row], c, heard)
 
 
+@dataclass(frozen=True)
+class Spoken:
+    """One voice of S4, for a run that makes faces (§4.5)."""
+
+    emotion: str  # the voice's own
+    number: int  # of this emotion's examples, from 0
+    of: int  # how many of this emotion there are
+    name: str  # of the clip, where it is known
+    y: np.ndarray  # (columns, bands) in [-1, 1], what the networks hear
+    wave: np.ndarray | None  # (T,) float32, the whole recording; drawn voices only
+    face: np.ndarray | None  # (28, 28) uint8, the same clip's own face; None where faces and voices are not of one clip
+
+
+def spoken(run: Run, emotion: str, number: int = 0) -> Spoken:
+    """The voice `number` (counted round) of an emotion, people by turns. Raises ValueError where the run or its corpus has none."""
+    config, out, corpus = run.config, run.arrays(), run.json("corpus")
+    if config.gan.direction != "voice-face":
+        raise ValueError(f"{run.id} makes voices from faces; choose a run that makes faces")
+    if "label_S4" not in out or not corpus or emotion not in config.data.classes:
+        raise ValueError(f"{run.id} knows no voice of {emotion!r}; let its training finish, or choose another run")
+    own, subjects = np.nonzero(out["label_S4"] == config.data.classes.index(emotion))[0], out["subject_S4"]
+    if not len(own):
+        raise ValueError(f"{run.id} has no voice of {emotion!r} among those it has not met; choose another emotion")
+    turn = [np.count_nonzero(subjects[own[:i]] == subjects[row]) for i, row in enumerate(own)]
+    row = int(own[np.argsort(turn, kind="stable")][number % len(own)])
+    name, face, y, wave = "", None, None, None
+    if config.data.faces == config.data.voices == "demo":
+        name, face, _, y, wave = _drawn(config, corpus["voices"]["ref_db"], out, row)
+    elif S4 := _s4(config, corpus):
+        y, face = S4.x[row], _byte(S4.y[row]) if S4.paired else None
+    if y is None:
+        raise ValueError(f"the voices of {config.data.voices} are not on this machine as {run.id} met them; upload or record one")
+    return Spoken(emotion, number % len(own), len(own), name, y, wave, face)
+
+
+def _byte(face: np.ndarray) -> np.ndarray:
+    """[-1, 1] -> 0..255."""
+    return np.rint((face + 1) * 127.5).astype(np.uint8)
+
+
 def _drawn(config: Config, ref_db: float, out: dict[str, np.ndarray], row: int):
-    """A row of S4 of the demo corpus, drawn again as `prepare` drew it: clip, face, frame, voice; nothing where its takes are not known."""
+    """A row of S4 of the demo corpus, drawn again as `prepare` drew it: clip, face, frame, voice, recording; nothing where its takes are
+    not known."""
     subject, label, s = out["subject_S4"][row], out["label_S4"][row], config.logmel
     same = np.nonzero((out["subject_S4"] == subject) & (out["label_S4"] == label))[0]
     if len(same) != config.data.demo_takes:
-        return "", None, None, None
+        return "", None, None, None, None
     actor, emotion, number = int(subject.removeprefix("demo-")), config.data.classes[label], int(np.searchsorted(same, row))
     take = next(t for t in demo.takes(config.data.demo_takes) if (t.actor, t.emotion, t.number) == (actor, emotion, number))
     wave = demo.voice(take)
     picture, places = demo.face(take, t=spectrograms.middle_time(len(wave) / s.rate))
     db = spectrograms.middle(spectrograms.middle(spectrograms.log_mel(wave, s), datasets.COLUMNS), s.columns)
-    return take.clip_id, faces.align(picture, places), picture, spectrograms.scale(db, ref_db, s)
+    return take.clip_id, faces.align(picture, places), picture, spectrograms.scale(db, ref_db, s), wave
 
 
 def _prepared(config: Config, corpus: dict, row: int) -> tuple[np.ndarray | None, np.ndarray | None]:
     """A row of S4's faces, and its own voice where a clip holds both, from the very corpora that the run was made of; None without them."""
+    S4 = _s4(config, corpus)
+    return (None, None) if S4 is None else (_byte(S4.x[row]), S4.y[row] if S4.paired else None)
+
+
+def _s4(config: Config, corpus: dict) -> datasets.Set | None:
+    """S4 as the run met it; None where its corpora are not on this machine."""
     try:
         for role, name in (("faces", config.data.faces), ("voices", config.data.voices)):
             if datasets.load(name, config.data.demo_takes).digest != corpus[role]["digest"]:
-                return None, None
-        S4 = datasets.build(config)["S4"]
+                return None
+        return datasets.build(config)["S4"]
     except CorpusError:
-        return None, None
-    face = np.rint((S4.x[row] + 1) * 127.5).astype(np.uint8)
-    return face, S4.y[row] if S4.paired else None
+        return None

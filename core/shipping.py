@@ -16,6 +16,7 @@ from core.runs import Run
 KEPT = ("config.json", "provenance.json", "corpus.json", "sets.json", "results.json", "outputs.npz", "metrics.jsonl")
 PER_CLASS = 8  # generated samples of each emotion that travel with a run
 MODELS = ("G", "f_S", "Q", "scorer")
+REVERSED = "\nIt goes the paper's other way (§4.5, Fig. 7b): its f_S knows voices, its Q and its scorer know faces."
 
 
 def ship(run: Run, folder: Path) -> Path:
@@ -48,11 +49,13 @@ def ship(run: Run, folder: Path) -> Path:
 def card(run: Run) -> str:
     """The model card of a finished run, from its own files: data and terms, figures, what it must not be used for."""
     c, r, corpus, p = run.config, run.json("results"), run.json("corpus"), run.json("provenance")
-    q, face = r["quality"], r["face"]
+    turned = c.gan.direction == "voice-face"
+    given, made = ("voice", "face") if turned else ("face", "voice")
+    q, own = r["quality"], r[given]
     invented = c.data.voices == "demo"
     condition = {
         "label": "the emotion's label",
-        "classifier": "the face classifier's softmax",
+        "classifier": f"the {given} classifier's softmax",
         "cp": "the p-values of an inductive conformal predictor",
         "none": "nothing",
     }[c.gan.condition]
@@ -69,6 +72,13 @@ def card(run: Run) -> str:
         if invented
         else "Acted emotions of professional actors in a studio, and web pictures labelled by people with many mistakes."
     )
+    bands = f"{c.logmel.columns}×{c.logmel.bands} log-mel spectrogram"
+    makes = f"an aligned 28×28 face from the {bands} of a voice" if turned else f"a {bands} from an aligned 28×28 face"
+    limit = (
+        "the face is nobody's: it follows the emotion that the generator is told, and shows nothing of how a speaker looks"
+        if turned
+        else "it is not that person's voice: it was taught acted (or invented) emotions and says no words"
+    )
     pairing = (
         "Faces and voices are of the same clip."
         if c.data.pairing == "clip"
@@ -77,7 +87,7 @@ def card(run: Run) -> str:
     return f"""# {run.id}
 
 A dacssGAN generator ({c.gan.generator}, {c.gan.width}, {r["parameters"]["G"]:,} parameters)
-that makes a {c.logmel.columns}×{c.logmel.bands} log-mel spectrogram from an aligned 28×28 face, noise, and {condition}.
+that makes {makes}, noise, and {condition}.{REVERSED if turned else ""}
 
 ## Data and terms
 
@@ -92,21 +102,21 @@ Licence of these weights: {weights} The folder holds weights, scores, p-values, 
 Classes: {", ".join(r["classes"])} (chance {100 * r["chance"]:.1f} %). Labels: {r["labels"]}.
 Seed {c.seed}, fold {c.data.fold}, {r["steps"]} steps; one run, so no spread: see LOG.md for folds.
 
-| voice classifier trained on | N | accuracy on S4's real voices (N = {r["N test voices"]}) |
+| {made} classifier trained on | N | accuracy on S4's real {made}s (N = {r[f"N test {made}s"]}) |
 |---|---|---|
 {rows}
 
-- face classifier on S4: {100 * face["accuracy"]:.1f} % (N = {r["N test faces"]})
+- {given} classifier on S4: {100 * own["accuracy"]:.1f} % (N = {r[f"N test {given}s"]})
 - FID {q["FID"]:.2f} (two real sets: {q["FID real"]:.2f}), KID {q["KID"]:.3f} (real {q["KID real"]:.3f}),
   IS {q["IS"]:.2f} (real {q["IS real"]:.2f}), N = {q["N"]}, {q["features"]} features, scorer {q["scorer"]}.
   Another scorer gives other figures: not comparable with the paper's.
 - coverage {q["coverage"]:.2f} (real {q["coverage real"]:.2f}), density {q["density"]:.2f}; the noise decides {q["diversity"]:.2f} of how
-  much real voices differ (0: one voice for a face)
+  much real {made}s differ (0: one {made} for a {given})
 - the scorer recognises {100 * q["recognised"]:.1f} % of the generated and {100 * q["recognised real"]:.1f} % of the real samples
 
 ## What it must not be used for
 
-It does not tell what a person feels, and it is not that person's voice: it was taught acted (or invented) emotions and says no words.
-Do not use it to judge, select, monitor or imitate people. Credibility and confidence hold for faces like those it
-was calibrated on; an uploaded face is not one of them.
+It does not tell what a person feels, and {limit}.
+Do not use it to judge, select, monitor or imitate people. Credibility and confidence hold for {given}s like those it
+was calibrated on; an uploaded {given} is not one of them.
 """

@@ -117,7 +117,9 @@ with job_side:
         training.head(row, rows, device)
         waiting.show(rows, chosen)
         if row["state"] == "done":
-            st.page_link("pages/listen.py", label="Listen with this run", icon=":material/hearing:", query_params={"run": chosen})
+            turned = access.config(chosen).gan.direction == "voice-face"
+            where, words = ("reverse", "Draw faces with this run") if turned else ("listen", "Listen with this run")
+            st.page_link(f"pages/{where}.py", label=words, icon=":material/arrow_forward:", query_params={"run": chosen})
             training.results(row)
         training.course(row)
         training.log(row)

@@ -19,6 +19,7 @@ from core.config import SMOKE, Config, replace
 from core.runs import Run
 
 TINY = replace(SMOKE, name="tiny", f_s={"steps": 5}, f_t={"steps": 5}, gan={"steps": 4}, evaluate={"every": 2})
+REVERSED = replace(TINY, name="turned", gan={"direction": "voice-face", "condition": "label"})
 
 
 def home(folder: Path) -> dict[str, str]:
@@ -34,6 +35,17 @@ def trained(folder: Path) -> Path:
         corpus()
         for condition in ("cp", "label", "classifier"):
             pipeline.run(replace(TINY, gan={"condition": condition}), device="cpu")
+    return folder
+
+
+@functools.cache
+def turned(folder: Path) -> Path:
+    """A home with finished runs from voices to faces, told the label and the p-values, trained once per test session."""
+    with mock.patch.dict(os.environ, home(folder)):
+        runs.root().mkdir(parents=True, exist_ok=True)
+        corpus()
+        for condition in ("cp", "label"):
+            pipeline.run(replace(REVERSED, gan={"condition": condition}), device="cpu")
     return folder
 
 

@@ -57,13 +57,14 @@ def about(run: Run) -> None:
         return
     titles = dict.fromkeys(corpus[role]["title"] for role in ("faces", "voices"))
     rows, q = results["augmentation"], results["quality"]
+    given, made = ("voice", "face") if results.get("direction") == "voice-face" else ("face", "voice")
     figures = [f"{len(results['classes'])} emotions (chance {results['chance']:.1%})", f"labels: {results['labels']}"]
     if "S1" in rows and "S1 + generated" in rows:
         figures.append(
-            f"voice classifier {rows['S1']['accuracy']:.1%} → {rows['S1 + generated']['accuracy']:.1%} with generated voices, "
-            f"N = {results['N test voices']} real test voices"
+            f"{made} classifier {rows['S1']['accuracy']:.1%} → {rows['S1 + generated']['accuracy']:.1%} with generated {made}s, "
+            f"N = {results[f'N test {made}s']} real test {made}s"
         )
-    figures.append(f"face classifier {results['face']['accuracy']:.1%}, N = {results['N test faces']}")
+    figures.append(f"{given} classifier {results[given]['accuracy']:.1%}, N = {results[f'N test {given}s']}")
     figures.append(f"FID {q['FID']:.1f} (real against real {q['FID real']:.1f}), N = {q['N']}")
     st.markdown(f"`{run.id}` · {' × '.join(titles)}")
     st.caption(" · ".join(figures))

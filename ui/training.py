@@ -7,6 +7,7 @@ import re
 from collections.abc import Callable
 
 import numpy as np
+import plotly.graph_objects as go
 import streamlit as st
 
 from core import jobs, runs
@@ -131,11 +132,15 @@ def course(row: dict) -> None:
 def curves(row: dict, lines: Curves, step: int | None) -> None:
     """Losses and the quality figures over the steps."""
     steps, top, show = row["steps"], scrubber.best(row, lines), {"config": charts.STILL}
-    figure = scrubber.marked(charts.curves(lines, "loss", LOSSES, steps=steps), ([], []), step, None)
-    st.plotly_chart(figure, key="losses", alt="losses of G, its terms, and of D, over the steps", **show)
+    st.plotly_chart(
+        _curves(_arrays(lines, LOSSES), "loss", LOSSES, "", steps, step, None),
+        key="losses",
+        alt="losses of G, its terms, and of D, over the steps",
+        **show,
+    )
     for column, (name, better) in zip(st.columns(3, gap="small"), scrubber.QUALITY.items()):
-        figure = charts.curves(lines, f"{name} ({better} is better)", (name,), f"{name} real", steps)
-        figure = scrubber.marked(figure, lines.get(name, ([], [])), step, top)
+        real = f"{name} real"
+        figure = _curves(_arrays(lines, (name, real)), f"{name} ({better} is better)", (name,), real, steps, step, top)
         column.plotly_chart(figure, key=f"curve {name}", alt=f"{name} over the training steps", **show)
     star = f" ★ the best step on S2, {top[0]:,} (by {top[1]}), which need not be the last." if top else ""
     st.caption(
@@ -144,10 +149,31 @@ def curves(row: dict, lines: Curves, step: int | None) -> None:
     )
 
 
+def _arrays(lines: Curves, names: tuple[str, ...]) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    """Some of the lines as arrays, which are told apart sooner than lists."""
+    return {name: (np.array(lines[name][0]), np.array(lines[name][1])) for name in names if name in lines}
+
+
+@charts.built_once
+def _curves(
+    arrays: dict[str, tuple[np.ndarray, np.ndarray]],
+    title: str,
+    names: tuple[str, ...],
+    reference: str,
+    steps: int,
+    step: int | None,
+    top: tuple[int, str] | None,
+) -> go.Figure:
+    """The lines `names`, with the chosen step and, on the first of them, the best one."""
+    lines = {name: (x.tolist(), y.tolist()) for name, (x, y) in arrays.items()}
+    return scrubber.marked(charts.curves(lines, title, names, reference, steps), lines.get(names[0], ([], [])), step, top)
+
+
 def results(row: dict) -> None:
     """What a finished run has come to."""
     found = access.run(row["run"]).json("results")
-    q, n, chance = found["quality"], found["N test voices"], found["chance"]
+    given, made = ("voice", "face") if found.get("direction") == "voice-face" else ("face", "voice")
+    q, n, chance = found["quality"], found[f"N test {made}s"], found["chance"]
     st.subheader("Results")
     st.caption(
         f"On people whom nothing was trained on (S4). Labels: {found['labels']} · {len(found['classes'])} emotions · chance {chance:.1%}."
@@ -156,29 +182,29 @@ def results(row: dict) -> None:
     plain = {"delta_color": "off", "delta_arrow": "off"}
     for column, (name, better) in zip(metrics, scrubber.QUALITY.items()):
         column.metric(
-            name, f"{q[name]:.2f}", f"real voices {q[f'{name} real']:.2f}", help=f"Of generated voices; {better} is better.", **plain
+            name, f"{q[name]:.2f}", f"real {made}s {q[f'{name} real']:.2f}", help=f"Of generated {made}s; {better} is better.", **plain
         )
-    known = f"real voices {q['recognised real']:.0%}"
-    metrics[3].metric("Recognised", f"{q['recognised']:.0%}", known, help="How often the scorer hears the face's emotion.", **plain)
+    known = f"real {made}s {q['recognised real']:.0%}"
+    metrics[3].metric("Recognised", f"{q['recognised']:.0%}", known, help=f"How often the scorer finds the {given}'s emotion.", **plain)
     if "coverage" in q:
-        about = "Share of real voices that have a generated one near them, for the scorer."
-        metrics[4].metric("Coverage", f"{q['coverage']:.0%}", f"real voices {q['coverage real']:.0%}", help=about, **plain)
-        about = "How much of a voice the noise decides, against how real voices differ. Near 0: always the same voice for a face."
-        metrics[5].metric("Diversity", f"{q['diversity']:.2f}", "real voices 1", help=about, **plain)
+        about = f"Share of real {made}s that have a generated one near them, for the scorer."
+        metrics[4].metric("Coverage", f"{q['coverage']:.0%}", f"real {made}s {q['coverage real']:.0%}", help=about, **plain)
+        about = f"How much of a {made} the noise decides, against how real {made}s differ. Near 0: always the same {made} for a {given}."
+        metrics[5].metric("Diversity", f"{q['diversity']:.2f}", f"real {made}s 1", help=about, **plain)
     st.caption(f"N = {q['N']}, scorer {q['scorer']}: another scorer gives other figures, so they are not comparable with the paper's.")
-    table = ["| Voice classifier trained on | N | Accuracy on real voices |", "|---|---:|---:|"]
+    table = [f"| {made.capitalize()} classifier trained on | N | Accuracy on real {made}s |", "|---|---:|---:|"]
     table += [f"| {name} | {t['N train']:,} | {t['accuracy']:.1%} |" for name, t in found["augmentation"].items()]
-    table += [f"| *f_S: faces, trained on S1* | | *{found['face']['accuracy']:.1%} of {found['N test faces']} faces* |"]
+    table += [f"| *f_S: {given}s, trained on S1* | | *{found[given]['accuracy']:.1%} of {found[f'N test {given}s']} {given}s* |"]
     st.markdown("\n".join(table))
     error = 100 * math.sqrt(chance * (1 - chance) / n)
-    st.caption(f"N = {n} test voices: one standard error is {error:.1f} points at chance, so small differences are noise.")
+    st.caption(f"N = {n} test {made}s: one standard error is {error:.1f} points at chance, so small differences are noise.")
     for note in found["notes"]:
         st.caption(note)
-    tables = {"faces (f_S)": found["face"]["confusion"]} | {k: t["confusion"] for k, t in found["augmentation"].items()}
+    tables = {f"{given}s (f_S)": found[given]["confusion"]} | {k: t["confusion"] for k, t in found["augmentation"].items()}
     figure = charts.confusions({k: np.array(v) for k, v in tables.items()}, found["classes"])
     with st.expander("Confusion matrices", icon=":material/grid_on:", expanded=True):
         st.plotly_chart(
-            figure, key="confusions", config=charts.STILL, alt="confusion matrices of the face classifier and of each row of the table"
+            figure, key="confusions", config=charts.STILL, alt=f"confusion matrices of the {given} classifier and of each row of the table"
         )
 
 

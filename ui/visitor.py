@@ -46,6 +46,22 @@ def decoded(key: str, name: str, _data: memoryview | bytes) -> Clip | str:
             return str(error)
 
 
+@st.cache_resource(show_spinner="Listening …", max_entries=1, scope="session")
+def heard(key: str, name: str, _data: memoryview | bytes) -> np.ndarray | str:
+    """The sound of an upload or a recording, (T,) at 16 kHz, or in words why it has none. As `decoded`."""
+    from core import clips
+
+    with tempfile.TemporaryDirectory(prefix=UPLOADS) as folder:
+        path = Path(folder, secrets.token_hex(16))
+        path.write_bytes(_data)
+        try:
+            wave = clips.read_clip_apart(path, clips.Limits(frames=0), name=plain(name)).waveform
+            assert wave is not None  # a file without sound is refused
+            return wave
+        except clips.MediaError as error:
+            return str(error)
+
+
 @st.cache_resource(show_spinner="Looking for faces …", max_entries=3, scope="session")
 def looked_at(key: str, person: int, _clip: Clip) -> Seen | str:
     """One person's face in every frame of a clip, or in words why there is none. Raises ModelMissing, which is not kept."""
