@@ -18,7 +18,7 @@ RUNS = --grid $(GRID) --preset $(PRESET) --folds $(FOLDS) --seeds $(SEEDS) $(if 
 
 help:
 	@echo "make app     the studio in a browser, at http://127.0.0.1:8501 (another port: make app PORT=8502)"
-	@echo "make test    all tests (some of them: make test ARGS='-k conformal'; on all cores: ARGS='-n auto')"
+	@echo "make test    all tests (some of them: make test ARGS='-k conformal')"
 	@echo "make faults  kills prepare and fetch 200 times at random moments, and compares (another number: make faults FAULTS=20)"
 	@echo "make test-cluster   what needs Ray, on two machines that are two processes of this one; puts requirements-cluster.txt into .venv"
 	@echo "make lint    ruff, and mypy on core"
@@ -35,8 +35,10 @@ app: setup
 	@$(VENV_PYTHON) setup_env.py port $(PORT)
 	@$(VENV_PYTHON) -m streamlit run app.py --server.port $(PORT)
 
+# All cores for what may share them; then, one after another, what a visitor would feel. 5: none of a part was asked for.
 test: setup
-	@$(VENV_PYTHON) -m pytest $(ARGS)
+	@$(VENV_PYTHON) -m pytest -n auto --dist loadfile -m "not browser" $(ARGS) || [ $$? = 5 ]
+	@$(VENV_PYTHON) -m pytest -m browser $(ARGS) || [ $$? = 5 ]
 
 faults: setup
 	@FAULTS=$(FAULTS) $(VENV_PYTHON) -m pytest tests/test_prepare.py tests/test_fetch.py -k killed --timeout 0 $(ARGS)
