@@ -175,7 +175,7 @@ def test_far_runs_equal_near_ones(two, world, tmp_path):  # noqa: F811
 
 
 def test_a_lost_machines_run_goes_on_from_its_checkpoint(two, world, tmp_path):  # noqa: F811
-    todo, said = cells(replace(TINY, gan={"steps": 150}, evaluate={"every": 10}), l1=(0.1,)), []
+    todo, said = cells(replace(TINY, gan={"steps": 60}, evaluate={"every": 20}), l1=(0.1,)), []
     away, near = tmp_path / "away", tmp_path / "near"
     [(_, run, _)] = sweep.runs_of(todo)
     begun = []
