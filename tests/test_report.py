@@ -4,6 +4,7 @@ import json
 import os
 import sys
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -31,14 +32,11 @@ CELLS = [CASES[n] for n in NAMES]
 def world(tmp_path_factory):
     """Finished runs of some cases on a corpus of noise, in a home of this module's own."""
     root = tmp_path_factory.mktemp("world")
-    before = {k: os.environ.get(k) for k in tiny.home(root)}
-    os.environ.update(tiny.home(root))
-    tiny.corpus()
-    for cell in CELLS:
-        pipeline.run(cell.config, device="cpu")
-    yield root
-    for k, v in before.items():
-        os.environ.pop(k, None) if v is None else os.environ.__setitem__(k, v)
+    with mock.patch.dict(os.environ, tiny.home(root)):
+        tiny.corpus()
+        for cell in CELLS:
+            pipeline.run(cell.config, device="cpu")
+        yield root
 
 
 @pytest.fixture(scope="module")

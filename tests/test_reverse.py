@@ -3,6 +3,7 @@
 import json
 import os
 from dataclasses import replace as changed
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -23,12 +24,9 @@ REVERSED = replace(SMALL, name="reversed", gan={"direction": "voice-face", "cond
 def world(tmp_path_factory):
     """A demo corpus of noise in a home of this module's own."""
     root = tmp_path_factory.mktemp("world")
-    before = {k: os.environ.get(k) for k in tiny.home(root)}
-    os.environ.update(tiny.home(root))
-    tiny.corpus()
-    yield root
-    for k, v in before.items():
-        os.environ.pop(k, None) if v is None else os.environ.__setitem__(k, v)
+    with mock.patch.dict(os.environ, tiny.home(root)):
+        tiny.corpus()
+        yield root
 
 
 @pytest.fixture(scope="module")

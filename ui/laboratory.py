@@ -145,8 +145,13 @@ def example_file() -> bytes:
 def view(key: str, source: Problem, choice: Choice, private: bool) -> View:
     """`core.laboratory.view`, kept: for all visitors, or for this one when the outputs are `private`. `key` names the source."""
     found = (_own_view if private else _view)(key, source, choice)
-    _ahead(key, replace(choice, r=1.0, eps=0.1, measure="margin"), source)
+    _bands(key, source, choice)
     return found
+
+
+def _bands(key: str, source: Problem, choice: Choice) -> threading.Event:
+    """Whether the bands of all calibration sizes are there; they do not depend on what is replaced here."""
+    return _ahead(key, replace(choice, r=1.0, eps=0.1, measure="margin"), source)
 
 
 @st.cache_resource(show_spinner=False, max_entries=64)
@@ -168,7 +173,7 @@ def _ahead(key: str, choice: Choice, _source: Problem) -> threading.Event:
 def sizes(key: str, source: Problem, choice: Choice, private: bool) -> list[View]:
     """The view at every calibration size, smallest first, for a chart that goes from one to another by itself; none before their bands are
     simulated, nor of very many points."""
-    if not _ahead(key, replace(choice, r=1.0, eps=0.1, measure="margin"), source).is_set():
+    if not _bands(key, source, choice).is_set():
         return []
     look = _own_view if private else _view
     return [look(key, source, replace(choice, r=float(r), eps=0.1)) for r in laboratory.SHARES]
