@@ -45,13 +45,13 @@ def python_problem(version, system, machine, missing=()):
 
 
 def torch_build(offered, pin, system):
-    """"cpu" or "cuda": the build that pip takes for torch==`pin` of the versions offered (2.13.0+cpu outranks the plain 2.13.0)."""
+    """ "cpu" or "cuda": the build that pip takes for torch==`pin` of the versions offered (2.13.0+cpu outranks the plain 2.13.0)."""
     local = max((v for v in offered if v.startswith(pin + "+")), default="")
     return "cpu" if system == "Darwin" or local.endswith("+cpu") else "cuda"
 
 
 def disk_problem(free_bytes, build):
-    """"" where the disk has room for this build of torch and the rest."""
+    """ "" where the disk has room for this build of torch and the rest."""
     free, needs = free_bytes / 1e9, NEEDS_GB[build]
     return "" if free >= needs else f"about {needs} GB of free disk space is needed and there is {free:.1f} GB: make room, then make again."
 
@@ -62,7 +62,7 @@ def stamp(requirements, version):
 
 
 def port_problem(port):
-    """"" where `port` (text) is free on the loopback address, else what to type instead."""
+    """ "" where `port` (text) is free on the loopback address, else what to type instead."""
     if not (port.isdigit() and 1024 <= int(port) <= 65535):
         return f"PORT={port} is no port: choose one from 1024 to 65535, as in: make app PORT=8502"
     taken = [n for n in range(int(port), min(int(port) + 50, 65536)) if not _free(n)]

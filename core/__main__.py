@@ -273,8 +273,10 @@ def generate(options: Generate) -> int:
     verdicts = studio.judge(opened, y)
     options.out.mkdir(parents=True, exist_ok=True)
     stem = options.out / f"{options.clip.stem}-{opened.config.name}-{options.condition}-{options.seed}"
+
     def named(v):
         return {k: round(float(a), 6) for k, a in zip(opened.classes, v, strict=True)}
+
     facts = {
         "clip": options.clip.name,
         "run": opened.run.id,

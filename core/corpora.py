@@ -72,9 +72,7 @@ class Corpus:
 KNOWN = {
     "demo": Corpus("demo", "Demo corpus (invented faces and voices)", 10.0, "MIT, drawn and synthesised by this project", "core/demo.py"),
     "demo-clips": Corpus("demo-clips", "Demo clips (invented), through video and sound files", 10.0, "MIT", "python -m core data draw"),
-    "ravdess": Corpus(
-        "ravdess", "RAVDESS speech", 5.0, "CC BY-NC-SA 4.0", "Livingstone & Russo 2018, Zenodo record 1188976"
-    ),
+    "ravdess": Corpus("ravdess", "RAVDESS speech", 5.0, "CC BY-NC-SA 4.0", "Livingstone & Russo 2018, Zenodo record 1188976"),
     "crema-d": Corpus("crema-d", "CREMA-D", 5.0, "ODbL 1.0 / DbCL 1.0", "Cao et al. 2014, GitHub CheyneyComputerScience/CREMA-D"),
     "fer2013": Corpus("fer2013", "FER2013 faces", 0.0, "public challenge data, research use", "Goodfellow et al. 2013"),
 }

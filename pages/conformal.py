@@ -3,7 +3,7 @@
 import streamlit as st
 
 from core.faces import ModelMissing
-from ui import access, address, figures, laboratory, lessons, panels, players, summary, visitor
+from ui import access, address, figures, laboratory, lessons, panels, players, sliders, summary, visitor
 
 st.title("Conformal: how sure, and can it be trusted?")
 if st.query_params.get("step", "chain") == "chain":
@@ -83,6 +83,8 @@ def lesson() -> None:
     choice = panels.moved(settings) if step != "generator" else settings  # a generator is told what it was trained with
     view = laboratory.view(key, problem, choice, origin == "own")
     point = laboratory.test_point(view, row) if softmax is None else laboratory.new_point(view, softmax, visitor.plain(seen.name))
+    if step != "promise":
+        sliders.begin_anew("promise")
     if step in lessons.OF_A_POINT:
         panels.reminder(point, classes, seen if step != "chain" else None, step != "chain")
     if step == "chain":

@@ -21,7 +21,6 @@ HOSTILE = ["<script>alert(1)</script>", "**bold** [x](http://evil.example)", "`c
 PEOPLE = tuple(f"p{i}" for i in range(10))
 
 
-
 def made(name: str, faces: bool = True, voices: bool = True, subjects=PEOPLE, votes: str = "", takes: int = 1, **meta) -> Path:
     """A prepared corpus of noise: a clip (or as many as `takes`) of each subject and emotion."""
     rng = np.random.default_rng(0)

@@ -12,6 +12,9 @@ import pytest
 import tiny
 from visiting import wait_until
 
+from core import laboratory
+from core.runs import Run
+
 pytestmark = pytest.mark.browser
 
 CHART = "document.querySelector('.st-key-%s .js-plotly-plot')"
@@ -51,15 +54,20 @@ def query(page, name: str) -> str | None:
     return parse_qs(urlparse(page.url).query).get(name, [None])[0]
 
 
-def title(page, chart: str) -> str:
-    """The words over a chart's first column."""
-    return page.evaluate(f"() => {CHART % chart}?.layout?.annotations?.[0]?.text ?? ''")
+def words(page) -> str:
+    """What stands above the curves: the figures at the cursor."""
+    return " ".join(page.locator(".st-key-promise-in-words .words").all_inner_texts()).strip()
+
+
+def sliders(page) -> int:
+    """How many sliders the chart of the curves holds: two as soon as all calibration sizes are in it."""
+    return page.evaluate(f"() => {CHART % 'promise'}?.layout?.sliders?.length ?? 0")
 
 
 def test_eps_moves_in_the_browser_and_the_page_follows_when_it_is_let_go(page):
     page.goto("/conformal?step=promise&row=3")
-    wait_until(page, lambda: "error" in title(page, "promise"))
-    before = title(page, "promise")
+    wait_until(page, lambda: sliders(page) == 2 and "error" in words(page))
+    before = words(page)
     page.wait_for_timeout(700)  # the listener looks for charts three times a second
     page.locator(".st-key-promise .slider-rail-touch-rect").first.scroll_into_view_if_needed()
     rail = page.locator(".st-key-promise .slider-rail-touch-rect").first.bounding_box()
@@ -67,7 +75,7 @@ def test_eps_moves_in_the_browser_and_the_page_follows_when_it_is_let_go(page):
     page.mouse.move(rail["x"] + 0.3 * rail["width"], y)
     page.mouse.down()
     page.mouse.move(rail["x"] + 0.6 * rail["width"], y, steps=4)
-    wait_until(page, lambda: title(page, "promise") != before)  # the button is still held: nothing was asked of the server
+    wait_until(page, lambda: words(page) != before)  # the button is still held: nothing was asked of the server
     assert query(page, "eps") is None
     at = page.evaluate(f"() => {CHART % 'promise'}.layout.shapes[0].x0")
     assert 0.5 < at < 0.7
@@ -76,6 +84,33 @@ def test_eps_moves_in_the_browser_and_the_page_follows_when_it_is_let_go(page):
     wait_until(page, lambda: f"--eps {at:.2g}" in page.locator("[data-testid=stCode]").inner_text())
     page.reload()
     wait_until(page, lambda: page.evaluate(f"() => {CHART % 'promise'}?.layout?.shapes?.[0]?.x0 ?? 0") == pytest.approx(at))
+
+
+def test_the_curves_stand_where_the_rails_do_and_say_what_core_says(page, home):
+    """The chart is not drawn again when a rail is let go, so that it must come back right from another step and from a reload."""
+    run = min((home / "checkpoints").glob("*/outputs.npz")).parent
+    view = laboratory.view(laboratory.problem_of(Run(run), "face"), r=0.4, eps=0.17)
+    error = view.overall.error[int(np.abs(view.levels - 0.17).argmin())]
+    page.goto(f"/conformal?step=promise&row=3&run={run.name}")
+    wait_until(page, lambda: sliders(page) == 2)
+    page.locator(".st-key-lab-r-rail input").focus()
+    for _ in range(3):
+        page.keyboard.press("ArrowLeft")
+    page.locator(".st-key-lab-eps-rail input").focus()
+    for _ in range(7):
+        page.keyboard.press("ArrowRight")
+    wait_until(page, lambda: (query(page, "r"), query(page, "eps")) == ("0.4", "0.17"))
+    for back in (lambda: None, page.reload, lambda: there_and_back(page)):
+        back()
+        wait_until(page, lambda: page.evaluate(f"() => {CHART % 'promise'}?.layout?.sliders?.map((s) => s.active).join() ?? ''") == "16,3")
+        assert page.evaluate(f"() => {CHART % 'promise'}.layout.shapes[0].x0") == pytest.approx(0.17)
+        wait_until(page, lambda: words(page).startswith(f"error {error:.3f}"))
+
+
+def there_and_back(page) -> None:
+    page.get_by_role("radio", name="Set", exact=False).first.click()
+    wait_until(page, lambda: query(page, "step") == "set" and page.locator(".st-key-promise").count() == 0)
+    page.get_by_role("radio", name="Promise", exact=False).first.click()
 
 
 def test_a_click_in_the_map_looks_at_that_point(page):
@@ -103,7 +138,8 @@ def test_ten_thousand_rows_are_redrawn_quickly(page, ten_thousand, capsys):
     page.goto("/conformal?source=own&step=promise")
     page.locator("input[type=file]").set_input_files(str(ten_thousand))
     page.get_by_text("n = 2,000 calibration points").wait_for()
-    page.wait_for_timeout(4_000)  # the bands of the other sizes are simulated meanwhile
+    wait_until(page, lambda: sliders(page) == 2)  # the bands of all sizes are there
+    page.wait_for_timeout(1_000)
     took = []
     for direction, sizes in (("ArrowLeft", (1600, 1200, 800, 400)), ("ArrowRight", (800, 1200, 1600, 2000))):
         for n in sizes:
@@ -114,5 +150,5 @@ def test_ten_thousand_rows_are_redrawn_quickly(page, ten_thousand, capsys):
     busy = max(1.0, os.getloadavg()[0] / (os.cpu_count() or 1))
     with capsys.disabled():
         print(f"\nrelease to paint, 10,000 rows: median {np.median(took):.0f} ms, 95 % {np.quantile(took, 0.95):.0f} ms, load ×{busy:.1f}")
-    assert np.median(took) < 900 * busy  # the aims are 300 and 600: LOG.md says what was measured
-    assert np.quantile(took, 0.95) < 2_500 * busy
+    assert np.median(took) < 300 * busy
+    assert np.quantile(took, 0.95) < 600 * busy

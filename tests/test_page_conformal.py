@@ -255,11 +255,21 @@ def test_every_position_of_a_slider_says_what_core_says():
         held = conformal.prediction_sets(point.p, float(step.label))
         assert [o == 1 for o in step.args[0]["marker.opacity"][0]] == held.tolist()
         assert step.args[1]["shapes[0].x0"] == pytest.approx(float(step.label))
-    steps = figures.promise(v, 0.1).layout.sliders[0].steps
-    for i in (1, 30, 99):
-        words = steps[i - 1].args[0]["annotations[0].text"]
-        assert f"error {v.overall.error[i]:.3f}" in words
-        assert f"{v.efficiency.size[i]:.2f} of 3" in steps[i - 1].args[0]["annotations[1].text"]
+    few = laboratory.view(outputs(), measure="hinge", r=0.4)
+    steps, sizes = (slider.steps for slider in figures.promise(v, [few, v]).layout.sliders)
+    assert [s.label for s in sizes] == ["0.4", "1"]
+    for table, of in zip(figures.readings([few, v]), (few, v)):
+        assert len(table) == len(steps) == 99
+        for i in (1, 30, 99):
+            low, error, high, where, size, single, empty = table[i - 1]
+            assert steps[i - 1].args[0]["shapes[0].x0"] == pytest.approx(v.levels[i])
+            assert (low, error, high) == pytest.approx((of.overall.lower[i], of.overall.error[i], of.overall.upper[i]), abs=1e-4)
+            over, under = of.overall.error[i] > of.overall.upper[i] + 1e-12, of.overall.error[i] < of.overall.lower[i] - 1e-12
+            assert where == int(over) - int(under)
+            assert (size, single, empty) == pytest.approx(
+                [x[i] for x in (of.efficiency.size, of.efficiency.single, of.efficiency.empty)], abs=1e-4
+            )
+    assert sizes[0].args[0]["y"][1] == pytest.approx(few.overall.error, abs=1e-4)
 
 
 def test_every_figure_names_its_axes_and_stays_small():
@@ -271,7 +281,7 @@ def test_every_figure_names_its_axes_and_stays_small():
         figures.label_set(v.problem.classes, point.p, v.floor, point.shown, 0.1),
         figures.points(v, point.credibility, point.confidence),
         *(f(v) for f in (figures.uniform, figures.broken, figures.sizes, figures.reliability)),
-        figures.promise(v, 0.1),
+        figures.promise(v),
         figures.parts(v.by_class, None, 0.1, "class"),
         figures.differences({"CP − Label": np.zeros((112, 28))}, SMOKE.logmel),
     ]

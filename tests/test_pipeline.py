@@ -109,8 +109,10 @@ def test_stop_and_resume_give_the_undisturbed_run(world, tiny, phase):
     assert row["state"] == "stopped"
     resumed = pipeline.run(TINY, folder, "cpu")
     assert weights(resumed) == weights(tiny)
+
     def strip(r):
         return dict(r.json("results").items())
+
     assert strip(resumed) == strip(tiny)
     assert runs.metrics(resumed.id, folder) == runs.metrics(tiny.id, tiny.directory.parent)
 

@@ -216,53 +216,40 @@ def _with_band(figure: go.Figure, lower, upper, row: int = 1, column: int = 1, w
     figure.add_scatter(**both, fill="toself", fillcolor=BAND, line_width=0, name=words, hoverinfo="skip", mode="lines", row=row, col=column)
 
 
-def promise(v: View, eps: float, sizes: Sequence[View] = ()) -> go.Figure:
-    """Error (with its band), set size and shares of sets against eps, with a cursor that a slider moves and its values as words.
+def promise(v: View, sizes: Sequence[View] = ()) -> go.Figure:
+    """Error (with its band), set size and shares of sets against eps, with a cursor at v's eps that a slider moves.
 
-    With the views of other calibration `sizes`, smallest first and v's own among them, a second slider goes from one to another.
+    With the views of other calibration `sizes`, smallest first and v's own among them, a second slider goes from one to another. What the
+    curves are at the cursor stands above them: `readings`, so that the figure is the same wherever its sliders stand.
     """
-    x, K = validity.LEVELS, len(v.problem.classes)
     figure = make_subplots(1, 3, horizontal_spacing=0.075)
     _with_band(figure, v.overall.lower, v.overall.upper)
-    grid, start = _small(x, 2), int(np.abs(EPS - eps).argmin())
+    grid = _small(validity.LEVELS, 2)
 
     def line(y, name, colour, column, dash="solid", about="%{y:.3f}"):
         style = {"color": colour, "width": 2, "dash": dash}
         hover = f"ε = %{{x}}: {name} {about}<extra></extra>"
         figure.add_scatter(x=grid, y=_small(y), mode="lines", name=name, line=style, hovertemplate=hover, row=1, col=column)
 
-    line(x, "promised: error = ε", GREY, 1, "dot")
+    line(validity.LEVELS, "promised: error = ε", GREY, 1, "dot")
     line(v.overall.error, "error", MAIN, 1)
     line(v.efficiency.size, "labels in a set", SECOND, 2)
     line(v.efficiency.single, "sets with one label", MAIN, 3)
     line(v.efficiency.empty, "empty sets", THIRD, 3, "dash")
-
-    def words(of: View, i: int) -> dict[str, str]:
-        c, e = of.overall, of.efficiency
-        inside = c.lower[i] - 1e-12 <= c.error[i] <= c.upper[i] + 1e-12
-        state = "inside the band" if inside else "<b>above</b> the band" if c.error[i] > c.upper[i] else "below the band"
-        said = [
-            f"<b>error {c.error[i]:.3f}</b>, {state}<br>{c.lower[i]:.3f} to {c.upper[i]:.3f}",
-            f"<b>{e.size[i]:.2f} of {K} labels</b><br>in a set on average",
-            f"<b>{e.single[i]:.0%}</b> name one label<br>{e.empty[i]:.0%} are empty",
-        ]
-        return {f"annotations[{k}].text": text for k, text in enumerate(said)}
-
-    for k, text in enumerate(words(v, start + 1).values(), 1):
-        figure.add_shape(_upright(float(EPS[start]), xref=f"x{k}".replace("x1", "x"), yref=f"y{k} domain".replace("y1", "y")))
-        _titled(figure, k, text)
+    start = float(EPS[int(np.abs(EPS - v.eps).argmin())])
+    for k in ("", "2", "3"):
+        figure.add_shape(_upright(start, xref=f"x{k}", yref=f"y{k} domain"))
     steps = []
-    for i, at in enumerate(EPS.tolist(), 1):
+    for at in EPS.tolist():
         moved = {f"shapes[{k}].x{end}": at for k in range(3) for end in (0, 1)}
-        steps.append({"method": "relayout", "label": f"{at:.2f}", "args": [moved | words(v, i)]})
-    sliders = _slider(steps, eps, -0.31)
+        steps.append({"method": "relayout", "label": f"{at:.2f}", "args": [moved]})
+    sliders = _slider(steps, v.eps, -0.31)
     if sizes:
         moves = []
         for one in sizes:
             c, e = one.overall, one.efficiency
             y = [_small(a) for a in (np.concatenate([c.upper, c.lower[::-1]]), c.error, e.size, e.single, e.empty)]
-            args = [{"y": y}, words(one, start + 1), [0, 2, 3, 4, 5]]
-            moves.append({"method": "update", "label": f"{one.r:g}", "args": args})
+            moves.append({"method": "restyle", "label": f"{one.r:g}", "args": [{"y": y}, [0, 2, 3, 4, 5]]})
         sliders += _slider(moves, 0.0, -0.62)
         sliders[1] |= {"active": [one.r for one in sizes].index(v.r), "bgcolor": GREY, "activebgcolor": GREY}
         sliders[1]["currentvalue"] |= {"prefix": "drag share that calibrates = ", "font": {"size": 14, "color": GREY}}
@@ -270,7 +257,22 @@ def promise(v: View, eps: float, sizes: Sequence[View] = ()) -> go.Figure:
     figure.update_yaxes(rangemode="tozero").update_yaxes(title="error (share of test points)", range=[0, 1.01], row=1, col=1)
     figure.update_yaxes(title="labels in a set (mean)", row=1, col=2).update_yaxes(title="share of sets", range=[0, 1.01], row=1, col=3)
     legend = {"orientation": "h", "x": 0, "y": -0.97, "yanchor": "top"}  # below both sliders, though the second may come later
-    return laid_out(figure, 420, left=50, top=46, bottom=210, legend=legend, sliders=sliders)
+    return laid_out(figure, 390, left=BESIDE[0], right=BESIDE[1], top=16, bottom=210, legend=legend, sliders=sliders)
+
+
+BESIDE = (50, 8)  # pixels beside those curves, left and right
+
+
+def readings(views: Sequence[View]) -> list[list[list[float]]]:
+    """For each view and each eps of EPS: lower end of the band, error, upper end, where the error is (-1 below the band, 0 inside it, 1
+    above), labels in a set, share of sets with one label, of empty sets."""
+    found = []
+    for v in views:
+        c, e = v.overall, v.efficiency
+        where = np.where(c.error > c.upper + 1e-12, 1, np.where(c.error < c.lower - 1e-12, -1, 0))
+        columns = [c.lower, c.error, c.upper, where, e.size, e.single, e.empty]
+        found.append(np.round(np.column_stack(columns)[1:-1], 4).tolist())
+    return found
 
 
 def uniform(v: View) -> go.Figure:

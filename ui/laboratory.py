@@ -154,6 +154,10 @@ def _bands(key: str, source: Problem, choice: Choice) -> threading.Event:
     return _ahead(key, replace(choice, r=1.0, eps=0.1, measure="margin"), source)
 
 
+def _few(source: Problem) -> bool:
+    return len(source.label_test) * len(source.classes) <= AHEAD
+
+
 @st.cache_resource(show_spinner=False, max_entries=64)
 def _ahead(key: str, choice: Choice, _source: Problem) -> threading.Event:
     """Bands are simulated once for each calibration size, behind the visitor's back, so that the sliders do not wait for them."""
@@ -165,16 +169,18 @@ def _ahead(key: str, choice: Choice, _source: Problem) -> threading.Event:
             laboratory.view(_source, **vars(replace(choice, r=float(r))))
         done.set()
 
-    if len(_source.label_test) * len(_source.classes) <= AHEAD:
+    if _few(_source):
         threading.Thread(target=simulate, daemon=True).start()
     return done
 
 
-def sizes(key: str, source: Problem, choice: Choice, private: bool) -> list[View]:
-    """The view at every calibration size, smallest first, for a chart that goes from one to another by itself; none before their bands are
-    simulated, nor of very many points."""
-    if not _bands(key, source, choice).is_set():
+def sizes(key: str, source: Problem, choice: Choice, private: bool) -> list[View] | None:
+    """The view at every calibration size, smallest first, for a chart that goes from one to another by itself; None before their bands are
+    simulated, and of very many points none ever."""
+    if not _few(source):
         return []
+    if not _bands(key, source, choice).is_set():
+        return None
     look = _own_view if private else _view
     return [look(key, source, replace(choice, r=float(r), eps=0.1)) for r in laboratory.SHARES]
 

@@ -222,15 +222,17 @@ def points(v: View, point: Point) -> None:
     st.caption(f"Ring: {point.name}. Click any other point to look at it above.")
 
 
-def promise(v: View, sizes: Callable[[], list[View]]) -> None:
-    """One look at validity and efficiency at a time; `sizes` gives the views of all calibration sizes."""
+def promise(v: View, sizes: Callable[[], list[View] | None]) -> None:
+    """One look at validity and efficiency at a time; `sizes` gives the views of all calibration sizes, None while they are made."""
     st.markdown("  \n".join([lessons.kept(v), *(f":small[:material/info: {note}]" for note in v.notes)]))
     looks = {"curve": "All points", "uniform": "Uniformity", "class": "By class", "subject": "By subject", "criteria": "Criteria"}
     look = chosen("Look", "look", tuple(looks), "curve", looks.get, label_visibility="collapsed")
+    if look != "curve":
+        sliders.begin_anew("promise")
     if look == "curve":
-        figure = figures.promise(v, v.eps, sizes())
-        st.plotly_chart(figure, key="promise", config=figures.CONFIG, alt="error, set size and shares of sets against epsilon")
-        sliders.follow({"eps": STEPS, "r": {f"{r:g}": r for r in SHARES}}, "promise")
+        _curves(v, sizes() or [])
+        if sizes() is None:
+            st.fragment(lambda: sizes() and st.rerun(), run_every=0.5)()
     elif look == "uniform":
         lessons.explain("uniform", "About this look")
         st.plotly_chart(figures.uniform(v), key="uniform", config=figures.CONFIG, alt="histogram of the true labels' p-values")
@@ -241,6 +243,17 @@ def promise(v: View, sizes: Callable[[], list[View]]) -> None:
     else:
         lessons.explain("parts", "About this look")
         _parts(v, v.by_class if look == "class" else v.by_subject, look)
+
+
+def _curves(v: View, sizes: list[View]) -> None:
+    """The curves, drawn once where they hold all calibration sizes: the browser moves them, and only words come from here."""
+    what = (id(v.problem), v.measure, v.groups, v.smoothed, v.seed, v.r if not sizes else None)
+    eps, r = sliders.start("promise", what, (v.eps, v.r))
+    first = replace(next((one for one in sizes if one.r == r), v), eps=eps)
+    sliders.readout("promise", len(v.problem.classes), figures.readings(sizes or [v]), *figures.BESIDE)
+    figure = figures.promise(first, sizes)
+    st.plotly_chart(figure, key="promise", config=figures.CONFIG, alt="error, set size and shares of sets against epsilon")
+    sliders.follow({"eps": STEPS, "r": {f"{r:g}": r for r in SHARES}}, "promise")
 
 
 def _parts(v: View, every: Sequence[Curve], what: str) -> None:

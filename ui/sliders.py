@@ -21,45 +21,55 @@ output {color: var(--st-primary-color); font-weight: 600;}
 .ends {opacity: .7;}
 input {display: block; width: 100%; margin: .35rem 0 .15rem; height: 1.1rem; accent-color: var(--st-primary-color); cursor: pointer;}
 input:focus-visible {outline: 2px solid var(--st-primary-color); outline-offset: 3px; border-radius: .3rem;}"""
-JS = """export default function ({ data, parentElement, setTriggerValue }) {
+JS = """export default function ({ data, parentElement, setStateValue }) {
   const find = (what) => parentElement.querySelector(what), input = find("input")
   const say = () => {
     find("output").textContent = data.names[input.value]
     input.setAttribute("aria-valuetext", data.names[input.value])
   }
-  const move = ([key, which]) => { // as if the hand had touched the slider inside the chart
+  const move = ([key, which], tries = 10) => { // as if the hand had touched the slider inside the chart
     const chart = document.querySelector(`.st-key-${key} .js-plotly-plot`)
     const rail = chart?.querySelectorAll(".slider-rail-touch-rect")[which], box = rail?.getBoundingClientRect()
     if (!box) return
-    const inset = 5, x = box.x + inset + (box.width - 2 * inset) * input.value / input.max
+    const inset = 10, x = box.x + inset + (box.width - 2 * inset) * input.value / input.max
     const touch = (kind, on) => on.dispatchEvent(new MouseEvent(kind, { bubbles: true, clientX: x, clientY: box.y + 2, view: window }))
     chart.isMovedFromOutside = true
     touch("mousedown", rail)
     touch("mouseup", chart)
     chart.isMovedFromOutside = false
+    const stands = chart.layout.sliders[which].active === Number(input.value)
+    if (!stands && tries) setTimeout(move, 40, [key, which], tries - 1) // a chart that is being drawn hears nothing
   }
+  const paper = getComputedStyle(input).getPropertyValue("--st-background-color").match(/[0-9a-f]{2}/gi) ?? ["ff"]
+  input.style.colorScheme = parseInt(paper[0], 16) < 128 ? "dark" : "light" // or the rail's empty part shines
   find(".name").textContent = data.label
   find("label").title = data.help
   const [first, last] = parentElement.querySelectorAll(".ends span")
   first.textContent = data.names[0]
   last.textContent = data.names[data.names.length - 1]
   input.max = data.names.length - 1
-  if (input.told !== data.at) input.value = input.told = data.at
+  const told = (input.told ??= []), heard = told.indexOf(data.at) // the server may answer what was told some presses ago
+  if (heard >= 0) told.splice(0, heard + 1)
+  else if (!told.length || data.at !== input.was) {
+    told.length = 0
+    input.value = data.at
+  }
+  input.was = data.at
   say()
   input.oninput = () => {
     say()
-    data.moves.forEach(move)
+    data.moves.forEach((one) => move(one))
   }
   input.onchange = () => {
-    input.told = Number(input.value)
-    setTriggerValue("place", input.told)
+    told.push(Number(input.value))
+    setStateValue("place", [Number(input.value), Date.now()]) // not a trigger: of two at once one is lost
   }
 }"""
-FOLLOW = """export default function ({ data, setTriggerValue }) {
+FOLLOW = """export default function ({ data, setStateValue }) {
   const look = () => data.charts.forEach((key) => {
     const chart = document.querySelector(`.st-key-${key} .js-plotly-plot`)
     if (!chart || !chart.on) return
-    chart.told = (which, step) => setTriggerValue("step", [which, step.label])
+    chart.told = (which, step) => setStateValue("step", [which, step.label, Date.now()])
     if (chart.isFollowed) return
     chart.isFollowed = true
     chart.on("plotly_sliderend", (event) => chart.isMovedFromOutside || chart.told(event.slider._index, event.step))
@@ -68,8 +78,35 @@ FOLLOW = """export default function ({ data, setTriggerValue }) {
   const timer = setInterval(look, 300)
   return () => clearInterval(timer)
 }"""
+READOUT_HTML = """<div class="words"><div></div><div></div><div></div></div>"""
+READOUT_CSS = """.words {display: grid; grid-template-columns: 1fr 1fr 1fr; column-gap: 7.5%; font-family: var(--st-font); font-size: .8rem;
+  line-height: 1.35; color: var(--st-text-color); min-height: 2.7em;}"""
+READOUT = """export default function ({ data, parentElement }) {
+  const words = parentElement.querySelector(".words"), said = words.children, share = (x) => `${(100 * x).toFixed(0)}%`
+  words.style.padding = `0 ${data.right}px 0 ${data.left}px`
+  const say = (sliders) => {
+    const rows = data.table[sliders[1]?.active ?? 0] ?? data.table[0]
+    const [low, error, high, where, size, single, empty] = rows[sliders[0].active]
+    const state = ["below the band", "inside the band", "<b>above</b> the band"][where + 1]
+    said[0].innerHTML = `<b>error ${error.toFixed(3)}</b>, ${state}<br>${low.toFixed(3)} to ${high.toFixed(3)}`
+    said[1].innerHTML = `<b>${size.toFixed(2)} of ${data.labels} labels</b><br>in a set on average`
+    said[2].innerHTML = `<b>${share(single)}</b> name one label<br>${share(empty)} are empty`
+  }
+  const look = () => {
+    const chart = document.querySelector(`.st-key-${data.chart} .js-plotly-plot`)
+    if (!chart?.on || !chart.layout?.sliders || chart.tells === say) return
+    const again = () => chart.tells(chart.layout.sliders)
+    if (!chart.tells) ["plotly_sliderchange", "plotly_afterplot"].forEach((kind) => chart.on(kind, again))
+    chart.tells = say
+    say(chart.layout.sliders)
+  }
+  look()
+  const timer = setInterval(look, 200)
+  return () => clearInterval(timer)
+}"""
 _slider = st.components.v2.component("dacssgan_slider", html=HTML, css=CSS, js=JS)
 _follow = st.components.v2.component("dacssgan_follow", js=FOLLOW)
+_readout = st.components.v2.component("dacssgan_readout", html=READOUT_HTML, css=READOUT_CSS, js=READOUT)
 
 
 def slider(
@@ -91,7 +128,7 @@ def slider(
     state = f"{key} rail"
 
     def let_go() -> None:
-        place = st.session_state[state]["place"]
+        place, _ = st.session_state[state]["place"]
         if isinstance(place, int) and 0 <= place < len(options):
             address.write(name, options[place])
 
@@ -109,9 +146,29 @@ def follow(names: dict[str, dict[str, Any]], *charts: str) -> None:
     key = f"{' '.join(names)} of a chart"
 
     def let_go() -> None:
-        which, told = st.session_state[key]["step"]
+        which, told, _ = st.session_state[key]["step"]
         for name, options in list(names.items())[which : which + 1]:
             if told in options:
                 address.write(name, options[told])
 
     _follow(key=key, data={"charts": charts}, on_step_change=let_go)
+
+
+def start(chart: str, what: Any, at: Any) -> Any:
+    """Where a chart's sliders are drawn at: `at` when it is first drawn of `what`, and there ever after, since the browser moves them on
+    and a chart that stays as it is need not be sent and drawn again."""
+    kept = st.session_state.get(f"{chart} began")
+    if kept is None or kept[0] != what:
+        kept = st.session_state[f"{chart} began"] = (what, at)
+    return kept[1]
+
+
+def begin_anew(chart: str) -> None:
+    """The chart is not on the page: its sliders are drawn where they stand when it comes back."""
+    st.session_state.pop(f"{chart} began", None)
+
+
+def readout(chart: str, labels: int, table: list[list[list[float]]], left: int, right: int) -> None:
+    """What curves are where a chart's sliders stand, in words above its three columns: numbers as `figures.readings` orders them, [position
+    of the second slider][of the first]. `left` and `right` are the chart's margins in pixels."""
+    _readout(key=f"{chart} in words", data={"chart": chart, "labels": labels, "table": table, "left": left, "right": right})
