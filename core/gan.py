@@ -99,14 +99,16 @@ def new_state(
         D = networks.build("discriminator", discriminator_arguments(g, classes, shape))
     # The paper's networks start as its [54] says. Ours keep torch's smaller start: where norms make a layer blind to its weights' size,
     # larger weights are slower ones, and with He's start D fell behind G and the training was lost (LOG.md).
-    G = (G if g.generator == "conv" else initialise(G, cpu)).to(device)
-    D = (initialise(D, cpu) if g.d_norm == "batch" else D).to(device)
+    G = G if g.generator == "conv" else initialise(G, cpu)
+    D = initialise(D, cpu) if g.d_norm == "batch" else D
+    for network in (G, D, Q):  # channels last: convolutions of few channels are a quarter faster so
+        network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     make = torch.optim.Adagrad if g.optimiser == "adagrad" else torch.optim.Adam
     extra = {} if g.optimiser == "adagrad" else {"betas": (0.5, 0.99)}
     players = {"G": (G, g.lr_g), "D": (D, g.lr_d)} | ({"Q": (Q, g.lr_d)} if g.q_training == "joint" else {})
     optimisers: dict[str, torch.optim.Optimizer] = {k: make(n.parameters(), lr=lr, **extra) for k, (n, lr) in players.items()}  # type: ignore[arg-type]
     shown = copy.deepcopy(G).requires_grad_(False) if g.average else G
-    return State(G, D, Q.to(device), optimisers, torch.Generator(device).manual_seed(seed + 1), shown)
+    return State(G, D, Q, optimisers, torch.Generator(device).manual_seed(seed + 1), shown)
 
 
 def augmented(y: Tensor, generator: torch.Generator) -> Tensor:

@@ -125,8 +125,21 @@ class Conv(nn.Module):
         parts = [self.face(x), c, z] if self.use_source else [c, z]
         h = self.spread(torch.cat(parts, dim=1)).view(len(z), -1, *self.sizes[0])
         for size, layer in zip(self.sizes[1:], self.layers, strict=True):
-            h = layer(F.interpolate(h, size))
+            twice = size == (2 * h.shape[2], 2 * h.shape[3])
+            assert isinstance(layer, nn.Sequential)
+            h = layer[1:](doubled(h, layer[0].weight)) if twice else layer(F.interpolate(h, size))
         return torch.tanh(self.out(h))  # (B, 1, columns, bands)
+
+
+def doubled(h: Tensor, weight: Tensor) -> Tensor:
+    """A 3x3 convolution (padding 1, no bias) of h (B, n, H, W) stretched to (2 H, 2 W) by nearest neighbours, without stretching it.
+
+    Each cell of the stretched h stands four times, so the kernel's taps that meet the same cell may be added first: what is left is a
+    transposed convolution with a 4x4 kernel and stride 2, which takes 4 products for each value where the plain way takes 9.
+    """
+    o, n = weight.shape[:2]
+    summed = F.conv2d(weight.reshape(o * n, 1, 3, 3), weight.new_ones(1, 1, 2, 2), padding=1)  # (o n, 1, 4, 4)
+    return F.conv_transpose2d(h, summed.view(o, n, 4, 4).flip(2, 3).transpose(0, 1), stride=2, padding=1)
 
 
 class Trunk(nn.Module):
