@@ -82,7 +82,7 @@ def table(
     if found.get("plan") == asdict(plan) and (run.directory / "table.npz").exists():
         return found
     config = run.config
-    sets, c = _opened(run, config)
+    sets, c = opened(run, config)
     where = torch.device(device)
     f_S, Q, G = (networks.load(run.model(n), where) for n in ("f_S", "Q", "G"))
     s, role = target(config)
@@ -155,7 +155,7 @@ def _row(
     return found
 
 
-def _opened(run: Run, config: Config) -> tuple[dict[str, datasets.Set], dict[str, np.ndarray]]:
+def opened(run: Run, config: Config) -> tuple[dict[str, datasets.Set], dict[str, np.ndarray]]:
     """The sets of a run and the condition of S3's faces as the run stored it."""
     if not run.model("G").exists():
         command = f"python -m core train --config-file {run.directory}/config.json"

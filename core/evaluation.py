@@ -15,7 +15,7 @@ from core.datasets import Set
 from core.runs import Run
 
 SHOWN = 60  # samples of each emotion whose places in feature space are kept at each checkpoint
-DRAWS = {"f_S": 1, "f_T": 2, "Q": 3, "scorer": 4, "gan": 5, "samples": 6, "rows": 7, "pairs": 8, "balance": 9}  # seeds, apart
+DRAWS = {"f_S": 1, "f_T": 2, "Q": 3, "scorer": 4, "gan": 5, "samples": 6, "rows": 7, "pairs": 8, "balance": 9, "ways": 10}  # seeds, apart
 
 
 def seed_of(config: Config, draw: str) -> int:

@@ -27,6 +27,10 @@ class Table:
     """Which sibling, when a name has several."""
     seeds: int = 3
     """Trainings of each row."""
+    stretch: int = 3
+    """The longest training of a row, in multiples of the common number of steps."""
+    ways: bool = False
+    """Instead of the table: other ways of using generated samples (weighted, filtered, told by more than one class), on S2 alone."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """auto takes an NVIDIA card where there is one."""
 
@@ -70,6 +74,8 @@ class Sweep(Grid):
     """Compute each run's augmentation table too."""
     table_seeds: int = 3
     """Trainings of each of its rows."""
+    table_stretch: int = 3
+    """The longest of them, in multiples of the common number of steps."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """auto takes an NVIDIA card where there is one."""
 
@@ -113,13 +119,16 @@ def _listening() -> threading.Event:
 
 
 def table(o: Table) -> int:
-    from core import augmentation, errands, pipeline, report, runs
+    from core import augmentation, errands, mixing, pipeline, report, runs
     from core.commands import Progress
 
     stop = _listening()
     try:
         run, where = runs.find(o.run, o.condition), str(pipeline.choose_device(o.device))
-        made = augmentation.table(run, augmentation.Plan(o.seeds), where, Progress(), stop.is_set)
+        if o.ways:
+            tried = mixing.compare(run, o.seeds, tick=Progress(), should_stop=stop.is_set)
+        else:
+            made = augmentation.table(run, augmentation.Plan(o.seeds, o.stretch), where, Progress(), stop.is_set)
     except runs.Stopped as e:
         errands.ended("stopped")
         print(f"\n{e}", file=sys.stderr)
@@ -127,6 +136,10 @@ def table(o: Table) -> int:
     except BaseException as e:
         errands.ended("failed", str(e.args[0] if isinstance(e, KeyError) and e.args else e) or type(e).__name__)
         raise
+    if o.ways:
+        errands.ended("done", f"{run.id} has its comparison of ways.")
+        print(f"\n{run.id}\n\n{mixing.text(tried)}")
+        return 0
     errands.ended("done", f"{run.id} has its augmentation table.")
     print(f"\n{run.id}\n\n{report.table_text([made])}\n\n{report.gains_text(report.gains_of([run]))}")
     return 0
@@ -147,7 +160,7 @@ def sweep(o: Sweep) -> int:
     except runs.Stopped:
         print("stopped; the same command resumes it", file=sys.stderr)
         return 130
-    plan = augmentation.Plan(o.table_seeds) if o.table else None
+    plan = augmentation.Plan(o.table_seeds, o.table_stretch) if o.table else None
     tell = lambda outcome, done, total: print(outcome.line(done, total), flush=True)  # noqa: E731
     outcomes = sweeping.sweep(cells, None, o.workers or 1, o.device, plan, tell, stop, serve)
     count = {s: sum(x.state == s for x in outcomes) for s in dict.fromkeys(x.state for x in outcomes)}

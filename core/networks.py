@@ -127,6 +127,7 @@ class Conv(nn.Module):
         for size, layer in zip(self.sizes[1:], self.layers, strict=True):
             twice = size == (2 * h.shape[2], 2 * h.shape[3])
             assert isinstance(layer, nn.Sequential)
+            assert isinstance(layer[0], nn.Conv2d)
             h = layer[1:](doubled(h, layer[0].weight)) if twice else layer(F.interpolate(h, size))
         return torch.tanh(self.out(h))  # (B, 1, columns, bands)
 

@@ -20,7 +20,7 @@ LINE = [  # a module of core may import those before it here, and no other; a ne
     *("validity", "metrics", "runs", "laboratory"),
     *("drawing", "demo", "labels", "corpora", "probe", "inventory", "doctor"),
     *("datasets", "fetch", "cluster", "extraction", "prepare", "classifiers", "gan", "protocol", "examples", "comparison"),
-    *("evaluation", "augmentation", "pipeline", "studio", "steering", "gallery", "browsing", "shipping"),
+    *("evaluation", "augmentation", "mixing", "pipeline", "studio", "steering", "gallery", "browsing", "shipping"),
     *("jobs", "errands", "sweep", "seat", "remote", "figures", "report", "commands", "experiments", "__main__"),
 ]
 WITHOUT_TORCH = ["config", "paper", "conformal", "validity", "runs", "laboratory", "protocol", "jobs"]  # so that pages open at once
