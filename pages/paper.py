@@ -12,20 +12,27 @@ st.markdown(
     "S. Asteriadis, 2019), in its order. At the left what it says and what had to be mended; at the right the function as it stands in "
     "its file at this moment."
 )
-keys = [e.key for of in paper.entries().values() for e in of]
-address.follow("eq", "eq", None, lambda k: k if k in keys else None)
-go = {"on_change": address.keep, "args": ("eq", "eq")}
-chosen = st.pills("Go to", keys, format_func=paper.short, key="eq", help="The address keeps it: such a link can be shared.", **go)
+parts = paper.parts()
+home_of = {e.key: part for part, entries in parts.items() for e in entries}
+address.follow("eq", "eq", None, lambda k: k if k in home_of else None)
+found = home_of.get(st.session_state["eq"])  # an equation stands in its part, or in the whole paper
+known = {found, paper.ALL} if found else {*paper.PARTS}
+address.follow("part", "part", found or next(iter(parts)), lambda k: k if k in known else None)
+go = {"on_change": paper.turned, "label_visibility": "collapsed", "required": True}
+part = st.segmented_control("Part of the paper", list(paper.PARTS), format_func=paper.PARTS.get, key="part", **go)
+about = "The address keeps it: such a link can be shared."
+chosen = st.pills("Go to", list(home_of), format_func=paper.short, key="eq", help=about, on_change=paper.went)
 
-for section, entries in paper.entries().items():
-    st.subheader(paper.title(section), divider="gray")
-    for entry in entries:
-        paper.show(entry)
-
-st.subheader("The figures, and where ours are made", divider="gray")
-paper.figures()
-st.subheader("The published numbers", divider="gray")
-paper.numbers()
+for one, entries in parts.items():
+    if part in (one, paper.ALL):
+        st.subheader(paper.PARTS[one], divider="gray")
+        for entry in entries:
+            paper.show(entry)
+if part in (paper.TABLES, paper.ALL):
+    st.subheader("The figures, and where ours are made", divider="gray")
+    paper.figures()
+    st.subheader("The published numbers", divider="gray")
+    paper.numbers()
 st.caption(f"{len(PAPER)} entries; `core/paper.py` is the map.")
 if chosen:
     paper.scroll_to(chosen, chosen)

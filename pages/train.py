@@ -48,8 +48,9 @@ with settings_side:
     devices = ["auto", "cpu", *(["cuda"] if cards else [])]
     device = st.segmented_control("Device", devices, default="auto", required=True, key="device", persist_state="session")
     st.caption("NVIDIA card: " + "; ".join(cards) if cards else "No NVIDIA card was found: *auto* is the CPU.")
-    with st.popover("All other settings", icon=":material/tune:", width="stretch"):
-        config = settings.form(config, preset)
+    more = st.popover("All other settings", icon=":material/tune:", width="stretch", key="settings", on_change="rerun")
+    with more:
+        config = (settings.form if more.open else settings.kept)(config, preset)
     config = replace(config, seed=seed, gan={"condition": condition, "generator": generator, "steps": steps})
 
     names = dict.fromkeys(n for n in (config.data.faces, config.data.voices, config.data.f_s_corpus) if n)
@@ -69,7 +70,7 @@ with settings_side:
     if few:
         st.warning("Choose two emotions or more, under *All other settings*.", icon=":material/rule:")
     rows = access.rows()
-    busy = any(r["state"] in training.LIVE or r["state"] == "paused" for r in rows)
+    busy = any(r["state"] in access.LIVE or r["state"] == "paused" for r in rows)
     one = st.button(
         "Add to the queue" if busy else "Start",
         type="primary",
@@ -102,7 +103,7 @@ with job_side:
         st.info("Choose a preset on the left and press *Start*. The demo needs no download.", icon=":material/arrow_back:")
         st.stop()
     of, states = {r["run"]: r for r in rows}, {r["run"]: r["state"] for r in rows}
-    live = [r["run"] for r in rows if r["state"] in training.LIVE]
+    live = [r["run"] for r in rows if r["state"] in access.LIVE]
     first = next((r["run"] for r in rows if r["state"] == "running"), (live or list(of))[0])
     address.follow("run", "train run", first, lambda k: k if k in of else None)
     go = {"on_change": address.keep, "args": ("run", "train run")}

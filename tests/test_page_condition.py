@@ -141,7 +141,7 @@ def test_it_opens_as_the_run_was_trained(trained):
     face = studio.explain(o, condition.example("drawn-happy").x)
     assert preset(app).value == "told"
     assert values(app) == pytest.approx(np.round(face.p, 2))
-    assert count(app, "plotly_chart") == 2
+    assert (count(app, "plotly_chart"), count(app, "bidi_component")) == (1, 1)
     assert count(app, "audio") == 1
     assert f"credibility <b>{face.credibility:.2f}" in "".join(e.proto.body for e in app.get("html"))
     assert "not classifier-free" in said(app)

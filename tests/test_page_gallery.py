@@ -48,7 +48,7 @@ def test_unfinished_runs_are_not_shown(home, state):
 def test_a_sheet_and_one_item_in_full(trained):
     app = opened("gallery")
     s = the_shown()
-    assert count(app, "plotly_chart") == 1 + 4  # the sheet; real and three conditions
+    assert (count(app, "plotly_chart"), count(app, "bidi_component")) == (1, 4)  # the sheet; real and three conditions
     assert count(app, "audio") == 2 + 3  # A and B, three times C
     assert f"{len(s.real)} of {len(s.real)} faces" in said(app)
     first = browsing.chosen(s.real, s.made["label"])[0]
@@ -73,7 +73,7 @@ def test_all_choices_are_in_the_address_and_come_back(trained):
     assert kept == {"emotion": s.classes[2], "subject": who, "condition": "cp", "sort": "strange", "look": "copy"}
     again = opened("gallery", **kept)
     assert line in said(again)
-    assert count(again, "plotly_chart") == 1 + 3  # the sheet; generated, nearest, distances
+    assert (count(again, "plotly_chart"), count(again, "bidi_component")) == (2, 2)  # sheet and distances; generated and nearest
     d = s.made["cp"].near_db[rows[0]]
     assert f"**{d:.1f} dB**" in said(again)
     assert str(s.real.trained.clip[s.made["cp"].near[rows[0]]]) in markup(again)
@@ -128,7 +128,7 @@ def test_without_corpora_it_shows_what_the_run_ships_and_says_what_lacks(trained
     assert "demo is not on this machine" in said(app)
     assert "no faces and no real voices" in said(app)
     assert f"{len(stored['row'])} samples" in said(app)
-    assert count(app, "plotly_chart") == 1 + 3
+    assert (count(app, "plotly_chart"), count(app, "bidi_component")) == (1, 3)
     assert count(app, "audio") == 3
     links = [e.proto for e in app.get("page_link")]
     assert any("Draw the demo" in link.label and link.query_string == "part=corpora" for link in links)
@@ -150,7 +150,7 @@ def test_one_damaged_member_is_named_and_the_others_stay(trained):
     the_run("label").model("G").write_bytes(b"nothing")
     app = opened("gallery")
     assert the_run("label").id.replace("-", "\\-") in app.warning[0].value
-    assert count(app, "plotly_chart") == 1 + 3
+    assert (count(app, "plotly_chart"), count(app, "bidi_component")) == (1, 3)
     for condition in ("cp", "classifier"):
         the_run(condition).model("G").unlink()
     import streamlit as st
@@ -227,10 +227,10 @@ def test_a_whole_game_is_played_scored_and_begun_anew(trained):
     for number, answer in enumerate(answers):
         assert f"Voice {number + 1} of 10" in said(app)
         assert count(app, "audio") == 1  # one voice, and no picture of it
-        assert count(app, "plotly_chart") == 0
+        assert count(app, "bidi_component") == 0
         well(app.button(key=f"quiz {quiz.SAID[answer]} {number}").click().run())
         assert ("Right: it was" in said(app)) == (number != 4)
-        assert count(app, "audio") == count(app, "plotly_chart") == 2
+        assert count(app, "audio") == count(app, "bidi_component") == 2
         well(app.button(key="quiz next").click().run())
     score = browsing.score(questions, answers, s.real.label)
     assert [m.value for m in app.metric] == ["9 of 10", "5", "5"]
@@ -257,7 +257,7 @@ def test_a_game_left_in_the_middle_goes_on(trained):
     app = opened("gallery", view="quiz")
     well(app.button(key="quiz Real 0").click().run())
     well(app.segmented_control(key="gallery view").set_value("browse").run())
-    assert count(app, "plotly_chart") == 5
+    assert (count(app, "plotly_chart"), count(app, "bidi_component")) == (1, 4)
     well(app.segmented_control(key="gallery view").set_value("quiz").run())
     assert count(app, "audio") == 2
     assert app.metric[0].value in ("0 of 1", "1 of 1")

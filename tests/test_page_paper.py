@@ -31,16 +31,17 @@ def test_every_entry_has_a_name_of_its_own_a_section_and_a_page():
     assert len({e.key for e in PAPER}) == len(PAPER)
     assert all(re.fullmatch(r"[\w-]+", e.key) for e in PAPER)
     assert all(re.fullmatch(r"§\d(\.\d)?", e.section) for e in PAPER)
-    assert {e.section for e in PAPER} <= set(shown.SECTIONS)
     assert {e.page.partition("?")[0] for e in PAPER} | {f.page.partition("?")[0] for f in FIGURES} <= every_page()
     assert {str(n) for n in range(1, 12)} <= {e.key for e in PAPER}
 
 
-def test_sections_stand_in_the_paper_s_order():
-    sections = list(shown.entries())
+def test_entries_stand_in_the_paper_s_order_each_in_one_part():
+    parts = shown.parts()
+    sections = [e.section for of in parts.values() for e in of]
     assert sections == sorted(sections, key=lambda s: [float(k) for k in s[1:].split(".")])
-    assert [e.key for e in shown.entries()["§3"]][:7] == list("1234567")
-    assert sum(map(len, shown.entries().values())) == len(PAPER)
+    assert [e.key for e in parts["game"]] == list("1234567")
+    assert sum(map(len, parts.values())) == len(PAPER)
+    assert all(parts.values())
 
 
 @pytest.mark.parametrize("entry", PAPER, ids=lambda e: e.key)
@@ -86,8 +87,8 @@ def test_commands_of_the_map_are_understood(command):
 # --- the page -----------------------------------------------------------------------------------------------------------------------
 
 
-def test_everything_is_on_one_page(home):
-    app = opened("paper")
+def test_everything_can_be_on_one_page(home):
+    app = opened("paper", part="all")
     assert count(app, "latex") == sum(bool(e.latex) for e in PAPER)
     codes = [c.value for c in app.code]
     for entry in PAPER:
@@ -109,6 +110,24 @@ def test_an_equation_is_chosen_by_the_address(home):
     assert count(app, "bidi_component") == 1
     well(app.pills(key="eq").set_value("alg-1").run())
     assert app.query_params["eq"] == "alg-1"
+    well(app.pills(key="eq").set_value(None).run())
+    assert "eq" not in app.query_params
+    assert app.segmented_control(key="part").value == "conformal"  # where it was
+
+
+def test_a_part_is_shown_at_a_time_and_an_equation_finds_its_own(home):
+    app = opened("paper")
+    assert [c.value for c in app.code] == [paper.source(e.function).text for e in shown.parts()["game"]]
+    well(app.pills(key="eq").set_value("fig-8").run())
+    assert app.segmented_control(key="part").value == "rest"
+    well(app.segmented_control(key="part").set_value("tables").run())
+    assert app.pills(key="eq").value is None
+    assert count(app, "code") == 0
+    assert "52.52" in said(app)
+    well(app.segmented_control(key="part").set_value("all").run())
+    well(app.pills(key="eq").set_value("8").run())
+    assert app.segmented_control(key="part").value == "all"
+    assert opened("paper", eq="10", part="game").segmented_control(key="part").value == "rest"
 
 
 @pytest.mark.parametrize("strange", ["0", "12", "<b>", "../8"])
@@ -119,10 +138,10 @@ def test_a_strange_equation_is_none(home, strange):
 
 
 def test_links_lead_where_the_map_says(home):
-    app = opened("paper")
+    app = opened("paper", part="all")
     there = {p.stem for p in (ROOT / "pages").glob("*.py")}
     links = [e.proto for e in app.get("page_link") if e.proto.label == "See it at work"]
-    named = [e.page for of in shown.entries().values() for e in of if e.page and e.page.partition("?")[0] in there]
+    named = [e.page for of in shown.parts().values() for e in of if e.page and e.page.partition("?")[0] in there]
     assert len(links) == len(named)
     for link, page in zip(links, named):
         assert all(v in str(link) for _, v in parse_qsl(page.partition("?")[2]))
@@ -130,6 +149,6 @@ def test_links_lead_where_the_map_says(home):
 
 def test_a_function_that_is_gone_is_said_in_its_place(home, monkeypatch):
     monkeypatch.setattr(shown, "source", lambda function: f"{function} is not there; core/paper.py names it")
-    app = opened("paper")
+    app = opened("paper", part="all")
     assert len(app.error) == len(PAPER)
     assert "core/paper.py names it" in app.error[0].value

@@ -118,6 +118,27 @@ def test_all_three_conditions_are_started_at_once(quiet, monkeypatch):
     assert "3 in it" in said(app)
 
 
+def test_all_other_settings_are_drawn_when_they_are_looked_at_and_hold_when_they_are_not(quiet, monkeypatch):
+    asked = []
+    monkeypatch.setattr(jobs, "start", lambda config, device: asked.append(config) or waiting_run(len(asked)).id)
+    tiny.corpus()
+    app = opened("train", preset="smoke")
+    assert "smoke gan.l1" not in [n.key for n in app.number_input]
+    app.session_state["settings"] = True
+    well(app.run())
+    app.number_input(key="smoke gan.l1").set_value(0.5)
+    app.number_input(key="smoke gan.batch").set_value(8)
+    app.pills(key="smoke data.classes").set_value(["sad", "happy"])
+    well(app.run())
+    app.session_state["settings"] = False
+    well(app.run())
+    assert "smoke gan.l1" not in [n.key for n in app.number_input]
+    app.button(key="start").click().run()
+    assert (asked[0].gan.l1, asked[0].gan.batch, set(asked[0].data.classes)) == (0.5, 8, {"happy", "sad"})
+    app.session_state["settings"] = True
+    assert well(app.run()).number_input(key="smoke gan.l1").value == 0.5
+
+
 def test_one_slider_moves_everything_and_stands_in_the_address(quiet):
     run = tiny.fabricated("stopped")
     for step, fid in ((10, 5.0), (20, 9.0)):
@@ -126,7 +147,8 @@ def test_one_slider_moves_everything_and_stands_in_the_address(quiet):
     app = opened("train", run=run.id)
     assert app.get("select_slider")[0].value == 20  # the newest
     assert "at" not in app.query_params
-    assert count(app, "plotly_chart") == 7
+    assert count(app, "plotly_chart") == 6
+    assert count(app, "bidi_component") == 6  # samples
     assert "Step 20 of 40" in said(app)
     assert "FID 9.00 · KID 4.50 · IS 1.50 · emotion recognised 50%" in said(app)
     assert app.button(key="best").label == "Best: 10"
@@ -151,7 +173,7 @@ def test_one_slider_moves_everything_and_stands_in_the_address(quiet):
 def test_a_run_from_before_says_what_its_checkpoints_lack(quiet):
     app = opened("train", run=tiny.fabricated("stopped").id)
     assert said(app).count(scrubber.OLDER) == 2
-    assert count(app, "plotly_chart") == 5
+    assert count(app, "plotly_chart") == 4
 
 
 def test_the_log_is_shown_and_can_be_taken_along(quiet):

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import importlib
+import logging
 import shutil
 import tempfile
 import threading
@@ -12,6 +15,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import streamlit as st
+from streamlit import runtime
 
 from core import jobs, runs
 from core.config import CONDITIONS, Config, family
@@ -21,6 +25,7 @@ if TYPE_CHECKING:
     from core.studio import Explanation, Opened, Sound
 
 PREFERRED = ("fer2013-ravdess", "demo")  # names of the shipped runs, the real one first
+LIVE = ("queued", "running")  # states of a run that goes on by itself
 UPLOADS = "dacssgan-upload-"  # how folders of uploads begin, in the system's folder for temporary files
 
 
@@ -35,7 +40,7 @@ def begin() -> None:
 
 @st.cache_resource(show_spinner=False)
 def warm() -> None:
-    """Once per server, after the first page: load torch behind the visitor's back. Before it, both would wait for each other."""
+    """Once per server, after the first page: get the others ready behind the visitor's back; sooner, both would wait for each other."""
     threading.Thread(target=_warm, daemon=True).start()
 
 
@@ -45,6 +50,19 @@ def _warm() -> None:
     from core.config import LogMel
 
     spectrograms.mel_filters(LogMel())
+    if not (runtime.exists() and isinstance(runtime.get_instance(), runtime.Runtime)):
+        return  # a script alone: there are no other pages to come
+    for file in sorted(Path(__file__).parent.glob("*.py")):
+        importlib.import_module(f"ui.{file.stem}")
+    from ui import gallery
+
+    me, context = threading.get_ident(), "streamlit.runtime.scriptrunner_utils.script_run_context"
+    logging.getLogger(context).addFilter(lambda _: threading.get_ident() != me)  # it warns of spinners that no visitor sees: there is none
+    for first in families()[:1]:  # the one that pages show until another is chosen; what is wrong with it is said there
+        with contextlib.suppress(*gallery.FAULTS):
+            for run_id in first.members.values():
+                opened(run_id)
+            gallery.shown(first, "S4", quietly=True)
 
 
 # ------------------------------------------------------------------ runs

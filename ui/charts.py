@@ -34,20 +34,20 @@ def laid_out(figure: go.Figure, height: int, left: int = 46, right: int = 8, top
 
 
 @lru_cache
-def _centres(s: LogMel) -> np.ndarray:
+def centres(s: LogMel) -> np.ndarray:
     """(bands,) kHz in the middle of each mel band."""
     filters = spectrograms.mel_filters(s)
     return filters @ np.linspace(0, s.rate / 2000, filters.shape[1]) / filters.sum(axis=1)
 
 
 def mel_axis(s: LogMel) -> dict[str, Any]:
-    at = np.interp(TICKS, _centres(s), np.arange(s.bands))
+    at = np.interp(TICKS, centres(s), np.arange(s.bands))
     return {"title": "frequency (kHz, mel)", "tickvals": at, "ticktext": [f"{k:g}" for k in TICKS], "showgrid": False, "zeroline": False}
 
 
 def _picture(y: np.ndarray, ref_db: float, s: LogMel, **more) -> go.Heatmap:
     db = spectrograms.unscale(y, ref_db, s).T
-    kilohertz = np.broadcast_to(_centres(s)[:, None], db.shape).astype(np.float32)
+    kilohertz = np.broadcast_to(centres(s)[:, None], db.shape).astype(np.float32)
     hover = "%{x:.2f} s · %{customdata:.2f} kHz · %{z:.0f} dB<extra></extra>"
     return go.Heatmap(z=db, x0=0, dx=s.hop / s.rate, customdata=kilohertz, hovertemplate=hover, **more)
 
@@ -83,8 +83,10 @@ def beliefs(classes: Sequence[str], softmax: np.ndarray, p: np.ndarray, height: 
     return laid_out(figure, height, left=80, top=26, legend=legend, bargap=0.25, bargroupgap=0.05)
 
 
-def curves(lines: Curves, title: str, shown: Sequence[str], reference: str = "", steps: int = 0, height: int = 250) -> go.Figure:
-    """Figures over the training steps, one line each, and the real data's value as a dashed line with its name."""
+def curves(
+    lines: Curves, title: str, shown: Sequence[str], reference: str = "", steps: int = 0, height: int = 250, known: str = ""
+) -> go.Figure:
+    """Figures over the training steps, one line each, and the real data's value as a dashed line with its name, `known`."""
     figure = go.Figure()
     for name, colour in zip(shown, theme.LINES):
         x, y = lines.get(name, ([], []))
@@ -94,36 +96,15 @@ def curves(lines: Curves, title: str, shown: Sequence[str], reference: str = "",
         figure.add_scatter(
             x=x, y=y, name=label, mode=mode, line={"color": colour, "width": 2}, marker_size=5, cliponaxis=False, hovertemplate=hover
         )
-    known = lines.get(reference, ([], []))[1]
-    if known:
-        figure.add_hline(known[0], line={"color": theme.REFERENCE, "dash": "dash", "width": 1.5})
+    real = lines.get(reference, ([], []))[1]
+    if real:
+        figure.add_hline(real[0], line={"color": theme.REFERENCE, "dash": "dash", "width": 1.5})
         where = {"xref": "paper", "yref": "paper", "x": 1, "y": 1, "xanchor": "right", "yanchor": "bottom"}
-        figure.add_annotation(text=f"╌╌ real voices {known[0]:.2f}", showarrow=False, **where)
+        figure.add_annotation(text=f"╌╌ {known or 'real voices'} {real[0]:.2f}", showarrow=False, **where)
     figure.update_xaxes(title="training step of G, D and Q", range=[0, max(1, steps)] if steps else None, rangemode="tozero")
     figure.update_yaxes(title=title, rangemode="tozero" if reference else "normal")
     legend = {"orientation": "h", "x": 0, "y": 1.0, "yanchor": "bottom"}
     return laid_out(figure, height, left=54, top=28, showlegend=len(shown) > 1, legend=legend)
-
-
-@built_once
-def grid(y: np.ndarray, labels: Sequence[str], ref_db: float, s: LogMel) -> go.Figure:
-    """Samples (n, columns, bands), the emotion of each sample's face above it, on one scale of dB."""
-    across = 3 if len(y) <= 6 else 4
-    down = -(-len(y) // across)
-    titles = [theme.dot(k) for k in labels]
-    figure = make_subplots(
-        down, across, subplot_titles=titles, shared_xaxes=True, shared_yaxes=True, horizontal_spacing=0.02, vertical_spacing=0.13
-    )
-    bar = {"title": {"text": "dB", "side": "top"}, "thickness": 10, "outlinewidth": 0}
-    scale = {"colorscale": theme.LEVELS, "zmin": ref_db - s.range_db, "zmax": ref_db, "colorbar": bar}
-    for i, one in enumerate(y):
-        figure.add_trace(_picture(one, ref_db, s, showscale=i == 0, **scale), row=i // across + 1, col=i % across + 1)
-    figure.update_xaxes(showgrid=False, zeroline=False, nticks=5).update_yaxes(**mel_axis(s) | {"title": None})
-    for k in range(across):
-        figure.update_xaxes(title="time (s)", row=down, col=k + 1)
-    for k in range(down):
-        figure.update_yaxes(title="frequency (kHz, mel)", row=k + 1, col=1)
-    return laid_out(figure, 60 + 165 * down, left=50, top=26)
 
 
 @built_once

@@ -14,7 +14,7 @@ import streamlit as st
 from core import runs, steering
 from core.config import CREMA_EMOTIONS
 from core.steering import Drawn, Familiarity, Training
-from ui import access, address, charts, figures, panels, strips, theme, visitor
+from ui import access, address, charts, figures, panels, spectra, strips, theme, visitor
 
 if TYPE_CHECKING:
     from core.studio import Explanation, Opened, Sound
@@ -318,11 +318,10 @@ def point(o: Opened, one: Face, said: Explanation, s: Setting) -> None:
                 look = panels.chosen("Look at", "show", tuple(looks), "drawn", looks.get, label_visibility="collapsed")
                 at_once()
         if look == "drawn":
-            figure = charts.spectrogram(d.y[0], o.ref_db, logmel, 180)
+            spectra.show(d.y[0], o.ref_db, logmel, "cond drawn", "the generated spectrogram", 180)
         else:
-            db = (d.y[0] - d.base[0]) * logmel.range_db / 2
-            figure = figures.differences({"y − y(c₀)": db}, logmel)
-        st.plotly_chart(figure, key=f"cond {look}", config=charts.STILL, alt="the generated spectrogram")
+            figure = figures.differences({"y − y(c₀)": (d.y[0] - d.base[0]) * logmel.range_db / 2}, logmel)
+            st.plotly_chart(figure, key="cond change", config=charts.STILL, alt="what c changes in the spectrogram")
         sounding = st.container()  # between the charts, filled when both are there: they go first
         figure = strips.told(o.classes, c, known if isinstance(known, Training) else None, d.Q[0], d.scorer[0], 210)
         st.plotly_chart(figure, key="cond told", config=charts.STILL, alt="what the generator is told, and what Q and the scorer hear")

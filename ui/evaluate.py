@@ -15,7 +15,7 @@ from core import comparison, runs
 from core.comparison import Summary
 from core.runs import Run
 from ui import access, address, comparisons, theme
-from ui.training import LIVE
+from ui.access import LIVE
 
 KEY, MOST = "compared runs", 12  # the widget, and how many runs it takes
 FIGURES = {

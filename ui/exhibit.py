@@ -8,7 +8,7 @@ import numpy as np
 import streamlit as st
 
 from core import browsing
-from ui import charts, gallery, sprites, theme
+from ui import charts, gallery, spectra, sprites, theme
 from ui.gallery import Shown
 
 LOOKS = {"listen": "Listen", "copy": "A copy?"}
@@ -39,7 +39,7 @@ def listen(s: Shown, i: int) -> None:
 
 
 def _chart(s: Shown, y: np.ndarray, key: str, words: str) -> None:
-    st.plotly_chart(sprites.voice(y, s.ref_db, s.config.logmel), key=key, config=charts.STILL, alt=words)
+    spectra.show(y, s.ref_db, s.config.logmel, key, words, 164)
 
 
 def real(s: Shown, i: int) -> None:

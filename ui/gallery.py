@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import threading
 import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -20,11 +21,15 @@ from ui import access, corpora, sprites, theme
 from ui.access import Family
 
 if TYPE_CHECKING:
-    from core.gallery import Made, Name, Real
+    from core.gallery import Made, Name, Real, Report
     from core.studio import Sound
 
+OPENING = "Opening the gallery …"
 KEPT = 8  # sets of families in memory
 FAULTS = (ValueError, OSError, EOFError, KeyError, zipfile.BadZipFile)  # what a damaged run makes its readers raise
+
+
+_computing = threading.Lock()  # one at a time: the server may do it ahead of the first visit
 
 
 @dataclass(frozen=True)
@@ -49,8 +54,10 @@ def _store() -> dict[tuple, Shown]:
     return {}
 
 
-def shown(family: Family, name: Name) -> Shown:
+def shown(family: Family, name: Name, quietly: bool = False) -> Shown:
     """A set of a family. The first visit computes, with a bar; leaving the page ends that, and what is done is kept on disk.
+
+    `quietly`, ahead of any visit: without the bar. Who comes meanwhile waits for it, and may leave.
 
     Raises ValueError in words: a run without outputs or samples, or a set of which nothing is here.
     """
@@ -58,11 +65,18 @@ def shown(family: Family, name: Name) -> Shown:
     key = (runs.root(), tuple(family.members.values()), name, _stamps(family, config))
     store = _store()
     if key not in store:
-        place = st.empty()
-        with place.container():
-            found = _compute(family, name, config)
-        place.empty()
-        store[key] = found
+        place = None if quietly else st.empty()
+        say = (lambda share, words: None) if place is None else (lambda share, words: place.progress(share, words))
+        say(0.0, OPENING)
+        while not _computing.acquire(timeout=0.2):
+            say(0.0, OPENING)
+        try:
+            if key not in store:
+                store[key] = _compute(family, name, config, say)
+        finally:
+            _computing.release()
+        if place is not None:
+            place.empty()
         for old in list(store)[:-KEPT]:
             store.pop(old, None)
     return store[key]
@@ -75,12 +89,13 @@ def _stamps(family: Family, config: Config) -> tuple[int, ...]:
     return tuple(f.stat().st_mtime_ns if f.exists() else 0 for f in files)
 
 
-def _compute(family: Family, name: Name, config: Config) -> Shown:
-    bar, parts = st.progress(0.0, "Opening the gallery …"), len(family.members) + 1
+def _compute(family: Family, name: Name, config: Config, say: Report) -> Shown:
     from core import gallery
 
+    parts = len(family.members) + 1
+
     def tell(part: int):
-        return lambda share, words: bar.progress(min(1.0, (part + share) / parts), f"{words} … kept for the next visit")
+        return lambda share, words: say(min(1.0, (part + share) / parts), f"{words} … kept for the next visit")
 
     real = gallery.real(access.run(family.id), name, tell(0))
     made, broken = {}, []

@@ -10,7 +10,7 @@ import streamlit as st
 
 from core import errands, runs
 from core.runs import Run
-from ui import access, address, bringing, diagram, theme, training
+from ui import access, address, diagram, theme
 from ui.access import Family
 
 if TYPE_CHECKING:
@@ -134,7 +134,7 @@ def example(of: Family) -> None:
 
 
 def _live() -> tuple[list[dict], list]:
-    return [r for r in access.rows() if r["state"] in training.LIVE], [e for e in errands.listing() if e.state == "running"]
+    return [r for r in access.rows() if r["state"] in access.LIVE], [e for e in errands.listing() if e.state == "running"]
 
 
 def going_on() -> None:
@@ -149,6 +149,8 @@ def going_on() -> None:
             if every:
                 st.rerun()  # the last one has ended: no more looking
             return
+        from ui import bringing, training  # with Plotly and pandas, which the first paint does not wait for
+
         st.subheader("Running now")
         for row in trainings:
             with st.container(horizontal=True, vertical_alignment="center", border=True):

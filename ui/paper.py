@@ -9,19 +9,17 @@ import streamlit as st
 
 from core import paper, protocol
 from core.paper import PAPER, Entry, Source
-from ui import home
+from ui import address, home
 
 ROOT = Path(__file__).resolve().parents[1]
-SECTIONS = {  # of the paper -> what it is about
-    "§3": "The adversarial game",
-    "§3.1": "Conformal prediction",
-    "§3.2": "Training that does not collapse",
-    "§3.3": "Voices as spectrograms",
-    "§3.4": "Faces, aligned",
-    "§4.1": "Who is in which set",
-    "§4.2": "What is measured",
-    "§4.3": "Three conditions",
-    "§4.5": "Results",
+TABLES, ALL = "tables", "all"
+PARTS = {  # of the page, one at a time: all formulas and sources at once take a browser most of a second
+    "game": "§3 The game",
+    "networks": "§3 The networks",
+    "conformal": "§3.1 Conformal prediction",
+    "rest": "§3.2–4.5 Data and measures",
+    TABLES: "Figures and numbers",
+    ALL: "All on one page",
 }
 CSS = """<style>
 [class*=st-key-entry-] .katex {font-size: 1.08em;}
@@ -30,9 +28,13 @@ CSS = """<style>
 TALL = 330  # pixels of a source that is longer than about fifteen lines; the rest is scrolled to
 
 
-def entries() -> dict[str, list[Entry]]:
-    """The paper's map by section, in the paper's order."""
-    return {section: [e for e in PAPER if e.section == section] for section in sorted({e.section for e in PAPER})}
+def parts() -> dict[str, list[Entry]]:
+    """The paper's entries by the part of the page that shows them, in the paper's order."""
+    found: dict[str, list[Entry]] = {part: [] for part in PARTS if part not in (TABLES, ALL)}
+    for e in sorted(PAPER, key=lambda e: e.section):
+        game = "game" if e.tag.startswith("Eq.") else "networks"
+        found[{"§3": game, "§3.1": "conformal"}.get(e.section, "rest")].append(e)
+    return found
 
 
 def short(key: str) -> str:
@@ -41,8 +43,17 @@ def short(key: str) -> str:
     return f"{entry.tag} {key.replace('_', ' ')}" if entry.tag.startswith("§") else entry.tag.replace("Eq. (", "(")
 
 
-def title(section: str) -> str:
-    return f"{section} · {SECTIONS[section]}" if section in SECTIONS else section
+def went() -> None:
+    """An equation was chosen, or let go."""
+    address.keep("eq", "eq")
+    st.session_state["last eq"] = st.session_state["eq"]
+
+
+def turned() -> None:
+    """Another part was chosen: no equation is looked at any more."""
+    address.keep("part", "part")
+    address.write("eq", None)
+    st.session_state["last eq"] = None
 
 
 @st.cache_data(show_spinner=False, max_entries=256)

@@ -11,7 +11,7 @@ import streamlit as st
 from PIL import Image, ImageDraw
 
 from core.config import LogMel
-from ui import charts, theme
+from ui import spectra, theme
 from ui.access import Own, Voice
 
 if TYPE_CHECKING:
@@ -46,9 +46,7 @@ def voice(condition: str, one: Voice, classes: Sequence[str], ref_db: float, s: 
     """A generated voice: where it comes from, spectrogram, player, verdict, files."""
     title, told, about = theme.CONDITION[condition]
     st.markdown(f"**{title}** · told {told.format(classes[int(one.c.argmax())] if len(one.c) else '')}", help=about)
-    st.plotly_chart(
-        charts.spectrogram(one.y, ref_db, s), key=f"chart {condition}", config=charts.STILL, alt=f"generated spectrogram, {condition}"
-    )
+    spectra.show(one.y, ref_db, s, f"chart {condition}", f"generated spectrogram, {condition}")
     st.audio(one.sound.wav, "audio/wav", alt=f"generated voice, {condition}")
     st.html(heard(classes, one.heard))
     array = io.BytesIO()
@@ -73,9 +71,7 @@ def own(one: Own, classes: Sequence[str], ref_db: float, s: LogMel) -> None:
     """The clip's own voice: spectrogram, the recording, and the recording after the same journey as the generated ones."""
     left, right = st.columns([1, 2], gap="medium")
     with left:
-        st.plotly_chart(
-            charts.spectrogram(one.y, ref_db, s), key="chart own", config=charts.STILL, alt="spectrogram of the clip's own voice"
-        )
+        spectra.show(one.y, ref_db, s, "chart own", "spectrogram of the clip's own voice")
     with right:
         st.markdown("The recording's middle second")
         st.audio(one.wav, "audio/wav", alt="the clip's own voice")

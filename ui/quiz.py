@@ -10,7 +10,7 @@ import streamlit as st
 
 from core import browsing
 from core.browsing import Round, Score
-from ui import charts, gallery, sprites, theme
+from ui import gallery, spectra, theme
 from ui.gallery import Shown
 
 SAID = {False: "Real", True: "Generated"}
@@ -100,8 +100,7 @@ def _reveal(s: Shown, q: Round, said: bool) -> None:
         with column:
             y = _voice(s, Round(q.item, q.condition, made))
             st.markdown(f"**{words}**" + (" ← you heard this" if made == q.generated else ""))
-            figure = sprites.voice(y, s.ref_db, s.config.logmel)
-            st.plotly_chart(figure, key=f"quiz chart {key}", config=charts.STILL, alt=f"spectrogram, {key}")
+            spectra.show(y, s.ref_db, s.config.logmel, f"quiz chart {key}", f"spectrogram, {key}", 164)
             st.audio(gallery.sound(s.members[q.condition], y).wav, "audio/wav", alt=f"{key} voice")
 
 

@@ -17,7 +17,7 @@ import streamlit as st
 from core import runs, spectrograms
 from core.config import Config
 from core.runs import Run
-from ui import access, sprites, theme, training
+from ui import access, sprites, theme
 
 if TYPE_CHECKING:
     from core.studio import Explanation
@@ -108,7 +108,7 @@ def under_way(others: Sequence[dict]) -> None:
             reason = f": {theme.escaped(row['error'])}" if row["state"] == "failed" and row["error"] else ""
             step = f"step {row['step'] or 0:,} of {row['steps'] or 0:,}"
             st.markdown(f":{theme.STATE[row['state']]}-badge[**{row['state']}**] `{row['run']}` · {step}{reason}", width="stretch")
-            where = "Back to it" if row["state"] in training.LIVE else "Resume it on Train"
+            where = "Back to it" if row["state"] in access.LIVE else "Resume it on Train"
             st.page_link("pages/train.py", label=where, icon=":material/monitoring:", query_params={"run": row["run"]})
 
 

@@ -11,17 +11,23 @@ import streamlit as st
 
 from core import comparison
 from core.config import Config
-from ui import access, address, charts, theme
+from ui import access, address, charts, spectra, theme
 from ui.charts import Curves
 
 QUALITY = {"FID": "lower", "KID": "lower", "IS": "higher"}  # figures of generated samples, and which is better
 EDGE = 0.35  # how far the embedding's frame goes beyond the real voices, in their own extent
+SEEN = {"voice": "heard", "face": "seen"}
 OLDER = "This run's checkpoints hold samples only. A run that is trained now keeps this too, at every checkpoint."
 
 
 def steps_of(run_id: str) -> dict[int, Path]:
     """Training step -> path of the checkpoint's samples, in order."""
     return {int(p.stem.split("-")[1]): p for p in sorted((access.run(run_id).directory / "samples").glob("step-*.npz"))}
+
+
+def sides(config: Config) -> tuple[str, str]:
+    """What a run's generator is given and what it makes."""
+    return ("voice", "face") if config.gan.direction == "voice-face" else ("face", "voice")
 
 
 def best(row: dict, lines: Curves, among: Sequence[int] | None = None) -> tuple[int, str] | None:
@@ -69,10 +75,10 @@ def _chosen(step: int, steps: list[int]) -> None:
 def said(row: dict, step: int, lines: Curves, config: Config) -> str:
     """One checkpoint's figures in a line."""
     at = {k: dict(zip(*v)).get(step) for k, v in lines.items()}
-    voices = access.run(row["run"]).json("sets").get("S3", {}).get("voices", {}).get("clips")
+    clips = access.run(row["run"]).json("sets").get("S3", {}).get(f"{sides(config)[1]}s", {}).get("clips")
     words = [f"**Step {step:,} of {row['steps']:,}**"]
-    if voices:
-        words.append(f"epoch {step * config.gan.batch / voices:.0f} of S3's {voices:,} pairs")
+    if clips:
+        words.append(f"epoch {step * config.gan.batch / clips:.0f} of S3's {clips:,} pairs")
     words += [f"{k} {at[k]:.2f}" for k in QUALITY if at.get(k) is not None]
     if at.get("recognised") is not None:
         words.append(f"emotion recognised {at['recognised']:.0%}")
@@ -95,16 +101,21 @@ def samples(row: dict, step: int | None) -> None:
     """The same faces' samples, the scorer's verdicts and the places of many more, all at one checkpoint."""
     st.subheader("Samples")
     if step is None:
-        st.caption("One face of each emotion, at every checkpoint; the first comes with the generator's training.")
+        st.caption("One sample of each emotion, at every checkpoint; the first comes with the generator's training.")
         return
     config, voices = access.config(row["run"]), access.run(row["run"]).json("corpus").get("voices", {})
     shown = access.grid(steps_of(row["run"])[step])
-    classes = config.data.classes
+    classes, (given, made) = config.data.classes, sides(config)
+    verb = "hears" if made == "voice" else "sees"
     names = [classes[int(k)] for k in shown["label"]]
     if shown["y"].shape[1:] == (config.logmel.columns, config.logmel.bands):
         st.caption(f"One face of each emotion in S2, the same faces and noise at every step. Step {step:,}.")
-        figure = charts.grid(shown["y"].astype(np.float32), names, voices.get("ref_db", 0.0), config.logmel)
-        st.plotly_chart(figure, key="grid", config=charts.STILL, alt="generated spectrograms, one for each emotion")
+        across = 3 if len(names) <= 6 else 4
+        cells = [c for _ in range(0, len(names), across) for c in st.columns(across, gap="small")]
+        for k, (cell, y, name) in enumerate(zip(cells, shown["y"].astype(np.float32), names)):
+            with cell:
+                st.html(theme.dot(name))
+                spectra.show(y, voices.get("ref_db", 0.0), config.logmel, f"sample {k}", f"generated spectrogram, {name}", 164)
     else:
         st.caption(f"One voice of each emotion in S2, the same voices and noise at every step. Step {step:,}.")
         faces = np.clip((shown["y"].astype(np.float32) + 1) * 127.5, 0, 255).astype(np.uint8)
@@ -112,52 +123,59 @@ def samples(row: dict, step: int | None) -> None:
             column.image(face, name, width="stretch")
     left, right = st.columns(2, gap="medium")
     with left:
-        st.subheader("What the scorer hears")
+        st.subheader(f"What the scorer {verb}")
         if "confusion" in shown:
             right_ones = np.trace(shown["confusion"]) / max(1, shown["confusion"].sum())
             n = int(shown["confusion"].sum())
-            st.caption(f"{n:,} samples of S2's faces: {right_ones:.0%} heard as the face's emotion, chance {1 / len(classes):.0%}.")
-            st.plotly_chart(heard(shown["confusion"], classes), key="heard", config=charts.STILL, alt="confusion matrix of the samples")
+            st.caption(
+                f"{n:,} samples of S2's {given}s: {right_ones:.0%} {SEEN[made]} as the {given}'s emotion, chance {1 / len(classes):.0%}."
+            )
+            st.plotly_chart(
+                heard(shown["confusion"], classes, given, SEEN[made]),
+                key="heard",
+                config=charts.STILL,
+                alt="confusion matrix of the samples",
+            )
         else:
             st.caption(OLDER)
     with right:
         st.subheader("Where they lie")
         if "at" in shown:
-            figure, beyond = embedding(shown, classes)
+            figure, beyond = embedding(shown, classes, made)
             edge = f" {beyond} generated ones lie beyond the frame and are drawn on its edge." if beyond else ""
-            st.caption(f"The scorer's features; the axes are those of real voices and stay the same at every step.{edge}")
-            st.plotly_chart(figure, key="embedding", config=charts.STILL, alt="real and generated voices in the scorer's feature space")
+            st.caption(f"The scorer's features; the axes are those of real {made}s and stay the same at every step.{edge}")
+            st.plotly_chart(figure, key="embedding", config=charts.STILL, alt=f"real and generated {made}s in the scorer's feature space")
         else:
             st.caption(OLDER)
 
 
 @charts.built_once
-def heard(counts: np.ndarray, classes: Sequence[str], height: int = 380) -> go.Figure:
-    """Confusion matrix (K, K) of counts of generated samples: each row is what one emotion of faces was heard as, in per cent."""
+def heard(counts: np.ndarray, classes: Sequence[str], given: str = "face", verb: str = "heard", height: int = 380) -> go.Figure:
+    """Confusion matrix (K, K) of counts of generated samples: each row is what one emotion of `given`s was heard as, in per cent."""
     share = 100 * counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
-    hover = "%{y} heard as %{x}: %{customdata} (%{z:.0f} %)<extra></extra>"
+    hover = f"%{{y}} {verb} as %{{x}}: %{{customdata}} (%{{z:.0f}} %)<extra></extra>"
     bar = {"title": {"text": "% of the<br>emotion", "side": "top"}, "thickness": 10, "outlinewidth": 0}
     x, colours = list(classes), {"colorscale": theme.COUNTS, "zmin": 0, "zmax": 100, "colorbar": bar}
     figure = go.Figure(go.Heatmap(z=share, x=x, y=x, customdata=counts, texttemplate="%{z:.0f}", hovertemplate=hover, **colours))
-    figure.update_xaxes(title="heard by the scorer", tickangle=45, showgrid=False)
-    figure.update_yaxes(title="emotion of the face", autorange="reversed", showgrid=False)
+    figure.update_xaxes(title=f"{verb} by the scorer", tickangle=45, showgrid=False)
+    figure.update_yaxes(title=f"emotion of the {given}", autorange="reversed", showgrid=False)
     return charts.laid_out(figure, height, left=80, bottom=80)
 
 
 @charts.built_once
-def embedding(shown: dict[str, np.ndarray], classes: Sequence[str], height: int = 380) -> tuple[go.Figure, int]:
-    """Real and generated voices on the real ones' two principal axes, and how many generated ones lie beyond the frame.
+def embedding(shown: dict[str, np.ndarray], classes: Sequence[str], made: str = "voice", height: int = 380) -> tuple[go.Figure, int]:
+    """Real and generated samples, `made`s, on the real ones' two principal axes, and how many generated ones lie beyond the frame.
 
     The frame depends on the real ones alone, so that checkpoints can be compared.
     """
-    real, made = shown["at_real"], shown["at"]
+    real, drawn = shown["at_real"], shown["at"]
     low, high = real.min(axis=0), real.max(axis=0)
     more = EDGE * np.maximum(high - low, 1e-6)
     low, high = low - more, high + more
-    inside = np.clip(made, low, high)
+    inside = np.clip(drawn, low, high)
     figure = go.Figure()
     looks = {
-        "real voices": (real, shown["of_real"], {"symbol": "circle-open", "size": 6, "opacity": 0.6}),
+        f"real {made}s": (real, shown["of_real"], {"symbol": "circle-open", "size": 6, "opacity": 0.6}),
         "generated": (inside, shown["of"], {"symbol": "diamond", "size": 7, "opacity": 0.85}),
     }
     for kind, (at, of, look) in looks.items():
@@ -172,4 +190,4 @@ def embedding(shown: dict[str, np.ndarray], classes: Sequence[str], height: int 
     figure.update_xaxes(title=f"1st principal axis ({share[0]:.0f} % of the real ones' variance)", range=[low[0], high[0]], zeroline=False)
     figure.update_yaxes(title=f"2nd principal axis ({share[1]:.0f} %)", range=[low[1], high[1]], zeroline=False)
     legend = {"orientation": "h", "x": 0, "y": 1.0, "yanchor": "bottom"}
-    return charts.laid_out(figure, height, left=54, top=64, legend=legend), int((inside != made).any(axis=1).sum())
+    return charts.laid_out(figure, height, left=54, top=64, legend=legend), int((inside != drawn).any(axis=1).sum())

@@ -134,25 +134,50 @@ def form(config: Config, prefix: str) -> Config:
                         label, hints[name], getattr(part, name), name, f"{prefix} {section}.{name}"
                     )
                     st.caption(legend)
+    return _changed(config, changes)
+
+
+def kept(config: Config, prefix: str) -> Config:
+    """What `form` returned last, its sixty widgets not drawn."""
+    changes: dict[str, dict[str, object]] = {}
+    for section, (_, fields) in LEGENDS.items():
+        part = getattr(config, section)
+        hints = typing.get_type_hints(type(part))
+        for name in fields:
+            shown = st.session_state.get(f"{prefix} {section}.{name}", getattr(part, name))
+            changes.setdefault(section, {})[name] = _typed(shown, hints[name], getattr(part, name))
+    return _changed(config, changes)
+
+
+def _changed(config: Config, changes: dict[str, dict[str, object]]) -> Config:
     return replace(config, **{k: v for k, v in changes.items() if any(getattr(getattr(config, k), n) != x for n, x in v.items())})
+
+
+def _typed(shown, hint: object, value):
+    """What a widget shows, as the setting has it; `value` is the preset's."""
+    if typing.get_origin(hint) is tuple:
+        return tuple(e for e in _known(value) if e in shown)
+    return hint(shown) if hint in (int, float) else shown
+
+
+def _known(value: tuple[str, ...]) -> list[str]:
+    return [*value, *(e for e in EMOTIONS if e not in value)]
 
 
 def _widget(label: str, hint: object, value, name: str, key: str):
     if hint is bool:
         return st.toggle(label, value, key=key, persist_state="session")
     if typing.get_origin(hint) is tuple:
-        known = [*value, *(e for e in EMOTIONS if e not in value)]
-        picked = st.pills(label, known, selection_mode="multi", default=value, key=key, persist_state="session")
-        return tuple(e for e in known if e in picked)
+        return _typed(st.pills(label, _known(value), selection_mode="multi", default=value, key=key, persist_state="session"), hint, value)
     if typing.get_origin(hint) is typing.Literal or hint is str or name in OPTIONS:
         options = _corpora(name, value) if hint is str else OPTIONS.get(name) or typing.get_args(hint)
         return st.selectbox(label, options, options.index(value), key=key, persist_state="session")
     low, high = BOUNDS.get(name, (1, 10**6) if hint is int else (0.0, 100.0))
     if hint is int:
-        return int(st.number_input(label, int(low), int(high), int(value), 1, key=key, persist_state="session"))
+        return _typed(st.number_input(label, int(low), int(high), int(value), 1, key=key, persist_state="session"), hint, value)
     places = 5 if name.startswith("lr") else 4 if name == "average" else 2
     bounds = float(low), float(high), float(value)
-    return float(st.number_input(label, *bounds, 10.0**-places, f"%.{places}f", key=key, persist_state="session"))
+    return _typed(st.number_input(label, *bounds, 10.0**-places, f"%.{places}f", key=key, persist_state="session"), hint, value)
 
 
 def _corpora(name: str, value: str) -> list[str]:

@@ -140,16 +140,6 @@ def sheet(r: Real, made: dict[str, Made], items: Sequence[int], classes: Sequenc
     return charts.laid_out(figure, down + 54, left=96, top=26, bottom=22, showlegend=False, clickmode="event+select", hovermode="closest")
 
 
-@charts.built_once
-def voice(y: np.ndarray, ref_db: float, s: LogMel, height: int = 158) -> go.Figure:
-    """`charts.spectrogram` where there is little room: (columns, bands) in [-1, 1]."""
-    figure = go.Figure(charts.spectrogram(y, ref_db, s, height))
-    ends = [ref_db - s.range_db, ref_db]
-    bar = {"tickvals": ends, "ticktext": [f"{d:.0f} dB" for d in ends], "title": None, "tickfont": {"size": 10}, "thickness": 7}
-    figure.update_traces(colorbar=bar).update_yaxes(title="kHz (mel)").update_xaxes(title={"text": "time (s)", "standoff": 4})
-    return figure.update_layout(margin={"l": 40, "r": 2, "t": 6, "b": 36})
-
-
 def _short(r: Real, i: int) -> str:
     """A subject without the corpus' name in front."""
     known = sorted(set(r.subject.tolist()) - {""})

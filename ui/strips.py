@@ -76,9 +76,12 @@ def strip(
     `positions` (n,) are the steps' places on the curves' x-axis, which `axis` names.
     """
     n, db = len(d.y), _bytes(spectrograms.unscale(d.y, ref_db, s))
-    rows, parts = (3, [0.23, 0.21, 0.56]) if faces else (2, [0.32, 0.68])
+    parts = [(0.82, 1), (0.64, 0.8), (0, 0.48)] if faces else [(0.74, 1), (0, 0.55)]  # of the height, from top to bottom
+    rows = len(parts)
     specs = [[{"colspan": 3}, None, None]] * (rows - 1) + [[{}, {}, {}]]
-    figure = make_subplots(rows, 3, specs=specs, row_heights=parts, vertical_spacing=0.1 if faces else 0.19, horizontal_spacing=0.085)
+    figure = make_subplots(rows, 3, specs=specs, horizontal_spacing=0.085)
+    for row, part in enumerate(parts, 1):
+        figure.update_yaxes(domain=part, row=row)
     level = {"colorscale": theme.LEVELS, "zmin": ref_db - s.range_db, "zmax": ref_db}
     shorten = 2 if s.columns % 2 == 0 else 1
     cells = s.columns // shorten
@@ -106,7 +109,7 @@ def strip(
     _curves(figure, d, classes, positions, axis, rows)
     first = len(figure.data)
     bar = {"title": {"text": "dB", "side": "top"}, "thickness": 7, "outlinewidth": 0, "x": 0.24, "xpad": 2, "nticks": 4}
-    bar |= {"len": parts[-1] - 0.12, "y": 0, "yanchor": "bottom"}
+    bar |= {"len": parts[-1][1] - 0.08, "y": 0, "yanchor": "bottom"}
     big = {"x0": 0, "dx": s.hop / s.rate, "hovertemplate": "%{x:.2f} s · %{z} dB<extra></extra>"} | level
     figure.add_heatmap(z=db[at].T, **big, colorbar=bar, row=rows, col=1)
     figure.update_xaxes(title="time (s)", showgrid=False, zeroline=False, nticks=5, row=rows, col=1)
@@ -123,7 +126,7 @@ def strip(
     ]
     legend = {"orientation": "h", "x": 0, "y": 1.01, "yanchor": "bottom", "traceorder": "normal", "itemsizing": "constant"}
     more = {"sliders": _slider(n, at), "updatemenus": _buttons(), "legend": legend, "hovermode": "closest"}
-    return laid_out(figure, 520 if faces else 440, left=58, right=6, top=30, bottom=122, **more)
+    return laid_out(figure, 455 if faces else 440, left=58, right=6, top=30, bottom=122, **more)
 
 
 def _curves(figure: go.Figure, d: Drawn, classes: Sequence[str], positions: np.ndarray, axis: str, row: int) -> None:

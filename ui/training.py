@@ -13,9 +13,9 @@ import streamlit as st
 from core import jobs, runs
 from core.corpora import CorpusError
 from ui import access, charts, scrubber, theme, waiting
+from ui.access import LIVE
 from ui.charts import Curves
 
-LIVE = ("queued", "running")
 STAGES = {  # what a run is doing, in its order -> the same in words
     "starting": "Starting: the process loads torch",
     "sets": "Making the sets S1–S4",
@@ -97,7 +97,10 @@ def progress(row: dict, phase: str) -> None:
     if row["rate"] and int(done) < int(total):
         batch = access.config(row["run"]).gan.batch if stage == "train G, D, Q" else 1
         words += f" · {row['rate']:,.0f} samples/s" if batch > 1 else ""
-        words += f" · {duration((int(total) - int(done)) * batch / row['rate'])} left in this stage"
+        after = len(STAGES) - 1 - list(STAGES).index(stage)
+        words += f" · {duration((int(total) - int(done)) * batch / row['rate'])} left in this stage, " + (
+            "the last" if not after else f"{after} to come"
+        )
     st.progress(min(1.0, int(done) / max(1, int(total))), words)
 
 
@@ -132,6 +135,7 @@ def course(row: dict) -> None:
 def curves(row: dict, lines: Curves, step: int | None) -> None:
     """Losses and the quality figures over the steps."""
     steps, top, show = row["steps"], scrubber.best(row, lines), {"config": charts.STILL}
+    made = scrubber.sides(access.config(row["run"]))[1]
     st.plotly_chart(
         _curves(_arrays(lines, LOSSES), "loss", LOSSES, "", steps, step, None),
         key="losses",
@@ -140,12 +144,12 @@ def curves(row: dict, lines: Curves, step: int | None) -> None:
     )
     for column, (name, better) in zip(st.columns(3, gap="small"), scrubber.QUALITY.items()):
         real = f"{name} real"
-        figure = _curves(_arrays(lines, (name, real)), f"{name} ({better} is better)", (name,), real, steps, step, top)
+        figure = _curves(_arrays(lines, (name, real)), f"{name} ({better} is better)", (name,), real, steps, step, top, f"real {made}s")
         column.plotly_chart(figure, key=f"curve {name}", alt=f"{name} over the training steps", **show)
     star = f" ★ the best step on S2, {top[0]:,} (by {top[1]}), which need not be the last." if top else ""
     st.caption(
-        "Measured on S2; the dashed lines are S2's real voices, which the scorer was trained on too, so they look better than new people's "
-        f"would. S4 is looked at once, at the end.{star}"
+        f"Measured on S2; the dashed lines are S2's real {made}s, which the scorer was trained on too, so they look better than "
+        f"new people's would. S4 is looked at once, at the end.{star}"
     )
 
 
@@ -163,16 +167,16 @@ def _curves(
     steps: int,
     step: int | None,
     top: tuple[int, str] | None,
+    known: str = "",
 ) -> go.Figure:
     """The lines `names`, with the chosen step and, on the first of them, the best one."""
     lines = {name: (x.tolist(), y.tolist()) for name, (x, y) in arrays.items()}
-    return scrubber.marked(charts.curves(lines, title, names, reference, steps), lines.get(names[0], ([], [])), step, top)
+    return scrubber.marked(charts.curves(lines, title, names, reference, steps, known=known), lines.get(names[0], ([], [])), step, top)
 
 
 def results(row: dict) -> None:
     """What a finished run has come to."""
-    found = access.run(row["run"]).json("results")
-    given, made = ("voice", "face") if found.get("direction") == "voice-face" else ("face", "voice")
+    found, (given, made) = access.run(row["run"]).json("results"), scrubber.sides(access.config(row["run"]))
     q, n, chance = found["quality"], found[f"N test {made}s"], found["chance"]
     st.subheader("Results")
     st.caption(
@@ -201,11 +205,11 @@ def results(row: dict) -> None:
     for note in found["notes"]:
         st.caption(note)
     tables = {f"{given}s (f_S)": found[given]["confusion"]} | {k: t["confusion"] for k, t in found["augmentation"].items()}
-    figure = charts.confusions({k: np.array(v) for k, v in tables.items()}, found["classes"])
-    with st.expander("Confusion matrices", icon=":material/grid_on:", expanded=True):
-        st.plotly_chart(
-            figure, key="confusions", config=charts.STILL, alt=f"confusion matrices of the {given} classifier and of each row of the table"
-        )
+    alt = f"confusion matrices of the {given} classifier and of each row of the table"
+    with st.expander("Confusion matrices", icon=":material/grid_on:", key="matrices", on_change="rerun") as matrices:
+        if matrices.open:  # four tables of numbers are a chart that is slow to draw
+            figure = charts.confusions({k: np.array(v) for k, v in tables.items()}, found["classes"])
+            st.plotly_chart(figure, key="confusions", config=charts.STILL, alt=alt)
 
 
 def log(row: dict) -> None:
