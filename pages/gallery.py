@@ -4,7 +4,7 @@ import numpy as np
 import streamlit as st
 
 from core import browsing
-from ui import access, address, charts, exhibit, gallery, quiz, sprites, summary, theme
+from ui import access, address, charts, exhibit, gallery, quiz, summary, theme
 
 ITEMS = 8  # rows of a page
 VIEWS = {"browse": "Browse", "quiz": "Real or generated?"}
@@ -99,7 +99,7 @@ def clicked(key: str) -> None:
 left, right = st.columns([11, 12], gap="medium")
 with left:
     key = f"sheet {family.id} {r.name} {start} {order} {verdict} {emotion} {subject} {condition}"
-    sheet = sprites.sheet(r, s.made, here.tolist(), classes, i, s.config.logmel)
+    sheet = gallery.sheet(s, here.tolist(), i)
     words = "faces with their real and generated voices; choose one by a click"
     how = {"on_select": lambda: clicked(key), "selection_mode": "points", "config": charts.STILL, "alt": words}
     st.plotly_chart(sheet, key=key, **how)

@@ -54,6 +54,7 @@ def _warm() -> None:
         return  # a script alone: there are no other pages to come
     for file in sorted(Path(__file__).parent.glob("*.py")):
         importlib.import_module(f"ui.{file.stem}")
+    time.sleep(8)  # who has just come looks around; what follows would take both cores from them
     from ui import gallery
 
     me, context = threading.get_ident(), "streamlit.runtime.scriptrunner_utils.script_run_context"

@@ -12,12 +12,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+import plotly.graph_objects as go
 import streamlit as st
 
 from core import browsing, datasets, fetch, runs, spectrograms
 from core.config import Config
 from core.corpora import KNOWN
-from ui import access, corpora, sprites, theme
+from ui import access, charts, corpora, sprites, theme
 from ui.access import Family
 
 if TYPE_CHECKING:
@@ -42,6 +43,7 @@ class Shown:
     config: Config
     ref_db: float
     broken: tuple[str, ...]  # in words, members that could not be opened
+    key: tuple  # what all of it depends on
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -72,7 +74,7 @@ def shown(family: Family, name: Name, quietly: bool = False) -> Shown:
             say(0.0, OPENING)
         try:
             if key not in store:
-                store[key] = _compute(family, name, config, say)
+                store[key] = _compute(family, name, config, key, say)
         finally:
             _computing.release()
         if place is not None:
@@ -89,7 +91,7 @@ def _stamps(family: Family, config: Config) -> tuple[int, ...]:
     return tuple(f.stat().st_mtime_ns if f.exists() else 0 for f in files)
 
 
-def _compute(family: Family, name: Name, config: Config, say: Report) -> Shown:
+def _compute(family: Family, name: Name, config: Config, key: tuple, say: Report) -> Shown:
     from core import gallery
 
     parts = len(family.members) + 1
@@ -107,7 +109,17 @@ def _compute(family: Family, name: Name, config: Config, say: Report) -> Shown:
     if not made:
         raise ValueError(" ".join(broken))
     members = {c: family.members[c] for c in made}
-    return Shown(members, real, made, config, access.opened(next(iter(members.values()))).ref_db, tuple(broken))
+    return Shown(members, real, made, config, access.opened(next(iter(members.values()))).ref_db, tuple(broken), key)
+
+
+def sheet(s: Shown, items: Sequence[int], looked_at: int) -> go.Figure:
+    """The contact sheet of some items."""
+    return _sheet(s.key, tuple(items), looked_at, s)
+
+
+@charts.built_once
+def _sheet(key: tuple, items: tuple[int, ...], looked_at: int, _s: Shown) -> go.Figure:
+    return sprites.sheet(_s.real, _s.made, items, _s.classes, looked_at, _s.config.logmel)
 
 
 # ------------------------------------------------------------------ what is not here
