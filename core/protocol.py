@@ -194,7 +194,7 @@ class Gain:
 
     name: str
     rule: str
-    rows: tuple[str, str]  # compared: better minus worse, or "A | B" where runs chose differently
+    rows: tuple[str, str]  # compared: better minus worse, or "A or B" where runs chose differently
     difference: float  # mean over subjects
     interval: tuple[float, float]  # 95 %, bootstrap over subjects
     p: float  # two-sided sign-flip test over subjects
@@ -231,7 +231,7 @@ def differences(tables: Sequence[Table], better: Family, worse: Family, rule: st
             of.setdefault(str(who), []).append(float(d))
         for seen, n in zip(used, pair, strict=True):
             seen.add(str(n))
-    return np.array([np.mean(v) for _, v in sorted(of.items())]), (" | ".join(sorted(used[0])), " | ".join(sorted(used[1])))
+    return np.array([np.mean(v) for _, v in sorted(of.items())]), (" or ".join(sorted(used[0])), " or ".join(sorted(used[1])))
 
 
 def gains(tables: Sequence[Table]) -> list[Gain]:
