@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import struct
 import subprocess
 import sys
@@ -117,6 +118,8 @@ def test_a_clip_becomes_the_voice_that_the_command_line_makes(page, home, shared
     made = np.load(next((tmp_path / "out").glob("*.npy")), allow_pickle=False)
     np.testing.assert_allclose(y, made, atol=1e-5)
     shown = np.array(page.locator(".st-key-chart-cp canvas").evaluate("c => [...c.decibels]")).reshape(y.shape[-2:]) / 100
+    page.locator(".st-key-chart-cp canvas").hover()
+    page.get_by_text(re.compile(r"^0\.\d\d s · \d\.\d\d kHz · -?\d+ dB$")).wait_for()
     ref = run.json("corpus")["voices"]["ref_db"]
     np.testing.assert_allclose(shown, spectrograms.unscale(made, ref, run.config.logmel), atol=6e-3)
 
