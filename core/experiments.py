@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import signal
 import sys
@@ -87,6 +88,8 @@ class Report(Grid):
 
     out: Path = Path("checkpoints/report")
     """Folder for the files."""
+    against: Method | None = None
+    """studio, with --method: another method's runs of the same folds, whose rows are held against these, paired by test subject."""
 
 
 def cells_of(g: Grid):
@@ -174,7 +177,11 @@ def sweep(o: Sweep) -> int:
 def report(o: Report) -> int:
     from core import report as reporting
 
-    path = reporting.write(cells_of(o), o.out, command(o, "sweep"), f"{command(o, 'report')} --out {o.out}")
+    if o.against and (o.grid != "studio" or o.method in (None, o.against)):
+        raise ValueError("--against belongs to --grid studio with another --method")
+    others = cells_of(dataclasses.replace(o, method=o.against)) if o.against else ()
+    here = f"{command(o, 'report')}{f' --against {o.against}' if o.against else ''} --out {o.out}"
+    path = reporting.write(cells_of(o), o.out, command(o, "sweep"), here, against=others)
     print(f"wrote {path}")
     return 0
 

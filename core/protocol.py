@@ -234,6 +234,46 @@ def differences(tables: Sequence[Table], better: Family, worse: Family, rule: st
     return np.array([np.mean(v) for _, v in sorted(of.items())]), (" or ".join(sorted(used[0])), " or ".join(sorted(used[1])))
 
 
+MADE = ("S1 + generated", "S1 + S3 + generated", "generated only")  # rows in which two generators may be held against each other
+
+
+def between(ours: Sequence[Table], theirs: Sequence[Table]) -> list[Gain]:
+    """Ours minus theirs in each row of MADE, paired by test subject, Holm-corrected within a rule: two methods on equal S1 to S4.
+
+    Tables that have no partner with the same test voices are left out.
+    """
+    out: list[Gain] = []
+    for rule in RULES:
+        k, later = RULES.index(rule), list[Gain]()
+        for name in MADE:
+            of: dict[str, list[float]] = {}
+            for a, b in _paired(ours, theirs):
+                if name not in a["rows"] or name not in b["rows"]:
+                    continue
+                counted = a["counted"].astype(bool)
+                one, other = (t["predicted"][list(t["rows"]).index(name), k][:, counted] for t in (a, b))
+                found = metrics.subject_differences(a["label"][counted], one, other, a["subject"][counted])
+                for who, d in zip(*found, strict=True):
+                    of.setdefault(str(who), []).append(float(d))
+            if of:
+                d = np.array([np.mean(v) for _, v in sorted(of.items())])
+                p = metrics.sign_flip(d)
+                later.append(Gain(name, rule, (name, name), float(d.mean()), metrics.bootstrap(d), p, p, len(d)))
+        adjusted = metrics.holm(np.array([g.p for g in later]))
+        out += [dataclasses.replace(g, adjusted=float(p)) for g, p in zip(later, adjusted, strict=True)]
+    return out
+
+
+def _paired(ours: Sequence[Table], theirs: Sequence[Table]) -> list[tuple[Table, Table]]:
+    """Tables of the same test voices, each used once, in the order of `ours`."""
+    left, pairs = list(theirs), []
+    for a in ours:
+        same = [i for i, b in enumerate(left) if all(np.array_equal(a[n], b[n]) for n in ("label", "subject", "row", "counted"))]
+        if same:
+            pairs.append((a, left.pop(same[0])))
+    return pairs
+
+
 def gains(tables: Sequence[Table]) -> list[Gain]:
     """Headline (a) and (b) and the secondary comparisons, under both step rules, over the tables of one setting's folds and seeds.
 

@@ -153,6 +153,11 @@ def table_text(tables: Sequence[dict]) -> str:
     return f"{said}{tables[0]['plan']['seeds']} trainings of each row in each\n\n{grid(head, rows)}"
 
 
+def chance(p: float) -> str:
+    """A p-value in four places; none is written as 0."""
+    return f"{p:.4f}" if p >= 0.00005 else "< 0.0001"
+
+
 def gains_of(found: Sequence[Run]) -> list[Gain]:
     """`protocol.gains` over the tables of runs; [] where there are none."""
     tables = [t for r in found if (t := r.arrays("table"))]
@@ -167,7 +172,7 @@ def gains_text(gains: Sequence[Gain]) -> str:
         share = "" if g.recovered is None else f"; {100 * g.recovered:.0f} % of the way to the ceiling"
         low, high = (100 * v for v in g.interval)
         change = f"{100 * g.difference:+.2f} [{low:+.2f}, {high:+.2f}]{share}"
-        rows.append([names.get(g.name, g.name), g.rule, " − ".join(g.rows), change, f"{g.p:.4f}", f"{g.adjusted:.4f}", str(g.subjects)])
+        rows.append([names.get(g.name, g.name), g.rule, " − ".join(g.rows), change, chance(g.p), chance(g.adjusted), str(g.subjects)])
     head = ["comparison", "steps", "rows", "points [95 %]", "p", "p, Holm", "subjects"]
     verdict = " · ".join(f"({k}) {'holds' if protocol.holds(gains, k) else 'does not hold'} under both rules" for k in ("a", "b"))
     few = min((g.subjects for g in gains), default=0)
@@ -186,8 +191,21 @@ def headline_text(have: dict[str, list[Run]]) -> str:
         for k, g in found:
             p = g.p if k == primary else others.pop(0)
             share = "" if g.recovered is None else f"{100 * g.recovered:.0f} %"
-            rows.append([k + (" (primary)" if k == primary else ""), f"({g.name})", rule, f"{100 * g.difference:+.2f}", share, f"{p:.4f}"])
+            rows.append([k + (" (primary)" if k == primary else ""), f"({g.name})", rule, f"{100 * g.difference:+.2f}", share, chance(p)])
     return grid(["case", "gain", "steps", "points", "of the way to the ceiling", "p, Holm but for the primary"], rows)
+
+
+def against_text(ours: Sequence[Run], theirs: Sequence[Run], names: tuple[str, str]) -> str:
+    """Two methods on equal sets, row by row, paired by test subject."""
+    tables = [[t for r in found if (t := r.arrays("table"))] for found in (ours, theirs)]
+    rows = []
+    for g in protocol.between(*tables):
+        low, high = (100 * v for v in g.interval)
+        change = f"{100 * g.difference:+.2f} [{low:+.2f}, {high:+.2f}]"
+        rows.append([g.name, g.rule, change, chance(g.p), chance(g.adjusted), str(g.subjects)])
+    if not rows:
+        return "No two runs of both have a table of the same test voices."
+    return grid(["row", "steps", f"{names[0]} − {names[1]}, points [95 %]", "p", "p, Holm", "subjects"], rows)
 
 
 # ------------------------------------------------------------------ the figures
@@ -203,8 +221,11 @@ def save(figure: Figure, out: Path, name: str) -> str:
 # ------------------------------------------------------------------ the page
 
 
-def write(cells: Sequence[Cell], out: Path, made_by: str, here: str, folder: Path | None = None) -> Path:
-    """Write report.md and its figures into `out`; returns the page's path. Raises ValueError where no run of the grid is done."""
+def write(cells: Sequence[Cell], out: Path, made_by: str, here: str, folder: Path | None = None, against: Sequence[Cell] = ()) -> Path:
+    """Write report.md and its figures into `out`; returns the page's path. Raises ValueError where no run of the grid is done.
+
+    `against`: cells of another method, whose tables are held against those of `cells`.
+    """
     found, lacking = finished(cells, folder)
     if not found:
         raise ValueError(f"no run of this grid is done; train them with: {made_by}")
@@ -222,6 +243,10 @@ def write(cells: Sequence[Cell], out: Path, made_by: str, here: str, folder: Pat
     first = next(iter(found.values()))
     text += [_note(first[0][0], bool(voices)), "## Every case", cases_text(found)]
     text += _tables(voices, made_by) if voices else []
+    if against:
+        ours, theirs = ([r for members in group.values() for _, r in members] for group in (voices, finished(against, folder)[0]))
+        names = cells[0].config.name, against[0].config.name
+        text += [f"## {names[0]} against {names[1]}", against_text(ours, theirs, names)]
     text += _samples(found, out, here)
     text += _figures(voices, out, here) if voices else []
     text.append(f"Every table and figure above is made again by `{here}`.")

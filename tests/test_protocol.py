@@ -173,6 +173,24 @@ def test_folds_bring_their_subjects_together_and_seeds_are_averaged():
     assert "pseudo-labels" not in {g.name for g in protocol.gains([gone])}
 
 
+def test_two_methods_meet_on_the_same_voices_alone():
+    """One method better by 0.2 in one row and equal in the others; a fold that only one of them has is left out."""
+    worse = dict(RIGHT) | {"S1 + generated": 0.3}
+    ours = [a_table(RIGHT, ON_S2, 4), a_table(RIGHT, ON_S2, 4, first=4), a_table(RIGHT, ON_S2, 4, first=8)]
+    theirs = [a_table(worse, ON_S2, 4, first=4), a_table(worse, ON_S2, 4)]  # in another order
+    found = {(g.name, g.rule): g for g in protocol.between(ours, theirs)}
+    assert set(found) == {(n, r) for n in protocol.MADE for r in protocol.RULES}
+    for rule in protocol.RULES:
+        better = found["S1 + generated", rule]
+        assert better.difference == pytest.approx(0.2)
+        assert better.subjects == 8
+        assert better.p == 2 / 2**8
+        assert better.adjusted == 3 * 2 / 2**8
+        assert found["generated only", rule].difference == 0
+        assert found["generated only", rule].p == 1
+    assert protocol.between(ours[2:], theirs) == []
+
+
 # ------------------------------------------------------------------ people
 
 
