@@ -1,0 +1,108 @@
+"""The peer of `benchmarks/training.py`: the training loop that a tutorial would write for the same networks and losses.
+
+A Dataset and a DataLoader, eager fp32, one sample stacked after the other, torch's default threads and memory layout, the step in the order
+of pix2pix (Isola et al. 2017): one generator forward, D's update, then G's with D's weights held still. It is no straw man: it makes no
+gradient that it does not use, and reads no figure from the device but once an epoch.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from core import gan, losses, networks
+from core.config import Gan
+from core.networks import Classifier
+
+
+class Pairs(Dataset):
+    """Faces, conditions, targets and spectrograms as arrays; one item is one pair."""
+
+    def __init__(self, x: np.ndarray, c: np.ndarray, target: np.ndarray, y: np.ndarray):
+        self.arrays = x, c, target, y
+
+    def __len__(self) -> int:
+        return len(self.arrays[0])
+
+    def __getitem__(self, i: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        x, c, target, y = self.arrays
+        return torch.from_numpy(x[i]), torch.from_numpy(c[i]), torch.tensor(target[i]), torch.from_numpy(y[i])
+
+
+class Stretched(networks.Conv):
+    """The convolutional generator as it is drawn: each map stretched to twice its size, then convolved."""
+
+    def forward(self, x: Tensor, c: Tensor, z: Tensor) -> Tensor:
+        parts = [self.face(x), c, z] if self.use_source else [c, z]
+        h = self.spread(torch.cat(parts, dim=1)).view(len(z), -1, *self.sizes[0])
+        for size, layer in zip(self.sizes[1:], self.layers, strict=True):
+            h = layer(F.interpolate(h, size))
+        return torch.tanh(self.out(h))
+
+
+class Loop:
+    """Networks, optimisers and the running average of G, as `core.gan.State` has them."""
+
+    def __init__(self, g: Gan, classes: int, shape: tuple[int, int], Q: Classifier, device: str = "cpu"):
+        arguments = gan.generator_arguments(g, classes, shape)
+        make = Stretched if g.generator == "conv" else networks.KINDS[g.generator]
+        self.g, self.device = g, device
+        self.G = make(**{k: tuple(v) if isinstance(v, list) else v for k, v in arguments.items()}).to(device)
+        self.D = networks.build("discriminator", gan.discriminator_arguments(g, classes, shape)).to(device)
+        self.Q = copy.deepcopy(Q).to(device).eval().requires_grad_(False)
+        kind = torch.optim.Adagrad if g.optimiser == "adagrad" else torch.optim.Adam
+        extra = {} if g.optimiser == "adagrad" else {"betas": (0.5, 0.99)}
+        self.opt_g = kind(self.G.parameters(), lr=g.lr_g, **extra)
+        self.opt_d = kind(self.D.parameters(), lr=g.lr_d, **extra)
+        self.shown = copy.deepcopy(self.G) if g.average else self.G
+        self.steps = 0
+
+    def loader(self, pairs: Pairs, workers: int) -> DataLoader:
+        pinned = self.device != "cpu"
+        return DataLoader(
+            pairs, self.g.batch, shuffle=True, drop_last=True, num_workers=workers, pin_memory=pinned, persistent_workers=workers > 0
+        )
+
+    def epoch(self, loader: DataLoader) -> Iterator[int]:
+        """Trains once through the data; yields the samples of each step."""
+        for batch in loader:
+            self.step(*(t.to(self.device, non_blocking=True) for t in batch))
+            yield len(batch[0])
+
+    def step(self, x: Tensor, c: Tensor, target: Tensor, y: Tensor) -> None:
+        g, G, D, Q = self.g, self.G, self.D, self.Q
+
+        def noisy(t: Tensor) -> Tensor:
+            return t + g.noise * torch.randn_like(t)
+
+        z = torch.randn(len(x), g.z, device=self.device)
+        fake = G(noisy(x), c, z)
+
+        D.requires_grad_(True)
+        self.opt_d.zero_grad()
+        real = noisy(y)
+        penalised = g.r1 > 0 and self.steps % gan.LAZY == 0
+        real.requires_grad_(penalised)
+        d_real = D(real, c)
+        loss_d = losses.discriminator_loss(d_real, D(noisy(fake.detach()), c), g.real_target, g.game)
+        if penalised:
+            loss_d = loss_d + gan.LAZY * g.r1 * losses.r1_penalty(d_real, real)
+        loss_d.backward()
+        self.opt_d.step()
+
+        D.requires_grad_(False)
+        self.opt_g.zero_grad()
+        loss_g, _ = losses.generator_loss(D(noisy(fake), c), Q(noisy(fake)), target, y, fake, g.adversarial, g.l1, g.classify, g.game)
+        loss_g.backward()
+        self.opt_g.step()
+        if g.average:
+            with torch.no_grad():
+                for a, b in zip(self.shown.parameters(), self.G.parameters()):
+                    a.lerp_(b, 1 - g.average)
+        self.steps += 1
