@@ -17,15 +17,20 @@ HTML = """<label><span class="line"><span class="name"></span><output></output><
 <span class="line ends"><span></span><span></span></span></label>"""
 CSS = """label {display: block; font-family: var(--st-font); font-size: .875rem; color: var(--st-text-color);}
 .line {display: flex; justify-content: space-between; gap: 1rem;}
-output {color: var(--st-primary-color); font-weight: 600;}
+output {font-weight: 600;}
 .ends {opacity: .7;}
-input {display: block; width: 100%; margin: .35rem 0 .15rem; height: 1.1rem; accent-color: var(--st-primary-color); cursor: pointer;}
+input {display: block; width: 100%; margin: .35rem 0 .15rem; height: 1.1rem; cursor: pointer; appearance: none; border-radius: .3rem;
+  --to: calc(.55rem + (100% - 1.1rem) * var(--at)); /* browsers draw the empty part white, whatever the theme */
+  background: linear-gradient(to right, var(--st-primary-color) var(--to), var(--st-border-color) var(--to)) center / 100% .4rem no-repeat;}
+input::-webkit-slider-thumb {appearance: none; width: 1.1rem; height: 1.1rem; border-radius: 50%; background: var(--st-primary-color);}
+input::-moz-range-thumb {border: 0; width: 1.1rem; height: 1.1rem; border-radius: 50%; background: var(--st-primary-color);}
 input:focus-visible {outline: 2px solid var(--st-primary-color); outline-offset: 3px; border-radius: .3rem;}"""
 JS = """export default function ({ data, parentElement, setStateValue }) {
   const find = (what) => parentElement.querySelector(what), input = find("input")
   const say = () => {
     find("output").textContent = data.names[input.value]
     input.setAttribute("aria-valuetext", data.names[input.value])
+    input.style.setProperty("--at", input.value / input.max)
   }
   const move = ([key, which], tries = 10) => { // as if the hand had touched the slider inside the chart
     const chart = document.querySelector(`.st-key-${key} .js-plotly-plot`)
@@ -40,8 +45,6 @@ JS = """export default function ({ data, parentElement, setStateValue }) {
     const stands = chart.layout.sliders[which].active === Number(input.value)
     if (!stands && tries) setTimeout(move, 40, [key, which], tries - 1) // a chart that is being drawn hears nothing
   }
-  const paper = getComputedStyle(input).getPropertyValue("--st-background-color").match(/[0-9a-f]{2}/gi) ?? ["ff"]
-  input.style.colorScheme = parseInt(paper[0], 16) < 128 ? "dark" : "light" // or the rail's empty part shines
   find(".name").textContent = data.label
   find("label").title = data.help
   const [first, last] = parentElement.querySelectorAll(".ends span")
