@@ -4,7 +4,7 @@ from pathlib import Path
 
 import streamlit as st
 
-from ui import access, theme
+from ui import access, theme, warming
 
 PAGES = {  # file -> title; one whose file is not here is not offered. Bare words: all ten fit beside a sidebar at 1280 pixels
     "home": "Home",
@@ -26,4 +26,4 @@ access.begin()
 try:
     page.run()
 finally:
-    access.warm()
+    warming.warm()

@@ -170,7 +170,6 @@ def test_what_a_killed_server_left_is_swept(home, monkeypatch, tmp_path):
         folder.mkdir()
         (folder / "face").write_bytes(b"x")
     os.utime(old, (time.time() - 100_000,) * 2)
-    monkeypatch.setattr(access, "_warm", lambda: None)
     access.begin()
     assert not old.exists()
     assert new.exists()

@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
-import importlib
-import logging
 import shutil
 import tempfile
-import threading
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +11,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import streamlit as st
-from streamlit import runtime
 
 from core import jobs, runs
 from core.config import CONDITIONS, Config, family
@@ -36,34 +31,6 @@ def begin() -> None:
         if time.time() - folder.stat().st_mtime > 86_400:
             shutil.rmtree(folder, ignore_errors=True)
     runs.adopt()
-
-
-@st.cache_resource(show_spinner=False)
-def warm() -> None:
-    """Once per server, after the first page: get the others ready behind the visitor's back; sooner, both would wait for each other."""
-    threading.Thread(target=_warm, daemon=True).start()
-
-
-def _warm() -> None:
-    time.sleep(0.2)  # what the first page has still to send goes first
-    from core import spectrograms, studio  # noqa: F401
-    from core.config import LogMel
-
-    spectrograms.mel_filters(LogMel())
-    if not (runtime.exists() and isinstance(runtime.get_instance(), runtime.Runtime)):
-        return  # a script alone: there are no other pages to come
-    for file in sorted(Path(__file__).parent.glob("*.py")):
-        importlib.import_module(f"ui.{file.stem}")
-    time.sleep(8)  # who has just come looks around; what follows would take both cores from them
-    from ui import gallery
-
-    me, context = threading.get_ident(), "streamlit.runtime.scriptrunner_utils.script_run_context"
-    logging.getLogger(context).addFilter(lambda _: threading.get_ident() != me)  # it warns of spinners that no visitor sees: there is none
-    for first in families()[:1]:  # the one that pages show until another is chosen; what is wrong with it is said there
-        with contextlib.suppress(*gallery.FAULTS):
-            for run_id in first.members.values():
-                opened(run_id)
-            gallery.shown(first, "S4", quietly=True)
 
 
 # ------------------------------------------------------------------ runs
