@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import torch
@@ -25,6 +25,18 @@ def data(n: int, columns: int, bands: int) -> tuple[np.ndarray, np.ndarray, np.n
     return x, rng.random((n, CLASSES), dtype=np.float32), rng.integers(0, CLASSES, n), y
 
 
+def some(steps: Iterator, device: str) -> Callable[[], None]:
+    """The next STEPS steps of a training, to their end on the device."""
+
+    def work() -> None:
+        for _ in range(STEPS):
+            next(steps)
+        if device != "cpu":
+            torch.cuda.synchronize()
+
+    return work
+
+
 def ours(g: Gan, Q: Classifier, arrays: tuple, device: str) -> Callable[[], None]:
     """STEPS steps of `core.gan.train`, from an endless training."""
     x, c, label, y = (torch.from_numpy(a).to(device) for a in arrays)
@@ -32,13 +44,7 @@ def ours(g: Gan, Q: Classifier, arrays: tuple, device: str) -> Callable[[], None
     pool = gan.Pool(x, c, label, y, label, lambda epoch: (rng.permutation(len(x)), rng.permutation(len(x))))
     records = gan.train(state, pool, g)
 
-    def work() -> None:
-        for _ in range(STEPS):
-            next(records)
-        if device != "cpu":
-            torch.cuda.synchronize()
-
-    return work
+    return some(records, device)
 
 
 def textbook(g: Gan, Q: Classifier, arrays: tuple, device: str, workers: int) -> Callable[[], None]:
@@ -50,15 +56,7 @@ def textbook(g: Gan, Q: Classifier, arrays: tuple, device: str, workers: int) ->
         while True:
             yield from loop.epoch(loader)
 
-    steps = endless()
-
-    def work() -> None:
-        for _ in range(STEPS):
-            next(steps)
-        if device != "cpu":
-            torch.cuda.synchronize()
-
-    return work
+    return some(endless(), device)
 
 
 def rows() -> list[Row]:

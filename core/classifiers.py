@@ -20,6 +20,17 @@ def arguments(settings: Settings, shape: tuple[int, int], classes: int, role: st
     return {"shape": list(shape), "channels": list(channels), "classes": classes, "features": FEATURES[role]}
 
 
+def fresh(
+    settings: Settings, shape: tuple[int, int], classes: int, role: str, generator: torch.Generator, device: torch.device
+) -> tuple[Classifier, torch.optim.Optimizer]:
+    """A classifier in training mode, drawn from `generator` alone, and its optimiser."""
+    a = arguments(settings, shape, classes, role)
+    network = Classifier(shape, tuple(a["channels"]), classes, a["features"])
+    network = initialise(network, generator).to(device).train()  # type: ignore[assignment]
+    make = torch.optim.Adagrad if settings.optimiser == "adagrad" else torch.optim.Adam
+    return network, make(network.parameters(), lr=settings.lr)
+
+
 def training(
     images: torch.Tensor,
     labels: torch.Tensor,
@@ -39,10 +50,7 @@ def training(
     cpu = torch.Generator().manual_seed(seed)
     generator = torch.Generator(device).manual_seed(seed + 1)
     shape = (int(images.shape[2]), int(images.shape[3]))
-    a = arguments(settings, shape, classes, role)
-    network = Classifier(shape, tuple(a["channels"]), classes, a["features"])
-    network = initialise(network, cpu).to(device).train()  # type: ignore[assignment]
-    optimiser = (torch.optim.Adagrad if settings.optimiser == "adagrad" else torch.optim.Adam)(network.parameters(), lr=settings.lr)
+    network, optimiser = fresh(settings, shape, classes, role, cpu, device)
     counts = torch.bincount(labels, minlength=classes)
     if counts.sum() == 0:
         raise ValueError("there is no sample to train a classifier on")

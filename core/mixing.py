@@ -19,7 +19,7 @@ from core import augmentation, classifiers, conformal, datasets, gan, networks, 
 from core.classifiers import softmax
 from core.config import Classifier as Settings
 from core.evaluation import seed_of, target, tensor
-from core.networks import Classifier, initialise
+from core.networks import Classifier
 from core.runs import Run
 
 CREDIBLE = 0.2  # a sample is kept when its label's p-value is above it
@@ -73,10 +73,7 @@ def fitted(way: Way, real: Stream, made: Stream, s: Settings, seed: int, role: s
     cpu = torch.Generator().manual_seed(seed)
     random = torch.Generator(real.y.device).manual_seed(seed + 1)
     shape, K = (int(real.y.shape[2]), int(real.y.shape[3])), real.target.shape[1]
-    a = classifiers.arguments(s, shape, K, role)
-    network = Classifier(shape, tuple(a["channels"]), K, a["features"])
-    network = initialise(network, cpu).to(real.y.device).train()  # type: ignore[assignment]
-    optimiser = (torch.optim.Adagrad if s.optimiser == "adagrad" else torch.optim.Adam)(network.parameters(), lr=s.lr)
+    network, optimiser = classifiers.fresh(s, shape, K, role, cpu, real.y.device)
     for step in range(s.steps):
         share = float(step < s.steps // 2) if way.first else way.share
         parts = []
