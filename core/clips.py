@@ -1,4 +1,4 @@
-"""§4.1: a media file -> frames and waveform, with limits. Untrusted files are decoded in a child process.
+"""§4.1: a media file -> frames and waveform, with limits. Files of strangers: `apart`, the same in a child process.
 
 What a file is decides its content, never its name: the demuxer is chosen here, so that no playlist or script can be smuggled in.
 Frames are (F, H, W, 3) uint8 RGB, upright; a waveform is (T,) float32 mono in [-1, 1]; both run on one clock that starts at 0 s.
@@ -8,12 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import json
 import os
-import signal
-import subprocess
-import sys
-import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
@@ -56,6 +51,9 @@ class Limits:
     memory: int = 3 * 2**30  # bytes that the child process may take
 
 
+LIMITS = Limits()
+
+
 @dataclass(frozen=True)
 class Clip:
     """A decoded file."""
@@ -67,6 +65,24 @@ class Clip:
     rate: int = 16_000  # Hz
     notes: tuple[str, ...] = ()  # remarks in plain language
     is_still: bool = False
+
+
+@dataclass(frozen=True)
+class Kept:
+    """A frame that a clip keeps, as soon as it is decoded."""
+
+    time: float  # s after the first frame
+    frame: np.ndarray  # (H, W, 3) uint8 RGB, upright
+    number: int  # frames kept with it; where that is no more than before it, a clip longer than it said keeps every other of them all
+    promised: float  # s that the file says it lasts, as far as it is read; 0 where it does not say
+
+
+def gathered(frames: list, one: Any, number: int) -> list:
+    """The frames kept (or what belongs to each) with the next one, of which `number` are left."""
+    frames = [*frames, one]
+    while len(frames) > number:
+        frames = frames[::2]
+    return frames
 
 
 def sniff(head: bytes) -> str:
@@ -116,8 +132,16 @@ def _admit(path: Path, name: str, limits: Limits) -> str:
     return kind
 
 
-def read_clip(path: PathName, limits: Limits = Limits(), need_sound: bool = False, name: str | None = None) -> Clip:
+def read_clip(
+    path: PathName,
+    limits: Limits = LIMITS,
+    need_sound: bool = False,
+    name: str | None = None,
+    tell: Callable[[Kept], None] | None = None,
+) -> Clip:
     """A video (or a still picture: one frame, no sound) as a Clip. `name` is what people know it by, the file's own if None.
+
+    `tell` gets each frame of a film when it is decoded; of `limits.near`, and of a still, none.
 
     Raises MediaError for what is not media, has no picture, is too large, is damaged beyond a first frame, or, with `need_sound`,
     has no sound. A clip cut short is read as far as it goes, and a note says so.
@@ -128,7 +152,7 @@ def read_clip(path: PathName, limits: Limits = Limits(), need_sound: bool = Fals
     kind = _admit(path, name, limits)
     if kind in SOUNDS:
         raise MediaError(f"{name} is sound only and has no picture. Choose a video, or a picture of a face")
-    clip = _still(path, kind, name, limits) if kind in STILLS else _film(path, kind, name, limits)
+    clip = _still(path, kind, name, limits) if kind in STILLS else _film(path, kind, name, limits, tell)
     if need_sound and clip.waveform is None:
         raise MediaError(f"{name} has no sound, which is needed here. Choose a clip with a voice")
     return clip
@@ -191,8 +215,11 @@ def _decoded(box: Any, streams: list[Any], wanted: Callable[[Any], bool]) -> Ite
 class _Pictures:
     """Keeps at most `fps` frames a second and `frames` in all of those shown to it, upright and scaled down."""
 
-    def __init__(self, limits: Limits, rate: float) -> None:
+    def __init__(self, limits: Limits, rate: float, promised: float, tell: Callable[[Kept], None] | None) -> None:
         self.limits, self.period, self.step = limits, 1 / rate, 1 / limits.fps
+        self.promised, self.tell = promised, tell if limits.near == np.inf else None
+        while promised > self.step * limits.frames:  # so that a film that tells its length truly loses no frame that was kept
+            self.step *= 2
         self.frames: list[Any] = []  # (H, W, 3); with limits.near frames as decoded, None further than a second away
         self.times: list[float] = []
         self.start, self.last, self.strange = 0.0, -np.inf, 0  # strange: timestamps that were missing or impossible
@@ -216,11 +243,14 @@ class _Pictures:
         if self.full or slot <= self.slot:
             return
         self.slot = slot
-        self.frames.append(self.upright(frame) if self.limits.near == np.inf else frame if elapsed > self.limits.near - 1 else None)
+        newest = self.upright(frame) if self.limits.near == np.inf else frame if elapsed > self.limits.near - 1 else None
+        self.frames.append(newest)
         self.times.append(self.last)
         if len(self.frames) > self.limits.frames:
             self.frames, self.times = self.frames[::2], self.times[::2]
             self.step, self.slot = 2 * self.step, self.slot // 2
+        if self.tell and isinstance(newest, np.ndarray):
+            self.tell(Kept(elapsed, newest, len(self.frames), self.promised))
 
     def upright(self, frame: av.VideoFrame) -> np.ndarray:
         return np.rot90(frame.reformat(*self.size, format="rgb24", interpolation="AREA").to_ndarray(), self.turns)
@@ -269,7 +299,7 @@ class _Sound:
         return np.nan_to_num(np.concatenate(self.parts, dtype=np.float32)[: self.most], posinf=1, neginf=-1).clip(-1, 1)
 
 
-def _film(path: Path, kind: str, name: str, limits: Limits) -> Clip:
+def _film(path: Path, kind: str, name: str, limits: Limits, tell: Callable[[Kept], None] | None = None) -> Clip:
     with _opened(path, kind, name) as box:
         video = next((s for s in box.streams.video if not s.disposition & av.stream.Disposition.attached_pic), None)
         audio = next((s for s in box.streams.audio if s.codec_context), None)
@@ -280,7 +310,8 @@ def _film(path: Path, kind: str, name: str, limits: Limits) -> Clip:
         video.codec_context.thread_type, video.codec_context.thread_count = "AUTO", 2
         rate = next((float(r) for r in (video.average_rate, video.guessed_rate) if r and 1 <= r <= 240), 25.0)  # webm: none, or 1000
         shape = float(video.sample_aspect_ratio or 1)
-        pictures, sound = _Pictures(limits, rate), _Sound(Clip.rate, limits.seconds)
+        promised = box.duration / 1e6 if box.duration else 0.0
+        pictures, sound = _Pictures(limits, rate, min(promised, limits.seconds), tell), _Sound(Clip.rate, limits.seconds)
         broken = unreadable = 0
         for frame in _decoded(box, [t for t in (video, audio) if t], lambda t: not (pictures.full if t is video else sound.full)):
             if isinstance(frame, av.AudioFrame):
@@ -291,7 +322,6 @@ def _film(path: Path, kind: str, name: str, limits: Limits) -> Clip:
             else:
                 broken, unreadable = broken + 1, unreadable + (frame == "rest")
         sound.hear(None)
-        promised = box.duration / 1e6 if box.duration else 0.0
     if not pictures.frames:
         raise MediaError(f"{name} is damaged or cut short: not one frame of it could be decoded. {AGAIN}. {EXPORT}")
     notes = []
@@ -323,12 +353,12 @@ def _film(path: Path, kind: str, name: str, limits: Limits) -> Clip:
     if limits.near < np.inf:
         k = int(np.abs(times - limits.near).argmin())
         if frames[k] is None:  # the picture begins so late that the second around it was sought in the wrong place
-            return _film(path, kind, name, dataclasses.replace(limits, near=np.inf))
+            return _film(path, kind, name, dataclasses.replace(limits, near=np.inf), tell)
         times, frames = times[k : k + 1], [pictures.upright(frames[k])]
     return Clip(name, times, np.stack(frames), waveform, notes=tuple(notes))
 
 
-def read_waveform(path: PathName, rate: int = 16_000, limits: Limits = Limits(), name: str | None = None) -> np.ndarray:
+def read_waveform(path: PathName, rate: int = 16_000, limits: Limits = LIMITS, name: str | None = None) -> np.ndarray:
     """The sound of a file, of a video too: (T,) float32 mono (the mean of the channels) in [-1, 1] at `rate` Hz, at most limits.seconds.
 
     Raises MediaError for what is not media or has no sound.
@@ -358,67 +388,6 @@ def read_waveform(path: PathName, rate: int = 16_000, limits: Limits = Limits(),
     return sound.waveform()
 
 
-def read_clip_apart(path: PathName, limits: Limits = Limits(), need_sound: bool = False, name: str | None = None) -> Clip:
-    """`read_clip` in a child process with limits of memory and time: for files that came from somebody else.
-
-    Raises MediaError also where the decoder crashes, takes too long or needs too much memory.
-    """
-    name = name or Path(path).name
-    root = Path(__file__).resolve().parents[1]
-    # One BLAS thread: it starts sooner, and a pool for many cores would not fit the memory limit.
-    env = os.environ | {"PYTHONPATH": str(root), "OPENBLAS_NUM_THREADS": "1", "PYTHONDONTWRITEBYTECODE": "1"}
-    with tempfile.TemporaryDirectory(prefix="clip-") as folder:
-        order = json.dumps([str(Path(path).resolve()), name, dataclasses.asdict(limits), need_sound, folder])
-        failure, result = Path(folder, "failure.txt"), Path(folder, "result.npz")
-        quiet: dict[str, Any] = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.DEVNULL)
-        command = [sys.executable, "-m", "core.clips", order]
-        try:
-            code = subprocess.run(command, cwd=root, env=env, timeout=limits.wall_seconds, check=False, **quiet).returncode
-        except subprocess.TimeoutExpired:
-            code = -signal.SIGXCPU
-        except OSError as error:
-            raise MediaError(f"{name} could not be decoded: no process could be started ({error.strerror}). Try again later") from error
-        if failure.exists():
-            raise MediaError(failure.read_text("utf-8"))
-        if code == -signal.SIGXCPU:
-            raise MediaError(f"{name} takes longer than {limits.wall_seconds:g} s to decode. Cut it, or {EXPORT.lower()}")
-        if code or not result.exists():
-            raise MediaError(f"{name} made the decoder crash (status {code}): it is damaged or hostile. {EXPORT}")
-        with np.load(result, allow_pickle=False) as arrays:
-            got = dict(arrays)
-    return Clip(name, got["times"], got["frames"], got.get("waveform"), notes=tuple(got["notes"].tolist()), is_still=bool(got["is_still"]))
-
-
-def _child(order: str) -> None:
-    path, name, limits_, need_sound, folder = json.loads(order)
-    limits, failure = Limits(**limits_), ""
-    try:
-        _restrain(limits)
-        clip = read_clip(path, limits, need_sound, name)
-        arrays = {k: v for k, v in vars(clip).items() if k not in ("name", "rate", "notes") and v is not None}
-        np.savez(Path(folder, "result.npz"), notes=np.array(clip.notes, np.str_), **arrays)
-    except MediaError as error:
-        failure = str(error)
-    except MemoryError:
-        failure = f"{name} needs more than {limits.memory / 2**20:.0f} MiB to decode. Scale it down, or cut it"
-    if failure:
-        Path(folder, "failure.txt").write_text(failure, "utf-8")
-
-
-def _restrain(limits: Limits) -> None:
-    try:
-        import resource
-    except ImportError:  # not a Unix
-        return
-    used = 0
-    with contextlib.suppress(OSError):
-        used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
-    seconds = int(2 * limits.wall_seconds) + 1  # of processor time, over two threads
-    for what, most in ((resource.RLIMIT_AS, used + limits.memory), (resource.RLIMIT_CPU, seconds), (resource.RLIMIT_CORE, 0)):
-        with contextlib.suppress(ValueError, OSError):  # macOS knows no limit of address space
-            resource.setrlimit(what, (most, most))
-
-
 def write_clip(path: PathName, frames: np.ndarray, fps: float, waveform: np.ndarray | None = None, rate: int = Clip.rate) -> None:
     """Frames (F, H, W, 3) uint8 RGB and a waveform (T,) in [-1, 1] -> a small mp4 (H.264, or MPEG-4 where that is missing; AAC).
 
@@ -444,7 +413,3 @@ def write_clip(path: PathName, frames: np.ndarray, fps: float, waveform: np.ndar
         os.replace(part, path)
     finally:
         part.unlink(missing_ok=True)
-
-
-if __name__ == "__main__":
-    _child(sys.argv[1])

@@ -38,8 +38,6 @@ PRESENT = 0.5  # MediaPipe's threshold, of the detector's score and of the mesh'
 SURE = 0.65  # the detector's score in tiles, where spoons and cats' eyes reach 0.58; real faces, 28x28 blurred ones too, pass 0.75
 SMALLEST = 16  # pixels of a face's longer side; below that nothing of an expression is left
 SETTLED = 0.04  # of a face's side, that its landmarks may move in a second look; 98 % of FER2013's faces move less
-LOOK_ROUND = 2.0, 0.4  # seconds between two searches for newcomers, while somebody or nobody is in sight
-STRAY = 0.1  # share of the frames that a person must be seen in, beside the one seen most
 SIZE = 28  # of an aligned face (§3.4)
 
 LEFT_EYE = (33, 7, 163, 144, 145, 153, 154, 155, 133, 173, 157, 158, 159, 160, 161, 246)
@@ -84,15 +82,6 @@ class Face:
     def side(self) -> float:
         """The longer side of the box, pixels."""
         return float(np.ptp(self.points, axis=0).max())
-
-
-@dataclass(frozen=True)
-class Track:
-    """One person over F frames. Where the face is not found its points are interpolated in time, or held at the ends."""
-
-    points: np.ndarray  # (F, 478, 2) float32, pixels
-    scores: np.ndarray  # (F,) float32 in 0..1, 0 where not found
-    found: np.ndarray  # (F,) bool
 
 
 def model_path(progress: Callable[[str], None] | None = None) -> Path:
@@ -144,7 +133,7 @@ def _from_package() -> bytes:
 
 
 @contextlib.contextmanager
-def _networks() -> Iterator[tuple[Any, Any]]:
+def networks() -> Iterator[tuple[Any, Any]]:
     """BlazeFace and the mesh network, for this thread alone while the block lasts (LiteRT's interpreters are not thread-safe)."""
     try:
         nets = _idle.pop()
@@ -163,7 +152,7 @@ def _networks() -> Iterator[tuple[Any, Any]]:
         _idle.append(nets)
 
 
-class _Look:
+class Look:
     """One frame, and the networks to look at parts of it with."""
 
     def __init__(self, nets: tuple[Any, Any], frame: np.ndarray) -> None:
@@ -224,7 +213,7 @@ class _Look:
         """
         looks = [self.mesh(roi)]
         while looks[-1].score >= PRESENT and len(looks) < 6:
-            face = self.mesh(_next_roi(looks[-1]))
+            face = self.mesh(next_roi(looks[-1]))
             moved = np.hypot(*(face.points - looks[-1].points).T).mean()
             if face.score >= PRESENT and moved < SETTLED * face.side:
                 return looks[0] if len(looks) == 1 else face
@@ -236,7 +225,7 @@ class _Look:
         new: list[Face] = []
         for roi in rois:
             face = None if _inside(roi, [*known, *new]) else self.settle(roi)
-            if face and _is_new(face, [*known, *new]):
+            if face and is_new(face, [*known, *new]):
                 new.append(face)
         return new
 
@@ -263,7 +252,7 @@ class _Look:
         return new
 
 
-def _next_roi(face: Face) -> _Roi:
+def next_roi(face: Face) -> _Roi:
     """Where to look in the next frame: 1.5 times the landmarks' box, turned with the eyes' outer corners (as MediaPipe does)."""
     x0, y0, x1, y1 = face.box
     across = face.points[RIGHT_EYE[0]] - face.points[LEFT_EYE[0]]
@@ -274,8 +263,8 @@ def _inside(roi: _Roi, faces: Sequence[Face]) -> bool:
     return any(f.box[0] < roi[0] < f.box[2] and f.box[1] < roi[1] < f.box[3] for f in faces)
 
 
-def _is_new(face: Face, known: Sequence[Face]) -> bool:
-    return face.score >= PRESENT and face.side >= SMALLEST and not _inside(_next_roi(face), known)
+def is_new(face: Face, known: Sequence[Face]) -> bool:
+    return face.score >= PRESENT and face.side >= SMALLEST and not _inside(next_roi(face), known)
 
 
 def detect(frame: np.ndarray) -> list[Face]:
@@ -284,69 +273,8 @@ def detect(frame: np.ndarray) -> list[Face]:
     Faces from about an eighteenth of the frame's short side on are found, and none below SMALLEST pixels.
     Raises ValueError for anything but a uint8 frame, ModelMissing without the model file.
     """
-    with _networks() as nets:
-        return sorted(_Look(nets, frame).search(), key=lambda face: -face.side)
-
-
-def track(frames: np.ndarray, times: np.ndarray | None = None) -> list[Track]:
-    """People in (F, H, W, 3) uint8 frames, the largest (and longest seen) first; len() is their number, [] if there is none.
-
-    A face is followed from its last landmarks, and from where it was noticed back to where it came in. The detector runs when a face is
-    lost, and now and then for newcomers: `times` (F,) are seconds, 12.5 frames a second if None. The result depends on the frames alone.
-    Raises as `detect`.
-    """
-    times = np.arange(len(frames)) / 12.5 if times is None else np.asarray(times, np.float64)
-    if len(times) != len(frames):
-        raise ValueError(f"{len(times)} times for {len(frames)} frames")
-    people: list[dict[int, Face]] = []  # of each person, the face in those frames that show it
-    looked = -math.inf
-
-    def follow(person: dict[int, Face], t: int, neighbour: int, look: _Look) -> None:
-        face = look.mesh(_next_roi(person[neighbour]))
-        if _is_new(face, [other[t] for other in people if t in other]):
-            person[t] = face
-
-    with _networks() as nets:
-        for t, frame in enumerate(frames):
-            look = _Look(nets, frame)
-            for person in people:
-                if t - 1 in person:
-                    follow(person, t, t - 1, look)
-            here, lost = [person[t] for person in people if t in person], [person for person in people if t not in person]
-            due = times[t] - looked >= LOOK_ROUND[not here]
-            if not (lost or due or not people):
-                continue
-            nearby = [(*_next_roi(last)[:2], 3 * last.side, 0.0) for last in (person[max(person)] for person in lost)]
-            new = look.place(look.propose([look.whole(), *nearby]), here)
-            if due:  # tiles cost as much as following three faces: not for every frame
-                looked = times[t]
-                new += look.search(here + new)
-            for face in new:
-                away = [math.dist(_next_roi(face)[:2], _next_roi(person[max(person)])[:2]) / face.side for person in lost]
-                if away and (min(away) < 1.5 or len(people) == 1):  # a sole person is the same, wherever found again
-                    lost.pop(int(np.argmin(away)))[t] = face
-                else:
-                    people.append({t: face})
-        for person in people:
-            for t in range(min(person) - 1, -1, -1):
-                follow(person, t, t + 1, _Look(nets, frames[t]))
-                if t not in person:
-                    break
-    most = max(map(len, people), default=0)
-    kept = [person for person in people if len(person) >= min(STRAY * len(frames), most)]
-    kept.sort(key=lambda person: -float(np.median([face.side for face in person.values()])) * len(person))
-    return [_filled(person, len(frames)) for person in kept]
-
-
-def _filled(faces: dict[int, Face], length: int) -> Track:
-    at = np.array(sorted(faces))
-    known, scores = np.stack([faces[t].points for t in at]), np.zeros(length, np.float32)
-    scores[at] = [faces[t].score for t in at]
-    place = np.interp(np.arange(length), at, np.arange(len(at)))
-    before = place.astype(int)
-    share = (place - before).astype(np.float32)[:, None, None]
-    points = known[before] * (1 - share) + known[np.minimum(before + 1, len(at) - 1)] * share
-    return Track(points, scores, np.isin(np.arange(length), at))
+    with networks() as nets:
+        return sorted(Look(nets, frame).search(), key=lambda face: -face.side)
 
 
 def five_points(points: np.ndarray) -> np.ndarray:
@@ -398,13 +326,6 @@ def align(frame: np.ndarray, points5: np.ndarray, size: int = SIZE) -> np.ndarra
     return np.rint(np.asarray(big, np.float32).reshape(size, fine, size, fine).mean((1, 3))).astype(np.uint8)
 
 
-def aligned_faces(frames: np.ndarray, track: Track, size: int = SIZE) -> np.ndarray:
-    """(F, H, W, 3) uint8 and one person's track over them -> (F, size, size) uint8 grey."""
-    if len(frames) != len(track.points):
-        raise ValueError(f"a track of {len(track.points)} frames for {len(frames)} frames")
-    return np.stack([align(frame, five, size) for frame, five in zip(frames, five_points(track.points))])
-
-
 def align_crops(images: np.ndarray, progress: Callable[[int, int], None] | None = None, workers: int = 0) -> tuple[np.ndarray, np.ndarray]:
     """Tight grey crops (N, S, S) uint8, as FER2013's 48x48 -> faces (N, 28, 28) uint8 and found (N,) bool.
 
@@ -430,8 +351,8 @@ def align_crops(images: np.ndarray, progress: Callable[[int, int], None] | None 
 
 def crop_points(image: np.ndarray) -> np.ndarray | None:
     """The five points (5, 2) in a crop that one face fills, or None."""
-    with _networks() as nets:
-        look = _Look(nets, image)
+    with networks() as nets:
+        look = Look(nets, image)
         # BlazeFace wants surroundings; where it finds nothing still, the mesh tries the crop as it is.
         for roi in [*look.propose([look.whole(1.75)])[:1], look.whole(1.15)]:
             face = look.mesh(roi)

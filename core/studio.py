@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from core import clips, conformal, faces, gan, networks, runs, spectrograms
+from core import clips, conformal, faces, gan, networks, runs, spectrograms, tracking
 from core.config import Config, family
 from core.runs import Run
 
@@ -108,25 +108,26 @@ def siblings(run: Run) -> dict[str, Run]:
     return found | {run.config.gan.condition: run}
 
 
-def look_at(path: Path, person: int = 0, name: str | None = None, apart: bool = True) -> Seen:
+def look_at(path: Path, person: int = 0, name: str | None = None) -> Seen:
     """Decode a clip or still and align the face of one person in each frame (the largest by default).
 
-    `apart` decodes in a child process with limits, as every upload is. Raises MediaError or NoFaceError in words for the visitor.
+    It is decoded in a child process with limits, as every upload is. Raises MediaError or NoFaceError in words for the visitor.
     """
-    clip = (clips.read_clip_apart if apart else clips.read_clip)(path, name=name or path.name)
-    return see(clip, person)
+    *_, last = tracking.watch(path, name=name or path.name)
+    assert isinstance(last, tracking.Watched)
+    return see(last.clip, person, last.tracks)
 
 
-def see(clip: clips.Clip, person: int = 0) -> Seen:
-    """`look_at` for a clip that is already decoded."""
-    tracks = faces.track(clip.frames, clip.times)
+def see(clip: clips.Clip, person: int = 0, tracks: list[tracking.Track] | None = None) -> Seen:
+    """`look_at` for a clip that is already decoded; `tracks` where its people are already known."""
+    tracks = tracking.track(clip.frames, clip.times) if tracks is None else tracks
     if not tracks:
         raise faces.NoFaceError(
             f"{clip.name}: no face was found in {len(clip.frames)} frame(s). Use a clip where one face is seen from the front, well lit, "
             "at least a tenth of the picture high."
         )
     track = tracks[min(person, len(tracks) - 1)]
-    aligned = faces.aligned_faces(clip.frames, track)
+    aligned = tracking.aligned_faces(clip.frames, track)
     boxes = np.full((len(clip.frames), 4), np.nan)
     points = track.points[track.found]
     boxes[track.found] = np.concatenate([points.min(axis=1), points.max(axis=1)], axis=1)

@@ -47,20 +47,19 @@ if kind != "Example" and given is None:
     st.stop()
 try:
     with middle:
+        place, bar = st.empty(), st.empty()  # of the face, which is shown while its film is still read, and of how far that is
         if given is None:
             clip, seen = visitor.example(key)
         else:
             key = given.file_id
-            clip = seen = visitor.decoded(key, given.name, given.getbuffer())
-            if not isinstance(clip, str):
-                seen = visitor.looked_at(key, st.session_state.get(f"person {key}", 0), clip)
+            clip, seen = visitor.looked_at(given, st.session_state.get(f"person {key}", 0), place, bar)
         run = access.opened(family.id)
 except (ModelMissing, ValueError) as error:
-    middle.error(str(error), icon=":material/error:")
+    place.error(str(error), icon=":material/error:")
     st.stop()
 if isinstance(seen, str):
-    middle.error(seen, icon=":material/error:")
-    if not isinstance(clip, str):
+    place.error(seen, icon=":material/error:")
+    if clip:
         middle.image(clip.frames[len(clip.frames) // 2], width=300, caption="What was read: the frame in the middle")
     st.stop()
 
@@ -77,8 +76,9 @@ with left:
         st.caption(" · ".join(seen.notes))
 x, s = seen.aligned[at], run.config.logmel
 said = access.explain(family.id, x)
-with middle:
+with place.container():
     players.face(seen, at)
+with middle:
     summary.certainty(run.classes, said)
 with right:
     bars = charts.beliefs(run.classes, said.softmax, said.p)

@@ -16,7 +16,7 @@ EVERY = [*SHIPPED, *sorted((ROOT / "tests").glob("*.py"))]
 
 LINE = [  # a module of core may import those before it here, and no other; a new module takes its place here
     *("config", "paper"),
-    *("clips", "faces", "spectrograms", "networks", "losses", "conformal"),
+    *("clips", "apart", "faces", "tracking", "spectrograms", "networks", "losses", "conformal"),
     *("validity", "metrics", "runs", "laboratory"),
     *("drawing", "demo", "labels", "corpora", "probe", "inventory", "doctor"),
     *("datasets", "fetch", "cluster", "extraction", "prepare", "classifiers", "gan", "protocol", "examples", "comparison"),

@@ -82,6 +82,15 @@ def test_a_training_is_started_watched_found_again_paused_scrubbed_resumed_and_s
     page.get_by_role("button", name="Resume training").wait_for()
 
 
+SEEN = """window.early = [];
+new MutationObserver(() => {
+  const bar = document.querySelector('[data-testid=stProgress]');
+  const faces = document.querySelectorAll('img[alt*="box around the face"]');
+  const fresh = [...faces].filter(f => !f.closest('[data-stale=true]')).length;
+  if (bar) window.early.push([bar.innerText.trim(), fresh]);
+}).observe(document, {subtree: true, childList: true, attributes: true, characterData: true});"""
+
+
 def upload(page, path: Path) -> None:
     page.goto("/listen")
     page.locator(".st-key-wav-cp button").wait_for()  # the example has come
@@ -101,7 +110,11 @@ def download(page, key: str, folder: Path) -> Path:
 
 def test_a_clip_becomes_the_voice_that_the_command_line_makes(page, home, shared_data, tmp_path):
     clip = shared_data / CLIP
+    page.add_init_script(SEEN)
     upload(page, clip)
+    early = page.evaluate("window.early")
+    assert re.fullmatch(r"Read and looked at: \d\.\d of 1\.9 s", next(words for words, faces in early if not faces))
+    assert any(faces for _, faces in early)  # the face is there while it is still read
     page.locator("audio").nth(4).wait_for(state="attached")  # three conditions, and the clip's own voice twice
     wait_until(page, lambda: page.evaluate("() => [...document.querySelectorAll('audio')].every(a => a.duration > 0.9)"))
     for condition in ("label", "classifier", "cp"):

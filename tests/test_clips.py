@@ -268,7 +268,7 @@ def test_what_is_not_media_is_named_with_the_fix(tmp_path, name, content, says):
 
 
 def test_a_missing_file_and_a_folder_are_named(tmp_path):
-    for read in (clips.read_clip, clips.read_waveform, clips.read_clip_apart):
+    for read in (clips.read_clip, clips.read_waveform):
         refused(r"gone\.mp4", read, tmp_path / "gone.mp4")
         refused("cannot be read", read, tmp_path)
 
@@ -276,7 +276,6 @@ def test_a_missing_file_and_a_folder_are_named(tmp_path):
 def test_the_name_shown_is_the_one_given(tmp_path):
     (tmp_path / "0f3a").write_bytes(POINTER)
     refused(r"^my clip\.flv is a git-lfs pointer", clips.read_clip, tmp_path / "0f3a", name="my clip.flv")
-    refused(r"^my clip\.flv is a git-lfs pointer", clips.read_clip_apart, tmp_path / "0f3a", name="my clip.flv")
 
 
 def test_a_cut_clip_is_read_as_far_as_it_goes(tmp_path):
@@ -378,24 +377,6 @@ def test_sound_that_starts_later_is_kept_on_the_pictures_clock(tmp_path):
     assert not clip.waveform[:7900].any()
     assert np.abs(clip.waveform[8100:]).max() > 0.4
     assert len(clip.waveform) == pytest.approx(1.5 * RATE, abs=50)
-
-
-def test_apart_gives_the_same_as_here(tmp_path):
-    path = write(tmp_path / "clip.mp4", "libx264", sound=tone(1.0, 44_100))
-    here, apart = clips.read_clip(path, name="shown"), clips.read_clip_apart(path, name="shown")
-    assert all((getattr(here, array) == getattr(apart, array)).all() for array in ("frames", "waveform", "times"))
-    assert (here.name, here.rate, here.notes, here.is_still) == (apart.name, apart.rate, apart.notes, apart.is_still)
-    Image.fromarray(pictures(1)[0]).save(tmp_path / "still.png")
-    still = clips.read_clip_apart(tmp_path / "still.png")
-    assert (still.is_still, still.waveform, still.frames.shape) == (True, None, (1, 96, 128, 3))
-    refused("has no sound", clips.read_clip_apart, tmp_path / "still.png", need_sound=True)
-
-
-def test_apart_ends_what_takes_too_long_or_too_much(tmp_path):
-    path = write(tmp_path / "clip.mp4", "libx264", sound=tone(1.0, 44_100))
-    refused(r"clip\.mp4 takes longer than 0\.01 s", clips.read_clip_apart, path, Limits(wall_seconds=0.01))
-    Image.new("RGB", (6000, 4000)).save(tmp_path / "large.png")
-    refused(r"large\.png needs more than 64 MiB", clips.read_clip_apart, tmp_path / "large.png", Limits(memory=2**26))
 
 
 def test_importing_is_quick_and_light():

@@ -144,67 +144,6 @@ def test_threads_get_the_same_bit_for_bit(photo):
         assert found[0].score == expected[0][1]
 
 
-def film(photo: np.ndarray, count: int = 16, gone: tuple[int, ...] = ()) -> tuple[np.ndarray, np.ndarray]:
-    """A head that wanders and comes nearer, and where its frame lies: (F, 360, 480, 3), (F, 3) x, y, side."""
-    at = np.array([(30 + 6 * k, 20 + 2 * k, 240 + 3 * k) for k in range(count)])
-    return np.stack([canvas(360, 480, *([] if k in gone else [(photo, s, x, y)])) for k, (x, y, s) in enumerate(at.tolist())]), at
-
-
-def test_a_moving_face_is_followed(photo, face):
-    frames, at = film(photo)
-    (person,) = faces.track(frames)
-    assert person.points.shape == (16, 478, 2)
-    assert person.points.dtype == np.float32
-    assert person.found.dtype == bool
-    assert person.found.all()
-    assert person.scores.min() > 0.9
-    expected = face.points * (at[:, 2] / 512)[:, None, None] + at[:, None, :2]
-    assert np.hypot(*np.moveaxis(person.points - expected, -1, 0)).mean(1).max() < 1.5
-    assert (faces.track(frames)[0].points == person.points).all()
-
-
-def test_a_lost_face_is_found_again_and_bridged(photo):
-    whole, (gappy, _) = faces.track(film(photo)[0])[0], film(photo, gone=(0, 6, 7, 8, 15))
-    (person,) = faces.track(gappy)
-    assert (~person.found).nonzero()[0].tolist() == [0, 6, 7, 8, 15]
-    assert (person.scores[~person.found] == 0).all()
-    assert np.isfinite(person.points).all()
-    bridge = (person.points[5] * 2 + person.points[9] * 2) / 4
-    assert person.points[7] == pytest.approx(bridge, abs=1e-3)
-    assert np.abs(person.points[7] - whole.points[7]).mean() < 2
-    assert (person.points[0] == person.points[1]).all()
-    assert (person.points[15] == person.points[14]).all()
-    assert faces.aligned_faces(gappy, person).shape == (16, 28, 28)
-
-
-def test_people_are_told_apart_and_counted(photo):
-    frames = np.stack([canvas(360, 640, (photo, 300, 10 + 5 * k, 30), (photo[:, ::-1], 220, 400 - 6 * k, 100)) for k in range(10)])
-    people = faces.track(frames)
-    assert len(people) == 2
-    assert all(person.found.all() for person in people)
-    large, small = people
-    assert np.ptp(large.points[0], axis=0).max() > np.ptp(small.points[0], axis=0).max()
-    assert (np.diff(large.points[:, 1, 0]) > 2).all()
-    assert (np.diff(small.points[:, 1, 0]) < -2).all()
-
-
-def test_somebody_who_comes_later_is_noticed(photo):
-    frames = np.stack([canvas(300, 640, (photo, 280, 5, 10), *([(photo, 230, 400, 30)] if k > 3 else [])) for k in range(8)])
-    people = faces.track(frames, np.arange(8) * 1.0)
-    assert sorted(person.found.sum().item() for person in people)[-1] == 8
-    assert len(people) == 2
-    late = min(people, key=lambda person: person.found.sum())
-    assert late.found.tolist() == [False] * 4 + [True] * 4  # followed back to where they came in
-
-
-def test_no_face_at_all():
-    frames = np.stack([canvas(200, 300)] * 3)
-    assert faces.track(frames) == []
-    assert faces.track(frames[:0]) == []
-    with pytest.raises(ValueError, match="2 times for 3 frames"):
-        faces.track(frames, np.arange(2))
-
-
 def random_similarity(rng: np.random.Generator, count: int) -> tuple[np.ndarray, np.ndarray]:
     turn, scale, shift = rng.uniform(-np.pi, np.pi, count), rng.uniform(0.1, 10, count), rng.normal(0, 100, (count, 2))
     c, s = scale * np.cos(turn), scale * np.sin(turn)
@@ -315,16 +254,6 @@ def test_a_turned_photo_gives_the_same_face(photo, face, turn):
     assert straight.std() > 30
 
 
-def test_aligned_faces_of_a_clip_hold_still(photo):
-    frames, _ = film(photo)
-    got = faces.aligned_faces(frames, faces.track(frames)[0])
-    assert (got.shape, got.dtype) == ((16, 28, 28), np.uint8)
-    assert min(likeness(got[0], other) for other in got) > 0.97
-    assert faces.aligned_faces(frames, faces.track(frames)[0], size=56).shape == (16, 56, 56)
-    with pytest.raises(ValueError, match="a track of 16 frames for 15"):
-        faces.aligned_faces(frames[:15], faces.track(frames)[0])
-
-
 def crops(photo: np.ndarray) -> np.ndarray:
     """Tight 48x48 grey crops of the astronaut's face, and two without one at the end."""
     rng = np.random.default_rng(0)
@@ -422,15 +351,6 @@ def real(pattern: str) -> list[Path]:
     if not paths:
         pytest.skip(f"no real media at {DATA / pattern}")
     return paths
-
-
-def test_every_real_clip_shows_one_person_in_every_frame():
-    for path in [*real("crema-d/VideoFlash/*.flv"), *real("grid/*.mpg"), *real("ravdess_video/*.mp4")]:
-        clip = clips.read_clip(path)
-        people = faces.track(clip.frames, clip.times)
-        assert [person.found.all() for person in people] == [True], path
-        got = faces.aligned_faces(clip.frames, people[0])
-        assert min(map(likeness, got[1:], got[:-1])) > 0.7, path  # the head turns, the picture does not jump
 
 
 def test_every_real_still_shows_one_face():

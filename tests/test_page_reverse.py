@@ -17,7 +17,7 @@ from PIL import Image
 from stock import HOSTILE, markup
 from visiting import count, opened, said, well
 
-from core import clips, config, demo, examples, faces, runs, shipping, spectrograms, studio
+from core import apart, clips, config, demo, examples, faces, runs, shipping, spectrograms, studio
 from core.runs import Run
 from ui import reverse, visitor
 
@@ -234,11 +234,11 @@ def test_a_sound_is_decoded_apart_as_it_is_here(tmp_path):
     clips.write_clip(tmp_path / "clip.mp4", np.zeros((5, 32, 32, 3), np.uint8), 5, VOICE[:RATE])
     (tmp_path / "voice.wav").write_bytes(wav(VOICE))
     for path in (tmp_path / "clip.mp4", tmp_path / "voice.wav"):
-        apart = clips.read_clip_apart(path, clips.Limits(frames=0))
-        np.testing.assert_array_equal(apart.waveform, clips.read_waveform(path))
-        assert len(apart.frames) == len(apart.times) == 0
+        heard = apart.read_clip(path, clips.Limits(frames=0))
+        np.testing.assert_array_equal(heard.waveform, clips.read_waveform(path))
+        assert len(heard.frames) == len(heard.times) == 0
     with pytest.raises(clips.MediaError, match="sound only"):
-        clips.read_clip_apart(tmp_path / "voice.wav")
+        apart.read_clip(tmp_path / "voice.wav")
 
 
 # --- what is taken away; core ---------------------------------------------------------------------------------------------------------

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import io
 import os
 import tempfile
@@ -19,7 +20,7 @@ from visiting import count, opened, said, well
 from core import runs
 from core.config import CONDITIONS, EMOTIONS, PRESETS, SMOKE, replace
 from core.runs import Run
-from ui import access, charts, settings, theme, training, visitor
+from ui import access, charts, players, settings, theme, training, visitor
 
 # --- Listen -------------------------------------------------------------------------------------------------------------------------
 
@@ -140,6 +141,70 @@ def test_an_upload_becomes_voices_and_leaves_no_file(faces_found):
     app.file_uploader(key="upload").set_value(("me.png", file.getvalue(), "image/png")).run()
     assert [a.proto.url for a in well(app).get("audio")] == example  # the same picture, the same voices
     assert list(Path(tempfile.gettempdir()).glob(f"{visitor.UPLOADS}*")) == []
+
+
+@pytest.fixture
+def talking(tmp_path):
+    """A film of two seconds with sound: a drawn face that talks."""
+    from core import clips, demo
+
+    frames, wave = demo.clip(max(demo.takes(), key=lambda t: t.strength), fps=12)
+    clips.write_clip(tmp_path / "talks.mp4", frames, 12, wave)
+    return tmp_path / "talks.mp4"
+
+
+def test_a_film_shows_its_face_while_it_is_still_read(faces_found, monkeypatch, talking):
+    sights, glimpses, draw, show = [], [], players.glimpse, players.progress
+    monkeypatch.setattr(visitor, "EVERY", 0.0)
+    monkeypatch.setattr(players, "progress", lambda bar, sight: (sights.append(sight), show(bar, sight)))
+    monkeypatch.setattr(players, "glimpse", lambda sight: (glimpses.append((len(sights), sight)), draw(sight)))
+    app = opened("listen")
+    app.segmented_control(key="kind").set_value("Upload").run()
+    app.file_uploader(key="upload").set_value((talking.name, talking.read_bytes(), "video/mp4")).run()
+    assert count(well(app), "audio") == 5
+    assert count(app, "progress") == 0
+    assert (np.diff([s.time for s in sights]) > 0).all()
+    assert all(0 <= s.time <= s.promised + 0.05 for s in sights)  # a share of what the film says it lasts
+    ((after, glimpse),) = glimpses
+    assert 0.4 < after / len(sights) < 0.6
+    assert glimpse is sights[after - 1]
+    assert app.select_slider[0].value == pytest.approx(after, abs=1)  # what is shown in the end is that frame or its neighbour
+
+
+def test_a_page_that_is_drawn_anew_goes_on_with_its_film(home, monkeypatch, talking):
+    times = []
+
+    def show(sight, glimpse):
+        times.append(sight.time)
+        if len(times) == 5:
+            raise RuntimeError("the visitor clicks something")
+
+    monkeypatch.setattr(visitor, "EVERY", 0.0)
+    monkeypatch.setattr(visitor, "_coming", functools.cache(lambda key: visitor.Coming()))
+    with pytest.raises(RuntimeError, match="clicks"):
+        visitor.watched("a", talking.name, talking.read_bytes(), show)
+    film = visitor.watched("a", talking.name, b"", show)
+    assert len(times) == len(film.clip.frames)  # none twice
+    assert visitor.watched("a", talking.name, b"", show) is film
+    assert isinstance(visitor.watched("b", "x", b"no film"), str)
+    visitor.watched("c", talking.name, talking.read_bytes(), lambda *_: None)
+    assert list(Path(tempfile.gettempdir()).glob(f"{visitor.UPLOADS}*")) == []
+
+
+def test_a_film_is_begun_anew_once_the_landmark_model_is_there(faces_found, monkeypatch, talking):
+    from core import faces
+
+    def missing():
+        raise faces.ModelMissing("it is missing")
+
+    monkeypatch.setattr(faces, "_idle", [])
+    monkeypatch.setattr(visitor, "_coming", functools.cache(lambda key: visitor.Coming()))
+    with monkeypatch.context() as without:
+        without.setattr(faces, "model_path", missing)
+        for _ in range(2):
+            with pytest.raises(faces.ModelMissing):
+                visitor.watched("m", talking.name, talking.read_bytes())
+    assert not isinstance(visitor.watched("m", talking.name, talking.read_bytes()), str)
 
 
 def test_of_two_people_either_can_be_chosen(faces_found):

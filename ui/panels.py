@@ -129,8 +129,8 @@ def face(kind: str) -> Seen | None:
         given = st.camera_input("Look straight into the camera", key="lab webcam")
     if given is None:
         return st.session_state.get(f"lab seen {kind}")
-    clip = visitor.decoded(given.file_id, given.name, given.getbuffer())
-    seen = clip if isinstance(clip, str) else visitor.looked_at(given.file_id, 0, clip)
+    with st.spinner("Looking for faces …"):
+        _, seen = visitor.looked_at(given)
     if isinstance(seen, str):
         st.error(seen, icon=":material/error:")
         return None

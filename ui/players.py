@@ -15,23 +15,44 @@ from ui import spectra, theme
 from ui.access import Own, Voice
 
 if TYPE_CHECKING:
+    from streamlit.delta_generator import DeltaGenerator
+
     from core.studio import Seen
+    from core.tracking import Sight
 
 FRAME = (270, 220)  # pixels at most of a frame on the page, width and height
 
 
 def face(seen: Seen, at: int) -> None:
     """One frame with its face in a box, and beside it the (28, 28) face that the networks see, every pixel a square."""
-    image = Image.fromarray(seen.frames[at])
+    _frame(seen.frames[at], seen.boxes[at].tolist(), seen.aligned[at], seen.times[at])
+
+
+def glimpse(sight: Sight) -> None:
+    """`face` for a film that is still looked at: its largest face of that frame."""
+    from core import faces
+
+    found = sight.faces[0]
+    _frame(sight.frame, list(found.box), faces.align(sight.frame, faces.five_points(found.points)), sight.time)
+
+
+def progress(bar: DeltaGenerator, sight: Sight) -> None:
+    """In the place of a bar (st.empty): how much of a film was read and looked at."""
+    of = f" of {sight.promised:.1f} s" if sight.promised else " s"
+    bar.progress(min(sight.time / sight.promised, 1.0) if sight.promised else 0.0, f"Read and looked at: {sight.time:.1f}{of}")
+
+
+def _frame(pixels: np.ndarray, box: Sequence[float], aligned: np.ndarray, seconds: float) -> None:
+    image = Image.fromarray(pixels)
     shrink = min(FRAME[0] / image.width, FRAME[1] / image.height)
     image = image.resize((round(image.width * shrink), round(image.height * shrink)), Image.Resampling.LANCZOS)
-    x0, y0, x1, y1 = (seen.boxes[at] * shrink).tolist()
+    x0, y0, x1, y1 = (shrink * edge for edge in box)
     draw = ImageDraw.Draw(image)
     for k, colour in enumerate(("black", "#ffd84d", "#ffd84d", "black")):
         draw.rectangle([x0 - 1 + k, y0 - 1 + k, x1 + 1 - k, y1 + 1 - k], outline=colour)
     left, right = st.columns([5, 3], gap="small")
-    left.image(image, output_format="PNG", alt=f"frame at {seen.times[at]:.2f} s with a box around the face")
-    big = np.kron(seen.aligned[at], np.ones((10, 10), np.uint8))
+    left.image(image, output_format="PNG", alt=f"frame at {seconds:.2f} s with a box around the face")
+    big = np.kron(aligned, np.ones((10, 10), np.uint8))
     right.image(big, width=130, output_format="PNG", alt="the aligned face of 28 by 28 pixels")
     right.caption("Aligned, 28×28: all that the networks see")
 

@@ -9,17 +9,24 @@ from __future__ import annotations
 import re
 import secrets
 import tempfile
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import streamlit as st
 
+from ui import players
 from ui.access import UPLOADS
 
 if TYPE_CHECKING:
     from core.clips import Clip
     from core.studio import Seen
+    from core.tracking import Sight, Watched
+
+EVERY = 0.1  # seconds between two signs of how far a film is
 
 EXAMPLES = {
     "astronaut": "Photograph of an astronaut (Eileen Collins, public domain)",
@@ -32,45 +39,112 @@ def plain(name: str) -> str:
     return re.sub(r"[^\w .()-]", "_", Path(name.replace("\\", "/")).name)[-60:].strip() or "the clip"
 
 
-@st.cache_resource(show_spinner="Reading the clip …", max_entries=1, scope="session")
-def decoded(key: str, name: str, _data: memoryview | bytes) -> Clip | str:
-    """An upload as frames and sound, or in words why it is none. `key` names the upload; a new one takes the old one's place."""
-    from core import clips
+# ------------------------------------------------------------------ a film on its way
+
+
+@dataclass
+class Coming:
+    """An upload that is being read and looked at. A page that is drawn anew meanwhile goes on with it."""
+
+    sights: Iterator[Sight | Watched] | None = None
+    done: Watched | str | None = None  # or in words why it is none
+    glimpse: Sight | None = None  # the first frame from the middle on that shows a face
+
+
+@st.cache_resource(show_spinner=False, max_entries=1, scope="session")
+def _coming(key: str) -> Coming:
+    """The upload that `key` names; a new one takes the old one's place."""
+    return Coming()
+
+
+def watched(key: str, name: str, data: memoryview | bytes, show: Callable[[Sight, Sight | None], None] | None = None) -> Watched | str:
+    """An upload as frames, sound and people, or in words why it is none. Raises ModelMissing, after which it is begun anew.
+
+    `show` gets how far it is, some times a second, and the frame near its middle as soon as a face was found there.
+    """
+    from core import clips, spectrograms, tracking
+
+    one, shown = _coming(key), 0.0
+    while one.done is None:
+        one.sights = one.sights or _sights(name, data)
+        try:
+            sight = next(one.sights)
+        except clips.MediaError as error:
+            one.done = str(error)
+            break
+        except Exception:
+            one.sights = None
+            raise
+        if isinstance(sight, tracking.Watched):
+            one.done = sight
+            break
+        found = one.glimpse is None and bool(sight.faces) and sight.time >= spectrograms.middle_time(sight.promised)
+        one.glimpse = sight if found else one.glimpse
+        if show and (found or time.monotonic() - shown > EVERY):
+            show(sight, one.glimpse)
+            shown = time.monotonic()
+    one.sights = None
+    return one.done
+
+
+def _sights(name: str, data: memoryview | bytes) -> Iterator[Sight | Watched]:
+    from core import tracking
 
     with tempfile.TemporaryDirectory(prefix=UPLOADS) as folder:
         path = Path(folder, secrets.token_hex(16))
-        path.write_bytes(_data)
-        try:
-            return clips.read_clip_apart(path, name=plain(name))
-        except clips.MediaError as error:
-            return str(error)
+        path.write_bytes(data)
+        yield from tracking.watch(path, name=plain(name))
+
+
+@st.cache_resource(show_spinner=False, max_entries=3, scope="session")
+def _seen(key: str, person: int, _film: Watched) -> Seen | str:
+    from core import faces, studio
+
+    try:
+        return studio.see(_film.clip, person, _film.tracks)
+    except faces.NoFaceError as error:
+        return str(error)
+
+
+def looked_at(given: Any, person: int = 0, place: Any = None, bar: Any = None) -> tuple[Clip | None, Seen | str]:
+    """What came with a file_uploader or a camera: the clip, and one person's face in each of its frames, or in words why there is none.
+
+    Meanwhile `bar` shows how much of it was read and looked at, and `place` the face near the middle once it is found (both st.empty).
+    Raises ModelMissing.
+    """
+    drawn = False
+
+    def show(sight: Sight, glimpse: Sight | None) -> None:
+        nonlocal drawn
+        players.progress(bar, sight)
+        if glimpse and not drawn:
+            drawn = True
+            with place.container():
+                players.glimpse(glimpse)
+
+    film = watched(given.file_id, given.name, given.getbuffer(), show if bar else None)
+    if bar:
+        bar.empty()
+    return (None, film) if isinstance(film, str) else (film.clip, _seen(given.file_id, person, film))
+
+
+# ------------------------------------------------------------------ what else is brought, and examples
 
 
 @st.cache_resource(show_spinner="Listening …", max_entries=1, scope="session")
 def heard(key: str, name: str, _data: memoryview | bytes) -> np.ndarray | str:
-    """The sound of an upload or a recording, (T,) at 16 kHz, or in words why it has none. As `decoded`."""
-    from core import clips
+    """The sound of an upload or a recording, (T,) at 16 kHz, or in words why it has none. `key` names it; a new one takes its place."""
+    from core import apart, clips
 
     with tempfile.TemporaryDirectory(prefix=UPLOADS) as folder:
         path = Path(folder, secrets.token_hex(16))
         path.write_bytes(_data)
         try:
-            wave = clips.read_clip_apart(path, clips.Limits(frames=0), name=plain(name)).waveform
+            wave = apart.read_clip(path, clips.Limits(frames=0), name=plain(name)).waveform
             assert wave is not None  # a file without sound is refused
             return wave
         except clips.MediaError as error:
             return str(error)
-
-
-@st.cache_resource(show_spinner="Looking for faces …", max_entries=3, scope="session")
-def looked_at(key: str, person: int, _clip: Clip) -> Seen | str:
-    """One person's face in every frame of a clip, or in words why there is none. Raises ModelMissing, which is not kept."""
-    from core import faces, studio
-
-    try:
-        return studio.see(_clip, person)
-    except faces.NoFaceError as error:
-        return str(error)
 
 
 @st.cache_resource(show_spinner="Preparing the example …", max_entries=4)

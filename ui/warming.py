@@ -23,12 +23,13 @@ def warm() -> None:
 
 def _warm() -> None:
     time.sleep(0.2)  # what the first page has still to send goes first
-    from core import spectrograms, studio  # noqa: F401
+    from core import apart, spectrograms, studio  # noqa: F401
     from core.config import LogMel
 
     spectrograms.mel_filters(LogMel())
     if not (runtime.exists() and isinstance(runtime.get_instance(), runtime.Runtime)):
         return  # a script alone: there are no other pages to come
+    apart.stand_by()
     for file in sorted(Path(__file__).parent.glob("*.py")):
         importlib.import_module(f"ui.{file.stem}")
     time.sleep(8)  # who has just come looks around; what follows would take both cores from them
