@@ -11,6 +11,8 @@ import time
 
 import benchmarks
 
+SLOW = ("precision",)  # only where they are named
+
 
 def cpu() -> str:
     """The processor's name, from Linux' list of processors or from Python."""
@@ -23,7 +25,7 @@ def cpu() -> str:
 
 def main() -> int:
     every = sorted(m.name for m in pkgutil.iter_modules(benchmarks.__path__) if m.name not in ("__main__", "browser", "table", "textbook"))
-    chosen = sys.argv[1:] or every
+    chosen = sys.argv[1:] or [name for name in every if name not in SLOW]
     if set(chosen) - set(every):
         print(f"There is no benchmark {', '.join(sorted(set(chosen) - set(every)))}; there are {', '.join(every)}.", file=sys.stderr)
         return 2

@@ -92,7 +92,7 @@ class Loop:
         d_real = D(real, c)
         loss_d = losses.discriminator_loss(d_real, D(noisy(fake.detach()), c), g.real_target, g.game)
         if penalised:
-            loss_d = loss_d + gan.LAZY * g.r1 * losses.r1_penalty(d_real, real)
+            loss_d = loss_d + gan.LAZY * g.r1 * losses.r1_penalty(losses.slope(d_real, real))
         loss_d.backward()
         self.opt_d.step()
 

@@ -14,6 +14,7 @@ from typing import Annotated, Literal
 
 import tyro
 
+from core.commands import Progress
 from core.config import PRESETS, Config, Method, by, replace
 
 
@@ -42,7 +43,7 @@ class Grid:
 
     grid: Literal["quick", "paper", "studio"] = "quick"
     """quick: a few tiny runs, to see that all works. paper: every case of the paper. studio: one preset over folds and seeds."""
-    preset: Literal["smoke", "demo", "fer2013-ravdess", "paper", "studio"] = "demo"
+    preset: Literal["smoke", "demo", "fer2013-ravdess", "fine", "paper", "studio"] = "demo"
     """Whose settings the cases start from."""
     method: Method | None = None
     """Whose generator and game: the paper's, or ours; if none is given, as the preset says."""
@@ -92,6 +93,26 @@ class Report(Grid):
     """studio, with --method: another method's runs of the same folds, whose rows are held against these, paired by test subject."""
 
 
+@dataclass(frozen=True)
+class Vocoder:
+    """Train the network that makes spectrograms audible, or measure it beside plain Griffin-Lim. Examples:
+    python -m core vocoder train --preset fer2013-ravdess · python -m core vocoder measure fer2013-ravdess --condition cp"""
+
+    action: Annotated[Literal["train", "measure"], tyro.conf.Positional]
+    run: Annotated[str | None, tyro.conf.Positional] = None
+    """measure: a run whose spectrograms are made audible, and whose scorer listens."""
+    condition: Literal["label", "classifier", "cp", "none"] | None = None
+    """measure: which sibling, when a name has several."""
+    preset: Literal["fer2013-ravdess", "paper"] = "fer2013-ravdess"
+    """train: whose voices; those of S1 and S3 of its first fold."""
+    bands: int = 28
+    """train: mel bands of the spectrograms; the same recordings serve any."""
+    steps: int = 5_000
+    """train: some 0.25 s each on one core."""
+    seed: int = 0
+    """train: of the first weights and of the crops."""
+
+
 def cells_of(g: Grid):
     """The cells that a command line names; raises ValueError for a condition outside the grid studio."""
     from core import protocol
@@ -111,6 +132,35 @@ def command(g: Grid, name: str) -> str:
     given = {"method": g.method, "condition": g.condition, "folds": g.folds, "seeds": g.seeds, "f-s-corpus": g.f_s_corpus or None}
     parts += [f"--{k} {v}" for k, v in given.items() if v is not None]
     return " ".join(parts)
+
+
+def vocoder(o: Vocoder) -> int:
+    from core import runs, voicing
+    from core import vocoder as inversion
+
+    if o.action == "measure":
+        ways = voicing.measured(runs.find(o.run or "fer2013-ravdess", o.condition))
+        heads = ("spectrograms, way", "N", "log-spectral distance, dB", "spectral convergence", "analysed again, dB")
+        print("| " + " | ".join([*heads, "scorer before", "after", "speed"]) + " |\n" + "|---" * 8 + "|")
+        for name, w in ways.items():
+            figures = f"{w.distance:.2f} | {w.convergence:.3f} | {w.error:.3f} | {w.before:.1%} | {w.accuracy:.1%} | {w.speed:.0f} ×"
+            print(f"| {name} | {w.n} | {figures} |")
+        return 0
+    config = PRESETS[o.preset]
+    progress, s = Progress(), dataclasses.replace(config.logmel, bands=o.bands)
+    waves = voicing.recordings(config, ("S1", "S3"))
+    spoken = []
+    for i, (_, wave) in enumerate(waves):
+        spoken.append((wave, voicing.pitch(wave, s)))
+        progress("pitch of recordings", i + 1, len(waves))
+    crops = voicing.speech(spoken, s, s.columns)
+    for step, network, losses in voicing.train(crops, s, o.steps, columns=s.columns, seed=o.seed):  # noqa: B007
+        if step % 50 == 0 or step == o.steps:
+            progress("train", step, o.steps, " ".join(f"{k} {float(v):.3f}" for k, v in losses.items()))
+    path = runs.root() / inversion.FOLDER / f"{o.bands}.safetensors"
+    inversion.save(path, network, s)
+    print(f"\nwrote {path}, {sum(p.numel() for p in network.parameters()):,} weights")
+    return 0
 
 
 def _listening() -> threading.Event:
@@ -149,7 +199,7 @@ def table(o: Table) -> int:
 
 
 def sweep(o: Sweep) -> int:
-    from core import augmentation, remote, runs
+    from core import augmentation, datasets, remote, runs
     from core import prepare as preparing
     from core import sweep as sweeping
 
@@ -158,8 +208,8 @@ def sweep(o: Sweep) -> int:
     serve = functools.partial(remote.serve, workers=o.workers, address=o.address, every=60 * o.sync) if o.engine == "ray" else None
     cells, stop, begun = cells_of(o), _listening(), time.monotonic()
     try:
-        for takes in sorted({c.config.data.demo_takes for c in cells if "demo" in (c.config.data.faces, c.config.data.voices)}):
-            preparing.prepare("demo", None, takes=takes, should_stop=stop.is_set)
+        for name, takes in sorted({(n, c.config.data.demo_takes) for c in cells for n in datasets.drawn(c.config.data)}):
+            preparing.prepare(name, None, takes=takes, should_stop=stop.is_set)
     except runs.Stopped:
         print("stopped; the same command resumes it", file=sys.stderr)
         return 130
@@ -200,4 +250,4 @@ def export(name: str, out: Path | None, form: Literal["csv", "tensorboard"] = "c
     return 0
 
 
-ACTIONS = {Table: table, Sweep: sweep, Report: report}
+ACTIONS = {Table: table, Sweep: sweep, Report: report, Vocoder: vocoder}

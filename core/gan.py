@@ -6,7 +6,8 @@ x is the source and y the target: a face and a spectrogram, or with `direction="
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator
+import ctypes
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -34,13 +35,16 @@ class Pool:
 
 @dataclass
 class State:
-    """Everything that a training step changes. `state_dict` and `load_state_dict` make resume exact."""
+    """Everything that a training step changes. `state_dict` and `load_state_dict` make resume exact.
+
+    In a stack (`stacks.joined`) each network is several, tensors have a first dimension more, and every run draws from its own generator.
+    """
 
     G: nn.Module
     D: nn.Module
     Q: nn.Module
     optimisers: dict[str, torch.optim.Optimizer]
-    generator: torch.Generator
+    generator: torch.Generator | Sequence[torch.Generator]
     shown: nn.Module  # what is sampled and kept: the running average of G's weights, or G itself where there is none
     step: int = 0
 
@@ -101,10 +105,12 @@ def new_state(
     # larger weights are slower ones, and with He's start D fell behind G and the training was lost (LOG.md).
     G = G if g.generator == "conv" else initialise(G, cpu)
     D = initialise(D, cpu) if g.d_norm == "batch" else D
-    for network in (G, D, Q):  # channels last: convolutions of few channels are a quarter faster so
-        network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    on_gpu = torch.device(device).type == "cuda"
+    for network in (G, Q, D):  # channels last: few channels are a quarter faster so, but not group norm on a CPU
+        layout = torch.contiguous_format if network is D and not on_gpu else torch.channels_last
+        network.to(device, memory_format=layout)  # type: ignore[call-overload]
     make = torch.optim.Adagrad if g.optimiser == "adagrad" else torch.optim.Adam
-    extra = {} if g.optimiser == "adagrad" else {"betas": (0.5, 0.99)}
+    extra = {} if g.optimiser == "adagrad" else {"betas": (0.5, 0.99), "fused": True}
     players = {"G": (G, g.lr_g), "D": (D, g.lr_d)} | ({"Q": (Q, g.lr_d)} if g.q_training == "joint" else {})
     optimisers: dict[str, torch.optim.Optimizer] = {k: make(n.parameters(), lr=lr, **extra) for k, (n, lr) in players.items()}  # type: ignore[arg-type]
     shown = copy.deepcopy(G).requires_grad_(False) if g.average else G
@@ -141,53 +147,85 @@ def altered(y: Tensor, generator: torch.Generator) -> Tensor:
     return y.gather(2, row).gather(3, column) + light
 
 
+def keep_memory() -> None:
+    """Let this process keep the memory that a step gives back, for the next step (glibc; elsewhere nothing happens).
+
+    Else every step of a training on a CPU asks the system for some hundred megabytes anew, and each page of them is cleared.
+    """
+    try:
+        mallopt = ctypes.CDLL(None).mallopt
+    except (AttributeError, OSError, TypeError):
+        return
+    for parameter, value in ((-4, 0), (-1, 2**31 - 1), (-2, 2**28)):  # M_MMAP_MAX, M_TRIM_THRESHOLD, M_TOP_PAD of malloc.h
+        mallopt(parameter, value)
+
+
 def step(state: State, g: Gan, x: Tensor, c: Tensor, target: Tensor, y: Tensor, y_target: Tensor) -> dict[str, Tensor]:
     """One update of D, (a joint) Q and G on a batch of pairs: x (B, 1, 28, 28), c (B, K), y (B, 1, columns, bands).
 
-    One generator forward serves both players. Noise is added to the inputs of all networks (§3.2), drawn on the device.
+    One generator forward serves both players. Noise is added to the inputs of all networks (§3.2), drawn on the device. In a stack of R
+    runs all of these have R in front, and so have the values: each run's losses are its own, and their sum moves all weights at once.
     """
     G, D, Q, opt = state.G, state.D, state.Q, state.optimisers
     change = augmented if g.direction == "face-voice" else altered
+    single = isinstance(state.generator, torch.Generator)
+    bf16 = torch.autocast(x.device.type, torch.bfloat16, enabled=g.precision == "bf16")
+
+    def drawn(f: Callable[..., Tensor], *t: Tensor) -> Tensor:
+        """f(*t, generator), in a stack for each run with its own generator."""
+        if isinstance(state.generator, torch.Generator):
+            return f(*t, state.generator)
+        return torch.stack([f(*parts, r) for *parts, r in zip(*t, state.generator, strict=True)])
+
+    def each(f: Callable, *t: Tensor, **settings):
+        """The loss f of these tensors, in a stack of each run's."""
+        return f(*t, **settings) if single else torch.vmap(lambda *a: f(*a, **settings))(*t)
+
+    def of(network: nn.Module, *t: Tensor) -> Tensor:
+        """What a network makes of its inputs, in float32; in between it may be bf16."""
+        with bf16:
+            out = network(*t)
+        return out.float()
 
     def noisy(t: Tensor, sd: float = g.noise) -> Tensor:
-        return t + sd * torch.randn(t.shape, generator=state.generator, device=t.device) if sd else t
+        return drawn(lambda t, r: t + sd * torch.randn(t.shape, generator=r, device=t.device), t) if sd else t
 
     def shown_to_d(t: Tensor) -> Tensor:
-        return noisy(change(t, state.generator) if g.augment else t)
+        return noisy(drawn(change, t) if g.augment else t)
 
-    z = torch.randn((len(x), g.z), generator=state.generator, device=x.device)
+    z = drawn(lambda x, r: torch.randn((len(x), g.z), generator=r, device=x.device), x)
     if g.condition == "label" and g.label_noise:
         c = noisy(c, g.label_noise)
-    fake = G(noisy(x), c, z)  # Eq. (3): G(x|c, z)
+    fake = of(G, noisy(x), c, z)  # Eq. (3): G(x|c, z)
 
     D.requires_grad_(True)
     penalised = g.r1 > 0 and state.step % LAZY == 0
     real = shown_to_d(y).requires_grad_(penalised)
-    d_real, d_fake = D(real, c), D(shown_to_d(fake.detach()), c)
-    loss_d = losses.discriminator_loss(d_real, d_fake, g.real_target, g.game)
+    d_real, d_fake = of(D, real, c), of(D, shown_to_d(fake.detach()), c)
+    loss_d = each(losses.discriminator_loss, d_real, d_fake, real_target=g.real_target, game=g.game)
     if penalised:
-        loss_d = loss_d + LAZY * g.r1 * losses.r1_penalty(d_real, real)
+        loss_d = loss_d + LAZY * g.r1 * each(losses.r1_penalty, losses.slope(d_real, real))
     opt["D"].zero_grad(set_to_none=True)
-    loss_d.backward()
+    loss_d.sum().backward()
     opt["D"].step()
-    values = {"loss/D": loss_d, "D/real": d_real.sigmoid().mean(), "D/generated": d_fake.sigmoid().mean()}
+    values = {"loss/D": loss_d, "D/real": d_real.sigmoid().mean(dim=-1), "D/generated": d_fake.sigmoid().mean(dim=-1)}
 
     if g.q_training == "joint":
         Q.train().requires_grad_(True)
-        loss_q = losses.class_loss(Q(noisy(y)), y_target)
+        loss_q = each(losses.class_loss, of(Q, noisy(y)), y_target)
         opt["Q"].zero_grad(set_to_none=True)
-        loss_q.backward()
+        loss_q.sum().backward()
         opt["Q"].step()
         values["loss/Q"] = loss_q
     Q.eval().requires_grad_(False)
 
     D.requires_grad_(False)  # no gradients for D where only G moves
     weight = g.classify if g.condition != "none" or g.q_labels == "true" else 0.0  # without a class there is nothing to ask of Q
-    loss_g, terms = losses.generator_loss(
-        D(shown_to_d(fake), c), Q(noisy(fake)), target if weight else target.clamp(min=0), y, fake, g.adversarial, g.l1, weight, g.game
-    )
+    aim = target if weight else target.clamp(min=0)
+    weights = {"adversarial": g.adversarial, "l1": g.l1, "classify": weight, "game": g.game}
+    loss_g, terms = each(losses.generator_loss, of(D, shown_to_d(fake), c), of(Q, noisy(fake)), aim, y, fake, **weights)
     opt["G"].zero_grad(set_to_none=True)
-    loss_g.backward()
+    loss_g.sum().backward()
     opt["G"].step()
     if state.shown is not G:
         follow(state.shown, G, g.average)
@@ -248,6 +286,7 @@ def state_dict(state: State) -> dict:
     """Tensors and numbers from which `load_state_dict` continues bit for bit (same machine, CPU, thread count)."""
     networks = {k: getattr(state, k).state_dict() for k in ("G", "D", "Q", "shown")}
     optimisers = {k: o.state_dict() for k, o in state.optimisers.items()}
+    assert isinstance(state.generator, torch.Generator)  # a stack's members are saved one by one
     random = state.generator.get_state()
     return {"networks": networks, "optimisers": optimisers, "random": random, "step": state.step, "threads": torch.get_num_threads()}
 
@@ -258,6 +297,7 @@ def load_state_dict(state: State, saved: dict) -> None:
         getattr(state, k).load_state_dict(v)
     for k, v in saved["optimisers"].items():
         state.optimisers[k].load_state_dict(v)
+    assert isinstance(state.generator, torch.Generator)
     state.generator.set_state(saved["random"].cpu())
     state.step = saved["step"]
     torch.set_num_threads(saved["threads"])

@@ -24,13 +24,16 @@ def discriminator_loss(d_real: Tensor, d_fake: Tensor, real_target: float = 1.0,
     return real + fake
 
 
-def r1_penalty(d_real: Tensor, real: Tensor) -> Tensor:
-    """R1 (Mescheder et al. 2018), ours: half the mean squared gradient of D's logits (B,) at real samples (B, ...).
+def slope(d_real: Tensor, real: Tensor) -> Tensor:
+    """The gradient of D's logits (B,) at real samples (B, ...), which must require gradients; itself differentiable."""
+    return torch.autograd.grad(d_real.sum(), real, create_graph=True)[0]
 
-    It keeps D flat there, against Eqs (1) and (3) as printed, where D's gradient may grow without bound while G stands still. `real`
-    must require gradients.
+
+def r1_penalty(slope: Tensor) -> Tensor:
+    """R1 (Mescheder et al. 2018), ours: half the mean squared `slope` (B, ...) of D at real samples.
+
+    It keeps D flat there, against Eqs (1) and (3) as printed, where D's gradient may grow without bound while G stands still.
     """
-    (slope,) = torch.autograd.grad(d_real.sum(), real, create_graph=True)
     return slope.square().flatten(1).sum(dim=1).mean() / 2
 
 

@@ -309,6 +309,7 @@ def train_gan(config: Config, sets: dict[str, Set], fitted: Fitted, c: dict, r: 
     g, K, (given, shape) = config.gan, len(config.data.classes), sizes(config)
     if r.model("G").exists():
         return networks.load(r.model("G"), device)
+    gan.keep_memory()
     pool = make_pool(config, sets, c, device)
     state = gan.new_state(g, K, shape, fitted.Q, seed_of(config, "gan"), device, given)
     checkpoint = r.directory / "state.pt"

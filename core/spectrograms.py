@@ -11,10 +11,14 @@ import io
 import os
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from core.config import LogMel
+
+if TYPE_CHECKING:
+    import torch
 
 FLOOR_DB = -100.0  # 10 log10 of the smallest power kept; librosa's amin of 1e-10
 SOUND_PEAK = 0.95  # of a wav's full scale; louder inversions are turned down, never clipped
@@ -45,11 +49,12 @@ def stft(wave: np.ndarray, s: LogMel) -> np.ndarray:
 
 
 @functools.lru_cache(maxsize=16)
-def _window_power(columns: int, s: LogMel) -> np.ndarray:
+def _reach(columns: int, s: LogMel) -> np.ndarray:
+    """What each sample of overlapped frames is multiplied by: one over the sum of the squared windows that reach it, (samples,)."""
     power = np.zeros(s.n_fft + s.hop * (columns - 1), np.float32)
     for k in range(columns):
         power[k * s.hop : k * s.hop + s.n_fft] += hann(s) ** 2
-    return power
+    return 1 / np.maximum(power, 1e-3)
 
 
 def log_mel(wave: np.ndarray, s: LogMel) -> np.ndarray:
@@ -112,7 +117,7 @@ BLOCK = 4  # spectrograms that a thread of Griffin-Lim takes at once: what it wo
 
 
 @functools.cache
-def _workers() -> ThreadPoolExecutor:
+def workers() -> ThreadPoolExecutor:
     """A thread for each processor, in which torch uses no threads of its own: those would wait for each other at every small operation,
     and long where something else keeps a processor busy."""
     import torch
@@ -122,6 +127,23 @@ def _workers() -> ThreadPoolExecutor:
     list(pool.map(lambda _: started.wait(), range(n)))
     torch.set_num_threads(before)  # of all other threads
     return pool
+
+
+def overlapped(spectrum: torch.Tensor, s: LogMel) -> torch.Tensor:
+    """The least-squares inverse of `stft`, with what lies beyond its ends: (B, columns, bins) complex64 -> (B, n_fft + hop (columns - 1)).
+
+    Frames are added by hops, few times for all of them.
+    """
+    import torch  # pages that make no sound do not wait for it
+
+    columns, per = spectrum.shape[1], -(-s.n_fft // s.hop)
+    length = s.n_fft + s.hop * (columns - 1)
+    frames = torch.fft.irfft(spectrum, n=s.n_fft).mul_(torch.from_numpy(hann(s)))
+    frames = torch.nn.functional.pad(frames, (0, per * s.hop - s.n_fft))
+    out = torch.zeros(len(frames), columns + per - 1, s.hop)
+    for k in range(per):
+        out[:, k : k + columns] += frames[:, :, k * s.hop : (k + 1) * s.hop]
+    return out.view(len(frames), -1)[:, :length].mul_(torch.from_numpy(_reach(columns, s)))
 
 
 def griffin_lim(magnitude: np.ndarray, s: LogMel, seed: int = 0, iterations: int = 48, momentum: float = 0.99) -> np.ndarray:
@@ -135,43 +157,33 @@ def griffin_lim(magnitude: np.ndarray, s: LogMel, seed: int = 0, iterations: int
     columns, bins = magnitude.shape[-2:]
     random = np.random.default_rng(seed).random(magnitude.shape, dtype=np.float32).reshape(-1, columns, bins)
     wanted, window = np.ascontiguousarray(magnitude, np.float32).reshape(-1, columns, bins), torch.from_numpy(hann(s))
-    half, length, per = s.n_fft // 2, s.n_fft + s.hop * (columns - 1), -(-s.n_fft // s.hop)
-    weight = torch.from_numpy(1 / np.maximum(_window_power(columns, s), 1e-3))
-
-    def sound(spectrum: torch.Tensor) -> torch.Tensor:
-        """The least-squares inverse of `stft`, with what lies beyond its ends; frames are added by hops, few times for all of them."""
-        frames = torch.nn.functional.pad(torch.fft.irfft(spectrum, n=s.n_fft).mul_(window), (0, per * s.hop - s.n_fft))
-        out = torch.zeros(len(frames), columns + per - 1, s.hop)
-        for k in range(per):
-            out[:, k : k + columns] += frames[:, :, k * s.hop : (k + 1) * s.hop]
-        return out.view(len(frames), -1)[:, :length].mul_(weight)
+    half, length = s.n_fft // 2, s.n_fft + s.hop * (columns - 1)
 
     def block(m: torch.Tensor, turn: torch.Tensor) -> torch.Tensor:
         spectrum = torch.polar(m, 2 * np.pi * turn)
         previous = torch.zeros_like(spectrum)
         for _ in range(iterations):
-            wave = sound(spectrum)
+            wave = overlapped(spectrum, s)
             wave[:, :half] = wave[:, length - half :] = 0
             rebuilt = torch.fft.rfft(wave.unfold(-1, s.n_fft, s.hop) * window)
             sides = torch.view_as_real(torch.sub(rebuilt, previous, alpha=momentum / (1 + momentum)))  # the sum's phase; its size falls out
             scale = sides[..., 0].square().addcmul_(sides[..., 1], sides[..., 1]).clamp_(min=1e-24).rsqrt_().mul_(m)
             spectrum, previous = torch.view_as_complex(sides * scale[..., None]), rebuilt
-        return sound(spectrum)[:, half : length - half]
+        return overlapped(spectrum, s)[:, half : length - half]
 
     if not len(wanted):
         return np.zeros((*magnitude.shape[:-2], length - 2 * half), np.float32)
     blocks = (torch.from_numpy(a).split(BLOCK) for a in (wanted, random))
-    return torch.cat(list(_workers().map(block, *blocks))).numpy().reshape(*magnitude.shape[:-2], length - 2 * half)
+    return torch.cat(list(workers().map(block, *blocks))).numpy().reshape(*magnitude.shape[:-2], length - 2 * half)
 
 
-def to_sound(y: np.ndarray, ref_db: float, s: LogMel, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
-    """Spectrogram in [-1, 1] -> waveform: (..., columns, bands) -> (..., (columns - 1) * hop) float32, and the gain in dB applied.
+def asked(y: np.ndarray, ref_db: float, s: LogMel) -> np.ndarray:
+    """`unscale` for an inversion: cells at the bottom of the range are silence (-100 dB). Any shape."""
+    return np.where(np.asarray(y) <= -1, FLOOR_DB, unscale(y, ref_db, s))
 
-    Cells at the bottom of the range are silence. A peak above 0.95 turns the whole sound down (gain < 0); nothing is clipped.
-    """
-    y = np.asarray(y, np.float32)
-    db = np.where(y <= -1, FLOOR_DB, unscale(y, ref_db, s))
-    wave = griffin_lim(mel_to_magnitude(db, s), s, seed)
+
+def turned_down(wave: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """(..., samples) with no peak above 0.95, each sound turned down as a whole and nothing clipped; and the gain in dB, at most 0."""
     peak = np.maximum(np.abs(wave).max(axis=-1, keepdims=True), 1e-9)
     gain = np.minimum(1.0, SOUND_PEAK / peak)
     return (wave * gain).astype(np.float32), (20 * np.log10(gain[..., 0])).astype(np.float32)

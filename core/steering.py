@@ -213,8 +213,10 @@ def told(opened: Opened, x: np.ndarray) -> np.ndarray:
 
 def aloud(opened: Opened, y: Sequence[np.ndarray] | np.ndarray, seed: int = 0, pause: float = 0.12, comment: str = "") -> bytes:
     """Spectrograms (n, columns, bands) one after the other as one wav, `pause` seconds between them, their loudness to one another kept."""
+    from core import vocoder
+
     s = opened.config.logmel
-    waves, gain = spectrograms.to_sound(np.asarray(y), opened.ref_db, s, seed)
+    waves, gain = vocoder.to_sound(np.asarray(y), opened.ref_db, s, seed)
     waves = waves * 10 ** ((gain.min() - gain) / 20)[:, None]
     fade = np.minimum(1, np.minimum(np.arange(waves.shape[1]), np.arange(waves.shape[1])[::-1]) / (0.005 * s.rate))
     silence = np.zeros((len(waves), round(pause * s.rate)), np.float32)

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from core import clips, conformal, faces, gan, networks, runs, spectrograms, tracking
+from core import clips, conformal, faces, gan, networks, runs, spectrograms, tracking, vocoder
 from core.config import Config, family
 from core.runs import Run
 
@@ -253,9 +253,9 @@ def judge(opened: Opened, y: np.ndarray) -> dict[str, np.ndarray]:
 
 
 def sound(opened: Opened, y: np.ndarray, seed: int = 0, comment: str = "") -> Sound:
-    """One spectrogram (columns, bands) as a wav, by band-wise inverse and fast Griffin-Lim (seeded), with how well it carries y."""
+    """One spectrogram (columns, bands) as a wav, by the vocoder (seeded), with how well it carries y."""
     s = opened.config.logmel
-    wave, gain = spectrograms.to_sound(y, opened.ref_db, s, seed)
+    wave, gain = vocoder.to_sound(y, opened.ref_db, s, seed)
     correlation, error = spectrograms.agreement(y, wave, opened.ref_db, s, float(gain))
     return Sound(wave, float(gain), spectrograms.wav_bytes(wave, s.rate, comment), correlation, error)
 

@@ -78,8 +78,6 @@ def test_griffin_lim_is_the_printed_algorithm():
 def test_a_batch_equals_its_rows():
     waves = np.stack([voice_like(seed=k) for k in range(3)])
     assert np.allclose(spectrograms.log_mel(waves, S)[1], spectrograms.log_mel(waves[1], S), atol=1e-4)
-    y = spectrograms.scale(spectrograms.log_mel(waves, S), 25.0, S)
-    assert spectrograms.to_sound(y, 25.0, S)[0].shape == (3, (y.shape[1] - 1) * S.hop)
 
 
 @pytest.mark.parametrize(("columns", "seconds"), [(28, 0.25), (56, 0.50), (112, 1.01)])
@@ -107,32 +105,6 @@ def test_upload_gain_lifts_to_the_corpus_level_within_its_limit():
     db = spectrograms.log_mel(voice_like(), S)
     for offset, expected in ((-12.0, 12.0), (7.0, -7.0), (-80.0, 30.0)):
         assert spectrograms.upload_gain(db + offset, float(spectrograms.level(db))) == pytest.approx(expected, abs=1e-3)
-
-
-@pytest.mark.parametrize("blur", [0, 3])
-def test_a_sound_carries_its_spectrogram(blur):
-    from scipy.ndimage import gaussian_filter
-
-    db = spectrograms.middle(spectrograms.log_mel(voice_like(), S), S.columns)
-    y = spectrograms.scale(gaussian_filter(db, blur) if blur else db, 25.0, S)
-    wave, gain = spectrograms.to_sound(y, 25.0, S, seed=3)
-    correlation, error = spectrograms.agreement(y, wave, 25.0, S, float(gain))
-    assert correlation >= 0.9
-    assert error <= 6
-    assert np.array_equal(wave, spectrograms.to_sound(y, 25.0, S, seed=3)[0])  # seeded
-    assert not np.array_equal(wave, spectrograms.to_sound(y, 25.0, S, seed=4)[0])
-
-
-def test_a_loud_spectrogram_is_turned_down_not_clipped():
-    wave, gain = spectrograms.to_sound(np.full((112, 28), 1.0, np.float32), 60.0, S)
-    assert gain < 0
-    assert np.abs(wave).max() == pytest.approx(spectrograms.SOUND_PEAK, abs=1e-3)
-
-
-def test_silence_stays_silent():
-    wave, gain = spectrograms.to_sound(np.full((112, 28), -1.0, np.float32), 5.0, S)
-    assert np.abs(wave).max() < 1e-3
-    assert gain == 0
 
 
 def test_wav_file():

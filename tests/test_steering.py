@@ -14,7 +14,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from core import gan, spectrograms, steering, studio
+from core import gan, steering, studio, vocoder
 from core.config import CONDITIONS, SMOKE, replace
 from core.runs import Run
 
@@ -209,7 +209,7 @@ def test_a_way_is_heard_in_one_piece_and_its_loudness_kept(trained):
     rng = np.random.default_rng(0)
     loud = np.clip(0.7 + 0.1 * rng.standard_normal((s.columns, s.bands)), -1, 1)
     y = np.stack([loud, loud - 2 * 20 / s.range_db])  # the second is 20 dB quieter
-    assert spectrograms.to_sound(y, o.ref_db, s)[1].min() < -1  # the first alone would have been turned down
+    assert vocoder.to_sound(y, o.ref_db, s)[1].min() < -1  # the first alone would have been turned down
     wave, rate = soundfile.read(io.BytesIO(steering.aloud(o, y, pause=0.1)))
     one = (s.columns - 1) * s.hop + round(0.1 * rate)
     assert (rate, len(wave)) == (s.rate, 2 * one)

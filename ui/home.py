@@ -68,7 +68,7 @@ def shown(run_id: str, emotion: str, number: int) -> Shown:
 
 @st.cache_resource(show_spinner="Drawing a face and its voice …", max_entries=64)
 def _shown(directory: Path, emotion: str, number: int) -> Shown:
-    from core import examples, spectrograms
+    from core import examples, spectrograms, vocoder
 
     run = Run(directory)
     found = examples.example(run, emotion, number)
@@ -76,7 +76,7 @@ def _shown(directory: Path, emotion: str, number: int) -> Shown:
     for name, y in (("fake", found.y), ("real", found.real)):
         if y is not None:
             what = "generated, nobody's voice" if name == "fake" else f"a voice of the corpus, from {s.bands} mel bands"
-            sounds[name] = spectrograms.wav_bytes(spectrograms.to_sound(y, ref_db, s)[0], s.rate, f"dacssGAN {run.id}; {what}")
+            sounds[name] = spectrograms.wav_bytes(vocoder.to_sound(y, ref_db, s)[0], s.rate, f"dacssGAN {run.id}; {what}")
     return Shown(found, sounds)
 
 

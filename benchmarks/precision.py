@@ -1,0 +1,59 @@
+"""bf16 held to fp32 by equivalence: paired seeds of a short demo training, and how far FID and accuracy differ.
+
+No timing: some twenty trainings, half an hour of one core; so it runs only where it is asked for, and goes on where it was stopped.
+"""
+
+from __future__ import annotations
+
+import os
+
+import numpy as np
+from scipy import stats
+
+from benchmarks.table import Row
+from core import runs, sweep
+from core.config import PRESETS, Config, replace
+from core.protocol import Cell
+from core.runs import Run
+
+SEEDS = 10
+SHORT = replace(
+    PRESETS["demo"],
+    name="precision",
+    f_s={"steps": 300},
+    f_t={"steps": 300},
+    gan={"steps": 400},
+    evaluate={"every": 400, "rows": ("S1 + generated",)},
+)
+
+
+def figures(run: Run) -> tuple[float, float]:
+    """FID, and the accuracy in points of a classifier trained on S1's voices and generated ones."""
+    r = run.json("results")
+    return r["quality"]["FID"], 100 * r["augmentation"]["S1 + generated"]["accuracy"]
+
+
+def equivalence(name: str, plain: np.ndarray, other: np.ndarray) -> Row:
+    """The far end of the 90 % interval of the mean difference of pairs, in standard deviations of `plain` between its seeds; below 1 the
+    two are equivalent by this protocol. The row's spread is the interval itself, in the same unit."""
+    d, sd = other - plain, plain.std(ddof=1)
+    half = stats.t.ppf(0.95, len(d) - 1) * d.std(ddof=1) / len(d) ** 0.5
+    low, high = (d.mean() - half) / sd, (d.mean() + half) / sd
+    note = f"mean {plain.mean():.2f} and {other.mean():.2f}, difference {d.mean():+.2f} ± {half:.2f}, seed-sd {sd:.2f}, {len(d)} pairs"
+    return Row(name, max(abs(low), abs(high)), low, high, "below 1", note)
+
+
+def rows() -> list[Row]:
+    def config(precision: str, seed: int) -> Config:
+        return replace(SHORT, seed=seed, gan={"precision": precision})
+
+    folder = runs.root() / ".cache" / "precision"
+    cells = {(p, seed): Cell(p, "ours", config(p, seed)) for seed in range(SEEDS) for p in ("fp32", "bf16")}
+    workers = int(os.environ.get("WORKERS", "1"))
+    done = sweep.sweep(list(cells.values()), folder, workers, "cpu", tell=lambda o, n, of: print(o.line(n, of), flush=True))
+    ids = {o.cell.config: o.run for o in done if o.state in ("done", "was done")}
+    got = {k: np.array([figures(Run(folder / ids[cells[k, seed].config])) for seed in range(SEEDS)]) for k in ("fp32", "bf16")}
+    return [
+        equivalence(f"bf16 / fp32: {n}, sds of fp32's seeds", got["fp32"][:, i], got["bf16"][:, i])
+        for i, n in enumerate(("FID", "accuracy"))
+    ]
