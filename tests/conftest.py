@@ -1,7 +1,6 @@
 """What several test files share. One thread per process, so that figures do not depend on the machine's cores."""
 
 import os
-import sys
 from pathlib import Path
 
 os.environ.update(OMP_NUM_THREADS="1", MKL_NUM_THREADS="1", OPENBLAS_NUM_THREADS="1", MPLBACKEND="Agg")  # before they are read
@@ -33,20 +32,7 @@ def shared_data() -> Path:
 
 @pytest.fixture(scope="session")
 def pytorch_fid():
-    """The module `pytorch_fid.fid_score`, our oracle of FID.
+    """The module `pytorch_fid.fid_score`, our oracle of FID."""
+    from benchmarks import fid
 
-    It imports torchvision, whose wheel from PyPI fails on a CPU build of torch: its compiled operators do not load, and its Python part
-    then misses two names. Declaring them is enough; nothing calls them.
-    """
-    import torch
-
-    try:
-        import torchvision  # noqa: F401
-    except RuntimeError:
-        for name in [n for n in sys.modules if n.partition(".")[0] == "torchvision"]:
-            del sys.modules[name]
-        for name in ("nms", "qnms"):
-            torch.library.define(f"torchvision::{name}", "(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
-    from pytorch_fid import fid_score
-
-    return fid_score
+    return fid.pytorch_fid()
