@@ -29,7 +29,7 @@ class Train:
     """Run the whole paper on one configuration: sets, face classifier, conformal prediction, GAN, metrics. Ctrl-C stops; the same
     command resumes. Examples: python -m core train --preset smoke · python -m core train --preset demo --gan.condition label"""
 
-    preset: Literal["smoke", "demo", "fer2013-ravdess", "paper", "studio"] = "demo"
+    preset: Literal["smoke", "demo", "fer2013-ravdess", "fine", "paper", "studio"] = "demo"
     """Where the settings below start from: smoke takes under a minute, demo some minutes, both need no download."""
     config_file: Path | None = None
     """A run's config.json to start from instead of a preset."""
@@ -45,7 +45,7 @@ class Baseline:
     modality: Literal["voice", "face"] = "voice"
     folds: int = 5
     """Each fold tests another fifth of the subjects."""
-    preset: Literal["smoke", "demo", "fer2013-ravdess", "paper", "studio"] = "demo"
+    preset: Literal["smoke", "demo", "fer2013-ravdess", "fine", "paper", "studio"] = "demo"
     """Where the settings below start from."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     config: Annotated[Config, tyro.conf.arg(name="")] = field(default_factory=Config)
@@ -175,7 +175,7 @@ def _base(args: list[str], preset: str) -> Config:
 
 
 def train(options: Train) -> int:
-    from core import pipeline, runs
+    from core import datasets, pipeline, runs
     from core import prepare as preparing
 
     asked = []
@@ -184,9 +184,9 @@ def train(options: Train) -> int:
     progress, config = Progress(), options.config
     begun = time.monotonic()
     try:
-        if "demo" in (config.data.faces, config.data.voices):
+        for name in datasets.drawn(config.data):
             preparing.prepare(
-                "demo",
+                name,
                 None,
                 tick=lambda d, t: progress("draw the demo corpus", d, t),
                 takes=config.data.demo_takes,

@@ -18,16 +18,19 @@ from core import errands
 @dataclass(frozen=True)
 class Prepare:
     """Turn a corpus into arrays (once). Ctrl-C stops; the same command continues. Examples:
-    python -m core data prepare ravdess --source ~/RAVDESS · python -m core data prepare demo"""
+    python -m core data prepare ravdess --source ~/RAVDESS (--bands 64) · python -m core data prepare demo"""
 
     corpus: Annotated[str, tyro.conf.Positional]
-    """demo, demo-clips, ravdess, crema-d, fer2013, or a name of your own for a table (csv) or a folder of <emotion>/<image>."""
+    """demo, demo-clips, ravdess, crema-d, fer2013, or a name of your own for a table (csv) or a folder of <emotion>/<image>.
+    A name that ends in -64 or -80 says the mel bands, too."""
     source: Path | None = None
     """Folder, zip or table of the corpus as published. The demo corpus needs none."""
     workers: int = 0
     """Processes that read clips at the same time; 0 is one per core."""
     takes: int = 10
     """Demo corpus only: clips per invented actor and emotion."""
+    bands: Literal[28, 64, 80] = 28
+    """Mel bands of a spectrogram. More than the paper's 28 make a corpus of its own, named after them: ravdess-64."""
     frames: int = 1
     """Faces per clip: the frame nearest the sound's middle, then further ones over the second around it."""
     crops: int = 1
@@ -140,14 +143,20 @@ def run(options: Any) -> int:
 def prepare(o: Prepare) -> tuple[int, str]:
     from core import datasets
     from core import prepare as preparing
+    from core.corpora import CorpusError
 
-    progress = Progress()
+    clips, bands = datasets.clips_of(o.corpus)  # the name may say it, too
+    if len({bands, o.bands} - {Prepare.bands}) > 1:
+        raise CorpusError(f"{o.corpus} means {bands} mel bands, and --bands says {o.bands}; leave one of them out")
+    name, progress = datasets.name_of(clips, max(bands, o.bands)), Progress()
     path = preparing.prepare(
-        o.corpus, o.source, o.workers, lambda d, t: progress("prepare", d, t), o.takes, o.frames, o.crops, o.song, o.engine, o.address
+        name, o.source, o.workers, lambda d, t: progress("prepare", d, t), o.takes, o.frames, o.crops, o.song, o.engine, o.address
     )
     corpus = datasets.load_file(path)
     message = f"{len(corpus.clip)} clips, {len(corpus.faces)} faces, {len(corpus.voices)} voices, digest {corpus.digest}"
     print(f"\n{path}: {message}")
+    if corpus.bands != Prepare.bands and len(corpus.voices):
+        print(f"  a run takes it by: --data.voices {name} --logmel.bands {corpus.bands}")
     for what, asked, kind in (("frames", o.frames, "faces"), ("crops", o.crops, "voices")):
         if asked > 1:
             print(f"  {asked} {kind} of each clip; {corpus.meta['repeated'][what]} clips have fewer different ones and repeat some")

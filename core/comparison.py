@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from core import metrics, protocol
+from core import datasets, metrics, protocol
 from core.config import PRESETS, Config, Method, by, replace, to_dict
 from core.protocol import NAMES, PUBLISHED, PUBLISHED_1, Cell
 from core.runs import Run
@@ -70,7 +70,7 @@ class Summary:
     def test(self) -> tuple:
         """What decides whose voices judge: accuracies of runs that agree in it are of the same test."""
         d = self.config.data
-        split = (d.sets, d.labels, d.ties, d.subjects, d.split_seed, d.fold, d.demo_takes if "demo" in (d.faces, d.voices) else 0)
+        split = (d.sets, d.labels, d.ties, d.subjects, d.split_seed, d.fold, d.demo_takes if datasets.drawn(d) else 0)
         return (self.corpus, self.digest, d.classes, self.config.logmel, split, self.made)
 
     def accuracy(self, row: str) -> float:

@@ -1,7 +1,8 @@
 """§4.1: clips -> arrays on disk; balance; the subject-disjoint sets S1-S4; pairing by clip or by emotion. No torch.
 
 A prepared corpus is one npz without pickle, `data/processed/<name>.npz`. Faces are uint8 (28, 28); voices are float32 dB of the
-middle 112 columns, so that every size, range and reference can be taken from the same file.
+middle 112 columns, so that every length, range and reference can be taken from the same file. Mel bands cannot: the same clips in more
+bands than the paper's are a corpus of its own, whose name says so (`ravdess-64`).
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from typing import Literal
 import numpy as np
 
 from core import labels, runs, spectrograms
-from core.config import Config, Data, LogMel
+from core.config import BANDS, Config, Data, LogMel
 from core.corpora import CorpusError
 
 COLUMNS = 112  # stored; smaller spectrograms are its middle
@@ -48,6 +49,11 @@ class Prepared:
     @property
     def digest(self) -> str:
         return self.meta["digest"]
+
+    @property
+    def bands(self) -> int:
+        """Mel bands of its voices."""
+        return self.voices.shape[2]
 
 
 @dataclass(frozen=True)
@@ -84,17 +90,50 @@ def folder() -> Path:
     return Path(os.environ.get("DACSSGAN_DATA") or Path(__file__).resolve().parents[1] / "data") / "processed"
 
 
+def clips_of(name: str) -> tuple[str, int]:
+    """A prepared corpus' name -> whose clips it holds, and in how many mel bands: "ravdess-64" -> ("ravdess", 64); "ravdess" has 28."""
+    of, _, bands = name.rpartition("-")
+    return (of, int(bands)) if of and bands in map(str, BANDS[1:]) else (name, BANDS[0])
+
+
+def name_of(clips: str, bands: int) -> str:
+    """Inverse of `clips_of`."""
+    return clips if bands == BANDS[0] else f"{clips}-{bands}"
+
+
+def is_drawn(name: str) -> bool:
+    """Whether a corpus is the invented one, in whatever bands: it needs no source."""
+    return clips_of(name)[0] == "demo"
+
+
+def drawn(data: Data) -> list[str]:
+    """The invented corpora among a run's faces and voices."""
+    return [n for n in dict.fromkeys((data.faces, data.voices)) if is_drawn(n)]
+
+
 def path_of(name: str, takes: int = 10) -> Path:
     """File of a prepared corpus; the demo corpus has one per number of takes."""
-    return folder() / (f"demo-{takes}.npz" if name == "demo" else f"{name}.npz")
+    clips, bands = clips_of(name)
+    return folder() / f"{name_of(f'demo-{takes}', bands) if clips == 'demo' else name}.npz"
+
+
+def of_stem(stem: str) -> tuple[str, int]:
+    """Inverse of `path_of`: a file's name without its ending -> the corpus' name, and its takes, 0 where it is not drawn."""
+    found = re.fullmatch(r"demo-(\d+)((?:-\d+)?)", stem)
+    return (f"demo{found[2]}", int(found[1])) if found else (stem, 0)
+
+
+def command(name: str, takes: int = 0) -> str:
+    """What makes a prepared corpus."""
+    clips, bands = clips_of(name)
+    of = f"demo --takes {takes or 10}" if clips == "demo" else f"{clips} --source FOLDER_OR_ZIP"
+    return f"python -m core data prepare {of}" + f" --bands {bands}" * (bands != BANDS[0])
 
 
 def load_file(path: Path) -> Prepared:
     """A prepared corpus; raises CorpusError with the command that makes it."""
     if not path.exists():
-        takes = path.stem.removeprefix("demo-")
-        command = f"demo --takes {takes}" if takes.isdecimal() else f"{path.stem} --source FOLDER_OR_ZIP"
-        raise CorpusError(f"{path} is not there; make it with: python -m core data prepare {command}")
+        raise CorpusError(f"{path} is not there; make it with: {command(*of_stem(path.stem))}")
     try:
         arrays = runs.read_arrays(path)
         meta = json.loads(str(arrays.pop("meta")))
@@ -163,11 +202,11 @@ def _tested(d: Data, corpus: Prepared, subject: np.ndarray) -> tuple[str, ...]:
     """
     if d.subjects == "seeded":
         return ()
-    if d.voices != "ravdess":
+    if clips_of(d.voices)[0] != "ravdess":
         raise CorpusError(f"subjects {d.subjects!r} are RAVDESS' actors and the voices are {d.voices}'s; use subjects 'seeded'")
     if d.fold not in range(len(LUNA_JIMENEZ_2021)):
         raise CorpusError(f"{d.subjects} has the folds 0 to {len(LUNA_JIMENEZ_2021) - 1}, and none is {d.fold}")
-    if corpus.name != "ravdess":
+    if clips_of(corpus.name)[0] != "ravdess":
         return ()  # faces of another corpus have subjects of their own
     actors = tuple(f"ravdess-{a:02d}" for a in LUNA_JIMENEZ_2021[d.fold])
     if lacking := sorted(set(actors) - set(subject)):
@@ -212,11 +251,16 @@ def build(config: Config) -> dict[str, Set]:
     """The four sets of a configuration, S1..S4, from the prepared corpora.
 
     Clips whose label is none of the classes drop out, among them those whose raters' vote is tied or lacking (`Data.labels`, `Data.ties`).
-    Clips of unknown subjects are split one by one. Raises CorpusError where a set would be empty, where votes are asked for that nobody
-    gave, where a published list of subjects does not fit, and where all frames are asked for and one was prepared.
+    Clips of unknown subjects are split one by one. Raises CorpusError where a set would be empty, where the voices have other mel bands
+    than the run, where votes are asked for that nobody gave, where a published list of subjects does not fit, and where all frames are
+    asked for and one was prepared.
     """
     d, s, turned = config.data, config.logmel, config.gan.direction == "voice-face"
+    if d.faces != d.voices and clips_of(d.faces)[0] == clips_of(d.voices)[0]:
+        raise CorpusError(f"{d.faces} and {d.voices} are the same clips, whose people must not part ways; use {d.voices} for faces too")
     fx, fy = load(d.faces, d.demo_takes), load(d.voices, d.demo_takes)
+    if len(fy.voices) and (words := misfit(fy.name, fy.bands, s)):
+        raise CorpusError(words)
     paired = d.pairing == "clip"
     if paired and d.faces != d.voices:
         raise CorpusError("pairing by clip needs faces and voices of one corpus; use pairing 'emotion' across corpora")
@@ -259,6 +303,15 @@ def build(config: Config) -> dict[str, Set]:
     return out
 
 
+def misfit(name: str, bands: int, s: LogMel) -> str:
+    """Why voices of a corpus that has so many mel bands cannot be a run's spectrograms, and what mends it; "" where they can."""
+    if bands == s.bands:
+        return ""
+    fitting = name_of(clips_of(name)[0], s.bands)
+    said = f"{name} holds voices in {bands} mel bands, and the run asks for {s.bands}; use --logmel.bands {bands}"
+    return f"{said}, or --data.voices {fitting}, which this makes: {command(fitting)}" if s.bands in BANDS else said
+
+
 def _faces(c: Prepared, rows: np.ndarray) -> np.ndarray:
     """(n, 28, 28) float32 in [-1, 1]: the faces of clips."""
     return c.faces[c.face_of[rows]].astype(np.float32) / 127.5 - 1
@@ -275,7 +328,7 @@ def _more(c: Prepared, rows: np.ndarray) -> np.ndarray:
     if not c.faces_more.shape[1]:
         raise CorpusError(
             f"{c.name} was prepared with one frame of each clip; use frames 'middle', or prepare it again with more: "
-            f"python -m core data prepare {c.name} --source FOLDER_OR_ZIP --frames 3"
+            f"{command(c.name)} --frames 3"
         )
     return c.faces_more[c.face_of[rows]].astype(np.float32) / 127.5 - 1
 
@@ -290,9 +343,11 @@ def for_f_s(config: Config, sets: dict[str, Set]) -> tuple[np.ndarray, np.ndarra
     if not d.f_s_corpus:
         return S1.x, S1.x_label
     own, what = (d.faces, "face") if S1.source == "face" else (d.voices, "voice")
-    if d.f_s_corpus == own:
+    if clips_of(d.f_s_corpus)[0] == clips_of(own)[0]:
         raise CorpusError(f"f_s_corpus is {own}, of which the {what}s of S1 train f_S anyway; name another corpus, or leave it empty")
     corpus = load(d.f_s_corpus, d.demo_takes)
+    if what == "voice" and len(corpus.voices) and (words := misfit(corpus.name, corpus.bands, config.logmel)):
+        raise CorpusError(words.replace("--data.voices", "--data.f_s_corpus"))
     emotion = _emotions(d, (load(d.faces, d.demo_takes), load(d.voices, d.demo_takes), corpus))[2]
     has = corpus.face_of if what == "face" else corpus.voice_of
     met = np.concatenate([s for k in ("S2", "S3", "S4") for s in (sets[k].x_subject, sets[k].y_subject)])

@@ -49,7 +49,7 @@ def example(run: Run, emotion: str, number: int = 0) -> Example:
     at = own[number % len(own)]
     row = int(kept["row"][at])
     name, face, picture, real = "", None, None, None
-    if config.data.faces == config.data.voices == "demo":
+    if _drawn_all(config):
         name, face, picture, real, _ = _drawn(config, corpus["voices"]["ref_db"], out, row)
     else:
         face, real = _prepared(config, corpus, row)
@@ -83,7 +83,7 @@ def spoken(run: Run, emotion: str, number: int = 0) -> Spoken:
     turn = [np.count_nonzero(subjects[own[:i]] == subjects[row]) for i, row in enumerate(own)]
     row = int(own[np.argsort(turn, kind="stable")][number % len(own)])
     name, face, y, wave = "", None, None, None
-    if config.data.faces == config.data.voices == "demo":
+    if _drawn_all(config):
         name, face, _, y, wave = _drawn(config, corpus["voices"]["ref_db"], out, row)
     elif S4 := _s4(config, corpus):
         y, face = S4.x[row], _byte(S4.y[row]) if S4.paired else None
@@ -95,6 +95,11 @@ def spoken(run: Run, emotion: str, number: int = 0) -> Spoken:
 def _byte(face: np.ndarray) -> np.ndarray:
     """[-1, 1] -> 0..255."""
     return np.rint((face + 1) * 127.5).astype(np.uint8)
+
+
+def _drawn_all(config: Config) -> bool:
+    """Whether faces and voices are of the invented corpus."""
+    return config.data.faces == config.data.voices and datasets.is_drawn(config.data.faces)
 
 
 def _drawn(config: Config, ref_db: float, out: dict[str, np.ndarray], row: int):

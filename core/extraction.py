@@ -30,6 +30,7 @@ class How:
 
     frames: int = 1  # faces, the first of the frame nearest the sound's middle
     crops: int = 1  # windows of COLUMNS columns, the first the clip's middle
+    bands: int = LogMel().bands  # of a spectrogram
 
 
 @dataclass(frozen=True)
@@ -60,7 +61,7 @@ def _take(take: Any, how: How) -> One:
     from core import demo, faces
 
     wave = demo.voice(take)
-    y, repeated = _windows(wave, how.crops)
+    y, repeated = _windows(wave, how)
     times = _times(spectrograms.middle_time(len(wave) / LogMel().rate), how.frames)
     return One(x=np.stack([faces.align(*demo.face(take, t=t)) for t in times]), y=y, repeats=(False, repeated))
 
@@ -74,7 +75,7 @@ def _clip(entry: Entry, how: How) -> One:
         with corpora.media_file(entry.audio) as path:
             wave = clips.read_waveform(path)
         seconds = len(wave) / LogMel().rate
-        y, repeated = _windows(wave, how.crops)
+        y, repeated = _windows(wave, how)
     if not entry.video:
         return One(y=y, repeats=(False, repeated))
     with corpora.media_file(entry.video) as path:
@@ -99,9 +100,9 @@ def _as_crop(path: Path) -> np.ndarray | None:
         return None if min(image.size) > CROP else np.asarray(image.convert("L").resize((CROP_SIZE, CROP_SIZE)))
 
 
-def _windows(wave: np.ndarray, crops: int) -> tuple[np.ndarray, bool]:
+def _windows(wave: np.ndarray, how: How) -> tuple[np.ndarray, bool]:
     """dB of the clip's middle and of further windows evenly over its length: (crops, 112, bands); True where some are the same."""
-    db = spectrograms.log_mel(wave, LogMel())
+    db, crops = spectrograms.log_mel(wave, LogMel(bands=how.bands)), how.crops
     first = spectrograms.middle(db, COLUMNS)
     if len(db) <= COLUMNS:
         return np.stack([first] * crops), crops > 1

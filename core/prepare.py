@@ -53,16 +53,21 @@ def prepare(
 ) -> Path:
     """Clips of a corpus -> its npz; returns the path at once when the same media were prepared with the same settings before.
 
-    `source` is the corpus' folder, zip or table; the demo corpus needs none. `workers` processes (0: one for each core) read clips;
-    the engine ray takes those of a cluster at `address` (None: one on this machine). With `frames` or `crops` above 1 the file has
-    `faces_more` and `voices_more` too. Clips without a usable face or voice are left out and listed in `meta["left_out"]`.
+    `source` is the corpus' folder, zip or table; the demo corpus needs none. A name that ends in a number of mel bands (`ravdess-64`) means
+    the same clips in so many. `workers` processes (0: one for each core) read clips; the engine ray takes those of a cluster at `address`
+    (None: one on this machine). With `frames` or `crops` above 1 the file has `faces_more` and `voices_more` too. Clips without a usable
+    face or voice are left out and listed in `meta["left_out"]`.
 
     Raises CorpusError when nothing is left, or a machine cannot do its part; runs.Busy while another process prepares this corpus;
     runs.Stopped soon after `should_stop()`. However it ends, the same call continues.
     """
     if frames < 1 or crops < 1:
         raise CorpusError(f"frames and crops are at least 1; got {frames} and {crops}")
-    target, how, items = datasets.path_of(name, takes), How(frames, crops), _items(name, source, takes, song)
+    clips, bands = datasets.clips_of(name)
+    target, how, items = datasets.path_of(name, takes), How(frames, crops, bands), _items(clips, source, takes, song)
+    drawn = clips == "demo"
+    if not drawn and bands != LogMel().bands and not any(e.audio for e in items):
+        raise CorpusError(f"{clips} has no sound at {source}, so it has no mel bands; its faces are the same in the corpus {clips}")
     key = _key(name, source, items, how)
     parts = target.parent / ".parts" / key
     if _key_in(target) == key:
@@ -70,11 +75,11 @@ def prepare(
         _remember(target, source, items)
         return target
     # Trainings started together want the same demo corpus: they wait for it. Whoever starts another corpus twice should be told.
-    with runs.locked(parts.with_name(f"{target.stem}.lock"), f"preparing {name}", wait=name == "demo"):
+    with runs.locked(parts.with_name(f"{target.stem}.lock"), f"preparing {name}", wait=drawn):
         if _key_in(target) == key:
             return target
         _sweep(target, parts)
-        if name != "demo" and any(e.video for e in items):
+        if not drawn and any(e.video for e in items):
             from core import faces
 
             faces.model_path()  # once, before many processes want it
@@ -85,14 +90,14 @@ def prepare(
     return target
 
 
-def _items(name: str, source: Path | None, takes: int, song: bool) -> Sequence[Item]:
-    if name == "demo":
+def _items(clips: str, source: Path | None, takes: int, song: bool) -> Sequence[Item]:
+    if clips == "demo":
         from core import demo
 
         return demo.takes(takes)
     if source is None:
-        raise CorpusError(f"say where {name} is: --source FOLDER_OR_ZIP")
-    return corpora.index(name, source.resolve(), song)  # absolute: a worker may stand in another folder
+        raise CorpusError(f"say where {clips} is: --source FOLDER_OR_ZIP")
+    return corpora.index(clips, source.resolve(), song)  # absolute: a worker may stand in another folder
 
 
 # ------------------------------------------------------------------ the key
@@ -100,9 +105,9 @@ def _items(name: str, source: Path | None, takes: int, song: bool) -> Sequence[I
 
 def _key(name: str, source: Path | None, items: Sequence[Item], how: How) -> str:
     """Hash of everything that decides a prepared file's content; a corpus that was moved as a whole keeps it."""
-    sound = dataclasses.replace(LogMel(), columns=COLUMNS, range_db=0.0)
-    what: list[Any] = [CODE, dataclasses.asdict(sound), dataclasses.asdict(how), name]
-    if source is None or name == "demo":
+    sound = dataclasses.replace(LogMel(), bands=how.bands, columns=COLUMNS, range_db=0.0)
+    what: list[Any] = [CODE, dataclasses.asdict(sound), {"frames": how.frames, "crops": how.crops}, name]
+    if source is None or datasets.is_drawn(name):
         from core import demo, drawing
 
         what += [len(items), *(hashlib.sha256(Path(str(m.__file__)).read_bytes()).hexdigest() for m in (demo, drawing))]
@@ -208,7 +213,7 @@ def _engine(engine: str, items: Sequence[Item], workers: int, address: str | Non
     if engine == "ray":
         return functools.partial(cluster.work, do=_part, workers=workers, address=address, media=_sample(items))
     # The demo corpus is drawn by this process: NumPy on small arrays gains nothing from threads, and a page's server starts no processes.
-    return functools.partial(_local, workers=1 if name == "demo" or len(items) < FEW else workers or os.cpu_count() or 1)
+    return functools.partial(_local, workers=1 if datasets.is_drawn(name) or len(items) < FEW else workers or os.cpu_count() or 1)
 
 
 def _local(parts: dict[int, Sequence[Item]], how: How, workers: int) -> Made:
@@ -267,7 +272,7 @@ def _write(target: Path, name: str, source: Path | None, items: Sequence[Item], 
     left_out |= more_left_out
     x = np.stack(f) if (f := [a for a in faces_ if a is not None]) else np.zeros((0, how.frames, 28, 28), np.uint8)
     voices = [one.y for _, one in kept]
-    y = np.stack(v) if (v := [a for a in voices if a is not None]) else np.zeros((0, how.crops, COLUMNS, LogMel().bands), np.float32)
+    y = np.stack(v) if (v := [a for a in voices if a is not None]) else np.zeros((0, how.crops, COLUMNS, how.bands), np.float32)
     has_x, has_y = (np.array([a is not None for a in part]) for part in (faces_, voices))
     subjects = np.array([e.subject for e in entries])
     unknown = has_x & (subjects == "")
@@ -282,7 +287,8 @@ def _write(target: Path, name: str, source: Path | None, items: Sequence[Item], 
     ids = np.array([f"{e.clip}|{s}|{e.emotion}" for e, s in zip(entries, subjects, strict=True)])
     for part in (x[:, 0], y[:, 0], ids, *([votes] if (votes != "").any() else []), *more.values()):
         digest.update(np.ascontiguousarray(part).tobytes())
-    ref = corpora.KNOWN.get(name)
+    clips, finer = datasets.clips_of(name)[0], how.bands != LogMel().bands
+    ref = corpora.KNOWN.get(clips)
     first = y[:, 0]
     meta = {
         "name": name,
@@ -290,14 +296,14 @@ def _write(target: Path, name: str, source: Path | None, items: Sequence[Item], 
         "digest": digest.hexdigest()[:16],
         "ref_db": ref.ref_db if ref else (float(np.percentile(first, 99.9)) if len(y) else 0.0),
         "level": float(np.median(spectrograms.level(first))) if len(y) else 0.0,
-        "title": ref.title if ref else name,
+        "title": (ref.title if ref else clips) + f", {how.bands} mel bands" * finer,
         "licence": ref.licence if ref else "the owner's",
         "source": ref.source if ref else "own data",
         "frames": how.frames,
         "crops": how.crops,
         "repeated": {k: sum(one.repeats[i] for _, one in kept) for i, k in enumerate(("frames", "crops"))},
         "left_out": left_out,
-    }
+    } | ({"bands": how.bands} if finer else {})
     runs.write_arrays(
         target,
         clip=np.array([e.clip for e in entries]),

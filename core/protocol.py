@@ -76,7 +76,7 @@ def cases(base: Config, f_s_corpus: str = "") -> list[Cell]:
             name = f"{called} without source · {NAMES[c]}"
             case(name, "§4.4", gan={"generator": generator, "condition": c, "use_source": False})
     for columns in (28, 56, 112):
-        case(f"{columns}×28 · CP", "§4.3", gan={"condition": "cp"}, logmel={"columns": columns})
+        case(f"{columns}×{base.logmel.bands} · CP", "§4.3", gan={"condition": "cp"}, logmel={"columns": columns})
     for share in (1.0, 0.5, 0.2):
         case(f"{share:.0%} of the target data · CP", "§4.6", gan={"condition": "cp"}, data={"g_fraction": share})
         case(f"{share:.0%} of the classifier's voices · CP", "§4.6", gan={"condition": "cp"}, data={"clf_fraction": share})

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from core import runs
+from core import datasets, runs
 from core.runs import Run
 
 KEPT = ("config.json", "provenance.json", "corpus.json", "sets.json", "results.json", "outputs.npz", "metrics.jsonl")
@@ -52,7 +52,7 @@ def card(run: Run) -> str:
     turned = c.gan.direction == "voice-face"
     given, made = ("voice", "face") if turned else ("face", "voice")
     q, own = r["quality"], r[given]
-    invented = c.data.voices == "demo"
+    invented = datasets.is_drawn(c.data.voices)
     condition = {
         "label": "the emotion's label",
         "classifier": f"the {given} classifier's softmax",

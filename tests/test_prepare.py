@@ -186,7 +186,7 @@ def test_crops_lie_within_the_clip(crops, length):
 
     wave = np.random.default_rng(length).normal(0, 0.1, length).astype(np.float32)
     db = spectrograms.log_mel(wave, LogMel())
-    windows, few = extraction._windows(wave, crops)
+    windows, few = extraction._windows(wave, extraction.How(crops=crops))
     assert windows.shape == (crops, 112, 28)
     assert np.array_equal(windows[0], spectrograms.middle(db, 112))
     assert few == (len({w.tobytes() for w in windows}) < crops)
