@@ -2,7 +2,8 @@
 
 import streamlit as st
 
-from core import errands
+from core import datasets, errands
+from core.config import BANDS
 from ui import address, bringing, census, corpora, theme
 
 PARTS = {"corpora": ":material/database: Corpora here", "bring": ":material/add: Bring a corpus"}
@@ -22,7 +23,8 @@ drawing = next((e for e in work.values() if e.arguments[:2] == bringing.DEMO and
 
 if part == "corpora":
     st.markdown(
-        "Each clip of a *prepared* corpus is an aligned face of 28×28 pixels, and the middle second of the voice, a spectrogram of 112×28."
+        "Each clip of a *prepared* corpus is an aligned face of 28×28 pixels, and the middle second of the voice: "
+        "a spectrogram of 112 columns in the paper's 28 mel bands, or in more."
     )
     here = {stem: corpora.opened(stem) for stem in corpora.names()}
     found = {stem: c for stem, c in here.items() if not isinstance(c, str)}
@@ -86,6 +88,12 @@ with form_side:
         about = "The middle second, then further ones over the clip's whole length."
         crops = st.number_input("Spectrograms of each clip", 1, 9, key="crops", help=about, persist_state="session")
         song = st.toggle("The sung clips too", key="song", persist_state="session") if key == "ravdess" else False
+        bands = BANDS[0]
+        if key != "fer2013":
+            about = "28 are the paper's. More sound better, need a run of as many, and make a corpus of their own, such as ravdess-64."
+            address.follow("bands", "bands", bands, lambda k: int(k) if k in map(str, BANDS) else None)
+            again = {"on_change": address.keep, "args": ("bands", "bands")}
+            bands = st.segmented_control("Mel bands of a voice", BANDS, required=True, key="bands", help=about, **again)
         minutes = st.number_input("Minutes for Examine at most", 1, 120, 10, key="minutes", persist_state="session")
     with st.container(horizontal=True):
         about = "Looks for missing, empty, silent, faceless and doubled files, and says what to do about each. Changes nothing."
@@ -100,7 +108,7 @@ with form_side:
             bringing.begin(["doctor", str(path), "--corpus", form.corpus or "own", "--seconds", str(60 * minutes), "--json"])
         else:
             try:
-                name = form.corpus or bringing.named(named, path)
+                name = datasets.name_of(form.corpus or bringing.named(named, path), bands)
                 more = ["--frames", str(frames)] * (frames > 1) + ["--crops", str(crops)] * (crops > 1) + ["--song"] * song
                 bringing.begin(["prepare", name, "--source", str(path), *more])
             except ValueError as error:

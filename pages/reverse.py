@@ -93,7 +93,7 @@ with middle:
 with left if given is None else middle:
     st.audio(voice.wav, "audio/wav", alt="the second of voice that the networks hear")
     if given is None:
-        whose = "Back from 28 mel bands" if voice.again else "Its middle second"
+        whose = f"Back from {s.bands} mel bands" if voice.again else "Its middle second"
         about = "None of these people is known to the run (S4)."
         st.caption(f"`{voice.name}` · {whose} · {number % voice.of + 1} of {voice.of}", help=about)
     else:

@@ -158,7 +158,7 @@ class Own:
     y: np.ndarray  # (columns, bands) in [-1, 1]
     gain: float  # dB applied, so that its level is the corpus'
     wav: bytes  # the recording itself
-    again: Sound  # the recording through the same 28 bands and back, as the generated ones sound
+    again: Sound  # the recording through the same mel bands and back, as the generated ones sound
     heard: np.ndarray  # (K,) the scorer's softmax
 
 

@@ -90,6 +90,8 @@ def named(text: str, path: Path) -> str:
     name = re.sub(r"[^a-z0-9]+", "-", (text.strip() or path.stem).lower()).strip("-")[:40]
     if not re.match(r"[a-z]", name) or name in KNOWN or name.startswith("demo"):
         raise ValueError(f"{name or text!r} cannot be a corpus' name: begin with a letter, and not with demo, nor {', '.join(KNOWN)}.")
+    if datasets.clips_of(name)[0] != name:
+        raise ValueError(f"{name!r} cannot be a corpus' name: such an ending says how many mel bands, which the options below ask for.")
     return name
 
 

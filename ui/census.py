@@ -10,7 +10,6 @@ import numpy as np
 import streamlit as st
 
 from core import datasets
-from core.config import LogMel
 from ui import address, charts, corpora, theme
 from ui.corpora import Corpus
 
@@ -38,6 +37,7 @@ def head(c: Corpus) -> None:
     """Where a corpus comes from."""
     m = c.meta
     more = [f"{m[k]} {what} of each clip" for k, what in (("frames", "faces"), ("crops", "spectrograms")) if m.get(k, 1) > 1]
+    more += [f"{c.logmel.bands} mel bands"] * bool(c.voices)
     words = [str(m.get("title", c.stem)), str(m.get("source", "")), ", ".join(c.emotions), *more]
     st.caption(" · ".join(theme.escaped(w) for w in words if w))
 
@@ -231,7 +231,7 @@ def _list(c: Corpus) -> int | None:
 
 
 def _one(c: Corpus, row: int) -> None:
-    name, emotion = str(c.clip[row]), str(c.emotion[row])
+    name, emotion, drawn = str(c.clip[row]), str(c.emotion[row]), datasets.is_drawn(c.meta["name"])
     st.html(f"<b>{html.escape(name)}</b> · {theme.dot(html.escape(emotion))}")
     with st.spinner("Opening the clip …"):
         own = corpora.original(c, row)
@@ -246,7 +246,7 @@ def _one(c: Corpus, row: int) -> None:
     with frame:
         if own.frame is not None:
             st.image(own.frame, width="stretch", output_format="JPEG", alt=f"the frame in the middle of {name}")
-            st.caption("The frame in the middle of the recording" if c.meta["name"] != "demo" else "The frame in the middle, drawn again")
+            st.caption("The frame in the middle of the recording" if not drawn else "The frame in the middle, drawn again")
     with facts:
         who = str(c.subject[row]) if c.known[row] else "unknown"
         known = {"subject": who, "sex": str(c.sex[row]) or "unknown"} | own.facts
@@ -261,15 +261,15 @@ def _one(c: Corpus, row: int) -> None:
     if isinstance(y, str):
         st.error(theme.escaped(y), icon=":material/error:")
         return
-    figure = charts.spectrogram(y, c.meta["ref_db"], LogMel(), height=200)
+    figure = charts.spectrogram(y, c.meta["ref_db"], c.logmel, height=200)
     st.plotly_chart(figure, key="clip", config=charts.STILL, alt=f"spectrogram of {name}")
     a, b = st.columns(2, gap="small")
     with a:
-        st.caption("What is left of the voice in 28 bands: made from the spectrogram")
+        st.caption(f"What is left of the voice in {c.logmel.bands} bands: made from the spectrogram")
         st.audio(corpora.sound(y, c.meta["ref_db"]), "audio/wav", alt="sound made from the spectrogram")
     if own.wav:
         with b:
-            st.caption("The whole recording" if c.meta["name"] != "demo" else "The whole voice, synthesised again")
+            st.caption("The whole recording" if not drawn else "The whole voice, synthesised again")
             st.audio(own.wav, "audio/wav", alt="the clip's own sound")
 
 

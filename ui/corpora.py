@@ -5,9 +5,8 @@ from __future__ import annotations
 import base64
 import io
 import json
-import re
 import zipfile
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -16,7 +15,7 @@ import streamlit as st
 from PIL import Image
 
 from core import corpora, datasets, labels, spectrograms
-from core.config import EMOTIONS, Config, Data, LogMel
+from core.config import BANDS, EMOTIONS, Config, Data, LogMel
 from core.corpora import CorpusError
 
 SMALL = ("clip", "subject", "sex", "emotion", "face_of", "voice_of")
@@ -59,6 +58,11 @@ class Corpus:
     def voices(self) -> int:
         return int((self.voice_of >= 0).sum())
 
+    @property
+    def logmel(self) -> LogMel:
+        """What its voices are."""
+        return LogMel(bands=self.meta.get("bands", BANDS[0]))
+
     @cached_property
     def rated(self) -> bool:
         return bool((self.votes != "").any())
@@ -100,7 +104,8 @@ def _opened(path: Path, changed: int) -> Corpus | str:
         with open(path, "rb") as f, np.load(f, allow_pickle=False) as z:
             small, meta = {k: z[k] for k in SMALL}, json.loads(str(z["meta"]))
             votes = z["votes"] if "votes" in z.files else np.zeros((0, 3), "<U1")
-        if len({len(a) for a in small.values()}) != 1 or not {"name", "digest", "ref_db"} <= set(meta):
+        whole = {"name", "digest", "ref_db"} <= set(meta) and meta.get("bands", BANDS[0]) in BANDS
+        if len({len(a) for a in small.values()}) != 1 or not whole:
             raise ValueError("its parts do not fit together")
         return Corpus(path.stem, meta, votes=votes, **small)
     except Exception as e:  # a damaged file makes zip, zlib and NumPy's header raise what they like
@@ -136,20 +141,21 @@ def partners(stem: str, found: dict[str, Corpus]) -> dict[str, tuple[str, str]]:
     own, pairs = found[stem], {}
     if own.faces and own.voices:
         pairs["its own faces and voices"] = (stem, stem)
-    for other, c in sorted(found.items(), key=lambda f: f[1].meta["name"] == "demo"):  # real ones first
-        if other != stem and own.faces and c.voices:
+    clips = {stem: datasets.clips_of(c.meta["name"])[0] for stem, c in found.items()}
+    for other, c in sorted(found.items(), key=lambda f: clips[f[0]] == "demo"):  # real ones first
+        if clips[other] == clips[stem]:  # the same clips in other bands or, drawn, more of them: a run knows one such file
+            continue
+        if own.faces and c.voices:
             pairs[f"its faces with the voices of {other}"] = (stem, other)
-        if other != stem and own.voices and c.faces:
+        if own.voices and c.faces:
             pairs[f"its voices with the faces of {other}"] = (other, stem)
-    wanted = {k: v for k, v in pairs.items() if set(found[v[0]].emotions) & set(found[v[1]].emotions)}
-    demos = [stem for stem, c in found.items() if c.meta["name"] == "demo"]
-    return {k: v for k, v in wanted.items() if v[0] == v[1] or not {*v} <= set(demos)}  # a run knows one size of the demo corpus
+    return {k: v for k, v in pairs.items() if set(found[v[0]].emotions) & set(found[v[1]].emotions)}
 
 
 def data_of(pair: tuple[str, str], found: dict[str, Corpus], **more) -> Data:
     """The settings of a run on the faces and voices of two corpora (of one, perhaps)."""
     faces, voices = (found[p] for p in pair)
-    takes = [int(p.removeprefix("demo-")) for p in pair if found[p].meta["name"] == "demo"]
+    takes = [n for p in pair if (n := datasets.of_stem(p)[1])]
     both = pair[0] == pair[1] and bool(((faces.face_of >= 0) & (faces.voice_of >= 0)).any())
     shared = tuple(e for e in faces.emotions if e in voices.emotions)
     known = {"faces": faces.meta["name"], "voices": voices.meta["name"], "classes": shared, "demo_takes": (takes or [10])[0]}
@@ -158,17 +164,26 @@ def data_of(pair: tuple[str, str], found: dict[str, Corpus], **more) -> Data:
 
 def sets(pair: tuple[str, str], data: Data) -> dict | str:
     """Who is in S1-S4, as `datasets.set_table` says, or in words why there are no such sets."""
-    return _sets(tuple(_path(p) for p in pair), data)
+    voices = opened(pair[1])
+    s = voices.logmel if isinstance(voices, Corpus) else LogMel()
+    return _sets(tuple(_path(p) for p in pair), data, replace(s, columns=28))  # the shortest: only names are asked for
 
 
 @st.cache_data(show_spinner="Parting the people into four sets …", max_entries=64)
-def _sets(files: tuple[tuple[Path, int], ...], data: Data) -> dict | str:
+def _sets(files: tuple[tuple[Path, int], ...], data: Data, s: LogMel) -> dict | str:
     try:
-        return datasets.set_table(datasets.build(Config(data=data, logmel=LogMel(columns=28))))  # the smallest: only names are asked for
+        return datasets.set_table(datasets.build(Config(data=data, logmel=s)))
     except CorpusError as e:
         return str(e)
     except Exception as e:  # see _opened
         return _damaged(files[0][0], e)
+
+
+def misfit(config: Config) -> str:
+    """Why a run's voices are not in the mel bands that it asks for, and what mends it; "" where they are."""
+    name = config.data.voices
+    here = opened(datasets.path_of(name, config.data.demo_takes).stem)
+    return datasets.misfit(name, here.logmel.bands if isinstance(here, Corpus) else datasets.clips_of(name)[1], config.logmel)
 
 
 # ------------------------------------------------------------------ clips
@@ -219,7 +234,7 @@ def face(c: Corpus, row: int) -> np.ndarray | str:
 def voice(c: Corpus, row: int) -> np.ndarray | str:
     """A clip's spectrogram (112, bands) in [-1, 1], or in words why not."""
     db = _row(*_path(c.stem), "voices", int(c.voice_of[row]))
-    return db if isinstance(db, str) else spectrograms.scale(db, c.meta["ref_db"], LogMel())
+    return db if isinstance(db, str) else spectrograms.scale(db, c.meta["ref_db"], c.logmel)
 
 
 @st.cache_data(show_spinner=False, max_entries=200)
@@ -241,7 +256,10 @@ def _row(path: Path, changed: int, array: str, i: int) -> np.ndarray | str:
 @st.cache_data(show_spinner=False, max_entries=60)
 def sound(y: np.ndarray, ref_db: float) -> bytes:
     """A spectrogram as a wav file."""
-    return spectrograms.wav_bytes(spectrograms.to_sound(y, ref_db, LogMel())[0], LogMel().rate, "made from a spectrogram of 28 bands")
+    from core import vocoder
+
+    s = LogMel(bands=y.shape[1])
+    return spectrograms.wav_bytes(vocoder.to_sound(y, ref_db, s)[0], s.rate, f"made from a spectrogram of {s.bands} bands")
 
 
 def said(c: Corpus, row: int) -> dict[str, str]:
@@ -270,7 +288,7 @@ def original(c: Corpus, row: int) -> Original:
 
 @st.cache_resource(show_spinner=False, max_entries=32)
 def _original(path: Path, changed: int, told: int, name: str, clip: str) -> Original:
-    if name == "demo":
+    if datasets.is_drawn(name):
         return _drawn(path.stem, clip)
     source, media = _source(path.with_name(f"{path.stem}.source.json"), told)
     if clip not in media:
@@ -303,7 +321,7 @@ def _drawn(stem: str, clip: str) -> Original:
     """The invented corpus has no media: its clips are drawn again."""
     from core import demo
 
-    take = next((t for t in demo.takes(int(re.sub(r"\D", "", stem) or 10)) if t.clip_id == clip), None)
+    take = next((t for t in demo.takes(datasets.of_stem(stem)[1] or 10) if t.clip_id == clip), None)
     if take is None:
         return Original(None, None, {}, "It was drawn by another version of this project.")
     wave = demo.voice(take)

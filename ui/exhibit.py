@@ -43,9 +43,9 @@ def _chart(s: Shown, y: np.ndarray, key: str, words: str) -> None:
 
 
 def real(s: Shown, i: int) -> None:
-    """A: the recording, where its source is here. B: the same through 28 bands, as generated voices are heard."""
+    """A: the recording, where its source is here. B: the same through the run's mel bands, as generated voices are heard."""
     r, j = s.real, int(s.real.beside[i])
-    y, run_id = r.voices.y[j], next(iter(s.members.values()))
+    y, run_id, bands = r.voices.y[j], next(iter(s.members.values())), s.config.logmel.bands
     whose = "of the same clip" if r.paired else "of the same emotion"
     about = "Face and voice are of one clip." if r.paired else "Faces and voices are of different people here and meet by emotion."
     st.markdown(f"**Real voice** {whose}", help=about)
@@ -59,8 +59,8 @@ def real(s: Shown, i: int) -> None:
         else:
             st.caption("**A** not here", help=theme.escaped(original))
     with b:
-        st.audio(again.wav, "audio/wav", alt="B: the real voice through 28 bands and back")
-        st.caption("**B** 28 bands", help=_level(again.gain_db))
+        st.audio(again.wav, "audio/wav", alt=f"B: the real voice through {bands} bands and back")
+        st.caption(f"**B** {bands} bands", help=_level(again.gain_db))
     _verdicts(s, i, gallery.verdict(run_id, y), "" if r.paired else str(r.voices.subject[j]))
 
 
@@ -134,7 +134,7 @@ def copy(s: Shown, i: int, condition: str) -> None:
 ABOUT = """
 - **Each row** is a face of 28×28 pixels, a real voice, and the voice that each condition's generator made of that face. With clips that
   hold both, the real voice is the face's own; where faces and voices come from different people, it is one of the same emotion.
-- **A, B, C.** The real voice as recorded (A), the same after 28 mel bands and back (B), the generated one (C). C can never sound
+- **A, B, C.** The real voice as recorded (A), the same after the run's mel bands and back (B), the generated one (C). C can never sound
   better than B: compare these two. All are at their own level.
 - **The verdicts** are of two networks trained on real voices: the scorer, whose features FID and IS are measured on, and Q, which held the
   generator to its emotion. Q knows what it taught; the scorer was never asked.

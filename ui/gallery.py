@@ -141,7 +141,12 @@ def absent(s: Shown) -> None:
     with st.container(border=True, horizontal=True, vertical_alignment="center"):
         st.markdown(f":material/folder_off: {said}", width="stretch")
         for corpus in r.missing:
-            query = {"part": "corpora"} if corpus == "demo" else {"part": "bring", "form": corpus if corpus in KNOWN else "folder"}
+            clips, bands = datasets.clips_of(corpus)
+            if clips == "demo" and corpus != "demo":  # the page Data draws the paper's size alone
+                st.code(datasets.command(corpus, s.config.data.demo_takes), language="bash", wrap_lines=True)
+                continue
+            query = {"part": "bring", "form": clips if clips in KNOWN else "folder", "bands": str(bands)}
+            query = {"part": "corpora"} if clips == "demo" else query
             st.page_link("pages/data.py", label=way(corpus), icon=":material/database:", query_params=query)
 
 
@@ -149,7 +154,7 @@ def way(corpus: str) -> str:
     """How a corpus comes here, with its size."""
     if corpus == "demo":
         return "Draw the demo corpus (no download)"
-    if corpus == "ravdess":
+    if datasets.clips_of(corpus)[0] == "ravdess":
         return f"Fetch RAVDESS ({fetch.SPEECH[1] / 1e6:.0f} MB)"
     return f"Bring {theme.escaped(corpus)}"
 
@@ -244,7 +249,8 @@ def _npy(array: np.ndarray) -> bytes:
 
 
 def _comment(name: str, run_id: str) -> str:
-    return "a real voice through 28 mel bands and back" if name == "real" else f"dacssGAN {run_id}; generated, nobody's voice"
+    real = f"a real voice through {access.config(run_id).logmel.bands} mel bands and back"
+    return real if name == "real" else f"dacssGAN {run_id}; generated, nobody's voice"
 
 
 def terms(s: Shown) -> str:

@@ -84,7 +84,8 @@ def _ask(s: Shown, q: Round, number: int, of: int, family: str) -> None:
                 for said, icon in ((False, ":material/record_voice_over:"), (True, ":material/memory:")):
                     go = {"on_click": _answer, "args": (family, number, said), "width": "stretch"}
                     st.button(SAID[said], icon=icon, key=f"quiz {SAID[said]} {number}", **go)
-    st.caption("Both kinds went through the same 28 mel bands and back, so that hiss and missing words give nothing away.")
+    bands = f"the same {s.config.logmel.bands} mel bands"
+    st.caption(f"Both kinds went through {bands} and back, so that hiss and missing words give nothing away.")
 
 
 def _reveal(s: Shown, q: Round, said: bool) -> None:

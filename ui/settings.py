@@ -6,7 +6,8 @@ import typing
 
 import streamlit as st
 
-from core.config import EMOTIONS, Config, replace
+from core import datasets
+from core.config import BANDS, EMOTIONS, Config, replace
 from ui import corpora
 
 LEGENDS = {  # section -> its title, and field -> (label, legend)
@@ -91,6 +92,7 @@ LEGENDS = {  # section -> its title, and field -> (label, legend)
     "logmel": (
         "Spectrograms",
         {
+            "bands": ("Mel bands", "As many as the voices were prepared in: 28 in the paper; `ravdess-64` has 64, and sounds better."),
             "columns": ("Length", "Columns of 9 ms: 28, 56 and 112 are the paper's 0.25, 0.5 and 1 s."),
             "range_db": ("Range (dB)", "How far below the loudest a voice is still drawn."),
         },
@@ -103,7 +105,7 @@ LEGENDS = {  # section -> its title, and field -> (label, legend)
         },
     ),
 }
-OPTIONS = {"columns": (28, 56, 112)}  # numbers that are chosen, not typed
+OPTIONS = {"bands": BANDS, "columns": (28, 56, 112)}  # numbers that are chosen, not typed
 BOUNDS = {
     "r": (0.05, 1.0),
     "g_fraction": (0.05, 1.0),
@@ -182,5 +184,5 @@ def _widget(label: str, hint: object, value, name: str, key: str):
 
 def _corpora(name: str, value: str) -> list[str]:
     """Prepared corpora that a setting may name, its present value first."""
-    here = ["demo" if n.startswith("demo-") and n.removeprefix("demo-").isdecimal() else n for n in corpora.names()]
+    here = [datasets.of_stem(n)[0] for n in corpora.names()]
     return list(dict.fromkeys([value, *([""] if name == "f_s_corpus" else []), *here]))

@@ -67,7 +67,7 @@ def _sprite(r: Real, made: dict[str, Made], items: Sequence[int], cells: list[tu
                 continue
             else:
                 one = picture(r.voices.y[r.beside[i]] if name == "real" else made[name].y[i])
-            big = np.asarray(Image.fromarray(one).resize((width, HIGH), Image.Resampling.NEAREST))
+            big = np.asarray(Image.fromarray(one).resize((width, HIGH), Image.Resampling.BOX))  # 64 bands are more than HIGH: none is lost
             sheet[PITCH * row : PITCH * row + HIGH, x : x + width] = np.dstack([big, np.full(big.shape[:2], 255, np.uint8)])
     return "data:image/png;base64," + base64.b64encode(png(sheet)).decode()
 

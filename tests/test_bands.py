@@ -1,0 +1,262 @@
+"""Voices in more mel bands than the paper's 28: a corpus of their own, from prepare to a run and the pages; and 28 stay what they were."""
+
+import zipfile
+
+import numpy as np
+import pytest
+import soundfile
+import tiny
+from hypothesis import given
+from hypothesis import strategies as st
+from stock import errand, made
+from visiting import opened, said, well
+
+from core import __main__ as cli
+from core import clips, comparison, datasets, errands, examples, extraction, gallery, prepare, runs, shipping, spectrograms, studio
+from core.config import BANDS, FINE, PRESETS, LogMel, replace
+from core.corpora import CorpusError
+from core.runs import Run
+from ui import bringing
+
+
+@pytest.fixture
+def finer(home, tmp_path_factory):
+    """A home of its own with a run on voices in 64 mel bands."""
+    return tiny.copy(tiny.finer(tmp_path_factory.getbasetemp() / "finer"), home)
+
+
+def spoken(root, actors=2, emotions=(1, 2, 5), folders=None):
+    """Some sounds under RAVDESS' names, or as own data."""
+    rng = np.random.default_rng(0)
+    for actor in range(1, actors + 1):
+        for emotion in emotions:
+            path = root / f"Actor_{actor:02d}" / f"03-01-{emotion:02d}-01-02-01-{actor:02d}.wav"
+            path = root / "audio" / "happy" / f"{actor}{emotion}.wav" if folders else path
+            path.parent.mkdir(parents=True, exist_ok=True)
+            soundfile.write(path, 0.05 * rng.standard_normal(19_000), 16_000)
+    return root
+
+
+def the_run() -> Run:
+    return Run(runs.root() / runs.listing()[0]["run"])
+
+
+# --- names --------------------------------------------------------------------------------------------------------------------------
+
+
+@given(
+    st.sampled_from(["demo", "ravdess", "crema-d", "demo-clips", "mine", "class-2024", "a-7"]), st.sampled_from(BANDS), st.integers(1, 99)
+)
+def test_a_name_says_whose_clips_and_how_many_bands(clips, bands, takes):
+    name = datasets.name_of(clips, bands)
+    assert datasets.clips_of(name) == (clips, bands)
+    assert datasets.of_stem(datasets.path_of(name, takes).stem) == (name, takes if clips == "demo" else 0)
+    assert datasets.is_drawn(name) == (clips == "demo")
+    assert (f" --bands {bands}" in datasets.command(name)) == (bands != 28)
+
+
+def test_files_of_the_papers_size_keep_their_names():
+    names = {n: datasets.path_of(n, 64).name for n in ("demo", "demo-64", "ravdess", "ravdess-64", "demo-clips")}
+    assert names == {
+        "demo": "demo-64.npz",  # 64 takes
+        "demo-64": "demo-64-64.npz",
+        "ravdess": "ravdess.npz",
+        "ravdess-64": "ravdess-64.npz",
+        "demo-clips": "demo-clips.npz",
+    }
+    assert datasets.clips_of("-64") == ("-64", 28)
+
+
+def test_corpora_of_the_papers_size_keep_their_keys(tmp_path):
+    """What a prepared file and its half-done parts are found by: held here, so that a later setting leaves them valid."""
+    with zipfile.ZipFile(tmp_path / "r.zip", "w") as z:
+        for actor in ("01", "02"):
+            z.writestr(f"Actor_{actor}/03-01-05-01-02-01-{actor}.wav", b"not read")
+    items = prepare._items("ravdess", tmp_path / "r.zip", 10, False)
+    key = lambda name, how: prepare._key(name, tmp_path / "r.zip", items, how)  # noqa: E731
+    assert key("ravdess", extraction.How()) == "c89a61b94d39a6b5"
+    assert key("ravdess", extraction.How(frames=3, crops=2)) == "3543c90a0a2698fa"
+    keys = {key("ravdess", extraction.How()), *(key(f"ravdess-{b}", extraction.How(bands=b)) for b in BANDS[1:])}
+    assert len(keys) == 3
+
+
+@pytest.mark.parametrize("bands", BANDS)
+def test_every_band_hears_something(bands):
+    filters = spectrograms.mel_filters(LogMel(bands=bands))
+    assert ((filters > 0).sum(axis=1) >= 2).all()
+
+
+# --- prepare ------------------------------------------------------------------------------------------------------------------------
+
+
+def test_the_command_line_makes_a_corpus_of_its_own(tmp_path, home, capsys):
+    root = spoken(tmp_path / "r")
+    assert cli.main(["data", "prepare", "ravdess", "--source", str(root)]) == 0
+    before = (datasets.folder() / "ravdess.npz").read_bytes()
+    capsys.readouterr()
+    assert cli.main(["data", "prepare", "ravdess", "--source", str(root), "--bands", "64"]) == 0
+    assert "--data.voices ravdess-64 --logmel.bands 64" in capsys.readouterr().out
+    assert (datasets.folder() / "ravdess.npz").read_bytes() == before
+    coarse, fine = datasets.load("ravdess"), datasets.load("ravdess-64")
+    assert (coarse.bands, fine.bands, fine.voices.shape) == (28, 64, (6, 112, 64))
+    assert ("bands" in coarse.meta, fine.meta["bands"]) == (False, 64)
+    assert fine.name == "ravdess-64"
+    assert fine.meta["title"] == "RAVDESS speech, 64 mel bands"
+    assert fine.meta["ref_db"] == coarse.meta["ref_db"]  # of known corpora it is fixed
+    assert fine.digest != coarse.digest
+    assert np.array_equal(fine.subject, coarse.subject)
+    wave = clips.read_waveform(root / "Actor_01" / "03-01-01-01-02-01-01.wav")
+    assert np.array_equal(fine.voices[0], spectrograms.middle(spectrograms.log_mel(wave, LogMel(bands=64)), 112))
+    stamp = (datasets.folder() / "ravdess-64.npz").stat().st_mtime_ns
+    assert cli.main(["data", "prepare", "ravdess-64", "--source", str(root)]) == 0  # the same by its name, and done already
+    assert (datasets.folder() / "ravdess-64.npz").stat().st_mtime_ns == stamp
+    assert cli.main(["data", "prepare", "ravdess-80", "--source", str(root), "--bands", "64"]) == 1
+    assert "leave one of them out" in capsys.readouterr().err
+
+
+def test_own_data_has_a_reference_and_a_level_of_its_own_voices(tmp_path, home):
+    prepare.prepare("mine-80", spoken(tmp_path / "m", folders=True))
+    own = datasets.load("mine-80")
+    assert own.meta["title"] == "mine, 80 mel bands"
+    assert own.meta["ref_db"] == pytest.approx(np.percentile(own.voices, 99.9))
+    assert own.meta["level"] == pytest.approx(np.median(spectrograms.level(own.voices)))
+
+
+def test_faces_alone_have_no_bands(tmp_path, home):
+    (tmp_path / "f" / "happy").mkdir(parents=True)
+    (tmp_path / "f" / "happy" / "1.png").write_bytes(b"")
+    with pytest.raises(CorpusError, match="fer2013 has no sound"):
+        prepare.prepare("fer2013-64", tmp_path / "f")
+
+
+# --- a run asks for as many bands as its voices have ---------------------------------------------------------------------------------
+
+
+def test_a_run_is_refused_where_its_voices_have_other_bands(home):
+    made("faces", voices=False)
+    made("mine", faces=False)
+    coarse = replace(FINE, data={"faces": "faces", "voices": "mine", "classes": ("happy", "sad")})
+    with pytest.raises(CorpusError) as refused:
+        datasets.build(coarse)
+    assert "mine holds voices in 28 mel bands, and the run asks for 64" in str(refused.value)
+    assert "python -m core data prepare mine --source FOLDER_OR_ZIP --bands 64" in str(refused.value)
+    assert "--data.voices mine-64" in str(refused.value)
+    assert datasets.build(replace(coarse, logmel={"bands": 28}))["S1"].y.shape[1:] == (112, 28)
+    with pytest.raises(CorpusError, match=r"prepare mine --source FOLDER_OR_ZIP --bands 64"):
+        datasets.build(replace(coarse, data={"voices": "mine-64"}))  # not there
+    with pytest.raises(CorpusError, match="use --logmel.bands 28$"):
+        datasets.build(replace(coarse, logmel={"bands": 32}))
+    turned = replace(coarse, logmel={"bands": 28}, gan={"direction": "voice-face", "condition": "label"})
+    sets = datasets.build(turned)
+    made("other", faces=False, subjects=("x", "y"), bands=64)
+    path, arrays = datasets.path_of("other"), runs.read_arrays(datasets.path_of("other"))
+    runs.write_arrays(path, **arrays | {"voices": np.zeros((len(arrays["voices"]), 112, 64), np.float32)})
+    with pytest.raises(CorpusError, match=r"--data\.f_s_corpus other"):
+        datasets.for_f_s(replace(turned, data={"f_s_corpus": "other"}), sets)
+
+
+def test_the_same_clips_in_two_sizes_are_not_two_corpora(finer):
+    tiny.corpus()
+    with pytest.raises(CorpusError, match="demo and demo-64 are the same clips"):
+        datasets.build(replace(tiny.FINER, data={"faces": "demo", "pairing": "emotion"}))
+    with pytest.raises(CorpusError, match="f_s_corpus is demo-64"):
+        datasets.for_f_s(replace(tiny.FINER, data={"f_s_corpus": "demo"}), datasets.build(tiny.FINER))
+
+
+def test_the_preset_fine_is_the_real_one_in_64_bands():
+    coarse = replace(FINE, logmel={"bands": 28}, data={"voices": "ravdess"})
+    assert comparison.setting(coarse) == comparison.setting(PRESETS["fer2013-ravdess"])
+    assert datasets.clips_of(FINE.data.voices) == ("ravdess", FINE.logmel.bands)
+
+
+def test_a_run_goes_the_whole_way(finer):
+    run = the_run()
+    results = run.json("results")
+    assert results["quality"]["FID"] > 0
+    assert "S1 + generated" in results["augmentation"]
+    assert run.arrays("generated")["y"].shape[1:] == (112, 64)
+    one = examples.example(run, "happy")
+    assert (one.y.shape, one.real.shape, one.face.shape) == ((112, 64), (112, 64), (28, 28))
+    o = studio.open_run(run)
+    y = studio.generate(o, one.face, one.c)[0]
+    assert y.shape == (112, 64)
+    assert len(studio.sound(o, y).wave) == 111 * 144
+    assert studio.heard(o, np.random.default_rng(0).standard_normal(20_000).astype(np.float32))[0].shape == (112, 64)
+    real = gallery.real(run)
+    assert real.voices.y.shape[1:] == (112, 64)
+    assert (real.clip != "").all()
+    card = shipping.card(run)
+    assert "a 112×64 log-mel spectrogram from an aligned 28×28 face" in card
+    assert "MIT, as this project" in card
+
+
+# --- pages --------------------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_train_opens_with_every_preset(home, preset):
+    app = opened("train", preset=preset)
+    assert app.selectbox(key="preset").value == preset
+
+
+def test_train_says_what_the_preset_fine_lacks(home):
+    app = opened("train", preset="fine")
+    assert "python -m core data prepare ravdess --source FOLDER_OR_ZIP --bands 64" in said(app)
+    assert "python -m core data prepare fer2013 --source FOLDER_OR_ZIP" in said(app)
+    assert app.button(key="start").disabled is True
+    bring = next(link for link in app.get("page_link") if "bring" in link.proto.query_string)
+    assert "bands=64" in bring.proto.query_string
+
+
+def test_train_says_where_bands_and_voices_do_not_fit(finer):
+    tiny.corpus()
+    app = opened("train", preset="smoke")
+    assert app.button(key="start").disabled is False
+    app.session_state["settings"] = True
+    app.session_state["smoke logmel.bands"] = 64
+    well(app.run())
+    assert "demo holds voices in 28 mel bands, and the run asks for 64" in said(app).replace("\\", "")
+    assert app.button(key="start").disabled is True
+
+
+def test_the_data_page_prepares_in_more_bands(home, tmp_path, monkeypatch):
+    asked = []
+    monkeypatch.setattr(errands, "start", lambda arguments: asked.append(list(arguments)) or "x-0")
+    app = opened("data", part="bring", form="ravdess", bands="64")
+    app.text_input(key="source").set_value(str(tmp_path)).run()
+    well(app.button(key="prepare").click().run())
+    assert asked == [["prepare", "ravdess-64", "--source", str(tmp_path)]]
+    app = opened("data", part="bring", form="fer2013", bands="64")  # faces alone
+    app.text_input(key="source").set_value(str(tmp_path)).run()
+    well(app.button(key="prepare").click().run())
+    assert asked[1] == ["prepare", "fer2013", "--source", str(tmp_path)]
+    with pytest.raises(ValueError, match="how many mel bands"):
+        bringing.named("mine 64", tmp_path)
+    assert bringing.named("class 2024", tmp_path) == "class-2024"
+    errand("prepare-1", "done", ["prepare", "ravdess-64", "--source", "/x"], message="done")
+    assert "Prepare ravdess-64" in said(opened("data", part="bring", errand="prepare-1")).replace("\\", "")
+
+
+def test_pages_show_a_corpus_in_its_own_bands(finer):
+    app = opened("data", corpus="demo-2-64", view="clips")
+    assert "64 mel bands" in said(app)
+    assert "made from the spectrogram" in said(app)
+    assert "in 64 bands" in said(app)
+    assert "drawn again" in said(app)
+    well(opened("data", corpus="demo-2-64", view="sets"))
+    assert "Nobody is in two sets" in said(opened("data", corpus="demo-2-64", view="sets"))
+
+
+def test_pages_show_a_run_in_its_own_bands(finer):
+    text = said(opened("gallery"))
+    assert "64 bands" in text
+    assert "28 bands" not in text
+    assert "28 mel" not in text
+    assert "the same 64 mel bands" in said(opened("gallery", view="quiz"))
+    for page in ("home", "evaluate", "condition", "train", "conformal"):
+        assert "28 mel bands" not in said(opened(page)), page
+
+
+def test_without_its_corpus_the_gallery_says_what_makes_it(finer):
+    datasets.path_of("demo-64", 2).unlink()
+    assert "python -m core data prepare demo --takes 2 --bands 64" in said(opened("gallery"))
