@@ -14,7 +14,7 @@ OUT ?= checkpoints/report
 PRESET ?= $(if $(filter crema-d,$(CORPUS)),paper,$(if $(filter demo,$(CORPUS)),demo,fer2013-ravdess))
 RUNS = --grid $(GRID) --preset $(PRESET) --folds $(FOLDS) --seeds $(SEEDS) $(if $(F_S),--f-s-corpus $(F_S))
 
-.PHONY: help app test test-cluster faults lint bench screenshots reproduce clean setup
+.PHONY: help app test test-cluster faults lint bench costs screenshots reproduce clean setup
 
 help:
 	@echo "make app     the studio in a browser, at http://127.0.0.1:8501 (another port: make app PORT=8502)"
@@ -23,6 +23,7 @@ help:
 	@echo "make test-cluster   what needs Ray, on two machines that are two processes of this one; puts requirements-cluster.txt into .venv"
 	@echo "make lint    ruff, and mypy on core"
 	@echo "make bench   benchmarks, each against a named peer"
+	@echo "make costs   how time grows with sizes: plots with fitted exponents and a table into docs/costs (some minutes)"
 	@echo "make screenshots   every page, light and dark, into docs/screenshots (some pages: make screenshots ARGS='home train')"
 	@echo "make reproduce CORPUS=demo   the paper's tables and figures: prepare, sweep, report (hours; a look: GRID=quick; FOLDS=5 SEEDS=3 WORKERS=2)"
 	@echo "make clean   remove caches; keeps .venv, data and checkpoints"
@@ -54,6 +55,9 @@ lint: setup
 
 bench: setup
 	@$(VENV_PYTHON) -m benchmarks $(ARGS)
+
+costs: setup
+	@$(VENV_PYTHON) -m docs.costs
 
 screenshots: setup
 	@$(VENV_PYTHON) -m docs.screenshots $(ARGS)
