@@ -182,10 +182,10 @@ def step(state: State, g: Gan, x: Tensor, c: Tensor, target: Tensor, y: Tensor, 
         return f(*t, **settings) if single else torch.vmap(lambda *a: f(*a, **settings))(*t)
 
     def of(network: nn.Module, *t: Tensor) -> Tensor:
-        """What a network makes of its inputs, in float32; in between it may be bf16."""
+        """What a network makes of its inputs, as precise as they are; in between it may be bf16."""
         with bf16:
             out = network(*t)
-        return out.float()
+        return out.to(y.dtype)
 
     def noisy(t: Tensor, sd: float = g.noise) -> Tensor:
         return drawn(lambda t, r: t + sd * torch.randn(t.shape, generator=r, device=t.device), t) if sd else t
@@ -247,10 +247,20 @@ def follow(shown: nn.Module, G: nn.Module, decay: float) -> None:
             a.copy_(b)
 
 
-def train(state: State, pool: Pool, g: Gan) -> Iterator[Record]:
+def _step(state: State, g: Gan, batch: tuple[Tensor, ...]) -> dict[str, Tensor]:
+    values = step(state, g, *batch)
+    state.step += 1
+    return values
+
+
+Take = Callable[[State, Gan, tuple[Tensor, ...]], dict[str, Tensor]]
+
+
+def train(state: State, pool: Pool, g: Gan, take: Take = _step) -> Iterator[Record]:
     """Run the steps from `state.step` to `g.steps`, yielding a Record after each; `state` may be saved between any two.
 
     Batches are indices on the device; which pairs an epoch holds depends on its number alone, so a resumed run continues exactly.
+    `take` takes a step with (x, c, target, y, y_target) and counts it: by itself, or together with other runs (`stacks`).
     """
     device = pool.y.device
     state.G.train()
@@ -263,9 +273,7 @@ def train(state: State, pool: Pool, g: Gan) -> Iterator[Record]:
             rows = tuple(torch.from_numpy(np.asarray(r)).to(device) for r in pool.pairs_of(epoch))  # type: ignore[assignment]
         k = state.step % per_epoch * g.batch
         i, j = rows[0][k : k + g.batch], rows[1][k : k + g.batch]
-        values = step(state, g, pool.x[i], pool.c[i], pool.target[i], pool.y[j], pool.y_target[j])
-        state.step += 1
-        yield Record(state.step, values)
+        yield Record(state.step + 1, take(state, g, (pool.x[i], pool.c[i], pool.target[i], pool.y[j], pool.y_target[j])))
 
 
 @torch.no_grad()
@@ -297,10 +305,17 @@ def load_state_dict(state: State, saved: dict) -> None:
         getattr(state, k).load_state_dict(v)
     for k, v in saved["optimisers"].items():
         state.optimisers[k].load_state_dict(v)
+        for p, moments in state.optimisers[k].state.items():  # a fused optimiser reads memory as it lies, and layouts differ by device
+            moments.update({n: laid_out(m, p) for n, m in moments.items() if m.dim()})
     assert isinstance(state.generator, torch.Generator)
     state.generator.set_state(saved["random"].cpu())
     state.step = saved["step"]
     torch.set_num_threads(saved["threads"])
+
+
+def laid_out(t: Tensor, like: Tensor) -> Tensor:
+    """A copy of t whose memory is ordered as that of `like`, a tensor of the same shape."""
+    return torch.empty_like(like).copy_(t)
 
 
 def largest_batch(g: Gan, state: State, pool: Pool) -> int:

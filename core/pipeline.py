@@ -16,7 +16,7 @@ import shutil
 import sys
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -25,11 +25,12 @@ import numpy as np
 import torch
 
 from core import classifiers, conformal, datasets, gan, metrics, networks, runs
-from core.config import PROTOCOL_VERSION, Config, replace, run_name, to_dict
+from core.config import PROTOCOL_VERSION, Config, Gan, replace, run_name, to_dict
 from core.datasets import Set
 from core.evaluation import Fitted, Look, evaluate, seed_of, source, target, tensor
 from core.runs import Run
 
+Train = Callable[[gan.State, gan.Pool, Gan], Iterator[gan.Record]]
 Report = Callable[[str, int, int, str], None]  # (phase, done, total, remark): the command line draws a bar from it
 
 
@@ -74,8 +75,10 @@ def run(
     report: Report = lambda *a: None,
     should_stop: Callable[[], bool] = lambda: False,
     parent: str | None = None,
+    train: Train = gan.train,
 ) -> Run:
     """Train and evaluate one configuration, or continue it where it was left. Returns the run, whose results.json is then complete.
+    `train` takes the GAN's steps, by itself or together with other runs (`stacks.Company`).
 
     The same config on the same corpus is the same run: a finished one is returned at once. Raises Stopped when `should_stop`
     answered true (state saved), CorpusError when the corpus is not prepared, DeviceError, or RuntimeError for lack of memory.
@@ -94,7 +97,7 @@ def run(
         runs.write_json(r.directory / "sets.json", datasets.set_table(sets))
         fitted = fit_classifiers(config, sets, digest, where, watch, folder)  # §4.3: f_S, f_T, Q, scorer
         c = conditions(config, sets, fitted, r, watch)  # §3.1: o, alpha, p, c
-        G = train_gan(config, sets, fitted, c, r, where, watch)  # §3: G, D, Q on S3
+        G = train_gan(config, sets, fitted, c, r, where, watch, train)  # §3: G, D, Q on S3
         results = evaluate(config, sets, fitted, c, G, r, where, watch)  # §4.2: augmentation, IS, FID on S4
         runs.write_json(r.directory / "results.json", results)
         runs.update(r, state="done", phase="done")
@@ -304,7 +307,9 @@ def make_pool(config: Config, sets: dict[str, Set], c: dict[str, np.ndarray], de
     )
 
 
-def train_gan(config: Config, sets: dict[str, Set], fitted: Fitted, c: dict, r: Run, device, watch: _Watch) -> torch.nn.Module:
+def train_gan(
+    config: Config, sets: dict[str, Set], fitted: Fitted, c: dict, r: Run, device, watch: _Watch, train: Train = gan.train
+) -> torch.nn.Module:
     """§3: G, D, Q on S3, resumed from state.pt where there is one; every `evaluate.every` steps a point of Fig. 11 and a checkpoint."""
     g, K, (given, shape) = config.gan, len(config.data.classes), sizes(config)
     if r.model("G").exists():
@@ -329,7 +334,7 @@ def train_gan(config: Config, sets: dict[str, Set], fitted: Fitted, c: dict, r: 
     sums: dict[str, torch.Tensor] = {}
     since, begun, first = 0, time.monotonic(), state.step
     try:
-        for record in gan.train(state, pool, g):
+        for record in train(state, pool, g):
             for k, v in record.values.items():
                 sums[k] = sums[k] + v if k in sums else v
             since += 1

@@ -301,7 +301,7 @@ def _follow(desk: Desk, at: Any, name: str, cell: Cell, run: Run, here: StandIn)
     own = {n: p.read_bytes() for n, p in seat.files(run.directory) if n != "status.json"}
     paths = [desk.folder / ".cache" / f for f in desk.classifiers[run.id].values()]
     shared = {p.name: p.read_bytes() for p in paths if p.exists()}
-    order = sweeping.order(cell, desk.folder, desk.device, desk.plan)
+    order = sweeping.order([cell], desk.folder, desk.device, desk.plan)
     ray.get(at.begin.remote(run.id, order, own, shared, desk.corpora_of(cell)), timeout=ANSWER)
     taken = time.monotonic()
     while True:

@@ -22,13 +22,15 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Literal
 
 from core import datasets, jobs, runs
-from core.config import Config, from_dict, run_name, to_dict
+from core.config import Config, from_dict, replace, run_name, to_dict
 from core.corpora import CorpusError
 from core.protocol import Cell
 from core.runs import Run
 
 if TYPE_CHECKING:
     from core.augmentation import Plan
+
+STACK = 8  # runs that a card trains at once
 
 State = Literal["done", "was done", "stopped", "failed", "trained elsewhere"]
 
@@ -129,9 +131,26 @@ def figures(run: Run) -> str:
     return " · ".join([*said, f"FID {results['quality']['FID']:.1f}"]) if results else ""
 
 
-def order(cell: Cell, folder: Path, device: str, plan: Plan | None) -> str:
-    """The line that a worker is told for this cell."""
-    return json.dumps({"config": to_dict(cell.config), "folder": str(folder), "device": device, "plan": asdict(plan) if plan else None})
+def order(cells: Sequence[Cell], folder: Path, device: str, plan: Plan | None) -> str:
+    """The line that a worker is told for these cells, which it trains as one stack."""
+    configs = [to_dict(c.config) for c in cells]
+    return json.dumps({"configs": configs, "folder": str(folder), "device": device, "plan": asdict(plan) if plan else None})
+
+
+def grouped(todo: Todo, most: int) -> list[Todo]:
+    """Cells whose trainings differ in data, seed and condition alone, at most this many together, in the order of their first."""
+    groups: dict[str, list[Todo]] = {}
+    for cell, run_id in todo:
+        c = cell.config
+        alike = json.dumps(
+            [to_dict(replace(c, gan={"condition": "none"}))["gan"], len(c.data.classes), to_dict(c)["logmel"], to_dict(c)["f_t"]]
+        )
+        told = c.gan.condition if c.gan.condition in ("none", "label") else "given"  # a label is softened and noisy, none has no c at all
+        of = groups.setdefault(alike + told, [[]])
+        if len(of[-1]) == most:
+            of.append([])
+        of[-1].append((cell, run_id))
+    return [g for of in groups.values() for g in of]
 
 
 def ended(code: int) -> str:
@@ -141,15 +160,26 @@ def ended(code: int) -> str:
 
 
 def here(
-    todo: Todo, folder: Path, device: str, plan: Plan | None, add: Callable[[Outcome], None], stop: threading.Event, workers: int = 1
+    todo: Todo,
+    folder: Path,
+    device: str,
+    plan: Plan | None,
+    add: Callable[[Outcome], None],
+    stop: threading.Event,
+    workers: int = 1,
+    stack: int = 0,
 ) -> None:
-    """Train `todo` with this many worker processes of this machine; `add(outcome)` after each, from several threads."""
-    waiting: queue.Queue[tuple[Cell, str]] = queue.Queue()
-    for one in todo:
-        waiting.put(one)
+    """Train `todo` with this many worker processes of this machine; `add(outcome)` after each, from several threads.
+
+    A worker trains up to `stack` runs at once (`stacks`); 0 is STACK on a card, and 1 on a CPU, where runs gain nothing from each other.
+    """
+    together = stack or (STACK if device != "cpu" and jobs.cards() else 1)
+    waiting: queue.Queue[Todo] = queue.Queue()
+    for group in grouped(todo, together) if together > 1 else [[one] for one in todo]:
+        waiting.put(group)
     threads = [
         threading.Thread(target=_serve, args=(waiting, folder, device, plan, add, stop), daemon=True)
-        for _ in range(min(max(1, workers), len(todo)))
+        for _ in range(min(max(1, workers), waiting.qsize()))
     ]
     for t in threads:
         t.start()
@@ -159,30 +189,32 @@ def here(
 
 
 def _serve(todo: queue.Queue, folder: Path, device: str, plan: Plan | None, add: Callable[[Outcome], None], stop: threading.Event) -> None:
-    """One worker process and the cells it is given; a worker that dies fails its cell alone and is replaced."""
+    """One worker process and the cells it is given; a worker that dies fails those alone that it had in hand, and is replaced."""
     worker: subprocess.Popen[str] | None = None
     while not stop.is_set():
         try:
-            cell, run_id = todo.get_nowait()
+            group: Todo = todo.get_nowait()
         except queue.Empty:
             break
-        begun, answer = time.monotonic(), ""
+        begun = time.monotonic()
         worker = worker or start(folder)
         assert worker.stdin
         with contextlib.suppress(BrokenPipeError):
-            worker.stdin.write(order(cell, folder.resolve(), device, plan) + "\n")
+            worker.stdin.write(order([cell for cell, _ in group], folder.resolve(), device, plan) + "\n")
             worker.stdin.flush()
-            answer = _answer(worker, stop)
-        seconds = time.monotonic() - begun
-        if answer:
-            said = json.loads(answer)
-            reason = figures(Run(folder / run_id)) if said["state"] == "done" else said["reason"]
-            add(Outcome(cell, run_id, said["state"], seconds, reason))
-        else:
-            code, worker = end(worker), None
+        for cell, run_id in group:
+            answer = _answer(worker, stop) if worker else ""
+            seconds = time.monotonic() - begun
+            if answer:
+                said = json.loads(answer)
+                reason = figures(Run(folder / run_id)) if said["state"] == "done" else said["reason"]
+                add(Outcome(cell, run_id, said["state"], seconds, reason))
+                continue
+            if worker:
+                code, worker = end(worker), None
             if stop.is_set():  # it was asked before it listened
                 add(Outcome(cell, run_id, "stopped", seconds))
-                break
+                continue
             reason = ended(code)
             if (folder / run_id / "config.json").exists():
                 runs.update(Run(folder / run_id), state="failed", error=reason)
@@ -239,31 +271,42 @@ def start(folder: Path, environment: Mapping[str, str] = {}, keep: tuple[int, ..
 
 
 def work(orders: IO[str], answers: IO[str]) -> None:
-    """The worker: a line of json per order (config, folder, device, plan), a line of json per answer (state, reason), until the end.
+    """The worker: a line of json per order (configs, folder, device, plan), until the end. For each of an order's configs a line of json
+    (state, reason) is the answer, when all of them have ended; several are trained as a stack.
 
-    SIGTERM stops the run in hand, as does the death of the driver.
+    SIGTERM stops the runs in hand, as does the death of the driver.
     """
     asked, driver = list[int](), os.getppid()
     signal.signal(signal.SIGTERM, lambda *a: asked.append(1))
-    from core import augmentation, pipeline
+    from core import augmentation, gan, pipeline, stacks
 
     def should_stop() -> bool:
         return bool(asked) or os.getppid() != driver
 
-    for line in orders:
-        given: dict[str, Any] = json.loads(line)
-        state, reason = "done", ""
+    def one(given: dict[str, Any], config: dict, train: pipeline.Train = gan.train) -> tuple[State, str]:
         try:
-            run = pipeline.run(from_dict(Config, given["config"]), Path(given["folder"]), given["device"], should_stop=should_stop)
+            run = pipeline.run(from_dict(Config, config), Path(given["folder"]), given["device"], should_stop=should_stop, train=train)
             if given["plan"]:
                 where = str(pipeline.choose_device(given["device"]))
                 augmentation.table(run, augmentation.Plan(**given["plan"]), where, should_stop=should_stop)
         except (pipeline.Stopped, runs.Stopped):
-            state = "stopped"
+            return "stopped", ""
         except Exception as e:
-            state, reason = "failed", " ".join(f"{e or type(e).__name__}".split())
+            return "failed", " ".join(f"{e or type(e).__name__}".split())
+        return "done", ""
+
+    def all_of(given: dict[str, Any]) -> list[tuple[State, str]]:
+        configs = given["configs"]
+        if len(configs) == 1:
+            return [one(given, configs[0])]
+        said: dict[int, tuple[State, str]] = {}
+        stacks.together(len(configs), lambda k, train: said.update({k: one(given, configs[k], train)}))
+        return [said[k] for k in range(len(configs))]
+
+    for line in orders:
+        for state, reason in all_of(json.loads(line)):
+            answers.write(json.dumps({"state": state, "reason": reason}) + "\n")
         asked.clear()
-        answers.write(json.dumps({"state": state, "reason": reason}) + "\n")
         answers.flush()
 
 

@@ -1,6 +1,7 @@
 """§4: the quick grid on the demo corpus, with a worker killed in the middle; what must hold of every run; the report of it."""
 
 import csv
+import functools
 import os
 import signal
 import threading
@@ -130,6 +131,22 @@ def _stop_at(folder, step, stop):
             time.sleep(0.05)
     finally:
         stop.set()
+
+
+def test_a_stack_of_runs_is_its_runs(swept, world):  # noqa: F811
+    """Four cells, of which two pairs may be stacked; the figures are those of the runs trained alone, and one that fails stops no other."""
+    alone = swept[0]
+    folder = world / "stacked"
+    todo = [BROKEN, EMPTY, *(c for c in CELLS if c.config.gan.direction == "face-voice")]
+    serve = functools.partial(sweep.here, stack=3)
+    outcomes = sweep.sweep(todo, folder, 1, "cpu", None, serve=serve)
+    groups = [[c.name for c, _ in g] for g in sweep.grouped([(c, "") for c in todo], 3)]
+    assert max(map(len, groups)) > 1
+    assert {o.cell.name: o.state for o in outcomes} == {c.name: "failed" if c in (BROKEN, EMPTY) else "done" for c in todo}
+    for o in outcomes:
+        if o.state == "done":
+            one, other = (runs.Run(f / o.run).json("results")["quality"] for f in (folder, alone))
+            assert one["FID"] == pytest.approx(other["FID"], rel=0.05)
 
 
 def test_the_report_of_the_grid(swept, tmp_path):
