@@ -1,4 +1,5 @@
-"""The command line: `python -m core data … | train | baseline | evaluate | table | sweep | report | generate | conformal | runs`.
+"""The command line: `python -m core data … | train | baseline | evaluate | table | sweep | report | generate | conformal |
+vocoder | runs`.
 
 Each command has `--help`.
 """
@@ -135,7 +136,7 @@ def main(argv: list[str] | None = None) -> int:
     else:
         commands = {"data": None, "train": Train, "baseline": Baseline, "evaluate": Evaluate, "generate": Generate}
         commands |= {"table": experiments.Table, "sweep": experiments.Sweep, "report": experiments.Report}
-        commands |= {"conformal": Conformal, "runs": Runs}
+        commands |= {"conformal": Conformal, "vocoder": experiments.Vocoder, "runs": Runs}
         prog = "python -m core"
     if not argv or argv[0] not in commands:
         print(f"usage: {prog} {{{','.join(commands)}}} …    (each with --help)", file=sys.stderr)

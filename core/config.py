@@ -111,6 +111,7 @@ class Gan:
     average: float = 0.0  # decay of a running average of the weights of G, kept in its place; 0: the last G, as in the paper
     batch: int = 64
     steps: int = 3_000
+    precision: Literal["fp32", "bf16"] = "fp32"  # of what networks compute while training; weights and losses stay fp32
     noise: float = 0.05  # sd of the Gaussian noise on the inputs of G, D and Q (§3.2)
     soft: float = 0.1  # label condition: 1 becomes 1 - soft, the rest shares it (§3.2)
     label_noise: float = 0.05  # label condition: sd of the Gaussian noise on c while training (§3.2)

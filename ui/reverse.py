@@ -117,13 +117,13 @@ def under_way(others: Sequence[dict]) -> None:
 
 @st.cache_resource(show_spinner="Preparing the voice …", max_entries=64)
 def _example(directory: Path, emotion: str, number: int) -> Voice:
-    from core import examples
+    from core import examples, vocoder
 
     run = Run(directory)
     one, s = examples.spoken(run, emotion, number), run.config.logmel
     wave, again = one.wave, one.wave is None
     if wave is None:
-        wave = spectrograms.to_sound(one.y, run.json("corpus")["voices"]["ref_db"], s)[0]
+        wave = vocoder.to_sound(one.y, run.json("corpus")["voices"]["ref_db"], s)[0]
     return Voice(one.name or f"voice {one.number + 1}", one.y, _second(wave, run.config), emotion, one.face, of=one.of, again=again)
 
 
