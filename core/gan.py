@@ -110,7 +110,7 @@ def new_state(
         layout = torch.contiguous_format if network is D and not on_gpu else torch.channels_last
         network.to(device, memory_format=layout)  # type: ignore[call-overload]
     make = torch.optim.Adagrad if g.optimiser == "adagrad" else torch.optim.Adam
-    extra = {} if g.optimiser == "adagrad" else {"betas": (0.5, 0.99), "fused": True}
+    extra = {} if g.optimiser == "adagrad" else {"betas": (0.5, 0.99), "fused": True, "capturable": on_gpu}
     players = {"G": (G, g.lr_g), "D": (D, g.lr_d)} | ({"Q": (Q, g.lr_d)} if g.q_training == "joint" else {})
     optimisers: dict[str, torch.optim.Optimizer] = {k: make(n.parameters(), lr=lr, **extra) for k, (n, lr) in players.items()}  # type: ignore[arg-type]
     shown = copy.deepcopy(G).requires_grad_(False) if g.average else G
@@ -169,7 +169,8 @@ def step(state: State, g: Gan, x: Tensor, c: Tensor, target: Tensor, y: Tensor, 
     G, D, Q, opt = state.G, state.D, state.Q, state.optimisers
     change = augmented if g.direction == "face-voice" else altered
     single = isinstance(state.generator, torch.Generator)
-    bf16 = torch.autocast(x.device.type, torch.bfloat16, enabled=g.precision == "bf16")
+    cached = x.device.type == "cpu"  # a recorded step (`capture`) must make its own copies of the weights each time
+    bf16 = torch.autocast(x.device.type, torch.bfloat16, enabled=g.precision == "bf16", cache_enabled=cached)
 
     def drawn(f: Callable[..., Tensor], *t: Tensor) -> Tensor:
         """f(*t, generator), in a stack for each run with its own generator."""
@@ -247,7 +248,8 @@ def follow(shown: nn.Module, G: nn.Module, decay: float) -> None:
             a.copy_(b)
 
 
-def _step(state: State, g: Gan, batch: tuple[Tensor, ...]) -> dict[str, Tensor]:
+def plain_step(state: State, g: Gan, batch: tuple[Tensor, ...]) -> dict[str, Tensor]:
+    """`step` of (x, c, target, y, y_target), counted."""
     values = step(state, g, *batch)
     state.step += 1
     return values
@@ -256,7 +258,7 @@ def _step(state: State, g: Gan, batch: tuple[Tensor, ...]) -> dict[str, Tensor]:
 Take = Callable[[State, Gan, tuple[Tensor, ...]], dict[str, Tensor]]
 
 
-def train(state: State, pool: Pool, g: Gan, take: Take = _step) -> Iterator[Record]:
+def train(state: State, pool: Pool, g: Gan, take: Take = plain_step) -> Iterator[Record]:
     """Run the steps from `state.step` to `g.steps`, yielding a Record after each; `state` may be saved between any two.
 
     Batches are indices on the device; which pairs an epoch holds depends on its number alone, so a resumed run continues exactly.

@@ -24,7 +24,7 @@ from typing import Any, Literal
 import numpy as np
 import torch
 
-from core import classifiers, conformal, datasets, gan, metrics, networks, runs
+from core import capture, classifiers, conformal, datasets, gan, metrics, networks, runs
 from core.config import PROTOCOL_VERSION, Config, Gan, replace, run_name, to_dict
 from core.datasets import Set
 from core.evaluation import Fitted, Look, evaluate, seed_of, source, target, tensor
@@ -65,6 +65,11 @@ def choose_device(name: str = "auto") -> torch.device:
         ) from e
 
 
+def recorded(state: gan.State, pool: gan.Pool, g: Gan) -> Iterator[gan.Record]:
+    """`gan.train`, on a card with its steps recorded."""
+    return gan.train(state, pool, g, capture.steps())
+
+
 # ------------------------------------------------------------------ the story
 
 
@@ -75,7 +80,7 @@ def run(
     report: Report = lambda *a: None,
     should_stop: Callable[[], bool] = lambda: False,
     parent: str | None = None,
-    train: Train = gan.train,
+    train: Train = recorded,
 ) -> Run:
     """Train and evaluate one configuration, or continue it where it was left. Returns the run, whose results.json is then complete.
     `train` takes the GAN's steps, by itself or together with other runs (`stacks.Company`).
@@ -308,7 +313,7 @@ def make_pool(config: Config, sets: dict[str, Set], c: dict[str, np.ndarray], de
 
 
 def train_gan(
-    config: Config, sets: dict[str, Set], fitted: Fitted, c: dict, r: Run, device, watch: _Watch, train: Train = gan.train
+    config: Config, sets: dict[str, Set], fitted: Fitted, c: dict, r: Run, device, watch: _Watch, train: Train = recorded
 ) -> torch.nn.Module:
     """§3: G, D, Q on S3, resumed from state.pt where there is one; every `evaluate.every` steps a point of Fig. 11 and a checkpoint."""
     g, K, (given, shape) = config.gan, len(config.data.classes), sizes(config)

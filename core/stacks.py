@@ -15,9 +15,9 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from core import gan
+from core import capture, gan
 from core.config import Gan
-from core.gan import Pool, Record, State
+from core.gan import Pool, Record, State, Take
 
 
 class Stack(nn.Module):
@@ -119,11 +119,12 @@ def _apart(states: Sequence[State]) -> None:
                 moments.update({k: v.clone() for k, v in moments.items() if v.dim() == 0})
 
 
-def step(stack: State, states: Sequence[State], g: Gan, batches: Sequence[tuple[Tensor, ...]]) -> list[dict[str, Tensor]]:
+def step(
+    stack: State, states: Sequence[State], g: Gan, batches: Sequence[tuple[Tensor, ...]], take: Take = gan.plain_step
+) -> list[dict[str, Tensor]]:
     """`gan.step` of all runs at once, each with its batch (x, c, target, y, y_target); the values of each."""
-    values = gan.step(stack, g, *(torch.stack(parts) for parts in zip(*batches, strict=True)))
+    values = take(stack, g, tuple(torch.stack(parts) for parts in zip(*batches, strict=True)))
     _share(stack, states)
-    stack.step += 1
     for s in states:
         s.step += 1
     return [{k: v[row] for k, v in values.items()} for row in range(len(states))]
@@ -168,7 +169,7 @@ class Company:
         self.running, self.present = 0, set(range(size))
         self.asked: dict[int, tuple[State, Gan, tuple[Tensor, ...]]] = {}
         self.answers: dict[int, dict[str, Tensor]] = {}
-        self.stacks: dict[tuple[int, ...], State] = {}
+        self.stacks: dict[tuple[int, ...], tuple[State, Take]] = {}
 
     def _next(self) -> None:
         """Hand the turn on; when all who are present have asked, answer them first."""
@@ -185,8 +186,9 @@ class Company:
         if len(members) > 1 and alike(settings, states):
             key = tuple(members)
             if key not in self.stacks:
-                self.stacks = {key: joined(states)}  # views of a former stack are as good as any
-            values = step(self.stacks[key], states, settings[0], batches)
+                self.stacks = {key: (joined(states), capture.steps())}  # views of a former stack are as good as any
+            stack, take = self.stacks[key]
+            values = step(stack, states, settings[0], batches, take)
         else:
             if self.stacks:
                 _apart(states)

@@ -278,12 +278,12 @@ def work(orders: IO[str], answers: IO[str]) -> None:
     """
     asked, driver = list[int](), os.getppid()
     signal.signal(signal.SIGTERM, lambda *a: asked.append(1))
-    from core import augmentation, gan, pipeline, stacks
+    from core import augmentation, pipeline, stacks
 
     def should_stop() -> bool:
         return bool(asked) or os.getppid() != driver
 
-    def one(given: dict[str, Any], config: dict, train: pipeline.Train = gan.train) -> tuple[State, str]:
+    def one(given: dict[str, Any], config: dict, train: pipeline.Train = pipeline.recorded) -> tuple[State, str]:
         try:
             run = pipeline.run(from_dict(Config, config), Path(given["folder"]), given["device"], should_stop=should_stop, train=train)
             if given["plan"]:

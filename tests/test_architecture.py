@@ -19,7 +19,7 @@ LINE = [  # a module of core may import those before it here, and no other; a ne
     *("clips", "apart", "faces", "tracking", "spectrograms", "networks", "losses", "conformal"),
     *("validity", "metrics", "runs", "laboratory"),
     *("drawing", "demo", "labels", "corpora", "probe", "inventory", "doctor"),
-    *("datasets", "fetch", "cluster", "extraction", "prepare", "classifiers", "gan", "stacks", "protocol"),
+    *("datasets", "fetch", "cluster", "extraction", "prepare", "classifiers", "gan", "capture", "stacks", "protocol"),
     *("vocoder", "examples", "comparison"),
     *("evaluation", "augmentation", "mixing", "pipeline", "studio", "steering", "gallery", "browsing", "shipping", "voicing"),
     *("jobs", "errands", "sweep", "seat", "remote", "figures", "report", "commands", "experiments", "__main__"),
