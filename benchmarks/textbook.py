@@ -79,7 +79,7 @@ class Loop:
         g, G, D, Q = self.g, self.G, self.D, self.Q
 
         def noisy(t: Tensor) -> Tensor:
-            return t + g.noise * torch.randn_like(t)
+            return t + g.noise * torch.randn_like(t) if g.noise else t
 
         z = torch.randn(len(x), g.z, device=self.device)
         fake = G(noisy(x), c, z)

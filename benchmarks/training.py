@@ -1,21 +1,30 @@
-"""Training (§3, §3.2) against a textbook loop of the same networks, losses, batch and order: samples a second, data loading counted in."""
+"""Training (§3, §3.2) against a textbook loop of the same networks, losses, batch and order: samples a second, data loading counted in.
+
+Each side has a process of its own, so that neither gains by what the other has set up; they take turns.
+"""
 
 from __future__ import annotations
 
+import contextlib
+import multiprocessing
 import os
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 
 import numpy as np
 import torch
 
 from benchmarks.table import Row, ratio
 from benchmarks.textbook import Loop, Pairs
-from core import gan
+from core import capture, gan, stacks
 from core.config import PRESETS, Gan, by
 from core.networks import Classifier
 
 CLASSES, STEPS = 6, 16  # steps of one repeat; every eighth has D's penalty, so a multiple of that
+EPOCH = 32  # batches in an epoch
+RUNS = 8  # in a stack
+SAMPLES = 7_442 * 280  # of the preset `paper`: CREMA-D's clips, and the authors' epochs
 
 
 def data(n: int, columns: int, bands: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
@@ -25,11 +34,16 @@ def data(n: int, columns: int, bands: int) -> tuple[np.ndarray, np.ndarray, np.n
     return x, rng.random((n, CLASSES), dtype=np.float32), rng.integers(0, CLASSES, n), y
 
 
-def some(steps: Iterator, device: str) -> Callable[[], None]:
-    """The next STEPS steps of a training, to their end on the device."""
+def judge(y: np.ndarray, device: str) -> Classifier:
+    """A frozen Q of the usual size."""
+    return Classifier((y.shape[2], y.shape[3]), (16, 32, 64, 128), CLASSES).to(device).eval()
+
+
+def some(steps: Iterator, device: str, count: int = STEPS) -> Callable[[], None]:
+    """The next `count` steps of a training, to their end on the device."""
 
     def work() -> None:
-        for _ in range(STEPS):
+        for _ in range(count):
             next(steps)
         if device != "cpu":
             torch.cuda.synchronize()
@@ -37,18 +51,22 @@ def some(steps: Iterator, device: str) -> Callable[[], None]:
     return work
 
 
-def ours(g: Gan, Q: Classifier, arrays: tuple, device: str) -> Callable[[], None]:
-    """STEPS steps of `core.gan.train`, from an endless training."""
+def pool(arrays: tuple, device: str) -> gan.Pool:
     x, c, label, y = (torch.from_numpy(a).to(device) for a in arrays)
-    state, rng = gan.new_state(g, CLASSES, tuple(y.shape[2:]), Q, 0, device), np.random.default_rng(0)  # type: ignore[arg-type]
-    pool = gan.Pool(x, c, label, y, label, lambda epoch: (rng.permutation(len(x)), rng.permutation(len(x))))
-    records = gan.train(state, pool, g)
-
-    return some(records, device)
+    rng = np.random.default_rng(0)
+    return gan.Pool(x, c, label, y, label, lambda epoch: (rng.permutation(len(x)), rng.permutation(len(x))))
 
 
-def textbook(g: Gan, Q: Classifier, arrays: tuple, device: str, workers: int) -> Callable[[], None]:
-    """STEPS steps of the peer, its DataLoader going on from one call to the next."""
+def ours(g: Gan, Q: Classifier, arrays: tuple, device: str, count: int = STEPS) -> Callable[[], None]:
+    """Some steps of an endless training of ours, as the pipeline has it."""
+    state = gan.new_state(g, CLASSES, tuple(arrays[3].shape[2:]), Q, 0, device)  # type: ignore[arg-type]
+    if device == "cpu":
+        gan.keep_memory()
+    return some(gan.train(state, pool(arrays, device), replace(g, steps=10**9), capture.steps()), device, count)
+
+
+def textbook(g: Gan, Q: Classifier, arrays: tuple, device: str, workers: int, count: int = STEPS) -> Callable[[], None]:
+    """Some steps of the peer, its DataLoader going on from one call to the next."""
     loop = Loop(g, CLASSES, tuple(arrays[3].shape[2:]), Q, device)  # type: ignore[arg-type]
     loader = loop.loader(Pairs(*arrays), workers)
 
@@ -56,30 +74,110 @@ def textbook(g: Gan, Q: Classifier, arrays: tuple, device: str, workers: int) ->
         while True:
             yield from loop.epoch(loader)
 
-    return some(endless(), device)
+    return some(endless(), device, count)
+
+
+def one_after_another(g: Gan, Q: Classifier, arrays: tuple, device: str) -> Callable[[], None]:
+    """A step of each of RUNS runs."""
+    runs = [ours(g, judge(arrays[3], device), arrays, device, 1) for _ in range(RUNS)]
+    return lambda: [run() for run in runs] and None
+
+
+def stacked(g: Gan, Q: Classifier, arrays: tuple, device: str) -> Callable[[], None]:
+    """A step of RUNS runs at once."""
+    shape = tuple(arrays[3].shape[2:])
+    states = [gan.new_state(g, CLASSES, shape, judge(arrays[3], device), k, device) for k in range(RUNS)]  # type: ignore[arg-type]
+    together, p, take, i = stacks.joined(states), pool(arrays, device), capture.steps(), torch.arange(g.batch, device=device)
+    if device == "cpu":
+        gan.keep_memory()
+    batch = p.x[i], p.c[i], p.target[i], p.y[i], p.y_target[i]
+
+    def work() -> None:
+        stacks.step(together, states, g, [batch] * RUNS, take)
+        if device != "cpu":
+            torch.cuda.synchronize()
+
+    return work
+
+
+# ------------------------------------------------------------------ each side in its own process
+
+
+def _serve(pipe, make: Callable[..., Callable[[], None]], arguments: tuple, threads: int) -> None:
+    torch.set_num_threads(threads)
+    work = make(*arguments)
+    while pipe.recv():
+        work()
+        pipe.send(True)
+
+
+@contextlib.contextmanager
+def apart(make: Callable[..., Callable[[], None]], *arguments) -> Iterator[Callable[[], None]]:
+    """What `make` makes of the arguments, living in a process of its own until the block ends."""
+    context = multiprocessing.get_context("spawn")
+    here, there = context.Pipe()
+    process = context.Process(target=_serve, args=(there, make, arguments, int(os.environ.get("OMP_NUM_THREADS") or os.cpu_count() or 1)))
+    process.start()
+    there.close()
+
+    def work() -> None:
+        here.send(True)
+        here.recv()
+
+    try:
+        yield work
+    finally:
+        with contextlib.suppress(BrokenPipeError):
+            here.send(False)
+        process.join(30)
 
 
 def rows() -> list[Row]:
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    torch.set_num_threads(os.cpu_count() or 1)
+    aim = f"at least {15 if device == 'cuda' else 2.5}"
     found = []
     for name, config in (("studio", PRESETS["demo"]), ("paper", by("paper", PRESETS["demo"]))):
         g, s = config.gan, config.logmel
-        if g.q_training == "joint":
-            continue  # the textbook's Q is frozen
-        channels = (16, 32, 64, 128)
-        Q = Classifier((s.columns, s.bands), channels, CLASSES).to(device).eval()
-        arrays = data(32 * g.batch, s.columns, s.bands)
-        peers = {n: textbook(g, Q, arrays, device, n) for n in (0, 1, 2)}
-        took = {}
-        for n, peer in peers.items():
-            peer()
-            begun = time.perf_counter()
-            peer()
-            took[n] = time.perf_counter() - begun
-        best = min(took, key=took.__getitem__)
-        aim = "at least 15" if device == "cuda" else "at least 2.5"
-        note = f"batch {g.batch}; DataLoader with {best} workers, the best of 0, 1, 2; {torch.get_num_threads()} threads each"
-        what = f"training on {device}, {name}'s networks: ours / textbook loop, samples a second"
-        found.append(ratio(what, peers[best], ours(g, Q, arrays, device), aim=aim, note=note))
+        arrays = data(EPOCH * g.batch, s.columns, s.bands)
+        Q = judge(arrays[3], "cpu")
+        with contextlib.ExitStack() as stack:
+            took = {}
+            for n in (0, 1, 2):
+                with apart(textbook, g, Q, arrays, device, n) as peer:
+                    peer()
+                    begun = time.perf_counter()
+                    peer()
+                    took[n] = time.perf_counter() - begun
+            best = min(took, key=took.__getitem__)
+            peer = stack.enter_context(apart(textbook, g, Q, arrays, device, best))
+            note = f"batch {g.batch}; DataLoader with {best} workers, the best of 0, 1, 2"
+            for precision in ("fp32", "bf16"):
+                mine = stack.enter_context(apart(ours, replace(g, precision=precision), Q, arrays, device))
+                what = f"training on {device}, {name}'s networks, {precision}: textbook / ours"
+                found.append(ratio(what, peer, mine, aim=aim, note=note, repeats=7))
+        if name == "studio":
+            with apart(textbook, g, Q, arrays, device, best, EPOCH) as peer, apart(ours, g, Q, arrays, device, EPOCH) as mine:
+                found.append(ratio(f"an epoch of {EPOCH} batches on {device}, fp32: textbook / ours", peer, mine, repeats=3))
+            with apart(one_after_another, g, Q, arrays, device) as singly, apart(stacked, g, Q, arrays, device) as together:
+                found.append(ratio(f"{RUNS} runs on {device}, fp32: one after another / stacked", singly, together))
+            with apart(ours, g, Q, arrays, device, 1) as single, apart(stacked, g, Q, arrays, device) as together:
+                goal = "at most 2.5" if device == "cuda" else ""
+                found.append(ratio(f"a step on {device}, fp32: {RUNS} stacked runs / one", together, single, aim=goal))
+    if device == "cuda":
+        found.append(whole())
     return found
+
+
+def whole() -> Row:
+    """The time that the preset `paper` takes for its samples, from a repeat's rate, over two minutes."""
+    g, s = replace(PRESETS["paper"].gan, precision="bf16"), PRESETS["paper"].logmel
+    arrays = data(EPOCH * g.batch, s.columns, s.bands)
+    with apart(ours, g, judge(arrays[3], "cpu"), arrays, "cuda") as work:
+        work()
+        spent = []
+        for _ in range(5):
+            begun = time.perf_counter()
+            work()
+            spent.append((time.perf_counter() - begun) / (STEPS * g.batch) * SAMPLES / 120)
+    spent.sort()
+    return Row(f"{SAMPLES:,} samples of the preset paper, bf16 / two minutes", spent[2], spent[0], spent[-1], "at most 1")

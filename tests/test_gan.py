@@ -1,11 +1,15 @@
 """§3: what a training step may and may not do, the condition c, exact resume, and sampling that leaves no trace."""
 
+import copy
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
 
+from benchmarks.textbook import Loop
 from core import gan, networks
-from core.config import OURS, Gan
+from core.config import OURS, PRESETS, Gan, by
 from core.networks import Classifier
 
 K, SHAPE = 4, (28, 28)
@@ -36,9 +40,7 @@ def weights(state):
 
 
 def changed(**settings):
-    from dataclasses import replace
-
-    return replace(SMALL, **settings)
+    return dataclasses.replace(SMALL, **settings)
 
 
 def run(state, settings=SMALL, p=None):
@@ -174,6 +176,42 @@ def test_without_a_condition_q_is_asked_nothing():
     b = fresh(no_class)
     run(b, no_class, p)
     assert torch.equal(weights(a), weights(b))
+
+
+@pytest.mark.parametrize("method", ["studio", "paper"])
+def test_ten_fast_steps_are_a_tutorials(method):
+    """Weights after ten steps beside the plain loop that `benchmarks/training.py` measures against: within 1e-5, in double precision, so
+    that rounding hides no difference. Without noise on the inputs, which the two would draw from other places."""
+    g = dataclasses.replace(by(method, PRESETS["demo"]).gan, batch=8, steps=10, noise=0.0, augment=False)
+    shape = (28, 28)
+    rng = np.random.default_rng(0)
+    x, y = (torch.from_numpy(rng.uniform(-1, 1, (8, 1, 28, 28))) for _ in range(2))
+    c, target = torch.from_numpy(rng.dirichlet(np.ones(K), 8)), torch.from_numpy(rng.integers(0, K, 8))
+    Q = Classifier(shape, (4, 8), K, 8).eval()
+    fast, plain = gan.new_state(g, K, shape, copy.deepcopy(Q), 0, "cpu"), Loop(g, K, shape, Q)
+    for mine, its in ((fast.G, plain.G), (fast.D, plain.D), (fast.shown, plain.shown)):
+        its.load_state_dict(mine.state_dict())
+    for network in (fast.G, fast.D, fast.Q, fast.shown, plain.G, plain.D, plain.Q, plain.shown):
+        network.double()
+    for _ in range(g.steps):
+        fast.generator.manual_seed(fast.step)
+        torch.manual_seed(fast.step)
+        plain.step(x, c, target, y)
+        gan.plain_step(fast, g, (x, c, target, y, target))
+    for mine, its in ((fast.G, plain.G), (fast.D, plain.D), (fast.shown, plain.shown)):
+        for (name, a), b in zip(mine.named_parameters(), its.parameters(), strict=True):
+            assert torch.allclose(a, b, rtol=1e-5, atol=1e-5), name
+
+
+def test_bf16_stays_near_fp32_and_keeps_its_weights_whole():
+    a, b = (dataclasses.replace(SMALL, generator="conv", d_norm="group", precision=p) for p in ("fp32", "bf16"))
+    values = []
+    for g in (a, b):
+        state = fresh(g)
+        values.append([float(r.values["loss/G"]) for r in gan.train(state, pool(), g)])
+        assert all(p.dtype == torch.float32 for p in (*state.G.parameters(), *state.D.parameters()))
+    assert values[0] != values[1]
+    assert values[1] == pytest.approx(values[0], rel=0.1)
 
 
 @pytest.mark.gpu
