@@ -12,10 +12,10 @@ from core.networks import Classifier
 
 K, SHAPE = 3, (28, 28)
 GAMES = {
-    "ours": Gan(**(vars(PRESETS["demo"].gan) | {"batch": 4, "steps": 12, "z": 8})),
-    "ours, augmented": Gan(**(vars(PRESETS["fer2013-ravdess"].gan) | {"batch": 4, "steps": 12, "z": 8, "condition": "label"})),
-    "paper's": Gan(**(vars(by("paper", PRESETS["demo"]).gan) | {"batch": 4, "steps": 12, "z": 8})),
-    "U-Net, joint Q": Gan(generator="unet", q_training="joint", batch=4, steps=12, z=8, optimiser="adam"),
+    "ours": Gan(**(vars(PRESETS["demo"].gan) | {"batch": 2, "steps": 10, "z": 8})),
+    "ours, augmented": Gan(**(vars(PRESETS["fer2013-ravdess"].gan) | {"batch": 2, "steps": 10, "z": 8, "condition": "label"})),
+    "paper's": Gan(**(vars(by("paper", PRESETS["demo"]).gan) | {"batch": 6, "steps": 10, "z": 8})),
+    "U-Net, joint Q": Gan(generator="unet", q_training="joint", batch=2, steps=10, z=8, optimiser="adam"),
 }
 
 
@@ -79,13 +79,13 @@ def together(states, pools, settings, leave=()):
 @pytest.mark.parametrize("name", GAMES)
 def test_a_stack_trains_each_run_as_if_alone(name):
     g = GAMES[name]
-    alone = [state(g, k) for k in range(3)]
+    alone = [state(g, k) for k in range(2)]
     for k, s in enumerate(alone):
         *_, record = gan.train(s, pool(k), g)
         if k == 1:
             values = record.values
-    states = [state(g, k) for k in range(3)]
-    last, _ = together(states, [pool(k) for k in range(3)], [g] * 3)
+    states = [state(g, k) for k in range(2)]
+    last, _ = together(states, [pool(k) for k in range(2)], [g] * 2)
     for a, b in zip(states, alone, strict=True):
         assert a.step == g.steps
         assert near(everything(a), everything(b))
@@ -103,7 +103,7 @@ def test_whoever_leaves_is_whole_and_the_others_go_on():
                 break
     states = [state(g, k) for k in range(3)]
     together(states, [pool(k) for k in range(3)], [g] * 3, leave=(1,))
-    assert [s.step for s in states] == [12, 4, 12]
+    assert [s.step for s in states] == [10, 4, 10]
     for a, b in zip(states, alone, strict=True):
         assert near(everything(a), everything(b))
 
@@ -126,7 +126,7 @@ def test_runs_that_are_not_alike_are_not_stacked():
     assert stacks.alike([a, a], [state(a, 0), state(a, 1)])
     _, company = together(states, [pool(0), pool(1)], [a, b])
     assert company.stacks == {}
-    assert [s.step for s in states] == [12, 12]
+    assert [s.step for s in states] == [10, 10]
 
 
 def test_a_stack_saved_and_resumed_is_the_undisturbed_one():
