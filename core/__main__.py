@@ -82,6 +82,8 @@ class Generate:
     """Which face when there are several, 0 being the largest."""
     frame: int | None = None
     """Which kept frame; by default the one nearest the middle that shows the face."""
+    whole: bool = False
+    """A voice as long as the film, up to 20 s, that follows its face; otherwise one second."""
     out: Path = Path("generated")
     """Folder for the files."""
 
@@ -263,6 +265,8 @@ def generate(options: Generate) -> int:
         raise ValueError(f"{options.clip} does not exist")
     opened = studio.open_run(runs.find(options.run, options.condition))
     seen = studio.look_at(options.clip, options.person)
+    if options.whole:
+        return _whole(options, opened, seen)
     frame = seen.middle if options.frame is None else options.frame
     if not (0 <= frame < len(seen.frames) and seen.found[frame]):
         raise ValueError(f"{options.clip.name}: frame {frame} shows no face; choose one of {np.nonzero(seen.found)[0].tolist()[:30]}")
@@ -270,7 +274,7 @@ def generate(options: Generate) -> int:
     explanation = studio.explain(opened, x)
     c, told = studio.condition_of(opened, explanation, options.emotion)
     y = studio.generate(opened, x, c, options.seed)
-    sound = studio.sound(opened, y[0], options.seed, f"dacssGAN {opened.run.id} seed {options.seed}; generated, nobody's voice")
+    sound = studio.sound(opened, y[0], options.seed)
     verdicts = studio.judge(opened, y)
     options.out.mkdir(parents=True, exist_ok=True)
     stem = options.out / f"{options.clip.stem}-{opened.config.name}-{options.condition}-{options.seed}"
@@ -308,6 +312,64 @@ def generate(options: Generate) -> int:
     print(f"the face looks {facts['prediction']} ({sure}); {told}")
     print("wrote " + ", ".join(str(stem.with_suffix(s)) for s in (".wav", ".png", ".json", ".npy")))
     return 0
+
+
+def _whole(options: Generate, opened, seen) -> int:
+    """`generate --whole`: one voice for all of a film, and what it was told when."""
+    import numpy as np
+
+    from core import passage, studio
+
+    if options.frame is not None:
+        raise ValueError("--frame belongs to a voice of one second; --whole takes the frames that it needs")
+    p = passage.spoken(opened, seen, options.emotion, options.seed)
+    sound, windows = studio.sound(opened, p.y, options.seed), passage.facts(opened, seen, p, passage.judged(opened, p))
+    options.out.mkdir(parents=True, exist_ok=True)
+    stem = str(options.out / f"{options.clip.stem}-{opened.config.name}-{options.condition}-{options.seed}-whole")
+    notes = [*seen.notes, *([f"the film is longer than {passage.LONGEST:g} s: its first {passage.LONGEST:g} s have a voice"] * p.cut)]
+    facts = {
+        "clip": options.clip.name,
+        "run": opened.run.id,
+        "condition": options.condition,
+        "told": p.told,
+        "seed": options.seed,
+        "seconds": round(len(sound.wave) / opened.config.logmel.rate, 3),
+        "windows": windows,
+        "sound": {"gain_db": sound.gain_db, "correlation": sound.correlation, "error_db": sound.error_db},
+        "logmel": vars(opened.config.logmel) | {"ref_db": opened.ref_db},
+        "notes": notes,
+    }
+    Path(f"{stem}.wav").write_bytes(sound.wav)
+    Path(f"{stem}.json").write_text(json.dumps(facts, indent=1, ensure_ascii=False) + "\n")
+    np.save(f"{stem}.npy", p.y)
+    _strip(Path(f"{stem}.png"), p, windows, opened)
+    for note in notes:
+        print(f"note: {note}")
+    if p.c.shape[1]:
+        said = ", ".join(f"{w['from']:.1f} s {max(w['c'], key=w['c'].get)}" for w in windows)
+        print(f"{facts['seconds']:.1f} s in {len(windows)} window{'s' * (len(windows) > 1)}, told most of all: {said}")
+    print("wrote " + ", ".join(stem + end for end in (".wav", ".png", ".json", ".npy")))
+    return 0
+
+
+def _strip(path: Path, p, windows: list[dict], opened) -> None:
+    """A film's spectrogram, and below it what the generator was told when."""
+    from matplotlib.figure import Figure
+
+    s = opened.config.logmel
+    figure = Figure((12, 4), layout="constrained")
+    a, b = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
+    seconds = len(p.y) * s.hop / s.rate
+    image = a.imshow(p.y.T, origin="lower", aspect="auto", vmin=-1, vmax=1, cmap="magma", extent=(0, seconds, 0, s.bands))
+    a.set(ylabel="mel band", title=f"generated voice · {p.told}")
+    figure.colorbar(image, ax=a, label="level, -1 is the floor")
+    if p.c.shape[1]:
+        edges = [w["from"] for w in windows] + [windows[-1]["to"]]
+        for k, emotion in enumerate(opened.classes):
+            b.stairs(p.c[:, k], edges, label=emotion)
+        b.legend(fontsize=7, ncols=2, loc="center left", bbox_to_anchor=(1, 0.5))
+    b.set(xlabel="time (s)", ylabel="c, as told", ylim=(0, 1.02))
+    figure.savefig(path, dpi=110)
 
 
 def _picture(path: Path, x, y, opened, explanation, told: str) -> None:

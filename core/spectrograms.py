@@ -207,6 +207,26 @@ def wav_bytes(wave: np.ndarray, rate: int, comment: str = "", fade: float = 0.00
     return buffer.getvalue()
 
 
+def remark(what: str, s: LogMel, run: str = "", seed: int | None = None, way: str = "") -> str:
+    """A wav's comment: what it is, and what made it: the run, the seed, the way back to sound, the spectrogram's settings."""
+    made = f"dacssGAN {run} seed {seed}; " if run else ""
+    by = f", made sound by {way}" if way else ""
+    return f"{made}{what}{by}; {s.bands} mel bands from {s.f_min:g} to {s.f_max:g} Hz, a column each {1000 * s.hop / s.rate:g} ms"
+
+
+def recorded(
+    wave: np.ndarray, columns: int, s: LogMel, gain_db: float = 0.0, comment: str = "", start: int | None = None
+) -> tuple[bytes, float]:
+    """The recording (samples,) under `columns` of its spectrogram, those in its middle or from `start` on, as a wav of (columns - 1) hop.
+
+    At the level that `gain_db` gives it; and the gain that a peak above 0.95 then took away, in dB, at most 0.
+    """
+    first = max(0, (1 + len(wave) // s.hop - columns) // 2) if start is None else start
+    part = wave[first * s.hop : (first + columns - 1) * s.hop] * np.float32(10 ** (gain_db / 20))
+    part, less = turned_down(part if len(part) else np.zeros(1, np.float32))
+    return wav_bytes(part, s.rate, comment), float(less)
+
+
 def agreement(y: np.ndarray, wave: np.ndarray, ref_db: float, s: LogMel, gain_db: float = 0.0) -> tuple[float, float]:
     """How well a sound carries a spectrogram: correlation and mean absolute error (dB) between y and the sound analysed again."""
     again = scale(log_mel(wave, s)[: y.shape[-2]] - gain_db, ref_db, s)

@@ -149,7 +149,13 @@ def explain(opened: Opened, face: np.ndarray) -> Explanation:
     Raises ValueError for a run of the reverse direction, whose f_S knows voices.
     """
     _of(opened, "face-voice")
-    return _explained(opened, face_tensor(face))
+    return _explained(opened, face_tensor(face))[0]
+
+
+def explain_all(opened: Opened, aligned: np.ndarray) -> list[Explanation]:
+    """`explain` for faces (n, 28, 28) uint8, in one call of f_S."""
+    _of(opened, "face-voice")
+    return _explained(opened, torch.from_numpy(aligned.astype(np.float32) / 127.5 - 1)[:, None])
 
 
 def explain_voice(opened: Opened, y: np.ndarray) -> Explanation:
@@ -157,18 +163,17 @@ def explain_voice(opened: Opened, y: np.ndarray) -> Explanation:
 
     Raises ValueError for a run that makes voices, and for a spectrogram of another size than the run's.
     """
-    return _explained(opened, _voice_tensor(opened, y))
+    return _explained(opened, _voice_tensor(opened, y))[0]
 
 
 @torch.no_grad()
-def _explained(opened: Opened, x: torch.Tensor) -> Explanation:
+def _explained(opened: Opened, x: torch.Tensor) -> list[Explanation]:
     o = opened.f_S(x).double().softmax(dim=1).numpy()
     settings = opened.config.conformal
     p = conformal.inductive(opened.o_cal, opened.label_cal, o, settings.measure, settings.groups)
     alpha = conformal.nonconformity(o, settings.measure)
-    return Explanation(
-        o[0], alpha[0], p[0], int(conformal.prediction(p)[0]), float(conformal.credibility(p)[0]), float(conformal.confidence(p)[0])
-    )
+    best, credible, sure = conformal.prediction(p), conformal.credibility(p), conformal.confidence(p)
+    return [Explanation(o[i], alpha[i], p[i], int(best[i]), float(credible[i]), float(sure[i])) for i in range(len(o))]
 
 
 def _of(opened: Opened, direction: str) -> None:
@@ -252,11 +257,18 @@ def judge(opened: Opened, y: np.ndarray) -> dict[str, np.ndarray]:
     return {k: getattr(opened, k)(images).double().softmax(dim=1).numpy() for k in ("Q", "scorer")}
 
 
-def sound(opened: Opened, y: np.ndarray, seed: int = 0, comment: str = "") -> Sound:
-    """One spectrogram (columns, bands) as a wav, by the vocoder (seeded), with how well it carries y."""
+GENERATED = "generated, nobody's voice"
+
+
+def sound(opened: Opened, y: np.ndarray, seed: int = 0, what: str = GENERATED, plain: bool = False) -> Sound:
+    """One spectrogram (columns, bands) of any length as a wav, by the vocoder (seeded) or plain Griffin-Lim, with how well it carries y.
+
+    The file says `what` it is, and the run, seed and settings it comes from; with "" it says nothing.
+    """
     s = opened.config.logmel
-    wave, gain = vocoder.to_sound(y, opened.ref_db, s, seed)
+    wave, gain = vocoder.to_sound(y, opened.ref_db, s, seed, plain)
     correlation, error = spectrograms.agreement(y, wave, opened.ref_db, s, float(gain))
+    comment = spectrograms.remark(what, s, opened.run.id, seed, vocoder.way(s, plain)) if what else ""
     return Sound(wave, float(gain), spectrograms.wav_bytes(wave, s.rate, comment), correlation, error)
 
 

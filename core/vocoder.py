@@ -223,6 +223,11 @@ def knows(s: LogMel) -> bool:
     return path.exists() and load(path)[1] == {k: getattr(s, k) for k in SETTINGS}
 
 
+def way(s: LogMel, plain: bool = False) -> str:
+    """How `to_sound` makes sound of such spectrograms, in words."""
+    return "plain Griffin-Lim" if plain or not knows(s) else "the vocoder"
+
+
 @torch.no_grad()
 def inverted(network: Vocoder, db: np.ndarray, s: LogMel, seed: int = 0, turns: int = TURNS) -> np.ndarray:
     """(B, T, bands) dB -> waveforms (B, (T - 1) hop) float32; the noise in them from `seed` alone. Spectrograms share the processors."""

@@ -17,7 +17,7 @@ from core import networks, runs, spectrograms, studio
 from core.runs import Run
 
 ROOT = Path(__file__).resolve().parents[1]
-SHIPPED = sorted(p.parent for p in (ROOT / "checkpoints").glob("*/CARD.md"))
+SHIPPED = sorted(p.parent for p in (ROOT / "checkpoints").glob("*/CARD.md") if p.with_name("config.json").exists())  # the vocoder is no run
 
 
 def turned(run: Run) -> bool:

@@ -147,8 +147,7 @@ def _generate(directory: Path, face: np.ndarray, emotion: str | None, seed: int)
     run = _opened(directory)
     c, _ = studio.condition_of(run, studio.explain(run, face), emotion)
     y = studio.generate(run, face, c, seed)
-    sound = studio.sound(run, y[0], seed, f"dacssGAN {run.run.id} seed {seed}; generated, nobody's voice")
-    return Voice(c, y[0], sound, studio.judge(run, y)["scorer"][0])
+    return Voice(c, y[0], studio.sound(run, y[0], seed), studio.judge(run, y)["scorer"][0])
 
 
 @dataclass(frozen=True)

@@ -111,7 +111,7 @@ def _drawn(directory: Path, x: np.ndarray, c: np.ndarray, c0: np.ndarray, streng
 def _sound(directory: Path, y: np.ndarray, seed: int) -> Sound:
     from core import studio
 
-    return studio.sound(access.opened(directory.name), y, seed, f"dacssGAN {directory.name} seed {seed}; generated, nobody's voice")
+    return studio.sound(access.opened(directory.name), y, seed)
 
 
 def told(run_id: str, x: np.ndarray) -> np.ndarray:
