@@ -36,3 +36,30 @@ def pytorch_fid():
     from benchmarks import fid
 
     return fid.pytorch_fid()
+
+
+@pytest.fixture(scope="session")
+def model() -> Path:
+    """The landmark model's file."""
+    from core import faces
+
+    try:
+        return faces.model_path()
+    except faces.ModelMissing as error:
+        pytest.skip(f"the landmark model is not here: {error}")
+
+
+@pytest.fixture(scope="session")
+def photo():
+    """A public-domain portrait, (512, 512, 3) uint8."""
+    import skimage.data
+
+    return skimage.data.astronaut()
+
+
+@pytest.fixture(scope="session")
+def face(photo, model):
+    """Its landmarks."""
+    from core import faces
+
+    return faces.detect(photo)[0]

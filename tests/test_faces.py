@@ -23,22 +23,7 @@ ROOT = Path(__file__).resolve().parents[1]
 DATA = ROOT.parent / "shared" / "data"
 
 
-@pytest.fixture(scope="session", autouse=True)
-def model() -> Path:
-    try:
-        return faces.model_path()
-    except faces.ModelMissing as error:
-        pytest.skip(f"the landmark model is not here: {error}")
-
-
-@pytest.fixture(scope="session")
-def photo() -> np.ndarray:
-    return skimage.data.astronaut()
-
-
-@pytest.fixture(scope="session")
-def face(photo) -> faces.Face:
-    return faces.detect(photo)[0]
+pytestmark = pytest.mark.usefixtures("model")
 
 
 def canvas(h: int, w: int, *pasted: tuple[np.ndarray, int, int, int]) -> np.ndarray:

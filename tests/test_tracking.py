@@ -2,33 +2,14 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 import pytest
-import skimage.data
 from test_faces import canvas, likeness, real
 
-from core import clips, faces, tracking
+from core import clips, tracking
 from core.clips import Limits, MediaError
 
-
-@pytest.fixture(scope="session", autouse=True)
-def model() -> Path:
-    try:
-        return faces.model_path()
-    except faces.ModelMissing as error:
-        pytest.skip(f"the landmark model is not here: {error}")
-
-
-@pytest.fixture(scope="session")
-def photo() -> np.ndarray:
-    return skimage.data.astronaut()
-
-
-@pytest.fixture(scope="session")
-def face(photo) -> faces.Face:
-    return faces.detect(photo)[0]
+pytestmark = pytest.mark.usefixtures("model")
 
 
 def film(photo: np.ndarray, count: int = 16, gone: tuple[int, ...] = ()) -> tuple[np.ndarray, np.ndarray]:
