@@ -26,7 +26,7 @@ from core.config import LogMel
 
 PITCHES = 96  # of the pitch head, evenly apart in log frequency
 LOWEST, HIGHEST = 60.0, 700.0  # Hz; an acted scream of RAVDESS reaches 650
-TURNS, MOMENTUM, RELAXED = 40, 0.9, 0.6  # of `held`; chosen on S2's voices (LOG.md); a band's energy is exact at a relaxation of 0.5
+MOMENTUM, RELAXED = 0.9, 0.6  # of `held`; chosen on S2's voices (LOG.md); a band's energy is exact at a relaxation of 0.5
 FOLDER = "vocoder"
 SETTINGS = ("rate", "n_fft", "window", "hop", "bands", "f_min", "f_max")  # of LogMel: with others a network is of no use
 QUIET = -4.0  # of the network's input, in units of 20 dB below a spectrogram's level: nothing softer is looked at
@@ -183,6 +183,11 @@ def held(spectrum: Tensor, db: Tensor, s: LogMel, turns: int) -> Tensor:
 # ------------------------------------------------------------------ the way back
 
 
+def turns(s: LogMel) -> int:
+    """How many turns of `held` a spectrogram is given: narrow bands, which share their bins with others, settle more slowly."""
+    return 40 if s.bands <= 40 else 80
+
+
 def file(bands: int) -> Path:
     """Where the weights for this many bands lie: in the folder of the runs, or with the runs that came with the project."""
     name = Path(FOLDER) / f"{bands}.safetensors"
@@ -229,13 +234,13 @@ def way(s: LogMel, plain: bool = False) -> str:
 
 
 @torch.no_grad()
-def inverted(network: Vocoder, db: np.ndarray, s: LogMel, seed: int = 0, turns: int = TURNS) -> np.ndarray:
+def inverted(network: Vocoder, db: np.ndarray, s: LogMel, seed: int = 0) -> np.ndarray:
     """(B, T, bands) dB -> waveforms (B, (T - 1) hop) float32; the noise in them from `seed` alone. Spectrograms share the processors."""
 
     def block(wanted: Tensor) -> Tensor:
         maps = network(relative(wanted))
         n, columns = wanted.shape[:2]
-        return held(shaped(wanted, maps, pulses(melody(maps[0]), s), hiss(n, columns, s, seed), s), wanted, s, turns)
+        return held(shaped(wanted, maps, pulses(melody(maps[0]), s), hiss(n, columns, s, seed), s), wanted, s, turns(s))
 
     if not len(db):
         return np.zeros((0, (db.shape[1] - 1) * s.hop), np.float32)
