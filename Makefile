@@ -14,7 +14,7 @@ OUT ?= checkpoints/report
 PRESET ?= $(if $(filter crema-d,$(CORPUS)),paper,$(if $(filter demo,$(CORPUS)),demo,fer2013-ravdess))
 RUNS = --grid $(GRID) --preset $(PRESET) --folds $(FOLDS) --seeds $(SEEDS) $(if $(F_S),--f-s-corpus $(F_S))
 
-.PHONY: help app test test-cluster faults lint bench costs screenshots reproduce clean setup
+.PHONY: help app test test-cluster faults lint bench costs examples screenshots reproduce clean setup
 
 help:
 	@echo "make app     the studio in a browser, at http://127.0.0.1:8501 (another port: make app PORT=8502)"
@@ -24,6 +24,7 @@ help:
 	@echo "make lint    ruff, and mypy on core"
 	@echo "make bench   benchmarks, each against a named peer"
 	@echo "make costs   how time grows with sizes: plots with fitted exponents and a table into docs/costs (some minutes)"
+	@echo "make examples   voices to listen to, real and generated, by the vocoder and by Griffin-Lim, into checkpoints/examples (half a minute)"
 	@echo "make screenshots   every page, light and dark, into docs/screenshots (some pages: make screenshots ARGS='home train')"
 	@echo "make reproduce CORPUS=demo   the paper's tables and figures: prepare, sweep, report (hours; a look: GRID=quick; FOLDS=5 SEEDS=3 WORKERS=2)"
 	@echo "make clean   remove caches; keeps .venv, data and checkpoints"
@@ -58,6 +59,9 @@ bench: setup
 
 costs: setup
 	@$(VENV_PYTHON) -m docs.costs
+
+examples: setup
+	@$(VENV_PYTHON) -m core examples $(ARGS)
 
 screenshots: setup
 	@$(VENV_PYTHON) -m docs.screenshots $(ARGS)

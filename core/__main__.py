@@ -1,5 +1,5 @@
 """The command line: `python -m core data … | train | baseline | evaluate | table | sweep | report | generate | conformal |
-vocoder | runs`.
+vocoder | examples | runs`.
 
 Each command has `--help`.
 """
@@ -138,7 +138,7 @@ def main(argv: list[str] | None = None) -> int:
     else:
         commands = {"data": None, "train": Train, "baseline": Baseline, "evaluate": Evaluate, "generate": Generate}
         commands |= {"table": experiments.Table, "sweep": experiments.Sweep, "report": experiments.Report}
-        commands |= {"conformal": Conformal, "vocoder": experiments.Vocoder, "runs": Runs}
+        commands |= {"conformal": Conformal, "vocoder": experiments.Vocoder, "examples": experiments.Examples, "runs": Runs}
         prog = "python -m core"
     if not argv or argv[0] not in commands:
         print(f"usage: {prog} {{{','.join(commands)}}} …    (each with --help)", file=sys.stderr)

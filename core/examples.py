@@ -28,6 +28,7 @@ class Example:
     face: np.ndarray | None  # (28, 28) uint8, what the networks see; None where the corpus is not on this machine
     picture: np.ndarray | None  # (H, W, 3) uint8, the frame that the face was cut from; drawn faces only
     real: np.ndarray | None  # (columns, bands) in [-1, 1], the same clip's own voice; None where faces and voices are not of one clip
+    wave: np.ndarray | None  # (T,) float32, the clip's whole recording; drawn voices only
     y: np.ndarray  # (columns, bands) in [-1, 1], the generated voice
     softmax: np.ndarray  # (K,) f_S of the face
     p: np.ndarray  # (K,) its p-values, Eq. (9)
@@ -48,13 +49,14 @@ def example(run: Run, emotion: str, number: int = 0) -> Example:
         raise ValueError(f"{run.id} has kept no sample of {emotion!r}; choose another emotion")
     at = own[number % len(own)]
     row = int(kept["row"][at])
-    name, face, picture, real = "", None, None, None
+    name, face, picture, real, wave = "", None, None, None, None
     if _drawn_all(config):
-        name, face, picture, real, _ = _drawn(config, corpus["voices"]["ref_db"], out, row)
+        name, face, picture, real, wave = _drawn(config, corpus["voices"]["ref_db"], out, row)
     else:
         face, real = _prepared(config, corpus, row)
     y, c, heard = (kept[k][at].astype(np.float32) for k in ("y", "c", "o"))
-    return Example(run.id, emotion, number % len(own), len(own), name, face, picture, real, y, out["o_S4"][row], out["p_S4"][row], c, heard)
+    o, p = out["o_S4"][row], out["p_S4"][row]
+    return Example(run.id, emotion, number % len(own), len(own), name, face, picture, real, wave, y, o, p, c, heard)
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""The command line's experiments: table · sweep · report, and the export of a run's curves."""
+"""The command line's experiments: table · sweep · report · vocoder · examples, and the export of a run's curves."""
 
 from __future__ import annotations
 
@@ -111,6 +111,17 @@ class Vocoder:
     """train: some 0.25 s each on one core."""
     seed: int = 0
     """train: of the first weights and of the crops."""
+
+
+@dataclass(frozen=True)
+class Examples:
+    """Wavs to listen to: of each emotion a real voice and one by each condition, by the vocoder and by plain Griffin-Lim, with an index
+    that says how well they carry their spectrograms and what the scorer hears. Example: python -m core examples --run demo"""
+
+    run: tuple[str, ...] = ()
+    """Names or ids of runs, with their siblings; by default the runs that came with the project."""
+    out: Path | None = None
+    """Folder for the wavs; by default checkpoints/examples, where the Gallery finds them."""
 
 
 def cells_of(g: Grid):
@@ -250,4 +261,13 @@ def export(name: str, out: Path | None, form: Literal["csv", "tensorboard"] = "c
     return 0
 
 
-ACTIONS = {Table: table, Sweep: sweep, Report: report, Vocoder: vocoder}
+def listen(o: Examples) -> int:
+    from core import audition
+
+    progress = Progress()
+    pieces = audition.write(audition.chosen(o.run), o.out, lambda done, of: progress("examples", done, of))
+    print(f"\n{audition.table(pieces)}\n\nwrote {len(pieces)} wavs and {(o.out or audition.folder()) / audition.INDEX}")
+    return 0
+
+
+ACTIONS = {Table: table, Sweep: sweep, Report: report, Vocoder: vocoder, Examples: listen}

@@ -158,6 +158,13 @@ def real(run: Run, name: Name = "S4", report: Report = quiet) -> Real:
     )
 
 
+def real_voices(run: Run, name: Name = "S4") -> Voices:
+    """A set's real voices, as far as they are on this machine, without a comparison of any."""
+    config, notes = run.config, list[str]()
+    sets, _, _ = _sets(run, config)
+    return _voices(run, config, sets, run.arrays(), notes).get(name, Voices())
+
+
 def _sets(run: Run, config: Config) -> tuple[dict[str, Set] | None, tuple[str, ...], list[str]]:
     """S1-S4 from the corpora here (None where that cannot be), names of corpora that are not here, and notes."""
     d = config.data

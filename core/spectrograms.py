@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     import torch
 
 FLOOR_DB = -100.0  # 10 log10 of the smallest power kept; librosa's amin of 1e-10
+GENERATED = "generated, nobody's voice"  # what a wav's comment says it is
+THROUGH = "a real voice through mel bands and back"
 SOUND_PEAK = 0.95  # of a wav's full scale; louder inversions are turned down, never clipped
 
 

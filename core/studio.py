@@ -257,10 +257,7 @@ def judge(opened: Opened, y: np.ndarray) -> dict[str, np.ndarray]:
     return {k: getattr(opened, k)(images).double().softmax(dim=1).numpy() for k in ("Q", "scorer")}
 
 
-GENERATED = "generated, nobody's voice"
-
-
-def sound(opened: Opened, y: np.ndarray, seed: int = 0, what: str = GENERATED, plain: bool = False) -> Sound:
+def sound(opened: Opened, y: np.ndarray, seed: int = 0, what: str = spectrograms.GENERATED, plain: bool = False) -> Sound:
     """One spectrogram (columns, bands) of any length as a wav, by the vocoder (seeded) or plain Griffin-Lim, with how well it carries y.
 
     The file says `what` it is, and the run, seed and settings it comes from; with "" it says nothing.

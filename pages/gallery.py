@@ -4,13 +4,13 @@ import numpy as np
 import streamlit as st
 
 from core import browsing
-from ui import access, address, charts, exhibit, gallery, quiz, summary, theme
+from ui import access, address, audition, charts, exhibit, gallery, quiz, summary, theme
 
 ITEMS = 8  # rows of a page
-VIEWS = {"browse": "Browse", "quiz": "Real or generated?"}
+VIEWS = {"browse": "Browse", "examples": "Examples", "quiz": "Real or generated?"}
 SETS = {"S4": "S4: never met", "S3": "S3: trained on"}
 
-title, choice, view_side = st.columns([3, 2, 2], gap="medium", vertical_alignment="center")
+title, choice, view_side = st.columns([4, 3, 4], gap="medium", vertical_alignment="center")
 title.title("Gallery: real and generated")
 families = access.families()
 if not families:
@@ -37,6 +37,9 @@ go = follow("run", families[0].id, of_run.get)
 family = named[choice.selectbox("Trained run", list(named), format_func=shown.get, **go, **bare)]
 with view_side, st.container(horizontal_alignment="right"):
     view = st.segmented_control("View", required=True, **among("view", VIEWS, "browse"), **bare)
+if view == "examples":
+    audition.show(family, follow)
+    st.stop()
 try:
     s = gallery.shown(family, "S4")
     if view == "browse" and len(s.real.face) and st.query_params.get("set") == "S3":

@@ -3,7 +3,7 @@
 import streamlit as st
 
 from core.faces import ModelMissing
-from ui import access, address, charts, players, summary, visitor
+from ui import access, address, charts, passages, players, summary, visitor
 
 title, choice = st.columns([3, 1], gap="medium", vertical_alignment="center")
 title.title("Listen: the voice that goes with a face")
@@ -101,20 +101,34 @@ with right, st.container(horizontal=True, vertical_alignment="bottom"):
     seed = st.number_input("Seed", 0, 10**9 - 1, key="seed", width=140, help="Of the noise and of the sound's phase.", **go)
     about, go = "The next seed: the same face, other noise.", {"on_click": address.write, "args": ("seed", seed + 1)}
     st.button("Another voice", icon=":material/casino:", help=about, **go)
+    length, about = "One second", "A voice as long as the film, up to 20 s: its emotion follows the face, its noise stays the same."
+    if access.windows(family.id, seen) > 1:
+        more = {"required": True, "key": "length", "persist_state": "session", "help": about}
+        length = st.segmented_control("Voice for", ["One second", "Whole clip"], default="One second", **more)
+    about = "For comparison: the same spectrograms made sound by plain Griffin-Lim, without a network. Thinner and hoarser."
+    plain = st.toggle("Griffin-Lim too", key="plain", persist_state="session", help=about)
 
+whole, film = length == "Whole clip", f"{key} {st.session_state.get(f'person {key}', 0)}"
+columns = None
 stem = f"{visitor.plain(clip.name).rsplit('.', 1)[0]}-{family.name}-{seed}"
-for column, condition in zip(st.columns(len(family.shown), gap="medium"), family.shown):
-    with column:
-        if run_id := family.members.get(condition):
-            emotion = st.session_state["emotion"] if condition == "label" else ""
-            players.voice(condition, access.generate(run_id, x, emotion or None, seed), run.classes, run.ref_db, s, stem)
-        else:
+places = [st.container() for _ in family.shown] if whole else st.columns(len(family.shown), gap="medium")
+for place, condition in zip(places, family.shown):
+    with place:
+        run_id, emotion = family.members.get(condition), (st.session_state["emotion"] or None) if condition == "label" else None
+        if run_id is None:
             summary.not_trained(condition, family.name)
+        elif whole:
+            one = access.whole(run_id, film, seen, emotion, seed)
+            columns, other = len(one.passage.y), access.plain(run_id, one.passage.y, seed) if plain else None
+            passages.show(condition, one, run.classes, run.ref_db, s, stem, other)
+        else:
+            one = access.generate(run_id, x, emotion, seed)
+            players.voice(condition, one, run.classes, run.ref_db, s, stem, access.plain(run_id, one.y, seed) if plain else None)
 
 st.subheader("The clip's own voice, for comparison", divider="gray")
 if seen.waveform is None:
     st.caption("This clip has no sound. It needs none: a voice is generated from the face alone.")
 else:
-    players.own(access.own_voice(family.id, key, seen.waveform), run.classes, run.ref_db, s)
+    players.own(access.own_voice(family.id, key, seen.waveform, columns), run.classes, run.ref_db, s, whole)
 st.subheader("About this run", divider="gray")
 summary.about(run.run)

@@ -22,6 +22,7 @@ LINE = [  # a module of core may import those before it here, and no other; a ne
     *("datasets", "fetch", "cluster", "extraction", "prepare", "classifiers", "gan", "capture", "stacks", "protocol"),
     *("vocoder", "examples", "comparison"),
     *("evaluation", "augmentation", "mixing", "pipeline", "studio", "passage", "steering", "gallery", "browsing", "shipping", "voicing"),
+    "audition",
     *("jobs", "errands", "sweep", "seat", "remote", "figures", "report", "commands", "experiments", "__main__"),
 ]
 WITHOUT_TORCH = ["config", "paper", "conformal", "validity", "runs", "laboratory", "protocol", "jobs"]  # so that pages open at once

@@ -44,9 +44,9 @@ def test_an_example_goes_through_the_paper_s_figure(trained):
     app = opened()
     given = drawn(app)
     ElementTree.fromstring(given["svg"].replace("&nbsp;", " "))  # well-formed
-    assert set(given["sounds"]) == {"fake", "real"}
+    assert set(given["sounds"]) == {"fake", "real", "recorded"}
     assert all(s.startswith("data:audio/wav;base64,UklGR") for s in given["sounds"].values())
-    assert given["svg"].count('role="button"') == 2
+    assert given["svg"].count('role="button"') == 3
     for page in ("conformal", "data", "train", "paper"):
         assert f'href="{page}?' in given["svg"]
     assert "meant as *happy*" in said(app)

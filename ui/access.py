@@ -17,7 +17,8 @@ from core.config import CONDITIONS, Config, family
 from core.runs import Run
 
 if TYPE_CHECKING:
-    from core.studio import Explanation, Opened, Sound
+    from core.passage import Passage
+    from core.studio import Explanation, Opened, Seen, Sound
 
 PREFERRED = ("fer2013-ravdess", "demo")  # names of the shipped runs, the real one first
 LIVE = ("queued", "running")  # states of a run that goes on by itself
@@ -151,32 +152,78 @@ def _generate(directory: Path, face: np.ndarray, emotion: str | None, seed: int)
 
 
 @dataclass(frozen=True)
+class Whole:
+    """A generated voice as long as its film, made audible and judged."""
+
+    passage: Passage
+    sound: Sound
+    heard: np.ndarray  # (K,) the scorer's softmax, the mean over the windows
+    facts: list[dict]  # of each window: when, from which frame, what was told and heard
+
+
+def windows(run_id: str, seen: Seen) -> int:
+    """How many windows a run needs for all of a film; 1 where a second is all of it."""
+    from core import passage
+
+    return passage.windows(opened(run_id), seen)
+
+
+def whole(run_id: str, key: str, seen: Seen, emotion: str | None, seed: int) -> Whole:
+    """The voice of all of the film that `key` names, as `python -m core generate --whole` makes it."""
+    return _whole(runs.root() / run_id, key, seen, emotion, seed)
+
+
+@st.cache_resource(show_spinner="Drawing a voice for the whole clip …", max_entries=12, scope="session")
+def _whole(directory: Path, key: str, _seen: Seen, emotion: str | None, seed: int) -> Whole:
+    from core import passage, studio
+
+    run = _opened(directory)
+    p = passage.spoken(run, _seen, emotion, seed)
+    o = passage.judged(run, p)
+    return Whole(p, studio.sound(run, p.y, seed), o["scorer"].mean(axis=0), passage.facts(run, _seen, p, o))
+
+
+def plain(run_id: str, y: np.ndarray, seed: int) -> Sound:
+    """A generated spectrogram by plain Griffin-Lim, for comparison."""
+    return _plain(runs.root() / run_id, y, seed)
+
+
+@st.cache_resource(show_spinner="Griffin-Lim …", max_entries=40, scope="session")
+def _plain(directory: Path, y: np.ndarray, seed: int) -> Sound:
+    from core import studio
+
+    return studio.sound(_opened(directory), y, seed, plain=True)
+
+
+@dataclass(frozen=True)
 class Own:
-    """The middle of a clip's own voice, as a run sees it."""
+    """A clip's own voice, its middle or all of it, as a run sees it."""
 
     y: np.ndarray  # (columns, bands) in [-1, 1]
     gain: float  # dB applied, so that its level is the corpus'
-    wav: bytes  # the recording itself
+    wav: bytes  # the recording itself, at the level of the spectrogram
+    less: float  # dB <= 0: what it was turned down by, so that nothing clips
     again: Sound  # the recording through the same mel bands and back, as the generated ones sound
     heard: np.ndarray  # (K,) the scorer's softmax
 
 
-def own_voice(run_id: str, key: str, waveform: np.ndarray) -> Own:
-    """The voice of the clip that `key` names, as a run sees it."""
-    return _own_voice(runs.root() / run_id, key, waveform)
+def own_voice(run_id: str, key: str, waveform: np.ndarray, columns: int | None = None) -> Own:
+    """The voice of the clip that `key` names, as a run sees it: its middle, or so many columns from its beginning."""
+    return _own_voice(runs.root() / run_id, key, waveform, columns)
 
 
 @st.cache_resource(show_spinner=False, max_entries=4, scope="session")
-def _own_voice(directory: Path, key: str, _waveform: np.ndarray) -> Own:
-    from core import spectrograms, studio
+def _own_voice(directory: Path, key: str, _waveform: np.ndarray, columns: int | None) -> Own:
+    from core import passage, spectrograms, studio
 
     o = _opened(directory)
     s = o.config.logmel
-    y, gain = studio.heard(o, _waveform)
-    half, middle = s.columns * s.hop // 2, len(_waveform) // 2
-    part = _waveform[max(0, middle - half) : middle + half]
-    wav = spectrograms.wav_bytes(part / max(1.0, float(np.abs(part).max())), s.rate)
-    return Own(y, gain, wav, studio.sound(o, y), studio.judge(o, y[None])["scorer"][0])
+    y, gain = passage.heard(o, _waveform, columns) if columns else studio.heard(o, _waveform)
+    words = f"a recording{'' if columns else ', its middle'}, {gain:+.1f} dB"
+    wav, less = spectrograms.recorded(_waveform, len(y), s, gain, words, start=0 if columns else None)
+    ends = np.arange(s.columns, len(y) + 1, s.columns)  # judged by windows, as a run's networks hear
+    o_heard = studio.judge(o, np.stack([y[k - s.columns : k] for k in ends]))["scorer"].mean(axis=0)
+    return Own(y, gain, wav, less, studio.sound(o, y, what=spectrograms.THROUGH), o_heard)
 
 
 # ------------------------------------------------------------------ training

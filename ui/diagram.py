@@ -56,6 +56,9 @@ EQUATIONS = {  # tag -> where it stands, as the paper numbers it, and its number
 }
 
 
+PLAYERS = {"real": "real", "recorded": "real", "fake": "fake"}  # sound -> the box of its button
+PLAY = {"real": "Play the real voice", "recorded": "Play the recording itself", "fake": "Play the generated voice"}
+
 Ways = dict[str, tuple[str, dict[str, str]]]  # a box or an equation -> its page, and what is chosen there
 
 
@@ -81,7 +84,7 @@ def spectrogram(y: np.ndarray) -> np.ndarray:
 
 
 def fig_3(config: Config, condition: str, e: Example, sounds: Sequence[str], ways: Ways) -> str:
-    """The drawing as SVG. `sounds` of "fake" and "real" have a play button; only boxes that are among `ways` are links.
+    """The drawing as SVG. `sounds` that PLAYERS names have a play button; only boxes that are among `ways` are links.
 
     What the condition does not pass through is pale: the label needs no f_S, the softmax no conformal prediction.
     """
@@ -106,7 +109,7 @@ def fig_3(config: Config, condition: str, e: Example, sounds: Sequence[str], way
     for tag, (left, top, _) in EQUATIONS.items():
         words = f'<text class="eq" x="{left}" y="{top}" text-anchor="middle">{tag}</text>'
         parts.append(_link(tag, ways, f"{tag} in the paper", words))
-    parts += [_player(BOXES[name], name) for name in ("real", "fake") if name in sounds]
+    parts += [_player(BOXES[box], name) for name, box in PLAYERS.items() if name in sounds]
     about = "The paper's figure 3: a face, a condition and noise become a voice, which D and Q judge"
     return f'<svg viewBox="0 0 {WIDE} {HIGH}" aria-label="{about}">{"".join(parts)}</svg>'
 
@@ -164,14 +167,14 @@ def _voice(box: Box, y: np.ndarray | None, words: str) -> str:
 
 
 def _player(box: Box, name: str) -> str:
-    """A round button over a spectrogram, and the line that moves over it while it sounds."""
+    """A round button over a spectrogram, and the line that moves over it while it sounds; the recording's is a small one above."""
     left, top, width, height = box.at
-    x, y = left + width / 2, top + 32 + (height - 56) / 2
-    label = "Play the generated voice" if name == "fake" else "Play the real voice"
+    x, y, label, aside = left + width / 2, top + 32 + (height - 56) / 2, PLAY[name], name == "recorded"
+    place = f' transform="translate({left + width - 22} {top + 16}) scale(.58) translate({-x} {-y})"' if aside else ""
     return (
         f'<line class="head" data-of="{name}" x1="{left + 12}" x2="{left + 12}" y1="{top + 32}" y2="{top + height - 24}" '
         f'data-from="{left + 12}" data-long="{width - 24}"/>'
-        f'<g class="play" role="button" tabindex="0" aria-label="{label}" data-sound="{name}"><title>{label}</title>'
+        f'<g class="play"{place} role="button" tabindex="0" aria-label="{label}" data-sound="{name}"><title>{label}</title>'
         f'<circle cx="{x}" cy="{y}" r="19"/><path class="on" d="M{x - 5} {y - 9}l15 9l-15 9z"/>'
         f'<path class="off" d="M{x - 7} {y - 8}h5v16h-5zM{x + 2} {y - 8}h5v16h-5z"/></g>'
     )

@@ -7,8 +7,8 @@ import html
 import numpy as np
 import streamlit as st
 
-from core import browsing
-from ui import charts, gallery, spectra, sprites, theme
+from core import browsing, spectrograms
+from ui import charts, gallery, players, spectra, sprites, theme
 from ui.gallery import Shown
 
 LOOKS = {"listen": "Listen", "copy": "A copy?"}
@@ -45,43 +45,24 @@ def _chart(s: Shown, y: np.ndarray, key: str, words: str) -> None:
 def real(s: Shown, i: int) -> None:
     """A: the recording, where its source is here. B: the same through the run's mel bands, as generated voices are heard."""
     r, j = s.real, int(s.real.beside[i])
-    y, run_id, bands = r.voices.y[j], next(iter(s.members.values())), s.config.logmel.bands
+    y, run_id = r.voices.y[j], next(iter(s.members.values()))
     whose = "of the same clip" if r.paired else "of the same emotion"
     about = "Face and voice are of one clip." if r.paired else "Faces and voices are of different people here and meet by emotion."
     st.markdown(f"**Real voice** {whose}", help=about)
     _chart(s, y, "chart real", "spectrogram of the real voice")
-    original, again = gallery.recording(s, str(r.voices.clip[j])), gallery.sound(run_id, y)
-    a, b = st.columns(2, gap="small")
-    with a:
-        if isinstance(original, bytes):
-            st.audio(original, "audio/wav", alt="A: the real recording")
-            st.caption("**A** recorded")
-        else:
-            st.caption("**A** not here", help=theme.escaped(original))
-    with b:
-        st.audio(again.wav, "audio/wav", alt=f"B: the real voice through {bands} bands and back")
-        st.caption(f"**B** {bands} bands", help=_level(again.gain_db))
+    again = gallery.sound(run_id, y, what=spectrograms.THROUGH)
+    players.real(gallery.recording(s, str(r.voices.clip[j])), again, s.config.logmel)
     _verdicts(s, i, gallery.verdict(run_id, y), "" if r.paired else str(r.voices.subject[j]))
 
 
 def generated(s: Shown, i: int, condition: str) -> None:
     """C: a voice that G made of the face, at the level of A and B."""
     one, run_id = s.made[condition], s.members[condition]
-    name, told, about = theme.CONDITION[condition]
     y = np.asarray(one.y[i], np.float32)
-    st.markdown(f"**{name}** · told {told.format(s.classes[int(one.c[i].argmax())] if one.c.shape[1] else '')}", help=about)
+    players.heading(condition, s.classes[int(one.c[i].argmax())] if one.c.shape[1] else "")
     _chart(s, y, f"chart {condition}", f"generated spectrogram, {condition}")
-    made = gallery.sound(run_id, y, comment=f"dacssGAN {run_id}; generated, nobody's voice")
-    st.audio(made.wav, "audio/wav", alt=f"C: generated voice, {condition}")
-    st.caption("**C** generated", help=_level(made.gain_db))
+    players.made(gallery.sound(run_id, y, what=spectrograms.GENERATED), condition)
     _verdicts(s, i, {"Q": one.Q[i], "scorer": one.scorer[i]})
-
-
-def _level(gain: float) -> str:
-    """What was done to a sound's level."""
-    if gain > -0.05:
-        return "At its own level: A, B and C can be compared in loudness."
-    return f"Turned down by {-gain:.1f} dB, so that nothing is clipped."
 
 
 def _verdicts(s: Shown, i: int, o: dict[str, np.ndarray], speaker: str = "") -> None:
@@ -109,12 +90,13 @@ def copy(s: Shown, i: int, condition: str) -> None:
         st.markdown(f"**{theme.CONDITION[condition][0]}** · generated")
         y = np.asarray(one.y[i], np.float32)
         _chart(s, y, "chart generated", "the generated spectrogram")
-        st.audio(gallery.sound(s.members[condition], y).wav, "audio/wav", alt="the generated voice")
+        st.audio(gallery.sound(s.members[condition], y, what=spectrograms.GENERATED).wav, "audio/wav", alt="the generated voice")
     with right:
         whose = f"{theme.dot(s.classes[r.trained.label[j]])} · {html.escape(str(r.trained.clip[j]))}"
         st.markdown("**Nearest training voice** · real", help="The most similar of all voices that the generator learnt from.")
         _chart(s, r.trained.y[j], "chart near", "the most similar training voice")
-        st.audio(gallery.sound(s.members[condition], r.trained.y[j]).wav, "audio/wav", alt="the most similar training voice")
+        again = gallery.sound(s.members[condition], r.trained.y[j], what=spectrograms.THROUGH)
+        st.audio(again.wav, "audio/wav", alt="the most similar training voice")
         st.html(f"<div style='font-size:.8125rem;overflow-wrap:anywhere'>{whose}</div>")
     own = {c: float(m.near_db[i]) for c, m in s.made.items()}
     figure = sprites.distances(r.typical, own)

@@ -16,7 +16,7 @@ import plotly.graph_objects as go
 import streamlit as st
 
 from core import browsing, datasets, fetch, runs, spectrograms
-from core.config import Config
+from core.config import Config, LogMel
 from core.corpora import KNOWN
 from ui import access, charts, corpora, sprites, theme
 from ui.access import Family
@@ -162,16 +162,16 @@ def way(corpus: str) -> str:
 # ------------------------------------------------------------------ sounds
 
 
-def sound(run_id: str, y: np.ndarray, seed: int = 0, comment: str = "") -> Sound:
-    """A spectrogram of this family made audible."""
-    return _sound(runs.root() / run_id, y, seed, comment)
+def sound(run_id: str, y: np.ndarray, seed: int = 0, what: str = "", plain: bool = False) -> Sound:
+    """A spectrogram of this family made audible; `what` it is stands in the file, with "" nothing."""
+    return _sound(runs.root() / run_id, y, seed, what, plain)
 
 
 @st.cache_resource(show_spinner=False, max_entries=200)
-def _sound(directory: Path, y: np.ndarray, seed: int, comment: str) -> Sound:
+def _sound(directory: Path, y: np.ndarray, seed: int, what: str, plain: bool) -> Sound:
     from core import studio
 
-    return studio.sound(access.opened(directory.name), np.asarray(y, np.float32), seed, comment)
+    return studio.sound(access.opened(directory.name), np.asarray(y, np.float32), seed, what, plain)
 
 
 def verdict(run_id: str, y: np.ndarray) -> dict[str, np.ndarray]:
@@ -186,8 +186,11 @@ def _verdict(directory: Path, y: np.ndarray) -> dict[str, np.ndarray]:
     return {k: o[0] for k, o in studio.judge(access.opened(directory.name), np.asarray(y, np.float32)[None]).items()}
 
 
-def recording(s: Shown, clip: str) -> bytes | str:
-    """The part of a clip's own recording that its spectrogram shows, at its own level; or in words why it is not here."""
+def recording(s: Shown, clip: str) -> tuple[bytes, float] | str:
+    """The part of a clip's own recording that its spectrogram shows, at its own level, and the dB that a peak above 0.95 took from it.
+
+    Or in words why it is not here.
+    """
     stem = datasets.path_of(s.config.data.voices, s.config.data.demo_takes).stem
     c = corpora.opened(stem)
     if isinstance(c, str):
@@ -198,17 +201,15 @@ def recording(s: Shown, clip: str) -> bytes | str:
     own = corpora.original(c, int(rows[0]))
     if own.wav is None:
         return own.note or "Its source is not on this machine: prepared corpora keep spectrograms, no recordings."
-    m = s.config.logmel
-    return _middle(own.wav, m.columns * m.hop, m.rate)
+    return _middle(own.wav, s.config.logmel, f"a recording's middle: {clip} of {s.config.data.voices}")
 
 
 @st.cache_data(show_spinner=False, max_entries=60)
-def _middle(wav: bytes, samples: int, rate: int) -> bytes:
+def _middle(wav: bytes, s: LogMel, comment: str) -> tuple[bytes, float]:
     import soundfile
 
     wave, _ = soundfile.read(io.BytesIO(wav), dtype="float32")
-    start = max(0, (len(wave) - samples) // 2)
-    return spectrograms.wav_bytes(wave[start : start + samples], rate)
+    return spectrograms.recorded(wave, s.columns, s, comment=comment)
 
 
 # ------------------------------------------------------------------ to take away
@@ -233,10 +234,10 @@ def bundle(s: Shown, i: int) -> bytes:
         if r.beside[i] >= 0:
             voices = {"real": (first, r.voices.y[r.beside[i]])} | voices
             original = recording(s, str(r.voices.clip[r.beside[i]]))
-            if isinstance(original, bytes):
-                z.writestr("real-recording.wav", original)
+            if not isinstance(original, str):
+                z.writestr("real-recording.wav", original[0])
         for name, (run_id, y) in voices.items():
-            z.writestr(f"{name}.wav", sound(run_id, y, comment=_comment(name, run_id)).wav)
+            z.writestr(f"{name}.wav", sound(run_id, y, what=spectrograms.THROUGH if name == "real" else spectrograms.GENERATED).wav)
             z.writestr(f"{name}.npy", _npy(y))
             z.writestr(f"{name}.png", sprites.png(np.kron(sprites.picture(y), np.ones((6, 6, 1), np.uint8))))
     return file.getvalue()
@@ -246,11 +247,6 @@ def _npy(array: np.ndarray) -> bytes:
     file = io.BytesIO()
     np.save(file, array)
     return file.getvalue()
-
-
-def _comment(name: str, run_id: str) -> str:
-    real = f"a real voice through {access.config(run_id).logmel.bands} mel bands and back"
-    return real if name == "real" else f"dacssGAN {run_id}; generated, nobody's voice"
 
 
 def terms(s: Shown) -> str:

@@ -58,7 +58,7 @@ class Shown:
     """An example with its sounds."""
 
     example: Example
-    sounds: dict[str, bytes]  # "fake" and "real" -> wav
+    sounds: dict[str, bytes]  # "fake", "real" and "recorded" -> wav
 
 
 def shown(run_id: str, emotion: str, number: int) -> Shown:
@@ -75,8 +75,10 @@ def _shown(directory: Path, emotion: str, number: int) -> Shown:
     s, ref_db, sounds = run.config.logmel, run.json("corpus")["voices"]["ref_db"], {}
     for name, y in (("fake", found.y), ("real", found.real)):
         if y is not None:
-            what = "generated, nobody's voice" if name == "fake" else f"a voice of the corpus, from {s.bands} mel bands"
-            sounds[name] = spectrograms.wav_bytes(vocoder.to_sound(y, ref_db, s)[0], s.rate, f"dacssGAN {run.id}; {what}")
+            what = spectrograms.remark(spectrograms.GENERATED if name == "fake" else spectrograms.THROUGH, s, run.id, 0, vocoder.way(s))
+            sounds[name] = spectrograms.wav_bytes(vocoder.to_sound(y, ref_db, s)[0], s.rate, what)
+    if found.wave is not None:
+        sounds["recorded"], _ = spectrograms.recorded(found.wave, s.columns, s, comment=f"a recording's middle: {found.name}, invented")
     return Shown(found, sounds)
 
 
@@ -120,13 +122,15 @@ def example(of: Family) -> None:
     if clicked in onwards:
         page, query = onwards[clicked]
         st.switch_page(f"pages/{page}.py", query_params=query)
+    small = ", the small button plays the recording itself" if "recorded" in one.sounds else ""
     best, chosen = classes[int(e.heard.argmax())], classes[int(e.softmax.argmax())]
     whose = f"`{e.name}`, a face" if e.name else "A face"
     face = "" if e.face is not None else " Its corpus is not on this machine, so the picture is missing."
     st.caption(
         f"{whose} that no network was trained on (S4; {e.number + 1} of {e.of} kept, in the corpus' order), meant as *{emotion}*.{face} "
         f"f_S takes it for *{chosen}* ({e.softmax.max():.0%}), credibility {e.p.max():.2f}. A classifier of real voices hears *{best}* "
-        f"({e.heard.max():.0%}) in the generated one. Both sounds come back from {config.logmel.bands} mel bands. Run `{run_id}`."
+        f"({e.heard.max():.0%}) in the generated one. "
+        f"Both sounds come back from {config.logmel.bands} mel bands{small}; all are at their own level. Run `{run_id}`."
     )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -17,7 +17,7 @@ from ui.access import Own, Voice
 if TYPE_CHECKING:
     from streamlit.delta_generator import DeltaGenerator
 
-    from core.studio import Seen
+    from core.studio import Seen, Sound
     from core.tracking import Sight
 
 FRAME = (270, 220)  # pixels at most of a frame on the page, width and height
@@ -63,42 +63,86 @@ def heard(classes: Sequence[str], o: np.ndarray) -> str:
     return f"The scorer hears {theme.dot(classes[first])} <b>{o[first]:.0%}</b>, {theme.dot(classes[second])} {o[second]:.0%}"
 
 
-def voice(condition: str, one: Voice, classes: Sequence[str], ref_db: float, s: LogMel, stem: str) -> None:
-    """A generated voice: where it comes from, spectrogram, player, verdict, files."""
-    title, told, about = theme.CONDITION[condition]
-    st.markdown(f"**{title}** · told {told.format(classes[int(one.c.argmax())] if len(one.c) else '')}", help=about)
-    spectra.show(one.y, ref_db, s, f"chart {condition}", f"generated spectrogram, {condition}")
-    st.audio(one.sound.wav, "audio/wav", alt=f"generated voice, {condition}")
-    st.html(heard(classes, one.heard))
+# ------------------------------------------------------------------ A, B, C: a recording, what its bands carry of it, what G made
+
+
+def level(gain_db: float) -> str:
+    """What was done to a sound's level, in words."""
+    if gain_db > -0.05:
+        return "At its own level: A, B and C can be compared in loudness."
+    return f"Turned down by {-gain_db:.1f} dB, so that nothing is clipped; otherwise at the level of the others."
+
+
+def track(letter: str, words: str, wav: bytes, gain_db: float, alt: str) -> None:
+    """One player with its letter, and by how much it was turned down where it was."""
+    st.audio(wav, "audio/wav", alt=f"{letter}: {alt}")
+    less = f" · {gain_db:.1f} dB" if gain_db <= -0.05 else ""
+    st.caption(f"**{letter}** {words}{less}", help=level(gain_db))
+
+
+def real(original: tuple[bytes, float] | str, again: Sound, s: LogMel) -> None:
+    """A: the recording with the gain that it was turned down by, or in words why it is not here. B: the same through the run's bands."""
+    a, b = st.columns(2, gap="small")
+    with a:
+        if isinstance(original, str):
+            st.caption("**A** not here", help=theme.escaped(original))
+        else:
+            track("A", "recorded", *original, "the real recording")
+    with b:
+        track("B", f"{s.bands} bands", again.wav, again.gain_db, f"the real voice through {s.bands} bands and back")
+
+
+def made(sound: Sound, whose: str, plain: Sound | None = None) -> None:
+    """C: a generated voice; beside it the same spectrogram by plain Griffin-Lim, where that is given."""
+    if plain is None:
+        track("C", "generated", sound.wav, sound.gain_db, f"generated voice, {whose}")
+        return
+    a, b = st.columns(2, gap="small")
+    with a:
+        track("C", "generated", sound.wav, sound.gain_db, f"generated voice, {whose}")
+    with b:
+        track("C", "Griffin-Lim", plain.wav, plain.gain_db, f"generated voice, {whose}, by plain Griffin-Lim")
+
+
+def files(sound: Sound, y: np.ndarray, stem: str, key: str, facts: Callable[[], str] | None = None) -> None:
+    """The wav and the spectrogram to take away, and with `facts` what is known of them as json."""
     array = io.BytesIO()
-    np.save(array, one.y)
+    np.save(array, y)
+    more = {"icon": ":material/download:", "on_click": "ignore"}
+    about = "The spectrogram as numbers in [-1, 1], time × mel band, as `python -m core generate` writes it."
     with st.container(horizontal=True, gap="small"):
-        icon, stem = ":material/download:", f"{stem}-{condition}"
-        st.download_button("wav", one.sound.wav, f"{stem}.wav", "audio/wav", key=f"wav {condition}", icon=icon, on_click="ignore")
-        spectrum = "The spectrogram as numbers in [-1, 1], time × mel band, as `python -m core generate` writes it."
-        st.download_button(
-            "npy",
-            array.getvalue(),
-            f"{stem}.npy",
-            "application/octet-stream",
-            key=f"npy {condition}",
-            icon=icon,
-            on_click="ignore",
-            help=spectrum,
-        )
+        st.download_button("wav", sound.wav, f"{stem}.wav", "audio/wav", key=f"wav {key}", **more)
+        st.download_button("npy", array.getvalue(), f"{stem}.npy", "application/octet-stream", key=f"npy {key}", help=about, **more)
+        if facts:
+            st.download_button("json", facts, f"{stem}.json", "application/json", key=f"json {key}", **more)
 
 
-def own(one: Own, classes: Sequence[str], ref_db: float, s: LogMel) -> None:
+def heading(condition: str, label: str) -> None:
+    """Which condition, and what the generator is told; `label` is the emotion that it is told most of all."""
+    title, told, about = theme.CONDITION[condition]
+    st.markdown(f"**{title}** · told {told.format(label)}", help=about)
+
+
+def voice(condition: str, one: Voice, classes: Sequence[str], ref_db: float, s: LogMel, stem: str, plain: Sound | None = None) -> None:
+    """A generated voice: where it comes from, spectrogram, player, verdict, files."""
+    heading(condition, classes[int(one.c.argmax())] if len(one.c) else "")
+    spectra.show(one.y, ref_db, s, f"chart {condition}", f"generated spectrogram, {condition}")
+    made(one.sound, condition, plain)
+    st.html(heard(classes, one.heard))
+    files(one.sound, one.y, f"{stem}-{condition}", condition)
+
+
+def own(one: Own, classes: Sequence[str], ref_db: float, s: LogMel, whole: bool = False) -> None:
     """The clip's own voice: spectrogram, the recording, and the recording after the same journey as the generated ones."""
-    left, right = st.columns([1, 2], gap="medium")
+    left, right = st.columns([2, 1] if whole else [1, 2], gap="medium", vertical_alignment="center")
     with left:
         spectra.show(one.y, ref_db, s, "chart own", "spectrogram of the clip's own voice")
     with right:
-        st.markdown("The recording's middle second")
-        st.audio(one.wav, "audio/wav", alt="the clip's own voice")
-        st.markdown("The same through 28 mel bands and back, as the generated voices are heard")
-        st.audio(one.again.wav, "audio/wav", alt="the clip's own voice through 28 mel bands and back")
+        real((one.wav, one.less), one.again, s)
         st.html(heard(classes, one.heard))
+        which = "**A** is the recording" if whole else "**A** is the recording's middle second"
         st.caption(
-            f"Its level was changed by {one.gain:+.1f} dB for the spectrogram, to the level of the voices that the run was trained on."
+            f"{which}, changed by {one.gain:+.1f} dB to the level of the voices that the run was trained on, "
+            f"so that it is as loud as for the networks. **B** is the same through {s.bands} mel bands and back: no generated voice can "
+            "sound better."
         )

@@ -1,0 +1,122 @@
+"""Listen with whole films and with plain Griffin-Lim, and the Gallery's examples: what is offered, what is played, what is said."""
+
+from __future__ import annotations
+
+import json
+import re
+
+import pytest
+import tiny
+from stock import markup
+from visiting import count, opened, said, well
+
+from core import audition, runs
+from ui import access, passages, visitor
+
+VOICES = 3
+
+
+@pytest.fixture
+def film(faces_found):
+    app = opened("listen")
+    assert not [c for c in app.segmented_control if c.label == "Voice for"]  # a photograph has no length
+    return well(app.radio(key="example").set_value("drawn").run())
+
+
+def length(app):
+    return next(c for c in app.segmented_control if c.label == "Voice for")
+
+
+def test_a_films_whole_voice_with_what_was_told_when(film):
+    short = [a.proto.url for a in film.get("audio")]
+    well(length(film).set_value("Whole clip").run())
+    whole = [a.proto.url for a in film.get("audio")]
+    assert len(whole) == VOICES + 2  # a voice by each condition, A and B
+    assert not set(whole) & set(short)
+    assert count(film, "bidi_component") == VOICES + 1
+    assert count(film, "download_button") == 3 * VOICES
+    assert markup(film).count("what the generator was told when") == VOICES
+    assert "windows with one noise" in said(film)
+    well(length(film).set_value("One second").run())
+    assert [a.proto.url for a in film.get("audio")] == short
+
+
+def test_an_emotion_that_is_named_is_told_all_the_time(film):
+    film.selectbox(key="emotion").set_value("fear")
+    well(length(film).set_value("Whole clip").run())
+    assert "told one emotion: **fear**" in said(film)
+
+
+def test_plain_griffin_lim_stands_beside(film):
+    well(film.toggle(key="plain").set_value(True).run())
+    assert count(film, "audio") == 2 * VOICES + 2
+    assert said(film).count("**C** Griffin-Lim") == VOICES
+    well(length(film).set_value("Whole clip").run())
+    assert count(film, "audio") == 2 * VOICES + 2
+
+
+def test_three_players_say_what_they_are(film):
+    words = said(film)
+    assert [words.count(f"**{letter}** ") for letter in "ABC"] == [2, 2, VOICES]  # A and B are named once more in what is said of them
+    assert re.search(r"changed by [+-]\d+\.\d dB", words)
+
+
+def test_the_strip_shows_each_window_in_its_emotions_colours():
+    classes = ("happy", "angry")
+    one = {"from": 0.0, "to": 0.9, "time": 0.5, "c": {"happy": 0.75, "angry": 0.25}}
+    two = {"from": 0.9, "to": 1.2, "time": 1.4, "c": {"happy": 0.0, "angry": 0.1}}
+    html = passages.strip([one, two], classes)
+    assert "0.90 to 1.20 s, face at 1.40 s: angry 0.10, happy 0.00" in html
+    assert "height:75.0%" in html
+    assert "height:100.0%" in html  # p-values need not sum to one
+    assert "flex:0.900" in html
+    assert "nothing but the face" in passages.strip([one | {"c": {}}], classes)
+
+
+def test_the_page_and_the_command_line_make_the_same(faces_found):
+    cp = next(r["run"] for r in runs.listing() if r["condition"] == "cp")
+    _, seen = visitor.example("drawn")
+    one = access._whole.__wrapped__(runs.root() / cp, "x", seen, None, 4)  # its cache belongs to a visitor
+    from core import passage, studio
+
+    run = access.opened(cp)
+    assert one.sound.wav == studio.sound(run, passage.spoken(run, seen, None, 4).y, 4).wav
+    json.dumps(one.facts)
+
+
+# --- the Gallery's examples -----------------------------------------------------------------------------------------------------------
+
+
+def test_without_examples_the_gallery_gives_the_command(trained):
+    app = opened("gallery", view="examples")
+    assert "no examples of this run yet" in said(app)
+    assert f"python -m core examples --run {access.families()[0].id}" in said(app)
+    assert count(app, "audio") == 0
+
+
+def test_examples_are_played_by_emotion_and_condition(trained):
+    pieces = audition.write(audition.chosen([tiny.TINY.name]))
+    app = opened("gallery", view="examples")
+    assert count(app, "audio") == len(pieces) // 2 == 6 * 4
+    first = [a.proto.url for a in app.get("audio")]
+    well(app.segmented_control(key="gallery way").set_value("griffin-lim").run())
+    assert count(app, "audio") == len(first)
+    assert not set(first) & {a.proto.url for a in app.get("audio")}
+    assert app.query_params["way"] == "griffin-lim"
+    well(app.segmented_control(key="gallery way").set_value("both").run())
+    assert count(app, "audio") == len(pieces)
+    assert "analysed again, dB" in said(app)
+    assert markup(app).count("dB") >= len(pieces)
+    assert count(opened("gallery", view="examples", way="../../etc"), "audio") == len(first)
+
+
+def test_an_index_that_names_strange_files_plays_none_of_them(trained):
+    pieces = audition.write(audition.chosen([tiny.TINY.name]))
+    index = json.loads((audition.folder() / audition.INDEX).read_text())
+    for entry in index:
+        entry["file"] = "../runs.sqlite"
+    (audition.folder() / audition.INDEX).write_text(json.dumps(index))
+    app = opened("gallery", view="examples")
+    assert count(app, "audio") == 0
+    assert len(pieces)
+    assert "no examples" in said(app)
