@@ -107,7 +107,7 @@ def new_state(
     D = initialise(D, cpu) if g.d_norm == "batch" else D
     on_gpu = torch.device(device).type == "cuda"
     for network in (G, Q, D):  # channels last: few channels are a quarter faster so, but not group norm on a CPU
-        layout = torch.contiguous_format if network is D and not on_gpu else torch.channels_last
+        layout = torch.contiguous_format if network is D and g.d_norm == "group" and not on_gpu else torch.channels_last
         network.to(device, memory_format=layout)  # type: ignore[call-overload]
     make = torch.optim.Adagrad if g.optimiser == "adagrad" else torch.optim.Adam
     extra = {} if g.optimiser == "adagrad" else {"betas": (0.5, 0.99), "fused": True, "capturable": on_gpu}
