@@ -211,7 +211,7 @@ def told(opened: Opened, x: np.ndarray) -> np.ndarray:
     return np.stack([preset(opened, studio.explain(opened, one), "told") for one in x])
 
 
-def aloud(opened: Opened, y: Sequence[np.ndarray] | np.ndarray, seed: int = 0, pause: float = 0.12, comment: str = "") -> bytes:
+def aloud(opened: Opened, y: Sequence[np.ndarray] | np.ndarray, seed: int = 0, pause: float = 0.12) -> bytes:
     """Spectrograms (n, columns, bands) one after the other as one wav, `pause` seconds between them, their loudness to one another kept."""
     from core import vocoder
 
@@ -219,5 +219,6 @@ def aloud(opened: Opened, y: Sequence[np.ndarray] | np.ndarray, seed: int = 0, p
     waves, gain = vocoder.to_sound(np.asarray(y), opened.ref_db, s, seed)
     waves = waves * 10 ** ((gain.min() - gain) / 20)[:, None]
     fade = np.minimum(1, np.minimum(np.arange(waves.shape[1]), np.arange(waves.shape[1])[::-1]) / (0.005 * s.rate))
+    words = spectrograms.remark(spectrograms.GENERATED, s, opened.run.id, seed, vocoder.way(s))
     silence = np.zeros((len(waves), round(pause * s.rate)), np.float32)
-    return spectrograms.wav_bytes(np.concatenate([waves * fade, silence], axis=1).ravel(), s.rate, comment)
+    return spectrograms.wav_bytes(np.concatenate([waves * fade, silence], axis=1).ravel(), s.rate, words)

@@ -11,7 +11,8 @@ from stock import markup
 from visiting import count, opened, said, well
 
 from core import audition, runs
-from ui import access, passages, visitor
+from core.config import LogMel
+from ui import access, passages, spectra, visitor
 
 VOICES = 3
 
@@ -71,6 +72,13 @@ def test_the_strip_shows_each_window_in_its_emotions_colours():
     assert "height:100.0%" in html  # p-values need not sum to one
     assert "flex:0.900" in html
     assert "nothing but the face" in passages.strip([one | {"c": {}}], classes)
+
+
+def test_a_spectrogram_of_any_length_has_its_axis():
+    for columns in (28, 112, 700, 2223, 6600):
+        frame = spectra._frame(columns, -70.0, 10.0, LogMel(), "a voice")
+        across = re.search(r'class="x">(.*?)<span class="title"', frame)
+        assert 2 < across[1].count("<span") <= 7
 
 
 def test_the_page_and_the_command_line_make_the_same(faces_found):

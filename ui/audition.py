@@ -38,7 +38,8 @@ def show(family: Family, follow: Callable[..., dict[str, Any]]) -> None:
     left, right = st.columns([5, 3], gap="medium", vertical_alignment="center")
     left.markdown(
         "The first sample of each emotion that the runs have kept: nothing is picked. **Real** is a real voice through the same mel bands "
-        "and back, so that it has what a generated one can have. All are at their own level."
+        "and back, so that it has what a generated one can have. Below each: what the scorer hears in it, and how far the sound, analysed "
+        "again, is from its spectrogram."
     )
     with right, st.container(horizontal_alignment="right"):
         go = follow("way", options[0], lambda k: k if k in options else None)

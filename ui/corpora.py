@@ -307,7 +307,7 @@ def _original(path: Path, changed: int, told: int, name: str, clip: str) -> Orig
             with corpora.media_file(m["audio"]) as file:
                 wave = clips.read_waveform(file)
             middle = spectrograms.middle_time(len(wave) / LogMel().rate)
-            wav = spectrograms.wav_bytes(wave, LogMel().rate)
+            wav = spectrograms.wav_bytes(wave, LogMel().rate, f"a recording: {clip} of {name}")
         if m.get("video"):
             with corpora.media_file(m["video"]) as file:
                 near = clips.read_clip(file, clips.Limits(near=middle) if middle is not None else clips.Limits())
@@ -326,7 +326,7 @@ def _drawn(stem: str, clip: str) -> Original:
         return Original(None, None, {}, "It was drawn by another version of this project.")
     wave = demo.voice(take)
     frame = demo.face(take, t=spectrograms.middle_time(len(wave) / LogMel().rate))[0]
-    return Original(frame, spectrograms.wav_bytes(wave, LogMel().rate, "invented"), {"intensity": f"{take.strength:.2f} of 1"})
+    return Original(frame, spectrograms.wav_bytes(wave, LogMel().rate, f"invented: {clip}"), {"intensity": f"{take.strength:.2f} of 1"})
 
 
 @st.cache_resource(show_spinner=False, max_entries=4)

@@ -124,7 +124,15 @@ def _example(directory: Path, emotion: str, number: int) -> Voice:
     wave, again = one.wave, one.wave is None
     if wave is None:
         wave = vocoder.to_sound(one.y, run.json("corpus")["voices"]["ref_db"], s)[0]
-    return Voice(one.name or f"voice {one.number + 1}", one.y, _second(wave, run.config), emotion, one.face, of=one.of, again=again)
+    return Voice(
+        one.name or f"voice {one.number + 1}",
+        one.y,
+        _second(wave, run.config, spectrograms.THROUGH if again else "a recording's middle, invented"),
+        emotion,
+        one.face,
+        of=one.of,
+        again=again,
+    )
 
 
 def example(run_id: str, emotion: str, number: int) -> Voice:
@@ -141,7 +149,7 @@ def _brought(directory: Path, name: str, wave: np.ndarray, at: float) -> Voice |
     centre = min(max(at * opened.config.logmel.rate, 1.0), len(wave) - 1.0) if at else centre
     half = int(min(centre, len(wave) - centre))
     part = wave[int(centre) - half : int(centre) + half]  # its middle is the moment that was asked for
-    wav = _second(part, opened.config)
+    wav = _second(part, opened.config, "a visitor's recording, its middle")
     if len(part) < rate // 10 or np.abs(_middle(part, opened.config)).max() < SILENT:
         return f"{name} is silent there, or too short: there is no voice to draw a face for. Choose another moment, or record it again."
     y, gain = studio.heard(opened, part)
@@ -158,10 +166,9 @@ def _middle(wave: np.ndarray, config: Config) -> np.ndarray:
     return wave[max(0, middle - half) : middle + half]
 
 
-def _second(wave: np.ndarray, config: Config) -> bytes:
-    """The middle of a sound, as much as a spectrogram shows, as a wav."""
-    part = _middle(wave, config)
-    return spectrograms.wav_bytes(part / max(1.0, float(np.abs(part).max(initial=0.0))), config.logmel.rate)
+def _second(wave: np.ndarray, config: Config, words: str) -> bytes:
+    """The middle of a sound, as much as a spectrogram shows, as a wav that says what it is."""
+    return spectrograms.recorded(wave, config.logmel.columns, config.logmel, comment=words)[0]
 
 
 def explain(run_id: str, y: np.ndarray) -> Explanation:

@@ -95,7 +95,7 @@ def show(y: np.ndarray, ref_db: float, s: LogMel, key: str, alt: str, height: in
 def _frame(columns: int, low: float, high: float, s: LogMel, alt: str) -> str:
     """All but the picture's cells: axes with their titles, the scale of levels, places for what moves."""
     seconds = columns * s.hop / s.rate
-    step = next(k for k in (0.05, 0.1, 0.2, 0.5, 1.0) if seconds / k <= 6)
+    step = next(k for k in (0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0) if seconds / k <= 6)
     across = "".join(
         f'<span style="left:{100 * (k * step * s.rate / s.hop + 0.5) / columns:.2f}%">{k * step:.2g}</span>'
         for k in range(int(seconds / step) + 1)

@@ -145,7 +145,7 @@ def _stepped() -> None:
 
 
 def aloud(o: Opened, d: Drawn, s: Setting) -> bytes:
-    return steering.aloud(o, d.y, s.seed, comment=f"dacssGAN {o.run.id} seed {s.seed}; generated, nobody's voice")
+    return steering.aloud(o, d.y, s.seed)
 
 
 def _seen(o: Opened, d: Drawn) -> str:
