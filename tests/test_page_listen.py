@@ -36,7 +36,7 @@ def test_a_films_whole_voice_with_what_was_told_when(film):
     assert not set(whole) & set(short)
     assert count(film, "bidi_component") == VOICES + 1
     assert count(film, "download_button") == 3 * VOICES
-    assert markup(film).count("what the generator was told when") == VOICES
+    assert markup(film).count("what was told when") == markup(film).count("what was heard when") == VOICES
     assert "windows with one noise" in said(film)
     well(length(film).set_value("One second").run())
     assert [a.proto.url for a in film.get("audio")] == short
@@ -64,14 +64,18 @@ def test_three_players_say_what_they_are(film):
 
 def test_the_strip_shows_each_window_in_its_emotions_colours():
     classes = ("happy", "angry")
-    one = {"from": 0.0, "to": 0.9, "time": 0.5, "c": {"happy": 0.75, "angry": 0.25}}
-    two = {"from": 0.9, "to": 1.2, "time": 1.4, "c": {"happy": 0.0, "angry": 0.1}}
+    one = {"from": 0.0, "to": 0.9, "time": 0.5, "c": {"happy": 0.75, "angry": 0.25}, "heard by the scorer": {"happy": 0.6, "angry": 0.4}}
+    two = {"from": 0.9, "to": 1.2, "time": 1.4, "c": {"happy": 0.0, "angry": 0.1}, "heard by the scorer": {"happy": 0.9, "angry": 0.1}}
     html = passages.strip([one, two], classes)
-    assert "0.90 to 1.20 s, face at 1.40 s: angry 0.10, happy 0.00" in html
+    assert "0.90 to 1.20 s, face at 1.40 s: told angry 0.10, happy 0.00" in html
+    assert "face at 0.50 s: heard happy 0.60, angry 0.40" in html
     assert "height:75.0%" in html
     assert "height:100.0%" in html  # p-values need not sum to one
     assert "flex:0.900" in html
-    assert "nothing but the face" in passages.strip([one | {"c": {}}], classes)
+    assert "1 of 2" in passages.agreement([one, two])
+    bare = [one | {"c": {}}]  # a generator with no condition
+    assert "told" not in passages.strip(bare, classes)
+    assert passages.agreement(bare) == ""
 
 
 def test_a_spectrogram_of_any_length_has_its_axis():

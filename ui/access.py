@@ -157,7 +157,6 @@ class Whole:
 
     passage: Passage
     sound: Sound
-    heard: np.ndarray  # (K,) the scorer's softmax, the mean over the windows
     facts: list[dict]  # of each window: when, from which frame, what was told and heard
 
 
@@ -179,8 +178,7 @@ def _whole(directory: Path, key: str, _seen: Seen, emotion: str | None, seed: in
 
     run = _opened(directory)
     p = passage.spoken(run, _seen, emotion, seed)
-    o = passage.judged(run, p)
-    return Whole(p, studio.sound(run, p.y, seed), o["scorer"].mean(axis=0), passage.facts(run, _seen, p, o))
+    return Whole(p, studio.sound(run, p.y, seed), passage.facts(run, _seen, p, passage.judged(run, p)))
 
 
 def plain(run_id: str, y: np.ndarray, seed: int) -> Sound:

@@ -31,32 +31,49 @@ def show(condition: str, one: Whole, classes: Sequence[str], ref_db: float, s: L
             st.html(strip(one.facts, classes))
         with right:
             players.made(one.sound, f"{condition}, of the whole clip", plain)
-            st.html(players.heard(classes, one.heard))
-            count = len(p.starts)
-            words = "Longer films have a voice for their first 20 s." if p.cut else ""
-            st.caption(f"{len(one.sound.wave) / s.rate:.1f} s, {count} windows with one noise; the verdict is their mean. {words}")
+            st.markdown(agreement(one.facts))
+            words = " Longer films have a voice for their first 20 s." if p.cut else ""
+            st.caption(f"{len(one.sound.wave) / s.rate:.1f} s, {len(p.starts)} windows with one noise.{words}")
             facts = lambda: json.dumps(one.facts, indent=1, ensure_ascii=False)  # noqa: E731
             players.files(one.sound, p.y, f"{stem}-{condition}-whole", f"whole {condition}", facts)
 
 
 def strip(facts: Sequence[dict], classes: Sequence[str]) -> str:
-    """What was told when, as HTML under a spectrogram's time axis: each window a bar of the emotions' colours by their shares."""
-    if not facts[0]["c"]:
-        return "<div style='font-size:.8125rem;opacity:.7'>This generator is told nothing but the face.</div>"
-    bars, seen = [], dict.fromkeys(k for k in classes if any(w["c"][k] > 0.15 * sum(w["c"].values()) for w in facts))
+    """What was told when, and below it what the scorer hears there, as HTML under a spectrogram's time axis.
+
+    Each window is a bar of the emotions' colours by their shares.
+    """
+    left, right = SIDES
+    place = f"margin:.25rem {right}px 0 {left}px;font-size:.8125rem"
+    rows = [("heard by the scorer", "heard")]
+    if facts[0]["c"]:
+        rows.insert(0, ("c", "told"))
+    seen = dict.fromkeys(k for k in classes if any(w[of][k] > 0.15 * sum(w[of].values()) for w in facts for of, _ in rows))
+    names = " &nbsp; ".join(theme.dot(html.escape(k)) for k in seen)
+    bars = "".join(_bars(facts, classes, of, word) for of, word in rows)
+    return f"{bars}<div style='{place}'>{names}</div>"
+
+
+def _bars(facts: Sequence[dict], classes: Sequence[str], of: str, word: str) -> str:
+    left, right = SIDES
+    bars = []
     for w in facts:
-        total = max(sum(w["c"].values()), 1e-9)
-        parts = "".join(
-            f"<div style='height:{100 * w['c'][k] / total:.1f}%;background:{theme.colour(k)}'></div>" for k in reversed(classes)
-        )
-        best = sorted(w["c"], key=w["c"].__getitem__)[:-4:-1]
-        about = f"{w['from']:.2f} to {w['to']:.2f} s, face at {w['time']:.2f} s: " + ", ".join(f"{k} {w['c'][k]:.2f}" for k in best)
+        total = max(sum(w[of].values()), 1e-9)
+        parts = "".join(f"<div style='height:{100 * w[of][k] / total:.1f}%;background:{theme.colour(k)}'></div>" for k in reversed(classes))
+        best = sorted(w[of], key=w[of].__getitem__)[:-4:-1]
+        about = f"{w['from']:.2f} to {w['to']:.2f} s, face at {w['time']:.2f} s: {word} " + ", ".join(f"{k} {w[of][k]:.2f}" for k in best)
         style = f"flex:{w['to'] - w['from']:.3f} 0 0;display:flex;flex-direction:column;height:100%"
         bars.append(f"<div title='{html.escape(about, quote=True)}' style='{style}'>{parts}</div>")
-    names = " &nbsp; ".join(theme.dot(html.escape(k)) for k in seen)
-    left, right = SIDES
     return (
-        f"<div role='img' aria-label='what the generator was told when' style='margin:0 {right}px 0 {left}px;height:26px;display:flex;"
-        f"border-radius:4px;overflow:hidden'>{''.join(bars)}</div>"
-        f"<div style='margin:.25rem {right}px 0 {left}px;font-size:.8125rem'>told: {names}</div>"
+        f"<div style='display:flex;align-items:center;margin-bottom:3px;margin-right:{right}px;font-size:.8125rem'>"
+        f"<div style='width:{left}px;flex:none'>{word}</div><div role='img' aria-label='what was {word} when' "
+        f"style='flex:1;height:20px;display:flex;border-radius:4px;overflow:hidden'>{''.join(bars)}</div></div>"
     )
+
+
+def agreement(facts: Sequence[dict]) -> str:
+    """In how many windows the scorer hears what was told most of all; "" where nothing was told."""
+    if not facts[0]["c"]:
+        return ""
+    alike = sum(max(w["c"], key=w["c"].get) == max(w["heard by the scorer"], key=w["heard by the scorer"].get) for w in facts)
+    return f"The scorer hears what was told most of all in **{alike} of {len(facts)}** windows."
