@@ -20,7 +20,8 @@ SCHEMES = ("light", "dark")
 VIEWS = {  # page -> picture's name -> what its address says; a page that is not named here is taken as it opens
     "": {"home": ""},
     "condition": {"condition": "face=drawn-happy", "condition-emotions": "face=drawn-happy&view=emotions", "condition-faces": "view=faces"},
-    "gallery": {"gallery": "", "gallery-demo": "run={demo}", "gallery-copy": "look=copy", "gallery-quiz": "view=quiz"},
+    "gallery": {"gallery": "", "gallery-demo": "run={demo}", "gallery-copy": "look=copy", "gallery-quiz": "view=quiz"}
+    | {"gallery-examples": "view=examples"},
     "conformal": {"conformal": "step=area"}
     | {f"conformal-{k}": f"step={k}" for k in ("chain", "set", "map", "promise", "broken", "generator")},
     "evaluate": {"evaluate": "view=runs"}
