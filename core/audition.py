@@ -64,10 +64,8 @@ def chosen(names: Sequence[str] = ()) -> list[Run]:
 def write(of_runs: Sequence[Run], into: Path | None = None, tick: Tick | None = None) -> list[Piece]:
     """Makes the wavs of these runs and writes them into the index, last of all; what it says of other runs stays.
 
-    Raises ValueError where a run has kept no sample.
-
     A real voice stands beside the voices of a family once for each emotion: the same clip's where a clip holds both, else the first of
-    that emotion in S4; none where its corpus is not on this machine.
+    that emotion in S4; none where its corpus is not on this machine. Raises ValueError where a run has kept no sample.
     """
     into = into or folder()
     into.mkdir(parents=True, exist_ok=True)

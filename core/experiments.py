@@ -165,7 +165,11 @@ def vocoder(o: Vocoder) -> int:
         spoken.append((wave, voicing.pitch(wave, s)))
         progress("pitch of recordings", i + 1, len(waves))
     crops = voicing.speech(spoken, s, s.columns)
+    stop = _listening()
     for step, network, losses in voicing.train(crops, s, o.steps, columns=s.columns, seed=o.seed):  # noqa: B007
+        if stop.is_set():
+            print(f"\nstopped at step {step}; nothing was written, and what was there is as it was", file=sys.stderr)
+            return 130
         if step % 50 == 0 or step == o.steps:
             progress("train", step, o.steps, " ".join(f"{k} {float(v):.3f}" for k, v in losses.items()))
     path = runs.root() / inversion.FOLDER / f"{o.bands}.safetensors"

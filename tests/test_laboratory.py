@@ -6,18 +6,17 @@ import json
 import tracemalloc
 import zipfile
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from test_shipped import SHIPPED
 
 from core import conformal, laboratory, runs, validity
 from core.config import Config
 from core.laboratory import Problem
 
-SHIPPED = sorted(p.parent for p in (Path(__file__).resolve().parents[1] / "checkpoints").glob("*/CARD.md"))
 CLASSES = ("happy", "sad", "angry")
 
 
