@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -14,9 +15,20 @@ from core import audition, datasets, examples, gallery, runs, spectrograms, stud
 from core.__main__ import main
 
 
+@pytest.fixture(scope="module")
+def kept(tmp_path_factory):
+    """Where the first collection is kept for the tests that follow: the same runs give the same one."""
+    return tmp_path_factory.mktemp("kept") / "examples"
+
+
 @pytest.fixture
-def made(trained):
-    return audition.write(audition.chosen([tiny.TINY.name]))
+def made(trained, kept):
+    if kept.exists():
+        shutil.copytree(kept, audition.folder())
+        return audition.read()
+    pieces = audition.write(audition.chosen([tiny.TINY.name]))
+    shutil.copytree(audition.folder(), kept)
+    return pieces
 
 
 def test_each_emotion_has_a_voice_by_each_condition_and_a_real_one(made):
