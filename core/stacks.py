@@ -168,13 +168,18 @@ class Company:
         self.turn = threading.Condition()
         self.running, self.present = 0, set(range(size))
         self.asked: dict[int, tuple[State, Gan, tuple[Tensor, ...]]] = {}
-        self.answers: dict[int, dict[str, Tensor]] = {}
+        self.answers: dict[int, dict[str, Tensor] | Exception] = {}
         self.stacks: dict[tuple[int, ...], tuple[State, Take]] = {}
 
     def _next(self) -> None:
         """Hand the turn on; when all who are present have asked, answer them first."""
         if self.present and self.present == set(self.asked):
-            self._answer()
+            members = sorted(self.asked)
+            try:
+                self._answer()
+            except Exception as e:  # such as lack of memory: nobody waits for a step that will not come
+                self.asked.clear()
+                self.answers.update(dict.fromkeys(members, e))
         order = sorted(self.present - set(self.asked))
         after = [k for k in order if k > self.running]
         self.running = (after or order or [0])[0]
@@ -192,10 +197,8 @@ class Company:
         else:
             if self.stacks:
                 _apart(states)
-            self.stacks, values = {}, []
-            for s, g, batch in zip(states, settings, batches, strict=True):
-                values.append(gan.step(s, g, *batch))
-                s.step += 1
+            self.stacks = {}
+            values = [gan.plain_step(*one) for one in zip(states, settings, batches, strict=True)]
         self.answers.update(zip(members, values, strict=True))
 
     def enter(self, member: int) -> None:
@@ -218,6 +221,9 @@ class Company:
                 self.asked[member] = state, g, batch
                 self._next()
                 self.turn.wait_for(lambda: self.running == member and member in self.answers)
-                return self.answers.pop(member)
+                answer = self.answers.pop(member)
+            if isinstance(answer, Exception):
+                raise answer
+            return answer
 
         return lambda state, pool, g: gan.train(state, pool, g, steps)

@@ -1,7 +1,5 @@
 """A stack of runs gives each run what it would have had alone: weights, averages, moments, values, also after some of them have left."""
 
-import threading
-
 import numpy as np
 import pytest
 import torch
@@ -51,29 +49,16 @@ def near(a, b):
 
 def together(states, pools, settings, leave=()):
     """Each training in its thread; those in `leave` end after 4 steps. Returns each one's values of its last step."""
-    company, last, errors = stacks.Company(len(states)), {}, []
+    last = {}
 
-    def work(k):
-        company.enter(k)
-        try:
-            for record in company.train(k)(states[k], pools[k], settings[k]):
-                last[k] = record.values
-                if k in leave and record.step == 4:
-                    break
-        except BaseException as e:
-            errors.append(e)
-            raise
-        finally:
-            company.leave(k)
+    def work(k, train):
+        for record in train(states[k], pools[k], settings[k]):
+            last[k] = record.values
+            if k in leave and record.step == 4:
+                break
 
-    threads = [threading.Thread(target=work, args=(k,)) for k in range(len(states))]
-    for t in threads:
-        t.start()
-    for t in threads:
-        t.join(120)
-    assert not errors
-    assert not any(t.is_alive() for t in threads)
-    return last, company
+    stacks.together(len(states), work)
+    return last
 
 
 @pytest.mark.parametrize("name", GAMES)
@@ -85,7 +70,7 @@ def test_a_stack_trains_each_run_as_if_alone(name):
         if k == 1:
             values = record.values
     states = [state(g, k) for k in range(2)]
-    last, _ = together(states, [pool(k) for k in range(2)], [g] * 2)
+    last = together(states, [pool(k) for k in range(2)], [g] * 2)
     for a, b in zip(states, alone, strict=True):
         assert a.step == g.steps
         assert near(everything(a), everything(b))
@@ -119,13 +104,13 @@ def test_two_of_which_one_leaves_end_apart():
     assert near(everything(states[1]), everything(b))
 
 
-def test_runs_that_are_not_alike_are_not_stacked():
+def test_runs_that_are_not_alike_are_not_stacked(monkeypatch):
     a, b = GAMES["ours"], Gan(**(vars(GAMES["ours"]) | {"l1": 0.5}))
     states = [state(a, 0), state(b, 1)]
     assert not stacks.alike([a, b], states)
     assert stacks.alike([a, a], [state(a, 0), state(a, 1)])
-    _, company = together(states, [pool(0), pool(1)], [a, b])
-    assert company.stacks == {}
+    monkeypatch.delattr(stacks, "joined")
+    together(states, [pool(0), pool(1)], [a, b])
     assert [s.step for s in states] == [10, 10]
 
 
@@ -149,3 +134,20 @@ def test_states_at_different_steps_are_refused():
     b.step = 3
     with pytest.raises(ValueError, match="same step"):
         stacks.joined([a, b])
+
+
+def test_a_step_that_fails_fails_for_all_and_nobody_waits(monkeypatch):
+    def refuse(*a):
+        raise torch.OutOfMemoryError("no more")
+
+    g, told = GAMES["ours"], []
+    states = [state(g, k) for k in range(2)]
+    monkeypatch.setattr(stacks, "joined", refuse)
+
+    def work(k, train):
+        with pytest.raises(torch.OutOfMemoryError, match="no more"):
+            next(train(states[k], pool(k), g))
+        told.append(k)
+
+    stacks.together(2, work)
+    assert sorted(told) == [0, 1]
