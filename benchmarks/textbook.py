@@ -13,11 +13,12 @@ from collections.abc import Iterator
 import numpy as np
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
 from core import gan, losses, networks
 from core.config import Gan
+from core.convolutions import Block, Conv2d
 from core.networks import Classifier
 
 
@@ -46,6 +47,15 @@ class Stretched(networks.Conv):
         return torch.tanh(self.out(h))
 
 
+def plain(network: nn.Module) -> nn.Module:
+    """The same network of torch's own layers."""
+    for module in network.modules():
+        for ours, torchs in ((Block, nn.Sequential), (Conv2d, nn.Conv2d)):
+            if type(module) is ours:
+                module.__class__ = torchs
+    return network
+
+
 class Loop:
     """Networks, optimisers and the running average of G, as `core.gan.State` has them."""
 
@@ -53,9 +63,11 @@ class Loop:
         arguments = gan.generator_arguments(g, classes, shape)
         make = Stretched if g.generator == "conv" else networks.KINDS[g.generator]
         self.g, self.device = g, device
-        self.G = make(**{k: tuple(v) if isinstance(v, list) else v for k, v in arguments.items()}).to(device)
-        self.D = networks.build("discriminator", gan.discriminator_arguments(g, classes, shape)).to(device)
-        self.Q = copy.deepcopy(Q).to(device).eval().requires_grad_(False)
+        self.G = make(**{k: tuple(v) if isinstance(v, list) else v for k, v in arguments.items()})
+        self.D = networks.build("discriminator", gan.discriminator_arguments(g, classes, shape))
+        self.Q = copy.deepcopy(Q).eval().requires_grad_(False)
+        for network in (self.G, self.D, self.Q):
+            plain(network).to(device)
         kind = torch.optim.Adagrad if g.optimiser == "adagrad" else torch.optim.Adam
         extra = {} if g.optimiser == "adagrad" else {"betas": (0.5, 0.99)}
         self.opt_g = kind(self.G.parameters(), lr=g.lr_g, **extra)

@@ -189,7 +189,7 @@ def step(state: State, g: Gan, x: Tensor, c: Tensor, target: Tensor, y: Tensor, 
         return out.to(y.dtype)
 
     def noisy(t: Tensor, sd: float = g.noise) -> Tensor:
-        return drawn(lambda t, r: t + sd * torch.randn(t.shape, generator=r, device=t.device), t) if sd else t
+        return drawn(lambda t, r: torch.add(t, torch.randn(t.shape, generator=r, device=t.device), alpha=sd), t) if sd else t
 
     def shown_to_d(t: Tensor) -> Tensor:
         return noisy(drawn(change, t) if g.augment else t)
@@ -202,7 +202,13 @@ def step(state: State, g: Gan, x: Tensor, c: Tensor, target: Tensor, y: Tensor, 
     D.requires_grad_(True)
     penalised = g.r1 > 0 and state.step % LAZY == 0
     real = shown_to_d(y).requires_grad_(penalised)
-    d_real, d_fake = of(D, real, c), of(D, shown_to_d(fake.detach()), c)
+    seen = shown_to_d(fake.detach())
+    if penalised:  # the gradient of a gradient stays as precise as its inputs
+        d_real, d_fake = D(real, c), of(D, seen, c)
+    elif single and g.d_norm == "group":  # D looks at each sample alone, so at all of them at once
+        d_real, d_fake = of(D, torch.cat([real, seen]), torch.cat([c, c])).chunk(2)
+    else:
+        d_real, d_fake = of(D, real, c), of(D, seen, c)
     loss_d = each(losses.discriminator_loss, d_real, d_fake, real_target=g.real_target, game=g.game)
     if penalised:
         loss_d = loss_d + LAZY * g.r1 * each(losses.r1_penalty, losses.slope(d_real, real))
@@ -240,7 +246,7 @@ def follow(shown: nn.Module, G: nn.Module, decay: float) -> None:
 
     D and G circle each other; the average stands where they circle around (Yazıcı et al., ICLR 2019).
     """
-    pairs = list(zip(shown.state_dict().values(), G.state_dict().values(), strict=True))
+    pairs = list(zip([*shown.parameters(), *shown.buffers()], [*G.parameters(), *G.buffers()], strict=True))
     mine, its = zip(*(p for p in pairs if p[0].is_floating_point()), strict=True)
     torch._foreach_lerp_(mine, its, 1 - decay)
     for a, b in pairs:

@@ -19,6 +19,8 @@ from torch import Tensor, nn
 from torch.nn.utils.parametrizations import spectral_norm
 from torch.nn.utils.parametrize import is_parametrized
 
+from core.convolutions import Block, Conv2d, Kept, channels_last, doubled
+
 SLOPE = 0.1  # of every LeakyReLU
 FACE = (28, 28)
 
@@ -33,12 +35,13 @@ def dense(n_in: int, n_out: int) -> nn.Sequential:
     return nn.Sequential(nn.Linear(n_in, n_out), nn.BatchNorm1d(n_out), nn.LeakyReLU(SLOPE))
 
 
-def convolution(n_in: int, n_out: int, stride: int = 1, kernel: int = 3, norm: str = "batch") -> nn.Sequential:
+def convolution(n_in: int, n_out: int, stride: int = 1, kernel: int = 3, norm: str = "batch") -> Block:
     """Convolution (same padding for odd kernels), LeakyReLU, and between them batch or group norm, or spectral norm of the weights."""
-    conv = nn.Conv2d(n_in, n_out, kernel, stride, (kernel - 1) // 2, bias=norm != "batch")
+    conv = Conv2d(n_in, n_out, kernel, stride, (kernel - 1) // 2, bias=norm != "batch")
+    act = nn.LeakyReLU(SLOPE, inplace=True)
     if norm == "spectral":
-        return nn.Sequential(spectral_norm(conv), nn.LeakyReLU(SLOPE))
-    return nn.Sequential(conv, nn.GroupNorm(4, n_out) if norm == "group" else nn.BatchNorm2d(n_out), nn.LeakyReLU(SLOPE))
+        return Block(spectral_norm(conv), act)
+    return Block(conv, nn.GroupNorm(4, n_out) if norm == "group" else nn.BatchNorm2d(n_out), act)
 
 
 class EncDec(nn.Module):
@@ -80,7 +83,7 @@ class UNet(nn.Module):
         self.mix = convolution((c if use_source else 0) + d, d)
         skip = (b, a) if use_source else (0, 0)
         self.up = nn.ModuleList([convolution(d + skip[0], c), convolution(c + skip[1], b)])
-        self.out = nn.Conv2d(b, 1, 3, padding=1)
+        self.out = Conv2d(b, 1, 3, padding=1)
 
     def forward(self, x: Tensor, c: Tensor, z: Tensor) -> Tensor:
         h = F.interpolate(self.inject(torch.cat([c, z], dim=1)).view(len(c), -1, *self.coarse), self.bottom)
@@ -116,31 +119,21 @@ class Conv(nn.Module):
         if use_source:
             act = nn.LeakyReLU(SLOPE)
             code = nn.Linear(b * (source[0] // 4) * (source[1] // 4), 64)
-            self.face = nn.Sequential(nn.Conv2d(1, a, 4, 2, 1), act, nn.Conv2d(a, b, 4, 2, 1), act, nn.Flatten(), code, act)
+            self.face = nn.Sequential(Conv2d(1, a, 4, 2, 1), act, Conv2d(a, b, 4, 2, 1), act, nn.Flatten(), code, act)
         self.spread = nn.Linear((64 if use_source else 0) + classes + z, widths[0] * self.sizes[0][0] * self.sizes[0][1])
         self.layers = nn.ModuleList([convolution(p, q) for p, q in zip(widths, (*widths[1:], widths[-1]), strict=True)])
-        self.out = nn.Conv2d(widths[-1], 1, 3, padding=1)
+        self.out = Conv2d(widths[-1], 1, 3, padding=1)
 
     def forward(self, x: Tensor, c: Tensor, z: Tensor) -> Tensor:
         parts = [self.face(x), c, z] if self.use_source else [c, z]
         h = self.spread(torch.cat(parts, dim=1)).view(len(z), -1, *self.sizes[0])
+        h = channels_last(h)
         for size, layer in zip(self.sizes[1:], self.layers, strict=True):
-            twice = size == (2 * h.shape[2], 2 * h.shape[3])
+            twice = size[0] == 2 * h.shape[2] and 2 * h.shape[3] - size[1] in (0, 1)
             assert isinstance(layer, nn.Sequential)
             assert isinstance(layer[0], nn.Conv2d)
-            h = layer[1:](doubled(h, layer[0].weight)) if twice else layer(F.interpolate(h, size))
+            h = layer[1:](doubled(h, layer[0].weight, size)) if twice else layer(F.interpolate(h, size))
         return torch.tanh(self.out(h))  # (B, 1, columns, bands)
-
-
-def doubled(h: Tensor, weight: Tensor) -> Tensor:
-    """A 3x3 convolution (padding 1, no bias) of h (B, n, H, W) stretched to (2 H, 2 W) by nearest neighbours, without stretching it.
-
-    Each cell of the stretched h stands four times, so the kernel's taps that meet the same cell may be added first: what is left is a
-    transposed convolution with a 4x4 kernel and stride 2, which takes 4 products for each value where the plain way takes 9.
-    """
-    o, n = weight.shape[:2]
-    summed = F.conv2d(weight.reshape(o * n, 1, 3, 3), weight.new_ones(1, 1, 2, 2), padding=1)  # (o n, 1, 4, 4)
-    return F.conv_transpose2d(h, summed.view(o, n, 4, 4).flip(2, 3).transpose(0, 1), stride=2, padding=1)
 
 
 class Trunk(nn.Module):
@@ -162,7 +155,7 @@ class Trunk(nn.Module):
         self.features = channels[-1] * h * w
 
     def forward(self, image: Tensor) -> Tensor:
-        return self.layers(image).flatten(1)
+        return Kept.apply(self.layers(image)).flatten(1)
 
 
 class Discriminator(nn.Module):
@@ -184,7 +177,7 @@ class Discriminator(nn.Module):
         logit = self.head(h)[:, 0]
         if self.embed is None:
             return logit
-        return logit + (self.embed(c) * h).sum(dim=1) / h.shape[1] ** 0.5
+        return logit + (h @ self.embed.weight * c).sum(dim=1) / h.shape[1] ** 0.5
 
 
 class Classifier(nn.Module):

@@ -16,7 +16,7 @@ EVERY = [*SHIPPED, *sorted((ROOT / "tests").glob("*.py"))]
 
 LINE = [  # a module of core may import those before it here, and no other; a new module takes its place here
     *("config", "paper"),
-    *("clips", "apart", "faces", "tracking", "spectrograms", "networks", "losses", "conformal"),
+    *("clips", "apart", "faces", "tracking", "spectrograms", "convolutions", "networks", "losses", "conformal"),
     *("validity", "metrics", "runs", "laboratory"),
     *("drawing", "demo", "labels", "corpora", "probe", "inventory", "doctor"),
     *("datasets", "fetch", "cluster", "extraction", "prepare", "classifiers", "gan", "capture", "stacks", "protocol"),
@@ -26,7 +26,7 @@ LINE = [  # a module of core may import those before it here, and no other; a ne
     *("jobs", "errands", "sweep", "seat", "remote", "figures", "report", "commands", "experiments", "__main__"),
 ]
 WITHOUT_TORCH = ["config", "paper", "conformal", "validity", "runs", "laboratory", "protocol", "jobs"]  # so that pages open at once
-TRAINING = ["networks", "losses", "classifiers", "gan", "metrics", "runs"]  # runs on a bare GPU machine too
+TRAINING = ["convolutions", "networks", "losses", "classifiers", "gan", "metrics", "runs"]  # runs on a bare GPU machine too
 ONLY = {  # packages that these modules may import, together with every module of core that they import
     "config": set(),
     "paper": set(),

@@ -41,20 +41,6 @@ def test_a_compact_generator_is_small(kind):
     assert sum(p.numel() for p in make(7, 64, (112, 28), widths["compact"]).parameters()) <= 1_500_000
 
 
-@pytest.mark.parametrize("size", [(1, 1), (2, 3), (7, 4)])
-def test_a_convolution_of_doubled_cells_is_the_plain_one(size):
-    """Values and both gradients, in float64; at the borders too."""
-    random = torch.Generator().manual_seed(0)
-    h = torch.randn((3, 5, *size), generator=random, dtype=torch.float64, requires_grad=True)
-    weight = torch.randn((6, 5, 3, 3), generator=random, dtype=torch.float64, requires_grad=True)
-    plain = torch.nn.functional.conv2d(torch.nn.functional.interpolate(h, scale_factor=2), weight, padding=1)
-    ours = networks.doubled(h, weight)
-    torch.testing.assert_close(ours, plain, rtol=0, atol=1e-12)
-    pull = torch.randn(plain.shape, generator=random, dtype=torch.float64)
-    for a, b in zip(torch.autograd.grad(ours, (h, weight), pull), torch.autograd.grad(plain, (h, weight), pull)):
-        torch.testing.assert_close(a, b, rtol=0, atol=1e-11)
-
-
 @pytest.mark.parametrize("width", ["compact", "paper"])
 @pytest.mark.parametrize("columns", [28, 112])
 def test_discriminator_and_classifier(width, columns):

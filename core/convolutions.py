@@ -1,0 +1,241 @@
+"""The layers of Figs 3 and 4 in forms that a CPU computes fast: the same values and gradients as torch's own, but for rounding.
+
+Torch's kernels work on sixteen channels at a time. Where a picture of one channel enters a network or leaves it, fifteen of them are
+nothing, and the gradient of such a layer takes longer than that of one with thirty times its work: here it is a product of matrices. So
+is, in half precision, the gradient of a layer's weights, whose kernel there is no faster than in single. A card needs none of this.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+from torch.nn.grad import conv2d_input
+
+Pair = Sequence[int]
+
+
+class Patches(torch.autograd.Function):
+    """What a kernel (h, w) meets at each place of pictures: x (B, H, W) -> (B, h w, cells). Linear; `Overlay` is its adjoint."""
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(x: Tensor, kernel: Pair, stride: Pair, padding: Pair) -> Tensor:
+        (h, w), (down, right) = kernel, padding
+        met = F.pad(x, (right, right, down, down)).unfold(1, h, stride[0]).unfold(2, w, stride[1])  # (B, H', W', h, w), a view
+        return met.permute(0, 3, 4, 1, 2).reshape(len(x), h * w, -1)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple, output: Tensor) -> None:
+        x, *ctx.form = inputs
+        ctx.size, ctx.dtype = x.shape[1:], x.dtype
+
+    @staticmethod
+    def backward(ctx: Any, g: Tensor) -> tuple:
+        return Overlay.apply(g, ctx.size, *ctx.form).to(ctx.dtype), None, None, None
+
+
+class Overlay(torch.autograd.Function):
+    """Pictures of `size` (H, W) as the sum of patches laid where `Patches` would take them: (B, h w, cells) -> (B, H, W), fp32 at least."""
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(parts: Tensor, size: Pair, kernel: Pair, stride: Pair, padding: Pair) -> Tensor:
+        (height, width), (h, w), (y, x), (down, right) = size, kernel, stride, padding
+        tall, wide = ((n + 2 * p - k) // s + 1 for n, p, k, s in zip(size, padding, kernel, stride))
+        grid, kind = parts.view(len(parts), h, w, tall, wide), torch.promote_types(parts.dtype, torch.float32)
+        rows = parts.new_zeros((len(parts), h, tall, width + 2 * right), dtype=kind)
+        for j in range(w):
+            rows[..., j : j + x * wide : x] += grid[:, :, j]
+        out = parts.new_zeros((len(parts), height + 2 * down, width + 2 * right), dtype=kind)
+        for i in range(h):
+            out[:, i : i + y * tall : y] += rows[:, i]
+        return out[:, down : down + height, right : right + width]
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple, output: Tensor) -> None:
+        parts, _, *ctx.form = inputs
+        ctx.dtype = parts.dtype
+
+    @staticmethod
+    def backward(ctx: Any, g: Tensor) -> tuple:
+        return Patches.apply(g.to(ctx.dtype), *ctx.form), None, None, None, None
+
+
+class Mixed(torch.autograd.Function):
+    """taps (B, m, n) @ x (B, n, cells); the gradient of x lies in memory as channels last do, for those who made x so."""
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(taps: Tensor, x: Tensor) -> Tensor:
+        return torch.bmm(taps, x)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple, output: Tensor) -> None:
+        ctx.save_for_backward(*inputs)
+
+    @staticmethod
+    def backward(ctx: Any, g: Tensor) -> tuple:
+        taps, x = ctx.saved_tensors
+        of_taps = torch.bmm(g, x.transpose(1, 2).to(g.dtype)).to(taps.dtype) if ctx.needs_input_grad[0] else None
+        of_x = torch.bmm(g.transpose(1, 2), taps.to(g.dtype)).transpose(1, 2).to(x.dtype) if ctx.needs_input_grad[1] else None
+        return of_taps, of_x
+
+
+class Halved(torch.autograd.Function):
+    """A convolution or (`transposed`) its adjoint in bf16, square in kernel, stride and padding; the gradient of its weights is a product
+    of what the kernel met with what came of it, summed in fp32."""
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(x: Tensor, weight: Tensor, bias: Tensor | None, stride: int, padding: int, transposed: bool) -> Tensor:
+        return (F.conv_transpose2d if transposed else F.conv2d)(x, weight, bias, stride, padding)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple, output: Tensor) -> None:
+        x, weight, _, *ctx.form = inputs
+        ctx.save_for_backward(x, weight)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, g: Tensor) -> tuple:
+        (x, weight), (stride, padding, transposed) = ctx.saved_tensors, ctx.form
+        of_x = of_weight = of_bias = None
+        if ctx.needs_input_grad[0] and transposed:
+            of_x = F.conv2d(g, weight, None, stride, padding)
+        elif ctx.needs_input_grad[0]:
+            of_x = conv2d_input(list(x.shape), weight, g, stride, padding)
+        if ctx.needs_input_grad[1]:
+            (fine, coarse), k = (g, x) if transposed else (x, g), weight.shape[2]
+            met = F.pad(fine.permute(0, 2, 3, 1), (0, 0, *[padding] * 4)).unfold(1, k, stride).unfold(2, k, stride)
+            cells = coarse.permute(0, 2, 3, 1).reshape(-1, coarse.shape[1])
+            product = cells.t() @ met.permute(0, 1, 2, 4, 5, 3).reshape(len(cells), -1)
+            of_weight = product.view(-1, k, k, fine.shape[1]).permute(0, 3, 1, 2)
+        if ctx.needs_input_grad[2]:
+            of_bias = g.sum(dim=(0, 2, 3))
+        return of_x, of_weight, of_bias, None, None, None
+
+
+class Kept(torch.autograd.Function):
+    """x (B, n, H, W) itself; its gradient is made to lie in memory as x does, for a layer that walks through both alike."""
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(x: Tensor) -> Tensor:
+        return x.view_as(x)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple, output: Tensor) -> None:
+        ctx.last = inputs[0].stride(1) == 1
+
+    @staticmethod
+    def backward(ctx: Any, g: Tensor) -> Tensor:
+        return channels_last(g) if ctx.last else g.contiguous()
+
+
+def channels_last(x: Tensor) -> Tensor:
+    """x (B, n, H, W) with its channels next to each other in memory, which convolutions keep; in a stack of networks too."""
+    return x.permute(0, 2, 3, 1).contiguous().permute(0, 3, 1, 2)
+
+
+def precision(x: Tensor) -> torch.dtype:
+    """What products of x are computed in."""
+    kind = x.device.type
+    return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else x.dtype
+
+
+def from_one(x: Tensor, weight: Tensor, bias: Tensor | None, stride: Pair, padding: Pair) -> Tensor:
+    """A convolution of pictures of one channel: x (B, 1, H, W), weight (o, 1, h, w), bias (o,) or None -> (B, o, H', W')."""
+    kernel = weight.shape[2:]
+    size = [(n + 2 * p - k) // s + 1 for n, p, k, s in zip(x.shape[2:], padding, kernel, stride)]
+    met = Patches.apply(x[:, 0].to(precision(x)), kernel, stride, padding)
+    taps = weight.flatten(1).expand(len(x), -1, -1)  # (B, o, h w)
+    start = weight.new_zeros(len(weight)) if bias is None else bias
+    if weight.stride(1) == 1:  # the weights' layout, channels last or not, is the answer's
+        out = torch.baddbmm(start, met.transpose(1, 2), taps.transpose(1, 2)).transpose(1, 2)
+    else:
+        out = torch.baddbmm(start[:, None], taps, met)
+    return out.unflatten(2, size)
+
+
+def to_one(x: Tensor, weight: Tensor, bias: Tensor, padding: Pair) -> Tensor:
+    """A convolution of stride 1 to pictures of one channel: x (B, n, H, W), weight (1, n, h, w), bias (1,) -> (B, 1, H', W')."""
+    kernel = weight.shape[2:]
+    size = [n + 2 * p - k + 1 for n, p, k in zip(x.shape[2:], padding, kernel)]
+    taps = weight[0].flip(1, 2).flatten(1).t().expand(len(x), -1, -1)  # (B, h w, n)
+    parts = Mixed.apply(taps, x.flatten(2))
+    return (Overlay.apply(parts, size, kernel, (1, 1), [k - 1 - p for k, p in zip(kernel, padding)]) + bias)[:, None]
+
+
+def halves(x: Tensor, weight: Tensor) -> bool:
+    """Whether the gradient of these weights is sooner a product: few channels make more to copy than to multiply."""
+    return weight.requires_grad and precision(x) == torch.bfloat16 and weight.shape[0] > 16 and weight.shape[1] > 8
+
+
+class Conv2d(nn.Conv2d):
+    """torch's Conv2d, by way of the above on a CPU."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.of(x, self.weight, self.bias)
+
+    def of(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        """This layer with other weights."""
+        stride, padding = self.stride, self.padding
+        assert not isinstance(padding, str)
+        if not x.is_cuda:
+            if weight.shape[1] == 1 and x.requires_grad:
+                return from_one(x, weight, bias, stride, padding)
+            if weight.shape[0] == 1 and stride == (1, 1) and bias is not None:
+                return to_one(x, weight, bias, padding)
+            if halves(x, weight):
+                half = None if bias is None else bias.bfloat16()
+                return Halved.apply(x.bfloat16(), weight.bfloat16(), half, stride[0], padding[0], False)
+        return F.conv2d(x, weight, bias, stride, padding)
+
+
+class Block(nn.Sequential):
+    """Convolution, norm or none, LeakyReLU. A batch norm that only repeats what it has learnt is part of the convolution's weights."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        conv, norm, act = self[0], self[1], self[-1]
+        if not isinstance(norm, nn.BatchNorm2d) or norm.training:
+            return super().forward(x)
+        assert isinstance(conv, Conv2d)
+        assert norm.running_mean is not None
+        assert norm.running_var is not None
+        scale = norm.weight * (norm.running_var + norm.eps).rsqrt()
+        return act(conv.of(x, conv.weight * scale[:, None, None, None], norm.bias - norm.running_mean * scale))
+
+
+_ROW = torch.tensor([[0.0, 0, 1], [0, 1, 1], [1, 1, 0], [1, 0, 0]])  # which of three taps meet each of four doubled cells, last one first
+_SQUARE = torch.kron(_ROW, _ROW)  # (16, 9)
+
+
+def doubled(h: Tensor, weight: Tensor, size: Pair) -> Tensor:
+    """A 3x3 convolution (padding 1, no bias) of h (B, n, H, W) stretched by nearest neighbours to `size`, (2 H, 2 W) or (2 H, 2 W - 1),
+    without stretching it: weight (o, n, 3, 3) -> (B, o, *size).
+
+    Each cell of the stretched h stands four times, so the kernel's taps that meet the same cell may be added first: what is left is a
+    transposed convolution with a 4x4 kernel and stride 2, which takes 4 products for each value where the plain way takes 9.
+    """
+    o, n = weight.shape[:2]
+    taps = (weight.transpose(0, 1).reshape(n * o, 9) @ _SQUARE.t().to(weight)).view(n, o, 4, 4)
+    if not h.is_cuda and halves(h, taps):
+        out = Halved.apply(h.bfloat16(), taps.bfloat16(), None, 2, 1, True)
+    else:
+        out = F.conv_transpose2d(h, taps, stride=2, padding=1)
+    if size[1] == out.shape[3]:
+        return out
+    # The last column is cut away, and with it what it has given its neighbour through the kernel's right taps.
+    right = (weight[..., 2].transpose(0, 1) @ _ROW.t().to(weight)).to(out.dtype)  # (n, o, 4)
+    beyond = F.conv_transpose1d(h[..., -1].to(out.dtype), right, stride=2, padding=1)
+    return out[..., :-1] - F.pad(beyond[..., None], (size[1] - 1, 0))
