@@ -191,7 +191,7 @@ class Conv2d(nn.Conv2d):
         """This layer with other weights."""
         stride, padding = self.stride, self.padding
         assert not isinstance(padding, str)
-        if not x.is_cuda:
+        if x.device.type == "cpu":
             if weight.shape[1] == 1 and x.requires_grad:
                 return from_one(x, weight, bias, stride, padding)
             if weight.shape[0] == 1 and stride == (1, 1) and bias is not None:
@@ -229,7 +229,7 @@ def doubled(h: Tensor, weight: Tensor, size: Pair) -> Tensor:
     """
     o, n = weight.shape[:2]
     taps = (weight.transpose(0, 1).reshape(n * o, 9) @ _SQUARE.t().to(weight)).view(n, o, 4, 4)
-    if not h.is_cuda and halves(h, taps):
+    if h.device.type == "cpu" and halves(h, taps):
         out = Halved.apply(h.bfloat16(), taps.bfloat16(), None, 2, 1, True)
     else:
         out = F.conv_transpose2d(h, taps, stride=2, padding=1)
