@@ -11,7 +11,7 @@ import numpy as np
 from scipy import stats
 
 from benchmarks.table import Row
-from core import runs, sweep
+from core import datasets, prepare, runs, sweep
 from core.config import PRESETS, Config, replace
 from core.protocol import Cell
 from core.runs import Run
@@ -50,8 +50,12 @@ def rows() -> list[Row]:
     folder = runs.root() / ".cache" / "precision"
     cells = {(p, seed): Cell(p, "ours", config(p, seed)) for seed in range(SEEDS) for p in ("fp32", "bf16")}
     workers = int(os.environ.get("WORKERS", "1"))
+    if not datasets.path_of("demo", SHORT.data.demo_takes).exists():
+        prepare.prepare("demo", None, takes=SHORT.data.demo_takes)
     done = sweep.sweep(list(cells.values()), folder, workers, "cpu", tell=lambda o, n, of: print(o.line(n, of), flush=True))
     ids = {o.cell.config: o.run for o in done if o.state in ("done", "was done")}
+    if len(ids) < len(cells):
+        raise SystemExit(f"{len(cells) - len(ids)} of {len(cells)} trainings did not end, for the reasons above: give the command again")
     got = {k: np.array([figures(Run(folder / ids[cells[k, seed].config])) for seed in range(SEEDS)]) for k in ("fp32", "bf16")}
     return [
         equivalence(f"bf16 / fp32: {n}, sds of fp32's seeds", got["fp32"][:, i], got["bf16"][:, i])

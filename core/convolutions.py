@@ -69,7 +69,7 @@ class Overlay(torch.autograd.Function):
 
 
 class Mixed(torch.autograd.Function):
-    """taps (B, m, n) @ x (B, n, cells); the gradient of x lies in memory as channels last do, for those who made x so."""
+    """taps (B, m, n) @ x (B, n, cells); the gradient of x lies in memory as x does."""
 
     generate_vmap_rule = True
 
@@ -84,8 +84,13 @@ class Mixed(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, g: Tensor) -> tuple:
         taps, x = ctx.saved_tensors
-        of_taps = torch.bmm(g, x.transpose(1, 2).to(g.dtype)).to(taps.dtype) if ctx.needs_input_grad[0] else None
-        of_x = torch.bmm(g.transpose(1, 2), taps.to(g.dtype)).transpose(1, 2).to(x.dtype) if ctx.needs_input_grad[1] else None
+        of_taps = of_x = None
+        if ctx.needs_input_grad[0]:
+            of_taps = torch.bmm(g, x.transpose(1, 2).to(g.dtype)).to(taps.dtype)
+        if ctx.needs_input_grad[1]:
+            taps = taps.to(g.dtype)
+            of_x = torch.bmm(g.transpose(1, 2), taps).transpose(1, 2) if x.stride(1) == 1 else torch.bmm(taps.transpose(1, 2), g)
+            of_x = of_x.to(x.dtype)
         return of_taps, of_x
 
 

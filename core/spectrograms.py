@@ -124,8 +124,12 @@ def workers() -> ThreadPoolExecutor:
     and long where something else keeps a processor busy."""
     import torch
 
+    def alone() -> None:
+        torch.get_num_threads()  # else its first operation would set it back to what all threads of the process have
+        torch.set_num_threads(1)
+
     n, before = os.cpu_count() or 1, torch.get_num_threads()
-    pool, started = ThreadPoolExecutor(n, "griffin-lim", torch.set_num_threads, (1,)), threading.Barrier(n)
+    pool, started = ThreadPoolExecutor(n, "griffin-lim", alone), threading.Barrier(n)
     list(pool.map(lambda _: started.wait(), range(n)))
     torch.set_num_threads(before)  # of all other threads
     return pool

@@ -5,6 +5,7 @@ import io
 import numpy as np
 import pytest
 import soundfile
+import torch
 
 from core import spectrograms
 from core.config import LogMel
@@ -115,3 +116,16 @@ def test_wav_file():
     assert wave[0] == 0
     assert wave[-1] == 0
     assert np.abs(wave).max() > 0.1
+
+
+def test_a_worker_has_no_threads_of_its_own():
+    """Not before an operation, and not after it; the rest of the process keeps its own."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    pool = spectrograms.workers.__wrapped__()
+    try:
+        assert set(pool.map(lambda _: (torch.ones(10**6) + 1, torch.get_num_threads())[1], range(8))) == {1}
+        assert torch.get_num_threads() == 2
+    finally:
+        pool.shutdown()
+        torch.set_num_threads(before)
