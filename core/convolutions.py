@@ -163,8 +163,8 @@ def from_one(x: Tensor, weight: Tensor, bias: Tensor | None, stride: Pair, paddi
     kernel = weight.shape[2:]
     size = [(n + 2 * p - k) // s + 1 for n, p, k, s in zip(x.shape[2:], padding, kernel, stride)]
     met = Patches.apply(x[:, 0].to(precision(x)), kernel, stride, padding)
-    taps = weight.flatten(1).expand(len(x), -1, -1)  # (B, o, h w)
-    start = weight.new_zeros(len(weight)) if bias is None else bias
+    taps = weight.flatten(1).expand(len(x), -1, -1).to(met.dtype)  # (B, o, h w)
+    start = taps.new_zeros(len(weight)) if bias is None else bias.to(met.dtype)
     if weight.stride(1) == 1:  # the weights' layout, channels last or not, is the answer's
         out = torch.baddbmm(start, met.transpose(1, 2), taps.transpose(1, 2)).transpose(1, 2)
     else:
@@ -177,7 +177,7 @@ def to_one(x: Tensor, weight: Tensor, bias: Tensor, padding: Pair) -> Tensor:
     kernel = weight.shape[2:]
     size = [n + 2 * p - k + 1 for n, p, k in zip(x.shape[2:], padding, kernel)]
     taps = weight[0].flip(1, 2).flatten(1).t().expand(len(x), -1, -1)  # (B, h w, n)
-    parts = Mixed.apply(taps, x.flatten(2))
+    parts = Mixed.apply(taps.to(precision(x)), x.flatten(2).to(precision(x)))
     return (Overlay.apply(parts, size, kernel, (1, 1), [k - 1 - p for k, p in zip(kernel, padding)]) + bias)[:, None]
 
 
@@ -233,7 +233,9 @@ def doubled(h: Tensor, weight: Tensor, size: Pair) -> Tensor:
     transposed convolution with a 4x4 kernel and stride 2, which takes 4 products for each value where the plain way takes 9.
     """
     o, n = weight.shape[:2]
-    taps = (weight.transpose(0, 1).reshape(n * o, 9) @ _SQUARE.t().to(weight)).view(n, o, 4, 4)
+    with torch.autocast(h.device.type, enabled=False):  # sums of weights stay as precise as these
+        taps = (weight.transpose(0, 1).reshape(n * o, 9) @ _SQUARE.t().to(weight)).view(n, o, 4, 4)
+        right = weight[..., 2].transpose(0, 1) @ _ROW.t().to(weight)  # (n, o, 4)
     if h.device.type == "cpu" and halves(h, taps):
         out = Halved.apply(h.bfloat16(), taps.bfloat16(), None, 2, 1, True)
     else:
@@ -241,6 +243,5 @@ def doubled(h: Tensor, weight: Tensor, size: Pair) -> Tensor:
     if size[1] == out.shape[3]:
         return out
     # The last column is cut away, and with it what it has given its neighbour through the kernel's right taps.
-    right = (weight[..., 2].transpose(0, 1) @ _ROW.t().to(weight)).to(out.dtype)  # (n, o, 4)
-    beyond = F.conv_transpose1d(h[..., -1].to(out.dtype), right, stride=2, padding=1)
+    beyond = F.conv_transpose1d(h[..., -1], right, stride=2, padding=1)
     return out[..., :-1] - F.pad(beyond[..., None], (size[1] - 1, 0))
