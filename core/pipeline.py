@@ -344,17 +344,19 @@ def train_gan(
                 sums[k] = sums[k] + v if k in sums else v
             since += 1
             s = record.step
-            if s % 10 == 0 or s == g.steps:
+            told = s % 10 == 0 or s == g.steps
+            if told:
                 runs.record(r, s, {k: float(v) / since for k, v in sums.items()})
                 sums, since = {}, 0
-                rate = (s - first) * g.batch / max(1e-9, time.monotonic() - begun)
-                watch("train G, D, Q", s, g.steps, f"{rate:.0f} samples/s", step=s, rate=rate)
             if s % config.evaluate.every == 0 or s == g.steps:
                 runs.record(r, s, look.figures(state.shown))
                 look.save_grid(state.shown, r, s)
                 keep()
                 if not np.isfinite(float(record.values["loss/G"])):
                     raise RuntimeError(f"the losses became infinite or NaN at step {s}; lower gan.lr_g and gan.lr_d")
+            if told:  # last, as it may stop the run, which then has all of this step
+                rate = (s - first) * g.batch / max(1e-9, time.monotonic() - begun)
+                watch("train G, D, Q", s, g.steps, f"{rate:.0f} samples/s", step=s, rate=rate)
     except torch.OutOfMemoryError:
         fits = -1
     except Stopped:

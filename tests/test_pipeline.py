@@ -117,6 +117,25 @@ def test_stop_and_resume_give_the_undisturbed_run(world, tiny, phase):
     assert runs.metrics(resumed.id, folder) == runs.metrics(tiny.id, tiny.directory.parent)
 
 
+def test_a_stop_at_a_checkpoint_loses_nothing_of_its_step(world):
+    config, reached = replace(TINY, gan={"steps": 20}, evaluate={"every": 10}), []
+
+    def train(state, pool, g):
+        for record in pipeline.recorded(state, pool, g):
+            reached.append(record.step)
+            yield record
+
+    whole = pipeline.run(config, world / "undisturbed", "cpu")
+    with pytest.raises(pipeline.Stopped):
+        pipeline.run(config, world / "halfway", "cpu", should_stop=lambda: reached[-1:] == [10], train=train)
+    assert reached[-1] == 10
+    resumed = pipeline.run(config, world / "halfway", "cpu")
+    assert weights(resumed) == weights(whole)
+    assert runs.metrics(resumed.id, world / "halfway") == runs.metrics(whole.id, world / "undisturbed")
+    grids = [sorted(p.name for p in (r.directory / "samples").iterdir()) for r in (resumed, whole)]
+    assert grids[0] == grids[1] == [f"step-{s:07d}.npz" for s in (0, 10, 20)]
+
+
 def test_s4_reaches_no_fit(world, tiny, monkeypatch):
     """With S4 replaced by noise every network is the same, and so is all that is watched while training."""
     build = datasets.build
