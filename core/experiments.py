@@ -95,7 +95,8 @@ class Report(Grid):
 
 @dataclass(frozen=True)
 class Vocoder:
-    """Train the network that makes spectrograms audible, or measure it beside plain Griffin-Lim. Examples:
+    """Train the network that makes spectrograms audible (Ctrl-C stops; the same command continues), or measure it beside plain
+    Griffin-Lim. Examples:
     python -m core vocoder train --preset fer2013-ravdess · python -m core vocoder measure fer2013-ravdess --condition cp"""
 
     action: Annotated[Literal["train", "measure"], tyro.conf.Positional]
@@ -145,9 +146,8 @@ def command(g: Grid, name: str) -> str:
     return " ".join(parts)
 
 
-def vocoder(o: Vocoder) -> int:
-    from core import runs, voicing
-    from core import vocoder as inversion
+def train_or_measure(o: Vocoder) -> int:
+    from core import runs, vocoder, voicing
 
     if o.action == "measure":
         ways = voicing.measured(runs.find(o.run or "fer2013-ravdess", o.condition))
@@ -157,24 +157,16 @@ def vocoder(o: Vocoder) -> int:
             figures = f"{w.distance:.2f} | {w.convergence:.3f} | {w.error:.3f} | {w.before:.1%} | {w.accuracy:.1%} | {w.speed:.0f} ×"
             print(f"| {name} | {w.n} | {figures} |")
         return 0
-    config = PRESETS[o.preset]
-    progress, s = Progress(), dataclasses.replace(config.logmel, bands=o.bands)
-    waves = voicing.recordings(config, ("S1", "S3"))
-    spoken = []
-    for i, (_, wave) in enumerate(waves):
-        spoken.append((wave, voicing.pitch(wave, s)))
-        progress("pitch of recordings", i + 1, len(waves))
-    crops = voicing.speech(spoken, s, s.columns)
-    stop = _listening()
-    for step, network, losses in voicing.train(crops, s, o.steps, columns=s.columns, seed=o.seed):  # noqa: B007
-        if stop.is_set():
-            print(f"\nstopped at step {step}; nothing was written, and what was there is as it was", file=sys.stderr)
-            return 130
-        if step % 50 == 0 or step == o.steps:
-            progress("train", step, o.steps, " ".join(f"{k} {float(v):.3f}" for k, v in losses.items()))
-    path = runs.root() / inversion.FOLDER / f"{o.bands}.safetensors"
-    inversion.save(path, network, s)
-    print(f"\nwrote {path}, {sum(p.numel() for p in network.parameters()):,} weights")
+    config, stop = PRESETS[o.preset], _listening()
+    s = dataclasses.replace(config.logmel, bands=o.bands)
+    try:
+        path = voicing.learn(config, s, o.steps, o.seed, runs.root(), Progress(), stop.is_set)
+    except runs.Stopped as e:
+        print(f"\n{e}", file=sys.stderr)
+        return 130
+    print(f"\nwrote {path}, {sum(p.numel() for p in vocoder.load(path)[0].parameters()):,} weights")
+    if voicing.former(path).exists():
+        print(f"the weights that were there are now {voicing.former(path)}; rename them to have them back")
     return 0
 
 
@@ -274,4 +266,4 @@ def listen(o: Examples) -> int:
     return 0
 
 
-ACTIONS = {Table: table, Sweep: sweep, Report: report, Vocoder: vocoder, Examples: listen}
+ACTIONS = {Table: table, Sweep: sweep, Report: report, Vocoder: train_or_measure, Examples: listen}

@@ -5,25 +5,28 @@ Trained on the voices of S1 and S3 of a configuration's fold, chosen by S2's, me
 
 from __future__ import annotations
 
+import hashlib
 import json
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from core import clips, corpora, datasets, networks, spectrograms, vocoder
+from core import clips, corpora, datasets, networks, runs, spectrograms, vocoder
 from core.config import Config, LogMel
 from core.corpora import CorpusError
-from core.runs import Run
+from core.runs import Run, Stopped
 from core.vocoder import HIGHEST, LOWEST, PITCHES, Vocoder
 
 GAP = 8  # columns of silence between two recordings
 RANGE = 80.0  # dB below a crop's level, under which nothing is asked of the network
-Tick = Callable[[int, int], None]
+Tick = Callable[[str, int, int, str], None]  # (phase, done, total, remark)
+Ask = Callable[[], bool]
 
 
 @dataclass(frozen=True)
@@ -130,26 +133,111 @@ def losses(
     return {"log": log, "linear": linear, "pitch": -(wanted * maps[0].log_softmax(dim=-1)).sum(dim=-1).mean()}
 
 
-def train(
-    spoken: Speech, s: LogMel, steps: int = 5_000, batch: int = 16, columns: int = 112, lr: float = 2e-3, seed: int = 0
-) -> Iterator[tuple[int, Vocoder, dict[str, Tensor]]]:
-    """Trains a network from `seed`, step by step, with AdamW and a rate that rises for a twentieth and then falls as half a cosine;
-    yields (step, network, losses) after each, the network always the same one."""
-    generator = torch.Generator().manual_seed(seed)
+@dataclass
+class Training:
+    """All that a training step changes; `state_dict` and `load_state_dict` make it go on exactly."""
+
+    network: Vocoder
+    optimiser: torch.optim.Optimizer
+    schedule: torch.optim.lr_scheduler.LRScheduler
+    generator: torch.Generator
+    step: int = 0
+
+    def state_dict(self) -> dict:
+        parts = {k: getattr(self, k).state_dict() for k in ("network", "optimiser", "schedule")}
+        return parts | {"generator": self.generator.get_state(), "step": self.step}
+
+    def load_state_dict(self, saved: dict) -> None:
+        for k in ("network", "optimiser", "schedule"):
+            getattr(self, k).load_state_dict(saved[k])
+        self.generator.set_state(saved["generator"])
+        self.step = saved["step"]
+
+
+def begun(s: LogMel, steps: int = 5_000, lr: float = 2e-3, seed: int = 0) -> Training:
+    """A fresh network from `seed`, AdamW, and a rate that rises for a twentieth of `steps` and then falls as half a cosine."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         network = Vocoder(s.bands, 1 + s.n_fft // 2)
     optimiser = torch.optim.AdamW(network.parameters(), lr=lr, betas=(0.8, 0.99), weight_decay=0.01)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, lr, total_steps=steps + 1, pct_start=0.05)
-    for step in range(1, steps + 1):
-        at = spoken.starts[torch.randint(len(spoken.starts), (batch,), generator=generator)]
-        terms = losses(network, spoken, at, columns, s, generator)
-        optimiser.zero_grad(set_to_none=True)
+    return Training(network, optimiser, schedule, torch.Generator().manual_seed(seed))
+
+
+def train(spoken: Speech, t: Training, s: LogMel, steps: int = 5_000, batch: int = 16, columns: int = 112) -> Iterator[dict[str, Tensor]]:
+    """Takes the steps from `t.step` to `steps`; yields the losses of each, between which `t` may be saved."""
+    while t.step < steps:
+        at = spoken.starts[torch.randint(len(spoken.starts), (batch,), generator=t.generator)]
+        terms = losses(t.network, spoken, at, columns, s, t.generator)
+        t.optimiser.zero_grad(set_to_none=True)
         (4 * terms["log"] + terms["linear"] + 0.3 * terms["pitch"]).backward()
-        nn.utils.clip_grad_norm_(network.parameters(), 1.0)
-        optimiser.step()
-        schedule.step()
-        yield step, network, {k: v.detach() for k, v in terms.items()}
+        nn.utils.clip_grad_norm_(t.network.parameters(), 1.0)
+        t.optimiser.step()
+        t.schedule.step()
+        t.step += 1
+        yield {k: v.detach() for k, v in terms.items()}
+
+
+def learn(config: Config, s: LogMel, steps: int, seed: int, folder: Path, tick: Tick, should_stop: Ask = lambda: False) -> Path:
+    """Trains the network for spectrograms like `s` on the recordings of S1's and S3's people, and writes it into `folder`, the one of
+    the runs; returns its file; one that was there is `former`. `tick` is told (phase, done, total, remark).
+
+    Raises Stopped when `should_stop` answers true: what it has found out and learnt is kept there, and the same call goes on from it.
+    """
+    waves = recordings(config, ("S1", "S3"))
+    sums = hashlib.sha256(b"".join(w.tobytes() for _, w in waves)).hexdigest()
+    kept = folder / ".cache" / f"vocoder-{key(sums, vars(s), steps, seed)}.pt"
+    with runs.locked(kept.with_suffix(".lock"), "this training"):
+        pitches = known_pitches(waves, s, folder / ".cache" / f"pitch-{key(sums, s.rate, s.hop)}.npz", tick, should_stop)
+        spoken = speech([(wave, pitches[clip]) for clip, wave in waves], s, s.columns)
+        t = begun(s, steps, seed=seed)
+        if kept.exists():
+            t.load_state_dict(torch.load(kept, weights_only=True))
+        for terms in train(spoken, t, s, steps, columns=s.columns):
+            asked = should_stop()
+            if asked or t.step % 250 == 0:
+                aside = kept.with_suffix(".tmp")
+                torch.save(t.state_dict(), aside)
+                aside.replace(kept)
+            if t.step % 50 == 0 or t.step == steps:
+                tick("train", t.step, steps, " ".join(f"{k} {float(v):.3f}" for k, v in terms.items()))
+            if asked:
+                raise Stopped(f"stopped at step {t.step:,} of {steps:,}; the same command goes on from there")
+        path = folder / vocoder.FOLDER / f"{s.bands}.safetensors"
+        if path.exists():
+            path.replace(former(path))
+        vocoder.save(path, t.network, s)
+        kept.unlink(missing_ok=True)
+    return path
+
+
+def former(path: Path) -> Path:
+    """Where the weights go that a training finds in its place, such as those that came with the project."""
+    return path.with_stem(f"{path.stem}.former")
+
+
+def known_pitches(waves: list[tuple[str, np.ndarray]], s: LogMel, file: Path, tick: Tick, should_stop: Ask) -> dict[str, np.ndarray]:
+    """clip -> its `pitch`, as far as `file` has it; the others are found out and written there. Raises Stopped, with those kept."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    known = runs.read_arrays(file) if file.exists() else {}
+    missing = [(clip, wave) for clip, wave in waves if clip not in known]
+    for i, (clip, wave) in enumerate(missing):
+        if should_stop():
+            break
+        known[clip] = pitch(wave, s)
+        tick("pitch of recordings", len(known), len(waves), "")
+        if i % 100 == 99:
+            runs.write_arrays(file, **known)
+    if missing:
+        runs.write_arrays(file, **known)
+    if len(known) < len(waves):
+        raise Stopped(f"stopped at the pitch of recording {len(known):,} of {len(waves):,}; the same command goes on from there")
+    return known
+
+
+def key(*what: object) -> str:
+    """A short name for what decides a result."""
+    return hashlib.sha256(json.dumps(what, sort_keys=True, default=list).encode()).hexdigest()[:16]
 
 
 # ------------------------------------------------------------------ what it is worth

@@ -29,6 +29,7 @@ def test_the_demo_is_shown_in_every_view(home):
     assert shown["Digest"].tolist() == [datasets.load_file(datasets.folder() / f"{stem}.npz").digest]
     assert count(app, "plotly_chart") == 2
     assert "12 female" in said(app)
+    assert "of each emotion: evenly spread" in said(app)
     for view, words in (("sets", "Nobody is in two sets"), ("clips", "drawn again"), ("left-out", "Nothing was left out")):
         app.segmented_control(key="view").set_value(view).run()
         assert words in said(well(app)), view

@@ -7,8 +7,8 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from core import networks, spectrograms, vocoder, voicing
-from core.config import LogMel
+from core import networks, runs, spectrograms, vocoder, voicing
+from core.config import Config, LogMel
 from tests.test_spectrograms import voice_like
 
 S = LogMel()
@@ -122,9 +122,38 @@ def test_training_gets_better_and_is_seeded():
     assert np.median(f0[f0 > 0]) == pytest.approx(140, abs=40)
     spoken = voicing.speech([(wave, f0)] * 2, S, 56)
     assert int(spoken.starts.max() + 56) * S.hop + S.n_fft < len(spoken.wave)
-    runs = [[(float(v["pitch"]), float(v["log"])) for _, _, v in voicing.train(spoken, S, 12, batch=2, columns=56)] for _ in range(2)]
-    assert runs[0] == runs[1]
-    assert np.mean(runs[0][-4:]) < np.mean(runs[0][:4])
+
+    def trained():
+        lessons = voicing.train(spoken, voicing.begun(S, 12), S, 12, batch=2, columns=56)
+        return [(float(v["pitch"]), float(v["log"])) for v in lessons]
+
+    once = trained()
+    assert once == trained()
+    assert np.mean(once[-4:]) < np.mean(once[:4])
+
+
+@pytest.mark.parametrize("at", ["pitch", "train"])
+def test_a_stopped_training_goes_on_as_if_nothing_had_been(monkeypatch, tmp_path, at):
+    """Stopped among the pitches or among the steps: no file of weights yet, no pitch found out twice, and then the same weights."""
+    found, told = [], []
+    monkeypatch.setattr(voicing, "recordings", lambda config, sets: [(f"clip {k}", voice_like(1.6, seed=k)) for k in range(3)])
+    monkeypatch.setattr(voicing, "pitch", lambda wave, s: found.append(1) or np.full(1 + len(wave) // s.hop, 140, np.float32))
+
+    def learn(folder, should_stop=lambda: False):
+        told.clear()
+        return voicing.learn(Config(), S, 6, 0, folder, lambda phase, done, *_: told.append((phase, done)), should_stop)
+
+    whole = learn(tmp_path / "whole")
+    asked = itertools.count()
+    with pytest.raises(runs.Stopped, match="recording 2 of 3" if at == "pitch" else "step 4 of 6"):  # asked once for each of them
+        learn(tmp_path / "parts", lambda: next(asked) == (2 if at == "pitch" else 3 + 3))
+    assert not list((tmp_path / "parts").rglob("*.safetensors"))
+    assert (learn(tmp_path / "parts")).read_bytes() == whole.read_bytes()
+    assert len(found) == 6  # three in each folder
+    assert told == ([("pitch of recordings", 3)] if at == "pitch" else []) + [("train", 6)]
+    assert not list((tmp_path / "parts" / ".cache").glob("vocoder-*.pt"))  # what is done needs no checkpoint
+    again = whole.read_bytes()
+    assert learn(tmp_path / "whole").read_bytes() == again == voicing.former(whole).read_bytes()  # weights in its place are not lost
 
 
 def test_a_file_that_is_no_vocoder_is_named(tmp_path):

@@ -272,7 +272,7 @@ def _drawn(picked: Sequence[Summary], shown: Sequence[str], names: Mapping[str, 
             column.plotly_chart(figure, key=f"curve {scorer} {name}", config=save, alt=f"{FIGURES[name]} of the chosen runs over the steps")
         told = [f"{k}: {p[0]:,} (by {p[1]})" for k, p in points.items() if p]
         if told:
-            st.caption(f"★ the best step, chosen on S2 and not the last: {theme.escaped(' · '.join(told))}.")
+            st.caption(f"★ the best step, chosen on S2: {theme.escaped(' · '.join(told))}. Figures elsewhere are of the last step.")
     if quiet:
         st.caption(f"No curve yet: {theme.escaped(', '.join(quiet))}. They begin with the generator's training, after the classifiers.")
     st.caption("Curves are of S2's faces and voices, which the scorer was trained on too. Figures in the table are S4's, looked at once.")
