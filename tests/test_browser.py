@@ -20,6 +20,7 @@ from core import clips, spectrograms
 from core.runs import Run
 
 CLIP = "crema-d/VideoFlash/1001_DFA_HAP_XX.flv"
+HEARD = ",".join(["true"] * 5)  # a voice by each condition, and the clip's own twice
 BADGE = "[data-testid=stMarkdownContainer] .stMarkdownBadge"
 
 pytestmark = pytest.mark.browser
@@ -135,6 +136,42 @@ def test_a_clip_becomes_the_voice_that_the_command_line_makes(page, home, shared
     page.get_by_text(re.compile(r"^0\.\d\d s · \d\.\d\d kHz · -?\d+ dB$")).wait_for()
     ref = run.json("corpus")["voices"]["ref_db"]
     np.testing.assert_allclose(shown, spectrograms.unscale(made, ref, run.config.logmel), atol=6e-3)
+
+
+def test_a_film_has_a_voice_of_its_length_that_the_command_line_makes_too(page, home, shared_data, tmp_path):
+    clip = shared_data / CLIP
+    upload(page, clip)
+    page.get_by_text("Whole clip", exact=True).click()
+    page.locator(".st-key-wav-whole-cp button").wait_for()
+    wait_until(page, lambda: page.evaluate("() => [...document.querySelectorAll('audio')].map(a => a.duration > 1.5).join()") == HEARD)
+    heard = """async () => { const a = document.querySelector('audio'); a.muted = true; a.currentTime = 1.2; await a.play();
+      await new Promise(r => setTimeout(r, 400)); return a.currentTime; }"""
+    assert page.evaluate(heard) > 1.2  # it is heard beyond its first second
+    bars = page.get_by_role("img", name="what was told when")
+    assert bars.count() == 3
+    y = np.load(download(page, "npy-whole-cp", tmp_path), allow_pickle=False)
+    picture = page.locator(".st-key-chart-whole-cp canvas")
+    left, right = (box["x"] for box in (picture.bounding_box(), bars.first.bounding_box()))
+    assert abs(left - right) < 3  # what was told stands below the moment it was told for
+
+    run = Run(next((home / "checkpoints").glob("tiny-cp-*")))
+    command = [
+        sys.executable,
+        "-m",
+        "core",
+        "generate",
+        str(clip),
+        "--whole",
+        "--run",
+        run.id,
+        "--condition",
+        "cp",
+        "--out",
+        str(tmp_path / "out"),
+    ]
+    done = subprocess.run(command, cwd=ROOT, env=os.environ | tiny.home(home), capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    np.testing.assert_allclose(y, np.load(next((tmp_path / "out").glob("*.npy")), allow_pickle=False), atol=1e-5)
 
 
 def test_a_clip_that_a_phone_took_upright_is_turned(page, shared_data, tmp_path):
