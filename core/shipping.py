@@ -14,6 +14,7 @@ from core import datasets, runs
 from core.runs import Run
 
 KEPT = ("config.json", "provenance.json", "corpus.json", "sets.json", "results.json", "outputs.npz", "metrics.jsonl")
+TABLE = ("table.json", "table.npz")  # of a run that has one: rows, verdicts on S4's voices by class and person
 PER_CLASS = 8  # generated samples of each emotion that travel with a run
 MODELS = ("G", "f_S", "Q", "scorer")
 REVERSED = "\nIt goes the paper's other way (§4.5, Fig. 7b): its f_S knows voices, its Q and its scorer know faces."
@@ -30,7 +31,7 @@ def ship(run: Run, folder: Path) -> Path:
     (target / "models").mkdir(parents=True, exist_ok=True)
     (target / "samples").mkdir(exist_ok=True)
     if target.resolve() != run.directory.resolve():
-        for name in KEPT:
+        for name in (*KEPT, *(n for n in TABLE if (run.directory / n).exists())):
             shutil.copyfile(run.directory / name, target / name)
         for name in MODELS:
             shutil.copyfile(run.model(name), target / "models" / f"{name}.safetensors")

@@ -271,10 +271,18 @@ def test_a_table_that_cannot_be_made_here_says_why_and_what_to_do(trained):
     assert "no networks G here" in app.warning[0].value.replace("\\", "")
     assert f"core train --config-file {cp.directory}/config.json" in said(app)
     label = the_run("label")
-    provenance = label.json("provenance") | {"corpus": "elsewhere"}
-    (label.directory / "provenance.json").write_text(json.dumps(provenance))
-    access.st.cache_resource.clear()
-    assert "not bit for bit" in opened("evaluate", view="augmentation", runs=label.id).warning[0].value
+    corpus = label.json("corpus")
+    for role, clips in (("voices", 0), ("faces", 1)):
+        corpus[role] |= {"digest": "elsewhere", "clips": corpus[role]["clips"] + clips}
+        (label.directory / "corpus.json").write_text(json.dumps(corpus))
+        access.st.cache_resource.clear()
+        app = opened("evaluate", view="augmentation", runs=label.id)
+        if clips:  # another number of them is another corpus, other bits alone may be another machine's
+            assert "is not the one" in app.warning[0].value
+            assert "elsewhere" in app.warning[0].value
+        else:
+            assert not app.warning
+            assert not app.button(key="compute table").disabled
     datasets.path_of("demo", SMOKE.data.demo_takes).unlink()
     app = opened("evaluate", view="augmentation", runs=the_run("classifier").id)
     assert "not prepared here" in app.warning[0].value
