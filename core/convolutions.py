@@ -52,10 +52,10 @@ class Overlay(torch.autograd.Function):
         grid, kind = parts.view(len(parts), h, w, tall, wide), torch.promote_types(parts.dtype, torch.float32)
         rows = parts.new_zeros((len(parts), h, tall, width + 2 * right), dtype=kind)
         for j in range(w):
-            rows[..., j : j + x * wide : x] += grid[:, :, j]
+            rows[..., j : j + x * wide : x].add_(grid[:, :, j])
         out = parts.new_zeros((len(parts), height + 2 * down, width + 2 * right), dtype=kind)
         for i in range(h):
-            out[:, i : i + y * tall : y] += rows[:, i]
+            out[:, i : i + y * tall : y].add_(rows[:, i])
         return out[:, down : down + height, right : right + width]
 
     @staticmethod
@@ -217,8 +217,10 @@ class Block(nn.Sequential):
         assert isinstance(conv, Conv2d)
         assert norm.running_mean is not None
         assert norm.running_var is not None
+        assert isinstance(act, nn.LeakyReLU)
         scale = norm.weight * (norm.running_var + norm.eps).rsqrt()
-        return act(conv.of(x, conv.weight * scale[:, None, None, None], norm.bias - norm.running_mean * scale))
+        h = conv.of(x, conv.weight * scale[:, None, None, None], norm.bias - norm.running_mean * scale)
+        return F.leaky_relu(h, act.negative_slope)  # not in place: what of h is a view would be copied on the way back
 
 
 _ROW = torch.tensor([[0.0, 0, 1], [0, 1, 1], [1, 1, 0], [1, 0, 0]])  # which of three taps meet each of four doubled cells, last one first

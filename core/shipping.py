@@ -47,6 +47,22 @@ def ship(run: Run, folder: Path) -> Path:
     return target
 
 
+def _table(made: dict) -> str:
+    """What the augmentation table says of generated samples, as an item of the card; "" where there is none."""
+    if not made:
+        return ""
+    words = {"a": "S1 + generated over the best row of S1", "b": "S1 + S3 + generated over the same with plain augmentation"}
+    rules = {"equal": "at equal steps", "best": "each row at its own best steps"}
+    told = [
+        f"  - {words[g['name']]}, {rules[g['rule']]}: {100 * g['difference']:+.1f} points (95 % {100 * g['interval'][0]:+.1f} to "
+        f"{100 * g['interval'][1]:+.1f}; p = {g['p']:.2f}, {g['subjects']} people)"
+        for g in made["gains"]
+        if g["name"] in words
+    ]
+    head = f"- the whole augmentation table, {len(made['rows'])} rows with {made['plan']['seeds']} trainings of each, is in table.json:"
+    return "\n".join([head, *told]) + "\n"
+
+
 def card(run: Run) -> str:
     """The model card of a finished run, from its own files: data and terms, figures, what it must not be used for."""
     c, r, corpus, p = run.config, run.json("results"), run.json("corpus"), run.json("provenance")
@@ -114,7 +130,7 @@ Seed {c.seed}, fold {c.data.fold}, {r["steps"]} steps; one run, so no spread: se
 - coverage {q["coverage"]:.2f} (real {q["coverage real"]:.2f}), density {q["density"]:.2f}; the noise decides {q["diversity"]:.2f} of how
   much real {made}s differ (0: one {made} for a {given})
 - the scorer recognises {100 * q["recognised"]:.1f} % of the generated and {100 * q["recognised real"]:.1f} % of the real samples
-
+{_table(run.json("table"))}
 ## What it must not be used for
 
 It does not tell what a person feels, and {limit}.

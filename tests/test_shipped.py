@@ -48,6 +48,10 @@ def test_a_run_is_whole(path):
     assert "must not be used" in card
     assert run.json("corpus")["voices"]["licence"] in card
     assert f"{100 * results['augmentation']['S1 + generated']['accuracy']:.1f} %" in card
+    if made := run.json("table"):
+        assert f"{len(made['rows'])} rows with {made['plan']['seeds']} trainings" in card
+        assert all(f"{100 * g['difference']:+.1f} points" in card for g in made["gains"] if g["name"] in ("a", "b"))
+        assert made["N test voices"] == results["N test voices"]
     if run.config.data.voices != "demo":
         assert "CC BY-NC-SA 4.0" in card
         assert {s for group in results["subjects"].values() for s in group} == {f"ravdess-{a:02d}" for a in range(1, 21)}
