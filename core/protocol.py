@@ -200,7 +200,7 @@ class Gain:
     p: float  # two-sided sign-flip test over subjects
     adjusted: float  # p after Holm's correction among the secondary comparisons of the rule; p itself for (a) and (b)
     subjects: int
-    recovered: float | None = None  # (a): share of the distance to the ceiling; None where that is less than a point
+    recovered: float | None = None  # (a): share of the distance to the ceiling; None where that is less than a point or nothing is gained
 
 
 def chosen(table: Table, family: Family, rule: str) -> str | None:
@@ -289,7 +289,7 @@ def gains(tables: Sequence[Table]) -> list[Gain]:
             p, recovered = metrics.sign_flip(d), None
             if name == "a":
                 whole = differences(tables, CEILING, S1_ROWS, rule)[0]
-                recovered = float(d.mean() / whole.mean()) if len(whole) and whole.mean() >= 0.01 else None
+                recovered = float(d.mean() / whole.mean()) if d.mean() > 0 and len(whole) and whole.mean() >= 0.01 else None
             gain = Gain(name, rule, rows, float(d.mean()), metrics.bootstrap(d), p, p, len(d), recovered)
             (out if name in PRIMARY else later).append(gain)
         adjusted = metrics.holm(np.array([g.p for g in later]))

@@ -163,6 +163,13 @@ def test_rows_are_chosen_on_s2_and_never_on_s4():
     assert not protocol.holds([g if g.rule == "best" else changed(g, adjusted=0.2) for g in found.values()], "a")
 
 
+def test_what_costs_recovers_nothing_of_the_way_to_the_ceiling():
+    worse = dict(RIGHT) | {"S1 + generated": 0.2}
+    a = next(g for g in protocol.gains([a_table(worse, dict(worse) | {"S1 oversampled": 0.1})]) if g.name == "a")
+    assert a.difference == pytest.approx(-0.2)
+    assert a.recovered is None
+
+
 def test_folds_bring_their_subjects_together_and_seeds_are_averaged():
     low = dict(RIGHT) | {"S1 + generated": 0.3}
     tables = [a_table(RIGHT, ON_S2, 4), a_table(low, ON_S2, 4), a_table(RIGHT, ON_S2, 4, first=4)]
