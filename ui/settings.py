@@ -24,7 +24,7 @@ LEGENDS = {  # section -> its title, and field -> (label, legend)
             "q_training": ("Q's training", "Frozen: on S1's voices, before; joint: beside D, on S3's."),
             "q_labels": ("What Q aims at", "The condition's first choice, or the true labels as in the paper."),
             "batch": ("Batch", "Pairs in one step; more needs more memory."),
-            "precision": ("Precision", "bf16: half the bits, faster where the processor can. As good as fp32 within the spread of seeds (LOG.md)."),
+            "precision": ("Precision", "bf16: half the bits, faster where the processor can; as good as fp32 within the spread of seeds."),
             "optimiser": ("Optimiser", "The paper uses Adagrad."),
             "lr_g": ("Learning rate of G", "Lower it when the losses jump."),
             "lr_d": ("Learning rate of D", "Lower it when D wins at once."),
