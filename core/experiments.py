@@ -160,13 +160,13 @@ def train_or_measure(o: Vocoder) -> int:
     config, stop = PRESETS[o.preset], _listening()
     s = dataclasses.replace(config.logmel, bands=o.bands)
     try:
-        path = voicing.learn(config, s, o.steps, o.seed, runs.root(), Progress(), stop.is_set)
+        path, before = voicing.learn(config, s, o.steps, o.seed, runs.root(), Progress(), stop.is_set)
     except runs.Stopped as e:
         print(f"\n{e}", file=sys.stderr)
         return 130
     print(f"\nwrote {path}, {sum(p.numel() for p in vocoder.load(path)[0].parameters()):,} weights")
-    if voicing.former(path).exists():
-        print(f"the weights that were there are now {voicing.former(path)}; rename them to have them back")
+    if before:
+        print(f"the weights that were there are now {before}; rename them to have them back")
     return 0
 
 

@@ -235,6 +235,13 @@ def save(path: Path, network: nn.Module, kind: str, arguments: dict) -> None:
     aside.replace(path)
 
 
+def checkpoint(path: Path, state: dict) -> None:
+    """What `torch.load(path, weights_only=True)` gives back. Written aside, then renamed."""
+    aside = path.with_suffix(".tmp")
+    torch.save(state, aside)
+    aside.replace(path)
+
+
 def load(path: Path, device: str | torch.device = "cpu") -> nn.Module:
     """The network of a file that `save` wrote, in evaluation mode, float32. Raises ValueError naming a file that is not one."""
     try:

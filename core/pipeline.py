@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import functools
 import hashlib
-import json
 import os
 import platform
 import shutil
@@ -193,8 +192,7 @@ def classifier_files(config: Config, digest: str) -> dict[str, str]:
     for name, settings in {"f_S": of_source[0], "f_T": of_target[0], "Q": of_target[0], "scorer": of_target[0]}.items():
         what = [name, digest, config.seed, data, to_dict(config)["logmel"], vars(settings), PROTOCOL_VERSION]
         what += [elsewhere] * (name == "f_S" and elsewhere != "") + [config.gan.direction] * (of_source[1] == "voice")
-        key = hashlib.sha256(json.dumps(what, sort_keys=True, default=list).encode()).hexdigest()[:16]
-        out[name] = f"{name}-{key}.safetensors"
+        out[name] = f"{name}-{runs.key(*what)}.safetensors"
     return out
 
 
@@ -331,11 +329,6 @@ def train_gan(
         runs.record(r, 0, look.reference(sets["S1"], device) | look.figures(state.shown))
         look.save_grid(state.shown, r, 0)
 
-    def keep() -> None:
-        aside = checkpoint.with_suffix(".tmp")
-        torch.save(gan.state_dict(state), aside)
-        aside.replace(checkpoint)
-
     sums: dict[str, torch.Tensor] = {}
     since, begun, first = 0, time.monotonic(), state.step
     try:
@@ -351,7 +344,7 @@ def train_gan(
             if s % config.evaluate.every == 0 or s == g.steps:
                 runs.record(r, s, look.figures(state.shown))
                 look.save_grid(state.shown, r, s)
-                keep()
+                networks.checkpoint(checkpoint, gan.state_dict(state))
                 if not np.isfinite(float(record.values["loss/G"])):
                     raise RuntimeError(f"the losses became infinite or NaN at step {s}; lower gan.lr_g and gan.lr_d")
             if told:  # last, as it may stop the run, which then has all of this step
@@ -360,7 +353,7 @@ def train_gan(
     except torch.OutOfMemoryError:
         fits = -1
     except Stopped:
-        keep()
+        networks.checkpoint(checkpoint, gan.state_dict(state))
         raise
     else:
         fits = 0

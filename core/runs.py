@@ -6,6 +6,7 @@ state.pt, log.txt. The database is derived from it and can be rebuilt by `reinde
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import platform
@@ -72,6 +73,11 @@ def read_arrays(path: Path) -> dict[str, np.ndarray]:
     """All arrays of an npz, pickle refused."""
     with open(path, "rb") as file, np.load(file, allow_pickle=False) as f:  # opened here, so that a damaged one is closed as well
         return {k: f[k] for k in f.files}
+
+
+def key(*what: Any) -> str:
+    """16 hex digits of SHA-256 over what decides a result: the name of a file that keeps it."""
+    return hashlib.sha256(json.dumps(what, sort_keys=True, default=list).encode()).hexdigest()[:16]
 
 
 class Busy(RuntimeError):

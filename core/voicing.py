@@ -178,17 +178,19 @@ def train(spoken: Speech, t: Training, s: LogMel, steps: int = 5_000, batch: int
         yield {k: v.detach() for k, v in terms.items()}
 
 
-def learn(config: Config, s: LogMel, steps: int, seed: int, folder: Path, tick: Tick, should_stop: Ask = lambda: False) -> Path:
-    """Trains the network for spectrograms like `s` on the recordings of S1's and S3's people, and writes it into `folder`, the one of
-    the runs; returns its file; one that was there is `former`. `tick` is told (phase, done, total, remark).
+def learn(
+    config: Config, s: LogMel, steps: int, seed: int, folder: Path, tick: Tick, should_stop: Ask = lambda: False
+) -> tuple[Path, Path | None]:
+    """Trains the network for spectrograms like `s` on the recordings of S1's and S3's people, and writes it into `folder`, the one of the
+    runs. Returns its file, and where the weights are now that were in its place. `tick` is told (phase, done, total, remark).
 
     Raises Stopped when `should_stop` answers true: what it has found out and learnt is kept there, and the same call goes on from it.
     """
     waves = recordings(config, ("S1", "S3"))
     sums = hashlib.sha256(b"".join(w.tobytes() for _, w in waves)).hexdigest()
-    kept = folder / ".cache" / f"vocoder-{key(sums, vars(s), steps, seed)}.pt"
+    kept = folder / ".cache" / f"vocoder-{runs.key(sums, vars(s), steps, seed)}.pt"
     with runs.locked(kept.with_suffix(".lock"), "this training"):
-        pitches = known_pitches(waves, s, folder / ".cache" / f"pitch-{key(sums, s.rate, s.hop)}.npz", tick, should_stop)
+        pitches = known_pitches(waves, s, folder / ".cache" / f"pitch-{runs.key(sums, s.rate, s.hop)}.npz", tick, should_stop)
         spoken = speech([(wave, pitches[clip]) for clip, wave in waves], s, s.columns)
         t = begun(s, steps, seed=seed)
         if kept.exists():
@@ -196,24 +198,18 @@ def learn(config: Config, s: LogMel, steps: int, seed: int, folder: Path, tick: 
         for terms in train(spoken, t, s, steps, columns=s.columns):
             asked = should_stop()
             if asked or t.step % 250 == 0:
-                aside = kept.with_suffix(".tmp")
-                torch.save(t.state_dict(), aside)
-                aside.replace(kept)
+                networks.checkpoint(kept, t.state_dict())
             if t.step % 50 == 0 or t.step == steps:
                 tick("train", t.step, steps, " ".join(f"{k} {float(v):.3f}" for k, v in terms.items()))
             if asked:
                 raise Stopped(f"stopped at step {t.step:,} of {steps:,}; the same command goes on from there")
         path = folder / vocoder.FOLDER / f"{s.bands}.safetensors"
-        if path.exists():
-            path.replace(former(path))
+        before = path.with_stem(f"{path.stem}.{hashlib.sha256(path.read_bytes()).hexdigest()[:8]}") if path.exists() else None
+        if before:
+            path.replace(before)
         vocoder.save(path, t.network, s)
         kept.unlink(missing_ok=True)
-    return path
-
-
-def former(path: Path) -> Path:
-    """Where the weights go that a training finds in its place, such as those that came with the project."""
-    return path.with_stem(f"{path.stem}.former")
+    return path, before
 
 
 def known_pitches(waves: list[tuple[str, np.ndarray]], s: LogMel, file: Path, tick: Tick, should_stop: Ask) -> dict[str, np.ndarray]:
@@ -233,11 +229,6 @@ def known_pitches(waves: list[tuple[str, np.ndarray]], s: LogMel, file: Path, ti
     if len(known) < len(waves):
         raise Stopped(f"stopped at the pitch of recording {len(known):,} of {len(waves):,}; the same command goes on from there")
     return known
-
-
-def key(*what: object) -> str:
-    """A short name for what decides a result."""
-    return hashlib.sha256(json.dumps(what, sort_keys=True, default=list).encode()).hexdigest()[:16]
 
 
 # ------------------------------------------------------------------ what it is worth

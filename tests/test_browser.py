@@ -109,6 +109,14 @@ def download(page, key: str, folder: Path) -> Path:
     return target
 
 
+def commanded(home: Path, run: Run, clip: Path, out: Path, *options: str) -> np.ndarray:
+    """The spectrogram that the command line makes of a clip."""
+    command = [sys.executable, "-m", "core", "generate", str(clip), "--run", run.id, "--condition", "cp", "--out", str(out), *options]
+    done = subprocess.run(command, cwd=ROOT, env=os.environ | tiny.home(home), capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return np.load(next(out.glob("*.npy")), allow_pickle=False)
+
+
 def test_a_clip_becomes_the_voice_that_the_command_line_makes(page, home, shared_data, tmp_path):
     clip = shared_data / CLIP
     page.add_init_script(SEEN)
@@ -126,10 +134,7 @@ def test_a_clip_becomes_the_voice_that_the_command_line_makes(page, home, shared
     y = np.load(download(page, "npy-cp", tmp_path), allow_pickle=False)
 
     run = Run(next((home / "checkpoints").glob("tiny-cp-*")))
-    command = [sys.executable, "-m", "core", "generate", str(clip), "--run", run.id, "--condition", "cp", "--out", str(tmp_path / "out")]
-    done = subprocess.run(command, cwd=ROOT, env=os.environ | tiny.home(home), capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    made = np.load(next((tmp_path / "out").glob("*.npy")), allow_pickle=False)
+    made = commanded(home, run, clip, tmp_path / "out")
     np.testing.assert_allclose(y, made, atol=1e-5)
     shown = np.array(page.locator(".st-key-chart-cp canvas").evaluate("c => [...c.decibels]")).reshape(y.shape[-2:]) / 100
     page.locator(".st-key-chart-cp canvas").hover()
@@ -155,23 +160,7 @@ def test_a_film_has_a_voice_of_its_length_that_the_command_line_makes_too(page, 
     assert abs(left - right) < 3  # what was told stands below the moment it was told for
 
     run = Run(next((home / "checkpoints").glob("tiny-cp-*")))
-    command = [
-        sys.executable,
-        "-m",
-        "core",
-        "generate",
-        str(clip),
-        "--whole",
-        "--run",
-        run.id,
-        "--condition",
-        "cp",
-        "--out",
-        str(tmp_path / "out"),
-    ]
-    done = subprocess.run(command, cwd=ROOT, env=os.environ | tiny.home(home), capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    np.testing.assert_allclose(y, np.load(next((tmp_path / "out").glob("*.npy")), allow_pickle=False), atol=1e-5)
+    np.testing.assert_allclose(y, commanded(home, run, clip, tmp_path / "out", "--whole"), atol=1e-5)
 
 
 def test_a_clip_that_a_phone_took_upright_is_turned(page, shared_data, tmp_path):

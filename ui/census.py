@@ -56,11 +56,13 @@ def balance(c: Corpus) -> None:
         st.markdown("**Clips per emotion**, by sex")
         st.plotly_chart(charts.census(by_sex), key="census", config=charts.STILL, alt="clips per emotion and sex, as bars")
         ratio = total[most] / max(1, total[least])
-        how = f"{most} is the most frequent with {total[most]:,} clips, {least} the rarest with {total[least]:,}: {ratio:.1f} to 1. "
         if total[most] == total[least]:
             st.caption(f"{total[most]:,} clips of each emotion: evenly spread.")
         else:
-            st.caption(how + ("Evenly spread." if ratio < 1.2 else "Training evens this out by drawing rare emotions more often."))
+            st.caption(
+                f"{most} is the most frequent with {total[most]:,} clips, {least} the rarest with {total[least]:,}: {ratio:.1f} to 1. "
+                + ("Evenly spread." if ratio < 1.2 else "Training evens this out by drawing rare emotions more often.")
+            )
     with right:
         st.markdown("**Clips per subject**, the emotions in the same colours")
         if not c.subjects:

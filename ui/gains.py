@@ -74,13 +74,12 @@ def hindrance(s: Summary) -> str:
         known = corpora.opened(path.stem) if path.exists() else f"The corpus {name} is not prepared here: the page Data says how."
         if isinstance(known, str):
             return known
-        was, meta = then.get(role, {}), known.meta
-        same = len(known.clip) == was.get("clips") and abs(meta["ref_db"] - was.get("ref_db", meta["ref_db"])) < 1e-3
-        if meta["digest"] != was.get("digest") and not same:  # another machine's last bits differ; the computation itself looks closer
+        was = then.get(role, {})
+        if not datasets.resembles(known.meta | {"clips": len(known.clip)}, was):  # the computation itself looks closer
             return (
-                f"The corpus {name} that is prepared here ({len(known.clip):,} clips, {meta['digest']}) is not the one that {s.id} was "
-                f"trained on ({was.get('clips', 0):,} clips, {was.get('digest', 'unknown')}), so its people could be divided otherwise. "
-                "On the same settings trained here the table can be made."
+                f"The corpus {name} that is prepared here ({len(known.clip):,} clips, {known.meta['digest']}) is not the one that {s.id} "
+                f"was trained on ({was.get('clips', 0):,} clips, {was.get('digest', 'unknown')}), so its people could be divided "
+                "otherwise. On the same settings trained here the table can be made."
             )
     return ""
 
