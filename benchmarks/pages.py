@@ -19,7 +19,7 @@ from pathlib import Path
 from unittest import mock
 
 from benchmarks.browser import SIZE, Studio, chromium, pages, rest, studio
-from core import datasets, jobs, prepare, runs
+from core import datasets, files, jobs, prepare, runs
 from core.config import SMOKE, replace
 
 SWITCHES, EARLY = 200, 50
@@ -114,7 +114,7 @@ def first_paint(browser, address: str) -> float:
 
 def copied(folder: Path) -> dict[str, str]:
     """A home of its own with the finished runs and the prepared corpora that are here; the environment that names it."""
-    source, target = runs.root(), folder / "checkpoints"
+    source, target = files.checkpoints(), folder / "checkpoints"
     target.mkdir(parents=True)
     for row in runs.listing(source):
         if row["state"] == "done":

@@ -13,7 +13,7 @@ import numpy as np
 from scipy import stats
 
 from benchmarks.table import Row
-from core import datasets, prepare, runs, sweep
+from core import datasets, files, prepare, sweep
 from core.config import PRESETS, Config, replace
 from core.protocol import Cell
 from core.runs import Run
@@ -49,7 +49,7 @@ def rows() -> list[Row]:
     def config(precision: str, seed: int) -> Config:
         return replace(SHORT, seed=seed, gan={"precision": precision})
 
-    folder = runs.root() / ".cache" / "precision"
+    folder = files.checkpoints() / ".cache" / "precision"
     cells = {(p, seed): Cell(p, "ours", config(p, seed)) for seed in range(SEEDS) for p in ("fp32", "bf16")}
     workers = int(os.environ.get("WORKERS", "1"))
     if not datasets.path_of("demo", SHORT.data.demo_takes).exists():

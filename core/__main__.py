@@ -178,7 +178,7 @@ def _base(args: list[str], preset: str) -> Config:
 
 
 def train(options: Train) -> int:
-    from core import datasets, pipeline, runs
+    from core import datasets, files, pipeline
     from core import prepare as preparing
 
     asked = []
@@ -196,7 +196,7 @@ def train(options: Train) -> int:
                 should_stop=lambda: bool(asked),
             )
         run = pipeline.run(config, device=options.device, report=progress, should_stop=lambda: bool(asked))
-    except (pipeline.Stopped, runs.Stopped):
+    except (pipeline.Stopped, files.Stopped):
         print("\nstopped; the same command resumes it", file=sys.stderr)
         return 130
     print(f"\n{run.directory} is done, {time.monotonic() - begun:.0f} s in this process\n")
@@ -406,10 +406,10 @@ def conformal(options: Conformal) -> int:
 
 
 def manage(options: Runs) -> int:
-    from core import jobs, runs
+    from core import files, jobs, runs
 
     if options.action == "reindex":
-        print(f"{runs.reindex()} runs in {runs.root()}")
+        print(f"{runs.reindex()} runs in {files.checkpoints()}")
     elif options.action == "ship":
         from core import shipping
 

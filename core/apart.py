@@ -23,7 +23,7 @@ from typing import Any
 
 import numpy as np
 
-from core import clips
+from core import clips, files
 from core.clips import EXPORT, JUMP, LIMITS, Clip, Kept, Limits, MediaError, PathName
 
 LINE = 2**20  # bytes at most of a message's head
@@ -104,11 +104,10 @@ def stream(path: PathName, limits: Limits = LIMITS, need_sound: bool = False, na
 
 
 def _start() -> subprocess.Popen:
-    root = Path(__file__).resolve().parents[1]
     # One BLAS thread: it starts sooner, and a pool for many cores would not fit the memory limit.
-    env = os.environ | {"PYTHONPATH": str(root), "OPENBLAS_NUM_THREADS": "1", "PYTHONDONTWRITEBYTECODE": "1"}
+    env = os.environ | {"PYTHONPATH": str(files.ROOT), "OPENBLAS_NUM_THREADS": "1", "PYTHONDONTWRITEBYTECODE": "1"}
     pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL, "pipesize": PIPE}
-    return subprocess.Popen([sys.executable, "-m", "core.apart"], cwd=root, env=env, **pipes)
+    return subprocess.Popen([sys.executable, "-m", "core.apart"], cwd=files.ROOT, env=env, **pipes)
 
 
 def _taken() -> subprocess.Popen:

@@ -14,7 +14,7 @@ from typing import Literal
 
 import numpy as np
 
-from core import examples, gallery, runs, spectrograms, studio, vocoder
+from core import examples, files, gallery, runs, spectrograms, studio, vocoder
 from core.config import CONDITIONS, family
 from core.runs import Run
 from core.studio import Opened
@@ -45,7 +45,7 @@ class Piece:
 
 
 def folder() -> Path:
-    return runs.root() / FOLDER
+    return files.checkpoints() / FOLDER
 
 
 def chosen(names: Sequence[str] = ()) -> list[Run]:
@@ -54,10 +54,11 @@ def chosen(names: Sequence[str] = ()) -> list[Run]:
     if names:
         return list({r.id: r for name in names for r in studio.siblings(runs.find(name)).values()}.values())
     runs.adopt()
-    found = [Run(runs.root() / r["run"]) for r in runs.listing() if r["state"] == "done" and r["shipped"]]
+    found = [Run(files.checkpoints() / r["run"]) for r in runs.listing() if r["state"] == "done" and r["shipped"]]
     found = [r for r in found if r.config.gan.direction == "face-voice"]
     if not found:
-        raise ValueError(f"no shipped run is in {runs.root()}; restore checkpoints/, or name a run: python -m core examples --run NAME")
+        where = files.checkpoints()
+        raise files.UserError(f"no shipped run is in {where}; restore checkpoints/, or name a run: python -m core examples --run NAME")
     return sorted(found, key=lambda r: (r.config.name, CONDITIONS.index(r.config.gan.condition)))
 
 
@@ -88,9 +89,7 @@ def write(of_runs: Sequence[Run], into: Path | None = None, tick: Tick | None = 
                 tick(done, of)
     before, made = read(into), {r.id for r in of_runs}
     index = [p for p in before if p.run not in made] + pieces
-    aside = into / f"{INDEX}.tmp"
-    aside.write_text(json.dumps([asdict(p) for p in index], indent=1, ensure_ascii=False) + "\n")
-    aside.replace(into / INDEX)
+    files.write_json(into / INDEX, [asdict(p) for p in index])
     for old in {p.file for p in before} - {p.file for p in index}:
         (into / old).unlink(missing_ok=True)
     return pieces

@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from core import classifiers, datasets, gan, metrics, networks, protocol, runs
+from core import classifiers, datasets, files, gan, metrics, networks, protocol
 from core.config import PROTOCOL_VERSION, Config
 from core.config import Classifier as Settings
 from core.evaluation import augmentation_parts, joined, seed_of, target, tensor
@@ -134,13 +134,13 @@ def _row(
         digest.update(np.ascontiguousarray(a.cpu().numpy() if torch.is_tensor(a) else a).data)
     file = cache / f"row-{digest.hexdigest()[:24]}.npz"
     with contextlib.suppress(OSError, ValueError, EOFError, zipfile.BadZipFile):
-        return runs.read_arrays(file)
+        return files.read_arrays(file)
     extra = torch.Generator(y.device).manual_seed(seed + 2)
     altered = functools.partial(plain, generator=extra) if change else None
     curve, best, equal = list[float](), dict[str, torch.Tensor](), None
     for step, network, _ in classifiers.training(y, labels, s, K, seed, role, marks[-1], altered):
         if should_stop():
-            raise runs.Stopped("the augmentation table was stopped; the same command goes on with the next row")
+            raise files.Stopped("the augmentation table was stopped; the same command goes on with the next row")
         if step in marks:
             curve.append(float((predicted(network, y2) == l2).mean()))
             if curve[-1] > max(curve[:-1], default=-1.0):  # of equals the earliest
@@ -151,7 +151,7 @@ def _row(
     assert equal is not None
     found = {"S2": np.array(curve), "equal": equal, "best": predicted(network, y4).astype(np.int8)}
     cache.mkdir(exist_ok=True)
-    runs.write_arrays(file, **found)
+    files.write_arrays(file, **found)
     return found
 
 
@@ -238,6 +238,6 @@ def _write(run: Run, config: Config, plan: Plan, marks: list[int], guesses: dict
         "left out": {r.name: WHY_NOT[r.plain] for r in protocol.ROWS if r.name not in out},
         "gains": [asdict(g) for g in protocol.gains([arrays])],
     }
-    runs.write_arrays(run.directory / "table.npz", **arrays)
-    runs.write_json(run.directory / "table.json", result)
+    files.write_arrays(run.directory / "table.npz", **arrays)
+    files.write_json(run.directory / "table.json", result)
     return result

@@ -19,6 +19,8 @@ import av
 import numpy as np
 from PIL import Image, ImageOps
 
+from core.files import UserError
+
 FILMS = {"mp4": "mov", "webm": "matroska", "mpg": "mpeg", "ts": "mpegts"} | {kind: kind for kind in ("flv", "avi", "ogg", "asf", "gif")}
 SOUNDS = {kind: kind for kind in ("wav", "mp3", "flac", "aac")}  # kind -> FFmpeg's demuxer, as in FILMS
 STILLS = {"jpg": "JPEG", "png": "PNG", "webp": "WEBP", "bmp": "BMP", "tiff": "TIFF", "avif": "AVIF"}  # kind -> PIL's format
@@ -32,7 +34,7 @@ SILENT = 1e-4  # of full scale; below it there is nothing to hear
 PathName = str | os.PathLike[str]
 
 
-class MediaError(ValueError):
+class MediaError(UserError):
     """A file that cannot be used; the message names the file, the reason and what to do."""
 
 

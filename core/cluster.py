@@ -15,13 +15,11 @@ import signal
 import socket
 import threading
 from collections.abc import Callable, Generator, Iterator, Mapping
-from pathlib import Path
 from typing import Any
 
-from core import runs
+from core import files
 from core.corpora import CorpusError
 
-ROOT = Path(__file__).resolve().parents[1]
 AHEAD = 2  # tasks that wait for each processor of the cluster, so that none of them idles
 PATIENCE = 60.0  # seconds that a machine may take to answer whether it sees the media
 LOOPBACK = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}  # Ray's only way to make all of its servers listen on 127.0.0.1 alone
@@ -30,7 +28,7 @@ LOOPBACK = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}  # Ray's only way to make 
 def code() -> str:
     """Digest of this project's core as it lies here: machines of another version would make other arrays."""
     digest = hashlib.sha256()
-    for path in sorted(ROOT.glob("core/*.py")):
+    for path in sorted(files.ROOT.glob("core/*.py")):
         digest.update(path.read_bytes())
     return digest.hexdigest()[:16]
 
@@ -58,7 +56,7 @@ def missing(media: dict[str, int], digest: str, packages: Mapping[str, str] = {}
     for name, version in versions(*packages).items():
         if version != packages[name]:
             return f"has {name} {version or 'not at all'}, where {packages[name]} is expected"
-    return "" if code() == digest else f"has another version of this project in {ROOT}"
+    return "" if code() == digest else f"has another version of this project in {files.ROOT}"
 
 
 @contextlib.contextmanager
@@ -113,7 +111,7 @@ def faults(ray: Any, nodes: list[dict], *given: Any) -> dict[str, str]:
         try:
             found[node] = ray.get(answer, timeout=PATIENCE)
         except ray.exceptions.RayError as e:
-            found[node] = f"cannot run this project from {ROOT} ({last_line(e)})"
+            found[node] = f"cannot run this project from {files.ROOT} ({last_line(e)})"
     return found
 
 
@@ -152,8 +150,8 @@ def last_line(e: Exception) -> str:
 
 
 def _connect(ray: Any, workers: int, address: str | None) -> None:
-    search = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
-    paths = {"PYTHONPATH": search, "DACSSGAN_CHECKPOINTS": str(runs.root().resolve())}
+    search = os.pathsep.join(filter(None, (str(files.ROOT), os.environ.get("PYTHONPATH"))))
+    paths = {"PYTHONPATH": search, "DACSSGAN_CHECKPOINTS": str(files.checkpoints().resolve())}
     local = {} if address else {"num_cpus": workers or os.cpu_count() or 1, "include_dashboard": False}
     ours = {s: signal.getsignal(s) for s in (signal.SIGINT, signal.SIGTERM)}
     try:

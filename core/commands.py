@@ -121,7 +121,7 @@ def run(options: Any) -> int:
 
     Raises what the work raises for expected failures, after telling the errand.
     """
-    from core.runs import Stopped
+    from core.files import Stopped
 
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C: what is done is on the disk at any moment
     actions: dict[Any, Any] = {Prepare: prepare, Fetch: fetch, Doctor: doctor, Draw: draw}

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import hashlib
 import math
 import time
 from collections.abc import Mapping, Sequence
@@ -17,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from core import datasets, metrics, protocol
+from core import datasets, files, metrics, protocol
 from core.config import PRESETS, Config, Method, by, replace, to_dict
 from core.protocol import NAMES, PUBLISHED, PUBLISHED_1, Cell
 from core.runs import Run
@@ -142,7 +141,7 @@ def _bytes(directory: Path) -> str:
 
 @functools.lru_cache(maxsize=512)
 def _digest(path: Path, stamp: int) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()[:12]
+    return files.digest(path)[:12]
 
 
 def record(s: Summary) -> dict[str, str | int | float | None]:

@@ -19,7 +19,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from core import labels
+from core import files, labels
 
 RAVDESS_CODES = ("neutral", "calm", "happy", "sad", "angry", "fear", "disgust", "surprise")  # 01..08, Livingstone & Russo 2018
 RAVDESS_STATEMENTS = {"01": "Kids are talking by the door", "02": "Dogs are sitting by the door"}
@@ -38,7 +38,7 @@ KINDS = {  # by what its name ends in; content is looked at when a file is read
 SEXES = {"f": "female", "female": "female", "w": "female", "woman": "female", "m": "male", "male": "male", "man": "male", "": ""}
 
 
-class CorpusError(ValueError):
+class CorpusError(files.UserError):
     """A corpus that cannot be read; the message names the folder and what it should hold."""
 
 

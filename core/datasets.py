@@ -8,7 +8,6 @@ bands than the paper's are a corpus of its own, whose name says so (`ravdess-64`
 from __future__ import annotations
 
 import json
-import os
 import re
 import zipfile
 import zlib
@@ -19,7 +18,7 @@ from typing import Literal
 
 import numpy as np
 
-from core import labels, runs, spectrograms
+from core import files, labels, spectrograms
 from core.config import BANDS, Config, Data, LogMel
 from core.corpora import CorpusError
 
@@ -88,7 +87,7 @@ class Set:
 
 def folder() -> Path:
     """Where prepared corpora live: `data/processed/` of the project, or the folder that DACSSGAN_DATA names."""
-    return Path(os.environ.get("DACSSGAN_DATA") or Path(__file__).resolve().parents[1] / "data") / "processed"
+    return files.data() / "processed"
 
 
 def clips_of(name: str) -> tuple[str, int]:
@@ -136,7 +135,7 @@ def load_file(path: Path) -> Prepared:
     if not path.exists():
         raise CorpusError(f"{path} is not there; make it with: {command(*of_stem(path.stem))}")
     try:
-        arrays = runs.read_arrays(path)
+        arrays = files.read_arrays(path)
         meta = json.loads(str(arrays.pop("meta")))
         arrays.setdefault("votes", np.full((len(arrays["clip"]), 3), ""))  # files of earlier versions have none
         return Prepared(name=meta["name"], meta=meta, **arrays)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import hashlib
 import math
 import os
 import time
@@ -18,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from core import clips, corpora, inventory, probe
+from core import clips, corpora, files, inventory, probe
 from core.config import LogMel
 from core.corpora import KNOWN, CorpusError
 from core.inventory import Clip, File, Found, Tick
@@ -293,8 +292,8 @@ def _same_size(files: Sequence[File]) -> list[File]:
 
 
 def _sum(file: File) -> str:
-    with file.content() as path, path.open("rb") as content:
-        return hashlib.file_digest(content, "sha256").hexdigest()
+    with file.content() as path:
+        return files.digest(path)
 
 
 def _film(file: File) -> probe.Film:

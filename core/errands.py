@@ -8,7 +8,6 @@ it is asked to end, `.stop`.
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import json
 import os
 import signal
@@ -18,7 +17,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Literal
 
-from core import datasets, jobs, runs
+from core import datasets, files, jobs
 
 FILE = "DACSSGAN_ERRAND"  # names the errand's file to its process
 GRACE = 10.0  # seconds that an errand has to end by itself
@@ -58,11 +57,11 @@ def command(arguments: Sequence[str]) -> list[str]:
 
 def start(arguments: Sequence[str]) -> str:
     """Start an errand (`command`), unless it is already running; returns its id."""
-    key = hashlib.sha256("\0".join(arguments).encode(errors="surrogateescape")).hexdigest()[:8]
+    key = files.digest("\0".join(arguments).encode(errors="surrogateescape"))[:8]
     name = "-".join([*arguments[:1], key])
     folder().mkdir(parents=True, exist_ok=True)
     path = folder() / f"{name}.json"
-    with runs.locked(path.with_suffix(".lock"), "starting this errand", wait=True):  # two tabs, one errand
+    with files.locked(path.with_suffix(".lock"), "starting this errand", wait=True):  # two tabs, one errand
         known = find(name)
         if known and known.state == "running":
             return name
@@ -70,11 +69,11 @@ def start(arguments: Sequence[str]) -> str:
         while known and _lives(known) and time.monotonic() < end:
             time.sleep(0.1)  # it has said how it ended, and still holds what the next one needs
         path.with_suffix(".stop").unlink(missing_ok=True)
-        runs.write_json(path, asdict(Errand(name, list(arguments), started=time.time(), beat=time.time())))
+        files.write_json(path, asdict(Errand(name, list(arguments), started=time.time(), beat=time.time())))
         with open(path.with_suffix(".out"), "w") as out, open(path.with_suffix(".log"), "w") as err:
             pid = jobs.spawn(command(arguments), out, err, {FILE: str(path.resolve())})
         if (now := _read(path)) and not now.pid:  # its process may have written first
-            runs.write_json(path, asdict(replace(now, pid=pid)))
+            files.write_json(path, asdict(replace(now, pid=pid)))
     return name
 
 
@@ -100,7 +99,7 @@ def find(name: str) -> Errand | None:
             why = "its process ended without saying why" + (f" (its last line: {said[-1].strip()[:200]})" if said else "")
             end = {"state": "stopped"} if asked else {"state": "failed", "message": f"{why}; start it again to continue"}
             errand = replace(errand, **end)  # type: ignore[arg-type]
-            runs.write_json(path, asdict(errand))
+            files.write_json(path, asdict(errand))
     return replace(errand, phase=STOPPING) if errand and asked and errand.state == "running" else errand
 
 
@@ -165,4 +164,4 @@ def _say(**fields) -> None:
     path = os.environ.get(FILE)
     errand = _read(Path(path)) if path else None
     if path and errand:
-        runs.write_json(Path(path), asdict(replace(errand, pid=os.getpid(), beat=time.time(), **fields)))
+        files.write_json(Path(path), asdict(replace(errand, pid=os.getpid(), beat=time.time(), **fields)))

@@ -9,7 +9,7 @@ from typing import Literal
 import numpy as np
 import torch
 
-from core import classifiers, conformal, datasets, gan, metrics, networks, protocol, runs
+from core import classifiers, conformal, datasets, files, gan, metrics, networks, protocol
 from core.config import Classifier, Config
 from core.datasets import Set
 from core.runs import Run
@@ -121,7 +121,7 @@ class Look:
                 shown = np.concatenate([np.nonzero(labels == k)[0][:SHOWN] for k in np.unique(labels)])
                 arrays |= {f"at{name}": ((f[shown] - self.centre) @ self.axes).astype(np.float32), f"of{name}": labels[shown]}
             arrays["share"] = self.share
-        runs.write_arrays(path, **arrays)
+        files.write_arrays(path, **arrays)
 
 
 def evaluate(config: Config, sets, fitted: Fitted, c: dict, G, r: Run, device, watch: Callable[..., None]) -> dict:
@@ -178,7 +178,7 @@ def evaluate(config: Config, sets, fitted: Fitted, c: dict, G, r: Run, device, w
         o = classifiers.softmax(network, y4)
         tables[row] = {"confusion": metrics.confusion(l4, o.argmax(axis=1), K).tolist(), "N train": len(labels)}
         tables[row]["accuracy"] = metrics.accuracy(np.array(tables[row]["confusion"]))
-    runs.write_arrays(
+    files.write_arrays(
         r.directory / "generated.npz",
         y=fake4[:, 0].cpu().numpy().astype(np.float16),
         label=S4.x_label[faces4],

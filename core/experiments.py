@@ -147,7 +147,7 @@ def command(g: Grid, name: str) -> str:
 
 
 def train_or_measure(o: Vocoder) -> int:
-    from core import runs, vocoder, voicing
+    from core import files, runs, vocoder, voicing
 
     if o.action == "measure":
         ways = voicing.measured(runs.find(o.run or "fer2013-ravdess", o.condition))
@@ -160,8 +160,8 @@ def train_or_measure(o: Vocoder) -> int:
     config, stop = PRESETS[o.preset], _listening()
     s = dataclasses.replace(config.logmel, bands=o.bands)
     try:
-        path, before = voicing.learn(config, s, o.steps, o.seed, runs.root(), Progress(), stop.is_set)
-    except runs.Stopped as e:
+        path, before = voicing.learn(config, s, o.steps, o.seed, files.checkpoints(), Progress(), stop.is_set)
+    except files.Stopped as e:
         print(f"\n{e}", file=sys.stderr)
         return 130
     print(f"\nwrote {path}, {sum(p.numel() for p in vocoder.load(path)[0].parameters()):,} weights")
@@ -179,7 +179,7 @@ def _listening() -> threading.Event:
 
 
 def table(o: Table) -> int:
-    from core import augmentation, errands, mixing, pipeline, report, runs
+    from core import augmentation, errands, files, mixing, pipeline, report, runs
     from core.commands import Progress
 
     stop = _listening()
@@ -189,7 +189,7 @@ def table(o: Table) -> int:
             tried = mixing.compare(run, o.seeds, tick=Progress(), should_stop=stop.is_set)
         else:
             made = augmentation.table(run, augmentation.Plan(o.seeds, o.stretch), where, Progress(), stop.is_set)
-    except runs.Stopped as e:
+    except files.Stopped as e:
         errands.ended("stopped")
         print(f"\n{e}", file=sys.stderr)
         return 130
@@ -206,7 +206,7 @@ def table(o: Table) -> int:
 
 
 def sweep(o: Sweep) -> int:
-    from core import augmentation, datasets, remote, runs
+    from core import augmentation, datasets, files, remote
     from core import prepare as preparing
     from core import sweep as sweeping
 
@@ -217,7 +217,7 @@ def sweep(o: Sweep) -> int:
     try:
         for name, takes in sorted({(n, c.config.data.demo_takes) for c in cells for n in datasets.drawn(c.config.data)}):
             preparing.prepare(name, None, takes=takes, should_stop=stop.is_set)
-    except runs.Stopped:
+    except files.Stopped:
         print("stopped; the same command resumes it", file=sys.stderr)
         return 130
     plan = augmentation.Plan(o.table_seeds, o.table_stretch) if o.table else None

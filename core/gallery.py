@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from scipy.spatial.distance import cdist
 
-from core import classifiers, conformal, datasets, evaluation, gan, networks, runs, spectrograms
+from core import classifiers, conformal, datasets, evaluation, files, gan, networks, spectrograms
 from core.config import Config
 from core.corpora import CorpusError
 from core.datasets import Set
@@ -275,7 +275,7 @@ def made(opened: Opened, r: Real, report: Report = quiet) -> Made:
     """
     path, key = _kept(opened.run, r), _key(opened, r)
     try:
-        stored = runs.read_arrays(path)
+        stored = files.read_arrays(path)
         if str(stored.pop("key", "")) == key:
             return Made(opened.config.gan.condition, **stored)
     except Exception:  # not there, or damaged: zip, zlib and NumPy's header raise what they like
@@ -283,7 +283,7 @@ def made(opened: Opened, r: Real, report: Report = quiet) -> Made:
     found = _make(opened, r, report)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        runs.write_arrays(path, key=np.array(key), **{k: v for k, v in vars(found).items() if k != "condition"})
+        files.write_arrays(path, key=np.array(key), **{k: v for k, v in vars(found).items() if k != "condition"})
     except OSError:
         pass  # a folder that is only read: the next visit computes again
     return found

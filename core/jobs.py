@@ -16,7 +16,7 @@ import time
 from pathlib import Path
 from typing import IO
 
-from core import datasets, runs
+from core import datasets, files, runs
 from core.config import Config, run_name
 from core.runs import Run
 
@@ -32,9 +32,9 @@ def start(config: Config, device: str = "auto", folder: Path | None = None) -> s
     The same config is the same run: one that is done, waits or runs is left alone, a paused one goes on at its place, a stopped or failed
     one from its checkpoint at the queue's end. Raises CorpusError when the corpus is not prepared.
     """
-    folder = folder or runs.root()
+    folder = folder or files.checkpoints()
     run = runs.create(folder / run_name(config, datasets.corpus_digest(config.data)), config)
-    with runs.locked(folder / ".starting.lock", "starting a training", wait=True):  # two tabs, one training
+    with files.locked(folder / ".starting.lock", "starting a training", wait=True):  # two tabs, one training
         row = _row(run)
         if row and (row["state"] == "done" or alive(row) or (row["state"] == "queued" and row["place"] is not None)):
             return run.id
@@ -58,7 +58,7 @@ def _launch(command: list[str], out: IO[str], err: IO[str], environment: dict[st
     threads = str(max(1, min(4, (os.cpu_count() or 2) - 1)))  # one core stays with the pages; small networks gain nothing beyond four
     return subprocess.Popen(
         [sys.executable, *command],
-        cwd=Path(__file__).resolve().parents[1],
+        cwd=files.ROOT,
         stdout=out,
         stderr=err,
         stdin=subprocess.DEVNULL,
@@ -93,14 +93,14 @@ def is_ours(pid: int, command: str) -> bool:
 
 def stop(run_id: str, folder: Path | None = None, wait: float = 0.0) -> bool:
     """Ask a training to save its state and end, or take it out of the queue. True when it has ended within `wait` s (0: only asked)."""
-    folder = folder or runs.root()
+    folder = folder or files.checkpoints()
     runs.dequeue(Run(folder / run_id))
     return _end(run_id, "stopping", folder, wait)
 
 
 def pause(run_id: str, folder: Path | None = None, wait: float = 0.0) -> bool:
     """As `stop`, but the run keeps its place in the queue, and those behind it wait until it is resumed, stopped or moved."""
-    folder = folder or runs.root()
+    folder = folder or files.checkpoints()
     row = _row(Run(folder / run_id))
     if row and row["place"] is None and alive(row):
         runs.enqueue(Run(folder / run_id), first=True)  # started by hand
@@ -135,7 +135,7 @@ def late(row: dict) -> bool:
 
 def kill(run_id: str, folder: Path | None = None) -> None:
     """End a training that does not listen. It goes on from its last checkpoint; steps after that are trained again."""
-    folder = folder or runs.root()
+    folder = folder or files.checkpoints()
     row = _row(Run(folder / run_id))
     if row and late(row) and is_ours(row["pid"], "train"):
         with contextlib.suppress(ProcessLookupError):
@@ -144,13 +144,13 @@ def kill(run_id: str, folder: Path | None = None) -> None:
 
 def resume(run_id: str, device: str = "auto", folder: Path | None = None) -> str:
     """Continue a paused, stopped or failed run from its checkpoint, when its turn comes."""
-    folder = folder or runs.root()
+    folder = folder or files.checkpoints()
     return start(Run(folder / run_id).config, device, folder)
 
 
 def reconcile(folder: Path | None = None) -> list[str]:
     """Give runs whose process is gone the state they are really in; returns their ids. Cheap: call it before showing a list."""
-    folder, changed = folder or runs.root(), []
+    folder, changed = folder or files.checkpoints(), []
     for row in runs.listing(folder):
         run = Run(folder / row["run"])
         if row["state"] in ("running", "queued") and not alive(row):
@@ -196,7 +196,7 @@ def attend(folder: Path | None = None) -> bool:
 
     The worker holds the lock on `queue.lock` for as long as it lives: it is handed over to it locked, so there is never a second one.
     """
-    folder = folder or runs.root()
+    folder = folder or files.checkpoints()
     if not _next(folder) or not (lock := _take(folder)):
         return False
     with lock, open(folder / "queue.log", "w") as log:
@@ -230,7 +230,7 @@ def waits(row: dict) -> bool:
 
 def move(run_id: str, by: int, folder: Path | None = None) -> None:
     """Move a waiting or paused run up (-1) or down (1) in the queue, past the next one that does not run."""
-    folder = folder or runs.root()
+    folder = folder or files.checkpoints()
     line = [r["run"] for r in runs.queue(folder) if waits(r)]
     if run_id in line and 0 <= (other := line.index(run_id) + by) < len(line):
         runs.swap(Run(folder / run_id), Run(folder / line[other]))
@@ -269,7 +269,7 @@ def _train(run: Run, device: str) -> None:
 
 def log_tail(run_id: str, lines: int = 40, folder: Path | None = None) -> str:
     """The end of a run's log."""
-    path = (folder or runs.root()) / run_id / "log.txt"
+    path = (folder or files.checkpoints()) / run_id / "log.txt"
     if not path.exists():
         return ""
     with open(path, "rb") as f:
@@ -289,5 +289,5 @@ def cards() -> list[str]:
 
 if __name__ == "__main__":  # as `attend` starts it: the argument is the lock's file
     with os.fdopen(int(sys.argv[1])):
-        work(runs.root())
+        work(files.checkpoints())
     attend()  # one may have come between the last look and the lock's end

@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from core import augmentation, classifiers, conformal, datasets, gan, networks, runs
+from core import augmentation, classifiers, conformal, datasets, files, gan, networks
 from core.classifiers import softmax
 from core.config import Classifier as Settings
 from core.evaluation import seed_of, target, tensor
@@ -132,13 +132,13 @@ def compare(
         for seed in range(seeds):
             tick("ways", i * seeds + seed, len(WAYS) * seeds, way.name)
             if should_stop():
-                raise runs.Stopped("the comparison was stopped; the same command begins it anew")
+                raise files.Stopped("the comparison was stopped; the same command begins it anew")
             network = fitted(way, real, stream, s, seed_of(config, "rows") + 10 * seed, role)
             right.append(float((softmax(network, y2).argmax(axis=1) == label2).mean()))
         found[way.name] = {"way": asdict(way), "accuracy": right, "kept": float(k.float().mean())}
     tick("ways", len(WAYS) * seeds, len(WAYS) * seeds, "")
     result = {"per_face": per_face, "N S2 voices": len(label2), "chance": 1 / K, "steps": s.steps, "ways": found}
-    runs.write_json(run.directory / "ways.json", result)
+    files.write_json(run.directory / "ways.json", result)
     return result
 
 

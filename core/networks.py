@@ -14,11 +14,12 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 from safetensors import safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save as serialise
 from torch import Tensor, nn
 from torch.nn.utils.parametrizations import spectral_norm
 from torch.nn.utils.parametrize import is_parametrized
 
+from core import files
 from core.convolutions import Block, Conv2d, Kept, channels_last, doubled
 
 SLOPE = 0.1  # of every LeakyReLU
@@ -229,17 +230,14 @@ def save(path: Path, network: nn.Module, kind: str, arguments: dict) -> None:
     A finished network is always used as it was stored: callers load it back, so that every figure belongs to the shipped weights.
     """
     tensors = {k: v.detach().cpu().contiguous() for k, v in network.state_dict().items()}
-    aside = path.with_suffix(".tmp")
     halves = {k: v.half() if v.is_floating_point() else v for k, v in tensors.items()}
-    save_file(halves, aside, {"network": json.dumps({"kind": kind, "arguments": arguments})})  # one key: equal networks, equal bytes
-    aside.replace(path)
+    header = {"network": json.dumps({"kind": kind, "arguments": arguments})}  # one key: equal networks, equal bytes
+    files.write_atomic(path, serialise(halves, header))
 
 
 def checkpoint(path: Path, state: dict) -> None:
     """What `torch.load(path, weights_only=True)` gives back. Written aside, then renamed."""
-    aside = path.with_suffix(".tmp")
-    torch.save(state, aside)
-    aside.replace(path)
+    files.write_atomic(path, lambda f: torch.save(state, f))
 
 
 def load(path: Path, device: str | torch.device = "cpu") -> nn.Module:

@@ -11,6 +11,8 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
+ROOT = Path(__file__).resolve().parents[1]
+
 
 @dataclass(frozen=True)
 class Entry:
@@ -207,7 +209,7 @@ def source(function: str) -> Source:
     Raises ValueError naming the file where there is no such thing in it.
     """
     module, _, name = function.partition(":")
-    path = Path(__file__).resolve().parents[1].joinpath(*module.split(".")).with_suffix(".py")
+    path = ROOT.joinpath(*module.split(".")).with_suffix(".py")
     if not path.exists():
         raise ValueError(f"{function}: there is no file {path}")
     text = path.read_text(encoding="utf-8")

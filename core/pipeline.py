@@ -8,7 +8,6 @@ classifier scored on S4's real voices; samples from S4's faces -> IS, FID. S4 re
 from __future__ import annotations
 
 import functools
-import hashlib
 import os
 import platform
 import shutil
@@ -23,7 +22,7 @@ from typing import Any, Literal
 import numpy as np
 import torch
 
-from core import capture, classifiers, conformal, datasets, gan, metrics, networks, runs
+from core import capture, classifiers, conformal, datasets, files, gan, metrics, networks, runs
 from core.config import PROTOCOL_VERSION, Config, Gan, replace, run_name, to_dict
 from core.datasets import Set
 from core.evaluation import Fitted, Look, evaluate, seed_of, source, target, tensor
@@ -37,7 +36,7 @@ class Stopped(Exception):
     """The run was asked to stop; its state is saved and it can be resumed."""
 
 
-class DeviceError(RuntimeError):
+class DeviceError(files.UserError):
     """The device asked for cannot be used; the message says why and what to choose instead."""
 
 
@@ -87,23 +86,23 @@ def run(
     The same config on the same corpus is the same run: a finished one is returned at once. Raises Stopped when `should_stop`
     answered true (state saved), CorpusError when the corpus is not prepared, DeviceError, or RuntimeError for lack of memory.
     """
-    folder = folder or runs.root()
+    folder = folder or files.checkpoints()
     where = choose_device(device)
     digest = datasets.corpus_digest(config.data)
     r = runs.create(folder / run_name(config, digest), config, parent, provenance(config, digest, where))
     if r.json("results"):
         return r
-    runs.write_json(r.directory / "corpus.json", datasets.describe(config.data))
+    files.write_json(r.directory / "corpus.json", datasets.describe(config.data))
     runs.update(r, state="running", phase="sets", pid=os.getpid(), error="")
     watch = _Watch(r, report, should_stop)
     try:
         sets = datasets.build(config)  # §4.1: S1..S4
-        runs.write_json(r.directory / "sets.json", datasets.set_table(sets))
+        files.write_json(r.directory / "sets.json", datasets.set_table(sets))
         fitted = fit_classifiers(config, sets, digest, where, watch, folder)  # §4.3: f_S, f_T, Q, scorer
         c = conditions(config, sets, fitted, r, watch)  # §3.1: o, alpha, p, c
         G = train_gan(config, sets, fitted, c, r, where, watch, train)  # §3: G, D, Q on S3
         results = evaluate(config, sets, fitted, c, G, r, where, watch)  # §4.2: augmentation, IS, FID on S4
-        runs.write_json(r.directory / "results.json", results)
+        files.write_json(r.directory / "results.json", results)
         runs.update(r, state="done", phase="done")
         return r
     except Stopped:
@@ -160,11 +159,11 @@ def fit_classifiers(config: Config, sets: dict[str, Set], digest: str, device, w
         "scorer": (np.concatenate([S1.y, S2.y]), np.concatenate([S1.y_label, S2.y_label]), of_target[0], "scorer"),
     }
     out: dict[str, Any] = {}
-    files = classifier_files(config, digest)
+    names = classifier_files(config, digest)
     for name, (images, labels, settings, role) in jobs.items():
-        cached = folder / ".cache" / files[name]
+        cached = folder / ".cache" / names[name]
         own = watch.run.model(name)
-        with runs.locked(cached.with_suffix(".lock"), f"fitting {name}", wait=True):  # runs beside each other fit it once
+        with files.locked(cached.with_suffix(".lock"), f"fitting {name}", wait=True):  # runs beside each other fit it once
             if not own.exists() and not cached.exists():
                 tick = functools.partial(_report_step, watch, f"fit {name}", settings.steps)
                 x, t = tensor(images, device), torch.from_numpy(labels).to(device)
@@ -179,7 +178,7 @@ def fit_classifiers(config: Config, sets: dict[str, Set], digest: str, device, w
         fresh = networks.Classifier(shape, tuple(a["channels"]), K, a["features"])
         out["Q"] = networks.initialise(fresh, torch.Generator().manual_seed(seed_of(config, "Q"))).to(device)
     weights = b"".join(v.detach().cpu().numpy().tobytes() for v in out["scorer"].state_dict().values())
-    return Fitted(**out, digest=hashlib.sha256(weights).hexdigest()[:12])
+    return Fitted(**out, digest=files.digest(weights)[:12])
 
 
 def classifier_files(config: Config, digest: str) -> dict[str, str]:
@@ -192,7 +191,7 @@ def classifier_files(config: Config, digest: str) -> dict[str, str]:
     for name, settings in {"f_S": of_source[0], "f_T": of_target[0], "Q": of_target[0], "scorer": of_target[0]}.items():
         what = [name, digest, config.seed, data, to_dict(config)["logmel"], vars(settings), PROTOCOL_VERSION]
         what += [elsewhere] * (name == "f_S" and elsewhere != "") + [config.gan.direction] * (of_source[1] == "voice")
-        out[name] = f"{name}-{runs.key(*what)}.safetensors"
+        out[name] = f"{name}-{files.key(*what)}.safetensors"
     return out
 
 
@@ -228,7 +227,7 @@ def conditions(
     for k in ("S2", "S4"):  # the same predictor for voices: f_T, calibrated on S2's (the laboratory shows both)
         voices = classifiers.softmax(fitted.f_T, tensor(sets[k].y, device))
         arrays |= {f"o_{made}_{k}": voices, f"label_{made}_{k}": sets[k].y_label, f"subject_{made}_{k}": sets[k].y_subject}
-    runs.write_arrays(r.directory / "outputs.npz", **arrays)
+    files.write_arrays(r.directory / "outputs.npz", **arrays)
     return c
 
 

@@ -23,7 +23,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from core import cluster, corpora, datasets, extraction, runs, spectrograms
+from core import cluster, corpora, datasets, extraction, files, spectrograms
 from core.config import LogMel
 from core.corpora import CorpusError, Entry
 from core.datasets import COLUMNS
@@ -75,7 +75,7 @@ def prepare(
         _remember(target, source, items)
         return target
     # Trainings started together want the same demo corpus: they wait for it. Whoever starts another corpus twice should be told.
-    with runs.locked(parts.with_name(f"{target.stem}.lock"), f"preparing {name}", wait=drawn):
+    with files.locked(parts.with_name(f"{target.stem}.lock"), f"preparing {name}", wait=drawn):
         if _key_in(target) == key:
             return target
         _sweep(target, parts)
@@ -110,7 +110,7 @@ def _key(name: str, source: Path | None, items: Sequence[Item], how: How) -> str
     if source is None or datasets.is_drawn(name):
         from core import demo, drawing
 
-        what += [len(items), *(hashlib.sha256(Path(str(m.__file__)).read_bytes()).hexdigest() for m in (demo, drawing))]
+        what += [len(items), *(files.digest(Path(str(m.__file__))) for m in (demo, drawing))]
     else:
         root = source.resolve()
         root = root if root.is_dir() else root.parent
@@ -123,7 +123,7 @@ def _key(name: str, source: Path | None, items: Sequence[Item], how: How) -> str
 
             what += [faces.MODEL_SHA256, faces.SIZE, faces.PRESENT, faces.CANONICAL.tolist()]
             what += [extraction.CROP, extraction.CROP_SIZE, extraction.AROUND]
-    return hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()[:16]
+    return files.key(*what)
 
 
 def _facts(reference: str, root: Path, archives: dict[str, dict[str, zipfile.ZipInfo]]) -> list:
@@ -150,8 +150,8 @@ def _key_in(path: Path) -> str | None:
 
 def _sweep(target: Path, parts: Path) -> None:
     """Before work begins: what killed processes left half written, and parts of other settings that nobody has come back for."""
-    halves = (f".{target.stem}.*.tmp.npz", f".{target.stem}.source.json.*.tmp")
-    for aside in (*(p for half in halves for p in target.parent.glob(half)), *parts.glob(".*.tmp.npz")):
+    halves = (f".{target.name}.*.tmp", f".{target.stem}.source.json.*.tmp")
+    for aside in (*(p for half in halves for p in target.parent.glob(half)), *parts.glob(".*.tmp")):
         aside.unlink(missing_ok=True)
     for other in parts.parent.iterdir():
         if other.is_dir() and other != parts and time.time() - other.stat().st_mtime > WEEK:
@@ -174,19 +174,19 @@ def _all_parts(
     made: dict[int, list[One]] = {}
     for i in every:
         with contextlib.suppress(OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):  # not there, or damaged: done again
-            made[i] = _unpacked(runs.read_arrays(folder / f"{i:04d}.npz"))
+            made[i] = _unpacked(files.read_arrays(folder / f"{i:04d}.npz"))
     done = sum(len(ones) for ones in made.values())
     if tick:
         tick(done, len(items))
     with contextlib.closing(engine({i: part for i, part in every.items() if i not in made}, how)) as results:
         for i, arrays in results:
-            runs.write_arrays(folder / f"{i:04d}.npz", **arrays)
+            files.write_arrays(folder / f"{i:04d}.npz", **arrays)
             made[i] = _unpacked(arrays)
             done += len(every[i])
             if tick:
                 tick(done, len(items))
             if should_stop and should_stop() and len(made) < len(every):
-                raise runs.Stopped("stopped; the same call continues")
+                raise files.Stopped("stopped; the same call continues")
     return [one for i in every for one in made[i]]
 
 
@@ -304,7 +304,7 @@ def _write(target: Path, name: str, source: Path | None, items: Sequence[Item], 
         "repeated": {k: sum(one.repeats[i] for _, one in kept) for i, k in enumerate(("frames", "crops"))},
         "left_out": left_out,
     } | ({"bands": how.bands} if finer else {})
-    runs.write_arrays(
+    files.write_arrays(
         target,
         clip=np.array([e.clip for e in entries]),
         subject=subjects.astype(str),
@@ -329,7 +329,7 @@ def _remember(target: Path, source: Path | None, items: Sequence[Item]) -> None:
     text = json.dumps({"source": str(source.resolve()), "clips": clips})
     side = target.with_suffix(".source.json")
     if not side.exists() or side.read_text() != text:
-        runs.write_atomic(side, text)
+        files.write_atomic(side, text)
 
 
 def _name(item: Item) -> str:
@@ -389,7 +389,7 @@ def draw_demo_clips(folder: Path, count: int, tick: Tick | None = None) -> list[
     for i, take in enumerate(chosen):
         frames, wave = demo.clip(take)
         clips.write_clip(folder / f"{take.clip_id}.mp4", frames, 25, wave)
-        runs.write_atomic(folder / f"{take.clip_id}.wav", spectrograms.wav_bytes(wave, LogMel().rate, "invented", fade=0.0))
+        files.write_atomic(folder / f"{take.clip_id}.wav", spectrograms.wav_bytes(wave, LogMel().rate, "invented", fade=0.0))
         if tick:
             tick(i + 1, len(chosen))
     return [folder / f"{take.clip_id}.mp4" for take in chosen]

@@ -9,7 +9,6 @@ several runs share are fitted once, so that machines of different kinds still ha
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import json
 import select
 import subprocess
@@ -21,7 +20,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from core import cluster, datasets, jobs, runs, seat
+from core import cluster, datasets, files, jobs, runs, seat
 from core import sweep as sweeping
 from core.protocol import Cell
 from core.runs import Run
@@ -94,7 +93,7 @@ class Desk:
                 path = datasets.path_of(corpus, d.demo_takes)
                 if path.name not in self.corpora:
                     content = path.read_bytes()
-                    self.corpora[path.name] = hashlib.sha256(content).hexdigest(), self.ray.put(content)
+                    self.corpora[path.name] = files.digest(content), self.ray.put(content)
                 out[path.name] = self.corpora[path.name]
         return out
 
@@ -298,7 +297,7 @@ def _follow(desk: Desk, at: Any, name: str, cell: Cell, run: Run, here: StandIn)
     runs.create(run.directory, cell.config)
     runs.drop_after(run, 1 << 59)  # but a line that was cut by a kill
     runs.update(run, state="running", phase=f"sent to {name}", pid=here.pid, error="")
-    own = {n: p.read_bytes() for n, p in seat.files(run.directory) if n != "status.json"}
+    own = {n: p.read_bytes() for n, p in seat.finished_files(run.directory) if n != "status.json"}
     paths = [desk.folder / ".cache" / f for f in desk.classifiers[run.id].values()]
     shared = {p.name: p.read_bytes() for p in paths if p.exists()}
     order = sweeping.order([cell], desk.folder, desk.device, desk.plan)

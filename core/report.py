@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 from matplotlib.figure import Figure
 
-from core import figures, labels, metrics, protocol, runs, sweep
+from core import figures, files, labels, metrics, protocol, runs, sweep
 from core.config import to_dict
 from core.figures import accuracies
 from core.protocol import PUBLISHED, PUBLISHED_1, Cell, Gain
@@ -25,7 +25,7 @@ NOT_COMPARABLE = "other scorer, N, classes: not comparable"
 
 def finished(cells: Sequence[Cell], folder: Path | None = None) -> tuple[Group, list[str]]:
     """The runs of a grid that have results, by case, and the titles of those that have none."""
-    folder, found, lacking = folder or runs.root(), Group(), []
+    folder, found, lacking = folder or files.checkpoints(), Group(), []
     for cell, run_id, _ in sweep.runs_of(cells):
         run = Run(folder / run_id) if run_id else None
         if run and run.json("results"):
@@ -250,7 +250,7 @@ def write(cells: Sequence[Cell], out: Path, made_by: str, here: str, folder: Pat
     text += _samples(found, out, here)
     text += _figures(voices, out, here) if voices else []
     text.append(f"Every table and figure above is made again by `{here}`.")
-    runs.write_atomic(out / "report.md", "\n\n".join(text) + "\n")
+    files.write_atomic(out / "report.md", "\n\n".join(text) + "\n")
     return out / "report.md"
 
 
@@ -354,7 +354,7 @@ def export(run: Run, path: Path) -> Path:
     table.writerow(["step", *at])
     for step in sorted({s for c in at.values() for s in c}):
         table.writerow([step, *(c.get(step, "") for c in at.values())])
-    runs.write_atomic(path, text.getvalue())
+    files.write_atomic(path, text.getvalue())
     return path
 
 
@@ -379,7 +379,7 @@ def export_events(run: Run, folder: Path) -> Path:
             for step, v in zip(steps, values, strict=True):
                 writer.add_scalar(name, v, step)
         for path in sorted((run.directory / "samples").glob("step-*.npz")):
-            y = runs.read_arrays(path)["y"].astype(np.float32)
+            y = files.read_arrays(path)["y"].astype(np.float32)
             turned = y if run.config.gan.direction == "voice-face" else y.swapaxes(1, 2)[:, ::-1]  # time to the right, low bands below
             picture = np.concatenate(list((turned.clip(-1, 1) + 1) / 2), axis=1)
             writer.add_image("samples", picture, int(path.stem.split("-")[1]), dataformats="HW")

@@ -6,10 +6,7 @@ state.pt, log.txt. The database is derived from it and can be rebuilt by `reinde
 
 from __future__ import annotations
 
-import hashlib
 import json
-import os
-import platform
 import sqlite3
 import time
 from collections.abc import Iterator
@@ -20,6 +17,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from core import files
 from core.config import Config, from_dict, to_dict
 
 State = Literal["queued", "running", "paused", "stopped", "failed", "done"]  # paused: stopped, but it holds its place in the queue
@@ -33,87 +31,10 @@ CREATE TABLE IF NOT EXISTS queue (run TEXT PRIMARY KEY, place INTEGER, device TE
 """
 
 
-def root() -> Path:
-    """Where runs live: `checkpoints/` of the project, or the folder that DACSSGAN_CHECKPOINTS names."""
-    return Path(os.environ.get("DACSSGAN_CHECKPOINTS") or Path(__file__).resolve().parents[1] / "checkpoints")
-
-
-def write_atomic(path: Path, data: bytes | str) -> None:
-    """Write aside, flush to disk, rename: a reader sees the old file or the new one, never half of one."""
-    aside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    with open(aside, "wb") as f:
-        f.write(data.encode() if isinstance(data, str) else data)
-        f.flush()
-        os.fsync(f.fileno())
-    aside.replace(path)
-
-
-def write_json(path: Path, data: Any) -> None:
-    """`write_atomic` of readable JSON."""
-    write_atomic(path, json.dumps(data, indent=1, ensure_ascii=False) + "\n")
-
-
-def write_arrays(path: Path, **arrays: np.ndarray) -> None:
-    """A compressed npz without pickle, written aside, flushed to disk and renamed: equal arrays in equal order give equal bytes.
-
-    Raises ValueError for arrays of objects.
-    """
-    for name, a in arrays.items():
-        if np.asarray(a).dtype.hasobject:
-            raise ValueError(f"{name} would need pickle")
-    aside = path.with_name(f".{path.stem}.{os.getpid()}.tmp.npz")
-    with open(aside, "wb") as f:
-        np.savez_compressed(f, **arrays)  # type: ignore[arg-type]
-        f.flush()
-        os.fsync(f.fileno())
-    aside.replace(path)
-
-
-def read_arrays(path: Path) -> dict[str, np.ndarray]:
-    """All arrays of an npz, pickle refused."""
-    with open(path, "rb") as file, np.load(file, allow_pickle=False) as f:  # opened here, so that a damaged one is closed as well
-        return {k: f[k] for k in f.files}
-
-
-def key(*what: Any) -> str:
-    """16 hex digits of SHA-256 over what decides a result: the name of a file that keeps it."""
-    return hashlib.sha256(json.dumps(what, sort_keys=True, default=list).encode()).hexdigest()[:16]
-
-
-class Busy(RuntimeError):
-    """Another process is at this work; the message names it."""
-
-
-class Stopped(RuntimeError):
-    """Long work was asked to stop. What it has done is kept, and the same call continues it."""
-
-
-@contextmanager
-def locked(path: Path, what: str, wait: bool = False) -> Iterator[None]:
-    """One process at a time inside: the lock is the system's, on the file `path`, and ends with whoever holds it, killed or not.
-
-    Raises Busy, which says that `what` is being done and by which process, unless told to `wait` for that.
-    """
-    import fcntl  # of Unix; runs are read without it
-
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with open(path, "a+") as f:
-        try:
-            fcntl.flock(f, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-        except BlockingIOError:
-            f.seek(0)
-            who = f.read().strip() or "another process"
-            raise Busy(f"{what} is being done by {who}; wait for that, or end it, and give the command again") from None
-        f.truncate(0)
-        f.write(f"process {os.getpid()} on {platform.node()}")
-        f.flush()
-        yield
-
-
 @contextmanager
 def database(folder: Path | None = None) -> Iterator[sqlite3.Connection]:
     """The index `runs.sqlite` of a checkpoints folder, created on first use; commits on leaving, waits 10 s for a writer."""
-    folder = folder or root()
+    folder = folder or files.checkpoints()
     folder.mkdir(parents=True, exist_ok=True)
     with closing(sqlite3.connect(folder / "runs.sqlite", timeout=10)) as db:
         db.row_factory = sqlite3.Row
@@ -150,7 +71,7 @@ class Run:
     def arrays(self, name: str = "outputs") -> dict[str, np.ndarray]:
         """The arrays of `<name>.npz`; {} where there are none yet."""
         path = self.directory / f"{name}.npz"
-        return read_arrays(path) if path.exists() else {}
+        return files.read_arrays(path) if path.exists() else {}
 
     def model(self, name: str) -> Path:
         """Path of a network file: G, D, Q, f_S, f_T or scorer."""
@@ -168,9 +89,9 @@ def create(directory: Path, config: Config, parent: str | None = None, provenanc
     (directory / "samples").mkdir(exist_ok=True)
     path = directory / "config.json"
     if not path.exists():
-        write_json(path, to_dict(config))
+        files.write_json(path, to_dict(config))
     if provenance:
-        write_json(directory / "provenance.json", provenance | {"parent": parent})
+        files.write_json(directory / "provenance.json", provenance | {"parent": parent})
     register(run)
     return run
 
@@ -206,7 +127,7 @@ def update(run: Run, **fields: Any) -> None:
         db.execute(f"UPDATE runs SET {assignments} WHERE run=:run", fields | {"run": run.id})
     if "state" in fields or "phase" in fields:
         keep = {k: fields[k] for k in ("state", "phase", "error", "step", "pid") if k in fields}
-        write_json(run.directory / "status.json", run.json("status") | keep)
+        files.write_json(run.directory / "status.json", run.json("status") | keep)
 
 
 def record(run: Run, step: int, values: dict[str, float]) -> None:
@@ -223,7 +144,7 @@ def drop_after(run: Run, step: int) -> None:
     path = run.directory / "metrics.jsonl"
     if path.exists():
         kept = [line for line in path.read_text().splitlines() if _step_of(line) is not None and _step_of(line) <= step]
-        write_atomic(path, "".join(line + "\n" for line in kept))
+        files.write_atomic(path, "".join(line + "\n" for line in kept))
     with database(run.directory.parent) as db:
         db.execute("DELETE FROM metrics WHERE run=? AND step>?", (run.id, step))
 
@@ -252,7 +173,7 @@ def listing(folder: Path | None = None) -> list[dict]:
     `place` and `device` are those of the queue, None for a run that is not in it. `rate` is samples per second while G and D train, else
     steps per second of the phase.
     """
-    folder = folder or root()
+    folder = folder or files.checkpoints()
     with database(folder) as db:
         rows = [dict(r) for r in db.execute("SELECT * FROM runs LEFT JOIN queue USING (run) ORDER BY created DESC, run")]
     for r in rows:
@@ -293,7 +214,7 @@ def swap(a: Run, b: Run) -> None:
 
 def adopt(folder: Path | None = None) -> list[str]:
     """Take run directories that the index does not know, such as shipped ones, into it with their curves; returns their ids."""
-    folder = folder or root()
+    folder = folder or files.checkpoints()
     known, found = {r["run"] for r in listing(folder)}, []
     for path in sorted(folder.glob("*/config.json")):
         run = Run(path.parent)
@@ -314,7 +235,7 @@ def adopt(folder: Path | None = None) -> list[str]:
 
 def reindex(folder: Path | None = None) -> int:
     """Rebuild the database from the run directories; returns how many there are. The processes of running ones stay known."""
-    folder = folder or root()
+    folder = folder or files.checkpoints()
     with database(folder) as db:
         live = [dict(r) for r in db.execute("SELECT run, state, pid, heartbeat FROM runs WHERE state IN ('running', 'queued')")]
         db.execute("DELETE FROM runs")
@@ -333,7 +254,7 @@ def find(name: str, condition: str | None = None, folder: Path | None = None) ->
     path = Path(name)
     if (path / "config.json").exists():
         return Run(path)
-    folder = folder or root()
+    folder = folder or files.checkpoints()
     adopt(folder)
     rows = listing(folder)
     exact = [r for r in rows if r["run"] == name]

@@ -7,7 +7,6 @@ in that folder is new.
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import json
 import os
 import platform
@@ -21,7 +20,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any
 
-from core import runs, sweep
+from core import files, runs, sweep
 from core.runs import Run
 
 LAST = ("state.pt", "models/G.safetensors", "results.json", "table.npz", "table.json")  # each tells that all before it is complete
@@ -34,7 +33,7 @@ def rank(name: str) -> int:
     return LAST.index(name) if name in LAST else -1
 
 
-def files(directory: Path) -> Iterator[tuple[str, Path]]:
+def finished_files(directory: Path) -> Iterator[tuple[str, Path]]:
     """(name, path) of a run's finished files, in the order of reading: what a file tells is there when its turn comes."""
     found = {p.relative_to(directory).as_posix(): p for p in directory.rglob("*") if p.is_file()}
     return iter(sorted(((n, p) for n, p in found.items() if PLAIN.fullmatch(n)), key=lambda f: -rank(f[0])))
@@ -46,7 +45,7 @@ def write(folder: Path, name: str, data: bytes) -> None:
         raise ValueError(f"{name!r} is no file of a run")
     path = folder / name
     path.parent.mkdir(parents=True, exist_ok=True)
-    runs.write_atomic(path, data)
+    files.write_atomic(path, data)
 
 
 def _base() -> Path:
@@ -63,7 +62,7 @@ def _settle(base: Path) -> tuple[Path, IO[str]]:
     """A new folder for a seat, and the open lock that says whose it is; what seats left that were killed is removed."""
     import fcntl  # of Unix
 
-    with runs.locked(base / "lock", "setting up a seat", wait=True):
+    with files.locked(base / "lock", "setting up a seat", wait=True):
         for old in base.glob("seat-*"):
             with contextlib.suppress(BlockingIOError), open(old / "lock", "a") as lock:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -118,7 +117,7 @@ class Seat:
         for name, data in shared.items():
             write(self.folder / ".cache", name, data)
         self.shared |= set(shared)
-        self.sent = {n: _look(p) for n, p in files(self.run.directory) if n in given}
+        self.sent = {n: _look(p) for n, p in finished_files(self.run.directory) if n in given}
         self.lines = given.get("metrics.jsonl", b"").decode().splitlines()
         data_home = {"DACSSGAN_DATA": str(self.home / "data"), "DACSSGAN_CHECKPOINTS": str(self.folder)}
         self.worker = self.worker or sweep.start(self.folder, data_home, (self.lock.fileno(),))
@@ -138,14 +137,14 @@ class Seat:
         path, here = self.base / "corpora" / digest, self.home / "data" / "processed" / name
         path.parent.mkdir(exist_ok=True)
         here.parent.mkdir(parents=True, exist_ok=True)
-        with runs.locked(self.base / "lock", "storing a corpus", wait=True):
-            if not path.exists() or hashlib.sha256(path.read_bytes()).hexdigest() != digest:
+        with files.locked(self.base / "lock", "storing a corpus", wait=True):
+            if not path.exists() or files.digest(path) != digest:
                 import ray
 
                 content = ray.get(data)
-                if hashlib.sha256(content).hexdigest() != digest:
+                if files.digest(content) != digest:
                     raise OSError(f"{name} came here damaged")
-                runs.write_atomic(path, content)
+                files.write_atomic(path, content)
             here.unlink(missing_ok=True)
             os.link(path, here)
         self.corpora[name] = digest
@@ -166,7 +165,7 @@ class Seat:
             said = log.read_bytes()
             os.truncate(log, 0)  # the worker appends
         out, fresh = {}, False
-        for name, path in files(self.run.directory) if self.run.directory.exists() else ():
+        for name, path in finished_files(self.run.directory) if self.run.directory.exists() else ():
             if name in HERE_ONLY or self.sent.get(name) == (seen := _look(path)):
                 continue
             fresh = fresh or name in ("state.pt", "results.json")
@@ -199,7 +198,7 @@ class Seat:
         """End the worker and leave nothing behind."""
         if self.worker:
             sweep.end(self.worker)
-        with runs.locked(self.base / "lock", "leaving a seat", wait=True):
+        with files.locked(self.base / "lock", "leaving a seat", wait=True):
             shutil.rmtree(self.home, ignore_errors=True)
             _forget(self.base)
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from core import datasets, runs
+from core import datasets, files, runs
 from core.runs import Run
 
 KEPT = ("config.json", "provenance.json", "corpus.json", "sets.json", "results.json", "outputs.npz", "metrics.jsonl")
@@ -41,8 +41,8 @@ def ship(run: Run, folder: Path) -> Path:
         generated = run.arrays("generated")
         label = generated["label"]
         few = np.sort(np.concatenate([np.nonzero(label == k)[0][:PER_CLASS] for k in np.unique(label)]))
-        runs.write_arrays(target / "generated.npz", **{k: v[few] for k, v in generated.items()})
-    runs.write_atomic(target / "CARD.md", card(run))
+        files.write_arrays(target / "generated.npz", **{k: v[few] for k, v in generated.items()})
+    files.write_atomic(target / "CARD.md", card(run))
     runs.register(Run(target))
     return target
 

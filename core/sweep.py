@@ -21,7 +21,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Literal
 
-from core import datasets, jobs, runs
+from core import datasets, files, jobs, runs
 from core.config import Config, from_dict, replace, run_name, to_dict
 from core.corpora import CorpusError
 from core.protocol import Cell
@@ -87,7 +87,7 @@ def sweep(
     through, of how many)` after each. Once `stop` is set, the runs in hand save their state and end, and the same call resumes them.
     Nothing that befalls a run is raised.
     """
-    folder, stop = folder or runs.root(), stop or threading.Event()
+    folder, stop = folder or files.checkpoints(), stop or threading.Event()
     folder.mkdir(parents=True, exist_ok=True)
     jobs.reconcile(folder)
     busy = {r["run"] for r in runs.listing(folder) if jobs.alive(r)}
@@ -259,7 +259,7 @@ def start(folder: Path, environment: Mapping[str, str] = {}, keep: tuple[int, ..
     with open(folder / ".cache" / "sweep.log", "a") as log:
         return subprocess.Popen(
             [sys.executable, "-m", "core.sweep", "train"],
-            cwd=Path(__file__).resolve().parents[1],
+            cwd=files.ROOT,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=log,
@@ -289,7 +289,7 @@ def work(orders: IO[str], answers: IO[str]) -> None:
             if given["plan"]:
                 where = str(pipeline.choose_device(given["device"]))
                 augmentation.table(run, augmentation.Plan(**given["plan"]), where, should_stop=should_stop)
-        except (pipeline.Stopped, runs.Stopped):
+        except (pipeline.Stopped, files.Stopped):
             return "stopped", ""
         except Exception as e:
             return "failed", " ".join(f"{e or type(e).__name__}".split())

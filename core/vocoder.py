@@ -18,10 +18,10 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from safetensors import safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save as serialise
 from torch import Tensor, nn
 
-from core import runs, spectrograms
+from core import files, spectrograms
 from core.config import LogMel
 
 PITCHES = 96  # of the pitch head, evenly apart in log frequency
@@ -191,8 +191,8 @@ def turns(s: LogMel) -> int:
 def file(bands: int) -> Path:
     """Where the weights for this many bands lie: in the folder of the runs, or with the runs that came with the project."""
     name = Path(FOLDER) / f"{bands}.safetensors"
-    own = runs.root() / name
-    return own if own.exists() else Path(__file__).resolve().parents[1] / "checkpoints" / name
+    own = files.checkpoints() / name
+    return own if own.exists() else files.ROOT / "checkpoints" / name
 
 
 def save(path: Path, network: Vocoder, s: LogMel) -> None:
@@ -200,9 +200,7 @@ def save(path: Path, network: Vocoder, s: LogMel) -> None:
     tensors = {k: v.detach().half().contiguous() for k, v in network.state_dict().items()}
     header = {"arguments": network.arguments, "logmel": {k: getattr(s, k) for k in SETTINGS}}
     path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.with_suffix(".tmp")
-    save_file(tensors, aside, {"vocoder": json.dumps(header, sort_keys=True)})
-    aside.replace(path)
+    files.write_atomic(path, serialise(tensors, {"vocoder": json.dumps(header, sort_keys=True)}))
 
 
 @functools.cache

@@ -5,7 +5,6 @@ Trained on the voices of S1 and S3 of a configuration's fold, chosen by S2's, me
 
 from __future__ import annotations
 
-import hashlib
 import json
 import time
 from collections.abc import Callable, Iterator
@@ -17,10 +16,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from core import clips, corpora, datasets, networks, runs, spectrograms, vocoder
+from core import clips, corpora, datasets, files, networks, spectrograms, vocoder
 from core.config import Config, LogMel
 from core.corpora import CorpusError
-from core.runs import Run, Stopped
+from core.files import Stopped
+from core.runs import Run
 from core.vocoder import HIGHEST, LOWEST, PITCHES, Vocoder
 
 GAP = 8  # columns of silence between two recordings
@@ -187,10 +187,10 @@ def learn(
     Raises Stopped when `should_stop` answers true: what it has found out and learnt is kept there, and the same call goes on from it.
     """
     waves = recordings(config, ("S1", "S3"))
-    sums = hashlib.sha256(b"".join(w.tobytes() for _, w in waves)).hexdigest()
-    kept = folder / ".cache" / f"vocoder-{runs.key(sums, vars(s), steps, seed)}.pt"
-    with runs.locked(kept.with_suffix(".lock"), "this training"):
-        pitches = known_pitches(waves, s, folder / ".cache" / f"pitch-{runs.key(sums, s.rate, s.hop)}.npz", tick, should_stop)
+    sums = files.digest(b"".join(w.tobytes() for _, w in waves))
+    kept = folder / ".cache" / f"vocoder-{files.key(sums, vars(s), steps, seed)}.pt"
+    with files.locked(kept.with_suffix(".lock"), "this training"):
+        pitches = known_pitches(waves, s, folder / ".cache" / f"pitch-{files.key(sums, s.rate, s.hop)}.npz", tick, should_stop)
         spoken = speech([(wave, pitches[clip]) for clip, wave in waves], s, s.columns)
         t = begun(s, steps, seed=seed)
         if kept.exists():
@@ -204,7 +204,7 @@ def learn(
             if asked:
                 raise Stopped(f"stopped at step {t.step:,} of {steps:,}; the same command goes on from there")
         path = folder / vocoder.FOLDER / f"{s.bands}.safetensors"
-        before = path.with_stem(f"{path.stem}.{hashlib.sha256(path.read_bytes()).hexdigest()[:8]}") if path.exists() else None
+        before = path.with_stem(f"{path.stem}.{files.digest(path)[:8]}") if path.exists() else None
         if before:
             path.replace(before)
         vocoder.save(path, t.network, s)
@@ -215,7 +215,7 @@ def learn(
 def known_pitches(waves: list[tuple[str, np.ndarray]], s: LogMel, file: Path, tick: Tick, should_stop: Ask) -> dict[str, np.ndarray]:
     """clip -> its `pitch`, as far as `file` has it; the others are found out and written there. Raises Stopped, with those kept."""
     file.parent.mkdir(parents=True, exist_ok=True)
-    known = runs.read_arrays(file) if file.exists() else {}
+    known = files.read_arrays(file) if file.exists() else {}
     missing = [(clip, wave) for clip, wave in waves if clip not in known]
     for i, (clip, wave) in enumerate(missing):
         if should_stop():
@@ -223,9 +223,9 @@ def known_pitches(waves: list[tuple[str, np.ndarray]], s: LogMel, file: Path, ti
         known[clip] = pitch(wave, s)
         tick("pitch of recordings", len(known), len(waves), "")
         if i % 100 == 99:
-            runs.write_arrays(file, **known)
+            files.write_arrays(file, **known)
     if missing:
-        runs.write_arrays(file, **known)
+        files.write_arrays(file, **known)
     if len(known) < len(waves):
         raise Stopped(f"stopped at the pitch of recording {len(known):,} of {len(waves):,}; the same command goes on from there")
     return known

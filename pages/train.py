@@ -5,7 +5,7 @@ import streamlit as st
 from core import datasets, jobs, prepare
 from core.config import CONDITIONS, PRESETS, replace
 from core.corpora import CorpusError
-from core.runs import Busy, Stopped
+from core.files import Busy, Stopped
 from ui import access, address, corpora, settings, theme, training, waiting
 
 ABOUT = {

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from core import datasets, errands, runs
+from core import datasets, errands, files
 from core.config import CREMA_EMOTIONS
 from core.errands import Errand
 
@@ -31,7 +31,7 @@ def made(name: str, faces: bool = True, voices: bool = True, subjects=PEOPLE, vo
     known = {"name": name, "digest": "0123456789abcdef", "ref_db": 0.0, "title": name, "licence": "mine", "source": "own", "left_out": {}}
     path = datasets.path_of(name)
     path.parent.mkdir(parents=True, exist_ok=True)
-    runs.write_arrays(
+    files.write_arrays(
         path,
         clip=np.array([f"{s}_{e}" + f"_{k}" * (takes > 1) for s, e, k in clips]),
         subject=np.array([s for s, *_ in clips]),
@@ -51,7 +51,7 @@ def errand(name: str, state: str, arguments: list[str], out: str = "", **fields)
     """An errand in any state, of no process."""
     e = Errand(name, arguments, state=state, started=time.time(), beat=time.time(), **fields)
     errands.folder().mkdir(parents=True, exist_ok=True)
-    runs.write_json(errands.folder() / f"{name}.json", asdict(e))
+    files.write_json(errands.folder() / f"{name}.json", asdict(e))
     (errands.folder() / f"{name}.out").write_text(out)
     return e
 

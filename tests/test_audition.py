@@ -11,7 +11,7 @@ import soundfile
 import tiny
 from visiting import ROOT
 
-from core import audition, datasets, examples, gallery, runs, spectrograms, studio
+from core import audition, datasets, examples, files, gallery, runs, spectrograms, studio
 from core.__main__ import main
 
 
@@ -99,7 +99,7 @@ def test_an_index_that_is_not_whole_is_none(trained, content):
     "name", ["../secret.wav", "/etc/passwd", "sub/a.wav", "..", "", "config.json", "missing.wav", ".wav/../secret.wav"]
 )
 def test_no_name_leads_out_of_the_folder(made, name):
-    (runs.root() / "secret.wav").write_bytes(b"x")
+    (files.checkpoints() / "secret.wav").write_bytes(b"x")
     (audition.folder() / "config.json").write_text("{}")
     index = json.loads((audition.folder() / audition.INDEX).read_text())
     index[0]["file"] = name

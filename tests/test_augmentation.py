@@ -8,7 +8,7 @@ import pytest
 import torch
 from test_pipeline import TINY, core, tiny, weights, world  # noqa: F401
 
-from core import augmentation, classifiers, datasets, protocol, runs
+from core import augmentation, classifiers, datasets, files, protocol, runs
 from core.config import replace
 from core.datasets import Set
 
@@ -114,7 +114,7 @@ def test_a_table_that_is_there_is_not_made_again(tiny, tabled):  # noqa: F811
 
 
 def test_it_can_be_stopped_and_says_what_is_missing(tiny, tabled, tmp_path, monkeypatch):  # noqa: F811
-    with pytest.raises(runs.Stopped, match="was stopped"):
+    with pytest.raises(files.Stopped, match="was stopped"):
         augmentation.table(tiny, augmentation.Plan(1), should_stop=lambda: True)
     assert tiny.json("table")["plan"]["seeds"] == 2
     copy = runs.Run(shutil.copytree(tiny.directory, tmp_path / tiny.id))
@@ -173,7 +173,7 @@ def test_a_stopped_table_goes_on_and_siblings_share_rows_without_generated_sampl
     copy = runs.Run(shutil.copytree(tiny.directory, tmp_path / tiny.id))
     for name in ("table.json", "table.npz"):
         (copy.directory / name).unlink()
-    with pytest.raises(runs.Stopped):
+    with pytest.raises(files.Stopped):
         augmentation.table(copy, PLAN, should_stop=lambda: len(trained) > 5)
     assert augmentation.table(copy, PLAN)["rows"] == json.loads(json.dumps(tabled["rows"]))
     assert len(trained) == 6 + PLAN.seeds * len(protocol.ROWS) - 5  # the sixth was cut off

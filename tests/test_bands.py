@@ -12,7 +12,7 @@ from stock import errand, made
 from visiting import opened, said, well
 
 from core import __main__ as cli
-from core import clips, comparison, datasets, errands, examples, extraction, gallery, prepare, runs, shipping, spectrograms, studio
+from core import clips, comparison, datasets, errands, examples, extraction, files, gallery, prepare, runs, shipping, spectrograms, studio
 from core.config import BANDS, FINE, PRESETS, LogMel, replace
 from core.corpora import CorpusError
 from core.runs import Run
@@ -38,7 +38,7 @@ def spoken(root, actors=2, emotions=(1, 2, 5), folders=None):
 
 
 def the_run() -> Run:
-    return Run(runs.root() / runs.listing()[0]["run"])
+    return Run(files.checkpoints() / runs.listing()[0]["run"])
 
 
 # --- names --------------------------------------------------------------------------------------------------------------------------
@@ -149,8 +149,8 @@ def test_a_run_is_refused_where_its_voices_have_other_bands(home):
     turned = replace(coarse, logmel={"bands": 28}, gan={"direction": "voice-face", "condition": "label"})
     sets = datasets.build(turned)
     made("other", faces=False, subjects=("x", "y"), bands=64)
-    path, arrays = datasets.path_of("other"), runs.read_arrays(datasets.path_of("other"))
-    runs.write_arrays(path, **arrays | {"voices": np.zeros((len(arrays["voices"]), 112, 64), np.float32)})
+    path, arrays = datasets.path_of("other"), files.read_arrays(datasets.path_of("other"))
+    files.write_arrays(path, **arrays | {"voices": np.zeros((len(arrays["voices"]), 112, 64), np.float32)})
     with pytest.raises(CorpusError, match=r"--data\.f_s_corpus other"):
         datasets.for_f_s(replace(turned, data={"f_s_corpus": "other"}), sets)
 

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 import tiny
 
-from core import datasets, errands, jobs, runs, spectrograms
+from core import datasets, errands, files, jobs, spectrograms
 from core.errands import Errand
 
 
@@ -43,7 +43,7 @@ def ended(name: str) -> Errand:
 def written(**fields) -> Errand:
     """An errand's file, of no process."""
     e = Errand(**{"id": "doctor-00000000", "arguments": ["doctor", "/x"], "started": 1.0, "beat": time.time()} | fields)
-    runs.write_json(errands.folder() / f"{e.id}.json", asdict(e))
+    files.write_json(errands.folder() / f"{e.id}.json", asdict(e))
     return e
 
 

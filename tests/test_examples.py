@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import tiny
 
-from core import datasets, demo, examples, faces, runs, spectrograms
+from core import datasets, demo, examples, faces, files, runs, spectrograms
 from core.config import replace
 from core.runs import Run
 
@@ -17,7 +17,7 @@ SHIPPED = Path(__file__).resolve().parents[1] / "checkpoints"
 
 @pytest.fixture
 def run(trained) -> Run:
-    return next(Run(runs.root() / r["run"]) for r in runs.listing() if r["condition"] == "cp")
+    return next(Run(files.checkpoints() / r["run"]) for r in runs.listing() if r["condition"] == "cp")
 
 
 def test_an_example_is_what_the_run_has_kept(run):
@@ -65,7 +65,7 @@ def test_what_is_drawn_again_is_what_was_prepared(monkeypatch):
 
 def test_a_corpus_that_is_not_here_leaves_the_picture_out(run):
     c = replace(run.config, data={"faces": "fer2013", "voices": "ravdess", "pairing": "emotion"})
-    runs.write_json(run.directory / "config.json", runs.to_dict(c))
+    files.write_json(run.directory / "config.json", runs.to_dict(c))
     e = examples.example(run, "angry")
     assert (e.face, e.picture, e.real, e.name) == (None, None, None, "")
     assert e.y.shape == (112, 28)
@@ -75,11 +75,11 @@ def test_another_corpus_of_the_same_name_is_not_taken_for_it(run):
     c = replace(run.config, data={"faces": "made", "voices": "made"})
     source = datasets.path_of("demo", c.data.demo_takes)
     datasets.path_of("made").write_bytes(source.read_bytes())
-    runs.write_json(run.directory / "config.json", runs.to_dict(c))
+    files.write_json(run.directory / "config.json", runs.to_dict(c))
     assert examples.example(run, "angry").face is not None
     corpus = run.json("corpus")
     corpus["faces"]["digest"] = "0" * 16
-    runs.write_json(run.directory / "corpus.json", corpus)
+    files.write_json(run.directory / "corpus.json", corpus)
     assert examples.example(run, "angry").face is None
 
 
@@ -95,6 +95,6 @@ def test_an_unfinished_run_has_no_example(home):
 
 
 def test_a_run_the_other_way_round_has_no_voices(run):
-    runs.write_json(run.directory / "config.json", runs.to_dict(replace(run.config, gan={"direction": "voice-face"})))
+    files.write_json(run.directory / "config.json", runs.to_dict(replace(run.config, gan={"direction": "voice-face"})))
     with pytest.raises(ValueError, match="makes faces from voices"):
         examples.example(run, "happy")

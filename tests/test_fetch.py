@@ -18,7 +18,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from core import fetch, runs
+from core import fetch, files
 from core.__main__ import main
 from core.fetch import FetchError
 
@@ -243,12 +243,12 @@ def test_room_is_asked_for_first(record, tmp_path, monkeypatch):
 def test_stopped_and_continued(record, tmp_path):
     record.fault = lambda name, n: {"pause": 0.01}  # so that it comes in parts, however fast the machine is
     here = [0]
-    with pytest.raises(runs.Stopped):
+    with pytest.raises(files.Stopped):
         fetch.fetch(
             "ravdess", tmp_path, base=record.base, tick=lambda done, _: here.append(done), should_stop=lambda: 0 < here[-1] < 200_000
         )
     assert list(tmp_path.glob("*.part"))
-    with runs.locked(tmp_path / ".fetch.lock", "x"), pytest.raises(runs.Busy, match=f"process {os.getpid()} "):
+    with files.locked(tmp_path / ".fetch.lock", "x"), pytest.raises(files.Busy, match=f"process {os.getpid()} "):
         fetch.fetch("ravdess", tmp_path, base=record.base)
     record.asked.clear()
     fetch.fetch("ravdess", tmp_path, base=record.base)

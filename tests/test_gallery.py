@@ -14,7 +14,7 @@ import pytest
 import stock
 import tiny
 
-from core import browsing, datasets, gallery, pipeline, runs, studio
+from core import browsing, datasets, files, gallery, pipeline, runs, studio
 from core.browsing import Round
 from core.config import CREMA_EMOTIONS, replace
 from core.runs import Run
@@ -26,7 +26,7 @@ PAIRED_BY_EMOTION = replace(
 
 
 def run_of(condition: str = "cp") -> Run:
-    return Run(next(p for p in runs.root().glob("*") if p.name.startswith(f"tiny-{condition}")))
+    return Run(next(p for p in files.checkpoints().glob("*") if p.name.startswith(f"tiny-{condition}")))
 
 
 @pytest.fixture(scope="module")
@@ -102,10 +102,10 @@ def test_an_unfinished_run_and_one_that_makes_faces_are_refused(home):
 def changed(name: str, **arrays) -> None:
     """A prepared corpus with some arrays (functions of what they were) changed; its digest is another one."""
     path = datasets.path_of(name, tiny.TINY.data.demo_takes)
-    now = runs.read_arrays(path)
+    now = files.read_arrays(path)
     now |= {k: f(now) for k, f in arrays.items()}
     meta = json.loads(str(now["meta"])) | {"digest": "another"}
-    runs.write_arrays(path, **now | {"meta": np.array(json.dumps(meta))})
+    files.write_arrays(path, **now | {"meta": np.array(json.dumps(meta))})
 
 
 def test_another_preparation_of_the_same_clips_is_shown_and_said(trained):
@@ -222,7 +222,7 @@ def test_what_is_made_is_kept_until_something_changes(trained, monkeypatch):
         run.model("scorer").write_bytes(run.model("Q").read_bytes())
         with pytest.raises(AssertionError):
             gallery.made(opened, r)
-    kept = next((runs.root() / ".cache" / "gallery").glob("*-S4.npz"))
+    kept = next((files.checkpoints() / ".cache" / "gallery").glob("*-S4.npz"))
     kept.write_bytes(kept.read_bytes()[:200])
     assert len(gallery.made(opened, r).y) == len(r)
     assert runs.adopt() == []  # what is kept is no run
@@ -244,12 +244,12 @@ def test_leaving_ends_the_work_and_leaves_no_half_file(trained):
     opened = studio.open_run(run_of())
     with pytest.raises(Left):
         gallery.made(opened, r, report)
-    assert list((runs.root() / ".cache").glob("gallery/*")) == []
+    assert list((files.checkpoints() / ".cache").glob("gallery/*")) == []
     assert not opened.G._forward_hooks  # visitors share it
 
 
 def test_a_folder_that_is_only_read_is_no_fault(trained, monkeypatch):
-    monkeypatch.setattr(runs, "write_arrays", mock.Mock(side_effect=PermissionError))
+    monkeypatch.setattr(files, "write_arrays", mock.Mock(side_effect=PermissionError))
     r = gallery.real(run_of())
     assert len(gallery.made(studio.open_run(run_of()), r).y) == len(r)
 

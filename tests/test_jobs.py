@@ -8,7 +8,7 @@ import time
 import pytest
 import tiny
 
-from core import jobs, prepare, runs
+from core import files, jobs, prepare, runs
 from core.config import SMOKE, replace
 from core.runs import Run
 
@@ -19,13 +19,13 @@ def folder(tmp_path, monkeypatch):
     for name, value in tiny.home(tmp_path).items():
         monkeypatch.setenv(name, value)
     monkeypatch.setattr(jobs, "attend", lambda folder=None: False)
-    return runs.root()
+    return files.checkpoints()
 
 
 def queued(seed: int, place: bool = True, **fields) -> Run:
     """A run that waits for its turn."""
     config = replace(SMOKE, seed=seed)
-    run = runs.create(runs.root() / f"smoke-cp-{seed:08d}", config)
+    run = runs.create(files.checkpoints() / f"smoke-cp-{seed:08d}", config)
     if place:
         runs.enqueue(run, "cpu")
     runs.update(run, **{"state": "queued", "phase": "", "pid": 0} | fields)
@@ -47,7 +47,7 @@ class Trainings:
         monkeypatch.setattr(jobs, "is_ours", lambda pid, command: pid in self.living)
 
     def launch(self, command, out, err, environment, keep=()):
-        run = Run(runs.root() / command[command.index("--config-file") + 1].split("/")[-2])
+        run = Run(files.checkpoints() / command[command.index("--config-file") + 1].split("/")[-2])
         self.started.append((run.id[-1], command[command.index("--device") + 1]))
         self.pid = 4_000_000 + len(self.started)
         self.living.add(self.pid)
@@ -200,13 +200,13 @@ def test_a_worker_of_its_own_process_says_why_a_training_could_not_begin(tmp_pat
     assert jobs.attend() is True
     assert jobs.attend() is False  # it holds the lock from the start
     end = time.monotonic() + 240
-    while (lock := jobs._take(runs.root())) is None and time.monotonic() < end:
+    while (lock := jobs._take(files.checkpoints())) is None and time.monotonic() < end:
         time.sleep(0.1)
     assert lock is not None  # the worker has ended with the queue
     lock.close()
     rows = runs.listing()
     assert runs.queue() == []
-    assert {r["state"] for r in rows} == {"failed"}, (runs.root() / "queue.log").read_text()
+    assert {r["state"] for r in rows} == {"failed"}, (files.checkpoints() / "queue.log").read_text()
     for row in rows:
         assert "python -m core data prepare absent" in row["error"]
         assert not row["error"].startswith("python -m core train")

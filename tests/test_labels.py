@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from core import datasets, labels, runs
+from core import datasets, files, labels
 from core.config import CREMA_EMOTIONS, DEMO, EMOTIONS, SHARED_EMOTIONS, LogMel, replace
 from core.corpora import CorpusError
 
@@ -51,7 +51,7 @@ def fabricate(name: str, subjects, classes, votes=None, known=True, seen=lambda 
     n, has = len(rows), np.array([seen(int(s[-2:])) for s in subjects for _ in classes for _ in range(2)])
     meta = {"name": name, "digest": "0" * 16, "ref_db": 5.0, "level": 0.0, "left_out": {}, "key": ""}
     datasets.folder().mkdir(parents=True, exist_ok=True)
-    runs.write_arrays(
+    files.write_arrays(
         datasets.path_of(name),
         clip=np.array([f"{s}-{e}-{i}" for s, e, i in rows]),
         subject=np.array([s if known else "" for s, _, _ in rows]),

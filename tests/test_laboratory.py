@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_shipped import SHIPPED
 
-from core import conformal, laboratory, runs, validity
+from core import conformal, files, laboratory, runs, validity
 from core.config import Config
 from core.laboratory import Problem
 
@@ -42,7 +42,7 @@ def run(tmp_path, monkeypatch):
     for infix, q in (("", face), ("voice_", voice)):
         arrays |= {f"o_{infix}S2": q.o_cal, f"label_{infix}S2": q.label_cal, f"subject_{infix}S2": q.subject_cal}
         arrays |= {f"o_{infix}S4": q.o_test, f"label_{infix}S4": q.label_test, f"subject_{infix}S4": q.subject_test}
-    runs.write_arrays(made.directory / "outputs.npz", **arrays)
+    files.write_arrays(made.directory / "outputs.npz", **arrays)
     return made
 
 
@@ -139,7 +139,7 @@ def test_a_runs_faces_and_voices(run):
 def test_a_run_without_voices_says_so_and_images_are_no_subjects(run):
     arrays = {k: v for k, v in run.arrays().items() if "voice" not in k}
     arrays["subject_S4"] = np.array([f"image-{i:05d}" for i in range(120)])
-    runs.write_arrays(run.directory / "outputs.npz", **arrays)
+    files.write_arrays(run.directory / "outputs.npz", **arrays)
     with pytest.raises(ValueError, match=r"outputs.npz has no voice outputs.*look at its faces instead"):
         laboratory.problem_of(run, "voice")
     assert laboratory.problem_of(run).subject_test is None

@@ -5,7 +5,7 @@ import pytest
 import torch
 from test_pipeline import core, tiny, weights, world  # noqa: F401
 
-from core import augmentation, datasets, mixing, runs
+from core import augmentation, datasets, files, mixing
 from core.config import Classifier, replace
 from core.mixing import Stream, Way
 
@@ -85,5 +85,5 @@ def test_who_calibrates_has_not_trained():
 
 
 def test_a_run_without_condition_and_a_stop(tiny):  # noqa: F811
-    with pytest.raises(runs.Stopped):
+    with pytest.raises(files.Stopped):
         mixing.compare(tiny, seeds=1, per_face=1, should_stop=lambda: True)

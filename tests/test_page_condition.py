@@ -12,7 +12,7 @@ import tiny
 from PIL import Image
 from visiting import count, opened, said, well
 
-from core import faces, gan, networks, runs, spectrograms, steering, studio
+from core import faces, files, gan, networks, runs, spectrograms, steering, studio
 from core.config import CREMA_EMOTIONS, replace, to_dict
 from core.runs import Run
 from ui import condition, strips
@@ -22,7 +22,7 @@ DRAWN = {"face": "drawn-happy"}  # a face for which nothing has to be found
 
 
 def the_run(kind: str = "cp") -> Run:
-    return Run(runs.root() / next(r["run"] for r in runs.listing() if r["condition"] == kind))
+    return Run(files.checkpoints() / next(r["run"] for r in runs.listing() if r["condition"] == kind))
 
 
 def lab(**query: str):

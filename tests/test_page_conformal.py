@@ -12,7 +12,7 @@ import pytest
 import tiny
 from visiting import count, opened, said, well
 
-from core import conformal, laboratory, runs
+from core import conformal, files, laboratory, runs
 from core.config import SMOKE, replace
 from core.runs import Run
 from ui import figures, lessons, panels, prints
@@ -23,7 +23,7 @@ STEPS = list(lessons.STEPS)
 
 
 def the_run(condition: str = "cp") -> Run:
-    return Run(runs.root() / next(r["run"] for r in runs.listing() if r["condition"] == condition))
+    return Run(files.checkpoints() / next(r["run"] for r in runs.listing() if r["condition"] == condition))
 
 
 def outputs(n: int = 60, m: int = 90, seed: int = 0) -> laboratory.Problem:

@@ -12,7 +12,7 @@ import tiny
 from stock import HOSTILE, made, markup
 from visiting import count, opened, said, well
 
-from core import datasets, prepare, runs
+from core import datasets, files, prepare
 from core.config import CREMA_EMOTIONS, Config, Data
 from ui import census, charts, corpora
 
@@ -56,7 +56,7 @@ def test_of_several_corpora_the_one_in_the_address_is_shown_if_it_is_there(home)
 def test_a_damaged_corpus_is_named_and_the_others_stay(home, damage):
     made("good")
     path = made("bad")
-    arrays = runs.read_arrays(path)
+    arrays = files.read_arrays(path)
     if damage == "cut":
         path.write_bytes(path.read_bytes()[:900])
     elif damage == "text":
@@ -64,7 +64,7 @@ def test_a_damaged_corpus_is_named_and_the_others_stay(home, damage):
     elif damage == "pickle":
         np.savez(path, **arrays | {"clip": np.array([{}], object)})
     else:
-        runs.write_arrays(path, **(arrays | {"clip": arrays["clip"][:3]} if damage == "lengths" else arrays | {"meta": np.array("{}")}))
+        files.write_arrays(path, **(arrays | {"clip": arrays["clip"][:3]} if damage == "lengths" else arrays | {"meta": np.array("{}")}))
     app = opened("data", corpus="bad")
     assert "is damaged" in said(app)
     assert "Remove it and prepare the corpus again" in said(app)
@@ -158,7 +158,7 @@ def test_what_was_left_out_is_grouped_by_its_reason(home):
 
 
 def test_rows_are_read_without_the_rest(home):
-    arrays = runs.read_arrays(made("one"))
+    arrays = files.read_arrays(made("one"))
     c = corpora.opened("one")
     for row in (0, 17, len(c.clip) - 1):
         np.testing.assert_array_equal(corpora.face(c, row), arrays["faces"][row])

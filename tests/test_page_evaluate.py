@@ -15,7 +15,7 @@ from stock import HOSTILE, bars, errand, made
 from test_protocol import ON_S2, RIGHT, a_table
 from visiting import count, opened, said, well
 
-from core import datasets, errands, jobs, protocol, runs
+from core import datasets, errands, files, jobs, protocol, runs
 from core.config import CREMA_EMOTIONS, DEMO, SMOKE, replace, to_dict
 from core.runs import Run
 from ui import access, comparisons, confusion, evaluate, gains
@@ -24,12 +24,12 @@ VIEWS = ("runs", "curves", "confusion", "augmentation", "folds", "paper")
 
 
 def the_run(condition: str = "cp") -> Run:
-    return Run(runs.root() / next(r["run"] for r in runs.listing() if r["condition"] == condition))
+    return Run(files.checkpoints() / next(r["run"] for r in runs.listing() if r["condition"] == condition))
 
 
 def copied(run: Run, called: str, scorer: str = "", **changes) -> Run:
     """A finished run made of another one's files, with other settings."""
-    target = Run(shutil.copytree(run.directory, runs.root() / called))
+    target = Run(shutil.copytree(run.directory, files.checkpoints() / called))
     config = replace(run.config, **changes)
     (target.directory / "config.json").write_text(json.dumps(to_dict(config)))
     results = target.json("results")
@@ -52,8 +52,8 @@ def tabled(run: Run, arrays: dict | None = None) -> dict:
         }
     table = {"plan": {"seeds": 2, "stretch": 3, "looks": 4}, "chance": 1 / 6, "N test voices": n, "left out": {}, "rows": rows}
     table |= {"test subjects": sorted(set(map(str, arrays["subject"]))), "labels": "strict", "classes": list(CREMA_EMOTIONS)}
-    runs.write_arrays(run.directory / "table.npz", **arrays)
-    runs.write_json(run.directory / "table.json", table)
+    files.write_arrays(run.directory / "table.npz", **arrays)
+    files.write_json(run.directory / "table.json", table)
     return table
 
 
@@ -104,7 +104,7 @@ def test_the_table_holds_what_the_runs_saved(trained):
     app = opened("evaluate")
     table = app.dataframe[0].value.set_index("run")
     for row in runs.listing():
-        results, line = Run(runs.root() / row["run"]).json("results"), table.loc[row["run"]]
+        results, line = Run(files.checkpoints() / row["run"]).json("results"), table.loc[row["run"]]
         q = results["quality"]
         assert line[["FID", "FID real", "KID", "IS", "IS real", "diversity"]].tolist() == [
             q[k] for k in ("FID", "FID real", "KID", "IS", "IS real", "diversity")
@@ -375,7 +375,7 @@ def test_folds_show_every_run_with_mean_and_sd(trained):
 def test_the_papers_tables_hold_our_runs_and_what_trains_the_others(trained):
     copied(the_run(), "mine", **vars(replace(DEMO, gan={"generator": "encdec"})))
     app = opened("evaluate", view="paper", base="demo", generator="EncDec")
-    mine = Run(runs.root() / "mine").json("results")
+    mine = Run(files.checkpoints() / "mine").json("results")
     second, first = (d.value for d in app.dataframe[:2])
     row = second.set_index("case").loc["CP"]
     assert row["ours: accuracy, %"] == f"{100 * mine['augmentation']['S1 + generated']['accuracy']:.1f}"

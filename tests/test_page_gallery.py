@@ -14,7 +14,7 @@ import tiny
 from stock import HOSTILE, markup
 from visiting import count, opened, said, well
 
-from core import browsing, datasets, runs
+from core import browsing, datasets, files, runs
 from core.runs import Run
 from ui import access, exhibit, gallery, quiz, sprites
 
@@ -22,7 +22,7 @@ TAKES = tiny.TINY.data.demo_takes
 
 
 def the_run(condition: str = "cp") -> Run:
-    return Run(runs.root() / next(r["run"] for r in runs.listing() if r["condition"] == condition))
+    return Run(files.checkpoints() / next(r["run"] for r in runs.listing() if r["condition"] == condition))
 
 
 def the_shown(name: str = "S4") -> gallery.Shown:

@@ -11,7 +11,7 @@ import pytest
 import tiny
 from visiting import count, opened, said, well
 
-from core import examples, runs
+from core import examples, files, runs
 from core.config import SMOKE, replace
 from core.runs import Run
 from ui import diagram
@@ -77,7 +77,7 @@ def test_a_strange_address_changes_nothing(trained, strange):
 
 def test_a_run_without_samples_is_said(trained):
     for row in runs.listing():
-        (runs.root() / row["run"] / "generated.npz").unlink()
+        (files.checkpoints() / row["run"] / "generated.npz").unlink()
     app = opened()
     assert "has kept no sample" in app.warning[0].value
     assert count(app, "bidi_component") == 0
@@ -127,7 +127,7 @@ def test_only_pages_that_are_there_are_offered(trained, monkeypatch):
 
 @pytest.fixture
 def run(trained) -> Run:
-    return next(Run(runs.root() / r["run"]) for r in runs.listing() if r["condition"] == "cp")
+    return next(Run(files.checkpoints() / r["run"]) for r in runs.listing() if r["condition"] == "cp")
 
 
 PALE = {"label": {"f_S", "cp"}, "classifier": {"cp"}, "cp": set(), "none": {"f_S", "cp", "c"}}

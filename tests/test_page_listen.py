@@ -10,7 +10,7 @@ import tiny
 from stock import markup
 from visiting import count, opened, said, well
 
-from core import audition, runs
+from core import audition, files, runs
 from core.config import LogMel
 from ui import access, passages, spectra, visitor
 
@@ -88,7 +88,7 @@ def test_a_spectrogram_of_any_length_has_its_axis():
 def test_the_page_and_the_command_line_make_the_same(faces_found):
     cp = next(r["run"] for r in runs.listing() if r["condition"] == "cp")
     _, seen = visitor.example("drawn")
-    one = access._whole.__wrapped__(runs.root() / cp, "x", seen, None, 4)  # its cache belongs to a visitor
+    one = access._whole.__wrapped__(files.checkpoints() / cp, "x", seen, None, 4)  # its cache belongs to a visitor
     from core import passage, studio
 
     run = access.opened(cp)

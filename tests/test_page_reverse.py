@@ -17,7 +17,7 @@ from PIL import Image
 from stock import HOSTILE, markup
 from visiting import count, opened, said, well
 
-from core import apart, clips, config, demo, examples, faces, runs, shipping, spectrograms, studio
+from core import apart, clips, config, demo, examples, faces, files, runs, shipping, spectrograms, studio
 from core.runs import Run
 from ui import reverse, visitor
 
@@ -31,7 +31,7 @@ def turned(home, tmp_path_factory):
 
 
 def the_run(condition: str = "label") -> Run:
-    return Run(runs.root() / next(r["run"] for r in runs.listing() if r["condition"] == condition))
+    return Run(files.checkpoints() / next(r["run"] for r in runs.listing() if r["condition"] == condition))
 
 
 def lab(**query: str):

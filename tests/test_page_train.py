@@ -7,7 +7,7 @@ import pytest
 import tiny
 from visiting import count, opened, said, well
 
-from core import jobs, runs
+from core import files, jobs, runs
 from core.config import SMOKE, replace
 from ui import scrubber, training, waiting
 
@@ -22,7 +22,7 @@ def quiet(home, monkeypatch):
 
 
 def waiting_run(seed: int):
-    run = runs.create(runs.root() / f"smoke-cp-{seed:08d}", replace(SMOKE, seed=seed))
+    run = runs.create(files.checkpoints() / f"smoke-cp-{seed:08d}", replace(SMOKE, seed=seed))
     runs.enqueue(run)
     runs.update(run, state="queued", phase="", pid=0)
     return run
@@ -41,7 +41,7 @@ def checkpoint(run, step: int, shift: float = 0.0) -> None:
         "of_real": np.repeat(np.arange(6), 5),
         "share": np.array([0.6, 0.2]),
     }
-    runs.write_arrays(run.directory / "samples" / f"step-{step:07d}.npz", **arrays)
+    files.write_arrays(run.directory / "samples" / f"step-{step:07d}.npz", **arrays)
 
 
 def test_a_running_training_can_be_paused_and_what_waits_is_listed_moved_and_removed(quiet):
@@ -192,7 +192,7 @@ def test_the_embedding_keeps_its_frame_and_counts_what_lies_beyond(quiet):
     frames = []
     for step, shift in ((10, 0.0), (20, 50.0)):
         checkpoint(run, step, shift)
-        figure, beyond = scrubber.embedding(runs.read_arrays(run.directory / "samples" / f"step-{step:07d}.npz"), K)
+        figure, beyond = scrubber.embedding(files.read_arrays(run.directory / "samples" / f"step-{step:07d}.npz"), K)
         frames.append((figure.layout.xaxis.range, figure.layout.yaxis.range))
         assert (beyond == 30) == (shift > 0)
         drawn = np.concatenate([np.asarray(t.x, float) for t in figure.data if t.x[0] is not None])

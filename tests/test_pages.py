@@ -17,7 +17,7 @@ from PIL import Image
 from streamlit.testing.v1 import AppTest
 from visiting import count, opened, said, well
 
-from core import runs
+from core import files, runs
 from core.config import CONDITIONS, EMOTIONS, PRESETS, SMOKE, replace
 from core.runs import Run
 from ui import access, charts, players, settings, theme, training, visitor
@@ -80,7 +80,7 @@ def test_listen_takes_a_run_from_the_address_only_if_it_is_known(faces_found):
 
 def test_listen_names_a_damaged_run(faces_found):
     row = next(r for r in runs.listing() if r["condition"] == "cp")
-    (runs.root() / row["run"] / "models" / "G.safetensors").write_bytes(b"cut")
+    (files.checkpoints() / row["run"] / "models" / "G.safetensors").write_bytes(b"cut")
     app = opened("listen")
     assert "G.safetensors is damaged" in said(app)
     assert count(app, "audio") == 0
@@ -418,6 +418,6 @@ def test_every_setting_on_the_page_exists():
 def test_families_put_the_real_shipped_run_first(home, trained):
     rows = [("a-cp-1", "cp", 0), ("b-cp-2", "cp", 0)]
     for (run, *_), name in zip(rows, ("demo", "fer2013-ravdess"), strict=True):
-        runs.create(runs.root() / run, replace(SMOKE, name=name))
-    assert [f.name for f in access._families(runs.root(), tuple(rows))] == ["fer2013-ravdess", "demo"]
-    assert Run(runs.root() / "a-cp-1").config.name == "demo"
+        runs.create(files.checkpoints() / run, replace(SMOKE, name=name))
+    assert [f.name for f in access._families(files.checkpoints(), tuple(rows))] == ["fer2013-ravdess", "demo"]
+    assert Run(files.checkpoints() / "a-cp-1").config.name == "demo"

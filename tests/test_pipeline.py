@@ -11,7 +11,7 @@ import pytest
 import soundfile
 import torch
 
-from core import datasets, pipeline, prepare, runs, shipping, spectrograms, studio
+from core import datasets, files, pipeline, prepare, runs, shipping, spectrograms, studio
 from core.config import SMOKE, LogMel, replace
 from core.datasets import Set
 
@@ -68,7 +68,7 @@ def test_what_a_run_leaves(tiny):
 
 
 def test_every_checkpoint_holds_what_the_scorer_hears_and_where_it_lies(tiny):
-    grids = [runs.read_arrays(tiny.directory / "samples" / f"step-{s:07d}.npz") for s in (0, 3, 6)]
+    grids = [files.read_arrays(tiny.directory / "samples" / f"step-{s:07d}.npz") for s in (0, 3, 6)]
     curves = runs.metrics(tiny.id, tiny.directory.parent)
     for grid, recognised in zip(grids, curves["recognised"][1], strict=True):
         heard = grid["confusion"]

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from PIL import Image
 from tiny import landmarks
 
-from core import cluster, corpora, datasets, extraction, prepare, runs
+from core import cluster, corpora, datasets, extraction, files, prepare
 from core.config import LogMel
 from core.corpora import CorpusError
 
@@ -65,10 +65,10 @@ def pictures(root, count=3):
 
 def clean(home):
     """Whether nothing but finished files and locks is left: the arrays, where their media lie, and no parts."""
-    files = {p.relative_to(home).as_posix() for p in home.rglob("*") if p.is_file()}
-    whole = {f for f in files if not f.startswith(".") and f.endswith((".npz", ".source.json"))}
+    lying = {p.relative_to(home).as_posix() for p in home.rglob("*") if p.is_file()}
+    whole = {f for f in lying if not f.startswith(".") and f.endswith((".npz", ".source.json"))}
     folders = {p.name for p in home.rglob("*") if p.is_dir()}
-    return files - whole <= {f".parts/{Path(f).stem}.lock" for f in whole} and folders <= {".parts"}
+    return lying - whole <= {f".parts/{Path(f).stem}.lock" for f in whole} and folders <= {".parts"}
 
 
 def test_a_corpus_is_prepared_once_and_a_change_is_noticed(tmp_path, home):
@@ -107,9 +107,9 @@ def test_a_corpus_is_prepared_once_and_a_change_is_noticed(tmp_path, home):
 
 def test_files_of_earlier_versions_are_read(tmp_path, home):
     path = prepare.prepare("ravdess", ravdess(tmp_path / "r"))
-    arrays = runs.read_arrays(path)
+    arrays = files.read_arrays(path)
     del arrays["votes"]
-    runs.write_arrays(path, **arrays)
+    files.write_arrays(path, **arrays)
     old = datasets.load("ravdess")
     assert old.votes.shape == (6, 3)
     assert not (old.votes != "").any()
@@ -130,10 +130,10 @@ def test_an_unreadable_clip_is_left_out_with_its_reason(tmp_path, home):
 
 def test_equal_arrays_are_equal_bytes(tmp_path, monkeypatch):
     arrays = {"a": np.arange(5), "b": np.array(["x"])}
-    runs.write_arrays(tmp_path / "one.npz", **arrays)
+    files.write_arrays(tmp_path / "one.npz", **arrays)
     monkeypatch.setattr(time, "time", lambda: 2e9)
     monkeypatch.setenv("SOURCE_DATE_EPOCH", "1500000000")
-    runs.write_arrays(tmp_path / "two.npz", **arrays)
+    files.write_arrays(tmp_path / "two.npz", **arrays)
     assert (tmp_path / "one.npz").read_bytes() == (tmp_path / "two.npz").read_bytes()
 
 
@@ -244,12 +244,12 @@ def test_crops_in_parts_are_aligned_as_in_one_go(tmp_path, home, shared_data, mo
     from core import faces
 
     root = pictures(tmp_path / "own", 2)
-    with zipfile.ZipFile(shared_data / "fer2013_subset.zip") as files:
-        for name in sorted(n for n in files.namelist() if n.startswith("validation/happy/") and n.endswith(".jpg"))[:14]:
-            (root / "happy" / Path(name).name).write_bytes(files.read(name))
+    with zipfile.ZipFile(shared_data / "fer2013_subset.zip") as archive:
+        for name in sorted(n for n in archive.namelist() if n.startswith("validation/happy/") and n.endswith(".jpg"))[:14]:
+            (root / "happy" / Path(name).name).write_bytes(archive.read(name))
     monkeypatch.setattr(prepare, "PARTS", 5)
     calls = iter(range(100))
-    with pytest.raises(runs.Stopped):
+    with pytest.raises(files.Stopped):
         prepare.prepare("fer2013", root, should_stop=lambda: next(calls) > 1)
     done = []
     prepare.prepare("fer2013", root, tick=lambda d, t: done.append((d, t)))
@@ -300,7 +300,8 @@ def test_the_demo_corpus_needs_no_source_and_its_size_is_part_of_its_name(home, 
 
 def test_two_at_once_are_told_of_each_other(tmp_path, home):
     root = ravdess(tmp_path / "r")
-    with runs.locked(home / ".parts" / "ravdess.lock", "preparing ravdess"), pytest.raises(runs.Busy, match=rf"process {os.getpid()} on "):
+    lock = files.locked(home / ".parts" / "ravdess.lock", "preparing ravdess")
+    with lock, pytest.raises(files.Busy, match=rf"process {os.getpid()} on "):
         prepare.prepare("ravdess", root)
     prepare.prepare("ravdess", root)  # the lock file is there, and nobody holds it
 
@@ -310,7 +311,7 @@ def test_half_written_and_long_forgotten_parts_are_taken_care_of(tmp_path, home)
     reference = prepare.prepare("ravdess", root).read_bytes()
     (home / "ravdess.npz").unlink()
     calls = iter(range(100))
-    with pytest.raises(runs.Stopped):
+    with pytest.raises(files.Stopped):
         prepare.prepare("ravdess", root, should_stop=lambda: next(calls) > 2)
     parts = sorted(home.glob(".parts/*/*.npz"))
     assert len(parts) == 4

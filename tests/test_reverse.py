@@ -11,7 +11,7 @@ import stock
 import tiny
 import torch
 
-from core import datasets, evaluation, gan, laboratory, networks, pipeline, protocol, runs, studio
+from core import datasets, evaluation, files, gan, laboratory, networks, pipeline, protocol, studio
 from core.config import DEMO, Config, config_hash, replace
 from core.corpora import CorpusError
 from core.networks import CONV, ENCDEC, UNET
@@ -70,7 +70,7 @@ def test_a_run_from_voices_to_faces_is_whole(turned):
     assert np.sum(results["face"]["confusion"]) == results["N test faces"]
     assert np.sum(results["voice"]["confusion"]) == results["N test voices"]
     assert turned.arrays("generated")["y"].shape[1:] == (28, 28)
-    grid = runs.read_arrays(sorted((turned.directory / "samples").iterdir())[-1])
+    grid = files.read_arrays(sorted((turned.directory / "samples").iterdir())[-1])
     assert grid["y"].shape == (6, 28, 28)
     f_S, f_T, Q = (networks.load(turned.model(k)) for k in ("f_S", "f_T", "Q"))
     with torch.no_grad():
@@ -173,9 +173,9 @@ def test_f_s_learns_from_another_corpus_and_nothing_else_does(world, plain):
     x, labels = datasets.for_f_s(config, sets)
     assert x.shape == (48, 28, 28)
     assert np.bincount(labels).tolist() == [8] * 6
-    before = {p.name for p in (runs.root() / ".cache").glob("*.safetensors")}
+    before = {p.name for p in (files.checkpoints() / ".cache").glob("*.safetensors")}
     run = pipeline.run(config, device="cpu")
-    new = {p.name.split("-")[0] for p in (runs.root() / ".cache").glob("*.safetensors") if p.name not in before}
+    new = {p.name.split("-")[0] for p in (files.checkpoints() / ".cache").glob("*.safetensors") if p.name not in before}
     assert new <= {"f_S", "f_T", "Q", "scorer"}
     assert weights(run, "f_S") != weights(plain, "f_S")
     assert weights(run, "f_T", "Q", "scorer") == weights(plain, "f_T", "Q", "scorer")
@@ -212,9 +212,9 @@ def test_a_corpus_that_f_s_cannot_learn_from_is_named(world, turned):
 def filmed(name: str, frames: int) -> None:
     """A prepared corpus of noise with further frames."""
     path = stock.made(name, takes=2, frames=frames)
-    arrays = runs.read_arrays(path)
+    arrays = files.read_arrays(path)
     n = len(arrays["faces"])
-    runs.write_arrays(path, **arrays, faces_more=np.random.default_rng(1).integers(0, 256, (n, frames - 1, 28, 28), np.uint8))
+    files.write_arrays(path, **arrays, faces_more=np.random.default_rng(1).integers(0, 256, (n, frames - 1, 28, 28), np.uint8))
 
 
 @pytest.mark.parametrize("direction", ["face-voice", "voice-face"])

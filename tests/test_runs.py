@@ -7,7 +7,7 @@ import time
 import numpy as np
 import pytest
 
-from core import jobs, runs
+from core import files, jobs, runs
 from core.config import SMOKE, Config, config_hash, family, from_dict, replace, run_name, to_dict
 
 
@@ -105,7 +105,7 @@ def test_find(tmp_path):
 def test_a_finished_run_is_preferred(tmp_path):
     old = replace(SMOKE, seed=1)
     done = runs.create(tmp_path / run_name(old, "d"), old)
-    runs.write_json(done.directory / "results.json", {"any": 1})
+    files.write_json(done.directory / "results.json", {"any": 1})
     runs.register(done)
     time.sleep(0.01)
     runs.create(tmp_path / run_name(SMOKE, "d"), SMOKE)
@@ -113,10 +113,10 @@ def test_a_finished_run_is_preferred(tmp_path):
 
 
 def test_arrays_without_pickle(run):
-    runs.write_arrays(run.directory / "outputs.npz", a=np.arange(3), b=np.array(["x", "y"]))
+    files.write_arrays(run.directory / "outputs.npz", a=np.arange(3), b=np.array(["x", "y"]))
     assert run.arrays()["b"].tolist() == ["x", "y"]
     with pytest.raises(ValueError, match="pickle"):
-        runs.write_arrays(run.directory / "bad.npz", a=np.array([object()]))
+        files.write_arrays(run.directory / "bad.npz", a=np.array([object()]))
     assert not (run.directory / "bad.npz").exists()
 
 

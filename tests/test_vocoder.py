@@ -7,7 +7,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from core import networks, runs, spectrograms, vocoder, voicing
+from core import files, networks, spectrograms, vocoder, voicing
 from core.config import Config, LogMel
 from tests.test_spectrograms import voice_like
 
@@ -146,7 +146,7 @@ def test_a_stopped_training_goes_on_as_if_nothing_had_been(monkeypatch, tmp_path
     whole, before = learn(tmp_path / "whole")
     assert before is None
     asked = itertools.count()
-    with pytest.raises(runs.Stopped, match="recording 2 of 3" if at == "pitch" else "step 4 of 6"):  # asked once for each of them
+    with pytest.raises(files.Stopped, match="recording 2 of 3" if at == "pitch" else "step 4 of 6"):  # asked once for each of them
         learn(tmp_path / "parts", lambda: next(asked) == (2 if at == "pitch" else 3 + 3))
     assert not list((tmp_path / "parts").rglob("*.safetensors"))
     assert learn(tmp_path / "parts")[0].read_bytes() == whole.read_bytes()

@@ -14,7 +14,7 @@ from unittest import mock
 import numpy as np
 import pytest
 
-from core import demo, faces, jobs, pipeline, prepare, runs
+from core import demo, faces, files, jobs, pipeline, prepare, runs
 from core.config import SMOKE, Config, replace
 from core.runs import Run
 
@@ -32,7 +32,7 @@ def home(folder: Path) -> dict[str, str]:
 def trained(folder: Path) -> Path:
     """A home with finished runs of all three conditions, trained once per test session."""
     with mock.patch.dict(os.environ, home(folder)):
-        runs.root().mkdir(parents=True, exist_ok=True)
+        files.checkpoints().mkdir(parents=True, exist_ok=True)
         corpus()
         for condition in ("cp", "label", "classifier"):
             pipeline.run(replace(TINY, gan={"condition": condition}), device="cpu")
@@ -43,7 +43,7 @@ def trained(folder: Path) -> Path:
 def turned(folder: Path) -> Path:
     """A home with finished runs from voices to faces, told the label and the p-values, trained once per test session."""
     with mock.patch.dict(os.environ, home(folder)):
-        runs.root().mkdir(parents=True, exist_ok=True)
+        files.checkpoints().mkdir(parents=True, exist_ok=True)
         corpus()
         for condition in ("cp", "label"):
             pipeline.run(replace(REVERSED, gan={"condition": condition}), device="cpu")
@@ -54,7 +54,7 @@ def turned(folder: Path) -> Path:
 def finer(folder: Path) -> Path:
     """A home with a finished run on voices in 64 mel bands, trained once per test session."""
     with mock.patch.dict(os.environ, home(folder)):
-        runs.root().mkdir(parents=True, exist_ok=True)
+        files.checkpoints().mkdir(parents=True, exist_ok=True)
         corpus("demo-64")
         pipeline.run(FINER, device="cpu")
     return folder
@@ -94,14 +94,14 @@ def landmarks(home: Path) -> None:
 
 def fabricated(state: str, config: Config = SMOKE, **fields) -> Run:
     """A run directory with curves, in any state, that nothing was trained for. Uses the home that the environment names."""
-    run = runs.create(runs.root() / f"{config.name}-{config.gan.condition}-{state:0<8}", config)
+    run = runs.create(files.checkpoints() / f"{config.name}-{config.gan.condition}-{state:0<8}", config)
     steps = {0: {"FID": 17.0, "KID": 9.0, "IS": 1.2, "FID real": 1.6, "KID real": 0.1, "IS real": 1.9}}
     steps |= {s: {"loss/G": 7 - s / 10, "loss/D": 0.5, "loss/l1": 0.7} for s in (10, 20)}
     for step, values in steps.items():
         runs.record(run, step, values)
     y = np.random.default_rng(1).uniform(-1, 1, (6, 112, 28)).astype(np.float16)
     for step in (10, 20):
-        runs.write_arrays(run.directory / "samples" / f"step-{step:07d}.npz", y=y, label=np.arange(6))
+        files.write_arrays(run.directory / "samples" / f"step-{step:07d}.npz", y=y, label=np.arange(6))
     (run.directory / "log.txt").write_text("train G, D, Q   20/40\n")
     runs.update(run, state=state, step=20, **fields)
     return run

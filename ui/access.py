@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import streamlit as st
 
-from core import jobs, runs
+from core import files, jobs, runs
 from core.config import CONDITIONS, Config, family
 from core.runs import Run
 
@@ -70,7 +70,7 @@ def rows() -> list[dict]:
 def families() -> list[Family]:
     """Families with a finished run: the shipped real one, the demo, then the others from the newest."""
     done = tuple((r["run"], r["condition"], r["shipped"]) for r in rows() if r["state"] == "done")
-    return _families(runs.root(), done)
+    return _families(files.checkpoints(), done)
 
 
 @st.cache_data(show_spinner=False, max_entries=8)
@@ -94,12 +94,12 @@ def _families(folder: Path, done: tuple[tuple[str, str, int], ...]) -> list[Fami
 
 def run(run_id: str) -> Run:
     """A run by an id that came out of `rows` or `families`, never by one that came with an address."""
-    return Run(runs.root() / run_id)
+    return Run(files.checkpoints() / run_id)
 
 
 def opened(run_id: str) -> Opened:
     """A finished run's networks, shared by all visitors."""
-    return _opened(runs.root() / run_id)
+    return _opened(files.checkpoints() / run_id)
 
 
 @st.cache_resource(show_spinner="Opening the trained networks …", max_entries=12)
@@ -126,7 +126,7 @@ class Voice:
 
 
 def explain(run_id: str, face: np.ndarray) -> Explanation:
-    return _explain(runs.root() / run_id, face)
+    return _explain(files.checkpoints() / run_id, face)
 
 
 @st.cache_resource(show_spinner=False, max_entries=200, scope="session")
@@ -138,7 +138,7 @@ def _explain(directory: Path, face: np.ndarray) -> Explanation:
 
 def generate(run_id: str, face: np.ndarray, emotion: str | None, seed: int) -> Voice:
     """As `python -m core generate` does: the same functions, the same seed."""
-    return _generate(runs.root() / run_id, face, emotion, seed)
+    return _generate(files.checkpoints() / run_id, face, emotion, seed)
 
 
 @st.cache_resource(show_spinner="Drawing a voice …", max_entries=60, scope="session")
@@ -169,7 +169,7 @@ def windows(run_id: str, seen: Seen) -> int:
 
 def whole(run_id: str, key: str, seen: Seen, emotion: str | None, seed: int) -> Whole:
     """The voice of all of the film that `key` names, as `python -m core generate --whole` makes it."""
-    return _whole(runs.root() / run_id, key, seen, emotion, seed)
+    return _whole(files.checkpoints() / run_id, key, seen, emotion, seed)
 
 
 @st.cache_resource(show_spinner="Drawing a voice for the whole clip …", max_entries=12, scope="session")
@@ -183,7 +183,7 @@ def _whole(directory: Path, key: str, _seen: Seen, emotion: str | None, seed: in
 
 def plain(run_id: str, y: np.ndarray, seed: int) -> Sound:
     """A generated spectrogram by plain Griffin-Lim, for comparison."""
-    return _plain(runs.root() / run_id, y, seed)
+    return _plain(files.checkpoints() / run_id, y, seed)
 
 
 @st.cache_resource(show_spinner="Griffin-Lim …", max_entries=40, scope="session")
@@ -207,7 +207,7 @@ class Own:
 
 def own_voice(run_id: str, key: str, waveform: np.ndarray, columns: int | None = None) -> Own:
     """The voice of the clip that `key` names, as a run sees it: its middle, or so many columns from its beginning."""
-    return _own_voice(runs.root() / run_id, key, waveform, columns)
+    return _own_voice(files.checkpoints() / run_id, key, waveform, columns)
 
 
 @st.cache_resource(show_spinner=False, max_entries=4, scope="session")
@@ -236,7 +236,7 @@ def cards() -> list[str]:
 @st.cache_data(show_spinner=False, max_entries=64)
 def grid(path: Path) -> dict[str, np.ndarray]:
     """A checkpoint's samples: y (n, columns, bands), label (n,)."""
-    return runs.read_arrays(path)
+    return files.read_arrays(path)
 
 
 def config(run_id: str) -> Config:

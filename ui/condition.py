@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import streamlit as st
 
-from core import runs, steering
+from core import files, steering
 from core.config import CREMA_EMOTIONS
 from core.steering import Drawn, Familiarity, Training
 from ui import access, address, charts, figures, panels, spectra, strips, theme, visitor
@@ -99,7 +99,7 @@ def _training(directory: Path) -> Training | str:
 
 def training(run_id: str) -> Training | str:
     """The c's that a run was trained with, or in words why they are not known."""
-    return _training(runs.root() / run_id)
+    return _training(files.checkpoints() / run_id)
 
 
 @st.cache_resource(show_spinner=False, max_entries=40, scope="session")
@@ -116,7 +116,7 @@ def _sound(directory: Path, y: np.ndarray, seed: int) -> Sound:
 
 def told(run_id: str, x: np.ndarray) -> np.ndarray:
     """What a run's G is told of each of the faces (n, 28, 28): (n, K)."""
-    return _told(runs.root() / run_id, x)
+    return _told(files.checkpoints() / run_id, x)
 
 
 @st.cache_resource(show_spinner=False, max_entries=24, scope="session")
@@ -129,7 +129,7 @@ def draw(run_id: str, x: np.ndarray, c: np.ndarray, s: Setting, strength: np.nda
     known, K = training(run_id), c.shape[1]
     mean = known.mean if isinstance(known, Training) and s.base == "mean" else np.full(K, 1 / max(K, 1))
     along = np.full(1, s.strength) if strength is None else strength
-    return _drawn(runs.root() / run_id, x, c, mean, along, s.seed, s.scale)
+    return _drawn(files.checkpoints() / run_id, x, c, mean, along, s.seed, s.scale)
 
 
 # ------------------------------------------------------------------ what is chosen
@@ -336,7 +336,7 @@ def point(o: Opened, one: Face, said: Explanation, s: Setting) -> None:
 
 
 def sound(o: Opened, y: np.ndarray, s: Setting) -> Sound:
-    return _sound(runs.root() / o.run.id, y, s.seed)
+    return _sound(files.checkpoints() / o.run.id, y, s.seed)
 
 
 def at_once() -> None:

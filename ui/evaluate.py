@@ -11,7 +11,7 @@ from typing import Any
 
 import streamlit as st
 
-from core import comparison, runs
+from core import comparison, files, runs
 from core.comparison import Summary
 from core.runs import Run
 from ui import access, address, comparisons, theme
@@ -36,13 +36,13 @@ def summaries() -> tuple[list[Summary], list[str]]:
     """All runs, newest first, and what is wrong with those that cannot be read."""
     found, wrong = [], []
     for row in access.rows():
-        results = runs.root() / row["run"] / "results.json"
+        results = files.checkpoints() / row["run"] / "results.json"
         stamp = results.stat().st_mtime_ns if results.exists() else 0
         try:
-            found.append(_summary(runs.root() / row["run"], row["state"], row["shipped"], row["step"], stamp))
+            found.append(_summary(files.checkpoints() / row["run"], row["state"], row["shipped"], row["step"], stamp))
         except ValueError as error:
             wrong.append(str(error))
-    return comparison.with_scorers(found, runs.root()), wrong
+    return comparison.with_scorers(found, files.checkpoints()), wrong
 
 
 @st.cache_resource(show_spinner=False, max_entries=1000)

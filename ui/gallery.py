@@ -15,7 +15,7 @@ import numpy as np
 import plotly.graph_objects as go
 import streamlit as st
 
-from core import browsing, datasets, fetch, runs, spectrograms
+from core import browsing, datasets, fetch, files, spectrograms
 from core.config import Config, LogMel
 from core.corpora import KNOWN
 from ui import access, charts, corpora, sprites, theme
@@ -64,7 +64,7 @@ def shown(family: Family, name: Name, quietly: bool = False) -> Shown:
     Raises ValueError in words: a run without outputs or samples, or a set of which nothing is here.
     """
     config = access.config(family.id)
-    key = (runs.root(), tuple(family.members.values()), name, _stamps(family, config))
+    key = (files.checkpoints(), tuple(family.members.values()), name, _stamps(family, config))
     store = _store()
     if key not in store:
         place = None if quietly else st.empty()
@@ -164,7 +164,7 @@ def way(corpus: str) -> str:
 
 def sound(run_id: str, y: np.ndarray, seed: int = 0, what: str = "", plain: bool = False) -> Sound:
     """A spectrogram of this family made audible; `what` it is stands in the file, with "" nothing."""
-    return _sound(runs.root() / run_id, y, seed, what, plain)
+    return _sound(files.checkpoints() / run_id, y, seed, what, plain)
 
 
 @st.cache_resource(show_spinner=False, max_entries=200)
@@ -176,7 +176,7 @@ def _sound(directory: Path, y: np.ndarray, seed: int, what: str, plain: bool) ->
 
 def verdict(run_id: str, y: np.ndarray) -> dict[str, np.ndarray]:
     """What Q and the scorer hear in one spectrogram: name -> (K,)."""
-    return _verdict(runs.root() / run_id, y)
+    return _verdict(files.checkpoints() / run_id, y)
 
 
 @st.cache_data(show_spinner=False, max_entries=400)

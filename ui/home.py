@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import streamlit as st
 
-from core import errands, runs
+from core import errands, files
 from core.runs import Run
 from ui import access, address, diagram, theme
 from ui.access import Family
@@ -16,7 +16,7 @@ from ui.access import Family
 if TYPE_CHECKING:
     from core.examples import Example
 
-PAGES = Path(__file__).resolve().parents[1] / "pages"
+PAGES = files.ROOT / "pages"
 WAYS = (  # for whom, in a sentence, and the pages: file, label, icon
     (
         "Hear a face",
@@ -63,7 +63,7 @@ class Shown:
 
 def shown(run_id: str, emotion: str, number: int) -> Shown:
     """An example of a finished run. Raises ValueError in words where it has kept none."""
-    return _shown(runs.root() / run_id, emotion, number)
+    return _shown(files.checkpoints() / run_id, emotion, number)
 
 
 @st.cache_resource(show_spinner="Drawing a face and its voice …", max_entries=64)

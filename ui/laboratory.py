@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import streamlit as st
 
-from core import conformal, laboratory, runs
+from core import conformal, files, laboratory
 from core.conformal import Measure, Ranking
 from core.laboratory import Groups, Modality, Problem, View
 from core.runs import Run
@@ -88,7 +88,7 @@ def listed() -> tuple[dict[str, access.Family], dict[str, str]]:
 
 def problem(run_id: str, modality: Modality) -> Problem | str:
     """A run's outputs, or in words why there are none."""
-    file = runs.root() / run_id / "outputs.npz"
+    file = files.checkpoints() / run_id / "outputs.npz"
     try:
         return _problem(file, modality, file.stat().st_mtime_ns if file.exists() else 0)
     except (ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
@@ -247,7 +247,7 @@ class Told:
 def voices(members: dict[str, str], face: np.ndarray, seed: int) -> dict[str, Told]:
     """One face under each condition that is trained, from the same noise. Raises ValueError for a damaged run."""
     found = {c: access.generate(run_id, face, None, seed) for c, run_id in members.items() if c != "none"}
-    return {c: Told(one, _heard_by_q(runs.root() / members[c], one.y)) for c, one in found.items()}
+    return {c: Told(one, _heard_by_q(files.checkpoints() / members[c], one.y)) for c, one in found.items()}
 
 
 @st.cache_data(show_spinner=False, max_entries=60, scope="session")

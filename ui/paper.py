@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from urllib.parse import parse_qsl
 
 import streamlit as st
 
 from core import paper, protocol
+from core.files import ROOT
 from core.paper import PAPER, Entry, Source
 from ui import address, home
 
-ROOT = Path(__file__).resolve().parents[1]
 TABLES, ALL = "tables", "all"
 PARTS = {  # of the page, one at a time: all formulas and sources at once take a browser most of a second
     "game": "§3 The game",

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import streamlit as st
 
-from core import runs, spectrograms
+from core import files, spectrograms
 from core.config import Config
 from core.runs import Run
 from ui import access, sprites, theme
@@ -71,7 +71,7 @@ class Face:
 
 def found() -> tuple[dict[str, dict], list[dict]]:
     """Runs of this direction: the finished ones by their ids, shipped ones first and then from the newest; and all others."""
-    rows = [r for r in access.rows() if _config(runs.root() / r["run"])]
+    rows = [r for r in access.rows() if _config(files.checkpoints() / r["run"])]
     done = sorted((r for r in rows if r["state"] == "done"), key=lambda r: not r["shipped"])
     return {r["run"]: r for r in done}, [r for r in rows if r["state"] != "done"]
 
@@ -137,7 +137,7 @@ def _example(directory: Path, emotion: str, number: int) -> Voice:
 
 def example(run_id: str, emotion: str, number: int) -> Voice:
     """A voice that the run has not met, the same for all visitors. Raises ValueError in words where there is none."""
-    return _example(runs.root() / run_id, emotion, number)
+    return _example(files.checkpoints() / run_id, emotion, number)
 
 
 @st.cache_resource(show_spinner=False, max_entries=8, scope="session")
@@ -158,7 +158,7 @@ def _brought(directory: Path, name: str, wave: np.ndarray, at: float) -> Voice |
 
 def brought(run_id: str, name: str, wave: np.ndarray, at: float = 0.0) -> Voice | str:
     """A visitor's sound around the moment `at` (s; 0: its middle), as the run hears it; or in words why there is nothing to hear."""
-    return _brought(runs.root() / run_id, name, wave, at)
+    return _brought(files.checkpoints() / run_id, name, wave, at)
 
 
 def _middle(wave: np.ndarray, config: Config) -> np.ndarray:
@@ -173,7 +173,7 @@ def _second(wave: np.ndarray, config: Config, words: str) -> bytes:
 
 def explain(run_id: str, y: np.ndarray) -> Explanation:
     """What the voice classifier and its conformal predictor say."""
-    return _explain(runs.root() / run_id, y)
+    return _explain(files.checkpoints() / run_id, y)
 
 
 @st.cache_resource(show_spinner=False, max_entries=64, scope="session")
@@ -188,7 +188,7 @@ def _explain(directory: Path, y: np.ndarray) -> Explanation:
 
 def faces(run_id: str, y: np.ndarray, emotions: Sequence[str | None], seeds: Sequence[int]) -> list[Face]:
     """A face for each seed and, within it, each emotion (None: the classifier's first choice), as `studio.face_of` draws it."""
-    return _faces(runs.root() / run_id, y, tuple(emotions), tuple(seeds))
+    return _faces(files.checkpoints() / run_id, y, tuple(emotions), tuple(seeds))
 
 
 @st.cache_resource(show_spinner="Drawing faces …", max_entries=40, scope="session")
@@ -244,7 +244,7 @@ def sheet(made: Sequence[Face], classes: Sequence[str], across: int) -> None:
 def own(run_id: str, voice: Voice, classes: Sequence[str]) -> None:
     """The real face of the same clip."""
     assert voice.face is not None
-    verdict = _verdict(_seen(runs.root() / run_id, voice.face), classes, voice.emotion)
+    verdict = _verdict(_seen(files.checkpoints() / run_id, voice.face), classes, voice.emotion)
     st.html(_figure(voice.face, "the real face of the same clip", f"<b>real</b> · meant as {theme.dot(voice.emotion)}", verdict))
 
 
