@@ -73,6 +73,6 @@ reproduce: setup
 	@$(VENV_PYTHON) -m core report $(RUNS) --out $(OUT)
 
 clean:
-	@find . \( -name .venv -o -name .git -o -name data -o -name checkpoints \) -prune -o -type d -name __pycache__ -prune -exec rm -rf {} +
+	@find . \( -path ./.venv -o -path ./.git -o -path ./data -o -path ./checkpoints \) -prune -o -type d -name __pycache__ -prune -exec rm -rf {} +
 	@rm -rf .pytest_cache .ruff_cache .mypy_cache .hypothesis
 	@echo "Caches removed. Kept: .venv, data, checkpoints (remove them by hand if you mean it)."

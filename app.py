@@ -4,7 +4,8 @@ from pathlib import Path
 
 import streamlit as st
 
-from ui import access, theme, warming
+from ui import preload, theme
+from ui.session import cache
 
 PAGES = {  # file -> title; one whose file is not here is not offered. Bare words: all ten fit beside a sidebar at 1280 pixels
     "home": "Home",
@@ -22,8 +23,8 @@ st.set_page_config(page_title="dacssGAN studio", page_icon=theme.icon(), layout=
 theme.dress()
 here = [file for file in PAGES if Path(__file__).with_name("pages").joinpath(f"{file}.py").exists()]
 page = st.navigation([st.Page(f"pages/{file}.py", title=PAGES[file], default=file == "home") for file in here], position="top")
-access.begin()
+cache.begin()
 try:
     page.run()
 finally:
-    warming.warm()
+    preload.warm()

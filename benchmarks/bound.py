@@ -19,7 +19,7 @@ from torch.utils.flop_counter import flop_registry
 from benchmarks import training
 from benchmarks.table import Row, seconds
 from core.config import PRESETS, Gan, by
-from core.networks import Classifier
+from core.models.networks import Classifier
 
 SIDE = {"cpu": 2048, "cuda": 8192}  # of the square matrices
 REPEATS = 7

@@ -7,7 +7,7 @@ import sys
 import numpy as np
 
 from benchmarks.table import Row, ratio
-from core import metrics
+from core.evaluation import metrics
 
 SIZES = ((16, 500, 15), (1024, 2048, 3))  # width of the features (our scorer's; half of an Inception network's), samples in a set, repeats
 

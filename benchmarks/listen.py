@@ -17,8 +17,11 @@ import av
 import numpy as np
 
 from benchmarks.table import Row, seconds
-from core import apart, clips, prepare, spectrograms, studio, tracking
-from ui import access, visitor
+from core.data import preparation
+from core.inference import generation
+from core.media import clips, sandbox, spectrograms, tracking
+from ui.session import cache
+from ui.widgets import uploads
 
 ROOT = Path(__file__).resolve().parents[1]
 SECONDS, REPEATS = 3.0, 7
@@ -29,7 +32,7 @@ def film(folder: Path) -> Path:
     """The first three seconds of a real clip where one is at hand, its packets copied; a drawn clip elsewhere."""
     real = sorted((ROOT.parent / "shared" / "data" / "ravdess_video").glob("*.mp4"))
     if not real:
-        prepare.draw_demo_clips(folder, 1)
+        preparation.draw_demo_clips(folder, 1)
         return next(folder.glob("*.mp4"))
     target = folder / "three-seconds.mp4"
     with av.open(str(real[0])) as source, av.open(str(target), "w") as box:
@@ -52,15 +55,15 @@ def bare(path: Path, times: np.ndarray) -> None:
     tracking.track(np.stack(frames), times)
 
 
-def voices(data: bytes, family: access.Family) -> None:
+def voices(data: bytes, family: cache.Family) -> None:
     """What pages/listen.py asks for when a clip has come, the caches left out."""
-    *_, film = visitor._sights("clip.mp4", data)
+    *_, film = uploads._sights("clip.mp4", data)
     assert isinstance(film, tracking.Watched)
-    seen = studio.see(film.clip, 0, film.tracks)
+    seen = generation.see(film.clip, 0, film.tracks)
     x = seen.aligned[seen.middle]
-    access._explain.__wrapped__(access.runs.root() / family.id, x)
+    cache._explain.__wrapped__(cache.runs.root() / family.id, x)
     for run_id in (family.members[c] for c in family.shown if c in family.members):
-        access._generate.__wrapped__(access.runs.root() / run_id, x, None, 0)
+        cache._generate.__wrapped__(cache.runs.root() / run_id, x, None, 0)
 
 
 def page(data: bytes) -> float:
@@ -78,7 +81,7 @@ def page(data: bytes) -> float:
 
 def face(data: bytes) -> None:
     """Until the frame near the middle is known, which is when the page shows it."""
-    sights = visitor._sights("clip.mp4", data)
+    sights = uploads._sights("clip.mp4", data)
     for sight in sights:
         if isinstance(sight, tracking.Sight) and sight.faces and sight.time >= spectrograms.middle_time(sight.promised):
             break
@@ -90,9 +93,9 @@ def rows() -> list[Row]:
     with tempfile.TemporaryDirectory() as folder:
         path = film(Path(folder))
         data, clip = path.read_bytes(), clips.read_clip(path)
-        access.begin()
-        family = access.families()[0]
-        apart.stand_by()
+        cache.begin()
+        family = cache.families()[0]
+        sandbox.stand_by()
         timed = {
             "its voices": lambda: seconds(lambda: voices(data, family)),
             "the first face": lambda: seconds(lambda: face(data)),

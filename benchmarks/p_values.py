@@ -7,7 +7,7 @@ import tracemalloc
 import numpy as np
 
 from benchmarks.table import Row, ratio
-from core import conformal
+from core.conformal import prediction
 
 CAL, ROWS, CLASSES = 100_000, 1_000_000, 6
 SAMPLE = 100  # crepes gets one row in so many
@@ -19,8 +19,8 @@ def scores() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     labels = rng.integers(0, CLASSES, CAL + ROWS)
     z = 1.5 * rng.normal(size=(CAL + ROWS, CLASSES)) + 1.5 * np.eye(CLASSES)[labels]
     o = np.exp(z - z.max(axis=1, keepdims=True))
-    alpha = conformal.nonconformity(o / o.sum(axis=1, keepdims=True))
-    return conformal.true_scores(alpha[:CAL], labels[:CAL]), labels[:CAL], np.ascontiguousarray(alpha[CAL:])
+    alpha = prediction.nonconformity(o / o.sum(axis=1, keepdims=True))
+    return prediction.true_scores(alpha[:CAL], labels[:CAL]), labels[:CAL], np.ascontiguousarray(alpha[CAL:])
 
 
 def rows() -> list[Row]:
@@ -36,10 +36,10 @@ def rows() -> list[Row]:
         return [np.searchsorted(np.sort(alpha_cal[labels == k]), alpha[:, k]) for k in range(CLASSES)]
 
     def ours(**smoothing):
-        return conformal.p_values(alpha_cal, alpha, **smoothing)
+        return prediction.p_values(alpha_cal, alpha, **smoothing)
 
     def ours_by_class():
-        return conformal.p_values(alpha_cal, alpha, labels, np.arange(CLASSES))
+        return prediction.p_values(alpha_cal, alpha, labels, np.arange(CLASSES))
 
     part = np.ascontiguousarray(alpha[::SAMPLE])
     theirs = ConformalClassifier().fit(alpha_cal)

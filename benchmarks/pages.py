@@ -19,8 +19,10 @@ from pathlib import Path
 from unittest import mock
 
 from benchmarks.browser import SIZE, Studio, chromium, pages, rest, studio
-from core import datasets, files, jobs, prepare, runs
+from core import files, runs
 from core.config import SMOKE, replace
+from core.data import preparation, splits
+from core.experiments import jobs
 
 SWITCHES, EARLY = 200, 50
 HOME, SWITCH, GROWTH = 2000.0, 500.0, 0.10  # the aims: ms, ms, share of the memory
@@ -121,8 +123,8 @@ def copied(folder: Path) -> dict[str, str]:
             shutil.copytree(source / row["run"], target / row["run"])
     for file in source.glob("*.task"):
         shutil.copyfile(file, target / file.name)
-    if datasets.folder().is_dir():
-        shutil.copytree(datasets.folder(), folder / "data" / "processed", ignore=shutil.ignore_patterns(".*"))
+    if splits.folder().is_dir():
+        shutil.copytree(splits.folder(), folder / "data" / "processed", ignore=shutil.ignore_patterns(".*"))
     return {"DACSSGAN_CHECKPOINTS": str(target), "DACSSGAN_DATA": str(folder / "data")}
 
 
@@ -141,7 +143,7 @@ def bare(folder: Path, count: int) -> Path:
 def training(environment: dict[str, str]) -> Iterator[str]:
     """A smoke training in that home for as long as the block lasts; the run's id."""
     with mock.patch.dict(os.environ, environment):
-        prepare.prepare("demo", None, takes=SMOKE.data.demo_takes)
+        preparation.prepare("demo", None, takes=SMOKE.data.demo_takes)
         run = jobs.start(replace(SMOKE, name="beside", gan={"steps": 10**6}), "cpu")
         try:
             end = time.monotonic() + 120

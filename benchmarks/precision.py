@@ -13,9 +13,11 @@ import numpy as np
 from scipy import stats
 
 from benchmarks.table import Row
-from core import datasets, files, prepare, sweep
+from core import files
 from core.config import PRESETS, Config, replace
-from core.protocol import Cell
+from core.data import preparation, splits
+from core.evaluation.protocol import Cell
+from core.experiments import sweep
 from core.runs import Run
 
 SEEDS = 20
@@ -52,8 +54,8 @@ def rows() -> list[Row]:
     folder = files.checkpoints() / ".cache" / "precision"
     cells = {(p, seed): Cell(p, "ours", config(p, seed)) for seed in range(SEEDS) for p in ("fp32", "bf16")}
     workers = int(os.environ.get("WORKERS", "1"))
-    if not datasets.path_of("demo", SHORT.data.demo_takes).exists():
-        prepare.prepare("demo", None, takes=SHORT.data.demo_takes)
+    if not splits.path_of("demo", SHORT.data.demo_takes).exists():
+        preparation.prepare("demo", None, takes=SHORT.data.demo_takes)
     done = sweep.sweep(list(cells.values()), folder, workers, "cpu", tell=lambda o, n, of: print(o.line(n, of), flush=True))
     ids = {o.cell.config: o.run for o in done if o.state in ("done", "was done")}
     if len(ids) < len(cells):

@@ -12,7 +12,8 @@ import av
 import soundfile
 
 from benchmarks.table import Row, ratio
-from core import faces, prepare
+from core.data import preparation
+from core.media import faces
 
 CLIPS = 48
 REPEATS = 5
@@ -34,7 +35,7 @@ def prepared(folder: Path, workers: int) -> Callable[[], None]:
 
     def work() -> None:
         with tempfile.TemporaryDirectory() as home, mock.patch.dict(os.environ, {"DACSSGAN_DATA": home}):
-            prepare.prepare("demo-clips", folder, workers)
+            preparation.prepare("demo-clips", folder, workers)
 
     return work
 
@@ -42,7 +43,7 @@ def prepared(folder: Path, workers: int) -> Callable[[], None]:
 def rows() -> list[Row]:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        prepare.draw_demo_clips(folder, CLIPS)
+        preparation.draw_demo_clips(folder, CLIPS)
         one = prepared(folder, 1)
         least = ratio(
             f"prepare, 1 worker / bare decoding and landmarks, {CLIPS} clips", one, lambda: bare(folder), REPEATS, aim="at most 1.25"

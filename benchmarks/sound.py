@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from benchmarks.table import Row, ratio
-from core import spectrograms
 from core.config import LogMel
+from core.media import spectrograms
 
 AT_ONCE, TURNS = 64, 32
 

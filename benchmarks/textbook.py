@@ -16,10 +16,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
-from core import gan, losses, networks
 from core.config import Gan
-from core.convolutions import Block, Conv2d
-from core.networks import Classifier
+from core.models import gan, losses, networks
+from core.models.convolutions import Block, Conv2d
+from core.models.networks import Classifier
 
 
 class Pairs(Dataset):
@@ -57,7 +57,7 @@ def plain(network: nn.Module) -> nn.Module:
 
 
 class Loop:
-    """Networks, optimisers and the running average of G, as `core.gan.State` has them."""
+    """Networks, optimisers and the running average of G, as `core.models.gan.State` has them."""
 
     def __init__(self, g: Gan, classes: int, shape: tuple[int, int], Q: Classifier, device: str = "cpu"):
         arguments = gan.generator_arguments(g, classes, shape)

@@ -17,9 +17,9 @@ import torch
 
 from benchmarks.table import Row, ratio
 from benchmarks.textbook import Loop, Pairs
-from core import capture, gan, stacks
 from core.config import PRESETS, Gan, by
-from core.networks import Classifier
+from core.models import cuda_graphs, gan, stacked_training
+from core.models.networks import Classifier
 
 CLASSES, STEPS = 6, 16  # steps of one repeat; every eighth has D's penalty, so a multiple of that
 EPOCH = 32  # batches in an epoch
@@ -62,7 +62,7 @@ def ours(g: Gan, Q: Classifier, arrays: tuple, device: str, count: int = STEPS) 
     state = gan.new_state(g, CLASSES, tuple(arrays[3].shape[2:]), Q, 0, device)  # type: ignore[arg-type]
     if device == "cpu":
         gan.keep_memory()
-    return some(gan.train(state, pool(arrays, device), replace(g, steps=10**9), capture.steps()), device, count)
+    return some(gan.train(state, pool(arrays, device), replace(g, steps=10**9), cuda_graphs.steps()), device, count)
 
 
 def textbook(g: Gan, Q: Classifier, arrays: tuple, device: str, workers: int, count: int = STEPS) -> Callable[[], None]:
@@ -87,13 +87,13 @@ def stacked(g: Gan, Q: Classifier, arrays: tuple, device: str) -> Callable[[], N
     """A step of RUNS runs at once."""
     shape = tuple(arrays[3].shape[2:])
     states = [gan.new_state(g, CLASSES, shape, judge(arrays[3], device), k, device) for k in range(RUNS)]  # type: ignore[arg-type]
-    together, p, take, i = stacks.joined(states), pool(arrays, device), capture.steps(), torch.arange(g.batch, device=device)
+    together, p, take, i = stacked_training.joined(states), pool(arrays, device), cuda_graphs.steps(), torch.arange(g.batch, device=device)
     if device == "cpu":
         gan.keep_memory()
     batch = p.x[i], p.c[i], p.target[i], p.y[i], p.y_target[i]
 
     def work() -> None:
-        stacks.step(together, states, g, [batch] * RUNS, take)
+        stacked_training.step(together, states, g, [batch] * RUNS, take)
         if device != "cpu":
             torch.cuda.synchronize()
 

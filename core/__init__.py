@@ -1,0 +1,1 @@
+"""The paper, in the paper's order: media, data, models, conformal, evaluation, experiments, inference, cli."""

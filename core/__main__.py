@@ -17,9 +17,8 @@ from typing import Annotated, Any, Literal
 
 import tyro
 
-from core import commands as data
-from core import experiments
-from core.commands import Progress
+from core.cli import data, experiments
+from core.cli.data import Progress
 from core.config import PRESETS, Config, from_dict
 
 DEFAULT_RUN = "fer2013-ravdess"
@@ -148,9 +147,9 @@ def main(argv: list[str] | None = None) -> int:
     preset = _preset(rest)
     default = kind(preset=preset, config=_base(rest, preset)) if kind in (Train, Baseline) else None
     options = tyro.cli(kind, args=rest, default=default, prog=f"{prog} {name}")
-    from core.clips import MediaError
-    from core.corpora import CorpusError
-    from core.faces import ModelMissing, NoFaceError
+    from core.data.corpora import CorpusError
+    from core.media.clips import MediaError
+    from core.media.faces import ModelMissing, NoFaceError
 
     actions: dict[Any, Any] = {Train: train, Baseline: baseline, Evaluate: evaluate, Generate: generate}
     actions |= {Conformal: conformal, Runs: manage} | experiments.ACTIONS
@@ -178,8 +177,10 @@ def _base(args: list[str], preset: str) -> Config:
 
 
 def train(options: Train) -> int:
-    from core import datasets, files, pipeline
-    from core import prepare as preparing
+    from core import files
+    from core.data import preparation as preparing
+    from core.data import splits
+    from core.experiments import pipeline
 
     asked = []
     for s in (signal.SIGTERM, signal.SIGINT):
@@ -187,7 +188,7 @@ def train(options: Train) -> int:
     progress, config = Progress(), options.config
     begun = time.monotonic()
     try:
-        for name in datasets.drawn(config.data):
+        for name in splits.drawn(config.data):
             preparing.prepare(
                 name,
                 None,
@@ -230,7 +231,7 @@ def figures(results: dict) -> str:
 def baseline(options: Baseline) -> int:
     import numpy as np
 
-    from core import pipeline
+    from core.experiments import pipeline
 
     folds = pipeline.baselines(options.config, options.folds, options.modality, options.device, Progress())
     data, accuracy = options.config.data, np.array([100 * f["accuracy"] for f in folds])
@@ -259,23 +260,24 @@ def evaluate(options: Evaluate) -> int:
 def generate(options: Generate) -> int:
     import numpy as np
 
-    from core import runs, studio
+    from core import runs
+    from core.inference import generation
 
     if not options.clip.exists():
         raise ValueError(f"{options.clip} does not exist")
-    opened = studio.open_run(runs.find(options.run, options.condition))
-    seen = studio.look_at(options.clip, options.person)
+    opened = generation.open_run(runs.find(options.run, options.condition))
+    seen = generation.look_at(options.clip, options.person)
     if options.whole:
         return _whole(options, opened, seen)
     frame = seen.middle if options.frame is None else options.frame
     if not (0 <= frame < len(seen.frames) and seen.found[frame]):
         raise ValueError(f"{options.clip.name}: frame {frame} shows no face; choose one of {np.nonzero(seen.found)[0].tolist()[:30]}")
     x = seen.aligned[frame]
-    explanation = studio.explain(opened, x)
-    c, told = studio.condition_of(opened, explanation, options.emotion)
-    y = studio.generate(opened, x, c, options.seed)
-    sound = studio.sound(opened, y[0], options.seed)
-    verdicts = studio.judge(opened, y)
+    explanation = generation.explain(opened, x)
+    c, told = generation.condition_of(opened, explanation, options.emotion)
+    y = generation.generate(opened, x, c, options.seed)
+    sound = generation.sound(opened, y[0], options.seed)
+    verdicts = generation.judge(opened, y)
     options.out.mkdir(parents=True, exist_ok=True)
     stem = options.out / f"{options.clip.stem}-{opened.config.name}-{options.condition}-{options.seed}"
 
@@ -318,15 +320,15 @@ def _whole(options: Generate, opened, seen) -> int:
     """`generate --whole`: one voice for all of a film, and what it was told when."""
     import numpy as np
 
-    from core import passage, studio
+    from core.inference import generation, long_form
 
     if options.frame is not None:
         raise ValueError("--frame belongs to a voice of one second; --whole takes the frames that it needs")
-    p = passage.spoken(opened, seen, options.emotion, options.seed)
-    sound, windows = studio.sound(opened, p.y, options.seed), passage.facts(opened, seen, p, passage.judged(opened, p))
+    p = long_form.spoken(opened, seen, options.emotion, options.seed)
+    sound, windows = generation.sound(opened, p.y, options.seed), long_form.facts(opened, seen, p, long_form.judged(opened, p))
     options.out.mkdir(parents=True, exist_ok=True)
     stem = str(options.out / f"{options.clip.stem}-{opened.config.name}-{options.condition}-{options.seed}-whole")
-    notes = [*seen.notes, *([f"the film is longer than {passage.LONGEST:g} s: its first {passage.LONGEST:g} s have a voice"] * p.cut)]
+    notes = [*seen.notes, *([f"the film is longer than {long_form.LONGEST:g} s: its first {long_form.LONGEST:g} s have a voice"] * p.cut)]
     facts = {
         "clip": options.clip.name,
         "run": opened.run.id,
@@ -397,23 +399,24 @@ def _picture(path: Path, x, y, opened, explanation, told: str) -> None:
 
 
 def conformal(options: Conformal) -> int:
-    from core import laboratory
+    from core.conformal import analysis
 
     o = options
     settings = {"r": o.r, "eps": o.eps, "smoothed": o.smoothed, "seed": o.seed}
-    print(laboratory.report(o.run, o.condition, o.modality, o.measure, o.groups, o.json, **settings))
+    print(analysis.report(o.run, o.condition, o.modality, o.measure, o.groups, o.json, **settings))
     return 0
 
 
 def manage(options: Runs) -> int:
-    from core import files, jobs, runs
+    from core import files, runs
+    from core.experiments import jobs
 
     if options.action == "reindex":
         print(f"{runs.reindex()} runs in {files.checkpoints()}")
     elif options.action == "ship":
-        from core import shipping
+        from core.inference import export
 
-        print(shipping.ship(runs.find(options.run or ""), options.out or Path("checkpoints")))
+        print(export.ship(runs.find(options.run or ""), options.out or Path("checkpoints")))
     elif options.action == "export":
         return experiments.export(options.run or "", options.out, options.format)
     else:

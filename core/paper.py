@@ -43,7 +43,7 @@ PAPER = (
     Entry(
         "Eq. (1)",
         "the adversarial game",
-        "core.losses:discriminator_loss",
+        "core.models.losses:discriminator_loss",
         r"\min_G\max_D V_1(D,G)&=\mathbb{E}_{y\sim X_T}[\log D(y)]\\&+\mathbb{E}_{z\sim P_z}[\log(1-D(G(z)))]",
         "the first term prints D(x) for D(y)",
         where="§3",
@@ -52,7 +52,7 @@ PAPER = (
     Entry(
         "Eq. (2)",
         "with the source x, a face",
-        "core.losses:discriminator_loss",
+        "core.models.losses:discriminator_loss",
         r"\min_G\max_D V_2(D,G)&=\mathbb{E}_{y\sim X_T}[\log D(y)]\\&+\mathbb{E}_{z\sim P_z,x\sim X_S}[\log(1-D(G(x,z)))]",
         where="§3",
         page="train",
@@ -60,7 +60,7 @@ PAPER = (
     Entry(
         "Eq. (3)",
         "with the condition c",
-        "core.losses:adversarial_loss",
+        "core.models.losses:adversarial_loss",
         r"\min_G\max_D V_3(D,G)&=\mathbb{E}_{y\sim X_T}[\log D(y)]\\&+\mathbb{E}_{z\sim P_z,x\sim X_S}[\log(1-D(G(x|c,z)))]",
         "G minimises the non-saturating -log D(G); `minmax` keeps the printed form",
         where="§3",
@@ -69,7 +69,7 @@ PAPER = (
     Entry(
         "Eq. (4)",
         "L1 distance to the paired target",
-        "core.losses:l1_loss",
+        "core.models.losses:l1_loss",
         r"L_1(G)=\mathbb{E}_{y,x,z}[\lVert y-G(x,z)\rVert_1]",
         "needs a paired y: the same clip, or the same emotion where faces and voices come from different corpora",
         where="§3",
@@ -78,7 +78,7 @@ PAPER = (
     Entry(
         "Eq. (5)",
         "Eq. (3) + Eq. (4)",
-        "core.losses:generator_loss",
+        "core.models.losses:generator_loss",
         r"\min_G\max_D\;V_3(D,G(x|c,z))+L_1(G(x|c,z))",
         "each term has a weight; `l1=0` is the ablation of Table 1",
         where="§3",
@@ -87,7 +87,7 @@ PAPER = (
     Entry(
         "Eq. (6)",
         "cross-entropy of Q on generated samples",
-        "core.losses:class_loss",
+        "core.models.losses:class_loss",
         r"L_C=-\mathbb{E}[\log P(x_k\mid G(x|c,z))]",
         "printed without the minus sign, and with D's output inside P",
         where="§3",
@@ -96,7 +96,7 @@ PAPER = (
     Entry(
         "Eq. (7)",
         "the whole objective",
-        "core.losses:generator_loss",
+        "core.models.losses:generator_loss",
         r"\min_G\max_D\;V_3(D,G(x|c,z))+L_1(G(x|c,z))+L_C",
         "printed with V2 for V3",
         where="§3",
@@ -105,7 +105,7 @@ PAPER = (
     Entry(
         "Eq. (8)",
         "nonconformity: hinge, or margin (the one used)",
-        "core.conformal:nonconformity",
+        "core.conformal.prediction:nonconformity",
         r"\alpha^{y^p}&=1-o^{y^p}\quad\text{or}\\\alpha^{y^p}&=\max_{i\neq p}o^{y^i}-o^{y^p}",
         where="§3.1",
         page="conformal?step=chain",
@@ -113,24 +113,30 @@ PAPER = (
     Entry(
         "Eq. (9)",
         "p-value",
-        "core.conformal:p_values",
+        "core.conformal.prediction:p_values",
         r"p(\alpha_{n+1})=\frac{\#\{i\in\{1,\dots,n+1\}:\alpha_i\ge\alpha_{n+1}\}}{n+1}",
         "the text after it inverts the inequality; pooled or per class is unclear, so both exist by name",
         where="§3.1",
         page="conformal?step=area",
     ),
-    Entry("§3.1", "credibility: the highest p-value", "core.conformal:credibility", r"\max_k p_k", page="conformal?step=set"),
-    Entry("§3.1", "confidence: 1 - the second highest p-value", "core.conformal:confidence", r"1-p_{(2)}", page="conformal?step=map"),
-    Entry("§3.2", "noise on all inputs, soft and noisy labels, batch norm, LeakyReLU, Adagrad", "core.gan:step", page="train"),
-    Entry("§3.3", "spectrograms 28, 56, 112 x 28 from the clip's middle", "core.spectrograms:log_mel", page="listen"),
-    Entry("§3.4", "face alignment by a similarity transform", "core.faces:align", page="listen"),
-    Entry("§4.1", "four subject-disjoint sets", "core.datasets:split_subjects", page="data?view=sets"),
-    Entry("§4.2", "accuracy when real data is augmented with generated", "core.evaluation:augmentation_sets", page="evaluate"),
-    Entry("§4.3", "label, classifier and conformal condition", "core.gan:condition", page="condition"),
+    Entry("§3.1", "credibility: the highest p-value", "core.conformal.prediction:credibility", r"\max_k p_k", page="conformal?step=set"),
+    Entry(
+        "§3.1",
+        "confidence: 1 - the second highest p-value",
+        "core.conformal.prediction:confidence",
+        r"1-p_{(2)}",
+        page="conformal?step=map",
+    ),
+    Entry("§3.2", "noise on all inputs, soft and noisy labels, batch norm, LeakyReLU, Adagrad", "core.models.gan:step", page="train"),
+    Entry("§3.3", "spectrograms 28, 56, 112 x 28 from the clip's middle", "core.media.spectrograms:log_mel", page="listen"),
+    Entry("§3.4", "face alignment by a similarity transform", "core.media.faces:align", page="listen"),
+    Entry("§4.1", "four subject-disjoint sets", "core.data.splits:split_subjects", page="data?view=sets"),
+    Entry("§4.2", "accuracy when real data is augmented with generated", "core.evaluation.evaluator:augmentation_sets", page="evaluate"),
+    Entry("§4.3", "label, classifier and conformal condition", "core.models.gan:condition", page="condition"),
     Entry(
         "Alg. 1",
         "full conformal prediction: the classifier is fitted anew for every test point and every label",
-        "core.conformal:full",
+        "core.conformal.prediction:full",
         r"p_k&=\tfrac{1}{n+1}\,\#\{i\le n+1:\alpha_i^{(x,k)}\ge\alpha_{n+1}^{(x,k)}\},\\&\alpha^{(x,k)}\text{ fitted on }S\cup\{(x,k)\}",
         "refits a logistic head on fixed features; inductive and cross-conformal prediction with the same head stand beside it",
         where="§3.1",
@@ -139,7 +145,7 @@ PAPER = (
     Entry(
         "Eq. (10)",
         "Inception Score, by a network trained on real voices' emotions",
-        "core.metrics:inception_score",
+        "core.evaluation.metrics:inception_score",
         r"\mathrm{IS}=\exp\big(\mathbb{E}_x\,\mathrm{KL}(p(y|x)\,\Vert\,p(y))\big)",
         "printed without the bar between p(y|x) and p(y); unsplit; the real data's score stands beside it",
         where="§4.2",
@@ -148,16 +154,16 @@ PAPER = (
     Entry(
         "Eq. (11)",
         "Fréchet distance on the same network's features",
-        "core.metrics:fid",
+        "core.evaluation.metrics:fid",
         r"\mathrm{FID}&=\lVert\mu_R-\mu_G\rVert^2\\&+\mathrm{Tr}\big(\Sigma_R+\Sigma_G-2(\Sigma_R\Sigma_G)^{1/2}\big)",
         "printed without the square; equal N, and the distance between two real sets beside it",
         where="§4.2",
         page="evaluate",
     ),
-    Entry("Fig. 3", "the whole architecture", "core.pipeline:run", where="§3", page="home"),
-    Entry("Fig. 4a", "U-Net generator", "core.networks:UNet", where="§3", page="train"),
-    Entry("Fig. 4b", "EncDec generator", "core.networks:EncDec", where="§3", page="train"),
-    Entry("Fig. 8", "confusion matrices", "core.metrics:confusion", where="§4.5", page="evaluate"),
+    Entry("Fig. 3", "the whole architecture", "core.experiments.pipeline:run", where="§3", page="home"),
+    Entry("Fig. 4a", "U-Net generator", "core.models.networks:UNet", where="§3", page="train"),
+    Entry("Fig. 4b", "EncDec generator", "core.models.networks:EncDec", where="§3", page="train"),
+    Entry("Fig. 8", "confusion matrices", "core.evaluation.metrics:confusion", where="§4.5", page="evaluate"),
 )
 
 
@@ -224,4 +230,4 @@ def source(function: str) -> Source:
     assert isinstance(found, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef)
     first = min([found.lineno, *(d.lineno for d in found.decorator_list)])
     lines = text.splitlines()[first - 1 : found.end_lineno]
-    return Source("/".join(path.parts[-2:]), first, "\n".join(lines))
+    return Source(path.relative_to(ROOT).as_posix(), first, "\n".join(lines))

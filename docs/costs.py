@@ -20,9 +20,10 @@ import torch
 
 from benchmarks.__main__ import cpu
 from benchmarks.table import seconds
-from core import conformal, gan
 from core.config import PRESETS, Gan, replace
-from core.networks import Classifier
+from core.conformal import prediction
+from core.models import gan
+from core.models.networks import Classifier
 
 FOLDER = Path(__file__).with_name("costs")
 REPEATS, STEPS, BATCH, CLASSES = 3, gan.LAZY, 16, 6  # so many steps hold D's penalty once
@@ -73,7 +74,7 @@ def p_values(n: int, m: int) -> Callable[[], object]:
     """§3.1, Eq. (9) for m rows of CLASSES scores against n calibration scores."""
     rng = np.random.default_rng(0)
     alpha_cal, alpha = rng.normal(size=n), rng.normal(size=(m, CLASSES))
-    return lambda: conformal.p_values(alpha_cal, alpha)
+    return lambda: prediction.p_values(alpha_cal, alpha)
 
 
 def training(g: Gan, classes: int, pairs: int) -> tuple[gan.State, gan.Pool]:
@@ -99,13 +100,13 @@ def trained(batch: int = BATCH, classes: int = CLASSES, pairs: int = 0) -> Calla
 
 def stacked(runs: int) -> Callable[[], object]:
     """STEPS steps of so many runs as one stack."""
-    from core import stacks
+    from core.models import stacked_training
 
     g = replace(PRESETS["demo"], gan={"batch": BATCH, "steps": 10**6}).gan
     states, pools = zip(*(training(g, CLASSES, 4 * BATCH) for _ in range(runs)), strict=True)
-    together = stacks.joined(states)
+    together = stacked_training.joined(states)
     batches = [tuple(t[:BATCH] for t in (p.x, p.c, p.target, p.y, p.y_target)) for p in pools]
-    return lambda: [stacks.step(together, states, g, batches) for _ in range(STEPS)]
+    return lambda: [stacked_training.step(together, states, g, batches) for _ in range(STEPS)]
 
 
 def growths() -> Iterator[Growth]:
@@ -119,7 +120,7 @@ def growths() -> Iterator[Growth]:
         "classes": (f"{each} of {BATCH} pairs", "classes", lambda size: trained(classes=size)),
         "stack": (f"{each} of {BATCH} pairs for each run", "runs stacked", stacked),
     }
-    if not importlib.util.find_spec("core.stacks"):
+    if not importlib.util.find_spec("core.models.stacked_training"):
         made.pop("stack")
     for key, (title, axis, make) in made.items():
         work = [make(size) for size in SIZES[key]]

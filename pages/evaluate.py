@@ -2,7 +2,9 @@
 
 import streamlit as st
 
-from ui import confusion, evaluate, gains, summary, tables, theme
+from ui import theme
+from ui.evaluate import augmentation, confusion, runs, tables
+from ui.widgets import run_summary
 
 VIEWS = {
     "runs": ":material/table: Runs",
@@ -15,31 +17,31 @@ VIEWS = {
 
 st.title("Evaluate: what the runs are worth")
 st.markdown("Runs side by side, from what each has saved. Every figure has its N, its chance and the line of real voices beside it.")
-found, wrong = evaluate.summaries()
+found, wrong = runs.summaries()
 for words in wrong:
     st.error(theme.escaped(words), icon=":material/error:")
 if not found:
-    summary.no_run()
+    run_summary.no_run()
     st.stop()
-view = evaluate.one("View", "view", tuple(VIEWS), "runs", VIEWS.get, label_visibility="collapsed", width="stretch")
+view = runs.one("View", "view", tuple(VIEWS), "runs", VIEWS.get, label_visibility="collapsed", width="stretch")
 
 if view == "paper":  # of all runs
     tables.paper(found)
     st.stop()
-picked = evaluate.chosen(found)
+picked = runs.chosen(found)
 if view == "runs":
-    evaluate.table(found, picked)
+    runs.table(found, picked)
     st.stop()
 if not picked:
     st.info("Choose runs above: two or more to compare them.", icon=":material/arrow_upward:")
     st.stop()
 if view in ("curves", "confusion"):
-    evaluate.caveats(picked)
+    runs.caveats(picked)
 if view == "curves":
-    evaluate.curves(picked)
+    runs.curves(picked)
 elif view == "confusion":
     confusion.show(picked, found)
 elif view == "augmentation":
-    gains.show(picked, found)
+    augmentation.show(picked, found)
 else:
     tables.folds(picked, found)

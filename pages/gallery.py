@@ -3,8 +3,11 @@
 import numpy as np
 import streamlit as st
 
-from core import browsing
-from ui import access, address, audition, charts, exhibit, gallery, quiz, summary, theme
+from core.inference import selection
+from ui import theme
+from ui.gallery import audio_samples, item, quiz, voices
+from ui.session import cache, query_params
+from ui.widgets import charts, run_summary
 
 ITEMS = 8  # rows of a page
 VIEWS = {"browse": "Browse", "examples": "Examples", "quiz": "Real or generated?"}
@@ -12,16 +15,16 @@ SETS = {"S4": "S4: never met", "S3": "S3: trained on"}
 
 title, choice, view_side = st.columns([4, 3, 4], gap="medium", vertical_alignment="center")
 title.title("Gallery: real and generated")
-families = access.families()
+families = cache.families()
 if not families:
-    summary.no_run()
+    run_summary.no_run()
     st.stop()
 
 
 def follow(name: str, default, admit) -> dict:
-    """A widget's place in the address: what it needs of `ui.address`, as arguments."""
-    address.follow(name, f"gallery {name}", default, admit)
-    return {"key": f"gallery {name}", "on_change": address.keep, "args": (name, f"gallery {name}")}
+    """A widget's place in the address: what it needs of `ui.session.query_params`, as arguments."""
+    query_params.follow(name, f"gallery {name}", default, admit)
+    return {"key": f"gallery {name}", "on_change": query_params.keep, "args": (name, f"gallery {name}")}
 
 
 def among(name: str, options: dict, default: str) -> dict:
@@ -38,17 +41,17 @@ family = named[choice.selectbox("Trained run", list(named), format_func=shown.ge
 with view_side, st.container(horizontal_alignment="right"):
     view = st.segmented_control("View", required=True, **among("view", VIEWS, "browse"), **bare)
 if view == "examples":
-    audition.show(family, follow)
+    audio_samples.show(family, follow)
     st.stop()
 try:
-    s = gallery.shown(family, "S4")
+    s = voices.shown(family, "S4")
     if view == "browse" and len(s.real.face) and st.query_params.get("set") == "S3":
-        s = gallery.shown(family, "S3")
-except gallery.FAULTS as error:
+        s = voices.shown(family, "S3")
+except voices.FAULTS as error:
     st.error(theme.escaped(str(error)), icon=":material/error:")
     st.stop()
 r, classes = s.real, s.classes
-gallery.absent(s)
+voices.absent(s)
 
 
 @st.fragment
@@ -73,10 +76,10 @@ subject = c.selectbox("Whose face", **among("subject", people, ""), disabled=not
 conditions = {k: theme.CONDITION[k][0] for k in s.made}
 about = "Verdict, order and copies are of this one; the sheet shows all."
 condition = d.selectbox("Condition", **among("condition", conditions, next(iter(conditions))), help=about)
-verdict = e.selectbox("Verdict", **among("verdict", {k: v[0] for k, v in browsing.VERDICTS.items()}, "any"))
-orders = {k: browsing.ORDERS[k][0] for k in browsing.offered(s.made[condition])}
+verdict = e.selectbox("Verdict", **among("verdict", {k: v[0] for k, v in selection.VERDICTS.items()}, "any"))
+orders = {k: selection.ORDERS[k][0] for k in selection.offered(s.made[condition])}
 order = f.selectbox("Order", **among("sort", orders, "mixed"))
-items = browsing.chosen(r, s.made[condition], classes.index(emotion) if emotion else None, subject, verdict, order)
+items = selection.chosen(r, s.made[condition], classes.index(emotion) if emotion else None, subject, verdict, order)
 
 if not len(items):
     st.info("No voice is like that: choose another emotion, person or verdict.", icon=":material/search_off:")
@@ -96,13 +99,13 @@ def clicked(key: str) -> None:
     """A click in the sheet opens that item."""
     at = [np.ravel(p["customdata"])[0] for p in st.session_state[key]["selection"]["points"] if "customdata" in p]
     if at:
-        address.write("item", int(r.row[int(at[0])]))
+        query_params.write("item", int(r.row[int(at[0])]))
 
 
 left, right = st.columns([11, 12], gap="medium")
 with left:
     key = f"sheet {family.id} {r.name} {start} {order} {verdict} {emotion} {subject} {condition}"
-    sheet = gallery.sheet(s, here.tolist(), i)
+    sheet = voices.sheet(s, here.tolist(), i)
     words = "faces with their real and generated voices; choose one by a click"
     how = {"on_select": lambda: clicked(key), "selection_mode": "points", "config": charts.STILL, "alt": words}
     st.plotly_chart(sheet, key=key, **how)
@@ -112,19 +115,19 @@ with left:
         st.caption(f"{line}. Click one to hear it.", width="stretch")
         more = {"on_click": "ignore", "icon": ":material/download:"}
         about = "These faces and voices with all verdicts and distances, a line each."
-        st.download_button("List (csv)", lambda: gallery.listing(s, items), "gallery.csv", "text/csv", key="csv", help=about, **more)
+        st.download_button("List (csv)", lambda: voices.listing(s, items), "gallery.csv", "text/csv", key="csv", help=about, **more)
 with right:
     facts, tools = st.columns([11, 5], gap="small", vertical_alignment="center")
     with facts:
-        exhibit.heading(s, i)
+        item.heading(s, i)
     with tools:
-        look = st.segmented_control("Look", required=True, width="stretch", **among("look", exhibit.LOOKS, "listen"), **bare)
+        look = st.segmented_control("Look", required=True, width="stretch", **among("look", item.LOOKS, "listen"), **bare)
         name, about = f"{family.name}-{r.name}-{r.row[i]}.zip", "Its sounds, pictures and arrays, the facts, and the terms of the data."
-        zipped = lambda: gallery.bundle(s, i)  # noqa: E731
+        zipped = lambda: voices.bundle(s, i)  # noqa: E731
         st.download_button("All of it (zip)", zipped, name, "application/zip", key="zip", help=about, width="stretch", **more)
     if look == "copy":
-        exhibit.copy(s, i, condition)
+        item.copy(s, i, condition)
     else:
-        exhibit.listen(s, i)
+        item.listen(s, i)
 with st.expander("What am I looking at?", icon=":material/help:"):
-    st.markdown(exhibit.ABOUT)
+    st.markdown(item.ABOUT)

@@ -2,7 +2,8 @@
 
 import streamlit as st
 
-from ui import home, summary
+from ui.home import status
+from ui.widgets import run_summary
 
 st.title("A face that shows an emotion becomes the sound of it")
 st.markdown(
@@ -10,14 +11,14 @@ st.markdown(
     "Two others keep it honest: D tells generated from real voices, Q asks whether the emotion can still be heard. "
     "The condition may be a name, a classifier's softmax, or *p-values*, which say how far that classifier can be believed."
 )
-home.going_on()
-of = home.family()
+status.going_on()
+of = status.family()
 if of is None:
-    summary.no_run()
+    run_summary.no_run()
 else:
-    home.example(of)
+    status.example(of)
 st.subheader("Where to go")
-home.ways()
+status.ways()
 st.caption(
     "After C. Athanasiadis, E. Hortal and S. Asteriadis, *Audio-visual domain adaptation using conditional semi-supervised Generative "
     "Adversarial Networks*, 2019; the drawing is their Fig. 3. Acted or invented emotions, nobody's real voice: it does not tell what a "

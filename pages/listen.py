@@ -2,8 +2,10 @@
 
 import streamlit as st
 
-from core.faces import ModelMissing
-from ui import access, address, charts, passages, players, summary, visitor
+from core.media.faces import ModelMissing
+from ui import listen
+from ui.session import cache, query_params
+from ui.widgets import charts, players, run_summary, uploads
 
 title, choice = st.columns([3, 1], gap="medium", vertical_alignment="center")
 title.title("Listen: the voice that goes with a face")
@@ -15,15 +17,15 @@ st.markdown(
 
 # ------------------------------------------------------------------ which run
 
-families = access.families()
+families = cache.families()
 if not families:
-    summary.no_run()
+    run_summary.no_run()
     st.stop()
 of_run = {run: f.id for f in families for run in f.members.values()}
 named = {f.id: f for f in families}
-address.follow("run", "listen run", families[0].id, of_run.get)
+query_params.follow("run", "listen run", families[0].id, of_run.get)
 with choice:
-    shown, go = lambda k: f"Run: {named[k].label}", {"on_change": address.keep, "args": ("run", "listen run")}
+    shown, go = lambda k: f"Run: {named[k].label}", {"on_change": query_params.keep, "args": ("run", "listen run")}
     st.selectbox("Trained run", list(named), format_func=shown, key="listen run", label_visibility="collapsed", **go)
 family = named[st.session_state["listen run"]]
 
@@ -36,7 +38,7 @@ with left:
     )
     given = None
     if kind == "Example":
-        key = st.radio("Example", list(visitor.EXAMPLES), format_func=visitor.EXAMPLES.get, key="example", persist_state="session")
+        key = st.radio("Example", list(uploads.EXAMPLES), format_func=uploads.EXAMPLES.get, key="example", persist_state="session")
     elif kind == "Upload":
         what = "mp4, mov, webm, flv, avi, mpg, jpg, png and more. The first minute is read."
         given = st.file_uploader("Video or picture that shows a face", key="upload", help=what)
@@ -49,11 +51,11 @@ try:
     with middle:
         place, bar = st.empty(), st.empty()  # of the face, which is shown while its film is still read, and of how far that is
         if given is None:
-            clip, seen = visitor.example(key)
+            clip, seen = uploads.example(key)
         else:
             key = given.file_id
-            clip, seen = visitor.looked_at(given, st.session_state.get(f"person {key}", 0), place, bar)
-        run = access.opened(family.id)
+            clip, seen = uploads.looked_at(given, st.session_state.get(f"person {key}", 0), place, bar)
+        run = cache.opened(family.id)
 except (ModelMissing, ValueError) as error:
     place.error(str(error), icon=":material/error:")
     st.stop()
@@ -75,11 +77,11 @@ with left:
     if seen.notes:
         st.caption(" · ".join(seen.notes))
 x, s = seen.aligned[at], run.config.logmel
-said = access.explain(family.id, x)
+said = cache.explain(family.id, x)
 with place.container():
     players.face(seen, at)
 with middle:
-    summary.certainty(run.classes, said)
+    run_summary.certainty(run.classes, said)
 with right:
     bars = charts.beliefs(run.classes, said.softmax, said.p)
     st.plotly_chart(bars, key="beliefs", config=charts.STILL, alt="softmax and p-value of each emotion")
@@ -90,19 +92,22 @@ with right:
 # ------------------------------------------------------------------ its voices
 
 first = run.classes[int(said.softmax.argmax())]
-address.follow("emotion", "emotion", "", lambda k: k if k in run.classes else None)
-address.follow("seed", "seed", 0, lambda k: int(k) if k.isdecimal() and len(k) < 10 else None)
+query_params.follow("emotion", "emotion", "", lambda k: k if k in run.classes else None)
+query_params.follow("seed", "seed", 0, lambda k: int(k) if k.isdecimal() and len(k) < 10 else None)
 left, right = st.columns([1, 2], gap="medium", vertical_alignment="bottom")
 with left:
-    shown, go = lambda k: k or f"{first} – the face classifier's first choice", {"on_change": address.keep, "args": ("emotion", "emotion")}
+    shown, go = (
+        lambda k: k or f"{first} – the face classifier's first choice",
+        {"on_change": query_params.keep, "args": ("emotion", "emotion")},
+    )
     st.selectbox("Emotion for the label", ["", *run.classes], format_func=shown, key="emotion", **go)
 with right, st.container(horizontal=True, vertical_alignment="bottom"):
-    go = {"on_change": address.keep, "args": ("seed", "seed")}
+    go = {"on_change": query_params.keep, "args": ("seed", "seed")}
     seed = st.number_input("Seed", 0, 10**9 - 1, key="seed", width=140, help="Of the noise and of the sound's phase.", **go)
-    about, go = "The next seed: the same face, other noise.", {"on_click": address.write, "args": ("seed", seed + 1)}
+    about, go = "The next seed: the same face, other noise.", {"on_click": query_params.write, "args": ("seed", seed + 1)}
     st.button("Another voice", icon=":material/casino:", help=about, **go)
     length, about = "One second", "A voice as long as the film, up to 20 s: its emotion follows the face, its noise stays the same."
-    if access.windows(family.id, seen) > 1:
+    if cache.windows(family.id, seen) > 1:
         more = {"required": True, "key": "length", "persist_state": "session", "help": about}
         length = st.segmented_control("Voice for", ["One second", "Whole clip"], default="One second", **more)
     about = "For comparison: the same spectrograms made sound by plain Griffin-Lim, without a network. Thinner and hoarser."
@@ -110,25 +115,25 @@ with right, st.container(horizontal=True, vertical_alignment="bottom"):
 
 whole, film = length == "Whole clip", f"{key} {st.session_state.get(f'person {key}', 0)}"
 columns = None
-stem = f"{visitor.plain(clip.name).rsplit('.', 1)[0]}-{family.name}-{seed}"
+stem = f"{uploads.plain(clip.name).rsplit('.', 1)[0]}-{family.name}-{seed}"
 places = [st.container() for _ in family.shown] if whole else st.columns(len(family.shown), gap="medium")
 for place, condition in zip(places, family.shown):
     with place:
         run_id, emotion = family.members.get(condition), (st.session_state["emotion"] or None) if condition == "label" else None
         if run_id is None:
-            summary.not_trained(condition, family.name)
+            run_summary.not_trained(condition, family.name)
         elif whole:
-            one = access.whole(run_id, film, seen, emotion, seed)
-            columns, other = len(one.passage.y), access.plain(run_id, one.passage.y, seed) if plain else None
-            passages.show(condition, one, run.classes, run.ref_db, s, stem, other)
+            one = cache.whole(run_id, film, seen, emotion, seed)
+            columns, other = len(one.passage.y), cache.plain(run_id, one.passage.y, seed) if plain else None
+            listen.show(condition, one, run.classes, run.ref_db, s, stem, other)
         else:
-            one = access.generate(run_id, x, emotion, seed)
-            players.voice(condition, one, run.classes, run.ref_db, s, stem, access.plain(run_id, one.y, seed) if plain else None)
+            one = cache.generate(run_id, x, emotion, seed)
+            players.voice(condition, one, run.classes, run.ref_db, s, stem, cache.plain(run_id, one.y, seed) if plain else None)
 
 st.subheader("The clip's own voice, for comparison", divider="gray")
 if seen.waveform is None:
     st.caption("This clip has no sound. It needs none: a voice is generated from the face alone.")
 else:
-    players.own(access.own_voice(family.id, key, seen.waveform, columns), run.classes, run.ref_db, s, whole)
+    players.own(cache.own_voice(family.id, key, seen.waveform, columns), run.classes, run.ref_db, s, whole)
 st.subheader("About this run", divider="gray")
-summary.about(run.run)
+run_summary.about(run.run)

@@ -3,7 +3,8 @@
 import streamlit as st
 
 from core.paper import PAPER
-from ui import address, paper
+from ui import paper
+from ui.session import query_params
 
 paper.dress()
 st.title("Paper: every equation, and the code that computes it")
@@ -14,10 +15,10 @@ st.markdown(
 )
 parts = paper.parts()
 home_of = {e.key: part for part, entries in parts.items() for e in entries}
-address.follow("eq", "eq", None, lambda k: k if k in home_of else None)
+query_params.follow("eq", "eq", None, lambda k: k if k in home_of else None)
 found = home_of.get(st.session_state["eq"])  # an equation stands in its part, or in the whole paper
 known = {found, paper.ALL} if found else {*paper.PARTS}
-address.follow("part", "part", found or next(iter(parts)), lambda k: k if k in known else None)
+query_params.follow("part", "part", found or next(iter(parts)), lambda k: k if k in known else None)
 go = {"on_change": paper.turned, "label_visibility": "collapsed", "required": True}
 part = st.segmented_control("Part of the paper", list(paper.PARTS), format_func=paper.PARTS.get, key="part", **go)
 about = "The address keeps it: such a link can be shared."

@@ -2,7 +2,9 @@
 
 import streamlit as st
 
-from ui import access, address, charts, reverse, summary, theme, visitor
+from ui import reverse, theme
+from ui.session import cache, query_params
+from ui.widgets import charts, run_summary, uploads
 
 title, choice, about_side = st.columns([6, 3, 2], gap="medium", vertical_alignment="center")
 title.title("Reverse: a face that goes with a voice")
@@ -17,9 +19,9 @@ st.markdown(
 
 
 def follow(name: str, default, admit) -> dict:
-    """A widget's place in the address: what it needs of `ui.address`, as arguments."""
-    address.follow(name, f"reverse {name}", default, admit)
-    return {"key": f"reverse {name}", "on_change": address.keep, "args": (name, f"reverse {name}")}
+    """A widget's place in the address: what it needs of `ui.session.query_params`, as arguments."""
+    query_params.follow(name, f"reverse {name}", default, admit)
+    return {"key": f"reverse {name}", "on_change": query_params.keep, "args": (name, f"reverse {name}")}
 
 
 def whole(most: int, least: int = 0):
@@ -37,7 +39,7 @@ go = follow("run", next(iter(done)), lambda k: k if k in done else None)
 run_id = choice.selectbox("Trained run", list(done), format_func=lambda k: reverse.label(done[k]), label_visibility="collapsed", **go)
 reverse.under_way([r for r in others if r["state"] in ("running", "queued", "failed")])
 try:
-    run = access.opened(run_id)
+    run = cache.opened(run_id)
 except ValueError as error:
     st.error(theme.escaped(str(error)), icon=":material/error:")
     st.stop()
@@ -56,7 +58,7 @@ with left:
             emotion = st.selectbox("Voice meant as", classes, **follow("voice", first, lambda k: k if k in classes else None))
             number = whole(9999)(st.query_params.get("take", "")) or 0
             about = "The next voice of this emotion, of other people by turns."
-            go = {"on_click": address.write, "args": ("take", number + 1), "key": "another voice", "help": about}
+            go = {"on_click": query_params.write, "args": ("take", number + 1), "key": "another voice", "help": about}
             st.button("Another", icon=":material/record_voice_over:", **go)
     elif kind == "Upload":
         about = "wav, mp3, flac, ogg, m4a, or a video with sound. The first minute is read."
@@ -71,8 +73,8 @@ with middle:
         if given is None:
             voice = reverse.example(run_id, emotion, number)
         else:
-            name = visitor.plain(given.name)
-            voice = wave = visitor.heard(given.file_id, given.name, given.getbuffer())
+            name = uploads.plain(given.name)
+            voice = wave = uploads.heard(given.file_id, given.name, given.getbuffer())
             if not isinstance(wave, str):
                 length, at = len(wave) / s.rate, 0.0
                 if length > 1.2:
@@ -126,7 +128,7 @@ with st.container(horizontal=True, vertical_alignment="bottom", gap="small"):
     else:
         emotions = [told if told in classes else None]
         seeds = range(seed, seed + across * rows)
-    after = {"on_click": address.write, "args": ("seed", seeds.stop % 10**9)}
+    after = {"on_click": query_params.write, "args": ("seed", seeds.stop % 10**9)}
     st.button("Other faces", key="other faces", icon=":material/casino:", help="The next seeds: the same voice, other noise.", **after)
     made = reverse.faces(run_id, voice.y, emotions, seeds)
     stem, more = f"faces-{run_id}-{seed}", {"on_click": "ignore", "icon": ":material/download:"}
@@ -145,4 +147,4 @@ else:
         reverse.sheet(made, classes, across)
 st.caption(reverse.tally(run.run, made, classes))
 st.subheader("About this run", divider="gray")
-summary.about(run.run)
+run_summary.about(run.run)

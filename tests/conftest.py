@@ -41,7 +41,7 @@ def pytorch_fid():
 @pytest.fixture(scope="session")
 def model() -> Path:
     """The landmark model's file."""
-    from core import faces
+    from core.media import faces
 
     try:
         return faces.model_path()
@@ -60,6 +60,6 @@ def photo():
 @pytest.fixture(scope="session")
 def face(photo, model):
     """Its landmarks."""
-    from core import faces
+    from core.media import faces
 
     return faces.detect(photo)[0]

@@ -10,9 +10,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from core import datasets, errands, files
+from core import files
 from core.config import CREMA_EMOTIONS
-from core.errands import Errand
+from core.data import splits
+from core.experiments import tasks
+from core.experiments.tasks import Errand
 
 if TYPE_CHECKING:
     from streamlit.testing.v1 import AppTest
@@ -29,7 +31,7 @@ def made(name: str, faces: bool = True, voices: bool = True, subjects=PEOPLE, vo
     none, all_ = np.full(n, -1), np.arange(n)
     x, y = rng.integers(0, 256, (same, 28, 28), np.uint8), rng.uniform(-80, 0, (same, 112, 28)).astype(np.float32)
     known = {"name": name, "digest": "0123456789abcdef", "ref_db": 0.0, "title": name, "licence": "mine", "source": "own", "left_out": {}}
-    path = datasets.path_of(name)
+    path = splits.path_of(name)
     path.parent.mkdir(parents=True, exist_ok=True)
     files.write_arrays(
         path,
@@ -50,9 +52,9 @@ def made(name: str, faces: bool = True, voices: bool = True, subjects=PEOPLE, vo
 def errand(name: str, state: str, arguments: list[str], out: str = "", **fields) -> Errand:
     """An errand in any state, of no process."""
     e = Errand(name, arguments, state=state, started=time.time(), beat=time.time(), **fields)
-    errands.folder().mkdir(parents=True, exist_ok=True)
-    files.write_json(errands.folder() / f"{name}.json", asdict(e))
-    (errands.folder() / f"{name}.out").write_text(out)
+    tasks.folder().mkdir(parents=True, exist_ok=True)
+    files.write_json(tasks.folder() / f"{name}.json", asdict(e))
+    (tasks.folder() / f"{name}.out").write_text(out)
     return e
 
 

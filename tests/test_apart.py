@@ -14,8 +14,8 @@ import pytest
 from PIL import Image
 from test_clips import POINTER, ROOT, pictures, refused, tone, write
 
-from core import apart, clips
-from core.clips import Clip, Kept, Limits, MediaError
+from core.media import clips, sandbox
+from core.media.clips import Clip, Kept, Limits, MediaError
 
 
 @pytest.fixture
@@ -25,25 +25,25 @@ def clip(tmp_path):
 
 @pytest.fixture
 def standing_by():
-    apart.stand_by()
+    sandbox.stand_by()
     yield
-    apart._dismiss()
+    sandbox._dismiss()
 
 
 def test_it_gives_the_same_as_here(tmp_path, clip):
-    here, there = clips.read_clip(clip, name="shown"), apart.read_clip(clip, name="shown")
+    here, there = clips.read_clip(clip, name="shown"), sandbox.read_clip(clip, name="shown")
     assert all((getattr(here, array) == getattr(there, array)).all() for array in ("frames", "waveform", "times"))
     assert (here.name, here.rate, here.notes, here.is_still) == (there.name, there.rate, there.notes, there.is_still)
     Image.fromarray(pictures(1)[0]).save(tmp_path / "still.png")
-    still = apart.read_clip(tmp_path / "still.png")
+    still = sandbox.read_clip(tmp_path / "still.png")
     assert (still.is_still, still.waveform, still.frames.shape) == (True, None, (1, 96, 128, 3))
-    refused("has no sound", apart.read_clip, tmp_path / "still.png", need_sound=True)
+    refused("has no sound", sandbox.read_clip, tmp_path / "still.png", need_sound=True)
     middle = Limits(near=0.5)
-    assert (apart.read_clip(clip, middle).frames == clips.read_clip(clip, middle).frames).all()
+    assert (sandbox.read_clip(clip, middle).frames == clips.read_clip(clip, middle).frames).all()
 
 
 def test_each_frame_comes_before_the_whole(clip):
-    *early, whole = apart.stream(clip)
+    *early, whole = sandbox.stream(clip)
     assert all(isinstance(one, Kept) for one in early)
     assert isinstance(whole, Clip)
     assert (np.stack([one.frame for one in early]) == whole.frames).all()
@@ -57,7 +57,7 @@ def test_of_a_film_longer_than_its_frames_every_other_is_kept(tmp_path, kind):
     """An mp4 says how long it is, and nothing is decoded in vain; an mpg without an index may say anything."""
     path = write(tmp_path / f"long.{kind}", "mpeg4" if kind == "mp4" else "mpeg1video", pictures(100))
     few = Limits(frames=10)
-    *early, whole = apart.stream(path, few)
+    *early, whole = sandbox.stream(path, few)
     kept = []
     for one in early:
         kept = clips.gathered(kept, one.frame, one.number)
@@ -75,42 +75,42 @@ def test_frames_are_gathered_as_they_are_counted():
 
 
 def test_what_takes_too_long_or_too_much_is_ended(tmp_path, clip):
-    refused(r"clip\.mp4 takes longer than 0\.01 s", apart.read_clip, clip, Limits(wall_seconds=0.01))
+    refused(r"clip\.mp4 takes longer than 0\.01 s", sandbox.read_clip, clip, Limits(wall_seconds=0.01))
     Image.new("RGB", (6000, 4000)).save(tmp_path / "large.png")
-    refused(r"large\.png needs more than 64 MiB", apart.read_clip, tmp_path / "large.png", Limits(memory=2**26))
+    refused(r"large\.png needs more than 64 MiB", sandbox.read_clip, tmp_path / "large.png", Limits(memory=2**26))
 
 
 def test_names_are_those_that_people_know(tmp_path):
     (tmp_path / "0f3a").write_bytes(POINTER)
-    refused(r"^my clip\.flv is a git-lfs pointer", apart.read_clip, tmp_path / "0f3a", name="my clip.flv")
-    refused(r"gone\.mp4", apart.read_clip, tmp_path / "gone.mp4")
-    refused("cannot be read", apart.read_clip, tmp_path)
+    refused(r"^my clip\.flv is a git-lfs pointer", sandbox.read_clip, tmp_path / "0f3a", name="my clip.flv")
+    refused(r"gone\.mp4", sandbox.read_clip, tmp_path / "gone.mp4")
+    refused("cannot be read", sandbox.read_clip, tmp_path)
 
 
 def test_one_that_waits_is_used_once_and_replaced(standing_by, tmp_path, clip):
-    (first,) = apart._waiting
-    whole = apart.read_clip(clip)
+    (first,) = sandbox._waiting
+    whole = sandbox.read_clip(clip)
     assert first.returncode is not None  # a process for each file
-    (second,) = apart._waiting
+    (second,) = sandbox._waiting
     assert second.pid != first.pid
-    refused("cannot be read", apart.read_clip, tmp_path)
-    refused("takes longer", apart.read_clip, clip, Limits(wall_seconds=0.0))
-    (third,) = apart._waiting
+    refused("cannot be read", sandbox.read_clip, tmp_path)
+    refused("takes longer", sandbox.read_clip, clip, Limits(wall_seconds=0.0))
+    (third,) = sandbox._waiting
     assert third.pid not in (first.pid, second.pid)
     third.kill()
     third.wait()
-    assert (apart.read_clip(clip).frames == whole.frames).all()  # one that has died meanwhile does no harm
-    assert len(apart._waiting) == 1
+    assert (sandbox.read_clip(clip).frames == whole.frames).all()  # one that has died meanwhile does no harm
+    assert len(sandbox._waiting) == 1
 
 
 def test_one_that_waits_knows_the_limits_of_its_file(standing_by, tmp_path):
     Image.new("RGB", (6000, 4000)).save(tmp_path / "large.png")
-    refused(r"large\.png needs more than 64 MiB", apart.read_clip, tmp_path / "large.png", Limits(memory=2**26))
+    refused(r"large\.png needs more than 64 MiB", sandbox.read_clip, tmp_path / "large.png", Limits(memory=2**26))
 
 
 def test_without_standing_by_none_waits(clip):
-    apart.read_clip(clip)
-    assert apart._waiting == []
+    sandbox.read_clip(clip)
+    assert sandbox._waiting == []
 
 
 def test_one_that_waits_ends_with_its_process():
@@ -123,8 +123,8 @@ def test_one_that_waits_ends_with_its_process():
 
 
 def test_who_stops_asking_ends_the_decoder(standing_by, clip):
-    (child,) = apart._waiting
-    stream = apart.stream(clip)
+    (child,) = sandbox._waiting
+    stream = sandbox.stream(clip)
     next(stream)
     stream.close()
     assert child.returncode is not None
@@ -134,7 +134,7 @@ def lying(monkeypatch, script: str) -> None:
     """A child whose decoder was taken over: it sends what it likes."""
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
     command = [sys.executable, "-c", f"import sys, os; sys.stdin.readline(); out = sys.stdout.buffer\n{script}"]
-    monkeypatch.setattr(apart, "_start", lambda: subprocess.Popen(command, **pipes))
+    monkeypatch.setattr(sandbox, "_start", lambda: subprocess.Popen(command, **pipes))
 
 
 FRAME = {"number": 1, "time": 0.0, "promised": 1.0, "shape": [20, 20]}
@@ -168,16 +168,16 @@ def says(*parts: dict | bytes) -> str:
 def test_a_child_that_crashes_or_lies_is_a_clear_error(monkeypatch, clip, script):
     lying(monkeypatch, script)
     with pytest.raises(MediaError, match=r"clip\.mp4 made the decoder crash"):
-        apart.read_clip(clip)
+        sandbox.read_clip(clip)
 
 
 def test_a_child_that_never_ends_is_ended(monkeypatch, clip):
     lying(monkeypatch, says(FRAME, bytes(1200)) + "; import time; time.sleep(60)")
     begun = time.monotonic()
-    refused("takes longer than 1 s", apart.read_clip, clip, Limits(wall_seconds=1))
+    refused("takes longer than 1 s", sandbox.read_clip, clip, Limits(wall_seconds=1))
     assert time.monotonic() - begun < 10
 
 
 def test_a_child_that_another_ended_did_not_take_too_long(monkeypatch, clip):
     lying(monkeypatch, f"os.kill(os.getpid(), {int(signal.SIGKILL)})")
-    refused(r"made the decoder crash \(status -9\)", apart.read_clip, clip)
+    refused(r"made the decoder crash \(status -9\)", sandbox.read_clip, clip)

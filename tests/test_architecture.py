@@ -10,29 +10,35 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
-CORE, PAGES, UI = (sorted((ROOT / name).glob("*.py")) for name in ("core", "pages", "ui"))
+CORE, PAGES, UI = (sorted((ROOT / name).rglob("*.py")) for name in ("core", "pages", "ui"))
 SHIPPED = [*CORE, *PAGES, *UI, *sorted((ROOT / "benchmarks").glob("*.py")), *sorted(ROOT.glob("*.py"))]
-EVERY = [*SHIPPED, *sorted((ROOT / "tests").glob("*.py"))]
+EVERY = [*SHIPPED, *sorted((ROOT / "tests").rglob("*.py"))]
 
-LINE = [  # a module of core may import those before it here, and no other; a new module takes its place here
-    *("config", "paper"),
-    *("clips", "apart", "faces", "tracking", "spectrograms", "convolutions", "networks", "losses", "conformal"),
-    *("validity", "metrics", "runs", "laboratory"),
-    *("drawing", "demo", "labels", "corpora", "probe", "inventory", "doctor"),
-    *("datasets", "fetch", "cluster", "extraction", "prepare", "classifiers", "gan", "capture", "stacks", "protocol"),
-    *("vocoder", "examples", "comparison"),
-    *("evaluation", "augmentation", "mixing", "pipeline", "studio", "passage", "steering", "gallery", "browsing", "shipping", "voicing"),
-    "audition",
-    *("jobs", "errands", "sweep", "seat", "remote", "figures", "report", "commands", "experiments", "__main__"),
+GROUND = {"config", "files", "paper", "runs"}  # files of core that every package may import
+BELOW = {  # package of core -> packages that it may import; inside a package there is no cycle
+    "media": set(),
+    "models": set(),
+    "conformal": set(),
+    "data": {"media"},
+    "evaluation": {"data", "media", "models", "conformal"},
+    "experiments": {"evaluation", "data", "media", "models", "conformal"},
+    "inference": {"evaluation", "data", "media", "models", "conformal"},
+    "cli": {"experiments", "inference", "evaluation", "data", "media", "models", "conformal"},
+}
+RAY = ("ray_cluster", "ray_driver", "ray_worker")  # the only modules that import Ray
+WITHOUT_TORCH = [  # so that pages open at once
+    *("config", "files", "paper", "runs", "conformal.prediction", "conformal.validity", "conformal.analysis"),
+    *("evaluation.protocol", "experiments.jobs"),
 ]
-WITHOUT_TORCH = ["config", "paper", "conformal", "validity", "runs", "laboratory", "protocol", "jobs"]  # so that pages open at once
-TRAINING = ["convolutions", "networks", "losses", "classifiers", "gan", "metrics", "runs"]  # runs on a bare GPU machine too
 ONLY = {  # packages that these modules may import, together with every module of core that they import
     "config": set(),
     "paper": set(),
-    "conformal": {"numpy"},
-    "validity": {"numpy", "scipy"},
-    **{module: {"numpy", "torch", "safetensors"} for module in TRAINING},
+    "files": {"numpy"},
+    "runs": {"numpy"},
+    "conformal/prediction": {"numpy"},
+    "conformal/validity": {"numpy", "scipy"},
+    "evaluation/metrics": {"numpy"},
+    **{f"models/{p.stem}": {"numpy", "torch", "safetensors"} for p in (ROOT / "core" / "models").glob("*.py")},
 }
 
 
@@ -41,7 +47,7 @@ def name(path: Path) -> str:
 
 
 def imported(path: Path, *, lazy: bool = True) -> set[str]:
-    """Modules a file imports, `core.x` for the project's own; without `lazy` only those loaded with the file itself."""
+    """Modules a file imports, dotted in full for the project's own; without `lazy` only those loaded with the file itself."""
 
     def walk(node):
         for child in ast.iter_child_nodes(node):
@@ -52,11 +58,26 @@ def imported(path: Path, *, lazy: bool = True) -> set[str]:
             if isinstance(child, ast.Import):
                 yield from (alias.name for alias in child.names)
             if isinstance(child, ast.ImportFrom):
-                base = ".".join(filter(None, (path.parent.name if child.level else "", child.module)))
-                yield from (f"{base}.{a.name}" for a in child.names) if base in ("core", "ui", "pages") else (base,)
+                assert not child.level, f"{path}: write the whole name of the package"
+                for alias in child.names:
+                    inside = f"{child.module}.{alias.name}"
+                    yield inside if is_module(inside) else child.module
             yield from walk(child)
 
-    return {".".join(m.split(".")[:2]) if m.split(".")[0] in ("core", "ui", "pages") else m.split(".")[0] for m in walk(tree(path))}
+    return {m if m.split(".")[0] in OURS else m.split(".")[0] for m in walk(tree(path))}
+
+
+OURS = ("core", "ui", "pages", "app")
+
+
+def is_module(name: str) -> bool:
+    place = ROOT.joinpath(*name.split("."))
+    return place.with_suffix(".py").is_file() or (place / "__init__.py").is_file()
+
+
+def source(module: str) -> Path:
+    place = ROOT.joinpath(*module.split("."))
+    return place / "__init__.py" if place.is_dir() else place.with_suffix(".py")
 
 
 def tree(path: Path) -> ast.Module:
@@ -70,43 +91,57 @@ def reached(path: Path, *, lazy: bool) -> set[str]:
     while todo:
         module = todo.pop()
         seen.add(module)
-        source = ROOT / (module.replace(".", "/") + ".py")
-        if source.is_file() and module.split(".")[0] in ("core", "ui", "pages"):
-            todo |= imported(source, lazy=lazy) - seen
+        if module.split(".")[0] in OURS and source(module).is_file():
+            todo |= imported(source(module), lazy=lazy) - seen
     return seen
 
 
 def packages(modules: set[str]) -> set[str]:
     """Those that are neither the project's nor the standard library's."""
-    return {m for m in modules if m.split(".")[0] not in ("core", "ui", "pages") and m not in sys.stdlib_module_names}
+    return {m for m in modules if m.split(".")[0] not in OURS and m not in sys.stdlib_module_names}
 
 
 def test_the_reader_of_imports_sees_every_form(tmp_path):
-    (tmp_path / "core").mkdir()
-    source = tmp_path / "core" / "x.py"
-    source.write_text(
-        "import numpy.linalg\nfrom . import a\nfrom .b import c\nfrom core import d\nimport core.e.f\nfrom typing import TYPE_CHECKING\n"
-        "if TYPE_CHECKING:\n    import g\ndef f():\n    from torch import nn\n    from core.h import i\n"
+    file = tmp_path / "x.py"
+    file.write_text(
+        "import numpy.linalg\nfrom core import config\nfrom core.models import gan\nfrom core.runs import Run\nfrom typing import TYPE_CHECKING\n"
+        "if TYPE_CHECKING:\n    import g\ndef f():\n    from torch import nn\n    from core.data.labels import x\n"
     )
-    now = {"numpy", "core.a", "core.b", "core.d", "core.e", "typing"}
-    assert imported(source, lazy=False) == now
-    assert imported(source) == now | {"g", "torch", "core.h"}
+    now = {"numpy", "core.config", "core.models.gan", "core.runs", "typing"}
+    assert imported(file, lazy=False) == now
+    assert imported(file) == now | {"g", "torch", "core.data.labels"}
 
 
-@pytest.mark.parametrize("path", [p for p in CORE if p.name != "__init__.py"], ids=name)
-def test_core_imports_only_what_stands_before_it(path):
-    assert path.stem in LINE, f"give core/{path.name} its place in LINE (tests/test_architecture.py)"
-    before = {f"core.{m}" for m in LINE[: LINE.index(path.stem)]}
-    assert {m for m in imported(path) if m.split(".")[0] in ("core", "ui", "pages", "app", "streamlit")} <= before
+@pytest.mark.parametrize("path", CORE, ids=name)
+def test_core_imports_only_what_lies_below(path):
+    here = path.relative_to(ROOT / "core").with_suffix("").parts[0]
+    may = {"config", "files"} if here == "runs" else set() if here in GROUND else GROUND | BELOW.get(here, set(BELOW)) | {here}
+    found = {m.split(".")[1] for m in imported(path) if m.startswith("core.")}
+    assert found <= may, f"{here} may not import {sorted(found - may)}"
+    assert not {"streamlit", "ui", "pages", "app"} & {m.split(".")[0] for m in imported(path)}
+    assert "ray" not in imported(path) or path.stem in RAY
+    if path.stem == "__init__":
+        assert imported(path) == set()
 
 
-def test_the_package_itself_imports_nothing_of_its_own():
-    assert {m for m in imported(ROOT / "core" / "__init__.py") if m.startswith("core")} == set()
+@pytest.mark.parametrize("top", [*BELOW, "ui"])
+def test_modules_of_a_package_form_no_cycle(top):
+    folder = ROOT / ("ui" if top == "ui" else f"core/{top}")
+    names = {".".join(p.relative_to(ROOT).with_suffix("").parts): p for p in folder.rglob("*.py")}
+    left = {m: imported(p) & set(names) for m, p in names.items()}
+    while free := [m for m, needs in left.items() if not needs & set(left)]:
+        left = {m: needs for m, needs in left.items() if m not in free}
+    assert left == {}
 
 
 @pytest.mark.parametrize("path", [*UI, *PAGES], ids=name)
-def test_ui_stands_below_pages_and_pages_beside_each_other(path):
-    assert {m for m in imported(path) if m.split(".")[0] in ("pages", "app") or m in ("core.__main__",)} == set()
+def test_pages_stand_on_their_own_parts_and_these_on_widgets_and_session(path):
+    layers = ("session", "widgets")  # what comes first is imported by what comes later, and by every page's own parts
+    found = {m for m in imported(path) if m.split(".")[0] in OURS}
+    assert not {m for m in found if m.split(".")[0] in ("pages", "app") or m == "core.__main__"}
+    here = path.relative_to(ROOT).with_suffix("").parts[1]
+    if here in layers:
+        assert {m.split(".")[1] for m in found if m.startswith("ui.")} <= {"theme", *layers[: layers.index(here) + 1]}
 
 
 @pytest.mark.parametrize("path", PAGES, ids=name)
@@ -122,15 +157,12 @@ def test_caches_live_in_ui(path):
 
 @pytest.mark.parametrize("module", ONLY)
 def test_light_modules_stay_light(module):
-    path = ROOT / "core" / f"{module}.py"
-    if not path.exists():
-        pytest.skip(f"there is no core/{module}.py yet")
-    assert packages(reached(path, lazy=True)) <= ONLY[module]
+    assert packages(reached(ROOT / "core" / f"{module}.py", lazy=True)) <= ONLY[module]
 
 
 def test_pages_open_without_torch():
     """Loads them in a process of its own, one after the other, so that the first that brings torch in is named."""
-    modules = [f"core.{m}" for m in WITHOUT_TORCH if (ROOT / "core" / f"{m}.py").exists()]
+    modules = [f"core.{m}" for m in WITHOUT_TORCH]
     script = "import importlib, sys\nfor m in sys.argv[1:]:\n    importlib.import_module(m)\n    assert 'torch' not in sys.modules, m"
     answer = subprocess.run([sys.executable, "-c", script, *modules], cwd=ROOT, capture_output=True, text=True)
     assert answer.returncode == 0, answer.stderr
@@ -160,8 +192,6 @@ def test_no_pickle_is_ever_loaded(path):
 
 def entries():
     """The map of the paper: whatever in core.paper has a tag and a function."""
-    if not (ROOT / "core" / "paper.py").exists():
-        return []
     values = vars(importlib.import_module("core.paper")).values()
     lists = [list(v.values()) if isinstance(v, dict) else v for v in values if isinstance(v, tuple | list | dict)]
     return [e for v in lists for e in v if hasattr(e, "tag") and hasattr(e, "function")]
@@ -172,16 +202,14 @@ def test_every_entry_of_the_map_resolves(entry):
     functions = [f for f in re.split(r"[,\s]+", entry.function or "") if f]
     assert functions or "Eq" not in entry.tag
     for function in functions:
-        module, *attributes = function.removeprefix("core.").replace(":", ".").split(".")
-        found = importlib.import_module(f"core.{module}")
-        for attribute in attributes:
+        module, _, attributes = function.partition(":")
+        found = importlib.import_module(module)
+        for attribute in attributes.split("."):
             found = getattr(found, attribute)
 
 
 @pytest.mark.parametrize("n", range(1, 12))
 def test_every_equation_is_named_where_it_is_computed(n):
-    if not entries():
-        pytest.skip("there is no core/paper.py yet")
     texts = [p.read_text() for p in CORE if p.name != "paper.py"]
     named = re.compile(rf"\bEqs?\.? [(),\d and]*\({n}\)")  # "Eq. (2)", "Eqs (1), (2) and (3)"
     assert any(named.search(text) for text in texts), f"no docstring in core names Eq. ({n})"

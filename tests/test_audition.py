@@ -11,8 +11,11 @@ import soundfile
 import tiny
 from visiting import ROOT
 
-from core import audition, datasets, examples, files, gallery, runs, spectrograms, studio
+from core import files, runs
 from core.__main__ import main
+from core.data import splits
+from core.inference import audio_samples, examples, gallery, generation
+from core.media import spectrograms
 
 
 @pytest.fixture(scope="module")
@@ -24,30 +27,30 @@ def kept(tmp_path_factory):
 @pytest.fixture
 def made(trained, kept):
     if kept.exists():
-        shutil.copytree(kept, audition.folder())
-        return audition.read()
-    pieces = audition.write(audition.chosen([tiny.TINY.name]))
-    shutil.copytree(audition.folder(), kept)
+        shutil.copytree(kept, audio_samples.folder())
+        return audio_samples.read()
+    pieces = audio_samples.write(audio_samples.chosen([tiny.TINY.name]))
+    shutil.copytree(audio_samples.folder(), kept)
     return pieces
 
 
 def test_each_emotion_has_a_voice_by_each_condition_and_a_real_one(made):
     classes = tiny.TINY.data.classes
     cells = {(p.emotion, p.condition, p.way) for p in made}
-    assert cells == {(e, c, w) for e in classes for c in ("", "label", "classifier", "cp") for w in audition.WAYS}
+    assert cells == {(e, c, w) for e in classes for c in ("", "label", "classifier", "cp") for w in audio_samples.WAYS}
     assert len(made) == len(cells)
-    assert audition.read() == made
+    assert audio_samples.read() == made
     assert {p.what for p in made if not p.condition} == {"real"}
-    assert all((audition.folder() / p.file).is_file() for p in made)
+    assert all((audio_samples.folder() / p.file).is_file() for p in made)
 
 
 def test_the_wavs_are_what_the_index_says(made):
     for p in made[:: len(made) // 7]:
         run = runs.find(p.run)
-        opened, s = studio.open_run(run), run.config.logmel
+        opened, s = generation.open_run(run), run.config.logmel
         one = examples.example(run, p.emotion)
         y = one.y if p.what == "generated" else gallery_voice(run, p.emotion, one)
-        with soundfile.SoundFile(audition.folder() / p.file) as f:
+        with soundfile.SoundFile(audio_samples.folder() / p.file) as f:
             wave, words = f.read(dtype="float32"), f.comment
             assert (f.samplerate, f.channels, f.subtype) == (s.rate, 1, "PCM_16")
         assert len(wave) == (s.columns - 1) * s.hop
@@ -59,7 +62,7 @@ def test_the_wavs_are_what_the_index_says(made):
         assert p.emotion in words
         assert ("nobody's voice" in words) == (p.what == "generated")
         assert ("plain Griffin-Lim" in words) == (p.way == "griffin-lim")
-        heard = studio.judge(opened, y[None])["scorer"][0]
+        heard = generation.judge(opened, y[None])["scorer"][0]
         assert list(p.heard.values()) == pytest.approx(heard, abs=1e-3)
 
 
@@ -73,26 +76,26 @@ def gallery_voice(run, emotion, one):
 
 def test_made_again_it_is_the_same_and_other_runs_stay(made):
     label = next(p.run for p in made if p.condition == "label")
-    first = {p.file: (audition.folder() / p.file).read_bytes() for p in made}
-    again = audition.write([runs.find(label)])
+    first = {p.file: (audio_samples.folder() / p.file).read_bytes() for p in made}
+    again = audio_samples.write([runs.find(label)])
     assert {p.run for p in again} == {label}
-    assert {p.file for p in audition.read()} >= {p.file for p in made if p.condition}
-    assert all((audition.folder() / p.file).read_bytes() == first[p.file] for p in again if p.file in first)
+    assert {p.file for p in audio_samples.read()} >= {p.file for p in made if p.condition}
+    assert all((audio_samples.folder() / p.file).read_bytes() == first[p.file] for p in again if p.file in first)
 
 
 def test_without_its_corpus_the_real_voices_are_left_out(trained, monkeypatch):
     monkeypatch.setattr(examples, "_drawn_all", lambda config: False)
-    datasets.path_of("demo", tiny.TINY.data.demo_takes).unlink()
-    found = audition.write(audition.chosen([tiny.TINY.name]))
+    splits.path_of("demo", tiny.TINY.data.demo_takes).unlink()
+    found = audio_samples.write(audio_samples.chosen([tiny.TINY.name]))
     assert {p.what for p in found} == {"generated"}
 
 
 @pytest.mark.parametrize("content", [None, "", "{", "[1]", '[{"run": "x"}]', '{"a": 1}', "null"])
 def test_an_index_that_is_not_whole_is_none(trained, content):
-    audition.folder().mkdir()
+    audio_samples.folder().mkdir()
     if content is not None:
-        (audition.folder() / audition.INDEX).write_text(content)
-    assert audition.read() == []
+        (audio_samples.folder() / audio_samples.INDEX).write_text(content)
+    assert audio_samples.read() == []
 
 
 @pytest.mark.parametrize(
@@ -100,11 +103,11 @@ def test_an_index_that_is_not_whole_is_none(trained, content):
 )
 def test_no_name_leads_out_of_the_folder(made, name):
     (files.checkpoints() / "secret.wav").write_bytes(b"x")
-    (audition.folder() / "config.json").write_text("{}")
-    index = json.loads((audition.folder() / audition.INDEX).read_text())
+    (audio_samples.folder() / "config.json").write_text("{}")
+    index = json.loads((audio_samples.folder() / audio_samples.INDEX).read_text())
     index[0]["file"] = name
-    (audition.folder() / audition.INDEX).write_text(json.dumps(index))
-    assert audition.read() == made[1:]
+    (audio_samples.folder() / audio_samples.INDEX).write_text(json.dumps(index))
+    assert audio_samples.read() == made[1:]
 
 
 def test_without_a_shipped_run_the_command_says_what_to_do(trained, capsys):
@@ -119,7 +122,7 @@ def test_the_command_writes_them_and_says_how_good_they_are(trained, tmp_path, c
     said = capsys.readouterr().out
     assert "| tiny | generated | griffin-lim | 18 |" in said
     assert len(list((tmp_path / "out").glob("*.wav"))) == 6 * 4 * 2
-    assert not audition.folder().exists()
+    assert not audio_samples.folder().exists()
 
 
 def test_git_does_not_take_them():

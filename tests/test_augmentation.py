@@ -8,9 +8,12 @@ import pytest
 import torch
 from test_pipeline import TINY, core, tiny, weights, world  # noqa: F401
 
-from core import augmentation, classifiers, datasets, files, protocol, runs
+from core import files, runs
 from core.config import replace
-from core.datasets import Set
+from core.data import splits
+from core.data.splits import Set
+from core.evaluation import augmentation, protocol
+from core.models import classifiers
 
 PLAN = augmentation.Plan(seeds=2, stretch=2, looks=2)
 
@@ -26,7 +29,7 @@ def tabled(tiny):  # noqa: F811
 def test_every_row_stands_in_it_under_both_rules(tiny, tabled):  # noqa: F811
     assert list(tabled["rows"]) == [r.name for r in protocol.ROWS]
     assert tabled["labels"] == "strict"
-    arrays, sets = tiny.arrays("table"), datasets.build(TINY)
+    arrays, sets = tiny.arrays("table"), splits.build(TINY)
     assert arrays["label"].tolist() == sets["S4"].y_label.tolist()
     assert arrays["subject"].tolist() == sets["S4"].y_subject.tolist()
     counted = arrays["counted"]
@@ -84,7 +87,7 @@ def test_plain_augmentation_shifts_adds_noise_and_masks():
 
 def test_s4_only_judges_and_s2_only_chooses(tiny, tabled, tmp_path, monkeypatch):  # noqa: F811
     """With S4 spoiled every choice of steps stays; with S3's labels gone so does every row that may not read them."""
-    build = datasets.build
+    build = splits.build
 
     def spoiled(config):
         sets = build(config)
@@ -97,7 +100,7 @@ def test_s4_only_judges_and_s2_only_chooses(tiny, tabled, tmp_path, monkeypatch)
 
     copy = runs.Run(shutil.copytree(tiny.directory, tmp_path / tiny.id))
     (copy.directory / "table.json").unlink()
-    monkeypatch.setattr(datasets, "build", spoiled)
+    monkeypatch.setattr(splits, "build", spoiled)
     other = augmentation.table(copy, PLAN)
     a, b = copy.arrays("table"), tiny.arrays("table")
     blind = [i for i, r in enumerate(protocol.ROWS) if "S3" not in r.parts]
@@ -135,7 +138,7 @@ def test_it_can_be_stopped_and_says_what_is_missing(tiny, tabled, tmp_path, monk
     ids=["another machine's bits", "other voices", "other faces", "other people"],
 )
 def test_a_corpus_of_another_digest_is_taken_if_it_is_the_same_but_for_rounding(tiny, tabled, tmp_path, monkeypatch, change, taken):  # noqa: F811
-    build = datasets.build
+    build = splits.build
 
     def prepared(config):
         out = {}
@@ -146,8 +149,8 @@ def test_a_corpus_of_another_digest_is_taken_if_it_is_the_same_but_for_rounding(
 
     copy = runs.Run(shutil.copytree(tiny.directory, tmp_path / tiny.id))
     (copy.directory / "table.json").unlink()
-    monkeypatch.setattr(datasets, "build", prepared)
-    monkeypatch.setattr(datasets, "corpus_digest", lambda data: "other")
+    monkeypatch.setattr(splits, "build", prepared)
+    monkeypatch.setattr(splits, "corpus_digest", lambda data: "other")
     if taken:
         rows = augmentation.table(copy, augmentation.Plan(1, 1))["rows"]
         assert rows["S1"]["N train"] == tabled["rows"]["S1"]["N train"]
@@ -157,12 +160,12 @@ def test_a_corpus_of_another_digest_is_taken_if_it_is_the_same_but_for_rounding(
 
 
 def test_few_voices_are_few_in_every_row(world):  # noqa: F811
-    from core import evaluation
+    from core.evaluation import evaluator
 
     config = replace(TINY, data={"clf_fraction": 0.5})
-    S1 = datasets.build(config)["S1"]
-    assert len(evaluation.voices_of_s1(config, S1)) == round(len(S1.y) / 2)
-    assert evaluation.voices_of_s1(TINY, S1).tolist() == list(range(len(S1.y)))
+    S1 = splits.build(config)["S1"]
+    assert len(evaluator.voices_of_s1(config, S1)) == round(len(S1.y) / 2)
+    assert evaluator.voices_of_s1(TINY, S1).tolist() == list(range(len(S1.y)))
 
 
 def test_a_stopped_table_goes_on_and_siblings_share_rows_without_generated_samples(tiny, tabled, tmp_path, monkeypatch):  # noqa: F811
@@ -182,6 +185,6 @@ def test_a_stopped_table_goes_on_and_siblings_share_rows_without_generated_sampl
     other = runs.Run(shutil.copytree(copy.directory, tmp_path / "other-cp-00000000"))
     (other.directory / "table.json").unlink()
     sample = augmentation.gan.sample
-    monkeypatch.setattr("core.gan.sample", lambda *a, **k: -sample(*a, **k))
+    monkeypatch.setattr("core.models.gan.sample", lambda *a, **k: -sample(*a, **k))
     augmentation.table(other, PLAN)
     assert len(trained) == PLAN.seeds * sum("generated" in row.parts for row in protocol.ROWS)

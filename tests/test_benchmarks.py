@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from benchmarks import bound, listen
-from core import clips
+from core.media import clips
 
 
 def test_operations_are_counted_forward_and_backward():

@@ -16,7 +16,7 @@ import soundfile
 import tiny
 from visiting import ROOT, wait_until
 
-from core import clips, spectrograms
+from core.media import clips, spectrograms
 from core.runs import Run
 
 CLIP = "crema-d/VideoFlash/1001_DFA_HAP_XX.flv"

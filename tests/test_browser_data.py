@@ -13,7 +13,8 @@ import pytest
 import tiny
 from visiting import wait_until
 
-from core import clips, errands, spectrograms
+from core.experiments import tasks
+from core.media import clips, spectrograms
 
 HARM = "<img src=x onerror=alert(1)>"
 CLIP = "crema-d/VideoFlash/1001_DFA_HAP_XX.flv"
@@ -28,8 +29,8 @@ def home(tmp_path_factory):
     tiny.landmarks(folder)
     with mock.patch.dict(os.environ, tiny.home(folder)):
         yield folder
-        for e in errands.listing():
-            errands.stop(e.id)
+        for e in tasks.listing():
+            tasks.stop(e.id)
 
 
 @pytest.fixture(scope="module")

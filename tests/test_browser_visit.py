@@ -52,7 +52,7 @@ def test_every_page_is_whole_and_says_no_error(page):
 
 def test_a_chart_never_meets_a_pandas_that_is_half_loaded():
     """Plotly uses whatever pandas is among the loaded modules, also one that another visitor's page is just loading."""
-    script = "import sys; import ui.charts; assert 'pandas' in sys.modules"
+    script = "import sys; import ui.widgets.charts; assert 'pandas' in sys.modules"
     done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
 

@@ -15,8 +15,8 @@ import pytest
 import soundfile
 from PIL import Image
 
-from core import clips
-from core.clips import Limits, MediaError
+from core.media import clips
+from core.media.clips import Limits, MediaError
 
 DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 ROOT = Path(__file__).resolve().parents[1]
@@ -380,9 +380,9 @@ def test_sound_that_starts_later_is_kept_on_the_pictures_clock(tmp_path):
 
 
 def test_importing_is_quick_and_light():
-    code = "import time; t = time.perf_counter(); import core.clips, sys; print(time.perf_counter() - t, *sys.modules)"
+    code = "import time; t = time.perf_counter(); import core.media.clips, sys; print(time.perf_counter() - t, *sys.modules)"
     seconds, *modules = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True).stdout.split()
-    assert not {"torch", "streamlit", "librosa", "scipy", "soundfile", "core.faces"} & set(modules)
+    assert not {"torch", "streamlit", "librosa", "scipy", "soundfile", "core.media.faces"} & set(modules)
     assert float(seconds) < 2.0  # 0.2 s on an idle machine
 
 

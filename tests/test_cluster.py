@@ -10,11 +10,13 @@ import pytest
 from test_pipeline import core, world  # noqa: F401
 from test_remote import PLAN, TINY, assert_equal_runs, cells, until
 
-from core import cluster, protocol, remote, runs, sweep
+from core import runs
 from core.config import replace
+from core.evaluation import protocol
+from core.experiments import ray_cluster, ray_driver, sweep
 from core.runs import Run
 
-os.environ.update(cluster.LOOPBACK | {"RAY_USAGE_STATS_ENABLED": "0", "RAY_TMPDIR": "/tmp"})  # before ray is imported
+os.environ.update(ray_cluster.LOOPBACK | {"RAY_USAGE_STATS_ENABLED": "0", "RAY_TMPDIR": "/tmp"})  # before ray is imported
 ray = pytest.importorskip("ray", reason="Ray is not installed, and only a cluster needs it: make test-cluster")
 pytestmark = pytest.mark.timeout(1_800)
 
@@ -43,7 +45,7 @@ def machines(world):  # noqa: F811
 
 def far(machines, todo, folder, plan=None, stop=None, every=0.0, said=None):
     say = [].append if said is None else said.append
-    serve = lambda *a: remote.serve(*a, address=machines[0].address, every=every, say=say)  # noqa: E731
+    serve = lambda *a: ray_driver.serve(*a, address=machines[0].address, every=every, say=say)  # noqa: E731
     return sweep.sweep(todo, folder, 1, "cpu", plan, stop=stop, serve=serve)
 
 
@@ -64,7 +66,7 @@ def test_a_sweep_on_two_machines_equals_the_local_one(machines, world):  # noqa:
 
 def test_a_machine_is_lost_and_no_run_is(machines, world, monkeypatch):  # noqa: F811
     found, second, _ = machines
-    monkeypatch.setattr(remote, "BEAT", 0.2)
+    monkeypatch.setattr(ray_driver, "BEAT", 0.2)
     todo, said, lost = cells(LONG, l1=(0.1, 0.2)), [], []
     near, away = world / "undisturbed", world / "disturbed"
     runs.listing(away)
@@ -95,7 +97,7 @@ def test_a_machine_is_lost_and_no_run_is(machines, world, monkeypatch):  # noqa:
 
 
 def test_stop_brings_the_checkpoint_home(machines, world, monkeypatch):  # noqa: F811
-    monkeypatch.setattr(remote, "BEAT", 0.2)
+    monkeypatch.setattr(ray_driver, "BEAT", 0.2)
     stop, folder = threading.Event(), world / "stopped"
     todo = cells(replace(LONG, gan={"steps": 100_000}), l1=(0.1,))
     runs.listing(folder)

@@ -14,9 +14,10 @@ import tyro
 from test_protocol import ON_S2, RIGHT, a_table
 
 from core import __main__ as cli
-from core import comparison, metrics, protocol, runs
-from core.comparison import Summary
+from core import runs
 from core.config import DEMO, FER_RAVDESS, PRESETS, replace
+from core.evaluation import comparison, metrics, protocol
+from core.evaluation.comparison import Summary
 from core.runs import Run
 
 ROWS = {"S1": 0.5, "S1 + generated": 0.6, "S1 + S3": 0.7}

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from sklearn.linear_model import LogisticRegression
 
-from core import conformal
+from core.conformal import prediction
 
 
 @st.composite
@@ -27,11 +27,11 @@ def test_equal_to_crepes_to_the_last_bit(problem, measure):
     o_cal, labels, o_test = problem
     oracle = {"margin": margin, "hinge": hinge}[measure]
     classes = np.arange(o_cal.shape[1])
-    assert np.array_equal(conformal.nonconformity(o_test, measure), oracle(o_test))
+    assert np.array_equal(prediction.nonconformity(o_test, measure), oracle(o_test))
     alpha_cal = oracle(o_cal, classes, labels)
     theirs = ConformalClassifier().fit(alpha_cal).predict_p(oracle(o_test), smoothing=False)
-    assert np.array_equal(conformal.inductive(o_cal, labels, o_test, measure), theirs)
-    by_class = conformal.inductive(o_cal, labels, o_test, measure, "class")
+    assert np.array_equal(prediction.inductive(o_cal, labels, o_test, measure), theirs)
+    by_class = prediction.inductive(o_cal, labels, o_test, measure, "class")
     for k in classes:  # class-conditional by K calls
         if not (labels == k).any():
             assert (by_class[:, k] == 1).all()  # an empty group rejects nothing
@@ -43,23 +43,23 @@ def test_equal_to_crepes_to_the_last_bit(problem, measure):
 @given(problems())
 def test_bounds_and_invariance(problem):
     o_cal, labels, o_test = problem
-    alpha_cal = conformal.true_scores(conformal.nonconformity(o_cal), labels)
-    alpha = conformal.nonconformity(o_test)
-    p = conformal.p_values(alpha_cal, alpha)
+    alpha_cal = prediction.true_scores(prediction.nonconformity(o_cal), labels)
+    alpha = prediction.nonconformity(o_test)
+    p = prediction.p_values(alpha_cal, alpha)
     assert p.min() >= 1 / (len(labels) + 1)
     assert p.max() <= 1
     order = np.unique(np.concatenate([alpha_cal, alpha.ravel()]), return_inverse=True)[1].astype(float)  # an increasing map
-    mapped = conformal.p_values(order[: len(alpha_cal)], order[len(alpha_cal) :].reshape(alpha.shape))
+    mapped = prediction.p_values(order[: len(alpha_cal)], order[len(alpha_cal) :].reshape(alpha.shape))
     assert np.array_equal(p, mapped)
-    assert np.array_equal(conformal.credibility(p), p.max(axis=1))
-    assert (conformal.confidence(p) <= 1 - p.min(axis=1)).all()
+    assert np.array_equal(prediction.credibility(p), p.max(axis=1))
+    assert (prediction.confidence(p) <= 1 - p.min(axis=1)).all()
 
 
 def test_p_values_of_true_labels_are_super_uniform():
     rng = np.random.default_rng(0)
     n, repeats = 19, 20_000
     scores = rng.random((repeats, n + 1))
-    p = np.array([conformal.p_values(s[:n], s[None, n:])[0, 0] for s in scores])
+    p = np.array([prediction.p_values(s[:n], s[None, n:])[0, 0] for s in scores])
     for eps in (0.05, 0.1, 0.25, 0.5):
         assert (p <= eps).mean() <= eps + 4 * np.sqrt(eps * (1 - eps) / repeats)
         assert (p <= eps).mean() >= eps - 4 * np.sqrt(eps * (1 - eps) / repeats)  # exact where eps (n + 1) is whole
@@ -67,15 +67,15 @@ def test_p_values_of_true_labels_are_super_uniform():
 
 def test_attribute_groups_compare_within_the_group():
     alpha_cal, group_cal = np.array([0.1, 0.2, 0.9, 0.8]), np.array([0, 0, 1, 1])
-    p = conformal.p_values(alpha_cal, np.array([[0.5], [0.5]]), group_cal, np.array([[0], [1]]))
+    p = prediction.p_values(alpha_cal, np.array([[0.5], [0.5]]), group_cal, np.array([[0], [1]]))
     assert p.tolist() == [[1 / 3], [1.0]]
 
 
 def test_prediction_sets_grow_as_eps_falls():
     p = np.array([[0.9, 0.04, 0.3]])
-    assert conformal.prediction_sets(p, 0.05).tolist() == [[True, False, True]]
-    assert conformal.prediction_sets(p, 0.5).sum() == 1
-    assert conformal.prediction(p).tolist() == [0]
+    assert prediction.prediction_sets(p, 0.05).tolist() == [[True, False, True]]
+    assert prediction.prediction_sets(p, 0.5).sum() == 1
+    assert prediction.prediction(p).tolist() == [0]
 
 
 @pytest.mark.parametrize(
@@ -92,32 +92,32 @@ def test_prediction_sets_grow_as_eps_falls():
 )
 def test_shapes_that_do_not_fit_are_refused(cal, test, groups):
     with pytest.raises(ValueError, match=r"scores|group"):
-        conformal.p_values(np.array(cal), np.array(test), **groups)
+        prediction.p_values(np.array(cal), np.array(test), **groups)
 
 
 def test_bad_softmax_is_refused():
     for o in (np.ones((3, 1)), np.ones(3), np.array([[np.nan, 1.0]])):
         with pytest.raises(ValueError, match="softmax"):
-            conformal.nonconformity(o)
+            prediction.nonconformity(o)
     with pytest.raises(ValueError, match="measure"):
-        conformal.nonconformity(np.ones((1, 2)), "other")  # type: ignore[arg-type]
+        prediction.nonconformity(np.ones((1, 2)), "other")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="labels"):
-        conformal.inductive(np.full((2, 3), 1 / 3), np.array([0, 3]), np.full((1, 3), 1 / 3))
+        prediction.inductive(np.full((2, 3), 1 / 3), np.array([0, 3]), np.full((1, 3), 1 / 3))
     with pytest.raises(ValueError, match="labels"):
-        conformal.inductive(np.full((2, 3), 1 / 3), np.array([0, -1]), np.full((1, 3), 1 / 3))
+        prediction.inductive(np.full((2, 3), 1 / 3), np.array([0, -1]), np.full((1, 3), 1 / 3))
 
 
 @given(problems(), st.sampled_from([1, 3, 1 << 17]), st.integers(0, 99))
 def test_smoothed_is_its_formula_and_chunks_change_nothing(problem, chunk, seed):
     o_cal, labels, o_test = problem
-    alpha_cal, alpha = conformal.true_scores(conformal.nonconformity(o_cal), labels), conformal.nonconformity(o_test)
+    alpha_cal, alpha = prediction.true_scores(prediction.nonconformity(o_cal), labels), prediction.nonconformity(o_test)
     n, u = len(labels), 1 - np.random.default_rng(seed).random(alpha.shape)
     greater, equal = ((op(alpha_cal, alpha[..., None])).sum(axis=-1) for op in (np.greater, np.equal))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(conformal, "CHUNK", chunk)
-        p = conformal.p_values(alpha_cal, alpha, rng=np.random.default_rng(seed))
-        plain = conformal.p_values(alpha_cal, alpha)
-        by_class = conformal.p_values(alpha_cal, alpha, labels, np.arange(alpha.shape[1]), np.random.default_rng(seed))
+        patch.setattr(prediction, "CHUNK", chunk)
+        p = prediction.p_values(alpha_cal, alpha, rng=np.random.default_rng(seed))
+        plain = prediction.p_values(alpha_cal, alpha)
+        by_class = prediction.p_values(alpha_cal, alpha, labels, np.arange(alpha.shape[1]), np.random.default_rng(seed))
     assert np.array_equal(p, (greater + u * (equal + 1)) / (n + 1))
     assert np.array_equal(plain, (greater + equal + 1) / (n + 1))
     assert p.min() > 0
@@ -131,28 +131,28 @@ def test_smoothed_is_its_formula_and_chunks_change_nothing(problem, chunk, seed)
 def test_scores_of_any_kind_are_ranked_by_value():
     alpha_cal = np.array([0.0, -0.0, np.inf, -np.inf, 1.5])
     new = np.array([[0.0, -0.0, np.inf, -np.inf, 2.0]])
-    assert (conformal.p_values(alpha_cal, new) * 6).round().tolist() == [[5, 5, 2, 6, 2]]
+    assert (prediction.p_values(alpha_cal, new) * 6).round().tolist() == [[5, 5, 2, 6, 2]]
     thirds = np.array([1, 2, 3]) / 3  # float32 thirds are not the float64 ones: compared by value, not rounded to each other
-    p = conformal.p_values(thirds, thirds.astype(np.float32)[None])
+    p = prediction.p_values(thirds, thirds.astype(np.float32)[None])
     assert np.array_equal(p[0] * 4, [(thirds >= float(t)).sum() + 1 for t in thirds.astype(np.float32)])
-    assert conformal.p_values(np.array([1, 2, 3]), np.array([[2.5]])).tolist() == [[0.5]]
-    assert conformal.p_values(np.array([1.0]), np.zeros((0, 4))).shape == (0, 4)
+    assert prediction.p_values(np.array([1, 2, 3]), np.array([[2.5]])).tolist() == [[0.5]]
+    assert prediction.p_values(np.array([1.0]), np.zeros((0, 4))).shape == (0, 4)
 
 
 @given(problems())
 def test_mondrian_floors(problem):
     o_cal, labels, o_test = problem
-    p = conformal.inductive(o_cal, labels, o_test, groups="class")
+    p = prediction.inductive(o_cal, labels, o_test, groups="class")
     n_k = np.bincount(labels, minlength=o_cal.shape[1])
-    assert (p >= conformal.floor(n_k)).all()
-    assert conformal.floor(19) == 0.05
-    strangest = conformal.p_values(np.arange(4.0), np.array([[9.0]]))
-    assert strangest[0, 0] == conformal.floor(4)
+    assert (p >= prediction.floor(n_k)).all()
+    assert prediction.floor(19) == 0.05
+    strangest = prediction.p_values(np.arange(4.0), np.array([[9.0]]))
+    assert strangest[0, 0] == prediction.floor(4)
 
 
 def test_smoothed_p_values_of_true_labels_are_uniform_even_with_ties():
     rng = np.random.default_rng(1)
-    p = np.array([conformal.p_values(s[:9], s[None, 9:], rng=rng)[0, 0] for s in rng.integers(0, 3, (8_000, 10))])
+    p = np.array([prediction.p_values(s[:9], s[None, 9:], rng=rng)[0, 0] for s in rng.integers(0, 3, (8_000, 10))])
     for eps in (0.03, 0.1, 0.37, 0.8):
         assert abs((p <= eps).mean() - eps) <= 4 * np.sqrt(eps * (1 - eps) / len(p))
 
@@ -160,13 +160,13 @@ def test_smoothed_p_values_of_true_labels_are_uniform_even_with_ties():
 def test_inductive_by_attribute():
     o, labels = np.array([[0.9, 0.1], [0.6, 0.4], [0.2, 0.8], [0.5, 0.5]]), np.array([0, 0, 0, 1])
     attribute = (np.array(["f", "f", "m", "m"]), np.array(["m", "x"]))
-    p = conformal.inductive(o, labels, o[:2], groups="attribute", attribute=attribute)
-    alone = conformal.inductive(o[2:], labels[2:], o[:1])
+    p = prediction.inductive(o, labels, o[:2], groups="attribute", attribute=attribute)
+    alone = prediction.inductive(o[2:], labels[2:], o[:1])
     assert np.array_equal(p, [alone[0], [1, 1]])  # nobody like "x" has calibrated
     with pytest.raises(ValueError, match="attribute"):
-        conformal.inductive(o, labels, o, groups="attribute")
+        prediction.inductive(o, labels, o, groups="attribute")
     with pytest.raises(ValueError, match="groups"):
-        conformal.inductive(o, labels, o, groups="sex")  # type: ignore[arg-type]
+        prediction.inductive(o, labels, o, groups="sex")  # type: ignore[arg-type]
 
 
 def nearest_mean(features, labels, classes=3):
@@ -213,21 +213,21 @@ def blobs(n, m, seed=0, f=2):
 def test_full_equals_brute_force(measure, groups):
     features, labels, x, _ = blobs(20, 4)
     theirs = brute_force(features, labels, x, nearest_mean, measure, groups)
-    assert np.array_equal(conformal.full(features, labels, x, 3, nearest_mean, measure, groups), theirs)
+    assert np.array_equal(prediction.full(features, labels, x, 3, nearest_mean, measure, groups), theirs)
     theirs = brute_force(features, labels, x, sklearn_head, measure, groups)
-    assert np.abs(conformal.full(features, labels, x, 3, None, measure, groups) - theirs).max() < 1e-12
+    assert np.abs(prediction.full(features, labels, x, 3, None, measure, groups) - theirs).max() < 1e-12
 
 
 def test_refitting_together_equals_refitting_alone_even_for_outliers():
     features, labels, x, _ = blobs(40, 3, seed=2, f=4)
     x = np.vstack([x, 30 * x[0], -1_000 * x[1], features[5]])
-    alone = conformal.full(features, labels, x, 3, lambda f, t: conformal.logistic(f, t, 3))
-    assert np.array_equal(conformal.full(features, labels, x, 3), alone)
+    alone = prediction.full(features, labels, x, 3, lambda f, t: prediction.logistic(f, t, 3))
+    assert np.array_equal(prediction.full(features, labels, x, 3), alone)
 
 
 def test_a_repeated_point_is_a_tie():
     features, labels, _, _ = blobs(7, 1, seed=3)
-    p = conformal.full(np.repeat(features[:3], 5, axis=0), np.repeat(labels[:3], 5), features[:1], 3)
+    p = prediction.full(np.repeat(features[:3], 5, axis=0), np.repeat(labels[:3], 5), features[:1], 3)
     assert p[0, labels[0]] * 16 >= 6 - 1e-9  # the point's five copies are as strange as itself
 
 
@@ -237,8 +237,8 @@ def test_full_keeps_its_promise_and_smooths_on_request():
         features, labels, x, truth = blobs(9, 2, seed)
         order = np.random.default_rng(seed).permutation(11)  # blobs' first three labels are fixed, so shuffle: exchangeable
         z, t = np.vstack([features, x])[order], np.append(labels, truth)[order]
-        errors += (conformal.full(z[:9], t[:9], z[9:], 3, nearest_mean)[np.arange(2), t[9:]] <= 0.3).tolist()
-        smooth += conformal.full(z[:9], t[:9], z[9:], 3, nearest_mean, rng=np.random.default_rng(seed))[np.arange(2), t[9:]].tolist()
+        errors += (prediction.full(z[:9], t[:9], z[9:], 3, nearest_mean)[np.arange(2), t[9:]] <= 0.3).tolist()
+        smooth += prediction.full(z[:9], t[:9], z[9:], 3, nearest_mean, rng=np.random.default_rng(seed))[np.arange(2), t[9:]].tolist()
     bound = 4 * np.sqrt(0.3 * 0.7 / 150)  # two points of one repeat hang together: count repeats
     assert abs(np.mean(errors) - 0.3) < bound
     assert abs((np.array(smooth) <= 0.3).mean() - 0.3) < bound
@@ -249,27 +249,27 @@ def test_full_keeps_its_promise_and_smooths_on_request():
 def test_cross_is_the_mean_of_splits_and_both_promise_something():
     features, labels, x, truth = blobs(60, 400, seed=4)
     fold = np.arange(60) % 3
-    p = conformal.cross(features, labels, x, fold, 3)
-    splits = [conformal.split(features, labels, x, fold == k, 3) for k in range(3)]
+    p = prediction.cross(features, labels, x, fold, 3)
+    splits = [prediction.split(features, labels, x, fold == k, 3) for k in range(3)]
     assert np.array_equal(p, np.mean(splits, axis=0))
     assert not np.array_equal(splits[0], splits[1])
-    true = conformal.true_scores(p, truth)
+    true = prediction.true_scores(p, truth)
     assert (true <= 0.1).mean() <= 0.2
-    by_class = conformal.split(features, labels, x, fold == 0, 3, nearest_mean, "hinge", "class")
+    by_class = prediction.split(features, labels, x, fold == 0, 3, nearest_mean, "hinge", "class")
     head = nearest_mean(features[fold != 0], labels[fold != 0])
-    assert np.array_equal(by_class, conformal.inductive(head(features[fold == 0]), labels[fold == 0], head(x), "hinge", "class"))
+    assert np.array_equal(by_class, prediction.inductive(head(features[fold == 0]), labels[fold == 0], head(x), "hinge", "class"))
     with pytest.raises(ValueError, match="calibrate"):
-        conformal.split(features, labels, x, np.ones(60, bool), 3)
+        prediction.split(features, labels, x, np.ones(60, bool), 3)
 
 
 def test_the_head_is_scikit_learns_and_refuses_nonsense():
     features, labels, x, _ = blobs(200, 50, seed=5, f=6)
-    assert np.abs(conformal.logistic(features, labels, 3)(x) - sklearn_head(features, labels)(x)).max() < 1e-5
-    hard = conformal.logistic(1e3 * features, labels, 3)(1e3 * x)  # nearly separable and badly scaled, still settles
+    assert np.abs(prediction.logistic(features, labels, 3)(x) - sklearn_head(features, labels)(x)).max() < 1e-5
+    hard = prediction.logistic(1e3 * features, labels, 3)(1e3 * x)  # nearly separable and badly scaled, still settles
     assert np.isfinite(hard).all()
     with pytest.raises(ValueError, match="labels"):
-        conformal.logistic(features, labels + 1, 3)
+        prediction.logistic(features, labels + 1, 3)
     with pytest.raises(ValueError, match="features"):
-        conformal.logistic(features + np.nan, labels, 3)
+        prediction.logistic(features + np.nan, labels, 3)
     with pytest.raises(ValueError, match="features"):
-        conformal.full(features, labels, x[:, :2], 3)
+        prediction.full(features, labels, x[:, :2], 3)

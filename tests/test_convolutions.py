@@ -7,8 +7,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from core import convolutions
-from core.convolutions import Block, Conv2d, Halved, Overlay, Patches
+from core.models import convolutions
+from core.models.convolutions import Block, Conv2d, Halved, Overlay, Patches
 
 
 def drawn(*shape, seed=0, dtype=torch.float64):

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from core import corpora
 from core.config import CREMA_EMOTIONS, EMOTIONS
-from core.corpora import CorpusError
+from core.data import corpora
+from core.data.corpora import CorpusError
 
 
 def plant(root: Path, names) -> Path:

@@ -5,14 +5,14 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from core import demo
 from core.config import CREMA_EMOTIONS
-from core.demo import RATE, Difficulty, clip, face, takes, voice
+from core.data.demo import actors
+from core.data.demo.actors import RATE, Difficulty, clip, face, takes, voice
 
 PURE = Difficulty(blend=0, face_spread=0, face_habit=0, voice_spread=0, voice_habit=0)  # nothing but the emotion and the actor
 
 
-def of(actor: int, emotion: str, strength: float = 1.0, number: int = 0) -> demo.Take:
+def of(actor: int, emotion: str, strength: float = 1.0, number: int = 0) -> actors.Take:
     """One take of the corpus, with a strength of one's own."""
     every = takes(number + 1, actor)
     return replace(next(t for t in every if (t.actor, t.emotion, t.number) == (actor, emotion, number)), strength=strength)
@@ -36,7 +36,7 @@ def pitch(wave: np.ndarray) -> float:
 
 
 @pytest.fixture(scope="module")
-def sample() -> list[tuple[demo.Take, np.ndarray, np.ndarray, np.ndarray]]:
+def sample() -> list[tuple[actors.Take, np.ndarray, np.ndarray, np.ndarray]]:
     """(take, image, points, waveform) of one take per actor and emotion, each frame from the middle of its sound."""
     out = []
     for take in takes(1):
@@ -177,7 +177,7 @@ def test_a_clip_is_its_faces_and_its_voice():
 
 
 def test_faces_are_found_where_their_points_say():
-    from core import faces
+    from core.media import faces
 
     try:
         faces.model_path()

@@ -15,9 +15,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from core import corpora, doctor, faces, inventory, probe
-from core.clips import MediaError
-from core.corpora import CorpusError
+from core.data import corpora, doctor, inventory
+from core.data.corpora import CorpusError
+from core.media import faces, probe
+from core.media.clips import MediaError
 
 FULL = pytest.mark.skipif(not os.environ.get("DACSSGAN_FAULTS"), reason="some minutes: DACSSGAN_FAULTS=1 looks for a face in every clip")
 SECONDS = 120  # of one examination below; two cores need about a tenth

@@ -16,15 +16,18 @@ import numpy as np
 import pytest
 import tiny
 
-from core import datasets, errands, files, jobs, spectrograms
-from core.errands import Errand
+from core import files
+from core.data import splits
+from core.experiments import jobs, tasks
+from core.experiments.tasks import Errand
+from core.media import spectrograms
 
 
 @pytest.fixture
 def home(tmp_path, monkeypatch) -> Path:
     for name, value in (tiny.home(tmp_path) | {"COLUMNS": "20"}).items():  # as of a narrow terminal
         monkeypatch.setenv(name, value)
-    errands.folder().mkdir(parents=True)
+    tasks.folder().mkdir(parents=True)
     return tmp_path
 
 
@@ -37,13 +40,13 @@ def until(what, seconds: float = 60.0):
 
 
 def ended(name: str) -> Errand:
-    return until(lambda: (e := errands.find(name)) and e.state != "running" and e)
+    return until(lambda: (e := tasks.find(name)) and e.state != "running" and e)
 
 
 def written(**fields) -> Errand:
     """An errand's file, of no process."""
     e = Errand(**{"id": "doctor-00000000", "arguments": ["doctor", "/x"], "started": 1.0, "beat": time.time()} | fields)
-    files.write_json(errands.folder() / f"{e.id}.json", asdict(e))
+    files.write_json(tasks.folder() / f"{e.id}.json", asdict(e))
     return e
 
 
@@ -62,44 +65,44 @@ def test_an_examination_runs_to_its_end_and_leaves_a_report(home):
     sound.write_bytes(spectrograms.wav_bytes(wave, 16_000))
     (sound.parent / "empty.wav").touch()
     arguments = ["doctor", str(home / "my corpus"), "--corpus", "own", "--json"]
-    name = errands.start(arguments)
-    assert errands.start(arguments) == name
+    name = tasks.start(arguments)
+    assert tasks.start(arguments) == name
     e = ended(name)
     assert (e.state, e.arguments, e.message) == ("done", arguments, "1 kind of errors found")
-    report = json.loads(errands.output(name))
+    report = json.loads(tasks.output(name))
     assert {f["kind"]: f["names"] for f in report["faults"]}["empty"] == ["audio/happy/empty.wav"]
     assert report["counts"]["clips"] == 2
     assert not list(home.rglob("pwned"))  # names are never commands
-    assert [x.id for x in errands.listing()] == [name]
+    assert [x.id for x in tasks.listing()] == [name]
 
 
 def test_a_stopped_errand_goes_on_where_it_was(home):
     arguments = ["prepare", "demo", "--takes", "1"]
-    name = errands.start(arguments)
-    e = until(lambda: (e := errands.find(name)) and e.done > 3 and e)
+    name = tasks.start(arguments)
+    e = until(lambda: (e := tasks.find(name)) and e.done > 3 and e)
     assert (e.state, e.phase, e.total) == ("running", "prepare", 144)
     assert e.rate > 0
     assert e.left == pytest.approx((e.total - e.done) / e.rate)
     asked = time.monotonic()
-    errands.stop(name)
-    assert errands.find(name).phase in (errands.STOPPING, "prepare")
+    tasks.stop(name)
+    assert tasks.find(name).phase in (tasks.STOPPING, "prepare")
     e = ended(name)
     assert e.state == "stopped"
-    assert time.monotonic() - asked < errands.GRACE
-    assert not datasets.path_of("demo", 1).exists()
-    kept = len(list((datasets.folder() / ".parts").rglob("*.npz")))
+    assert time.monotonic() - asked < tasks.GRACE
+    assert not splits.path_of("demo", 1).exists()
+    kept = len(list((splits.folder() / ".parts").rglob("*.npz")))
     assert kept >= e.done > 3
-    assert errands.start(arguments) == name  # at once, while the first may not be quite gone
-    first = until(lambda: (e := errands.find(name)) and e.total and e)
+    assert tasks.start(arguments) == name  # at once, while the first may not be quite gone
+    first = until(lambda: (e := tasks.find(name)) and e.total and e)
     assert first.done >= e.done
     assert first.phase == "prepare"
-    errands.stop(name)
+    tasks.stop(name)
     assert (e := ended(name)).state == "stopped"
-    until(lambda: not jobs.is_ours(e.pid, "data"), errands.GRACE)
+    until(lambda: not jobs.is_ours(e.pid, "data"), tasks.GRACE)
 
 
 def test_what_goes_wrong_is_told_in_words(home):
-    name = errands.start(["prepare", "ravdess", "--source", str(home / "nowhere")])
+    name = tasks.start(["prepare", "ravdess", "--source", str(home / "nowhere")])
     e = ended(name)
     assert e.state == "failed"
     assert "nowhere does not exist" in e.message
@@ -108,32 +111,32 @@ def test_what_goes_wrong_is_told_in_words(home):
 
 def test_an_errand_whose_process_died_has_failed_and_says_its_last_line(home):
     e = written(pid=2**22 - 7, beat=time.time() - 60)
-    (errands.folder() / f"{e.id}.log").write_text("reading\nKilled: out of memory\n\n")
-    found = errands.find(e.id)
+    (tasks.folder() / f"{e.id}.log").write_text("reading\nKilled: out of memory\n\n")
+    found = tasks.find(e.id)
     assert found.state == "failed"
     assert "Killed: out of memory" in found.message
-    assert errands.find(e.id) == found  # written down
+    assert tasks.find(e.id) == found  # written down
 
 
 def test_one_that_dies_after_it_was_asked_to_end_is_stopped(home):
     e = written(pid=2**22 - 7)
-    (errands.folder() / f"{e.id}.stop").touch()
-    assert errands.find(e.id).state == "stopped"
+    (tasks.folder() / f"{e.id}.stop").touch()
+    assert tasks.find(e.id).state == "stopped"
 
 
 def test_one_that_does_not_listen_is_killed_with_its_children_when_asked_again(home, monkeypatch):
     child = like_an_errand()
     try:
         e = written(pid=child.pid)
-        errands.stop(e.id)
-        assert errands.find(e.id).phase == errands.STOPPING
-        errands.stop(e.id)  # too early for more than asking
+        tasks.stop(e.id)
+        assert tasks.find(e.id).phase == tasks.STOPPING
+        tasks.stop(e.id)  # too early for more than asking
         time.sleep(0.2)
         assert child.poll() is None
-        monkeypatch.setattr(errands, "GRACE", 0.0)
-        errands.stop(e.id)
+        monkeypatch.setattr(tasks, "GRACE", 0.0)
+        tasks.stop(e.id)
         assert child.wait(5) == -signal.SIGKILL
-        assert errands.find(e.id).state == "stopped"
+        assert tasks.find(e.id).state == "stopped"
     finally:
         child.kill()
 
@@ -141,7 +144,7 @@ def test_one_that_does_not_listen_is_killed_with_its_children_when_asked_again(h
 def test_an_errand_whose_process_is_not_known_yet_touches_no_other(home):
     child = subprocess.Popen([sys.executable, "-c", "raise SystemExit(3)"])
     time.sleep(0.5)  # it has ended, and waits to be asked for its answer
-    errands.find(written(pid=0, beat=time.time() - 60).id)
+    tasks.find(written(pid=0, beat=time.time() - 60).id)
     assert child.wait() == 3  # its answer was not asked for by somebody else
 
 
@@ -149,34 +152,34 @@ def test_nothing_else_is_ever_signalled(home):
     other = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(30)"])
     try:
         e = written(pid=other.pid)  # its number was given to another program
-        errands.stop(e.id)
+        tasks.stop(e.id)
         time.sleep(0.2)
         assert other.poll() is None
     finally:
         other.kill()
-    errands.stop("doctor-nothing")
-    errands.stop(written(pid=0).id)  # 0 would be this process' whole group
+    tasks.stop("doctor-nothing")
+    tasks.stop(written(pid=0).id)  # 0 would be this process' whole group
 
 
 def test_forgetting_takes_away_the_files_of_an_errand_that_has_ended(home):
     e = written(state="done")
-    (errands.folder() / f"{e.id}.out").write_text("{}")
-    errands.forget(e.id)
-    assert list(errands.folder().iterdir()) == []
+    (tasks.folder() / f"{e.id}.out").write_text("{}")
+    tasks.forget(e.id)
+    assert list(tasks.folder().iterdir()) == []
     child = like_an_errand()
     try:
         e = written(pid=child.pid)
-        errands.forget(e.id)
-        assert errands.find(e.id).state == "running"
+        tasks.forget(e.id)
+        assert tasks.find(e.id).state == "running"
     finally:
         child.kill()
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", '{"id": 1}', '{"id": "x", "arguments": [], "no such field": 1}'])
 def test_a_damaged_file_is_no_errand(home, text):
-    (errands.folder() / "doctor-00000000.json").write_text(text)
-    assert errands.listing() == []
-    assert errands.output("nothing") == errands.complaints("nothing") == ""
+    (tasks.folder() / "doctor-00000000.json").write_text(text)
+    assert tasks.listing() == []
+    assert tasks.output("nothing") == tasks.complaints("nothing") == ""
 
 
 def test_the_time_left_is_not_invented():
@@ -186,7 +189,7 @@ def test_the_time_left_is_not_invented():
 
 
 def test_a_process_that_is_no_errand_writes_nothing(home):
-    assert errands.FILE not in os.environ
-    errands.beat("prepare", 1, 2, 3.0)
-    errands.ended("done")
-    assert list(errands.folder().iterdir()) == []
+    assert tasks.FILE not in os.environ
+    tasks.beat("prepare", 1, 2, 3.0)
+    tasks.ended("done")
+    assert list(tasks.folder().iterdir()) == []

@@ -8,8 +8,12 @@ import numpy as np
 import pytest
 import tiny
 
-from core import datasets, demo, examples, faces, files, runs, spectrograms
+from core import files, runs
 from core.config import replace
+from core.data import splits
+from core.data.demo import actors
+from core.inference import examples
+from core.media import faces, spectrograms
 from core.runs import Run
 
 SHIPPED = Path(__file__).resolve().parents[1] / "checkpoints"
@@ -44,9 +48,9 @@ def test_a_drawn_face_is_the_one_of_the_row(run):
     actor = int(e.name.split("_")[1])
     row = run.arrays("generated")["row"][run.arrays("generated")["label"] == run.config.data.classes.index("fear")][0]
     assert run.arrays()["subject_S4"][row] == f"demo-{actor:02d}"
-    take = next(t for t in demo.takes(run.config.data.demo_takes) if t.clip_id == e.name)
-    wave = demo.voice(take)
-    np.testing.assert_array_equal(e.face, faces.align(*demo.face(take, t=spectrograms.middle_time(len(wave) / 16_000))))
+    take = next(t for t in actors.takes(run.config.data.demo_takes) if t.clip_id == e.name)
+    wave = actors.voice(take)
+    np.testing.assert_array_equal(e.face, faces.align(*actors.face(take, t=spectrograms.middle_time(len(wave) / 16_000))))
     assert e.real.shape == e.y.shape
 
 
@@ -54,7 +58,7 @@ def test_a_drawn_face_is_the_one_of_the_row(run):
 def test_what_is_drawn_again_is_what_was_prepared(monkeypatch):
     monkeypatch.delenv("DACSSGAN_DATA", raising=False)
     run = Run(next(SHIPPED.glob("demo-cp-*")))
-    S4 = datasets.build(run.config)["S4"]
+    S4 = splits.build(run.config)["S4"]
     kept = run.arrays("generated")
     for emotion in ("neutral", "disgust"):
         e = examples.example(run, emotion, 2)
@@ -73,8 +77,8 @@ def test_a_corpus_that_is_not_here_leaves_the_picture_out(run):
 
 def test_another_corpus_of_the_same_name_is_not_taken_for_it(run):
     c = replace(run.config, data={"faces": "made", "voices": "made"})
-    source = datasets.path_of("demo", c.data.demo_takes)
-    datasets.path_of("made").write_bytes(source.read_bytes())
+    source = splits.path_of("demo", c.data.demo_takes)
+    splits.path_of("made").write_bytes(source.read_bytes())
     files.write_json(run.directory / "config.json", runs.to_dict(c))
     assert examples.example(run, "angry").face is not None
     corpus = run.json("corpus")

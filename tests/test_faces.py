@@ -17,7 +17,7 @@ import pytest
 import skimage.data
 from PIL import Image
 
-from core import clips, faces
+from core.media import clips, faces
 
 ROOT = Path(__file__).resolve().parents[1]
 DATA = ROOT.parent / "shared" / "data"
@@ -325,9 +325,9 @@ def test_a_missing_model_is_one_line_that_says_what_to_do(model, served, tmp_pat
 
 
 def test_importing_is_quick_and_light():
-    code = "import time; t = time.perf_counter(); import core.faces, sys; print(time.perf_counter() - t, *sys.modules)"
+    code = "import time; t = time.perf_counter(); import core.media.faces, sys; print(time.perf_counter() - t, *sys.modules)"
     seconds, *modules = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True).stdout.split()
-    assert not {"torch", "streamlit", "scipy", "skimage", "ai_edge_litert", "mediapipe", "av", "core.clips"} & set(modules)
+    assert not {"torch", "streamlit", "scipy", "skimage", "ai_edge_litert", "mediapipe", "av", "core.media.clips"} & set(modules)
     assert float(seconds) < 2.0  # 0.15 s on an idle machine
 
 

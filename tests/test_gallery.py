@@ -14,9 +14,12 @@ import pytest
 import stock
 import tiny
 
-from core import browsing, datasets, files, gallery, pipeline, runs, studio
-from core.browsing import Round
+from core import files, runs
 from core.config import CREMA_EMOTIONS, replace
+from core.data import splits
+from core.experiments import pipeline
+from core.inference import gallery, generation, selection
+from core.inference.selection import Round
 from core.runs import Run
 
 SPEAKERS = tuple(f"speaker-{i:02d}" for i in range(12))
@@ -55,7 +58,7 @@ def test_a_face_stands_beside_the_voice_of_its_own_clip(trained, name):
     assert len(r) > 0
     assert (r.clip == r.voices.clip[r.beside]).all()
     assert (r.subject == r.voices.subject[r.beside]).all()
-    corpus = datasets.load("demo", tiny.TINY.data.demo_takes)
+    corpus = splits.load("demo", tiny.TINY.data.demo_takes)
     at = {c: i for i, c in enumerate(corpus.clip)}
     for i in (0, len(r) - 1):
         assert corpus.emotion[at[r.clip[i]]] == tiny.TINY.data.classes[r.label[i]]
@@ -75,7 +78,7 @@ def test_training_voices_are_of_other_people_than_s4(trained):
 
 def test_without_corpora_there_is_what_the_run_ships(trained):
     run, stored = run_of(), run_of().arrays("generated")
-    datasets.path_of("demo", tiny.TINY.data.demo_takes).unlink()
+    splits.path_of("demo", tiny.TINY.data.demo_takes).unlink()
     r = gallery.real(run)
     assert r.missing == ("demo",)
     assert (len(r.face), len(r.voices.y), len(r.typical)) == (0, 0, 0)
@@ -83,10 +86,10 @@ def test_without_corpora_there_is_what_the_run_ships(trained):
     np.testing.assert_array_equal(r.row, stored["row"])
     np.testing.assert_array_equal(r.label, stored["label"])
     np.testing.assert_array_equal(r.p, run.arrays()["p_S4"][stored["row"]])
-    m = gallery.made(studio.open_run(run), r)
+    m = gallery.made(generation.open_run(run), r)
     np.testing.assert_array_equal(m.y, stored["y"])
     assert (m.near == -1).all()
-    assert browsing.offered(m) == ["mixed", "set", "credible", "strange", "sure", "unsure"]
+    assert selection.offered(m) == ["mixed", "set", "credible", "strange", "sure", "unsure"]
     with pytest.raises(ValueError, match="keeps no samples"):
         gallery.real(run, "S3")
 
@@ -101,7 +104,7 @@ def test_an_unfinished_run_and_one_that_makes_faces_are_refused(home):
 
 def changed(name: str, **arrays) -> None:
     """A prepared corpus with some arrays (functions of what they were) changed; its digest is another one."""
-    path = datasets.path_of(name, tiny.TINY.data.demo_takes)
+    path = splits.path_of(name, tiny.TINY.data.demo_takes)
     now = files.read_arrays(path)
     now |= {k: f(now) for k, f in arrays.items()}
     meta = json.loads(str(now["meta"])) | {"digest": "another"}
@@ -122,7 +125,7 @@ def test_a_corpus_that_falls_into_other_sets_is_left_out_and_named(trained):
     r = gallery.real(run_of())
     assert any("other sets" in n for n in r.notes)
     assert (len(r.face), len(r.voices.y)) == (0, 0)
-    assert len(gallery.made(studio.open_run(run_of()), r).y) == len(r)
+    assert len(gallery.made(generation.open_run(run_of()), r).y) == len(r)
 
 
 # --- faces and voices of different corpora --------------------------------------------------------------------------------------------
@@ -145,15 +148,15 @@ def test_voices_are_told_by_name_where_more_people_or_no_faces_are_here(mixed):
     r = gallery.real(mixed)  # split anew, the sets would be others
     assert set(r.voices.subject) == set(before.voices.subject)
     assert set(r.trained.subject) == set(before.trained.subject)
-    datasets.path_of("people").unlink()
+    splits.path_of("people").unlink()
     r = gallery.real(mixed)
     assert r.missing == ("people",)
     assert len(r.face) == 0
     assert set(r.voices.subject) == set(before.voices.subject)
     assert (r.voices.label[r.beside] == r.label).all()
-    m = gallery.made(studio.open_run(mixed), r)
+    m = gallery.made(generation.open_run(mixed), r)
     assert (m.near >= 0).all()
-    assert "copy" in browsing.offered(m)
+    assert "copy" in selection.offered(m)
 
 
 def test_voices_of_which_clips_lack_are_left_out(mixed):
@@ -170,7 +173,7 @@ def test_voices_of_which_clips_lack_are_left_out(mixed):
 def test_generated_voices_are_those_that_fid_was_measured_on(trained, condition):
     run, stored = run_of(condition), run_of(condition).arrays("generated")
     r = gallery.real(run)
-    m = gallery.made(studio.open_run(run), r)
+    m = gallery.made(generation.open_run(run), r)
     assert m.condition == condition
     np.testing.assert_array_equal(r.row, stored["row"])
     np.testing.assert_allclose(m.y.astype(float), stored["y"].astype(float), atol=2e-3)
@@ -203,14 +206,14 @@ def test_a_copy_of_a_training_voice_is_told(trained):
     y = np.stack([r.trained.y[5]])
     row, distance = gallery.nearest(y, r.trained.y, 80.0)
     assert row[0] == 5
-    assert browsing.closer(r.typical, float(distance[0])) == 0.0
-    assert browsing.closer(r.typical, 1e3) == 1.0
-    assert np.isnan(browsing.closer(np.zeros(0), 1.0))
+    assert selection.closer(r.typical, float(distance[0])) == 0.0
+    assert selection.closer(r.typical, 1e3) == 1.0
+    assert np.isnan(selection.closer(np.zeros(0), 1.0))
 
 
 def test_what_is_made_is_kept_until_something_changes(trained, monkeypatch):
     run = run_of()
-    r, opened = gallery.real(run), studio.open_run(run)
+    r, opened = gallery.real(run), generation.open_run(run)
     first = gallery.made(opened, r)
     with monkeypatch.context() as m:
         m.setattr(gallery, "_make", mock.Mock(side_effect=AssertionError("computed again")))
@@ -241,7 +244,7 @@ def test_leaving_ends_the_work_and_leaves_no_half_file(trained):
 
     r = gallery.real(run_of(), report=report)
     assert [w for w, _ in words] == sorted(w for w, _ in words)
-    opened = studio.open_run(run_of())
+    opened = generation.open_run(run_of())
     with pytest.raises(Left):
         gallery.made(opened, r, report)
     assert list((files.checkpoints() / ".cache").glob("gallery/*")) == []
@@ -251,7 +254,7 @@ def test_leaving_ends_the_work_and_leaves_no_half_file(trained):
 def test_a_folder_that_is_only_read_is_no_fault(trained, monkeypatch):
     monkeypatch.setattr(files, "write_arrays", mock.Mock(side_effect=PermissionError))
     r = gallery.real(run_of())
-    assert len(gallery.made(studio.open_run(run_of()), r).y) == len(r)
+    assert len(gallery.made(generation.open_run(run_of()), r).y) == len(r)
 
 
 # --- choosing -----------------------------------------------------------------------------------------------------------------------
@@ -260,13 +263,13 @@ def test_a_folder_that_is_only_read_is_no_fault(trained, monkeypatch):
 @pytest.fixture
 def both(trained):
     r = gallery.real(run_of())
-    return r, gallery.made(studio.open_run(run_of()), r)
+    return r, gallery.made(generation.open_run(run_of()), r)
 
 
 def test_filters_and_orders_do_what_they_say(both):
     r, m = both
     s, q = m.scorer.argmax(axis=1), m.Q.argmax(axis=1)
-    total = {k: set(browsing.chosen(r, m, verdict=k).tolist()) for k in browsing.VERDICTS}
+    total = {k: set(selection.chosen(r, m, verdict=k).tolist()) for k in selection.VERDICTS}
     assert total["any"] == set(range(len(r)))
     for a, b in (("scorer-right", "scorer-wrong"), ("q-right", "q-wrong")):
         assert total[a] | total[b] == total["any"]
@@ -274,22 +277,22 @@ def test_filters_and_orders_do_what_they_say(both):
     assert total["right"] == total["scorer-right"] & total["q-right"]
     assert total["apart"] == set(np.nonzero(s != q)[0].tolist())
     who = str(r.subject[0])
-    rows = browsing.chosen(r, m, 2, who, order="credible")
+    rows = selection.chosen(r, m, 2, who, order="credible")
     assert (r.label[rows] == 2).all()
     assert (r.subject[rows] == who).all()
     assert (np.diff(r.credibility[rows]) <= 0).all()
     keys = {"strange": r.credibility, "copy": m.near_db, "typical": m.far, "odd": -m.far}
     for order, key in keys.items():
-        assert (np.diff(key[browsing.chosen(r, m, order=order)]) >= 0).all()
-    assert browsing.chosen(r, m, order="set").tolist() == list(range(len(r)))
-    assert browsing.offered(m) == list(browsing.ORDERS)
-    assert len(browsing.chosen(r, m, subject="nobody")) == 0
+        assert (np.diff(key[selection.chosen(r, m, order=order)]) >= 0).all()
+    assert selection.chosen(r, m, order="set").tolist() == list(range(len(r)))
+    assert selection.offered(m) == list(selection.ORDERS)
+    assert len(selection.chosen(r, m, subject="nobody")) == 0
 
 
 def test_the_list_and_the_facts_say_what_the_arrays_say(both):
     r, m = both
-    rows = browsing.chosen(r, m, 1)
-    lines = list(csv.DictReader(io.StringIO(browsing.to_csv(r, {"cp": m}, rows, CREMA_EMOTIONS))))
+    rows = selection.chosen(r, m, 1)
+    lines = list(csv.DictReader(io.StringIO(selection.to_csv(r, {"cp": m}, rows, CREMA_EMOTIONS))))
     assert len(lines) == len(rows)
     for line, i in zip(lines, rows.tolist(), strict=True):
         assert (line["clip"], line["emotion"], line["real clip"]) == (r.clip[i], CREMA_EMOTIONS[1], r.clip[i])
@@ -297,7 +300,7 @@ def test_the_list_and_the_facts_say_what_the_arrays_say(both):
         assert float(line["cp: distance dB"]) == pytest.approx(m.near_db[i], rel=1e-4)
         assert float(line["cp: Q p of emotion"]) == pytest.approx(m.Q[i, 1], rel=1e-4)
     i = int(rows[0])
-    known = json.loads(json.dumps(browsing.facts(r, {"cp": m}, i, CREMA_EMOTIONS, {"cp": "run"})))
+    known = json.loads(json.dumps(selection.facts(r, {"cp": m}, i, CREMA_EMOTIONS, {"cp": "run"})))
     assert known["generated"]["cp"]["nearest training voice"]["clip"] == r.trained.clip[m.near[i]]
     assert sum(known["softmax"].values()) == pytest.approx(1, abs=1e-4)
 
@@ -309,32 +312,32 @@ def test_a_game_is_fair_and_its_seed_decides_it(both):
     r, _ = both
     conditions = ("label", "classifier", "cp")
     for seed in range(20):
-        game = browsing.rounds(r, conditions, seed)
-        assert len({q.item for q in game}) == browsing.ROUNDS
-        assert sum(q.generated for q in game) == browsing.ROUNDS / 2
+        game = selection.rounds(r, conditions, seed)
+        assert len({q.item for q in game}) == selection.ROUNDS
+        assert sum(q.generated for q in game) == selection.ROUNDS / 2
         counts = np.bincount(r.label[[q.item for q in game]], minlength=6)
         assert counts.max() - counts.min() <= 1
         whose = [sum(q.condition == c for q in game) for c in conditions]
         assert max(whose) - min(whose) <= 1
-        assert game == browsing.rounds(r, conditions, seed)
-    first = {browsing.rounds(r, conditions, seed)[0].generated for seed in range(20)}
+        assert game == selection.rounds(r, conditions, seed)
+    first = {selection.rounds(r, conditions, seed)[0].generated for seed in range(20)}
     assert first == {True, False}
 
 
 def test_no_game_without_real_voices(trained):
-    datasets.path_of("demo", tiny.TINY.data.demo_takes).unlink()
+    splits.path_of("demo", tiny.TINY.data.demo_takes).unlink()
     with pytest.raises(ValueError, match="there are 0"):
-        browsing.rounds(gallery.real(run_of()), ("cp",), 0)
+        selection.rounds(gallery.real(run_of()), ("cp",), 0)
 
 
 def test_the_score_counts_streaks_and_who_was_fooled_by_what():
     game = [Round(i, "cp", bool(i % 2)) for i in range(6)]
     label = np.array([0, 0, 1, 1, 2, 2])
     said = [False, True, True, True, False, False]  # the third (real) doubted, the last (generated) believed
-    s = browsing.score(game, said, label)
+    s = selection.score(game, said, label)
     assert (s.right, s.streak, s.longest, s.believed, s.doubted) == (4, 0, 2, 1, 1)
     assert s.fooled == {0: (0, 2), 1: (1, 2), 2: (1, 2)}
     luck = np.mean([sum(flips) >= 4 for flips in itertools.product((0, 1), repeat=6)])
     assert s.chance == pytest.approx(luck)
-    assert browsing.score(game, said[:2], label).streak == 2
-    assert browsing.score(game, [], label).chance == 1.0
+    assert selection.score(game, said[:2], label).streak == 2
+    assert selection.score(game, [], label).chance == 1.0

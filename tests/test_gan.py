@@ -8,9 +8,9 @@ import pytest
 import torch
 
 from benchmarks.textbook import Loop
-from core import gan, networks
 from core.config import OURS, PRESETS, Gan, by
-from core.networks import Classifier
+from core.models import gan, networks
+from core.models.networks import Classifier
 
 K, SHAPE = 4, (28, 28)
 SMALL = Gan(batch=8, z=8, steps=6, condition="classifier")

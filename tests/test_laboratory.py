@@ -1,4 +1,4 @@
-"""The laboratory: views are those of `core.conformal` and `core.validity`; uploads are read, or refused in words, whatever they hold."""
+"""The laboratory: views are those of `core.conformal.prediction` and `core.conformal.validity`; uploads are read, or refused in words, whatever they hold."""
 
 import csv
 import io
@@ -13,9 +13,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_shipped import SHIPPED
 
-from core import conformal, files, laboratory, runs, validity
+from core import files, runs
 from core.config import Config
-from core.laboratory import Problem
+from core.conformal import analysis, prediction, validity
+from core.conformal.analysis import Problem
 
 CLASSES = ("happy", "sad", "angry")
 
@@ -50,10 +51,10 @@ def run(tmp_path, monkeypatch):
 @pytest.mark.parametrize("measure", ["margin", "hinge"])
 def test_a_view_is_the_predictor_and_its_curves(groups, measure):
     q = problem()
-    v = laboratory.view(q, measure, groups, eps=0.07)
-    assert np.array_equal(v.p, conformal.inductive(q.o_cal, q.label_cal, q.o_test, measure, groups))
+    v = analysis.view(q, measure, groups, eps=0.07)
+    assert np.array_equal(v.p, prediction.inductive(q.o_cal, q.label_cal, q.o_test, measure, groups))
     assert np.array_equal(v.sets, v.p > 0.07)
-    assert np.array_equal(v.overall.error, validity.error_curve(conformal.true_scores(v.p, q.label_test)))
+    assert np.array_equal(v.overall.error, validity.error_curve(prediction.true_scores(v.p, q.label_test)))
     n_k = np.bincount(q.label_cal) if groups == "class" else 90
     assert np.array_equal(v.floor, np.broadcast_to(1 / (n_k + 1), 3))
     assert (v.n, v.m, [c.name for c in v.by_class], [c.name for c in v.by_subject]) == (90, 120, list(CLASSES), ["b0", "b1", "b2", "b3"])
@@ -66,11 +67,11 @@ def test_a_view_is_the_predictor_and_its_curves(groups, measure):
 
 def test_share_smoothing_and_seed():
     q = problem()
-    half, again, other = (laboratory.view(q, r=0.5, smoothed=True, seed=s) for s in (0, 0, 1))
+    half, again, other = (analysis.view(q, r=0.5, smoothed=True, seed=s) for s in (0, 0, 1))
     assert half.n == 45
-    assert laboratory.to_json(half) == laboratory.to_json(again) != laboratory.to_json(other)
+    assert analysis.to_json(half) == analysis.to_json(again) != analysis.to_json(other)
     assert np.array_equal(half.p, again.p)
-    plain = laboratory.view(q, r=0.5)
+    plain = analysis.view(q, r=0.5)
     assert (half.p <= plain.p).all()
     assert (half.p < plain.p).any()
     assert plain.histogram.distance == half.histogram.distance  # the uniformity test is always of smoothed p-values
@@ -78,7 +79,7 @@ def test_share_smoothing_and_seed():
 
 
 def test_new_subjects_are_told_from_exchangeable_ones():
-    fair, unfair = laboratory.view(problem(m=400)), laboratory.view(problem(m=400, shift=1.2))
+    fair, unfair = analysis.view(problem(m=400)), analysis.view(problem(m=400, shift=1.2))
     assert (fair.overall.above, unfair.overall.above > 0.1) == (0, True)
     assert fair.histogram.p > 0.05 > 0.01 > unfair.histogram.p
     assert unfair.reference.left <= 0.25  # the same points, split at random, keep the promise
@@ -90,32 +91,32 @@ def test_notes_name_what_a_reader_must_know():
     q = problem()
     no_sad = q.label_cal != 1
     part = replace(q, o_cal=q.o_cal[no_sad], label_cal=q.label_cal[no_sad], subject_cal=None, subject_test=None)
-    v = laboratory.view(part, groups="class", eps=0.02)
+    v = analysis.view(part, groups="class", eps=0.02)
     assert "No calibration point is sad" in v.notes[0]
     assert "happy, angry never can be rejected" in v.notes[1]
     assert "Subjects are unknown" in v.notes[2]
     assert (v.p[:, 1] == 1).all()
     assert v.by_subject == ()
-    few = laboratory.view(replace(q, subject_test=np.arange(120).astype(str)))
+    few = analysis.view(replace(q, subject_test=np.arange(120).astype(str)))
     assert "No subject has 20 test points" in few.notes[1]
-    assert laboratory.view(replace(q, subject_test=q.subject_cal[np.arange(120) % 90])).notes == ()
+    assert analysis.view(replace(q, subject_test=q.subject_cal[np.arange(120) % 90])).notes == ()
 
 
 @pytest.mark.parametrize("bad", [{"r": 0}, {"r": 1.5}, {"eps": 0}, {"eps": 1}, {"groups": "sex"}, {"measure": "other"}, {"eps": np.nan}])
 def test_settings_out_of_range_are_refused(bad):
     with pytest.raises(ValueError, match="r is|groups|measure"):
-        laboratory.view(problem(), **bad)
+        analysis.view(problem(), **bad)
 
 
 def test_exports():
     q = problem()
-    v = laboratory.view(replace(q, o_test=q.o_test[:30], label_test=q.label_test[:30], subject_test=q.subject_test[:30]), eps=0.25)
-    facts = json.loads(laboratory.to_json(v), parse_constant=lambda c: pytest.fail(f"{c} is not JSON"))
+    v = analysis.view(replace(q, o_test=q.o_test[:30], label_test=q.label_test[:30], subject_test=q.subject_test[:30]), eps=0.25)
+    facts = json.loads(analysis.to_json(v), parse_constant=lambda c: pytest.fail(f"{c} is not JSON"))
     assert facts["classes"] == list(CLASSES)
     assert facts["overall"]["error"] == v.overall.error.tolist()
     assert (facts["eps"], facts["criteria"]["N"], facts["n"]) == (0.25, v.criteria["N"], 90)
-    assert len(facts["sizes"]["error"]) == len(laboratory.SHARES)
-    rows = list(csv.DictReader(io.StringIO(laboratory.to_csv(v))))
+    assert len(facts["sizes"]["error"]) == len(analysis.SHARES)
+    rows = list(csv.DictReader(io.StringIO(analysis.to_csv(v))))
     assert len(rows) == 30
     assert rows[3]["label"] == CLASSES[q.label_test[3]]
     assert [float(rows[3][f"p {c}"]) for c in CLASSES] == pytest.approx(v.p[3], rel=1e-5)
@@ -123,17 +124,17 @@ def test_exports():
 
 
 def test_a_runs_faces_and_voices(run):
-    q = laboratory.problem_of(run)
+    q = analysis.problem_of(run)
     assert (len(q.label_cal), len(q.label_test), q.classes) == (45, 120, CLASSES)
     assert np.array_equal(q.o_cal, problem().o_cal[::2])
-    assert len(laboratory.problem_of(run, "voice").label_cal) == 90
-    text = laboratory.report("toy")
+    assert len(analysis.problem_of(run, "voice").label_cal) == 90
+    text = analysis.report("toy")
     assert "class, unsmoothed" in text  # as the run itself was made
     assert "| b3 | 30 |" in text
-    assert "voices (f_T)" in laboratory.report("toy", modality="voice", measure="hinge", groups="pooled", eps=0.05, smoothed=True)
-    assert json.loads(laboratory.report("toy", as_json=True, r=0.5))["n"] == 22
+    assert "voices (f_T)" in analysis.report("toy", modality="voice", measure="hinge", groups="pooled", eps=0.05, smoothed=True)
+    assert json.loads(analysis.report("toy", as_json=True, r=0.5))["n"] == 22
     with pytest.raises(ValueError, match="modality"):
-        laboratory.problem_of(run, "smell")  # type: ignore[arg-type]
+        analysis.problem_of(run, "smell")  # type: ignore[arg-type]
 
 
 def test_a_run_without_voices_says_so_and_images_are_no_subjects(run):
@@ -141,11 +142,11 @@ def test_a_run_without_voices_says_so_and_images_are_no_subjects(run):
     arrays["subject_S4"] = np.array([f"image-{i:05d}" for i in range(120)])
     files.write_arrays(run.directory / "outputs.npz", **arrays)
     with pytest.raises(ValueError, match=r"outputs.npz has no voice outputs.*look at its faces instead"):
-        laboratory.problem_of(run, "voice")
-    assert laboratory.problem_of(run).subject_test is None
+        analysis.problem_of(run, "voice")
+    assert analysis.problem_of(run).subject_test is None
     (run.directory / "outputs.npz").unlink()
     with pytest.raises(ValueError, match="let its training"):
-        laboratory.problem_of(run)
+        analysis.problem_of(run)
 
 
 @pytest.mark.parametrize("folder", SHIPPED, ids=lambda p: p.name)
@@ -156,7 +157,7 @@ def test_a_shipped_runs_view_has_the_p_values_that_g_was_told(folder):
     except ValueError as e:
         pytest.skip(f"test_shipped says it too: {e}")
     given = "face" if shipped.config.gan.direction == "face-voice" else "voice"
-    v = laboratory.view(laboratory.problem_of(shipped, given), own.measure, own.groups)
+    v = analysis.view(analysis.problem_of(shipped, given), own.measure, own.groups)
     assert np.array_equal(v.p, shipped.arrays()["p_S4"])
     assert v.overall.above < 0.1
 
@@ -189,17 +190,17 @@ def text(edit=lambda lines: lines, delimiter=",", named=True, subject=True) -> b
     ],
 )
 def test_uploads_come_back_whole(data):
-    q, found = problem(), laboratory.problem_from_upload("../over/here.npz", data)
+    q, found = problem(), analysis.problem_from_upload("../over/here.npz", data)
     assert (found.name, found.classes) == ("here.npz", CLASSES)
     for field in ("o_cal", "label_cal", "o_test", "label_test", "subject_cal", "subject_test"):
         assert np.array_equal(getattr(found, field), getattr(q, field)), field
-    laboratory.view(found)
+    analysis.view(found)
 
 
 def test_what_is_optional_may_be_missing():
-    found = laboratory.problem_from_upload("x", npz(classes=None, cal_subjects=None, test_subjects=None))
+    found = analysis.problem_from_upload("x", npz(classes=None, cal_subjects=None, test_subjects=None))
     assert (found.classes, found.subject_cal) == (("0", "1", "2"), None)
-    assert laboratory.problem_from_upload("x", text(subject=False)).subject_test is None
+    assert analysis.problem_from_upload("x", text(subject=False)).subject_test is None
 
 
 ZEROS = np.zeros((2_000_000, 6))
@@ -254,7 +255,7 @@ def first(value, column):
 )
 def test_uploads_that_cannot_be_used_are_refused_in_words(data, words):
     with pytest.raises(ValueError, match=words):
-        laboratory.problem_from_upload("mine", data)
+        analysis.problem_from_upload("mine", data)
 
 
 def forged(header: bytes, stated: int = 200) -> bytes:
@@ -270,17 +271,17 @@ def test_bombs_are_refused_before_they_are_unpacked():
     tracemalloc.start()
     try:
         with pytest.raises(ValueError, match="promises more values than it holds"):
-            laboratory.problem_from_upload("mine", forged(giant))
+            analysis.problem_from_upload("mine", forged(giant))
         data = npz(cal_softmax=ZEROS)
         tracemalloc.reset_peak()
         with pytest.raises(ValueError, match="unpacks to"):
-            laboratory.problem_from_upload("mine", data)
+            analysis.problem_from_upload("mine", data)
         assert tracemalloc.get_traced_memory()[1] < 5e6 + len(data)
     finally:
         tracemalloc.stop()
     assert len(data) < 1e6
     with pytest.raises(ValueError, match="more than 64 MB"):
-        laboratory.problem_from_upload("mine", bytes(laboratory.UPLOAD_BYTES + (1 << 20)))
+        analysis.problem_from_upload("mine", bytes(analysis.UPLOAD_BYTES + (1 << 20)))
 
 
 @settings(max_examples=150)
@@ -291,7 +292,7 @@ def test_damaged_uploads_raise_nothing_but_words(data):
         whole[data.draw(st.integers(0, len(whole) - 1))] = data.draw(st.integers(0, 255))
     message = "mine"
     try:
-        laboratory.problem_from_upload("mine", bytes(whole))
+        analysis.problem_from_upload("mine", bytes(whole))
     except ValueError as e:
         message = str(e)
     assert message.startswith("mine")

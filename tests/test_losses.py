@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from core import losses
+from core.models import losses
 
 D_REAL, D_FAKE = torch.tensor([0.3, -1.2, 2.0], dtype=torch.float64), torch.tensor([-0.5, 0.1, 1.1], dtype=torch.float64)
 

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.metrics import balanced_accuracy_score, confusion_matrix
 
-from core import metrics
+from core.evaluation import metrics
 
 
 @given(st.integers(0, 10_000), st.integers(2, 8), st.integers(1, 40))

@@ -5,9 +5,11 @@ import pytest
 import torch
 from test_pipeline import core, tiny, weights, world  # noqa: F401
 
-from core import augmentation, datasets, files, mixing
+from core import files
 from core.config import Classifier, replace
-from core.mixing import Stream, Way
+from core.data import splits
+from core.evaluation import augmentation, mixing
+from core.evaluation.mixing import Stream, Way
 
 QUICK = Classifier(steps=6, batch=8)
 
@@ -51,7 +53,7 @@ def test_each_class_is_drawn_equally_often():
 
 
 def test_every_way_of_a_finished_run_is_judged_on_s2_alone(tiny, monkeypatch):  # noqa: F811
-    before, build = weights(tiny), datasets.build
+    before, build = weights(tiny), splits.build
 
     def blind(config):
         sets = build(config)

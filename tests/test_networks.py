@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from core import networks
-from core.networks import CONV, DISCRIMINATOR, ENCDEC, UNET, Classifier, Conv, Discriminator, EncDec, UNet
+from core.models import networks
+from core.models.networks import CONV, DISCRIMINATOR, ENCDEC, UNET, Classifier, Conv, Discriminator, EncDec, UNet
 
 GENERATORS = [(EncDec, ENCDEC, "encdec"), (UNet, UNET, "unet"), (Conv, CONV, "conv")]
 

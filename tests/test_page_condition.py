@@ -12,10 +12,13 @@ import tiny
 from PIL import Image
 from visiting import count, opened, said, well
 
-from core import faces, files, gan, networks, runs, spectrograms, steering, studio
+from core import files, runs
 from core.config import CREMA_EMOTIONS, replace, to_dict
+from core.inference import conditions, generation
+from core.media import faces, spectrograms
+from core.models import gan, networks
 from core.runs import Run
-from ui import condition, strips
+from ui.condition import figures, sampling
 
 K = len(CREMA_EMOTIONS)
 DRAWN = {"face": "drawn-happy"}  # a face for which nothing has to be found
@@ -39,10 +42,10 @@ def sound(app) -> str:
 
 
 @pytest.fixture
-def seen(monkeypatch) -> list[steering.Drawn]:
+def seen(monkeypatch) -> list[conditions.Drawn]:
     """All that was drawn, as it comes: the same voice out of a batch differs in its last bits, and so would its sound."""
-    made, draw = [], steering.draw
-    monkeypatch.setattr(steering, "draw", lambda *a, **k: made.append(draw(*a, **k)) or made[-1])
+    made, draw = [], conditions.draw
+    monkeypatch.setattr(conditions, "draw", lambda *a, **k: made.append(draw(*a, **k)) or made[-1])
     return made
 
 
@@ -110,7 +113,7 @@ def test_without_the_landmark_model_a_drawn_face_is_offered(trained, monkeypatch
     def missing(*_):
         raise faces.ModelMissing("Faces need face_landmarker.task: put it at checkpoints/")
 
-    monkeypatch.setattr("core.studio.see", missing)
+    monkeypatch.setattr("core.inference.generation.see", missing)
     app = opened("condition")
     assert "put it at" in app.error[0].value
     well(app.button(key="to drawn").click().run())
@@ -137,8 +140,8 @@ def test_a_generator_that_is_told_nothing_has_no_sliders(trained):
 
 def test_it_opens_as_the_run_was_trained(trained):
     app = lab()
-    o = studio.open_run(the_run())
-    face = studio.explain(o, condition.example("drawn-happy").x)
+    o = generation.open_run(the_run())
+    face = generation.explain(o, sampling.example("drawn-happy").x)
     assert preset(app).value == "told"
     assert values(app) == pytest.approx(np.round(face.p, 2))
     assert (count(app, "plotly_chart"), count(app, "bidi_component")) == (1, 1)
@@ -146,15 +149,15 @@ def test_it_opens_as_the_run_was_trained(trained):
     assert f"credibility <b>{face.credibility:.2f}" in "".join(e.proto.body for e in app.get("html"))
     assert "not classifier-free" in said(app)
     assert "Keep the sum" not in [t.label for t in app.toggle]
-    place = steering.familiarity(steering.training(o), face.p).place
-    assert condition.PLACES[place].split("**")[1] in said(app)
+    place = conditions.familiarity(conditions.training(o), face.p).place
+    assert sampling.PLACES[place].split("**")[1] in said(app)
 
 
 def test_the_same_seed_gives_the_voice_of_the_other_pages(trained, seen):
     lab(seed="3")
-    o, face = studio.open_run(the_run()), condition.example("drawn-happy").x
-    c, _ = studio.condition_of(o, studio.explain(o, face))
-    assert seen[-1].y == pytest.approx(studio.generate(o, face, c, 3), abs=1e-5)
+    o, face = generation.open_run(the_run()), sampling.example("drawn-happy").x
+    c, _ = generation.condition_of(o, generation.explain(o, face))
+    assert seen[-1].y == pytest.approx(generation.generate(o, face, c, 3), abs=1e-5)
 
 
 def test_a_p_value_moves_alone_and_the_view_can_be_shared(trained):
@@ -191,11 +194,11 @@ def test_what_sums_to_one_keeps_doing_so_unless_it_is_let_go(trained, kind):
 
 def test_presets_set_the_sliders(trained):
     app = lab(condition="classifier")
-    o = studio.open_run(the_run("classifier"))
-    face = studio.explain(o, condition.example("drawn-happy").x)
+    o = generation.open_run(the_run("classifier"))
+    face = generation.explain(o, sampling.example("drawn-happy").x)
     for name in ("p", "fear", "uniform", "none", "softmax"):
         well(preset(app).set_value(name).run())
-        assert values(app) == pytest.approx(np.round(steering.preset(o, face, name), 2)), name
+        assert values(app) == pytest.approx(np.round(conditions.preset(o, face, name), 2)), name
         assert app.query_params["preset"] in (name, [name])
     well(preset(app).set_value("none").run())
     assert "Outside of training" in said(app)
@@ -258,10 +261,10 @@ def test_every_way_shows_its_steps_and_plays_the_chosen_one(trained, view, kind)
     assert "Step 8: Q hears" in said(app)
     shared = lab(view=view, condition=kind, n="8", at="8", other="drawn-sad")
     assert sound(shared) == sound(app)
-    assert lab(view=view, n="99", at="77").number_input(key="cond at").value == (condition.POINTS + 1) // 2
+    assert lab(view=view, n="99", at="77").number_input(key="cond at").value == (sampling.POINTS + 1) // 2
 
 
-def ends(seen: list[steering.Drawn], **query: str) -> list[tuple[np.ndarray, np.ndarray]]:
+def ends(seen: list[conditions.Drawn], **query: str) -> list[tuple[np.ndarray, np.ndarray]]:
     """Face, c and voice of the first and the last point that a page draws."""
     lab(**query)
     d = seen[-1]
@@ -277,7 +280,7 @@ def test_the_way_of_emotions_goes_from_end_to_end(trained, seen):
     assert same(first, ends(seen, preset="sad")[0])
     assert same(last, ends(seen, preset="fear")[0])
     assert not same(first, last)
-    assert len(seen[0].y) == condition.POINTS
+    assert len(seen[0].y) == sampling.POINTS
     by_hand = "0.3,0.2,0.1,0.9,0,0.4"
     assert same(ends(seen, view="emotions", b="c", c=by_hand)[1], ends(seen, c=by_hand)[0])
 
@@ -295,7 +298,7 @@ def test_the_way_of_faces_ends_at_the_other_face(trained, seen):
 def test_the_way_of_guidance_begins_without_c(trained, seen):
     lab(view="strength", preset="sad")
     way = seen[-1]
-    assert way.strength == pytest.approx(np.linspace(0, condition.STRONGEST, condition.POINTS))
+    assert way.strength == pytest.approx(np.linspace(0, sampling.STRONGEST, sampling.POINTS))
     assert way.y[0] == pytest.approx(ends(seen, strength="0", preset="happy")[0][2], abs=1e-4)
     assert way.y[-1] == pytest.approx(ends(seen, strength="4", preset="sad")[0][2], abs=1e-4)
 
@@ -303,18 +306,18 @@ def test_the_way_of_guidance_begins_without_c(trained, seen):
 # --- figures ------------------------------------------------------------------------------------------------------------------------
 
 
-def drawn(n: int = 12, k: int = K) -> steering.Drawn:
+def drawn(n: int = 12, k: int = K) -> conditions.Drawn:
     rng = np.random.default_rng(0)
     o = rng.dirichlet(np.ones(K), (3, n))
     y = rng.uniform(-1, 1, (n, 112, 28)).astype(np.float32)
-    return steering.Drawn(rng.integers(0, 256, (n, 28, 28), np.uint8), o[0][:, :k], np.ones(n), y, y, o[1], o[2])
+    return conditions.Drawn(rng.integers(0, 256, (n, 28, 28), np.uint8), o[0][:, :k], np.ones(n), y, y, o[1], o[2])
 
 
 @pytest.mark.parametrize("faces", [False, True])
 @pytest.mark.parametrize("k", [K, 0])
 def test_a_strip_moves_in_the_browser_and_is_light_on_the_wire(faces, k):
     d, s = drawn(16, k), tiny.TINY.logmel
-    figure = strips.strip(d, CREMA_EMOTIONS, 4, np.linspace(0, 1, 16), "share of the second end", -10.0, s, faces)
+    figure = figures.strip(d, CREMA_EMOTIONS, 4, np.linspace(0, 1, 16), "share of the second end", -10.0, s, faces)
     assert [f.name for f in figure.frames] == [step.label for step in figure.layout.sliders[0].steps] == [str(i + 1) for i in range(16)]
     assert figure.layout.sliders[0].active == 4
     moved = figure.frames[9]
@@ -330,16 +333,16 @@ def test_a_strip_moves_in_the_browser_and_is_light_on_the_wire(faces, k):
 
 def test_every_chart_names_its_axes():
     d, s = drawn(), tiny.TINY.logmel
-    known = steering.training_of(d.c)
+    known = conditions.training_of(d.c)
     for figure in (
-        strips.told(CREMA_EMOTIONS, d.c[0], known, d.Q[0], d.scorer[0]),
-        strips.strip(d, CREMA_EMOTIONS, 0, np.linspace(0, 4, 12), "guidance strength s", 0.0, s),
+        figures.told(CREMA_EMOTIONS, d.c[0], known, d.Q[0], d.scorer[0]),
+        figures.strip(d, CREMA_EMOTIONS, 0, np.linspace(0, 4, 12), "guidance strength s", 0.0, s),
     ):
         layout = figure.to_dict()["layout"]
         axes = [v for k, v in layout.items() if k.startswith(("xaxis", "yaxis"))]
         shared = [a for a in axes if a.get("matches")]
         assert all(a.get("title", {}).get("text") for a in axes if a not in shared), axes
-    bars = {bar.name: bar for bar in strips.told(CREMA_EMOTIONS, d.c[0], known, d.Q[0], d.scorer[0]).data}
+    bars = {bar.name: bar for bar in figures.told(CREMA_EMOTIONS, d.c[0], known, d.Q[0], d.scorer[0]).data}
     assert np.array_equal(bars["Q"].x, d.Q[0])
     assert np.array_equal(bars["scorer"].x, d.scorer[0])
     assert np.array_equal(bars["training: mean and range"].x, known.mean)

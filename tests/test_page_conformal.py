@@ -12,28 +12,29 @@ import pytest
 import tiny
 from visiting import count, opened, said, well
 
-from core import conformal, files, laboratory, runs
+from core import files, runs
 from core.config import SMOKE, replace
+from core.conformal import analysis, prediction
 from core.runs import Run
-from ui import figures, lessons, panels, prints
-from ui import laboratory as lab
-from ui.laboratory import Choice
+from ui.conformal import calibration as lab
+from ui.conformal import explanations, export, figures, panels
+from ui.conformal.calibration import Choice
 
-STEPS = list(lessons.STEPS)
+STEPS = list(explanations.STEPS)
 
 
 def the_run(condition: str = "cp") -> Run:
     return Run(files.checkpoints() / next(r["run"] for r in runs.listing() if r["condition"] == condition))
 
 
-def outputs(n: int = 60, m: int = 90, seed: int = 0) -> laboratory.Problem:
+def outputs(n: int = 60, m: int = 90, seed: int = 0) -> analysis.Problem:
     rng = np.random.default_rng(seed)
     label = rng.integers(0, 3, n + m)
     o = rng.dirichlet(np.ones(3), n + m) * 0.6 + 0.4 * np.eye(3)[label]
-    return laboratory.Problem("own", ("a", "b", "c"), o[:n], label[:n], o[n:], label[n:])
+    return analysis.Problem("own", ("a", "b", "c"), o[:n], label[:n], o[n:], label[n:])
 
 
-def npz(problem: laboratory.Problem, **more: np.ndarray) -> bytes:
+def npz(problem: analysis.Problem, **more: np.ndarray) -> bytes:
     file, p = io.BytesIO(), problem
     parts = {"cal_softmax": p.o_cal, "cal_labels": p.label_cal, "test_softmax": p.o_test, "test_labels": p.label_test}
     np.savez(file, **(parts | {"classes": np.array(p.classes)} | more))
@@ -75,9 +76,9 @@ def test_every_step_of_a_run_works_on_its_test_points(trained, step, modality):
     assert app.segmented_control(key="lab step").value == step
     assert not app.error
     assert count(app, "plotly_chart") == (step != "generator")
-    point = lab.test_point(laboratory.view(laboratory.problem_of(the_run(), modality)), 2)
+    point = lab.test_point(analysis.view(analysis.problem_of(the_run(), modality)), 2)
     if step in ("chain", "area", "set", "map"):
-        assert f"Test point 2 · {laboratory.problem_of(the_run(), modality).subject_test[2]}" in said(app)
+        assert f"Test point 2 · {analysis.problem_of(the_run(), modality).subject_test[2]}" in said(app)
     if step == "set":
         assert [m.value for m in app.metric] == [f"{point.credibility:.3f}", f"{point.confidence:.3f}"]
     if step == "area":
@@ -113,12 +114,12 @@ def test_a_face_goes_through_all_steps_to_three_voices(faces_found):
 
 
 def test_without_the_landmark_model_test_points_are_offered(trained, monkeypatch):
-    from core import faces
+    from core.media import faces
 
     def missing(*_):
         raise faces.ModelMissing("Faces need face_landmarker.task")
 
-    monkeypatch.setattr("core.studio.see", missing)
+    monkeypatch.setattr("core.inference.generation.see", missing)
     app = opened("conformal")
     assert "face_landmarker.task" in app.error[0].value
     app.button(key="to test").click().run()
@@ -134,7 +135,7 @@ def test_every_setting_changes_the_view_and_the_address(trained):
     app.toggle(key="lab smoothed").set_value(True).run()
     well(app.number_input(key="lab seed").set_value(3).run())
     choice = Choice("hinge", "class", True, 0.4, 0.2, 3)
-    v = laboratory.view(laboratory.problem_of(the_run()), **vars(choice))
+    v = analysis.view(analysis.problem_of(the_run()), **vars(choice))
     point = lab.test_point(v, 1)
     assert [m.value for m in app.metric] == [f"{point.credibility:.3f}", f"{point.confidence:.3f}"]
     kept = {k: app.query_params[k] for k in ("measure", "groups", "r", "eps", "smoothed", "seed", "row")}
@@ -162,9 +163,9 @@ def test_own_outputs_are_asked_for_read_and_shown(home):
     app = opened("conformal", source="own")
     assert "cal_softmax" in said(app)
     assert count(app, "download_button") == 1
-    v = laboratory.view(outputs())
+    v = analysis.view(outputs())
     app = given(npz(outputs()), step="promise")
-    assert lessons.kept(v) in said(app)
+    assert explanations.kept(v) in said(app)
     assert "python -m core conformal" not in said(app)
     assert given(lab.example_file(), "outputs.csv", step="promise", look="subject").segmented_control(key="lab look").value == "subject"
 
@@ -196,14 +197,14 @@ def test_names_in_a_file_are_shown_and_do_nothing(home):
             assert "http://" not in text
             assert "onerror=" not in text
             assert "](" not in text.replace("\\](", "")
-    twice = lab.tame(laboratory.problem_from_upload("x.npz", npz(outputs(), classes=np.array(["<a>", "(a)", "_a_"]))))
+    twice = lab.tame(analysis.problem_from_upload("x.npz", npz(outputs(), classes=np.array(["<a>", "(a)", "_a_"]))))
     assert len(set(twice.classes)) == 3
 
 
 def test_many_classes_are_cut_to_the_likeliest():
     o = np.random.default_rng(0).dirichlet(np.ones(40), 120)
     labels = np.arange(120) % 40
-    v = laboratory.view(laboratory.Problem("x", tuple(f"c{i}" for i in range(40)), o[:60], labels[:60], o[60:], labels[60:]))
+    v = analysis.view(analysis.Problem("x", tuple(f"c{i}" for i in range(40)), o[:60], labels[:60], o[60:], labels[60:]))
     point = lab.test_point(v, 0)
     assert len(point.shown) == lab.SHOWN
     assert point.prediction in point.shown
@@ -212,7 +213,7 @@ def test_many_classes_are_cut_to_the_likeliest():
 @pytest.mark.parametrize("groups", ["pooled", "class"])
 @pytest.mark.parametrize("smoothed", [False, True])
 def test_the_written_fraction_is_the_p_value(groups, smoothed):
-    v = laboratory.view(outputs(), groups=groups, smoothed=smoothed, r=0.4)
+    v = analysis.view(outputs(), groups=groups, smoothed=smoothed, r=0.4)
     for row in (0, 7):
         point = lab.test_point(v, row)
         for k in range(3):
@@ -222,40 +223,40 @@ def test_the_written_fraction_is_the_p_value(groups, smoothed):
                 assert 0 < point.noise(k) <= 1
             else:
                 assert a.p[k] == pytest.approx(point.p[k])
-            assert f"{point.p[k]:.4f}" in lessons.counted(point, k, "a", smoothed)
+            assert f"{point.p[k]:.4f}" in explanations.counted(point, k, "a", smoothed)
         if not smoothed:
             np.testing.assert_allclose(lab.new_point(v, point.softmax, "me").p, point.p)
 
 
 def test_the_fraction_of_a_class_that_was_never_calibrated():
     o = outputs()
-    v = laboratory.view(
-        laboratory.Problem("x", o.classes, o.o_cal[o.label_cal < 2], o.label_cal[o.label_cal < 2], o.o_test, o.label_test), groups="class"
+    v = analysis.view(
+        analysis.Problem("x", o.classes, o.o_cal[o.label_cal < 2], o.label_cal[o.label_cal < 2], o.o_test, o.label_test), groups="class"
     )
-    assert "nothing to compare with" in lessons.counted(lab.test_point(v, 0), 2, "c", False)
+    assert "nothing to compare with" in explanations.counted(lab.test_point(v, 0), 2, "c", False)
 
 
 def test_sights_are_what_they_are_called():
-    v = laboratory.view(outputs(), measure="hinge")
+    v = analysis.view(outputs(), measure="hinge")
     at = lab.sights(v)
-    first = conformal.credibility(v.p)
-    right = conformal.prediction(v.p) == v.problem.label_test
+    first = prediction.credibility(v.p)
+    right = prediction.prediction(v.p) == v.problem.label_test
     assert right[at["Clear"]]
     assert not right[at["Sure and wrong"]]
     assert first[at["Strange"]] == first.min()
-    assert first[at["Undecided"]] - conformal.confidence(v.p)[at["Undecided"]] == (first - conformal.confidence(v.p)).max()
+    assert first[at["Undecided"]] - prediction.confidence(v.p)[at["Undecided"]] == (first - prediction.confidence(v.p)).max()
 
 
 def test_every_position_of_a_slider_says_what_core_says():
-    v = laboratory.view(outputs(), measure="hinge")
+    v = analysis.view(outputs(), measure="hinge")
     point = lab.test_point(v, 4)
     steps = figures.label_set(v.problem.classes, point.p, v.floor, point.shown, 0.1).layout.sliders[0].steps
     assert len(steps) == 99
     for step in steps[::7]:
-        held = conformal.prediction_sets(point.p, float(step.label))
+        held = prediction.prediction_sets(point.p, float(step.label))
         assert [o == 1 for o in step.args[0]["marker.opacity"][0]] == held.tolist()
         assert step.args[1]["shapes[0].x0"] == pytest.approx(float(step.label))
-    few = laboratory.view(outputs(), measure="hinge", r=0.4)
+    few = analysis.view(outputs(), measure="hinge", r=0.4)
     steps, sizes = (slider.steps for slider in figures.promise(v, [few, v]).layout.sliders)
     assert [s.label for s in sizes] == ["0.4", "1"]
     for table, of in zip(figures.readings([few, v]), (few, v)):
@@ -273,7 +274,7 @@ def test_every_position_of_a_slider_says_what_core_says():
 
 
 def test_every_figure_names_its_axes_and_stays_small():
-    v = laboratory.view(outputs(400, 10_000))
+    v = analysis.view(outputs(400, 10_000))
     point = lab.test_point(v, 0)
     made = [
         figures.chain(v.problem.classes, point.softmax, point.ranking, point.p, point.shown, "margin"),
@@ -297,20 +298,20 @@ def test_every_figure_names_its_axes_and_stays_small():
 def test_the_verdicts_follow_the_view():
     rng = np.random.default_rng(0)
     o = outputs(500, 900)
-    v = laboratory.view(o)
-    assert "Yes" in lessons.kept(v) or v.overall.above or v.overall.below
-    shuffled = laboratory.Problem("x", o.classes, o.o_cal, o.label_cal, o.o_test, rng.permutation(o.label_test))
-    v = laboratory.view(shuffled)
-    assert "No." in lessons.kept(v)
-    assert f"{v.overall.above:.3f}" in lessons.kept(v)
-    assert "not exchangeable" in lessons.uniformity(v)
-    assert set(lessons.STEPS) <= set(lessons.ABOUT)
-    assert all(c["what it means"] for c in lessons.criteria(v))
+    v = analysis.view(o)
+    assert "Yes" in explanations.kept(v) or v.overall.above or v.overall.below
+    shuffled = analysis.Problem("x", o.classes, o.o_cal, o.label_cal, o.o_test, rng.permutation(o.label_test))
+    v = analysis.view(shuffled)
+    assert "No." in explanations.kept(v)
+    assert f"{v.overall.above:.3f}" in explanations.kept(v)
+    assert "not exchangeable" in explanations.uniformity(v)
+    assert set(explanations.STEPS) <= set(explanations.ABOUT)
+    assert all(c["what it means"] for c in explanations.criteria(v))
 
 
 def test_the_bundle_holds_what_it_says(home):
-    v = laboratory.view(outputs(), groups="class")
-    with zipfile.ZipFile(io.BytesIO(prints.bundle(v, lab.test_point(v, 0), "how"))) as z:
+    v = analysis.view(outputs(), groups="class")
+    with zipfile.ZipFile(io.BytesIO(export.bundle(v, lab.test_point(v, 0), "how"))) as z:
         assert set(z.namelist()) == {"points.csv", "view.json", "report.md", "again.txt", "panels.pdf", "panels.png"}
         assert z.read("panels.pdf")[:5] == b"%PDF-"
         assert z.read("panels.png")[:4] == b"\x89PNG"
@@ -321,7 +322,7 @@ def test_the_bundle_holds_what_it_says(home):
 def test_the_command_names_what_the_report_takes():
     words = shlex.split(lab.command("demo-cp-1", "voice", Choice("hinge", "class", True, 0.4, 0.25, 7)))
     options = {w[2:] for w in words if w.startswith("--")}
-    known = set(inspect.signature(laboratory.report).parameters) | set(inspect.signature(laboratory.view).parameters)
+    known = set(inspect.signature(analysis.report).parameters) | set(inspect.signature(analysis.view).parameters)
     assert options == {"modality", "measure", "groups", "smoothed", "r", "eps", "seed"}
     assert options <= known
 

@@ -12,9 +12,12 @@ import tiny
 from stock import HOSTILE, made, markup
 from visiting import count, opened, said, well
 
-from core import datasets, files, prepare
+from core import files
 from core.config import CREMA_EMOTIONS, Config, Data
-from ui import census, charts, corpora
+from core.data import preparation, splits
+from ui.data import overview
+from ui.session import corpora
+from ui.widgets import charts
 
 # --- what is here -------------------------------------------------------------------------------------------------------------------
 
@@ -26,7 +29,7 @@ def test_the_demo_is_shown_in_every_view(home):
     shown = app.dataframe[0].value
     assert shown["Name"].tolist() == [stem]
     assert (shown[["Clips", "Faces", "Voices"]] == len(corpora.opened(stem).clip)).all(axis=None)
-    assert shown["Digest"].tolist() == [datasets.load_file(datasets.folder() / f"{stem}.npz").digest]
+    assert shown["Digest"].tolist() == [splits.load_file(splits.folder() / f"{stem}.npz").digest]
     assert count(app, "plotly_chart") == 2
     assert "12 female" in said(app)
     assert "of each emotion: evenly spread" in said(app)
@@ -94,7 +97,7 @@ def test_the_sets_are_those_of_a_run_and_nobody_is_in_two(home):
     data = corpora.data_of(("one", "one"), found, fold=3, split_seed=7)
     assert data == Data(faces="one", voices="one", classes=CREMA_EMOTIONS, pairing="clip", fold=3, split_seed=7)
     table = corpora.sets(("one", "one"), data)
-    assert table == datasets.set_table(datasets.build(Config(data=data)))
+    assert table == splits.set_table(splits.build(Config(data=data)))
     app = opened("data", corpus="one", view="sets", fold="3", seed="7")
     assert "10 subjects of the clips, each in exactly one set" in said(app)
     shown = markup(app)
@@ -195,22 +198,22 @@ def test_names_of_people_and_clips_are_only_ever_text(home):
 def test_the_original_is_shown_while_its_source_is_there(home, tmp_path):
     tiny.landmarks(home)
     source = tmp_path / "drawn"
-    prepare.draw_demo_clips(source, 2)
-    path = prepare.prepare("demo-clips", source, workers=1)
-    digest = datasets.load_file(path).digest
+    preparation.draw_demo_clips(source, 2)
+    path = preparation.prepare("demo-clips", source, workers=1)
+    digest = splits.load_file(path).digest
     side = json.loads(path.with_suffix(".source.json").read_text())
     assert side["source"] == str(source)
-    assert set(side["clips"]) == set(datasets.load_file(path).clip)
+    assert set(side["clips"]) == set(splits.load_file(path).clip)
     app = opened("data", corpus="demo-clips", view="clips")
     assert count(app, "audio") == 2
     assert "The frame in the middle of the recording" in said(app)
     moved = source.rename(tmp_path / "moved")
-    second = {"corpus": "demo-clips", "view": "clips", "clip": str(datasets.load_file(path).clip[1])}
+    second = {"corpus": "demo-clips", "view": "clips", "clip": str(splits.load_file(path).clip[1])}
     app = opened("data", **second)
     assert f"no longer at {source}" in said(app).replace("\\", "")
     assert count(app, "audio") == 1
-    assert prepare.prepare("demo-clips", moved, workers=1) == path  # at once, and the place is known again
-    assert datasets.load_file(path).digest == digest
+    assert preparation.prepare("demo-clips", moved, workers=1) == path  # at once, and the place is known again
+    assert splits.load_file(path).digest == digest
     assert count(opened("data", **second), "audio") == 2
     shutil.rmtree(moved)
     path.with_suffix(".source.json").write_text('{"source": 3}')
@@ -218,11 +221,11 @@ def test_the_original_is_shown_while_its_source_is_there(home, tmp_path):
 
 
 def test_every_set_has_words():
-    assert set(census.LEARNS) == set(datasets.SETS)
+    assert set(overview.LEARNS) == set(splits.SETS)
 
 
 def test_every_chart_of_a_corpus_names_its_axes():
-    tables = {"faces": {s: {"sad": 1} for s in datasets.SETS}}
+    tables = {"faces": {s: {"sad": 1} for s in splits.SETS}}
     for figure in (charts.census({"": {"sad": 3}}), charts.people(["a"], {"sad": [3]}), charts.sets(tables)):
         layout = figure.to_dict()["layout"]
         assert layout["xaxis"]["title"]["text"]

@@ -8,15 +8,16 @@ import pytest
 from stock import HOSTILE, bars, errand, made, markup
 from visiting import count, opened, said, well
 
-from core import datasets, errands, fetch
-from ui import bringing
+from core.data import download, splits
+from core.experiments import tasks
+from ui.data import corpus_import
 
 
 @pytest.fixture
 def asked(home, monkeypatch) -> list:
     """The arguments of every errand that the page starts; none is really started."""
     got: list = []
-    monkeypatch.setattr(errands, "start", lambda arguments: got.append(list(arguments)) or "x-0")
+    monkeypatch.setattr(tasks, "start", lambda arguments: got.append(list(arguments)) or "x-0")
     return got
 
 
@@ -60,7 +61,7 @@ def test_a_typed_path_becomes_one_that_is_no_option(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("HOME", str(tmp_path))
     for text in ("--help", "./--help/", "~/--help", f'"{tmp_path}/--help"'):
-        assert bringing.place(text) == tmp_path / "--help"
+        assert corpus_import.place(text) == tmp_path / "--help"
 
 
 def test_own_data_gets_a_name_that_is_safe_as_a_file(asked, tmp_path):
@@ -75,13 +76,13 @@ def test_own_data_gets_a_name_that_is_safe_as_a_file(asked, tmp_path):
         app.button(key="prepare").click().run()
         assert "cannot be a corpus" in said(well(app)), taken
     assert len(asked) == 1
-    assert bringing.named("../../Etc/Päss wd", folder) == "etc-p-ss-wd"
+    assert corpus_import.named("../../Etc/Päss wd", folder) == "etc-p-ss-wd"
 
 
 @pytest.mark.parametrize("form", ["crema-d", "fer2013"])
 def test_what_to_type_is_what_the_command_line_says(home, form):
     app = opened("data", part="bring", form=form)
-    steps = fetch.steps(form, datasets.folder().parent.resolve() / "raw" / form)
+    steps = download.steps(form, splits.folder().parent.resolve() / "raw" / form)
     code = "\n".join(c.value for c in app.code)
     lines = [line.strip() for line in steps.splitlines() if line.startswith("  ")]
     assert lines
@@ -93,7 +94,7 @@ def test_ravdess_is_fetched_if_there_is_room(asked, monkeypatch):
     assert "0.2 GB from Zenodo" in said(app)
     well(app.button(key="fetch").click().run())
     assert asked == [["fetch", "ravdess", "--what", "audio"]]
-    monkeypatch.setattr(bringing.shutil, "disk_usage", lambda p: type("U", (), {"free": 10**8})())
+    monkeypatch.setattr(corpus_import.shutil, "disk_usage", lambda p: type("U", (), {"free": 10**8})())
     app = opened("data", part="bring")
     assert "not enough room" in said(app)
     assert [b.key for b in app.button if b.key == "fetch"] == []
@@ -103,20 +104,20 @@ def test_ravdess_is_fetched_if_there_is_room(asked, monkeypatch):
 
 
 def test_a_running_errand_is_shown_with_rate_and_time_left_and_can_be_stopped(home, monkeypatch):
-    monkeypatch.setattr(errands, "_lives", lambda e: True)
+    monkeypatch.setattr(tasks, "_lives", lambda e: True)
     stopped = []
-    monkeypatch.setattr(errands, "stop", stopped.append)
+    monkeypatch.setattr(tasks, "stop", stopped.append)
     errand("prepare-1", "running", ["prepare", "crema-d", "--source", "/x"], pid=1, phase="prepare", done=1500, total=7442, rate=25.0)
     app = opened("data", part="bring", errand="prepare-1")
     assert bars(app) == ["Reading: 1,500 of 7,442 clips · 25 clips/s · 4 min left"]
     well(app.button(key="stop prepare-1").click().run())
     assert stopped == ["prepare-1"]
-    (errands.folder() / "prepare-1.stop").touch()
+    (tasks.folder() / "prepare-1.stop").touch()
     assert "Stopping" in bars(opened("data", part="bring", errand="prepare-1"))[0]
 
 
 def test_a_fetching_errand_counts_megabytes_and_one_that_begins_says_so(home, monkeypatch):
-    monkeypatch.setattr(errands, "_lives", lambda e: True)
+    monkeypatch.setattr(tasks, "_lives", lambda e: True)
     errand("fetch-1", "running", ["fetch", "ravdess", "--what", "audio"], pid=1, phase="fetch", done=10**8, total=2 * 10**8, rate=2.5e6)
     assert bars(opened("data", part="bring", errand="fetch-1")) == ["Fetching: 100 of 200 MB · 2.5 MB/s · 40 s left"]
     errand("fetch-1", "running", ["fetch", "ravdess", "--what", "audio"], pid=1)
@@ -124,7 +125,7 @@ def test_a_fetching_errand_counts_megabytes_and_one_that_begins_says_so(home, mo
 
 
 def test_the_demo_that_is_being_drawn_is_seen_among_the_corpora(home, monkeypatch):
-    monkeypatch.setattr(errands, "_lives", lambda e: True)
+    monkeypatch.setattr(tasks, "_lives", lambda e: True)
     errand("prepare-1", "running", ["prepare", "demo"], pid=1, phase="prepare", done=72, total=1440, rate=9.0)
     app = opened("data")
     assert "Drawing: 72 of 1,440 clips" in bars(app)[0]
@@ -154,7 +155,7 @@ def test_a_finished_errand_leads_on(home):
     errand("fetch-1", "done", ["fetch", "ravdess", "--what", "audio"], message="1 files")
     app = opened("data", part="bring", errand="fetch-1")
     well(app.button(key="use fetch-1").click().run())
-    assert app.text_input(key="source").value == str(datasets.folder().parent.resolve() / "raw" / "ravdess")
+    assert app.text_input(key="source").value == str(splits.folder().parent.resolve() / "raw" / "ravdess")
     well(app.selectbox(key="errand").set_value("prepare-1").run())
     well(app.button(key="look prepare-1").click().run())
     well(app.run())
@@ -194,5 +195,5 @@ def test_a_report_without_faults_and_one_that_is_damaged(home):
 
 
 def test_every_phase_and_state_has_words():
-    assert set(bringing.LOOKED) <= set(bringing.PHASES)
-    assert set(bringing.BADGE) == {"running", "stopped", "failed", "done"}
+    assert set(corpus_import.LOOKED) <= set(corpus_import.PHASES)
+    assert set(corpus_import.BADGE) == {"running", "stopped", "failed", "done"}

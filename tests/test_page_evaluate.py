@@ -15,10 +15,15 @@ from stock import HOSTILE, bars, errand, made
 from test_protocol import ON_S2, RIGHT, a_table
 from visiting import count, opened, said, well
 
-from core import datasets, errands, files, jobs, protocol, runs
+from core import files, runs
 from core.config import CREMA_EMOTIONS, DEMO, SMOKE, replace, to_dict
+from core.data import splits
+from core.evaluation import protocol
+from core.experiments import jobs, tasks
 from core.runs import Run
-from ui import access, comparisons, confusion, evaluate, gains
+from ui.evaluate import augmentation, confusion, figures
+from ui.evaluate import runs as evaluate
+from ui.session import cache
 
 VIEWS = ("runs", "curves", "confusion", "augmentation", "folds", "paper")
 
@@ -40,7 +45,7 @@ def copied(run: Run, called: str, scorer: str = "", **changes) -> Run:
 
 
 def tabled(run: Run, arrays: dict | None = None) -> dict:
-    """An augmentation table as `core.augmentation` writes it, of made-up answers."""
+    """An augmentation table as `core.evaluation.augmentation` writes it, of made-up answers."""
     arrays = arrays or a_table(RIGHT, ON_S2)
     n, counted = arrays["predicted"].shape[-1], arrays["counted"]
     rows = {}
@@ -192,7 +197,7 @@ def test_confusion_is_that_of_the_runs_and_the_difference_that_of_two(trained):
     assert figure["layout"]["coloraxis"]["cmin"] == 0
     assert figure["layout"]["coloraxis"]["cmax"] == 100
     gap = shown(app, "confusion difference")["data"][0]
-    assert (gap["zmin"], gap["zmid"], gap["zmax"]) == (-comparisons.REACH, 0, comparisons.REACH)
+    assert (gap["zmin"], gap["zmid"], gap["zmax"]) == (-figures.REACH, 0, figures.REACH)
     expected = 100 * (a / np.maximum(1, a.sum(1, keepdims=True)) - b / np.maximum(1, b.sum(1, keepdims=True)))
     assert np.array(_numbers(gap["z"])).reshape(6, 6) == pytest.approx(expected)
     assert "raters' votes" in said(app)
@@ -235,7 +240,7 @@ def test_folds_are_summed_where_that_is_asked(trained):
 
 def test_a_missing_table_is_computed_as_an_errand(trained, monkeypatch):
     asked = []
-    monkeypatch.setattr(errands, "start", lambda arguments: asked.append(list(arguments)) or "table-1")
+    monkeypatch.setattr(tasks, "start", lambda arguments: asked.append(list(arguments)) or "table-1")
     cp = the_run()
     app = opened("evaluate", view="augmentation", runs=cp.id)
     rows = app.dataframe[0].value
@@ -246,9 +251,9 @@ def test_a_missing_table_is_computed_as_an_errand(trained, monkeypatch):
 
 
 def test_a_table_in_work_shows_its_progress_and_one_that_failed_says_why(trained, monkeypatch):
-    monkeypatch.setattr(errands, "_lives", lambda e: True)
+    monkeypatch.setattr(tasks, "_lives", lambda e: True)
     stopped = []
-    monkeypatch.setattr(errands, "stop", stopped.append)
+    monkeypatch.setattr(tasks, "stop", stopped.append)
     cp, words = the_run().id, {"phase": "augmentation table", "done": 11, "total": 33, "rate": 0.5}
     errand("table-1", "running", ["table", cp, "--seeds", "3"], pid=1, **words)
     app = opened("evaluate", view="augmentation", runs=cp)
@@ -260,8 +265,8 @@ def test_a_table_in_work_shows_its_progress_and_one_that_failed_says_why(trained
     failed = opened("evaluate", view="augmentation", runs=cp)
     assert "no room" in failed.error[0].value.replace("\\", "")
     assert not failed.button(key="compute table").disabled
-    assert [e.id for e in errands.listing()] == []  # the page Data does not show it
-    assert [e.id for e in errands.listing("table")] == ["table-1"]
+    assert [e.id for e in tasks.listing()] == []  # the page Data does not show it
+    assert [e.id for e in tasks.listing("table")] == ["table-1"]
 
 
 def test_a_table_that_cannot_be_made_here_says_why_and_what_to_do(trained):
@@ -275,7 +280,7 @@ def test_a_table_that_cannot_be_made_here_says_why_and_what_to_do(trained):
     for role, clips in (("voices", 0), ("faces", 1)):
         corpus[role] |= {"digest": "elsewhere", "clips": corpus[role]["clips"] + clips}
         (label.directory / "corpus.json").write_text(json.dumps(corpus))
-        access.st.cache_resource.clear()
+        cache.st.cache_resource.clear()
         app = opened("evaluate", view="augmentation", runs=label.id)
         if clips:  # another number of them is another corpus, other bits alone may be another machine's
             assert "is not the one" in app.warning[0].value
@@ -283,7 +288,7 @@ def test_a_table_that_cannot_be_made_here_says_why_and_what_to_do(trained):
         else:
             assert not app.warning
             assert not app.button(key="compute table").disabled
-    datasets.path_of("demo", SMOKE.data.demo_takes).unlink()
+    splits.path_of("demo", SMOKE.data.demo_takes).unlink()
     app = opened("evaluate", view="augmentation", runs=the_run("classifier").id)
     assert "not prepared here" in app.warning[0].value
     assert count(app, "button") == 0
@@ -310,10 +315,10 @@ def test_what_a_table_says_is_said_in_plain_words(trained):
 def test_why_a_gain_is_not_shown():
     few = protocol.gains([a_table(RIGHT, ON_S2, subjects=5)])
     assert not protocol.holds(few, "a")
-    assert "no p below 0.0625 is possible" in " ".join(gains.reasons(few, "a"))
+    assert "no p below 0.0625 is possible" in " ".join(augmentation.reasons(few, "a"))
     worse = protocol.gains([a_table(RIGHT | {"S1 + generated": 0.2}, ON_S2)])
-    assert "costs 20.0 points" in " ".join(gains.reasons(worse, "a"))
-    assert gains.reasons(protocol.gains([a_table(RIGHT, ON_S2)]), "a") == []
+    assert "costs 20.0 points" in " ".join(augmentation.reasons(worse, "a"))
+    assert augmentation.reasons(protocol.gains([a_table(RIGHT, ON_S2)]), "a") == []
 
 
 def test_folds_bring_their_people_together(trained):
@@ -330,12 +335,12 @@ def test_folds_bring_their_people_together(trained):
 
 def test_a_real_errand_makes_the_table(trained):
     cp = the_run()
-    name = errands.start(["table", cp.id, "--seeds", "1"])
+    name = tasks.start(["table", cp.id, "--seeds", "1"])
     end = time.monotonic() + 600  # seconds where nothing else runs
-    while (now := errands.find(name)).state == "running":
+    while (now := tasks.find(name)).state == "running":
         assert time.monotonic() < end
         time.sleep(0.2)
-    assert (now.state, now.message) == ("done", f"{cp.id} has its augmentation table."), errands.complaints(name)
+    assert (now.state, now.message) == ("done", f"{cp.id} has its augmentation table."), tasks.complaints(name)
     assert now.done == now.total == len(protocol.ROWS)
     assert set(cp.json("table")["rows"]) == {r.name for r in protocol.ROWS}
     app = opened("evaluate", view="augmentation", runs=cp.id)
@@ -344,7 +349,7 @@ def test_a_real_errand_makes_the_table(trained):
 
 
 def test_an_errand_on_a_strange_run_fails_in_words(home):
-    from core import experiments
+    from core.cli import experiments
 
     with pytest.raises(KeyError, match="no run"):
         experiments.table(experiments.Table("nobody"))
@@ -395,12 +400,12 @@ def test_every_figure_says_what_its_axes_are():
     d = np.array([0.1, -0.1, 0.2])
     lines = {"a": ([0, 1, 2], [1.0, 2.0, 3.0])}
     made_ones = [
-        comparisons.curves({"r": {"FID": lines["a"]}}, "FID", "FID (lower is better)", {"r": comparisons.line(0)}, {"r": 1}, 2),
-        comparisons.difference(np.zeros((2, 2)), ("a", "b")),
-        comparisons.folds({"s": {"S1": [(50.0, "fold 0"), (52.0, "fold 1")]}}, 16.7),
-        comparisons.rows({"S1": {"equal": [50.0]}}, 16.7),
-        comparisons.gains(protocol.gains([a_table(RIGHT, ON_S2)])),
-        comparisons.chance(["x", "y", "z"], d, 0.5),
+        figures.curves({"r": {"FID": lines["a"]}}, "FID", "FID (lower is better)", {"r": figures.line(0)}, {"r": 1}, 2),
+        figures.difference(np.zeros((2, 2)), ("a", "b")),
+        figures.folds({"s": {"S1": [(50.0, "fold 0"), (52.0, "fold 1")]}}, 16.7),
+        figures.rows({"S1": {"equal": [50.0]}}, 16.7),
+        figures.gains(protocol.gains([a_table(RIGHT, ON_S2)])),
+        figures.chance(["x", "y", "z"], d, 0.5),
     ]
     for figure in made_ones:
         axes = [v for k, v in figure.to_plotly_json()["layout"].items() if k.startswith(("xaxis", "yaxis"))]

@@ -14,9 +14,14 @@ import tiny
 from stock import HOSTILE, markup
 from visiting import count, opened, said, well
 
-from core import browsing, datasets, files, runs
+from core import files, runs
+from core.data import splits
+from core.inference import selection
 from core.runs import Run
-from ui import access, exhibit, gallery, quiz, sprites
+from ui.gallery import item, quiz
+from ui.gallery import voices as gallery
+from ui.session import cache
+from ui.widgets import contact_sheet
 
 TAKES = tiny.TINY.data.demo_takes
 
@@ -26,11 +31,11 @@ def the_run(condition: str = "cp") -> Run:
 
 
 def the_shown(name: str = "S4") -> gallery.Shown:
-    return gallery.shown(access.families()[0], name)
+    return gallery.shown(cache.families()[0], name)
 
 
 def without_corpus() -> None:
-    datasets.path_of("demo", TAKES).unlink()
+    splits.path_of("demo", TAKES).unlink()
 
 
 def test_without_any_run_it_says_what_to_do(home):
@@ -51,7 +56,7 @@ def test_a_sheet_and_one_item_in_full(trained):
     assert (count(app, "plotly_chart"), count(app, "bidi_component")) == (1, 4)  # the sheet; real and three conditions
     assert count(app, "audio") == 2 + 3  # A and B, three times C
     assert f"{len(s.real)} of {len(s.real)} faces" in said(app)
-    first = browsing.chosen(s.real, s.made["label"])[0]
+    first = selection.chosen(s.real, s.made["label"])[0]
     assert str(s.real.clip[first]) in markup(app)
     assert not app.error
     assert not app.query_params
@@ -65,7 +70,7 @@ def test_all_choices_are_in_the_address_and_come_back(trained):
     for name, value in (("emotion", s.classes[2]), ("subject", who), ("condition", "cp"), ("sort", "strange")):
         app.selectbox(key=f"gallery {name}").set_value(value).run()
     app.segmented_control(key="gallery look").set_value("copy").run()
-    rows = browsing.chosen(s.real, s.made["cp"], 2, who, order="strange")
+    rows = selection.chosen(s.real, s.made["cp"], 2, who, order="strange")
     line = f"{len(rows)} of {len(s.real)} faces"
     assert line in said(well(app))
     assert str(s.real.clip[rows[0]]) in markup(app)
@@ -102,7 +107,7 @@ def test_the_faces_that_were_trained_on_can_be_seen_too(trained):
 
 def test_filters_that_leave_nothing_say_so(trained):
     s = the_shown()
-    wanted = next((v, e) for v in browsing.VERDICTS for e in range(6) if not len(browsing.chosen(s.real, s.made["cp"], e, verdict=v)))
+    wanted = next((v, e) for v in selection.VERDICTS for e in range(6) if not len(selection.chosen(s.real, s.made["cp"], e, verdict=v)))
     app = opened("gallery", condition="cp", verdict=wanted[0], emotion=s.classes[wanted[1]])
     assert "No voice is like that" in said(app)
     assert count(app, "plotly_chart") == 0
@@ -193,7 +198,7 @@ def test_the_bundle_holds_sounds_pictures_arrays_and_facts(trained):
 def test_the_pictures_show_what_the_arrays_hold():
     y = np.full((112, 28), -1.0, np.float32)
     y[10, 0] = 1.0
-    image = sprites.picture(y)
+    image = contact_sheet.picture(y)
     assert image.shape == (28, 112, 3)
     assert image[27, 10].sum() > 600  # low frequencies below, loud is bright
     assert image[0].sum(axis=1).max() < 60
@@ -202,14 +207,14 @@ def test_the_pictures_show_what_the_arrays_hold():
 def test_the_sheet_marks_verdicts_and_who_is_open(trained):
     s = the_shown()
     items = [0, 1, 2]
-    figure = sprites.sheet(s.real, s.made, items, s.classes, 1, s.config.logmel)
+    figure = contact_sheet.sheet(s.real, s.made, items, s.classes, 1, s.config.logmel)
     spots, marks = figure.data
     assert sorted(set(spots.customdata)) == items
     wrong = [s.made[c].scorer[i].argmax() != s.real.label[i] for i in items for c in s.made]
     assert [m == "x" for m in marks.marker.symbol] == wrong
     assert len(figure.layout.shapes) == 1
     assert len(figure.to_json()) < 400_000
-    figure = sprites.distances(s.real.typical, {"cp": 3.0, "label": 99.0})
+    figure = contact_sheet.distances(s.real.typical, {"cp": 3.0, "label": 99.0})
     assert figure.data[0].y.sum() == len(s.real.typical)
     assert "dB" in figure.layout.xaxis.title.text
     assert figure.layout.xaxis.range[1] > 99
@@ -220,8 +225,8 @@ def test_the_sheet_marks_verdicts_and_who_is_open(trained):
 
 def test_a_whole_game_is_played_scored_and_begun_anew(trained):
     app = opened("gallery", view="quiz")
-    s, name = the_shown(), f"quiz {access.families()[0].id}"
-    questions = browsing.rounds(s.real, list(s.made), app.session_state[name]["seed"])
+    s, name = the_shown(), f"quiz {cache.families()[0].id}"
+    questions = selection.rounds(s.real, list(s.made), app.session_state[name]["seed"])
     answers = [q.generated for q in questions]
     answers[4] = not answers[4]  # one mistake
     for number, answer in enumerate(answers):
@@ -232,7 +237,7 @@ def test_a_whole_game_is_played_scored_and_begun_anew(trained):
         assert ("Right: it was" in said(app)) == (number != 4)
         assert count(app, "audio") == count(app, "bidi_component") == 2
         well(app.button(key="quiz next").click().run())
-    score = browsing.score(questions, answers, s.real.label)
+    score = selection.score(questions, answers, s.real.label)
     assert [m.value for m in app.metric] == ["9 of 10", "5", "5"]
     assert f"**{score.chance:.0%}**" in said(app)
     assert s.classes[s.real.label[questions[4].item]] in markup(app)
@@ -245,7 +250,7 @@ def test_a_whole_game_is_played_scored_and_begun_anew(trained):
 
 def test_both_kinds_of_voices_look_the_same_from_outside(trained):
     s = the_shown()
-    game = browsing.rounds(s.real, list(s.made), 1)
+    game = selection.rounds(s.real, list(s.made), 1)
     waves = {q.generated: gallery.sound(s.members[q.condition], quiz._voice(s, q)).wav for q in game}
     heads = [re.sub(rb"data.*", b"", w, flags=re.S) for w in waves.values()]
     assert len({len(w) for w in waves.values()}) == 1
@@ -265,4 +270,4 @@ def test_a_game_left_in_the_middle_goes_on(trained):
 
 def test_what_is_explained_names_all_three_players():
     for letter in ("A", "B", "C"):
-        assert f"({letter})" in exhibit.ABOUT
+        assert f"({letter})" in item.ABOUT

@@ -11,11 +11,12 @@ import pytest
 import tiny
 from visiting import count, opened, said, well
 
-from core import examples, files, runs
+from core import files, runs
 from core.config import SMOKE, replace
+from core.inference import examples
 from core.runs import Run
-from ui import diagram
-from ui import home as ui_home
+from ui.home import diagram
+from ui.home import status as ui_home
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -107,7 +108,7 @@ def test_work_on_data_can_be_found_again(home, monkeypatch):
     import stock
 
     one = stock.errand("prepare-1", "running", ["prepare", "own", "--source", "/x/<script>"], phase="reading", done=3, total=12)
-    monkeypatch.setattr("core.errands.listing", lambda: [one])
+    monkeypatch.setattr("core.experiments.tasks.listing", lambda: [one])
     app = opened()
     assert "Running now" in said(app)
     assert "3 of 12" in app.get("progress")[0].proto.text

@@ -13,7 +13,8 @@ from urllib.parse import parse_qsl
 import pytest
 from visiting import count, opened, said, well
 
-from core import paper, protocol
+from core import paper
+from core.evaluation import protocol
 from core.paper import FIGURES, PAPER
 from ui import paper as shown
 
@@ -58,7 +59,7 @@ def test_a_source_is_what_python_would_say(entry):
     ast.parse(found.text)
 
 
-@pytest.mark.parametrize("function", ["core.losses:nothing", "core.nowhere:x", "core.conformal:p_values.x"])
+@pytest.mark.parametrize("function", ["core.models.losses:nothing", "core.nowhere:x", "core.conformal.prediction:p_values.x"])
 def test_a_source_that_is_not_there_is_named(function):
     with pytest.raises(ValueError, match=r"losses|nowhere|conformal"):
         paper.source(function)

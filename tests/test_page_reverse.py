@@ -17,9 +17,13 @@ from PIL import Image
 from stock import HOSTILE, markup
 from visiting import count, opened, said, well
 
-from core import apart, clips, config, demo, examples, faces, files, runs, shipping, spectrograms, studio
+from core import config, files, runs
+from core.data.demo import actors
+from core.inference import examples, export, generation
+from core.media import clips, faces, sandbox, spectrograms
 from core.runs import Run
-from ui import reverse, visitor
+from ui import reverse
+from ui.widgets import uploads
 
 RATE = 16_000
 
@@ -117,16 +121,16 @@ def test_an_example_gets_a_face_for_each_emotion(turned):
     app = lab(voice="fear", seed="7")
     classes = the_run().config.data.classes
     one = examples.spoken(the_run(), "fear")
-    run = studio.open_run(the_run())
+    run = generation.open_run(the_run())
     np.testing.assert_array_equal(pictures(app)[0], one.face)  # the clip's own, beside them
     made = generated(app)
     assert len(made) == len(classes)
     for x, emotion in zip(made, classes, strict=True):
-        np.testing.assert_array_equal(x, studio.face_of(run, one.y, emotion, 7))
+        np.testing.assert_array_equal(x, generation.face_of(run, one.y, emotion, 7))
     assert (count(app, "audio"), count(app, "plotly_chart"), count(app, "download_button")) == (1, 2, 3)
     assert one.name in said(app)
     assert "face classifier" in said(app)  # about the run, the right way round
-    right = sum(studio.judge(run, x[None] / 127.5 - 1)["scorer"][0].argmax() == k for k, x in enumerate(made))
+    right = sum(generation.judge(run, x[None] / 127.5 - 1)["scorer"][0].argmax() == k for k, x in enumerate(made))
     assert f"in {right} of {len(made)}" in said(app)
     assert f"noise decides {the_run().json('results')['quality']['diversity']:.2f}" in said(app)
 
@@ -145,7 +149,7 @@ def test_what_is_chosen_is_in_the_address_and_comes_back(turned):
     again = opened("reverse", **kept)
     assert markup(again) == markup(app)
     second = examples.spoken(the_run(), "sad", 1)
-    np.testing.assert_array_equal(generated(again)[5], studio.face_of(studio.open_run(the_run()), second.y, "angry", 8))
+    np.testing.assert_array_equal(generated(again)[5], generation.face_of(generation.open_run(the_run()), second.y, "angry", 8))
 
 
 def test_other_faces_are_the_next_seeds(turned):
@@ -177,23 +181,23 @@ def test_hostile_addresses_are_ignored(turned):
 # --- a voice of one's own -------------------------------------------------------------------------------------------------------------
 
 
-VOICE = demo.voice(next(t for t in demo.takes() if t.emotion == "angry"))
+VOICE = actors.voice(next(t for t in actors.takes() if t.emotion == "angry"))
 
 
 def test_an_upload_is_heard_as_the_run_hears_it(turned):
     app = uploaded("me.wav", wav(VOICE))
-    run = studio.open_run(the_run())
-    y, gain = studio.heard(run, VOICE)
+    run = generation.open_run(the_run())
+    y, gain = generation.heard(run, VOICE)
     assert f"{gain:+.1f} dB" in said(app)
     assert "me.wav" in said(app).replace("\\", "")
     for x, emotion in zip(generated(app), run.classes, strict=True):
-        np.testing.assert_array_equal(x, studio.face_of(run, y, emotion, 0))
+        np.testing.assert_array_equal(x, generation.face_of(run, y, emotion, 0))
     assert len(pictures(app)) == 6  # nobody knows the speaker's face
     slider = next(s for s in app.slider if s.label.startswith("Heard around"))
     before = generated(app)
     well(slider.set_value(0.5).run())
     assert not np.array_equal(before[0], generated(app)[0])
-    assert list(Path(tempfile.gettempdir()).glob(f"{visitor.UPLOADS}*")) == []
+    assert list(Path(tempfile.gettempdir()).glob(f"{uploads.UPLOADS}*")) == []
 
 
 @pytest.mark.parametrize(
@@ -213,7 +217,7 @@ def test_what_is_wrong_with_an_upload_is_said_and_no_file_is_left(turned, name, 
     assert words in wrong
     assert "<" not in wrong
     assert pictures(app) == []
-    assert list(Path(tempfile.gettempdir()).glob(f"{visitor.UPLOADS}*")) == []
+    assert list(Path(tempfile.gettempdir()).glob(f"{uploads.UPLOADS}*")) == []
 
 
 def test_a_picture_has_no_voice(turned):
@@ -234,11 +238,11 @@ def test_a_sound_is_decoded_apart_as_it_is_here(tmp_path):
     clips.write_clip(tmp_path / "clip.mp4", np.zeros((5, 32, 32, 3), np.uint8), 5, VOICE[:RATE])
     (tmp_path / "voice.wav").write_bytes(wav(VOICE))
     for path in (tmp_path / "clip.mp4", tmp_path / "voice.wav"):
-        heard = apart.read_clip(path, clips.Limits(frames=0))
+        heard = sandbox.read_clip(path, clips.Limits(frames=0))
         np.testing.assert_array_equal(heard.waveform, clips.read_waveform(path))
         assert len(heard.frames) == len(heard.times) == 0
     with pytest.raises(clips.MediaError, match="sound only"):
-        apart.read_clip(tmp_path / "voice.wav")
+        sandbox.read_clip(tmp_path / "voice.wav")
 
 
 # --- what is taken away; core ---------------------------------------------------------------------------------------------------------
@@ -246,8 +250,8 @@ def test_a_sound_is_decoded_apart_as_it_is_here(tmp_path):
 
 def test_files_hold_what_the_page_shows(turned):
     app, classes = lab(rows="2"), the_run().config.data.classes
-    shown, run = generated(app), studio.open_run(the_run())
-    verdicts = studio.judge(run, np.stack(shown) / 127.5 - 1)["scorer"]
+    shown, run = generated(app), generation.open_run(the_run())
+    verdicts = generation.judge(run, np.stack(shown) / 127.5 - 1)["scorer"]
     made = [reverse.Face(classes[i % 6], i // 6, x, o) for i, (x, o) in enumerate(zip(shown, verdicts, strict=True))]
     array = np.load(io.BytesIO(reverse.array(made)))
     np.testing.assert_array_equal(array, shown)
@@ -265,10 +269,10 @@ def test_examples_are_the_clips_of_s4_by_turns(turned):
     run = the_run()
     one, two = examples.spoken(run, "disgust"), examples.spoken(run, "disgust", 1)
     assert one.name.split("_")[1] != two.name.split("_")[1]  # other people
-    take = next(t for t in demo.takes(run.config.data.demo_takes) if t.clip_id == one.name)
+    take = next(t for t in actors.takes(run.config.data.demo_takes) if t.clip_id == one.name)
     assert f"demo-{take.actor:02d}" in run.json("results")["subjects"]["S4"]
-    np.testing.assert_array_equal(one.wave, demo.voice(take))
-    np.testing.assert_array_equal(one.face, faces.align(*demo.face(take, t=spectrograms.middle_time(len(one.wave) / RATE))))
+    np.testing.assert_array_equal(one.wave, actors.voice(take))
+    np.testing.assert_array_equal(one.face, faces.align(*actors.face(take, t=spectrograms.middle_time(len(one.wave) / RATE))))
     assert examples.spoken(run, "disgust", one.of).name == one.name
     with pytest.raises(ValueError, match="knows no voice of 'hungry'"):
         examples.spoken(run, "hungry")
@@ -281,7 +285,7 @@ def test_examples_are_the_clips_of_s4_by_turns(turned):
 
 def test_its_card_speaks_of_faces(turned):
     run = the_run()
-    card = shipping.card(run)
+    card = export.card(run)
     assert "makes an aligned 28×28 face from the 112×28 log-mel spectrogram of a voice" in card
     assert "the face is nobody's" in card
     assert f"- voice classifier on S4: {100 * run.json('results')['voice']['accuracy']:.1f} %" in card

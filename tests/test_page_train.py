@@ -7,9 +7,10 @@ import pytest
 import tiny
 from visiting import count, opened, said, well
 
-from core import files, jobs, runs
+from core import files, runs
 from core.config import SMOKE, replace
-from ui import scrubber, training, waiting
+from core.experiments import jobs
+from ui.train import checkpoints, progress, queue
 
 K = SMOKE.data.classes
 
@@ -106,7 +107,7 @@ def test_all_three_conditions_are_started_at_once(quiet, monkeypatch):
         return waiting_run(len(asked)).id
 
     monkeypatch.setattr(jobs, "start", start)
-    monkeypatch.setattr(training, "ticking", lambda bar: lambda done, total: None)
+    monkeypatch.setattr(progress, "ticking", lambda bar: lambda done, total: None)
     tiny.corpus()
     app = opened("train", preset="smoke", at="40")
     app.button(key="start all").click().run()
@@ -172,7 +173,7 @@ def test_one_slider_moves_everything_and_stands_in_the_address(quiet):
 
 def test_a_run_from_before_says_what_its_checkpoints_lack(quiet):
     app = opened("train", run=tiny.fabricated("stopped").id)
-    assert said(app).count(scrubber.OLDER) == 2
+    assert said(app).count(checkpoints.OLDER) == 2
     assert count(app, "plotly_chart") == 4
 
 
@@ -192,20 +193,20 @@ def test_the_embedding_keeps_its_frame_and_counts_what_lies_beyond(quiet):
     frames = []
     for step, shift in ((10, 0.0), (20, 50.0)):
         checkpoint(run, step, shift)
-        figure, beyond = scrubber.embedding(files.read_arrays(run.directory / "samples" / f"step-{step:07d}.npz"), K)
+        figure, beyond = checkpoints.embedding(files.read_arrays(run.directory / "samples" / f"step-{step:07d}.npz"), K)
         frames.append((figure.layout.xaxis.range, figure.layout.yaxis.range))
         assert (beyond == 30) == (shift > 0)
         drawn = np.concatenate([np.asarray(t.x, float) for t in figure.data if t.x[0] is not None])
         assert drawn.max() <= figure.layout.xaxis.range[1]
     assert frames[0] == frames[1]
     assert "60 %" in figure.layout.xaxis.title.text
-    assert scrubber.heard(np.eye(6, dtype=int), K).layout.yaxis.title.text == "emotion of the face"
+    assert checkpoints.heard(np.eye(6, dtype=int), K).layout.yaxis.title.text == "emotion of the face"
 
 
 def test_what_a_run_waits_for_is_said_in_words():
     row = {"run": "c", "state": "queued", "pid": 0, "place": 3}
     paused = {"run": "a", "state": "paused", "pid": 5, "place": 1}
     busy = {"run": "b", "state": "running", "pid": 5, "place": 2}
-    assert "behind a, which is paused" in waiting.before(row, [row, paused, busy])
-    assert "after 1 other training." in waiting.before(row, [row, busy])
-    assert "in a moment" in waiting.before(row, [row])
+    assert "behind a, which is paused" in queue.before(row, [row, paused, busy])
+    assert "after 1 other training." in queue.before(row, [row, busy])
+    assert "in a moment" in queue.before(row, [row])

@@ -20,7 +20,10 @@ from visiting import count, opened, said, well
 from core import files, runs
 from core.config import CONDITIONS, EMOTIONS, PRESETS, SMOKE, replace
 from core.runs import Run
-from ui import access, charts, players, settings, theme, training, visitor
+from ui import theme
+from ui.session import cache
+from ui.train import progress, settings
+from ui.widgets import charts, players, uploads
 
 # --- Listen -------------------------------------------------------------------------------------------------------------------------
 
@@ -87,14 +90,14 @@ def test_listen_names_a_damaged_run(faces_found):
 
 
 def test_listen_without_the_landmark_model_says_where_to_put_it(trained, monkeypatch):
-    from core import faces
+    from core.media import faces
 
     def missing():
         raise faces.ModelMissing("Faces need face_landmarker.task: put it at checkpoints/")
 
     monkeypatch.setattr(faces, "model_path", missing)
     monkeypatch.setattr(faces, "_pool", [], raising=False)
-    monkeypatch.setattr("core.studio.see", lambda *a: missing())
+    monkeypatch.setattr("core.inference.generation.see", lambda *a: missing())
     assert "put it at" in said(opened("listen"))
 
 
@@ -127,7 +130,7 @@ def test_listen_says_what_is_wrong_with_an_upload_and_leaves_no_file(faces_found
     wrong = "\n".join(e.value for e in well(app).error)
     assert words in wrong
     assert "<" not in wrong
-    assert list(Path(tempfile.gettempdir()).glob(f"{visitor.UPLOADS}*")) == []
+    assert list(Path(tempfile.gettempdir()).glob(f"{uploads.UPLOADS}*")) == []
 
 
 def test_an_upload_becomes_voices_and_leaves_no_file(faces_found):
@@ -140,22 +143,23 @@ def test_an_upload_becomes_voices_and_leaves_no_file(faces_found):
     app.segmented_control(key="kind").set_value("Upload").run()
     app.file_uploader(key="upload").set_value(("me.png", file.getvalue(), "image/png")).run()
     assert [a.proto.url for a in well(app).get("audio")] == example  # the same picture, the same voices
-    assert list(Path(tempfile.gettempdir()).glob(f"{visitor.UPLOADS}*")) == []
+    assert list(Path(tempfile.gettempdir()).glob(f"{uploads.UPLOADS}*")) == []
 
 
 @pytest.fixture
 def talking(tmp_path):
     """A film of two seconds with sound: a drawn face that talks."""
-    from core import clips, demo
+    from core.data.demo import actors
+    from core.media import clips
 
-    frames, wave = demo.clip(max(demo.takes(), key=lambda t: t.strength), fps=12)
+    frames, wave = actors.clip(max(actors.takes(), key=lambda t: t.strength), fps=12)
     clips.write_clip(tmp_path / "talks.mp4", frames, 12, wave)
     return tmp_path / "talks.mp4"
 
 
 def test_a_film_shows_its_face_while_it_is_still_read(faces_found, monkeypatch, talking):
     sights, glimpses, draw, show = [], [], players.glimpse, players.progress
-    monkeypatch.setattr(visitor, "EVERY", 0.0)
+    monkeypatch.setattr(uploads, "EVERY", 0.0)
     monkeypatch.setattr(players, "progress", lambda bar, sight: (sights.append(sight), show(bar, sight)))
     monkeypatch.setattr(players, "glimpse", lambda sight: (glimpses.append((len(sights), sight)), draw(sight)))
     app = opened("listen")
@@ -179,32 +183,32 @@ def test_a_page_that_is_drawn_anew_goes_on_with_its_film(home, monkeypatch, talk
         if len(times) == 5:
             raise RuntimeError("the visitor clicks something")
 
-    monkeypatch.setattr(visitor, "EVERY", 0.0)
-    monkeypatch.setattr(visitor, "_coming", functools.cache(lambda key: visitor.Coming()))
+    monkeypatch.setattr(uploads, "EVERY", 0.0)
+    monkeypatch.setattr(uploads, "_coming", functools.cache(lambda key: uploads.Coming()))
     with pytest.raises(RuntimeError, match="clicks"):
-        visitor.watched("a", talking.name, talking.read_bytes(), show)
-    film = visitor.watched("a", talking.name, b"", show)
+        uploads.watched("a", talking.name, talking.read_bytes(), show)
+    film = uploads.watched("a", talking.name, b"", show)
     assert len(times) == len(film.clip.frames)  # none twice
-    assert visitor.watched("a", talking.name, b"", show) is film
-    assert isinstance(visitor.watched("b", "x", b"no film"), str)
-    visitor.watched("c", talking.name, talking.read_bytes(), lambda *_: None)
-    assert list(Path(tempfile.gettempdir()).glob(f"{visitor.UPLOADS}*")) == []
+    assert uploads.watched("a", talking.name, b"", show) is film
+    assert isinstance(uploads.watched("b", "x", b"no film"), str)
+    uploads.watched("c", talking.name, talking.read_bytes(), lambda *_: None)
+    assert list(Path(tempfile.gettempdir()).glob(f"{uploads.UPLOADS}*")) == []
 
 
 def test_a_film_is_begun_anew_once_the_landmark_model_is_there(faces_found, monkeypatch, talking):
-    from core import faces
+    from core.media import faces
 
     def missing():
         raise faces.ModelMissing("it is missing")
 
     monkeypatch.setattr(faces, "_idle", [])
-    monkeypatch.setattr(visitor, "_coming", functools.cache(lambda key: visitor.Coming()))
+    monkeypatch.setattr(uploads, "_coming", functools.cache(lambda key: uploads.Coming()))
     with monkeypatch.context() as without:
         without.setattr(faces, "model_path", missing)
         for _ in range(2):
             with pytest.raises(faces.ModelMissing):
-                visitor.watched("m", talking.name, talking.read_bytes())
-    assert not isinstance(visitor.watched("m", talking.name, talking.read_bytes()), str)
+                uploads.watched("m", talking.name, talking.read_bytes())
+    assert not isinstance(uploads.watched("m", talking.name, talking.read_bytes()), str)
 
 
 def test_of_two_people_either_can_be_chosen(faces_found):
@@ -230,12 +234,12 @@ def test_of_two_people_either_can_be_chosen(faces_found):
 
 def test_what_a_killed_server_left_is_swept(home, monkeypatch, tmp_path):
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-    old, new = tmp_path / f"{visitor.UPLOADS}old", tmp_path / f"{visitor.UPLOADS}new"
+    old, new = tmp_path / f"{uploads.UPLOADS}old", tmp_path / f"{uploads.UPLOADS}new"
     for folder in (old, new):
         folder.mkdir()
         (folder / "face").write_bytes(b"x")
     os.utime(old, (time.time() - 100_000,) * 2)
-    access.begin()
+    cache.begin()
     assert not old.exists()
     assert new.exists()
 
@@ -330,7 +334,7 @@ def test_train_takes_the_condition_from_the_address(home):
 
 
 def test_starting_a_configuration_that_is_done_shows_it(trained, monkeypatch):
-    from core import jobs
+    from core.experiments import jobs
 
     asked = []
     monkeypatch.setattr(jobs, "start", lambda config, device: asked.append((config, device)) or runs.listing()[0]["run"])
@@ -351,7 +355,7 @@ def test_every_setting_that_is_not_touched_stays_the_presets(home):
             import streamlit as st
 
             from core.config import PRESETS
-            from ui import settings
+            from ui.train import settings
 
             st.session_state["made"] = settings.form(PRESETS[name], name)
 
@@ -399,14 +403,14 @@ def test_every_phase_of_a_training_has_words(phase, words):
     row = {"run": "x", "rate": None}
 
     def page(row, phase):
-        from ui import training
+        from ui.train import progress
 
-        training.progress(row, phase)
+        progress.progress(row, phase)
 
     app = well(AppTest.from_function(page, kwargs={"row": row, "phase": phase}).run())
     assert words in app.get("progress")[0].proto.text
-    assert training.duration(30) == "30 s"
-    assert training.duration(600) == "10 min"
+    assert progress.duration(30) == "30 s"
+    assert progress.duration(600) == "10 min"
 
 
 def test_every_setting_on_the_page_exists():
@@ -419,5 +423,5 @@ def test_families_put_the_real_shipped_run_first(home, trained):
     rows = [("a-cp-1", "cp", 0), ("b-cp-2", "cp", 0)]
     for (run, *_), name in zip(rows, ("demo", "fer2013-ravdess"), strict=True):
         runs.create(files.checkpoints() / run, replace(SMOKE, name=name))
-    assert [f.name for f in access._families(files.checkpoints(), tuple(rows))] == ["fer2013-ravdess", "demo"]
+    assert [f.name for f in cache._families(files.checkpoints(), tuple(rows))] == ["fer2013-ravdess", "demo"]
     assert Run(files.checkpoints() / "a-cp-1").config.name == "demo"

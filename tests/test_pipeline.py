@@ -11,9 +11,13 @@ import pytest
 import soundfile
 import torch
 
-from core import datasets, files, pipeline, prepare, runs, shipping, spectrograms, studio
+from core import files, runs
 from core.config import SMOKE, LogMel, replace
-from core.datasets import Set
+from core.data import preparation, splits
+from core.data.splits import Set
+from core.experiments import pipeline
+from core.inference import export, generation
+from core.media import spectrograms
 
 TINY = replace(
     SMOKE,
@@ -32,7 +36,7 @@ def world(tmp_path_factory):
     root = tmp_path_factory.mktemp("world")
     before = {k: os.environ.get(k) for k in ("DACSSGAN_DATA", "DACSSGAN_CHECKPOINTS")}
     os.environ["DACSSGAN_DATA"] = str(root / "data")
-    prepare.prepare("demo", None, takes=1)
+    preparation.prepare("demo", None, takes=1)
     yield root
     for k, v in before.items():
         os.environ.pop(k, None) if v is None else os.environ.__setitem__(k, v)
@@ -63,7 +67,7 @@ def test_what_a_run_leaves(tiny):
     assert curves["FID"][0] == [0, 3, 6]
     assert curves["FID real"][0] == [0]
     assert [p.name for p in sorted((tiny.directory / "samples").iterdir())] == [f"step-{s:07d}.npz" for s in (0, 3, 6)]
-    assert tiny.json("provenance")["corpus"] == datasets.corpus_digest(TINY.data)
+    assert tiny.json("provenance")["corpus"] == splits.corpus_digest(TINY.data)
     assert not list(tiny.directory.rglob("*.tmp*"))
 
 
@@ -138,7 +142,7 @@ def test_a_stop_at_a_checkpoint_loses_nothing_of_its_step(world):
 
 def test_s4_reaches_no_fit(world, tiny, monkeypatch):
     """With S4 replaced by noise every network is the same, and so is all that is watched while training."""
-    build = datasets.build
+    build = splits.build
 
     def spoiled(config):
         sets, rng = build(config), np.random.default_rng(0)
@@ -146,7 +150,7 @@ def test_s4_reaches_no_fit(world, tiny, monkeypatch):
         x, y = rng.uniform(-1, 1, s.x.shape).astype(np.float32), rng.uniform(-1, 1, s.y.shape).astype(np.float32)
         return sets | {"S4": Set(x, s.x_label[::-1], s.x_subject, y, s.y_label[::-1], s.y_subject, s.paired)}
 
-    monkeypatch.setattr(datasets, "build", spoiled)
+    monkeypatch.setattr(splits, "build", spoiled)
     other = pipeline.run(TINY, world / "spoiled", "cpu")
     assert weights(other) == weights(tiny)
     assert runs.metrics(other.id, world / "spoiled") == runs.metrics(tiny.id, tiny.directory.parent)
@@ -158,7 +162,7 @@ def test_strict_mode_never_reads_s3s_labels(world, monkeypatch, condition, read)
     """§ who sees labels: with S3's labels gone the networks are identical, but for the label condition, which is supervised."""
     config = replace(TINY, gan={"condition": condition, "steps": 3}, evaluate={"rows": ("S1", "S1 + generated")})
     honest = pipeline.run(config, world / f"honest-{condition}", "cpu")
-    build = datasets.build
+    build = splits.build
 
     def blind(config):
         sets = build(config)
@@ -166,7 +170,7 @@ def test_strict_mode_never_reads_s3s_labels(world, monkeypatch, condition, read)
         gone = np.full_like(s.x_label, -1) if not read else (s.x_label + 1) % 6
         return sets | {"S3": Set(s.x, gone, s.x_subject, s.y, gone, s.y_subject, s.paired)}
 
-    monkeypatch.setattr(datasets, "build", blind)
+    monkeypatch.setattr(splits, "build", blind)
     other = pipeline.run(config, world / f"blind-{condition}", "cpu")
     assert (weights(other) == weights(honest)) == (not read)
     if not read:
@@ -194,7 +198,7 @@ def test_asking_for_a_card_that_is_not_there(monkeypatch):
 
 
 def test_running_out_of_memory_names_the_batch_that_fits(world, monkeypatch):
-    from core import gan
+    from core.models import gan
 
     real = gan.step
 
@@ -209,38 +213,38 @@ def test_running_out_of_memory_names_the_batch_that_fits(world, monkeypatch):
 
 
 def test_a_shipped_run_needs_no_corpus(world, tiny, tmp_path, monkeypatch):
-    shipped = shipping.ship(tiny, tmp_path / "shipped")
+    shipped = export.ship(tiny, tmp_path / "shipped")
     monkeypatch.setenv("DACSSGAN_DATA", str(tmp_path / "none"))
     assert not (shipped / "state.pt").exists()
     assert not (shipped / "models" / "D.safetensors").exists()
     card = (shipped / "CARD.md").read_text()
     assert "must not be used" in card
-    assert datasets.SETS
+    assert splits.SETS
     assert "MIT" in card
     run = runs.find("tiny", "cp", tmp_path / "shipped")
-    opened = studio.open_run(run)
+    opened = generation.open_run(run)
     face = np.random.default_rng(0).integers(0, 255, (28, 28)).astype(np.uint8)
-    explanation = studio.explain(opened, face)
+    explanation = generation.explain(opened, face)
     assert explanation.softmax.sum() == pytest.approx(1)
-    c, told = studio.condition_of(opened, explanation)
+    c, told = generation.condition_of(opened, explanation)
     assert "p-values" in told
-    y = studio.generate(opened, face, c, seed=5, n=3)
+    y = generation.generate(opened, face, c, seed=5, n=3)
     assert y.shape == (3, 112, 28)
-    assert np.array_equal(y, studio.generate(opened, face, c, seed=5, n=3))
-    assert not np.array_equal(y[0], studio.generate(opened, face, c, seed=6)[0])
-    assert studio.judge(opened, y)["scorer"].shape == (3, 6)
-    sound = studio.sound(opened, y[0])
+    assert np.array_equal(y, generation.generate(opened, face, c, seed=5, n=3))
+    assert not np.array_equal(y[0], generation.generate(opened, face, c, seed=6)[0])
+    assert generation.judge(opened, y)["scorer"].shape == (3, 6)
+    sound = generation.sound(opened, y[0])
     assert sound.wav[:4] == b"RIFF"
-    assert set(studio.siblings(run)) == {"cp"}
+    assert set(generation.siblings(run)) == {"cp"}
 
 
 def test_explain_is_the_conformal_predictor_of_the_outputs(world, tiny):
     """A face of S3 gets in the studio the p-values that the pipeline stored for it."""
-    opened, sets, out = studio.open_run(tiny), datasets.build(TINY), tiny.arrays()
+    opened, sets, out = generation.open_run(tiny), splits.build(TINY), tiny.arrays()
     for row in (0, 7, 20):
         face = np.rint((sets["S3"].x[row] + 1) * 127.5).astype(np.uint8)
-        assert studio.explain(opened, face).softmax == pytest.approx(out["o_S3"][row], abs=1e-5)
-        assert studio.explain(opened, face).p == pytest.approx(out["p_S3"][row], abs=1 / len(out["calibration"]) + 1e-9)
+        assert generation.explain(opened, face).softmax == pytest.approx(out["o_S3"][row], abs=1e-5)
+        assert generation.explain(opened, face).p == pytest.approx(out["p_S3"][row], abs=1 / len(out["calibration"]) + 1e-9)
 
 
 def core(*arguments, **environment):
@@ -255,7 +259,7 @@ def core(*arguments, **environment):
 
 
 def test_generate_from_a_real_clip(world, tiny, tmp_path, shared_data):
-    from core.faces import model_path
+    from core.media.faces import model_path
 
     model = model_path()  # fetched once into the real checkpoints folder, then seen from the test's own
     (tiny.directory.parent / model.name).write_bytes(model.read_bytes())

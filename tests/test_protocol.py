@@ -9,8 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from core import labels, metrics, protocol
 from core.config import CREMA_EMOTIONS, DEMO, FER_RAVDESS, PAPER, Config, replace, run_name
+from core.data import labels
+from core.evaluation import metrics, protocol
 
 few = st.lists(st.integers(-4, 4), min_size=1, max_size=7).map(lambda d: np.array(d) / 8)
 

@@ -14,8 +14,11 @@ from types import SimpleNamespace
 import pytest
 from test_pipeline import world  # noqa: F401
 
-from core import augmentation, cluster, datasets, jobs, protocol, remote, runs, seat, sweep
+from core import runs
 from core.config import SMOKE, replace
+from core.data import splits
+from core.evaluation import augmentation, protocol
+from core.experiments import jobs, ray_cluster, ray_driver, ray_worker, sweep
 from core.runs import Run
 
 TINY = replace(
@@ -77,7 +80,7 @@ class Actor:
     """A seat whose methods answer only while its machine is there."""
 
     def __init__(self, machines, machine):
-        self.machines, self.machine, self.seat = machines, machine, seat.Seat()
+        self.machines, self.machine, self.seat = machines, machine, ray_worker.Seat()
         machines.seats.append(self)
 
     def __getattr__(self, method):
@@ -101,10 +104,10 @@ def two(tmp_path, monkeypatch):
     """Two machines of one processor; what they have in common with the driver is only what it sends."""
     machines = Machines("one", "other")
     monkeypatch.setitem(sys.modules, "ray", machines)
-    monkeypatch.setattr(cluster, "connected", lambda *a: contextlib.nullcontext(machines))
-    monkeypatch.setattr(cluster, "on", lambda node: node)
-    monkeypatch.setattr(remote, "BEAT", 0.1)
-    monkeypatch.setattr(seat.tempfile, "gettempdir", lambda: str(tmp_path))
+    monkeypatch.setattr(ray_cluster, "connected", lambda *a: contextlib.nullcontext(machines))
+    monkeypatch.setattr(ray_cluster, "on", lambda node: node)
+    monkeypatch.setattr(ray_driver, "BEAT", 0.1)
+    monkeypatch.setattr(ray_worker.tempfile, "gettempdir", lambda: str(tmp_path))
     yield machines
     assert machines.seats == []  # none is left behind
 
@@ -115,7 +118,7 @@ def cells(config, **changes):
 
 def far(todo, folder, plan=None, stop=None, every=0.0, said=None):
     say = [].append if said is None else said.append
-    return sweep.sweep(todo, folder, 1, "cpu", plan, stop=stop, serve=lambda *a: remote.serve(*a, every=every, say=say))
+    return sweep.sweep(todo, folder, 1, "cpu", plan, stop=stop, serve=lambda *a: ray_driver.serve(*a, every=every, say=say))
 
 
 def kept(run):
@@ -217,18 +220,18 @@ def test_stopping_one_run_and_then_the_sweep(two, world, tmp_path):  # noqa: F81
 
 def test_a_run_that_takes_its_machines_with_it_is_given_up(two, world, tmp_path, monkeypatch):  # noqa: F811
     said, todo = [], cells(TINY, l1=(0.1,))
-    begin = seat.Seat.begin
+    begin = ray_worker.Seat.begin
 
     def fall(self, *given):
         begin(self, *given)
         self.worker.kill()
         raise Lost("it is gone")
 
-    monkeypatch.setattr(seat.Seat, "begin", fall)
+    monkeypatch.setattr(ray_worker.Seat, "begin", fall)
     [outcome] = far(todo, tmp_path / "away", said=said)
     assert outcome.state == "failed"
     assert "3 machines were lost under it with no checkpoint between them (it is gone)" in outcome.reason
-    assert len(said) == remote.LIVES - 1
+    assert len(said) == ray_driver.LIVES - 1
     assert [(r["state"], r["error"]) for r in runs.listing(tmp_path / "away")] == [("failed", outcome.reason)]
 
 
@@ -249,14 +252,14 @@ def test_a_dead_worker_fails_its_run_alone(two, world, tmp_path):  # noqa: F811
 
 def test_machines_that_are_not_like_this_one_are_left_out(two, world, tmp_path, monkeypatch):  # noqa: F811
     said = []
-    monkeypatch.setattr(cluster, "PATIENCE", 0.0)
-    monkeypatch.setattr(cluster, "missing", lambda *a: "has torch 1.0, where 2.0 is expected")
+    monkeypatch.setattr(ray_cluster, "PATIENCE", 0.0)
+    monkeypatch.setattr(ray_cluster, "missing", lambda *a: "has torch 1.0, where 2.0 is expected")
     [outcome] = far(cells(TINY, l1=(0.1,)), tmp_path, said=said)
     assert outcome.state == "failed"
     assert "other has torch 1.0" in outcome.reason
     assert said[0] == "machine one has torch 1.0, where 2.0 is expected; it is left out"
     two.alive.clear()
-    monkeypatch.setattr(cluster, "missing", lambda *a: "")
+    monkeypatch.setattr(ray_cluster, "missing", lambda *a: "")
     [outcome] = far(cells(TINY, l1=(0.1,)), tmp_path)
     assert "no machine of the cluster can train (there is none)" in outcome.reason
 
@@ -264,7 +267,7 @@ def test_machines_that_are_not_like_this_one_are_left_out(two, world, tmp_path, 
 def test_a_shared_classifier_is_fitted_once(tmp_path):
     a, b, c = (("cell", run) for run in "abc")
     files = {"a": {"f_S": "f_S-1"}, "b": {"f_S": "f_S-1"}, "c": {"f_S": "f_S-2"}}
-    desk = remote.Desk(None, tmp_path, "cpu", None, [].append, threading.Event(), 0.0, [].append, files, [a, b, c])
+    desk = ray_driver.Desk(None, tmp_path, "cpu", None, [].append, threading.Event(), 0.0, [].append, files, [a, b, c])
     assert [desk.take(), desk.take()] == [a, c]  # b waits for a
     taken = []
     thread = threading.Thread(target=lambda: taken.append(desk.take()))
@@ -280,18 +283,18 @@ def test_a_shared_classifier_is_fitted_once(tmp_path):
 
 def test_what_the_room_of_a_machine_is():
     node = {"Resources": {"CPU": 8.0, "GPU": 2.0}}
-    assert [remote._room(node, d) for d in ("cpu", "auto", "cuda")] == [(8, 0), (2, 1), (2, 1)]
-    assert [remote._room({"Resources": {"CPU": 8.0}}, d) for d in ("cpu", "auto", "cuda")] == [(8, 0), (8, 0), (0, 1)]
+    assert [ray_driver._room(node, d) for d in ("cpu", "auto", "cuda")] == [(8, 0), (2, 1), (2, 1)]
+    assert [ray_driver._room({"Resources": {"CPU": 8.0}}, d) for d in ("cpu", "auto", "cuda")] == [(8, 0), (8, 0), (0, 1)]
 
 
 @pytest.mark.parametrize("name", ["../x", "/etc/x", "a/../x", ".x", "a/b/c", "", "state.tmp", "models/.x"])
 def test_only_names_of_a_runs_files_are_written(tmp_path, name):
     with pytest.raises(ValueError, match="no file of a run"):
-        seat.write(tmp_path, name, b"")
+        ray_worker.write(tmp_path, name, b"")
 
 
 def test_records_that_a_resumed_run_dropped_are_void(two, tmp_path):
-    here = seat.Seat()
+    here = ray_worker.Seat()
     here.run = Run(tmp_path / "run")
     here.run.directory.mkdir()
     path = here.run.directory / "metrics.jsonl"
@@ -307,7 +310,7 @@ def test_records_that_a_resumed_run_dropped_are_void(two, tmp_path):
 
 
 def test_corpora_lie_once_on_a_machine_and_go_with_its_last_seat(two, tmp_path, monkeypatch):
-    one, other = seat.Seat(), seat.Seat()
+    one, other = ray_worker.Seat(), ray_worker.Seat()
     good = hashlib.sha256(b"arrays").hexdigest()
     for s in (one, other):
         s._store("demo-1.npz", good, ("stored", b"arrays"))
@@ -317,9 +320,9 @@ def test_corpora_lie_once_on_a_machine_and_go_with_its_last_seat(two, tmp_path, 
     with pytest.raises(OSError, match="damaged"):
         one._store("x.npz", "0" * 64, ("stored", b"arrays"))
     monkeypatch.setenv("DACSSGAN_DATA", str(other.home / "data"))
-    assert datasets.path_of("demo", 1).exists()
+    assert splits.path_of("demo", 1).exists()
     other.lock.close()  # killed
-    new = seat.Seat()
+    new = ray_worker.Seat()
     assert not other.home.exists()
     assert stored.stat().st_nlink == 2
     one.close()
@@ -327,5 +330,5 @@ def test_corpora_lie_once_on_a_machine_and_go_with_its_last_seat(two, tmp_path, 
     new.close()
     one.base.chmod(0o755)
     with pytest.raises(PermissionError, match="not this user's alone"):
-        seat.Seat()
+        ray_worker.Seat()
     one.base.chmod(0o700)

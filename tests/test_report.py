@@ -11,10 +11,13 @@ import pytest
 import stock
 import tiny
 
-from core import datasets, figures, pipeline, protocol, report, runs
+from core import runs
 from core.config import LogMel, replace
-from core.figures import Row
-from core.protocol import REVERSE, Cell
+from core.data import splits
+from core.evaluation import figures, protocol, report
+from core.evaluation.figures import Row
+from core.evaluation.protocol import REVERSE, Cell
+from core.experiments import pipeline
 
 SMALL = replace(
     tiny.TINY,
@@ -48,7 +51,7 @@ def test_a_sheet_shows_the_same_faces_in_every_row(found):
     members = {k: found[k][0] for k in ("EncDec · label", "EncDec · CP")}
     rows = figures.sheet(members)
     assert [r.title for r in rows] == ["real face", "real voice", "EncDec · label:\ngenerated voice", "EncDec · CP:\ngenerated voice"]
-    S4 = datasets.build(CASES["EncDec · CP"].config)["S4"]
+    S4 = splits.build(CASES["EncDec · CP"].config)["S4"]
     kept = found["EncDec · CP"][0][1].arrays("generated")
     for k in range(6):
         place = int(np.nonzero((S4.x == rows[0].pictures[k]).all(axis=(1, 2)))[0][0])
@@ -65,7 +68,7 @@ def test_the_reverse_sheet_and_one_without_the_corpus(found, monkeypatch):
     assert [r.title for r in rows] == ["real voice", "real face", f"{REVERSE}:\ngenerated face"]
     assert {p.shape for p in rows[0].pictures} == {(112, 28)}
     assert {p.shape for r in rows[1:] for p in r.pictures} == {(28, 28)}
-    monkeypatch.setattr(datasets, "corpus_digest", lambda data: "another")
+    monkeypatch.setattr(splits, "corpus_digest", lambda data: "another")
     assert [r.face for r in figures.sheet(members)] == [True]
 
 
@@ -165,8 +168,8 @@ def test_without_tensorboard_it_says_so(found, tmp_path, monkeypatch):
 
 
 def test_the_command_line_takes_the_format_and_the_corpus(found, monkeypatch, capsys, tmp_path):
-    from core import experiments
     from core.__main__ import main
+    from core.cli import experiments
 
     run = found["EncDec · CP"][0][1]
     assert main(["runs", "export", run.id, "--out", str(tmp_path / "c.csv")]) == 0

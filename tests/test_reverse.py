@@ -11,10 +11,16 @@ import stock
 import tiny
 import torch
 
-from core import datasets, evaluation, files, gan, laboratory, networks, pipeline, protocol, studio
+from core import files
 from core.config import DEMO, Config, config_hash, replace
-from core.corpora import CorpusError
-from core.networks import CONV, ENCDEC, UNET
+from core.conformal import analysis
+from core.data import splits
+from core.data.corpora import CorpusError
+from core.evaluation import evaluator, protocol
+from core.experiments import pipeline
+from core.inference import generation
+from core.models import gan, networks
+from core.models.networks import CONV, ENCDEC, UNET
 
 SMALL = replace(tiny.TINY, name="small", f_t={"channels": (4, 8), "batch": 16}, gan={"steps": 4, "batch": 16, "z": 8})
 REVERSED = replace(SMALL, name="reversed", gan={"direction": "voice-face", "condition": "label"})
@@ -61,7 +67,7 @@ def test_generators_read_voices_and_draw_faces(kind, widths, columns):
 
 
 def test_a_run_from_voices_to_faces_is_whole(turned):
-    results, out, sets = turned.json("results"), turned.arrays(), datasets.build(REVERSED)
+    results, out, sets = turned.json("results"), turned.arrays(), splits.build(REVERSED)
     assert sets["S1"].source == "voice"
     assert sets["S1"].x.shape[1:] == (112, 28)
     assert sets["S1"].y.shape[1:] == (28, 28)
@@ -84,7 +90,7 @@ def test_its_outputs_are_what_they_are_called(turned, plain):
     """The laboratory finds a run's faces and voices under their names in either direction."""
     for run, source in ((turned, "voice"), (plain, "face")):
         for modality in ("face", "voice"):
-            problem, first = laboratory.problem_of(run, modality), modality == source
+            problem, first = analysis.problem_of(run, modality), modality == source
             assert problem.name.endswith(f"{modality}s ({'f_S' if first else 'f_T'})")
             infix = "" if first else f"{modality}_"
             assert np.array_equal(problem.o_test, run.arrays()[f"o_{infix}S4"])
@@ -111,26 +117,26 @@ def test_both_directions_share_no_classifier_by_mistake(turned, plain):
 
 
 def test_the_studio_makes_a_face_of_a_voice(turned, plain):
-    opened, y = studio.open_run(turned), np.random.default_rng(0).uniform(-1, 1, (112, 28)).astype(np.float32)
-    face = studio.face_of(opened, y, "sad", seed=3)
+    opened, y = generation.open_run(turned), np.random.default_rng(0).uniform(-1, 1, (112, 28)).astype(np.float32)
+    face = generation.face_of(opened, y, "sad", seed=3)
     assert face.shape == (28, 28)
     assert face.dtype == np.uint8
-    assert np.array_equal(face, studio.face_of(opened, y, "sad", seed=3))
-    assert not np.array_equal(face, studio.face_of(opened, y, "sad", seed=4))
-    assert not np.array_equal(face, studio.face_of(opened, y, "angry", seed=3))
-    assert not np.array_equal(face, studio.face_of(opened, -y, "sad", seed=3))
-    said = studio.explain_voice(opened, y)
+    assert np.array_equal(face, generation.face_of(opened, y, "sad", seed=3))
+    assert not np.array_equal(face, generation.face_of(opened, y, "sad", seed=4))
+    assert not np.array_equal(face, generation.face_of(opened, y, "angry", seed=3))
+    assert not np.array_equal(face, generation.face_of(opened, -y, "sad", seed=3))
+    said = generation.explain_voice(opened, y)
     assert said.softmax.sum() == pytest.approx(1)
-    assert "the voice classifier's first choice" in studio.condition_of(opened, said)[1]
+    assert "the voice classifier's first choice" in generation.condition_of(opened, said)[1]
     first = opened.classes[int(said.softmax.argmax())]
-    assert np.array_equal(studio.face_of(opened, y, seed=3), studio.face_of(opened, y, first, seed=3))
+    assert np.array_equal(generation.face_of(opened, y, seed=3), generation.face_of(opened, y, first, seed=3))
     with pytest.raises(ValueError, match="112×28, not 28×28"):
-        studio.face_of(opened, y[:28])
+        generation.face_of(opened, y[:28])
     with pytest.raises(ValueError, match="not an emotion"):
-        studio.face_of(opened, y, "calm")
+        generation.face_of(opened, y, "calm")
     with pytest.raises(ValueError, match=r"makes voices from faces.*--gan\.direction voice-face"):
-        studio.face_of(studio.open_run(plain), y)
-    for ask in (lambda: studio.explain(opened, face), lambda: studio.generate(opened, face, np.zeros(6))):
+        generation.face_of(generation.open_run(plain), y)
+    for ask in (lambda: generation.explain(opened, face), lambda: generation.generate(opened, face, np.zeros(6))):
         with pytest.raises(ValueError, match=r"makes faces from voices.*--gan\.direction face-voice"):
             ask()
 
@@ -155,8 +161,8 @@ def test_sparsity_is_of_the_target(world):
     stock.made("looks", voices=False, takes=3)
     stock.made("sounds", faces=False)
     apart = {"faces": "looks", "voices": "sounds", "pairing": "emotion", "g_fraction": 0.5}
-    n = {d: datasets.build(replace(SMALL, data=apart, gan={"direction": d}))["S3"] for d in ("face-voice", "voice-face")}
-    full = datasets.build(replace(SMALL, data=apart | {"g_fraction": 1.0}))["S3"]
+    n = {d: splits.build(replace(SMALL, data=apart, gan={"direction": d}))["S3"] for d in ("face-voice", "voice-face")}
+    full = splits.build(replace(SMALL, data=apart | {"g_fraction": 1.0}))["S3"]
     assert (len(n["face-voice"].x), len(n["face-voice"].y)) == (len(full.x), round(len(full.y) / 2))
     assert (len(n["voice-face"].x), len(n["voice-face"].y)) == (len(full.y), round(len(full.x) / 2))
 
@@ -168,9 +174,9 @@ def test_f_s_learns_from_another_corpus_and_nothing_else_does(world, plain):
     stock.made("others", voices=False, subjects=tuple(f"q{i}" for i in range(8)))
     config = replace(SMALL, data={"f_s_corpus": "others"})
     assert config_hash(config, "a") != config_hash(SMALL, "a")
-    assert datasets.corpus_digest(config.data).startswith(datasets.corpus_digest(SMALL.data) + "+")
-    sets = datasets.build(config)
-    x, labels = datasets.for_f_s(config, sets)
+    assert splits.corpus_digest(config.data).startswith(splits.corpus_digest(SMALL.data) + "+")
+    sets = splits.build(config)
+    x, labels = splits.for_f_s(config, sets)
     assert x.shape == (48, 28, 28)
     assert np.bincount(labels).tolist() == [8] * 6
     before = {p.name for p in (files.checkpoints() / ".cache").glob("*.safetensors")}
@@ -185,15 +191,15 @@ def test_f_s_learns_from_another_corpus_and_nothing_else_does(world, plain):
 
 def test_f_s_never_meets_who_is_calibrated_or_tested(world):
     """A corpus that holds people of S2, S3 and S4 gives f_S only the others."""
-    sets = datasets.build(SMALL)
+    sets = splits.build(SMALL)
     met = sorted({str(s) for k in ("S2", "S3", "S4") for s in sets[k].x_subject})
     stock.made("mixed", voices=False, subjects=(*met, "new-1", "new-2"))
     config = replace(SMALL, data={"f_s_corpus": "mixed"})
-    assert len(datasets.for_f_s(config, sets)[1]) == 2 * 6
+    assert len(splits.for_f_s(config, sets)[1]) == 2 * 6
 
 
 def test_a_corpus_that_f_s_cannot_learn_from_is_named(world, turned):
-    sets = datasets.build(SMALL)
+    sets = splits.build(SMALL)
     stock.made("voiced", faces=False)
     for name, words in (
         ("nowhere", r"nowhere\.npz is not there.*prepare nowhere --source"),
@@ -201,8 +207,8 @@ def test_a_corpus_that_f_s_cannot_learn_from_is_named(world, turned):
         ("voiced", "voiced, which has no face for neutral, happy"),
     ):
         with pytest.raises(CorpusError, match=words):
-            datasets.for_f_s(replace(SMALL, data={"f_s_corpus": name}), sets)
-    voices = datasets.for_f_s(replace(REVERSED, data={"f_s_corpus": "voiced"}), datasets.build(REVERSED))[0]
+            splits.for_f_s(replace(SMALL, data={"f_s_corpus": name}), sets)
+    voices = splits.for_f_s(replace(REVERSED, data={"f_s_corpus": "voiced"}), splits.build(REVERSED))[0]
     assert voices.shape[1:] == (112, 28)  # in the reverse direction its voices
 
 
@@ -222,9 +228,9 @@ def test_all_frames_of_s3_are_pairs_and_a_clip_stays_one(world, direction):
     filmed("film", 3)
     whole = {"faces": "film", "voices": "film", "frames": "all"}
     config = replace(SMALL, data=whole, gan={"direction": direction})
-    sets, device = datasets.build(config), torch.device("cpu")
-    one = datasets.build(replace(config, data={"frames": "middle"}))
-    for k in datasets.SETS:
+    sets, device = splits.build(config), torch.device("cpu")
+    one = splits.build(replace(config, data={"frames": "middle"}))
+    for k in splits.SETS:
         assert np.array_equal(sets[k].x, one[k].x)
         assert (sets[k].more.shape[1] == 2) == (k == "S3")
     n = len(sets["S3"].x)
@@ -250,7 +256,7 @@ def test_all_frames_of_s3_are_pairs_and_a_clip_stays_one(world, direction):
 
 def test_one_frame_is_not_all(world):
     with pytest.raises(CorpusError, match=r"demo was prepared with one frame.*--frames 3"):
-        datasets.build(replace(SMALL, data={"frames": "all"}))
+        splits.build(replace(SMALL, data={"frames": "all"}))
 
 
 # ------------------------------------------------------------------ the cases
@@ -263,5 +269,5 @@ def test_the_papers_last_cases_are_cases():
     assert replace(other, data={"f_s_corpus": ""}) == replace(DEMO, gan={"condition": "cp"})
     assert {c.name for c in protocol.cases(DEMO)} == set(cases) - {"f_S of fer2013 · CP"}
     assert protocol.labels_mode(turned).startswith("label-supervised")
-    assert evaluation.target(turned) == (DEMO.f_s, "face")
-    assert evaluation.source(Config()) == (Config().f_s, "face")
+    assert evaluator.target(turned) == (DEMO.f_s, "face")
+    assert evaluator.source(Config()) == (Config().f_s, "face")

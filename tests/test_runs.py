@@ -7,8 +7,9 @@ import time
 import numpy as np
 import pytest
 
-from core import files, jobs, runs
+from core import files, runs
 from core.config import SMOKE, Config, config_hash, family, from_dict, replace, run_name, to_dict
+from core.experiments import jobs
 
 
 @pytest.fixture

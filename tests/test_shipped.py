@@ -13,7 +13,10 @@ import numpy as np
 import pytest
 import soundfile
 
-from core import networks, runs, spectrograms, studio
+from core import runs
+from core.inference import generation
+from core.media import spectrograms
+from core.models import networks
 from core.runs import Run
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -110,7 +113,7 @@ def test_generate_with_the_default_run(shared_data, tmp_path, condition):
     assert "wrote" in done.stdout
     facts = json.loads(next(tmp_path.glob("*.json")).read_text())
     y, (wave, rate) = np.load(next(tmp_path.glob("*.npy"))), soundfile.read(next(tmp_path.glob("*.wav")), dtype="float32")
-    opened = studio.open_run(runs.find(facts["run"], folder=ROOT / "checkpoints"))
+    opened = generation.open_run(runs.find(facts["run"], folder=ROOT / "checkpoints"))
     correlation, error = spectrograms.agreement(y, wave, opened.ref_db, opened.config.logmel, facts["sound"]["gain_db"])
     assert rate == opened.config.logmel.rate
     assert correlation >= 0.9

@@ -7,8 +7,8 @@ import pytest
 import soundfile
 import torch
 
-from core import spectrograms
 from core.config import LogMel
+from core.media import spectrograms
 
 S = LogMel()
 

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 import torch
 
-from core import gan, stacks
 from core.config import PRESETS, Gan, by
-from core.networks import Classifier
+from core.models import gan, stacked_training
+from core.models.networks import Classifier
 
 K, SHAPE = 3, (28, 28)
 GAMES = {
@@ -57,7 +57,7 @@ def together(states, pools, settings, leave=()):
             if k in leave and record.step == 4:
                 break
 
-    stacks.together(len(states), work)
+    stacked_training.together(len(states), work)
     return last
 
 
@@ -107,9 +107,9 @@ def test_two_of_which_one_leaves_end_apart():
 def test_runs_that_are_not_alike_are_not_stacked(monkeypatch):
     a, b = GAMES["ours"], Gan(**(vars(GAMES["ours"]) | {"l1": 0.5}))
     states = [state(a, 0), state(b, 1)]
-    assert not stacks.alike([a, b], states)
-    assert stacks.alike([a, a], [state(a, 0), state(a, 1)])
-    monkeypatch.delattr(stacks, "joined")
+    assert not stacked_training.alike([a, b], states)
+    assert stacked_training.alike([a, a], [state(a, 0), state(a, 1)])
+    monkeypatch.delattr(stacked_training, "joined")
     together(states, [pool(0), pool(1)], [a, b])
     assert [s.step for s in states] == [10, 10]
 
@@ -133,7 +133,7 @@ def test_states_at_different_steps_are_refused():
     a, b = state(g, 0), state(g, 1)
     b.step = 3
     with pytest.raises(ValueError, match="same step"):
-        stacks.joined([a, b])
+        stacked_training.joined([a, b])
 
 
 def test_a_step_that_fails_fails_for_all_and_nobody_waits(monkeypatch):
@@ -142,14 +142,14 @@ def test_a_step_that_fails_fails_for_all_and_nobody_waits(monkeypatch):
 
     g, told = GAMES["ours"], []
     states = [state(g, k) for k in range(2)]
-    monkeypatch.setattr(stacks, "joined", refuse)
+    monkeypatch.setattr(stacked_training, "joined", refuse)
 
     def work(k, train):
         with pytest.raises(torch.OutOfMemoryError, match="no more"):
             next(train(states[k], pool(k), g))
         told.append(k)
 
-    stacks.together(2, work)
+    stacked_training.together(2, work)
     assert sorted(told) == [0, 1]
 
 
@@ -165,8 +165,8 @@ def test_a_stack_in_bf16_stays_near_its_runs():
         return [gan.new_state(g, K, (112, 28), Classifier((112, 28), (4, 8), K, 8).eval(), k, "cpu") for k in range(2)]
 
     together, alone = fresh(), fresh()
-    stack = stacks.joined(together)
+    stack = stacked_training.joined(together)
     for _ in range(g.steps):
-        values = stacks.step(stack, together, g, [batch] * 2)
+        values = stacked_training.step(stack, together, g, [batch] * 2)
         for mine, its in zip(values, [gan.plain_step(s, g, batch) for s in alone], strict=True):
             assert {k: float(v) for k, v in mine.items()} == pytest.approx({k: float(v) for k, v in its.items()}, rel=0.1, abs=0.02)

@@ -12,9 +12,12 @@ import numpy as np
 import pytest
 from test_pipeline import core, weights, world  # noqa: F401
 
-from core import augmentation, datasets, pipeline, protocol, report, runs, sweep
+from core import runs
 from core.config import DEMO, replace
-from core.datasets import Set
+from core.data import splits
+from core.data.splits import Set
+from core.evaluation import augmentation, protocol, report
+from core.experiments import pipeline, sweep
 from core.runs import Run
 
 CELLS = protocol.cells("quick", DEMO)
@@ -94,7 +97,7 @@ def test_neither_s4_nor_s3s_labels_reach_a_fit_under_full_cp(world, monkeypatch,
     p = honest.arrays()
     assert p["p_S3"].min() >= 1 / (honest.json("results")["conformal"]["n"] + 1)
     assert len(np.unique(p["p_S3"])) > 3
-    build = datasets.build
+    build = splits.build
 
     def blind(config):
         sets = build(config)
@@ -103,7 +106,7 @@ def test_neither_s4_nor_s3s_labels_reach_a_fit_under_full_cp(world, monkeypatch,
         hidden = Set(-t.x, t.x_label, t.x_subject, -t.y, t.y_label, t.y_subject, t.paired)
         return sets | {"S3": Set(s.x, gone, s.x_subject, s.y, gone, s.y_subject, s.paired), "S4": hidden}
 
-    monkeypatch.setattr(datasets, "build", blind)
+    monkeypatch.setattr(splits, "build", blind)
     narrow = changed(config, evaluate=changed(config.evaluate, rows=("S1", "S1 + generated")))
     other = pipeline.run(narrow, world / f"blind-{kind}", "cpu")
     assert weights(other) == weights(honest)

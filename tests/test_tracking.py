@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from test_faces import canvas, likeness, real
 
-from core import clips, tracking
-from core.clips import Limits, MediaError
+from core.media import clips, tracking
+from core.media.clips import Limits, MediaError
 
 pytestmark = pytest.mark.usefixtures("model")
 

@@ -7,8 +7,8 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from scipy import stats
 
-from core import conformal, validity
-from core.validity import LEVELS
+from core.conformal import prediction, validity
+from core.conformal.validity import LEVELS
 
 SIZES = [((180, 300),), ((19, 40),), ((30, 50), (12, 0), (25, 90))]
 
@@ -17,7 +17,7 @@ def exchangeable(sizes, repeats, seed, smoothed):
     """p-values of true labels when scores are exchangeable: one array per repeat, a fresh calibration set in each."""
     rng = np.random.default_rng(seed)
     for _ in range(repeats):
-        yield np.concatenate([conformal.p_values(rng.random(n), rng.random((1, m)), rng=rng if smoothed else None)[0] for n, m in sizes])
+        yield np.concatenate([prediction.p_values(rng.random(n), rng.random((1, m)), rng=rng if smoothed else None)[0] for n, m in sizes])
 
 
 @pytest.mark.parametrize("sizes", SIZES)
@@ -107,7 +107,7 @@ p_arrays = st.integers(2, 6).flatmap(
 def test_curves_and_criteria_are_their_definitions(drawn):
     p, labels, eps = drawn
     labels = np.array(labels[: len(p)])
-    e, error = validity.efficiency(p), validity.error_curve(conformal.true_scores(p, labels))
+    e, error = validity.efficiency(p), validity.error_curve(prediction.true_scores(p, labels))
     for i, level in enumerate(LEVELS):
         size = (p > level).sum(axis=1)
         assert e.size[i] == pytest.approx(size.mean())
@@ -175,8 +175,8 @@ def softmaxes(n, m, k=4, seed=0):
 @pytest.mark.parametrize("eps", [0.05, 0.2, 0.5])
 def test_calibration_sizes_are_what_smaller_sets_give(groups, eps):
     o_cal, l_cal, o, labels = softmaxes(60, 50)
-    alpha = conformal.true_scores(conformal.nonconformity(o_cal), l_cal)
-    p = conformal.inductive(o_cal, l_cal, o, groups=groups)
+    alpha = prediction.true_scores(prediction.nonconformity(o_cal), l_cal)
+    p = prediction.inductive(o_cal, l_cal, o, groups=groups)
     r, by = np.array([0.02, 0.3, 0.75, 1.0]), l_cal if groups == "class" else None
     found = validity.calibration_sizes(alpha, p, labels, eps, r, draws=3, seed=9, group_cal=by)
     rng = np.random.default_rng(9)
@@ -184,7 +184,7 @@ def test_calibration_sizes_are_what_smaller_sets_give(groups, eps):
         order = rng.permutation(60)
         for i, n in enumerate(found.n):
             rows = order[:n]
-            kept = conformal.inductive(o_cal[rows], l_cal[rows], o, groups=groups) > eps
+            kept = prediction.inductive(o_cal[rows], l_cal[rows], o, groups=groups) > eps
             assert found.size[i, d] == pytest.approx(kept.sum(axis=1).mean())
             assert found.error[i, d] == pytest.approx(1 - kept[np.arange(50), labels].mean())
     assert np.ptp(found.size[-1]) == 0
@@ -198,7 +198,7 @@ def test_the_reference_is_valid_whatever_the_subjects(group):
     assert (found.n, found.m) == (300, 300)
     assert 0.01 <= found.left <= 0.09
     assert np.abs(found.error.mean(axis=0) - LEVELS).max() < 0.02
-    across = validity.curve("new subject", conformal.p_values(alpha[:300], alpha[None, 300:])[0], 300, validity.null(((300, 300),)))
+    across = validity.curve("new subject", prediction.p_values(alpha[:300], alpha[None, 300:])[0], 300, validity.null(((300, 300),)))
     assert across.above > 0.5
     few = validity.reference(alpha, 50, validity.null, smoothed=True, draws=2)
     assert (few.n, few.m) == (50, 550)

@@ -7,8 +7,11 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from core import files, networks, spectrograms, vocoder, voicing
+from core import files
 from core.config import Config, LogMel
+from core.experiments import vocoder_training
+from core.media import spectrograms, vocoder
+from core.models import networks
 from tests.test_spectrograms import voice_like
 
 S = LogMel()
@@ -118,13 +121,13 @@ def test_what_is_held_is_the_bands_energy():
 
 def test_training_gets_better_and_is_seeded():
     wave = voice_like(3.0)
-    f0 = voicing.pitch(wave, S)
+    f0 = vocoder_training.pitch(wave, S)
     assert np.median(f0[f0 > 0]) == pytest.approx(140, abs=40)
-    spoken = voicing.speech([(wave, f0)] * 2, S, 56)
+    spoken = vocoder_training.speech([(wave, f0)] * 2, S, 56)
     assert int(spoken.starts.max() + 56) * S.hop + S.n_fft < len(spoken.wave)
 
     def trained():
-        lessons = voicing.train(spoken, voicing.begun(S, 12), S, 12, batch=2, columns=56)
+        lessons = vocoder_training.train(spoken, vocoder_training.begun(S, 12), S, 12, batch=2, columns=56)
         return [(float(v["pitch"]), float(v["log"])) for v in lessons]
 
     once = trained()
@@ -136,12 +139,12 @@ def test_training_gets_better_and_is_seeded():
 def test_a_stopped_training_goes_on_as_if_nothing_had_been(monkeypatch, tmp_path, at):
     """Stopped among the pitches or among the steps: no file of weights yet, no pitch found out twice, and then the same weights."""
     found, told = [], []
-    monkeypatch.setattr(voicing, "recordings", lambda config, sets: [(f"clip {k}", voice_like(1.6, seed=k)) for k in range(3)])
-    monkeypatch.setattr(voicing, "pitch", lambda wave, s: found.append(1) or np.full(1 + len(wave) // s.hop, 140, np.float32))
+    monkeypatch.setattr(vocoder_training, "recordings", lambda config, sets: [(f"clip {k}", voice_like(1.6, seed=k)) for k in range(3)])
+    monkeypatch.setattr(vocoder_training, "pitch", lambda wave, s: found.append(1) or np.full(1 + len(wave) // s.hop, 140, np.float32))
 
     def learn(folder, should_stop=lambda: False):
         told.clear()
-        return voicing.learn(Config(), S, 6, 0, folder, lambda phase, done, *_: told.append((phase, done)), should_stop)
+        return vocoder_training.learn(Config(), S, 6, 0, folder, lambda phase, done, *_: told.append((phase, done)), should_stop)
 
     whole, before = learn(tmp_path / "whole")
     assert before is None
@@ -187,7 +190,7 @@ def test_worth_of_a_perfect_carrier(monkeypatch, tmp_path):
     monkeypatch.setattr(vocoder, "to_sound", lambda y, *a, **k: (waves[: len(y)], np.zeros(len(y))))
     monkeypatch.setattr(networks, "load", lambda path: lambda images: torch.eye(2)[: len(images)])
     run = type("R", (), {"config": type("C", (), {"logmel": S}), "model": lambda self, name: tmp_path})()
-    w = voicing.worth(run, y, np.array([0, 1]), waves, 25.0, plain=False)
+    w = vocoder_training.worth(run, y, np.array([0, 1]), waves, 25.0, plain=False)
     assert w.distance < 1e-3
     assert w.convergence < 1e-5
     assert w.error < 1e-4

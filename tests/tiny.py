@@ -14,8 +14,12 @@ from unittest import mock
 import numpy as np
 import pytest
 
-from core import demo, faces, files, jobs, pipeline, prepare, runs
+from core import files, runs
 from core.config import SMOKE, Config, replace
+from core.data import preparation
+from core.data.demo import actors
+from core.experiments import jobs, pipeline
+from core.media import faces
 from core.runs import Run
 
 TINY = replace(SMOKE, name="tiny", f_s={"steps": 5}, f_t={"steps": 5}, gan={"steps": 4}, evaluate={"every": 2})
@@ -70,8 +74,8 @@ def corpus(name: str = "demo") -> None:
     def voice(take, *_, **__):
         return (0.1 * rng.standard_normal(26_000)).astype(np.float32)
 
-    with mock.patch.object(demo, "face", face), mock.patch.object(demo, "voice", voice):
-        prepare.prepare(name, None, takes=SMOKE.data.demo_takes)
+    with mock.patch.object(actors, "face", face), mock.patch.object(actors, "voice", voice):
+        preparation.prepare(name, None, takes=SMOKE.data.demo_takes)
 
 
 def copy(source: Path, target: Path) -> Path:
@@ -108,7 +112,7 @@ def fabricated(state: str, config: Config = SMOKE, **fields) -> Run:
 
 
 def process() -> subprocess.Popen:
-    """A process that looks like a training of this project to `core.jobs`."""
+    """A process that looks like a training of this project to `core.experiments.jobs`."""
     child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(120)", "core", "train"])
     end = time.monotonic() + 5
     while not jobs.is_ours(child.pid, "train") and time.monotonic() < end:

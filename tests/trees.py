@@ -19,7 +19,9 @@ import av
 import numpy as np
 from PIL import Image
 
-from core import clips, demo, inventory
+from core.data import inventory
+from core.data.demo import actors
+from core.media import clips
 
 RATE = 16_000  # Hz
 TITLE = "a title of 40 characters to be replaced."
@@ -37,7 +39,7 @@ def roomy(fallback: Path) -> Iterator[Path]:
 
 def pictures(clip: Path | None, count: int = 12) -> np.ndarray:
     """(count, 72, 96, 3) uint8 with a face: of a real clip, or of the invented corpus where there is none."""
-    frames = clips.read_clip(clip).frames[:count] if clip else demo.clip(demo.takes()[0])[0][:count]
+    frames = clips.read_clip(clip).frames[:count] if clip else actors.clip(actors.takes()[0])[0][:count]
     small = [Image.fromarray(f).resize((96, 72) if clip else (72, 72)) for f in frames]
     out = np.zeros((count, 72, 96, 3), np.uint8)
     for i in range(count):

@@ -87,7 +87,8 @@ def studio(home) -> Iterator[browser.Studio]:
     """The studio on a free port of the loopback."""
     import tiny
 
-    from core import jobs, runs
+    from core import runs
+    from core.experiments import jobs
 
     try:
         with browser.studio(home / "server.log", tiny.home(home)) as running:

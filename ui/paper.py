@@ -6,10 +6,12 @@ from urllib.parse import parse_qsl
 
 import streamlit as st
 
-from core import paper, protocol
+from core import paper
+from core.evaluation import protocol
 from core.files import ROOT
 from core.paper import PAPER, Entry, Source
-from ui import address, home
+from ui.home import status
+from ui.session import query_params
 
 TABLES, ALL = "tables", "all"
 PARTS = {  # of the page, one at a time: all formulas and sources at once take a browser most of a second
@@ -44,14 +46,14 @@ def short(key: str) -> str:
 
 def went() -> None:
     """An equation was chosen, or let go."""
-    address.keep("eq", "eq")
+    query_params.keep("eq", "eq")
     st.session_state["last eq"] = st.session_state["eq"]
 
 
 def turned() -> None:
     """Another part was chosen: no equation is looked at any more."""
-    address.keep("part", "part")
-    address.write("eq", None)
+    query_params.keep("part", "part")
+    query_params.write("eq", None)
     st.session_state["last eq"] = None
 
 
@@ -98,7 +100,7 @@ def show(entry: Entry) -> None:
 def link(where: str, label: str) -> None:
     """A link to a page of the app, if there is such a page."""
     page, _, query = where.partition("?")
-    if page in home.pages():
+    if page in status.pages():
         st.page_link(f"pages/{page}.py", label=label, icon=":material/arrow_forward:", query_params=dict(parse_qsl(query)))
 
 

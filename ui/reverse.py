@@ -14,13 +14,16 @@ from typing import TYPE_CHECKING
 import numpy as np
 import streamlit as st
 
-from core import files, spectrograms
+from core import files
 from core.config import Config
+from core.media import spectrograms
 from core.runs import Run
-from ui import access, sprites, theme
+from ui import theme
+from ui.session import cache
+from ui.widgets import contact_sheet
 
 if TYPE_CHECKING:
-    from core.studio import Explanation
+    from core.inference.generation import Explanation
 
 ACROSS = 6  # faces in a row where one emotion is told
 LARGE = 10  # pixels of a picture that is saved, for one of the face
@@ -71,7 +74,7 @@ class Face:
 
 def found() -> tuple[dict[str, dict], list[dict]]:
     """Runs of this direction: the finished ones by their ids, shipped ones first and then from the newest; and all others."""
-    rows = [r for r in access.rows() if _config(files.checkpoints() / r["run"])]
+    rows = [r for r in cache.rows() if _config(files.checkpoints() / r["run"])]
     done = sorted((r for r in rows if r["state"] == "done"), key=lambda r: not r["shipped"])
     return {r["run"]: r for r in done}, [r for r in rows if r["state"] != "done"]
 
@@ -108,7 +111,7 @@ def under_way(others: Sequence[dict]) -> None:
             reason = f": {theme.escaped(row['error'])}" if row["state"] == "failed" and row["error"] else ""
             step = f"step {row['step'] or 0:,} of {row['steps'] or 0:,}"
             st.markdown(f":{theme.STATE[row['state']]}-badge[**{row['state']}**] `{row['run']}` · {step}{reason}", width="stretch")
-            where = "Back to it" if row["state"] in access.LIVE else "Resume it on Train"
+            where = "Back to it" if row["state"] in cache.LIVE else "Resume it on Train"
             st.page_link("pages/train.py", label=where, icon=":material/monitoring:", query_params={"run": row["run"]})
 
 
@@ -117,7 +120,8 @@ def under_way(others: Sequence[dict]) -> None:
 
 @st.cache_resource(show_spinner="Preparing the voice …", max_entries=64)
 def _example(directory: Path, emotion: str, number: int) -> Voice:
-    from core import examples, vocoder
+    from core.inference import examples
+    from core.media import vocoder
 
     run = Run(directory)
     one, s = examples.spoken(run, emotion, number), run.config.logmel
@@ -142,9 +146,9 @@ def example(run_id: str, emotion: str, number: int) -> Voice:
 
 @st.cache_resource(show_spinner=False, max_entries=8, scope="session")
 def _brought(directory: Path, name: str, wave: np.ndarray, at: float) -> Voice | str:
-    from core import studio
+    from core.inference import generation
 
-    opened = access.opened(directory.name)
+    opened = cache.opened(directory.name)
     rate, centre = opened.config.logmel.rate, len(wave) / 2
     centre = min(max(at * opened.config.logmel.rate, 1.0), len(wave) - 1.0) if at else centre
     half = int(min(centre, len(wave) - centre))
@@ -152,7 +156,7 @@ def _brought(directory: Path, name: str, wave: np.ndarray, at: float) -> Voice |
     wav = _second(part, opened.config, "a visitor's recording, its middle")
     if len(part) < rate // 10 or np.abs(_middle(part, opened.config)).max() < SILENT:
         return f"{name} is silent there, or too short: there is no voice to draw a face for. Choose another moment, or record it again."
-    y, gain = studio.heard(opened, part)
+    y, gain = generation.heard(opened, part)
     return Voice(name, y, wav, gain=gain)
 
 
@@ -178,9 +182,9 @@ def explain(run_id: str, y: np.ndarray) -> Explanation:
 
 @st.cache_resource(show_spinner=False, max_entries=64, scope="session")
 def _explain(directory: Path, y: np.ndarray) -> Explanation:
-    from core import studio
+    from core.inference import generation
 
-    return studio.explain_voice(access.opened(directory.name), y)
+    return generation.explain_voice(cache.opened(directory.name), y)
 
 
 # ------------------------------------------------------------------ its faces
@@ -193,29 +197,29 @@ def faces(run_id: str, y: np.ndarray, emotions: Sequence[str | None], seeds: Seq
 
 @st.cache_resource(show_spinner="Drawing faces …", max_entries=40, scope="session")
 def _faces(directory: Path, y: np.ndarray, emotions: tuple[str | None, ...], seeds: tuple[int, ...]) -> list[Face]:
-    from core import studio
+    from core.inference import generation
 
-    opened = access.opened(directory.name)
-    said, made = studio.explain_voice(opened, y), []
+    opened = cache.opened(directory.name)
+    said, made = generation.explain_voice(opened, y), []
     for seed in seeds:
         for emotion in emotions:
-            c, _ = studio.condition_of(opened, said, emotion)
-            x = studio.faces_of(opened, y, c, seed)[0]
+            c, _ = generation.condition_of(opened, said, emotion)
+            x = generation.faces_of(opened, y, c, seed)[0]
             made.append((opened.classes[int(c.argmax())] if len(c) else "", seed, x))
-    verdicts = studio.judge(opened, np.stack([x for *_, x in made]) / 127.5 - 1)["scorer"]
+    verdicts = generation.judge(opened, np.stack([x for *_, x in made]) / 127.5 - 1)["scorer"]
     return [Face(*one, o) for one, o in zip(made, verdicts)]
 
 
 @st.cache_data(show_spinner=False, max_entries=64)
 def _seen(directory: Path, x: np.ndarray) -> np.ndarray:
-    from core import studio
+    from core.inference import generation
 
-    return studio.judge(access.opened(directory.name), x[None] / 127.5 - 1)["scorer"][0]
+    return generation.judge(cache.opened(directory.name), x[None] / 127.5 - 1)["scorer"][0]
 
 
 def _figure(x: np.ndarray, alt: str, *lines: str) -> str:
     """One face, every pixel a square, above its lines of HTML."""
-    address = "data:image/png;base64," + base64.b64encode(sprites.png(x)).decode()
+    address = "data:image/png;base64," + base64.b64encode(contact_sheet.png(x)).decode()
     style = "width:100%;max-width:190px;aspect-ratio:1;image-rendering:pixelated;border-radius:4px;display:block"
     words = "<br>".join(lines)
     return (
@@ -268,7 +272,7 @@ def picture(made: Sequence[Face], across: int) -> bytes:
     for i, one in enumerate(made):
         y, x = (k * (side + gap) for k in divmod(i, across))
         whole[y : y + side, x : x + side] = np.kron(one.x, np.ones((LARGE, LARGE), np.uint8))
-    return sprites.png(whole)
+    return contact_sheet.png(whole)
 
 
 def array(made: Sequence[Face]) -> bytes:

@@ -1,0 +1,1 @@
+"""`python -m core`: one dataclass a command, one module a topic."""

@@ -1,0 +1,207 @@
+"""The command line's `data` half: prepare · fetch · doctor · draw. Each runs in a terminal, or as an errand that a page watches."""
+
+from __future__ import annotations
+
+import json
+import signal
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import tyro
+
+from core.experiments import tasks
+
+
+@dataclass(frozen=True)
+class Prepare:
+    """Turn a corpus into arrays (once). Ctrl-C stops; the same command continues. Examples:
+    python -m core data prepare ravdess --source ~/RAVDESS (--bands 64) · python -m core data prepare demo"""
+
+    corpus: Annotated[str, tyro.conf.Positional]
+    """demo, demo-clips, ravdess, crema-d, fer2013, or a name of your own for a table (csv) or a folder of <emotion>/<image>.
+    A name that ends in -64 or -80 says the mel bands, too."""
+    source: Path | None = None
+    """Folder, zip or table of the corpus as published. The demo corpus needs none."""
+    workers: int = 0
+    """Processes that read clips at the same time; 0 is one per core."""
+    takes: int = 10
+    """Demo corpus only: clips per invented actor and emotion."""
+    bands: Literal[28, 64, 80] = 28
+    """Mel bands of a spectrogram. More than the paper's 28 make a corpus of its own, named after them: ravdess-64."""
+    frames: int = 1
+    """Faces per clip: the frame nearest the sound's middle, then further ones over the second around it."""
+    crops: int = 1
+    """Spectrograms per clip: the middle second, then further ones over the clip's whole length."""
+    song: bool = False
+    """RAVDESS only: the sung clips too."""
+    engine: Literal["local", "ray"] = "local"
+    """ray reads the clips on the machines of a Ray cluster (pip install -r requirements-cluster.txt); the arrays are the same."""
+    address: str | None = None
+    """ray: where the cluster is, such as auto or 10.0.0.1:6379; without it one is started on this machine."""
+
+
+@dataclass(frozen=True)
+class Fetch:
+    """Bring a corpus onto this machine: ravdess is downloaded (resumable, its sums checked), for crema-d and fer2013 the exact
+    commands are printed. Example: python -m core data fetch ravdess --what audio"""
+
+    corpus: Annotated[str, tyro.conf.Positional]
+    """ravdess, crema-d or fer2013."""
+    to: Path | None = None
+    """Folder for the files; data/raw/<corpus> if none is given."""
+    what: tuple[Literal["audio", "video"], ...] = ("audio", "video")
+    """ravdess: audio is one zip of 0.2 GB, video 24 zips of 12.4 GB."""
+
+
+@dataclass(frozen=True)
+class Doctor:
+    """Look a corpus through before it is prepared: missing, empty, silent, faceless, doubled files, and what to do about each.
+    Example: python -m core data doctor ~/CREMA-D"""
+
+    path: Annotated[Path, tyro.conf.Positional]
+    """Folder or zip of the corpus, or the csv table of own data."""
+    corpus: str | None = None
+    """Which corpus it is, if that cannot be told from its files."""
+    json: bool = False
+    """The report for machines."""
+    seconds: float = 600.0
+    """How long it may take; what was not looked at in that time is said. The exit status is 1 where something is unusable."""
+
+
+@dataclass(frozen=True)
+class Draw:
+    """Write some clips of the invented corpus as mp4 and wav, to try things on; `data prepare demo-clips --source FOLDER` reads them."""
+
+    folder: Annotated[Path, tyro.conf.Positional]
+    count: int = 12
+    """How many."""
+
+
+class Progress:
+    """One line that says what is done, how fast and for how long still; a line every 10 s where the output is no terminal.
+
+    Where this process runs as an errand, the errand's file says it too.
+    """
+
+    def __init__(self, unit: tuple[float, str] = (1.0, "")) -> None:
+        self.phase, self.begun, self.first, self.printed, self.told = "", 0.0, 0, 0.0, 0.0
+        self.size, self.unit = unit  # counts are divided by the one and followed by the other, such as (1e6, " MB")
+
+    def __call__(self, phase: str, done: int, total: int, remark: str = "") -> None:
+        now, terminal = time.monotonic(), sys.stderr.isatty()
+        if phase != self.phase:
+            if self.phase and terminal:
+                print(file=sys.stderr)
+            self.phase, self.begun, self.first, self.printed, self.told = phase, now, done, 0.0, 0.0
+        rate = (done - self.first) / max(1e-9, now - self.begun)
+        if now - self.told > 0.5 or done >= total:
+            self.told = now
+            tasks.beat(phase, done, total, rate)
+        if now - self.printed < (0.1 if terminal else 10) and done < total:
+            return
+        self.printed = now
+        left = f"{duration((total - done) / rate)} left" if rate > 0 and done < total else f"{now - self.begun:.1f} s"
+        bar = "█" * round(20 * done / max(1, total))
+        speed = rate / self.size
+        of = f"{done / self.size:.0f}/{total / self.size:.0f}{self.unit}"
+        line = f"{phase:<24} {bar:<20} {of}  {speed:.{0 if speed >= 10 else 1}f}{self.unit}/s  {left}  {remark}"
+        print(f"\r\x1b[K{line}" if terminal else line, end="" if terminal else "\n", file=sys.stderr, flush=True)
+
+
+def duration(seconds: float) -> str:
+    """Seconds, minutes or hours, as people say them."""
+    return f"{seconds:.0f} s" if seconds < 120 else f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
+
+
+def run(options: Any) -> int:
+    """Carry out one of `data`'s commands; returns the exit status. Stopped by a signal, it says how to continue.
+
+    Raises what the work raises for expected failures, after telling the errand.
+    """
+    from core.files import Stopped
+
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C: what is done is on the disk at any moment
+    actions: dict[Any, Any] = {Prepare: prepare, Fetch: fetch, Doctor: doctor, Draw: draw}
+    try:
+        code, message = actions[type(options)](options)
+    except (KeyboardInterrupt, Stopped):
+        for s in (signal.SIGINT, signal.SIGTERM):  # whoever is impatient must not break off the farewell
+            signal.signal(s, signal.SIG_IGN)
+        tasks.ended("stopped")
+        print("\nstopped; the same command continues", file=sys.stderr)
+        return 130
+    except BaseException as e:
+        tasks.ended("failed", str(e.args[0] if isinstance(e, KeyError) and e.args else e) or type(e).__name__)
+        raise
+    tasks.ended("done", message)
+    return code
+
+
+def prepare(o: Prepare) -> tuple[int, str]:
+    from core.data import preparation as preparing
+    from core.data import splits
+    from core.data.corpora import CorpusError
+
+    clips, bands = splits.clips_of(o.corpus)  # the name may say it, too
+    if len({bands, o.bands} - {Prepare.bands}) > 1:
+        raise CorpusError(f"{o.corpus} means {bands} mel bands, and --bands says {o.bands}; leave one of them out")
+    name, progress = splits.name_of(clips, max(bands, o.bands)), Progress()
+    path = preparing.prepare(
+        name, o.source, o.workers, lambda d, t: progress("prepare", d, t), o.takes, o.frames, o.crops, o.song, o.engine, o.address
+    )
+    corpus = splits.load_file(path)
+    message = f"{len(corpus.clip)} clips, {len(corpus.faces)} faces, {len(corpus.voices)} voices, digest {corpus.digest}"
+    print(f"\n{path}: {message}")
+    if corpus.bands != Prepare.bands and len(corpus.voices):
+        print(f"  a run takes it by: --data.voices {name} --logmel.bands {corpus.bands}")
+    for what, asked, kind in (("frames", o.frames, "faces"), ("crops", o.crops, "voices")):
+        if asked > 1:
+            print(f"  {asked} {kind} of each clip; {corpus.meta['repeated'][what]} clips have fewer different ones and repeat some")
+    left_out = list(corpus.meta["left_out"].items())
+    for clip, reason in left_out[:20]:
+        print(f"  {clip}: {reason}")
+    if len(left_out) > 20:
+        print(f'  … and {len(left_out) - 20} more: meta["left_out"] of that file')
+    return 0, message
+
+
+def fetch(o: Fetch) -> tuple[int, str]:
+    from core.data import download as fetching
+    from core.data import splits
+
+    target = o.to or splits.folder().parent / "raw" / o.corpus
+    if o.corpus != "ravdess":
+        text = fetching.steps(o.corpus, target)
+        if "not known" in text:
+            raise fetching.FetchError(text)
+        print(text)
+        return 0, f"what to type for {o.corpus}"
+    progress = Progress((1e6, " MB"))
+    paths = fetching.fetch(o.corpus, target, o.what, lambda d, t: progress("fetch", d, t))
+    print(f"\n{len(paths)} files, whole and right, in {target}\nnext: python -m core data prepare {o.corpus} --source {target}")
+    return 0, f"{len(paths)} files in {target}"
+
+
+def doctor(o: Doctor) -> tuple[int, str]:
+    from core.data import doctor as doctors
+
+    progress = Progress()
+    report = doctors.examine(o.path, o.corpus, seconds=o.seconds, tick=lambda d, t, phase: progress(phase, d, t))
+    if sys.stderr.isatty():
+        print(file=sys.stderr)
+    print(json.dumps(doctors.to_dict(report), indent=1, ensure_ascii=False) if o.json else doctors.text(report))
+    found = sum(f.severity == "error" for f in report.faults)
+    return int(found > 0), f"{found} kind{'s' * (found != 1)} of errors found" if found else "no errors found"
+
+
+def draw(o: Draw) -> tuple[int, str]:
+    from core.data import preparation as preparing
+
+    progress = Progress()
+    paths = preparing.draw_demo_clips(o.folder, o.count, lambda d, t: progress("draw clips", d, t))
+    message = f"wrote {len(paths)} clips of invented actors to {o.folder}"
+    print(f"\n{message}")
+    return 0, message

@@ -1,0 +1,1 @@
+"""The invented corpus: actors draws its people, moods and voices, rendering their faces."""

@@ -1,0 +1,399 @@
+"""§4.1: clips -> one file of arrays per corpus (see `datasets`), in parallel, on one machine or many, resumable at any moment. No torch.
+
+The clips are cut into parts. What comes of a part lies in `data/processed/.parts/<key>/` from the moment it is done, and the finished
+file is renamed into its place, so whoever is killed goes on where he was. The key is a hash of all that decides the arrays, and the file's
+bytes follow from them alone: not from the order of the work, the number of workers, the engine or an interruption.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import functools
+import hashlib
+import json
+import os
+import shutil
+import threading
+import time
+import zipfile
+from collections.abc import Callable, Generator, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from core import files
+from core.config import LogMel
+from core.data import corpora, features, splits
+from core.data.corpora import CorpusError, Entry
+from core.data.features import How, One
+from core.data.splits import COLUMNS
+from core.experiments import ray_cluster
+from core.media import spectrograms
+
+CODE = 2  # raised whenever the same clips would give other arrays
+PARTS, MOST = 200, 50  # a corpus has this many parts, of at most so many clips each
+FEW = 24  # clips below which further processes take longer to start than they save
+WEEK = 7 * 86400.0  # seconds after which parts that nobody has come back for are removed
+
+Tick = Callable[[int, int], None]  # (clips done, clips in all)
+Item = Any  # a corpora.Entry, or a demo.Take
+
+
+def prepare(
+    name: str,
+    source: Path | None,
+    workers: int = 0,
+    tick: Tick | None = None,
+    takes: int = 10,
+    frames: int = 1,
+    crops: int = 1,
+    song: bool = False,
+    engine: Literal["local", "ray"] = "local",
+    address: str | None = None,
+    should_stop: Callable[[], bool] | None = None,
+) -> Path:
+    """Clips of a corpus -> its npz; returns the path at once when the same media were prepared with the same settings before.
+
+    `source` is the corpus' folder, zip or table; the demo corpus needs none. A name that ends in a number of mel bands (`ravdess-64`) means
+    the same clips in so many. `workers` processes (0: one for each core) read clips; the engine ray takes those of a cluster at `address`
+    (None: one on this machine). With `frames` or `crops` above 1 the file has `faces_more` and `voices_more` too. Clips without a usable
+    face or voice are left out and listed in `meta["left_out"]`.
+
+    Raises CorpusError when nothing is left, or a machine cannot do its part; runs.Busy while another process prepares this corpus;
+    runs.Stopped soon after `should_stop()`. However it ends, the same call continues.
+    """
+    if frames < 1 or crops < 1:
+        raise CorpusError(f"frames and crops are at least 1; got {frames} and {crops}")
+    clips, bands = splits.clips_of(name)
+    target, how, items = splits.path_of(name, takes), How(frames, crops, bands), _items(clips, source, takes, song)
+    drawn = clips == "demo"
+    if not drawn and bands != LogMel().bands and not any(e.audio for e in items):
+        raise CorpusError(f"{clips} has no sound at {source}, so it has no mel bands; its faces are the same in the corpus {clips}")
+    key = _key(name, source, items, how)
+    parts = target.parent / ".parts" / key
+    if _key_in(target) == key:
+        shutil.rmtree(parts, ignore_errors=True)  # of one killed between its last two steps
+        _remember(target, source, items)
+        return target
+    # Trainings started together want the same demo corpus: they wait for it. Whoever starts another corpus twice should be told.
+    with files.locked(parts.with_name(f"{target.stem}.lock"), f"preparing {name}", wait=drawn):
+        if _key_in(target) == key:
+            return target
+        _sweep(target, parts)
+        if not drawn and any(e.video for e in items):
+            from core.media import faces
+
+            faces.model_path()  # once, before many processes want it
+        done = _all_parts(items, how, parts, _engine(engine, items, workers, address, name), tick, should_stop)
+        _remember(target, source, items)  # before the file itself: whoever is killed here comes back to `_sweep`
+        _write(target, name, source, items, done, how, key)
+        shutil.rmtree(parts, ignore_errors=True)
+    return target
+
+
+def _items(clips: str, source: Path | None, takes: int, song: bool) -> Sequence[Item]:
+    if clips == "demo":
+        from core.data.demo import actors
+
+        return actors.takes(takes)
+    if source is None:
+        raise CorpusError(f"say where {clips} is: --source FOLDER_OR_ZIP")
+    return corpora.index(clips, source.resolve(), song)  # absolute: a worker may stand in another folder
+
+
+# ------------------------------------------------------------------ the key
+
+
+def _key(name: str, source: Path | None, items: Sequence[Item], how: How) -> str:
+    """Hash of everything that decides a prepared file's content; a corpus that was moved as a whole keeps it."""
+    sound = dataclasses.replace(LogMel(), bands=how.bands, columns=COLUMNS, range_db=0.0)
+    what: list[Any] = [CODE, dataclasses.asdict(sound), {"frames": how.frames, "crops": how.crops}, name]
+    if source is None or splits.is_drawn(name):
+        from core.data.demo import actors, rendering
+
+        what += [len(items), *(files.digest(Path(str(m.__file__))) for m in (actors, rendering))]
+    else:
+        root = source.resolve()
+        root = root if root.is_dir() else root.parent
+        archives: dict[str, dict[str, zipfile.ZipInfo]] = {}
+        for e in items:
+            media = {kind: _facts(reference, root, archives) for kind in ("video", "audio") if (reference := getattr(e, kind))}
+            what.append(dataclasses.asdict(e) | media)
+        if any(e.video for e in items):
+            from core.media import faces
+
+            what += [faces.MODEL_SHA256, faces.SIZE, faces.PRESENT, faces.CANONICAL.tolist()]
+            what += [features.CROP, features.CROP_SIZE, features.AROUND]
+    return files.key(*what)
+
+
+def _facts(reference: str, root: Path, archives: dict[str, dict[str, zipfile.ZipInfo]]) -> list:
+    """What tells, without reading it, that a file is still the same: its place in the corpus, its size, and its time or, in a zip, sum."""
+    archive, member = corpora.parts_of(reference)
+    if member:
+        if archive not in archives:
+            with zipfile.ZipFile(archive) as z:
+                archives[archive] = {i.filename: i for i in z.infolist()}
+        info = archives[archive][member]
+        return [member, info.file_size, info.CRC]
+    stat = os.stat(archive)
+    return [os.path.relpath(archive, root), stat.st_size, stat.st_mtime_ns]
+
+
+def _key_in(path: Path) -> str | None:
+    """The key that a finished file was made with, None where there is none or it is damaged."""
+    try:
+        with open(path, "rb") as file, np.load(file, allow_pickle=False) as arrays:
+            return json.loads(str(arrays["meta"]))["key"]
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+        return None
+
+
+def _sweep(target: Path, parts: Path) -> None:
+    """Before work begins: what killed processes left half written, and parts of other settings that nobody has come back for."""
+    halves = (f".{target.name}.*.tmp", f".{target.stem}.source.json.*.tmp")
+    for aside in (*(p for half in halves for p in target.parent.glob(half)), *parts.glob(".*.tmp")):
+        aside.unlink(missing_ok=True)
+    for other in parts.parent.iterdir():
+        if other.is_dir() and other != parts and time.time() - other.stat().st_mtime > WEEK:
+            shutil.rmtree(other, ignore_errors=True)
+
+
+# ------------------------------------------------------------------ parts, and who does them
+
+Made = Generator[tuple[int, dict[str, np.ndarray]], None, None]
+Engine = Callable[[dict[int, Sequence[Item]], How], Made]
+
+
+def _all_parts(
+    items: Sequence[Item], how: How, folder: Path, engine: Engine, tick: Tick | None, should_stop: Callable[[], bool] | None
+) -> list[One]:
+    """What has come of every clip, in order; parts that lie in `folder` are not done again."""
+    size = min(MOST, -(-len(items) // PARTS))
+    every = {i: items[i * size : (i + 1) * size] for i in range(-(-len(items) // size))}
+    folder.mkdir(parents=True, exist_ok=True)
+    made: dict[int, list[One]] = {}
+    for i in every:
+        with contextlib.suppress(OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):  # not there, or damaged: done again
+            made[i] = _unpacked(files.read_arrays(folder / f"{i:04d}.npz"))
+    done = sum(len(ones) for ones in made.values())
+    if tick:
+        tick(done, len(items))
+    with contextlib.closing(engine({i: part for i, part in every.items() if i not in made}, how)) as results:
+        for i, arrays in results:
+            files.write_arrays(folder / f"{i:04d}.npz", **arrays)
+            made[i] = _unpacked(arrays)
+            done += len(every[i])
+            if tick:
+                tick(done, len(items))
+            if should_stop and should_stop() and len(made) < len(every):
+                raise files.Stopped("stopped; the same call continues")
+    return [one for i in every for one in made[i]]
+
+
+def _packed(ones: list[One]) -> dict[str, np.ndarray]:
+    arrays = {"reason": np.array([one.reason for one in ones]), "repeats": np.array([one.repeats for one in ones])}
+    for name in ("x", "y", "five", "crop"):
+        given = [getattr(one, name) for one in ones]
+        arrays[f"{name}_at"] = np.array([i for i, a in enumerate(given) if a is not None], np.int64)
+        if len(arrays[f"{name}_at"]):
+            arrays[name] = np.stack([a for a in given if a is not None])
+    return arrays
+
+
+def _unpacked(arrays: dict[str, np.ndarray]) -> list[One]:
+    said = zip(arrays["reason"].tolist(), arrays["repeats"].tolist(), strict=True)
+    fields: list[dict] = [{"reason": reason, "repeats": tuple(repeats)} for reason, repeats in said]
+    for name in ("x", "y", "five", "crop"):
+        for k, i in enumerate(arrays[f"{name}_at"]):
+            fields[i][name] = arrays[name][k]
+    return [One(**f) for f in fields]
+
+
+def _engine(engine: str, items: Sequence[Item], workers: int, address: str | None, name: str) -> Engine:
+    if engine == "ray":
+        return functools.partial(ray_cluster.work, do=_part, workers=workers, address=address, media=_sample(items))
+    # The demo corpus is drawn by this process: NumPy on small arrays gains nothing from threads, and a page's server starts no processes.
+    return functools.partial(_local, workers=1 if splits.is_drawn(name) or len(items) < FEW else workers or os.cpu_count() or 1)
+
+
+def _local(parts: dict[int, Sequence[Item]], how: How, workers: int) -> Made:
+    """Processes, not threads: pictures pass through Python often enough that two threads hardly outrun one (`make bench ARGS=prepare`)."""
+    from joblib import Parallel, delayed
+
+    workers = min(workers, max(1, len(parts)))
+    apart: dict[str, Any] = {"backend": "loky", "initializer": _end_with, "initargs": (os.getpid(),)} if workers > 1 else {}
+    parallel = Parallel(n_jobs=workers, return_as="generator_unordered", **apart)
+    yield from parallel(delayed(_part)(i, items, how) for i, items in parts.items())
+
+
+def _part(i: int, items: Sequence[Item], how: How) -> tuple[int, dict[str, np.ndarray]]:
+    """One part: what a worker does, wherever it is."""
+    with _blas().limit(limits=1, user_api="blas"):
+        return i, _packed([features.read(item, how) for item in items])
+
+
+@functools.cache
+def _blas() -> Any:
+    """NumPy's matrix products differ in their last bits with the number of threads, and the arrays must not: one, everywhere."""
+    from threadpoolctl import ThreadpoolController
+
+    return ThreadpoolController()
+
+
+def _end_with(starter: int) -> None:
+    """Ends this worker soon after the process that started it, also where that was killed and could not say so, be it by now."""
+
+    def watch() -> None:
+        while os.getppid() == starter:
+            time.sleep(0.5)
+        os._exit(1)  # from a thread, as the worker may wait for a pipe that nobody reads any more
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+def _sample(items: Sequence[Item], most: int = 8) -> dict[str, int]:
+    """Some media files of a corpus with their sizes: what another machine must find under the same names."""
+    files = [corpora.parts_of(reference)[0] for e in items if isinstance(e, Entry) for reference in (e.video, e.audio) if reference]
+    few = list(dict.fromkeys(files[:: max(1, len(files) // most)]))[:most]
+    return {f: os.stat(f).st_size for f in few}
+
+
+# ------------------------------------------------------------------ the file
+
+
+def _write(target: Path, name: str, source: Path | None, items: Sequence[Item], done: list[One], how: How, key: str) -> None:
+    """All clips' arrays as one file."""
+    left_out = {_name(item): one.reason for item, one in zip(items, done, strict=True) if one.reason}
+    kept = [(_entry(item), one) for item, one in zip(items, done, strict=True) if not one.reason]
+    if not kept:
+        raise CorpusError(f"no clip of {source} could be used; the first reason: {next(iter(left_out.values()), 'none')}")
+    entries = [e for e, _ in kept]
+    faces_, more_left_out = _with_fallback(kept, how)
+    left_out |= more_left_out
+    x = np.stack(f) if (f := [a for a in faces_ if a is not None]) else np.zeros((0, how.frames, 28, 28), np.uint8)
+    voices = [one.y for _, one in kept]
+    y = np.stack(v) if (v := [a for a in voices if a is not None]) else np.zeros((0, how.crops, COLUMNS, how.bands), np.float32)
+    has_x, has_y = (np.array([a is not None for a in part]) for part in (faces_, voices))
+    subjects = np.array([e.subject for e in entries])
+    unknown = has_x & (subjects == "")
+    if unknown.any():
+        groups = _near_duplicates(x[(np.cumsum(has_x) - 1)[unknown], 0])
+        subjects = subjects.astype(object)
+        subjects[unknown] = groups
+    votes = np.array([getattr(e, "votes", ("", "", "")) for e in entries])
+    more = {"faces_more": x[:, 1:]} if how.frames > 1 else {}
+    more |= {"voices_more": y[:, 1:]} if how.crops > 1 else {}
+    digest = hashlib.sha256()
+    ids = np.array([f"{e.clip}|{s}|{e.emotion}" for e, s in zip(entries, subjects, strict=True)])
+    for part in (x[:, 0], y[:, 0], ids, *([votes] if (votes != "").any() else []), *more.values()):
+        digest.update(np.ascontiguousarray(part).tobytes())
+    clips, finer = splits.clips_of(name)[0], how.bands != LogMel().bands
+    ref = corpora.KNOWN.get(clips)
+    first = y[:, 0]
+    meta = {
+        "name": name,
+        "key": key,
+        "digest": digest.hexdigest()[:16],
+        "ref_db": ref.ref_db if ref else (float(np.percentile(first, 99.9)) if len(y) else 0.0),
+        "level": float(np.median(spectrograms.level(first))) if len(y) else 0.0,
+        "title": (ref.title if ref else clips) + f", {how.bands} mel bands" * finer,
+        "licence": ref.licence if ref else "the owner's",
+        "source": ref.source if ref else "own data",
+        "frames": how.frames,
+        "crops": how.crops,
+        "repeated": {k: sum(one.repeats[i] for _, one in kept) for i, k in enumerate(("frames", "crops"))},
+        "left_out": left_out,
+    } | ({"bands": how.bands} if finer else {})
+    files.write_arrays(
+        target,
+        clip=np.array([e.clip for e in entries]),
+        subject=subjects.astype(str),
+        sex=np.array([e.sex for e in entries]),
+        emotion=np.array([e.emotion for e in entries]),
+        face_of=np.where(has_x, np.cumsum(has_x) - 1, -1),
+        voice_of=np.where(has_y, np.cumsum(has_y) - 1, -1),
+        faces=x[:, 0],
+        voices=first.astype(np.float32),
+        votes=votes,
+        meta=np.array(json.dumps(meta)),
+        **more,
+    )
+
+
+def _remember(target: Path, source: Path | None, items: Sequence[Item]) -> None:
+    """Beside the file, in `<name>.source.json`, where its clips' media lie, for people who want to see them; it follows a moved corpus."""
+    if source is None or not all(isinstance(e, Entry) for e in items):
+        return
+    fields = ("video", "audio", "intensity", "statement")
+    clips = {e.clip: {k: value for k in fields if (value := getattr(e, k))} for e in items}
+    text = json.dumps({"source": str(source.resolve()), "clips": clips})
+    side = target.with_suffix(".source.json")
+    if not side.exists() or side.read_text() != text:
+        files.write_atomic(side, text)
+
+
+def _name(item: Item) -> str:
+    return item.clip if isinstance(item, Entry) else item.clip_id
+
+
+def _entry(item: Item) -> Entry:
+    return item if isinstance(item, Entry) else Entry(item.clip_id, f"demo-{item.actor:02d}", item.sex, item.emotion)
+
+
+def _with_fallback(kept: list[tuple[Entry, One]], how: How) -> tuple[list[np.ndarray | None], dict[str, str]]:
+    """Faces of all clips: crops without landmarks are aligned by the median of the others', as `faces.align_crops` does; their number."""
+    crops = [(e, one) for e, one in kept if one.five is not None]
+    if not crops:
+        return [one.x for _, one in kept], {}
+    from core.media import faces
+
+    points = np.stack([one.five for _, one in crops])  # type: ignore[misc]
+    found = np.isfinite(points).all((1, 2))
+    median = np.median(points[found], axis=0) if found.any() else faces.CANONICAL * features.CROP_SIZE
+    x = [one.x if one.crop is None else np.stack([faces.align(one.crop, median)] * how.frames) for _, one in kept]
+    emotions = np.array([e.emotion for e, _ in crops])
+    missed = {str(k): (int((~found[emotions == k]).sum()), int((emotions == k).sum())) for k in np.unique(emotions)}
+    said = {f"landmarks/{k}": f"{n} of {of} aligned by the median transform, no landmarks found" for k, (n, of) in missed.items() if n}
+    return x, said
+
+
+def _near_duplicates(x: np.ndarray, bits: int = 3) -> list[str]:
+    """Group ids for images whose 64-bit difference hash is within `bits`: without subject ids, near duplicates must stay together."""
+    from scipy.sparse import coo_array
+    from scipy.sparse.csgraph import connected_components
+
+    small = x[:, :24, :27].reshape(len(x), 8, 3, 9, 3).mean(axis=(2, 4))
+    signs = (small[:, :, 1:] > small[:, :, :-1]).reshape(len(x), 64)
+    hashes = np.packbits(signs, axis=1).view(np.uint64)[:, 0]
+    rows, columns = [], []
+    for i in range(0, len(x), 512):
+        near = np.bitwise_count(hashes[i : i + 512, None] ^ hashes[None, :]) <= bits
+        r, c = np.nonzero(near)
+        rows.append(r + i)
+        columns.append(c)
+    r, c = np.concatenate(rows), np.concatenate(columns)
+    group = connected_components(coo_array((np.ones(len(r), bool), (r, c)), shape=(len(x), len(x))), directed=False)[1]
+    return [f"image-{g:05d}" for g in group]
+
+
+# ------------------------------------------------------------------ media to try things on
+
+
+def draw_demo_clips(folder: Path, count: int, tick: Tick | None = None) -> list[Path]:
+    """Write `count` clips of the invented corpus, spread over actors and emotions, as mp4 and wav: media like anybody's."""
+    from core.data.demo import actors
+    from core.media import clips
+
+    folder.mkdir(parents=True, exist_ok=True)
+    every = actors.takes()
+    chosen = [every[(i * 67) % len(every)] for i in range(min(count, len(every)))]  # 67 shares no factor with 24 x 6 x 10
+    for i, take in enumerate(chosen):
+        frames, wave = actors.clip(take)
+        clips.write_clip(folder / f"{take.clip_id}.mp4", frames, 25, wave)
+        files.write_atomic(folder / f"{take.clip_id}.wav", spectrograms.wav_bytes(wave, LogMel().rate, "invented", fade=0.0))
+        if tick:
+            tick(i + 1, len(chosen))
+    return [folder / f"{take.clip_id}.mp4" for take in chosen]

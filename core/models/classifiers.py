@@ -1,0 +1,111 @@
+"""§4.3: fit and predict f_S (faces), f_T (voices), Q, the scorer of IS and FID, and the rows of the augmentation table."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+from core.config import Classifier as Settings
+from core.models.networks import Classifier, initialise
+
+FEATURES = {"face": 64, "voice": 64, "scorer": 16}  # width of the layer before the last; the scorer's keeps FID's N/F above ten
+
+
+def arguments(settings: Settings, shape: tuple[int, int], classes: int, role: str = "voice") -> dict:
+    """The architecture of a classifier as plain data. A face (28x28) has one convolution fewer than a voice (§4.3)."""
+    channels = settings.channels[1:] if role == "face" else settings.channels
+    return {"shape": list(shape), "channels": list(channels), "classes": classes, "features": FEATURES[role]}
+
+
+def fresh(
+    settings: Settings, shape: tuple[int, int], classes: int, role: str, generator: torch.Generator, device: torch.device
+) -> tuple[Classifier, torch.optim.Optimizer]:
+    """A classifier in training mode, drawn from `generator` alone, and its optimiser."""
+    a = arguments(settings, shape, classes, role)
+    network = Classifier(shape, tuple(a["channels"]), classes, a["features"])
+    network = initialise(network, generator).to(device).train()  # type: ignore[assignment]
+    make = torch.optim.Adagrad if settings.optimiser == "adagrad" else torch.optim.Adam
+    return network, make(network.parameters(), lr=settings.lr)
+
+
+def training(
+    images: torch.Tensor,
+    labels: torch.Tensor,
+    settings: Settings,
+    classes: int,
+    seed: int,
+    role: str = "voice",
+    steps: int = 0,
+    change: Callable[[torch.Tensor], torch.Tensor] | None = None,
+) -> Iterator[tuple[int, Classifier, torch.Tensor]]:
+    """`fit`, step by step: yields (step, network, loss) after each, the network always the same one, in training mode.
+
+    `steps` takes the place of `settings.steps`, `change` that of a batch before its noise. Whoever reads the network in evaluation mode
+    must leave it in training mode.
+    """
+    device = images.device
+    cpu = torch.Generator().manual_seed(seed)
+    generator = torch.Generator(device).manual_seed(seed + 1)
+    shape = (int(images.shape[2]), int(images.shape[3]))
+    network, optimiser = fresh(settings, shape, classes, role, cpu, device)
+    counts = torch.bincount(labels, minlength=classes)
+    if counts.sum() == 0:
+        raise ValueError("there is no sample to train a classifier on")
+    weights = (1.0 / counts.clamp(min=1).double())[labels].float()
+    for step in range(1, (steps or settings.steps) + 1):
+        i = torch.multinomial(weights, settings.batch, replacement=True, generator=generator)
+        batch = change(images[i]) if change else images[i]
+        if settings.mirror:
+            turned = torch.rand(len(batch), 1, 1, 1, generator=generator, device=device) < 0.5
+            batch = torch.where(turned, batch.flip(-1), batch)
+        batch = batch + settings.noise * torch.randn(batch.shape, generator=generator, device=device)  # §3.2
+        loss = F.cross_entropy(network(batch), labels[i], label_smoothing=settings.smoothing)
+        optimiser.zero_grad(set_to_none=True)
+        loss.backward()
+        optimiser.step()
+        yield step, network, loss.detach()
+
+
+def fit(
+    images: torch.Tensor,
+    labels: torch.Tensor,
+    settings: Settings,
+    classes: int,
+    seed: int,
+    role: str = "voice",
+    tick: Callable[[int, float], None] | None = None,
+) -> Classifier:
+    """Train a classifier for `settings.steps` steps on class-balanced batches (each class is drawn equally often).
+
+    images (N, 1, H, W) in [-1, 1] and labels (N,) lie on the device that is to train. The batches are indices drawn there from one
+    explicit generator, so equal seeds give equal weights, and rows of different sizes get equal steps. `tick(step, loss)` after each.
+    Raises ValueError when no class has a sample.
+    """
+    network = None
+    for step, network, loss in training(images, labels, settings, classes, seed, role):  # noqa: B007  (the last one is returned)
+        if tick:
+            tick(step, float(loss) if step % 20 == 0 or step == settings.steps else float("nan"))
+    if network is None:
+        raise ValueError(f"a classifier needs at least one step, not {settings.steps}")
+    return network.eval()
+
+
+@torch.no_grad()
+def outputs(network: Classifier, images: torch.Tensor, batch: int = 1024) -> tuple[np.ndarray, np.ndarray]:
+    """Softmax outputs (N, K) and penultimate features (N, F) of images (N, 1, H, W), float64 on the host."""
+    rows, features = [], []
+    for part in images.split(batch):
+        f = network.penultimate(part)
+        features.append(f.double().cpu())
+        rows.append(network.head(f).double().softmax(dim=1).cpu())
+    if not rows:
+        return np.zeros((0, network.head.out_features)), np.zeros((0, network.head.in_features))
+    return torch.cat(rows).numpy(), torch.cat(features).numpy()
+
+
+def softmax(network: Classifier, images: torch.Tensor) -> np.ndarray:
+    """Softmax outputs alone: (N, 1, H, W) -> (N, K) float64."""
+    return outputs(network, images)[0]

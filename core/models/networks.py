@@ -1,0 +1,255 @@
+"""Figs 3 and 4: the generators EncDec and U-Net and one of ours, the discriminator D, the classifier that is Q, f_S, f_T and the scorer.
+
+Images are (B, 1, H, W): a face x is (B, 1, 28, 28), a spectrogram y is (B, 1, columns, bands), both in [-1, 1]. In the other direction
+(§4.5, voices to faces) a generator's `source` is the spectrogram's size and its `shape` the face's.
+Widths: `paper` follows the sizes that the authors report for their networks, `compact` keeps a generator under 1.5 M parameters.
+Noise on inputs (§3.2) is added by the caller, so that a network is a pure function.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from safetensors import safe_open
+from safetensors.torch import save as serialise
+from torch import Tensor, nn
+from torch.nn.utils.parametrizations import spectral_norm
+from torch.nn.utils.parametrize import is_parametrized
+
+from core import files
+from core.models.convolutions import Block, Conv2d, Kept, channels_last, doubled
+
+SLOPE = 0.1  # of every LeakyReLU
+FACE = (28, 28)
+
+ENCDEC: dict[str, tuple[int, ...]] = {"paper": (1024, 1024, 1024, 1024, 512, 512), "compact": (320, 320, 320, 256)}
+UNET: dict[str, tuple[int, ...]] = {"paper": (64, 128, 256, 512), "compact": (8, 16, 32, 64)}
+CONV: dict[str, tuple[int, ...]] = {"paper": (512, 256, 128, 64), "compact": (128, 64, 32, 16)}
+DISCRIMINATOR = {"paper": (64, 128, 512, 1024, 512, 512, 512), "compact": (16, 32, 64, 128)}
+
+
+def dense(n_in: int, n_out: int) -> nn.Sequential:
+    """Linear, batch norm, LeakyReLU: the block of EncDec (§3.2 names the last two as remedies)."""
+    return nn.Sequential(nn.Linear(n_in, n_out), nn.BatchNorm1d(n_out), nn.LeakyReLU(SLOPE))
+
+
+def convolution(n_in: int, n_out: int, stride: int = 1, kernel: int = 3, norm: str = "batch") -> Block:
+    """Convolution (same padding for odd kernels), LeakyReLU, and between them batch or group norm, or spectral norm of the weights."""
+    conv = Conv2d(n_in, n_out, kernel, stride, (kernel - 1) // 2, bias=norm != "batch")
+    act = nn.LeakyReLU(SLOPE, inplace=True)
+    if norm == "spectral":
+        return Block(spectral_norm(conv), act)
+    return Block(conv, nn.GroupNorm(4, n_out) if norm == "group" else nn.BatchNorm2d(n_out), act)
+
+
+class EncDec(nn.Module):
+    """Fig. 4b: dense layers from (x, c, z) to the spectrogram, tanh. Without the source the encoder's input is (c, z) alone (§4.4)."""
+
+    def __init__(
+        self, classes: int, z: int, shape: tuple[int, int], widths: tuple[int, ...], use_source: bool = True, source: tuple[int, int] = FACE
+    ):
+        super().__init__()
+        self.shape, self.use_source = shape, use_source
+        self.norm = nn.BatchNorm1d(source[0] * source[1]) if use_source else None
+        sizes = [(source[0] * source[1] if use_source else 0) + classes + z, *widths]
+        self.layers = nn.Sequential(*[dense(a, b) for a, b in zip(sizes, sizes[1:], strict=False)])
+        self.out = nn.Linear(sizes[-1], shape[0] * shape[1])
+
+    def forward(self, x: Tensor, c: Tensor, z: Tensor) -> Tensor:
+        parts = [c, z] if self.norm is None else [self.norm(x.flatten(1)), c, z]
+        h = self.layers(torch.cat(parts, dim=1))
+        return torch.tanh(self.out(h)).view(-1, 1, *self.shape)  # (B, 1, columns, bands)
+
+
+class UNet(nn.Module):
+    """Fig. 4a: a convolutional encoder of the source stretched to the target's size, a decoder with skips; c and z join at the bottom.
+
+    Without the source the encoder and the skips are dropped (§4.4).
+    """
+
+    def __init__(
+        self, classes: int, z: int, shape: tuple[int, int], widths: tuple[int, ...], use_source: bool = True, source: tuple[int, int] = FACE
+    ):
+        super().__init__()
+        self.shape, self.use_source = shape, use_source
+        self.bottom = (shape[0] // 4, shape[1] // 4)  # after two halvings: 28 x 7 for 112 x 28
+        a, b, c, d = widths
+        if use_source:
+            self.down = nn.ModuleList([convolution(1, a), convolution(a, b, 2), convolution(b, c, 2)])
+        self.coarse = (self.bottom[0] // 4 or 1, self.bottom[1])  # the code is drawn coarsely in time, then stretched
+        self.inject = nn.Linear(classes + z, d * self.coarse[0] * self.coarse[1])
+        self.mix = convolution((c if use_source else 0) + d, d)
+        skip = (b, a) if use_source else (0, 0)
+        self.up = nn.ModuleList([convolution(d + skip[0], c), convolution(c + skip[1], b)])
+        self.out = Conv2d(b, 1, 3, padding=1)
+
+    def forward(self, x: Tensor, c: Tensor, z: Tensor) -> Tensor:
+        h = F.interpolate(self.inject(torch.cat([c, z], dim=1)).view(len(c), -1, *self.coarse), self.bottom)
+        skips: list[Tensor] = []
+        if self.use_source:
+            e = F.interpolate(x, self.shape, mode="bilinear", align_corners=False)
+            for layer in self.down:
+                e = layer(e)
+                skips.append(e)
+            h = torch.cat([skips.pop(), h], dim=1)
+        h = self.mix(h)
+        for layer in self.up:
+            h = F.interpolate(h, scale_factor=2)
+            h = layer(torch.cat([skips.pop(), h], dim=1) if skips else h)
+        return torch.tanh(self.out(h))  # (B, 1, columns, bands)
+
+
+class Conv(nn.Module):
+    """Ours, not the paper's: a face code, c and z spread over a coarse map, then nearest-neighbour doublings and convolutions.
+
+    With convolutions a sample's parts look like speech wherever they stand, which the dense EncDec has to learn for every cell apart.
+    """
+
+    def __init__(
+        self, classes: int, z: int, shape: tuple[int, int], widths: tuple[int, ...], use_source: bool = True, source: tuple[int, int] = FACE
+    ):
+        super().__init__()
+        self.use_source = use_source
+        self.sizes = [shape]  # from the spectrogram down to the coarse map, 7 x 2 for 112 x 28
+        for _ in widths:
+            self.sizes.insert(0, (-(-self.sizes[0][0] // 2), -(-self.sizes[0][1] // 2)))
+        a, b = widths[-1], 2 * widths[-1]
+        if use_source:
+            act = nn.LeakyReLU(SLOPE)
+            code = nn.Linear(b * (source[0] // 4) * (source[1] // 4), 64)
+            self.face = nn.Sequential(Conv2d(1, a, 4, 2, 1), act, Conv2d(a, b, 4, 2, 1), act, nn.Flatten(), code, act)
+        self.spread = nn.Linear((64 if use_source else 0) + classes + z, widths[0] * self.sizes[0][0] * self.sizes[0][1])
+        self.layers = nn.ModuleList([convolution(p, q) for p, q in zip(widths, (*widths[1:], widths[-1]), strict=True)])
+        self.out = Conv2d(widths[-1], 1, 3, padding=1)
+
+    def forward(self, x: Tensor, c: Tensor, z: Tensor) -> Tensor:
+        parts = [self.face(x), c, z] if self.use_source else [c, z]
+        h = self.spread(torch.cat(parts, dim=1)).view(len(z), -1, *self.sizes[0])
+        h = channels_last(h)
+        for size, layer in zip(self.sizes[1:], self.layers, strict=True):
+            twice = size[0] == 2 * h.shape[2] and 2 * h.shape[3] - size[1] in (0, 1)
+            assert isinstance(layer, nn.Sequential)
+            assert isinstance(layer[0], nn.Conv2d)
+            h = layer[1:](doubled(h, layer[0].weight, size)) if twice else layer(F.interpolate(h, size))
+        return torch.tanh(self.out(h))  # (B, 1, columns, bands)
+
+
+class Trunk(nn.Module):
+    """The stack of stride-2 convolutions that D, Q, f_S, f_T and the scorer share: (B, 1, H, W) -> (B, features).
+
+    Kernels as the authors report them: 4x4 in D, 5x5 in the classifiers.
+    """
+
+    def __init__(self, shape: tuple[int, int], channels: tuple[int, ...], kernel: int, norm: str = "batch"):
+        super().__init__()
+        sizes = (1, *channels)
+        layers, (h, w) = [], shape
+        for a, b in zip(sizes, sizes[1:], strict=False):
+            shrink = min(h, w) > 3  # the paper-width D is deeper than a 28-band spectrogram can be halved
+            layers.append(convolution(a, b, 2 if shrink else 1, kernel if shrink else 3, norm))
+            if shrink:
+                h, w = ((n + 2 * ((kernel - 1) // 2) - kernel) // 2 + 1 for n in (h, w))
+        self.layers = nn.Sequential(*layers)
+        self.features = channels[-1] * h * w
+
+    def forward(self, image: Tensor) -> Tensor:
+        return Kept.apply(self.layers(image)).flatten(1)
+
+
+class Discriminator(nn.Module):
+    """D: is this spectrogram real? (B, 1, columns, bands) -> logits (B,).
+
+    `norm` is `batch` (§3.2), `group` or `spectral` (Miyato et al. 2018). With `classes` D is told the condition c (B, classes) too, by a
+    projection onto its features (Miyato & Koyama 2018); with 0, as the paper prints Eq. (3), c is not looked at.
+    """
+
+    def __init__(self, shape: tuple[int, int], channels: tuple[int, ...], norm: str = "batch", classes: int = 0):
+        super().__init__()
+        self.trunk = Trunk(shape, channels, 4, norm)
+        bounded = spectral_norm if norm == "spectral" else (lambda layer: layer)
+        self.head = bounded(nn.Linear(self.trunk.features, 1))
+        self.embed = bounded(nn.Linear(classes, self.trunk.features, bias=False)) if classes else None
+
+    def forward(self, y: Tensor, c: Tensor | None = None) -> Tensor:
+        h = self.trunk(y)
+        logit = self.head(h)[:, 0]
+        if self.embed is None:
+            return logit
+        return logit + (h @ self.embed.weight * c).sum(dim=1) / h.shape[1] ** 0.5
+
+
+class Classifier(nn.Module):
+    """Q, f_S, f_T and the scorer: a network like D whose last layer names the emotion. (B, 1, H, W) -> logits (B, K).
+
+    `features` is the width of the layer before the last: 16 for the scorer, so that FID's N is at least ten times it (PROTOCOL).
+    """
+
+    def __init__(self, shape: tuple[int, int], channels: tuple[int, ...], classes: int, features: int = 64):
+        super().__init__()
+        self.trunk = Trunk(shape, channels, kernel=5)
+        self.hidden = dense(self.trunk.features, features)
+        self.head = nn.Linear(features, classes)
+
+    def penultimate(self, image: Tensor) -> Tensor:
+        """The features of Eqs (10) and (11): (B, 1, H, W) -> (B, features)."""
+        return self.hidden(self.trunk(image))
+
+    def forward(self, image: Tensor) -> Tensor:
+        return self.head(self.penultimate(image))
+
+
+KINDS = {"encdec": EncDec, "unet": UNet, "conv": Conv, "discriminator": Discriminator, "classifier": Classifier}
+
+
+def build(kind: str, arguments: dict) -> nn.Module:
+    """A network of `KINDS` from the arguments that stand in its file's header (lists become tuples)."""
+    return KINDS[kind](**{k: tuple(v) if isinstance(v, list) else v for k, v in arguments.items()})
+
+
+def initialise(network: nn.Module, generator: torch.Generator) -> nn.Module:
+    """He initialisation (the paper's [54]) drawn from `generator` alone, so that no global random state decides a run."""
+    gain = nn.init.calculate_gain("leaky_relu", SLOPE)
+    for module in network.modules():
+        if isinstance(module, nn.Linear | nn.Conv2d):
+            fan_in = module.weight[0].numel()
+            normed = is_parametrized(module, "weight")  # spectral norm keeps the weight itself under another name
+            weight: Tensor = getattr(module.parametrizations, "weight").original if normed else module.weight  # noqa: B009
+            with torch.no_grad():
+                weight.copy_(torch.randn(weight.shape, generator=generator) * gain / fan_in**0.5)
+                if module.bias is not None:
+                    module.bias.zero_()
+    return network
+
+
+def save(path: Path, network: nn.Module, kind: str, arguments: dict) -> None:
+    """Weights as float16 safetensors with the architecture in the header. Written aside, then renamed.
+
+    A finished network is always used as it was stored: callers load it back, so that every figure belongs to the shipped weights.
+    """
+    tensors = {k: v.detach().cpu().contiguous() for k, v in network.state_dict().items()}
+    halves = {k: v.half() if v.is_floating_point() else v for k, v in tensors.items()}
+    header = {"network": json.dumps({"kind": kind, "arguments": arguments})}  # one key: equal networks, equal bytes
+    files.write_atomic(path, serialise(halves, header))
+
+
+def checkpoint(path: Path, state: dict) -> None:
+    """What `torch.load(path, weights_only=True)` gives back. Written aside, then renamed."""
+    files.write_atomic(path, lambda f: torch.save(state, f))
+
+
+def load(path: Path, device: str | torch.device = "cpu") -> nn.Module:
+    """The network of a file that `save` wrote, in evaluation mode, float32. Raises ValueError naming a file that is not one."""
+    try:
+        with safe_open(path, "pt") as f:
+            header = json.loads((f.metadata() or {})["network"])
+            tensors = {k: f.get_tensor(k) for k in f.keys()}  # noqa: SIM118  (safe_open is no dict)
+        network = build(header["kind"], header["arguments"])
+        network.load_state_dict({k: v.float() if v.is_floating_point() else v for k, v in tensors.items()})
+    except (KeyError, RuntimeError, OSError, ValueError, TypeError) as e:
+        raise ValueError(f"{path} is not a network of this project ({e}); train the run again or restore the file") from e
+    except Exception as e:  # safetensors raises its own class for damaged files
+        raise ValueError(f"{path} is damaged ({e}); train the run again or restore the file") from e
+    return network.to(device).eval()

@@ -1,0 +1,406 @@
+"""The laboratory's figures (Plotly). Small on the wire: numbers are rounded, histograms are counted here, many points go to WebGL.
+
+Where eps is a slider inside a figure, the browser moves it by itself: every position's lines and words travel with the figure.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import plotly.graph_objects as go
+from plotly.subplots import make_subplots
+
+from core.config import LogMel
+from core.conformal import prediction, validity
+from core.conformal.analysis import View
+from core.conformal.prediction import Ranking
+from core.conformal.validity import Curve
+from ui import theme
+from ui.widgets.charts import built_once, laid_out, mel_axis
+
+CONFIG: dict[str, Any] = {  # of every chart here: one button, which saves the picture
+    "displaylogo": False,
+    "scrollZoom": False,
+    "displayModeBar": True,
+    "modeBarButtons": [["toImage"]],
+    "toImageButtonOptions": {"format": "svg", "filename": "conformal"},
+}
+MAIN, SECOND, THIRD, ALARM = theme.LINES[0], theme.LINES[2], theme.LINES[1], theme.LINES[3]
+GREY, BAND = theme.REFERENCE, "rgba(138,148,153,0.28)"
+EPS = validity.LEVELS[1:-1]  # positions of a slider
+BINS = 40  # of the histograms of scores and of confidence
+BARS = {"marker": {"opacity": 1}}  # of a histogram, whatever is clicked
+MEASURES = {"margin": "largest other softmax − its own", "hinge": "1 − its own softmax"}
+
+
+def colours(classes: Sequence[str]) -> list[str]:
+    """An emotion's own colour; for other classes the colours of curves, in turn."""
+    return [theme.EMOTION.get(c, theme.LINES[i % len(theme.LINES)]) for i, c in enumerate(classes)]
+
+
+def _small(a: np.ndarray, digits: int = 4) -> np.ndarray:
+    return np.round(np.asarray(a, np.float64), digits).astype(np.float32)
+
+
+def _titled(figure: go.Figure, column: int, text: str) -> None:
+    """A title over one column of a figure."""
+    left, right = figure.get_subplot(1, column).xaxis.domain
+    at = {"x": left, "xanchor": "left", "y": 1.0, "yanchor": "bottom", "xref": "paper", "yref": "paper", "yshift": 4}
+    figure.add_annotation(text=text, showarrow=False, align="left", **at)
+
+
+def _slider(steps: list[dict], eps: float, y: float = -0.28) -> list[dict]:
+    active = int(np.abs(EPS - eps).argmin())
+    shown = {"prefix": "drag ε = ", "xanchor": "left", "font": {"size": 14, "color": ALARM}}
+    look = {"bordercolor": GREY, "bgcolor": ALARM, "activebgcolor": ALARM, "ticklen": 0, "minorticklen": 0}
+    look["font"] = {"size": 1, "color": "rgba(0,0,0,0)"}  # the steps' own names: the axis above says them
+    return [{"active": active, "steps": steps, "currentvalue": shown, "pad": {"t": 0, "b": 4}, "x": 0, "len": 1.0, "y": y, **look}]
+
+
+def _upright(x: float, colour: str = ALARM, dash: str = "dash", **axes) -> dict:
+    return {"type": "line", "x0": x, "x1": x, "y0": 0, "y1": 1, "line": {"color": colour, "width": 2, "dash": dash}, **axes}
+
+
+# ------------------------------------------------------------------ one point
+
+
+@built_once
+def chain(classes: Sequence[str], softmax: np.ndarray, ranking: Ranking, p: np.ndarray, shown: np.ndarray, measure: str) -> go.Figure:
+    """From left to right, a row for each label: softmax, how strange the label would be (Eq. 8), its p-value (Eq. 9)."""
+    names, tint = [classes[k] for k in shown], [colours(classes)[k] for k in shown]
+    figure = make_subplots(1, 3, shared_yaxes=True, horizontal_spacing=0.05)
+    hatch = {"pattern": {"shape": "/", "fgcolor": tint, "bgcolor": "rgba(0,0,0,0)", "size": 5, "solidity": 0.35}}
+    outline = {"line": {"color": tint, "width": 1}}
+    for column, (values, marker, hover) in enumerate(
+        (
+            (softmax, {"color": tint}, "%{y}: softmax %{x:.3f}"),
+            (ranking.alpha, {"color": tint, "opacity": 0.55}, "%{y}: α = %{x:.3f}"),
+            (p, {"color": tint} | hatch, "%{y}: p-value %{x:.4f}"),
+        ),
+        1,
+    ):
+        text = [f"{x:.3f}" for x in values[shown]]
+        bar = go.Bar(y=names, x=_small(values[shown]), orientation="h", marker=marker | outline, text=text, textposition="outside")
+        figure.add_trace(bar.update(hovertemplate=hover + "<extra></extra>", cliponaxis=False), row=1, col=column)
+    low = -1.25 if measure == "margin" else 0
+    figure.update_xaxes(range=[0, 1.2], tickvals=[0, 0.5, 1], zeroline=True)
+    figure.update_xaxes(range=[low, 1.25], tickvals=[-1, 0, 1] if low else [0, 0.5, 1], title=f"α: {MEASURES[measure]}", row=1, col=2)
+    figure.update_xaxes(title="softmax (probability)", row=1, col=1).update_xaxes(title="p-value (share)", row=1, col=3)
+    figure.update_yaxes(autorange="reversed", showgrid=False).update_yaxes(title="label", row=1, col=1)
+    for column, words in enumerate(("what the classifier says", "→ how strange each label would be", "→ how many are as strange"), 1):
+        _titled(figure, column, f"<b>{words}</b>")
+    return laid_out(figure, 90 + 30 * len(names), left=80, top=30, bottom=44, showlegend=False)
+
+
+def area(scores: np.ndarray, alpha: float, name: str, measure: str, colour: str) -> go.Figure:
+    """The calibration scores as a histogram, the label's own score as a line, and shaded what is at or beyond it: the p-value's area."""
+    low = -1.0 if measure == "margin" else 0.0
+    edges = np.linspace(low, 1.0, BINS + 1)
+    beyond = scores >= alpha
+    counts = [np.histogram(np.clip(scores[part], low, 1), edges)[0] for part in (~beyond, beyond)]
+    middle, width = _small((edges[1:] + edges[:-1]) / 2), float(edges[1] - edges[0])
+    figure = go.Figure()
+    for count, words, marker in (
+        (counts[0], "less strange", {"color": BAND, "line": {"color": GREY, "width": 1}}),
+        (counts[1], "at least as strange", {"color": colour, "line": {"color": colour, "width": 1}}),
+    ):
+        hover = f"%{{y}} calibration scores, {words}, α near %{{x:.2f}}<extra></extra>"
+        figure.add_bar(x=middle, y=count, width=width, name=f"{words}: {count.sum():,}", marker=marker, hovertemplate=hover)
+    figure.add_shape(_upright(alpha, ALARM, "solid", yref="paper"))
+    side = "left" if alpha < (low + 1) / 2 else "right"
+    figure.add_annotation(
+        x=alpha,
+        y=1,
+        yref="paper",
+        text=f"α of “{name}” = {alpha:.3f}",
+        showarrow=False,
+        xanchor=side,
+        yanchor="top",
+        xshift=5 if side == "left" else -5,
+    )
+    figure.update_xaxes(title="nonconformity α of a calibration point under its own, true label (stranger →)", range=[low - 0.02, 1.02])
+    figure.update_yaxes(title="calibration points (count)", rangemode="tozero")
+    legend = {"orientation": "h", "x": 0, "y": 1.0, "yanchor": "bottom"}
+    return laid_out(figure, 270, left=54, top=30, bottom=44, barmode="stack", bargap=0, legend=legend)
+
+
+def label_set(classes: Sequence[str], p: np.ndarray, floor: np.ndarray, shown: np.ndarray, eps: float) -> go.Figure:
+    """The p-values with eps as a line that a slider moves: what lies beyond it is lit and is the set."""
+    names, tint = [classes[k] for k in shown], [colours(classes)[k] for k in shown]
+
+    def at(e: float) -> tuple[list[float], str]:
+        held = p[shown] > e
+        words = "<b>{" + ", ".join(k for k, h in zip(names, held) if h) + "}</b>" if held.any() else "<b>{ }</b> – no label fits"
+        return np.where(held, 1.0, 0.22).tolist(), f"Set: {words}"
+
+    lit, words = at(eps)
+    hatch = {"shape": "/", "fgcolor": tint, "bgcolor": "rgba(0,0,0,0)", "size": 5, "solidity": 0.35}
+    marker = {"color": tint, "line": {"color": tint, "width": 1}, "pattern": hatch, "opacity": lit}
+    figure = go.Figure(
+        go.Bar(y=names, x=_small(p[shown]), orientation="h", marker=marker, hovertemplate="%{y}: p-value %{x:.4f}<extra></extra>")
+    )
+    figure.add_scatter(
+        y=names, x=_small(floor[shown]), mode="markers", marker={"symbol": "line-ns", "size": 14, "line": {"width": 2, "color": GREY}},
+        hovertemplate="the smallest p-value that can be, 1/(n + 1) = %{x:.4f}<extra></extra>",
+    )  # fmt: skip
+    figure.add_shape(_upright(eps, yref="paper"))
+    figure.add_annotation(text=words, showarrow=False, xref="paper", yref="paper", x=0, y=1, xanchor="left", yanchor="bottom", font_size=14)
+    steps = []
+    for e in EPS.tolist():
+        lit, words = at(e)
+        moved = {"shapes[0].x0": e, "shapes[0].x1": e, "annotations[0].text": words}
+        steps.append({"method": "update", "label": f"{e:.2f}", "args": [{"marker.opacity": [lit]}, moved, [0]]})
+    figure.update_xaxes(title="p-value (share) · dashed: ε · short marks: the floor 1/(n + 1)", range=[0, 1])
+    figure.update_yaxes(autorange="reversed", title="label", showgrid=False)
+    inner = 27 * len(names)
+    return laid_out(figure, inner + 150, left=80, top=30, bottom=120, showlegend=False, sliders=_slider(steps, eps, -48 / inner))
+
+
+# ------------------------------------------------------------------ the whole test set
+
+
+def points(v: View, credibility: float, confidence: float) -> go.Figure:
+    """Credibility against confidence of every test point, right and wrong ones told apart by shape, and the point that is looked at."""
+    right = prediction.prediction(v.p) == v.problem.label_test
+    first, sure = _small(prediction.credibility(v.p)), _small(prediction.confidence(v.p))
+    figure = make_subplots(2, 1, shared_xaxes=True, row_heights=[0.24, 0.76], vertical_spacing=0.03)
+    edges = np.linspace(0, 1, BINS + 1)
+    size = 6 if v.m < 3000 else 5
+    for part, words, colour, symbol, hatch in (
+        (right, "prediction right", MAIN, "circle", ""),
+        (~right, "prediction wrong", THIRD, "x", "x"),
+    ):
+        rows = np.flatnonzero(part)
+        count, middle = np.histogram(sure[rows], edges)[0], _small((edges[1:] + edges[:-1]) / 2)
+        fill = {"color": colour, "pattern": {"shape": hatch, "solidity": 0.4}, "line": {"width": 0}}
+        hover = f"confidence near %{{x:.2f}}: %{{y:,}} points, {words}<extra></extra>"
+        bars = {"marker": fill, "hovertemplate": hover, "showlegend": False, "selected": BARS, "unselected": BARS}
+        figure.add_bar(x=middle, y=count, width=1 / BINS, name=words, **bars, row=1, col=1)
+        still = {"marker": {"opacity": 0.6}}
+        figure.add_scattergl(
+            x=sure[rows],
+            y=first[rows],
+            customdata=rows.astype(np.int32),
+            mode="markers",
+            name=f"{words}: {len(rows):,}",
+            marker={"color": colour, "symbol": symbol, "size": size, "opacity": 0.6},
+            selected=still,
+            unselected=still,
+            hovertemplate=f"point %{{customdata}}: credibility %{{y:.3f}}, confidence %{{x:.3f}}, {words}<extra></extra>",
+            row=2,
+            col=1,
+        )
+    ring = {"symbol": "circle-open", "size": 18, "color": ALARM, "line": {"width": 3}}
+    hover = "looked at: credibility %{y:.3f}, confidence %{x:.3f}<extra></extra>"
+    still = {"selected": {"marker": {"opacity": 1}}, "unselected": {"marker": {"opacity": 1}}}
+    figure.add_scattergl(
+        x=[confidence], y=[credibility], mode="markers", name="looked at", marker=ring, hovertemplate=hover, **still, row=2, col=1
+    )
+    for x, y, words, where in (
+        (0.99, 0.97, "one label fits", "right"),
+        (0.99, 0.03, "no label fits", "right"),
+        (0.01, 0.97, "several fit", "left"),
+    ):
+        figure.add_annotation(text=f"<i>{words}</i>", showarrow=False, x=x, y=y, xanchor=where, opacity=0.8, row=2, col=1)
+    figure.update_xaxes(range=[-0.01, 1.01]).update_xaxes(title="confidence: 1 − second highest p-value", row=2, col=1)
+    figure.update_yaxes(title="points", row=1, col=1).update_yaxes(title="credibility: highest p-value", range=[-0.02, 1.04], row=2, col=1)
+    legend = {"orientation": "h", "x": 0, "y": 1.0, "yanchor": "bottom", "itemsizing": "constant", "traceorder": "normal"}
+    return laid_out(figure, 460, left=54, top=30, legend=legend, clickmode="event+select", hovermode="closest", barmode="stack", bargap=0)
+
+
+def _with_band(figure: go.Figure, lower, upper, row: int = 1, column: int = 1, words: str = "95 % of valid curves stay in here") -> None:
+    x = _small(validity.LEVELS, 2)
+    both = {"x": np.concatenate([x, x[::-1]]), "y": _small(np.concatenate([upper, lower[::-1]]))}
+    figure.add_scatter(**both, fill="toself", fillcolor=BAND, line_width=0, name=words, hoverinfo="skip", mode="lines", row=row, col=column)
+
+
+def promise(v: View, sizes: Sequence[View] = ()) -> go.Figure:
+    """Error (with its band), set size and shares of sets against eps, with a cursor at v's eps that a slider moves.
+
+    With the views of other calibration `sizes`, smallest first and v's own among them, a second slider goes from one to another. What the
+    curves are at the cursor stands above them: `readings`, so that the figure is the same wherever its sliders stand.
+    """
+    figure = make_subplots(1, 3, horizontal_spacing=0.075)
+    _with_band(figure, v.overall.lower, v.overall.upper)
+    grid = _small(validity.LEVELS, 2)
+
+    def line(y, name, colour, column, dash="solid", about="%{y:.3f}"):
+        style = {"color": colour, "width": 2, "dash": dash}
+        hover = f"ε = %{{x}}: {name} {about}<extra></extra>"
+        figure.add_scatter(x=grid, y=_small(y), mode="lines", name=name, line=style, hovertemplate=hover, row=1, col=column)
+
+    line(validity.LEVELS, "promised: error = ε", GREY, 1, "dot")
+    line(v.overall.error, "error", MAIN, 1)
+    line(v.efficiency.size, "labels in a set", SECOND, 2)
+    line(v.efficiency.single, "sets with one label", MAIN, 3)
+    line(v.efficiency.empty, "empty sets", THIRD, 3, "dash")
+    start = float(EPS[int(np.abs(EPS - v.eps).argmin())])
+    for k in ("", "2", "3"):
+        figure.add_shape(_upright(start, xref=f"x{k}", yref=f"y{k} domain"))
+    steps = []
+    for at in EPS.tolist():
+        moved = {f"shapes[{k}].x{end}": at for k in range(3) for end in (0, 1)}
+        steps.append({"method": "relayout", "label": f"{at:.2f}", "args": [moved]})
+    sliders = _slider(steps, v.eps, -0.31)
+    if sizes:
+        moves = []
+        for one in sizes:
+            c, e = one.overall, one.efficiency
+            y = [_small(a) for a in (np.concatenate([c.upper, c.lower[::-1]]), c.error, e.size, e.single, e.empty)]
+            moves.append({"method": "restyle", "label": f"{one.r:g}", "args": [{"y": y}, [0, 2, 3, 4, 5]]})
+        sliders += _slider(moves, 0.0, -0.62)
+        sliders[1] |= {"active": [one.r for one in sizes].index(v.r), "bgcolor": GREY, "activebgcolor": GREY}
+        sliders[1]["currentvalue"] |= {"prefix": "drag share that calibrates = ", "font": {"size": 14, "color": GREY}}
+    figure.update_xaxes(title="ε (significance)", range=[0, 1], dtick=0.2)
+    figure.update_yaxes(rangemode="tozero").update_yaxes(title="error (share of test points)", range=[0, 1.01], row=1, col=1)
+    figure.update_yaxes(title="labels in a set (mean)", row=1, col=2).update_yaxes(title="share of sets", range=[0, 1.01], row=1, col=3)
+    legend = {"orientation": "h", "x": 0, "y": -0.97, "yanchor": "top"}  # below both sliders, though the second may come later
+    return laid_out(figure, 390, left=BESIDE[0], right=BESIDE[1], top=16, bottom=210, legend=legend, sliders=sliders)
+
+
+BESIDE = (50, 8)  # pixels beside those curves, left and right
+
+
+def readings(views: Sequence[View]) -> list[list[list[float]]]:
+    """For each view and each eps of EPS: lower end of the band, error, upper end, where the error is (-1 below the band, 0 inside it, 1
+    above), labels in a set, share of sets with one label, of empty sets."""
+    found = []
+    for v in views:
+        c, e = v.overall, v.efficiency
+        where = np.where(c.error > c.upper + 1e-12, 1, np.where(c.error < c.lower - 1e-12, -1, 0))
+        columns = [c.lower, c.error, c.upper, where, e.size, e.single, e.empty]
+        found.append(np.round(np.column_stack(columns)[1:-1], 4).tolist())
+    return found
+
+
+def uniform(v: View) -> go.Figure:
+    """Histogram of the true label's smoothed p-values, and between which marks each bin lies when the promise holds."""
+    h = v.histogram
+    middle, width = _small((h.edges[1:] + h.edges[:-1]) / 2), float(h.edges[1])
+    out = (h.share < h.low - 1e-12) | (h.share > h.high + 1e-12)
+    figure = go.Figure()
+    hover = "p in %{x:.3f} ± 0.025: %{y:.1%} of points<extra></extra>"
+    marker = {"color": np.where(out, THIRD, MAIN).tolist(), "pattern": {"shape": np.where(out, "x", "").tolist(), "solidity": 0.4}}
+    figure.add_bar(x=middle, y=_small(h.share), width=width * 0.92, marker=marker, hovertemplate=hover, name="share of test points")
+    x = np.repeat(_small(h.edges, 3), 2)[1:-1]
+    for bound, words in ((h.high, "95 % of valid histograms' bars end between these lines"), (h.low, "")):
+        style = {"color": GREY, "width": 1.5, "dash": "dot"}
+        figure.add_scatter(
+            x=x, y=_small(np.repeat(bound, 2)), mode="lines", line=style, name=words, hoverinfo="skip", showlegend=bool(words)
+        )
+    figure.update_xaxes(title="p-value of the true label (smoothed)", range=[0, 1])
+    figure.update_yaxes(title="share of test points", rangemode="tozero", tickformat=".0%")
+    legend = {"orientation": "h", "x": 0, "y": 1.0, "yanchor": "bottom"}
+    return laid_out(figure, 270, left=54, top=30, legend=legend, bargap=0)
+
+
+def parts(curves: Sequence[Curve], tint: Sequence[str] | None, eps: float, what: str) -> go.Figure:
+    """Error curves of classes or subjects, and beside them each one's error at eps between the ends of its own band."""
+    figure = make_subplots(1, 2, horizontal_spacing=0.16, column_widths=[0.5, 0.5])
+    dashes = ("solid", "dash", "dot", "dashdot")
+    for i, c in enumerate(curves):
+        style = {"color": tint[i] if tint else GREY, "width": 2 if tint else 1, "dash": dashes[i % 4] if tint else "solid"}
+        hover = f"{c.name}: ε = %{{x}}, error %{{y:.3f}}, N = {c.m:,}<extra></extra>"
+        figure.add_scatter(
+            x=_small(validity.LEVELS[::2], 2), y=_small(c.error[::2], 3), mode="lines", line=style, hovertemplate=hover, row=1, col=1
+        )
+    figure.add_scatter(x=[0, 1], y=[0, 1], mode="lines", line={"color": GREY, "dash": "dot", "width": 2}, hoverinfo="skip", row=1, col=1)
+    at = int(np.abs(validity.LEVELS - eps).argmin())
+    names = [c.name for c in curves]
+    error, low, high = (_small([getattr(c, k)[at] for c in curves]) for k in ("error", "lower", "upper"))
+    out = (error > high) | (error < low)
+    middle = (low + high) / 2
+    ends = {"type": "data", "array": high - middle, "color": GREY, "thickness": 7, "width": 0}
+    figure.add_scatter(x=middle, y=names, mode="markers", marker={"opacity": 0}, error_x=ends, hoverinfo="skip", row=1, col=2)
+    mark = {"size": 11, "color": tint or MAIN, "symbol": np.where(out, "x", "circle").tolist(), "line": {"width": 1, "color": GREY}}
+    counts = np.array([c.m for c in curves])
+    hover = "%{y}: error %{x:.3f}, N = %{customdata:,}<extra></extra>"
+    figure.add_scatter(x=error, y=names, mode="markers", marker=mark, customdata=counts, hovertemplate=hover, row=1, col=2)
+    figure.add_shape(_upright(eps, xref="x2", yref="y2 domain"))
+    figure.update_xaxes(title="ε (significance)", range=[0, 1], row=1, col=1)
+    figure.update_xaxes(title=f"error at ε = {eps:g} · bar: its band · ✕: outside", rangemode="tozero", row=1, col=2)
+    figure.update_yaxes(title="error (share)", range=[0, 1.01], row=1, col=1)
+    figure.update_yaxes(title=what, autorange="reversed", showgrid=False, row=1, col=2)
+    return laid_out(figure, max(290, 80 + 19 * len(names)), left=54, showlegend=False)
+
+
+# ------------------------------------------------------------------ when the promise breaks
+
+
+def broken(v: View) -> go.Figure:
+    """By how much the error misses eps: on the test set, and on random splits of the test points themselves."""
+    x, n = validity.LEVELS, v.reference.null
+    figure = make_subplots(1, 2, shared_yaxes=True, horizontal_spacing=0.04)
+    _with_band(figure, v.overall.lower - x, v.overall.upper - x)
+    _with_band(figure, n.lower - x, n.upper - x, column=2)
+    grid, hover = _small(x, 2), "ε = %{x}: error − ε = %{y:+.3f}<extra></extra>"
+    for i, one in enumerate(v.reference.error[:10]):
+        style = {"color": MAIN, "width": 1}
+        more = {"opacity": 0.6, "legendgroup": "draws", "showlegend": False, "name": f"split {i + 1}"}
+        figure.add_scatter(x=grid[::2], y=_small(one - x)[::2], mode="lines", line=style, hovertemplate=hover, row=1, col=2, **more)
+    style = {"color": THIRD, "width": 3}
+    figure.add_scatter(x=grid, y=_small(v.overall.error - x), mode="lines", line=style, hovertemplate=hover, name="this", row=1, col=1)
+    for column, words in ((1, "Calibration set → test set"), (2, "Test points split at random (10 times)")):
+        _titled(figure, column, f"<b>{words}</b>")
+    figure.update_xaxes(title="ε (significance)", range=[0, 1]).update_yaxes(title="error − ε (share)", row=1, col=1)
+    return laid_out(figure, 290, left=58, top=30, showlegend=False)
+
+
+def sizes(v: View) -> go.Figure:
+    """Error and set size at eps over random calibration sets of growing size."""
+    s = v.sizes
+    figure = make_subplots(1, 2, horizontal_spacing=0.19)
+    for column, (values, colour, words) in enumerate(((s.error, MAIN, "error"), (s.size, SECOND, "labels in a set")), 1):
+        x, y = np.repeat(s.n, values.shape[1]), _small(values.ravel())
+        hover = f"n = %{{x:,}}: {words} %{{y:.3f}}<extra></extra>"
+        marker = {"color": colour, "size": 6, "opacity": 0.45}
+        figure.add_scatter(x=x, y=y, mode="markers", marker=marker, hovertemplate=hover, row=1, col=column)
+        style = {"color": colour, "width": 2}
+        figure.add_scatter(x=s.n, y=_small(values.mean(axis=1)), mode="lines", line=style, hoverinfo="skip", row=1, col=column)
+    figure.add_shape(
+        {"type": "line", "x0": 0, "x1": 1, "xref": "x domain", "y0": v.eps, "y1": v.eps, "line": {"color": ALARM, "dash": "dash"}}
+    )
+    figure.update_xaxes(
+        title="calibration points n (log)", type="log", tickvals=s.n[::3], ticktext=[f"{n:,}" for n in s.n[::3]], tickangle=0
+    )
+    figure.update_yaxes(title=f"error at ε = {v.eps:g}", rangemode="tozero", row=1, col=1)
+    figure.update_yaxes(title="labels in a set (mean)", rangemode="tozero", row=1, col=2)
+    return laid_out(figure, 270, left=54, showlegend=False)
+
+
+def reliability(v: View) -> go.Figure:
+    """How often the softmax' largest probability is right, by bins, beside how often it says it is."""
+    r = v.reliability["width"]
+    held = r.count > 0
+    figure = go.Figure()
+    hover = "says %{x:.2f}, is right %{y:.2f} of the time, N = %{customdata:,}<extra></extra>"
+    size = 8 + 26 * np.sqrt(r.count[held] / r.count.max())
+    figure.add_scatter(
+        x=[0, 1], y=[0, 1], mode="lines", line={"color": GREY, "dash": "dot", "width": 2}, hoverinfo="skip", name="calibrated"
+    )
+    more = {"customdata": r.count[held], "hovertemplate": hover, "marker": {"color": MAIN, "size": _small(size, 1), "opacity": 0.8}}
+    figure.add_scatter(x=_small(r.confidence[held]), y=_small(r.accuracy[held]), mode="lines+markers", name="bins (size: points)", **more)
+    figure.update_xaxes(title="largest softmax probability (mean)", range=[0, 1.02])
+    figure.update_yaxes(title="how often right (share)", range=[0, 1.05])
+    legend = {"orientation": "h", "x": 0, "y": 1.0, "yanchor": "bottom"}
+    return laid_out(figure, 290, left=54, top=30, legend=legend)
+
+
+# ------------------------------------------------------------------ what the generator makes of it
+
+
+def differences(db: dict[str, np.ndarray], s: LogMel) -> go.Figure:
+    """Pairs' differences in dB (columns, bands), each named; blue is quieter, red louder, on one scale."""
+    most = max(6.0, float(np.ceil(max(np.abs(d).max() for d in db.values()))))
+    figure = make_subplots(1, len(db), shared_yaxes=True, horizontal_spacing=0.03)
+    for column, (words, d) in enumerate(db.items(), 1):
+        hover = "%{x:.2f} s: %{z:+.1f} dB<extra></extra>"
+        one = go.Heatmap(z=np.round(d.T, 1).astype(np.float32), x0=0, dx=s.hop / s.rate, coloraxis="coloraxis", hovertemplate=hover)
+        figure.add_trace(one, row=1, col=column)
+        _titled(figure, column, f"<b>{words}</b>: {np.abs(d).mean():.1f} dB apart on average")
+    bar = {"title": {"text": "dB", "side": "top"}, "thickness": 9, "outlinewidth": 0, "nticks": 5}
+    figure.update_layout(coloraxis={"colorscale": "RdBu_r", "cmin": -most, "cmax": most, "colorbar": bar})
+    figure.update_xaxes(title="time (s)", showgrid=False, zeroline=False).update_yaxes(**mel_axis(s) | {"title": None})
+    return laid_out(figure.update_yaxes(title="frequency (kHz, mel)", row=1, col=1), 230, right=4, top=28)

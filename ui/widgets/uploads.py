@@ -1,0 +1,166 @@
+"""A visitor's clip: read, looked at, and forgotten.
+
+An upload lies on disk, in a private folder and under a random name, only while it is decoded in a process of its own. What was decoded is
+kept in memory for this visitor's session alone and dropped when the next clip comes or the page is closed.
+"""
+
+from __future__ import annotations
+
+import re
+import secrets
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import streamlit as st
+
+from ui.session.cache import UPLOADS
+from ui.widgets import players
+
+if TYPE_CHECKING:
+    from core.inference.generation import Seen
+    from core.media.clips import Clip
+    from core.media.tracking import Sight, Watched
+
+EVERY = 0.1  # seconds between two signs of how far a film is
+
+EXAMPLES = {
+    "astronaut": "Photograph of an astronaut (Eileen Collins, public domain)",
+    "drawn": "Clip of a drawn face that talks (invented)",
+}
+
+
+def plain(name: str) -> str:
+    """A file's name as it may be shown: what a browser sends is not trusted, not even as text."""
+    return re.sub(r"[^\w .()-]", "_", Path(name.replace("\\", "/")).name)[-60:].strip() or "the clip"
+
+
+# ------------------------------------------------------------------ a film on its way
+
+
+@dataclass
+class Coming:
+    """An upload that is being read and looked at. A page that is drawn anew meanwhile goes on with it."""
+
+    sights: Iterator[Sight | Watched] | None = None
+    done: Watched | str | None = None  # or in words why it is none
+    glimpse: Sight | None = None  # the first frame from the middle on that shows a face
+
+
+@st.cache_resource(show_spinner=False, max_entries=1, scope="session")
+def _coming(key: str) -> Coming:
+    """The upload that `key` names; a new one takes the old one's place."""
+    return Coming()
+
+
+def watched(key: str, name: str, data: memoryview | bytes, show: Callable[[Sight, Sight | None], None] | None = None) -> Watched | str:
+    """An upload as frames, sound and people, or in words why it is none. Raises ModelMissing, after which it is begun anew.
+
+    `show` gets how far it is, some times a second, and the frame near its middle as soon as a face was found there.
+    """
+    from core.media import clips, spectrograms, tracking
+
+    one, shown = _coming(key), 0.0
+    while one.done is None:
+        one.sights = one.sights or _sights(name, data)
+        try:
+            sight = next(one.sights)
+        except clips.MediaError as error:
+            one.done = str(error)
+            break
+        except Exception:
+            one.sights = None
+            raise
+        if isinstance(sight, tracking.Watched):
+            one.done = sight
+            break
+        found = one.glimpse is None and bool(sight.faces) and sight.time >= spectrograms.middle_time(sight.promised)
+        one.glimpse = sight if found else one.glimpse
+        if show and (found or time.monotonic() - shown > EVERY):
+            show(sight, one.glimpse)
+            shown = time.monotonic()
+    one.sights = None
+    return one.done
+
+
+def _sights(name: str, data: memoryview | bytes) -> Iterator[Sight | Watched]:
+    from core.media import tracking
+
+    with tempfile.TemporaryDirectory(prefix=UPLOADS) as folder:
+        path = Path(folder, secrets.token_hex(16))
+        path.write_bytes(data)
+        yield from tracking.watch(path, name=plain(name))
+
+
+@st.cache_resource(show_spinner=False, max_entries=3, scope="session")
+def _seen(key: str, person: int, _film: Watched) -> Seen | str:
+    from core.inference import generation
+    from core.media import faces
+
+    try:
+        return generation.see(_film.clip, person, _film.tracks)
+    except faces.NoFaceError as error:
+        return str(error)
+
+
+def looked_at(given: Any, person: int = 0, place: Any = None, bar: Any = None) -> tuple[Clip | None, Seen | str]:
+    """What came with a file_uploader or a camera: the clip, and one person's face in each of its frames, or in words why there is none.
+
+    Meanwhile `bar` shows how much of it was read and looked at, and `place` the face near the middle once it is found (both st.empty).
+    Raises ModelMissing.
+    """
+    drawn = False
+
+    def show(sight: Sight, glimpse: Sight | None) -> None:
+        nonlocal drawn
+        players.progress(bar, sight)
+        if glimpse and not drawn:
+            drawn = True
+            with place.container():
+                players.glimpse(glimpse)
+
+    film = watched(given.file_id, given.name, given.getbuffer(), show if bar else None)
+    if bar:
+        bar.empty()
+    return (None, film) if isinstance(film, str) else (film.clip, _seen(given.file_id, person, film))
+
+
+# ------------------------------------------------------------------ what else is brought, and examples
+
+
+@st.cache_resource(show_spinner="Listening …", max_entries=1, scope="session")
+def heard(key: str, name: str, _data: memoryview | bytes) -> np.ndarray | str:
+    """The sound of an upload or a recording, (T,) at 16 kHz, or in words why it has none. `key` names it; a new one takes its place."""
+    from core.media import clips, sandbox
+
+    with tempfile.TemporaryDirectory(prefix=UPLOADS) as folder:
+        path = Path(folder, secrets.token_hex(16))
+        path.write_bytes(_data)
+        try:
+            wave = sandbox.read_clip(path, clips.Limits(frames=0), name=plain(name)).waveform
+            assert wave is not None  # a file without sound is refused
+            return wave
+        except clips.MediaError as error:
+            return str(error)
+
+
+@st.cache_resource(show_spinner="Preparing the example …", max_entries=4)
+def example(name: str) -> tuple[Clip, Seen]:
+    """A shipped example, the same for all visitors. Raises ModelMissing."""
+    from core.data.demo import actors
+    from core.inference import generation
+    from core.media import clips
+
+    if name == "astronaut":
+        from skimage import data
+
+        clip = clips.Clip("astronaut.png", np.zeros(1), data.astronaut()[None], None, is_still=True)
+    else:
+        take = max((t for t in actors.takes() if t.actor == 6 and t.emotion == "happy"), key=lambda t: t.strength)
+        frames, wave = actors.clip(take, fps=12)
+        clip = clips.Clip(f"{take.clip_id} (invented)", np.arange(len(frames)) / 12, frames, wave)
+    return clip, generation.see(clip)
