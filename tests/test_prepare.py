@@ -1,5 +1,6 @@
 """Clips -> one file per corpus: what it holds, what its key notices, frames and crops, engines, locks, and kills at any moment."""
 
+import functools
 import json
 import os
 import random
@@ -408,6 +409,10 @@ def test_killed_at_any_moment_it_goes_on_to_the_same_bytes(tmp_path, monkeypatch
 # ------------------------------------------------------------------ engines
 
 
+def on_ray(workers=0, address=None):
+    return functools.partial(ray_cluster.work, workers=workers, address=address)
+
+
 def test_workers_make_the_same_bytes(films, tmp_path, monkeypatch):
     monkeypatch.setattr(preparation, "FEW", 0)
     made = []
@@ -429,7 +434,7 @@ def test_what_a_machine_of_a_cluster_lacks(tmp_path):
 def test_without_ray_it_says_how_to_get_it(films, home, monkeypatch):
     monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(CorpusError, match=r"pip install -r requirements-cluster\.txt"):
-        preparation.prepare("demo-clips", films, engine="ray")
+        preparation.prepare("demo-clips", films, engine=on_ray())
 
 
 def test_ray_makes_the_same_bytes(films, tmp_path, monkeypatch):
@@ -437,14 +442,14 @@ def test_ray_makes_the_same_bytes(films, tmp_path, monkeypatch):
     made = []
     for engine in ("local", "ray"):
         monkeypatch.setenv("DACSSGAN_DATA", str(tmp_path / engine))
-        made.append(preparation.prepare("demo-clips", films, workers=2, engine=engine).read_bytes())
+        made.append(preparation.prepare("demo-clips", films, workers=2, engine=on_ray(2) if engine == "ray" else None).read_bytes())
     assert made[0] == made[1]
     with pytest.raises(CorpusError, match="no Ray cluster answers at 127.0.0.1:9"):
-        preparation.prepare("demo-clips", films, frames=2, engine="ray", address="127.0.0.1:9")
+        preparation.prepare("demo-clips", films, frames=2, engine=on_ray(address="127.0.0.1:9"))
     ray.init(num_cpus=1, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
     try:
         monkeypatch.setattr(preparation, "_sample", lambda items: {"/nowhere/x.wav": 3})
         with pytest.raises(CorpusError, match="machine .* cannot read /nowhere/x.wav"):
-            preparation.prepare("demo-clips", films, frames=2, engine="ray")
+            preparation.prepare("demo-clips", films, frames=2, engine=on_ray())
     finally:
         ray.shutdown()

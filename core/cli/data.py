@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import signal
 import sys
@@ -141,6 +142,7 @@ def run(options: Any) -> int:
 
 
 def prepare(o: Prepare) -> tuple[int, str]:
+    from core.experiments import ray_cluster
     from core.data import preparation as preparing
     from core.data import splits
     from core.data.corpora import CorpusError
@@ -149,8 +151,9 @@ def prepare(o: Prepare) -> tuple[int, str]:
     if len({bands, o.bands} - {Prepare.bands}) > 1:
         raise CorpusError(f"{o.corpus} means {bands} mel bands, and --bands says {o.bands}; leave one of them out")
     name, progress = splits.name_of(clips, max(bands, o.bands)), Progress()
+    engine = functools.partial(ray_cluster.work, workers=o.workers, address=o.address) if o.engine == "ray" else None
     path = preparing.prepare(
-        name, o.source, o.workers, lambda d, t: progress("prepare", d, t), o.takes, o.frames, o.crops, o.song, o.engine, o.address
+        name, o.source, o.workers, lambda d, t: progress("prepare", d, t), o.takes, o.frames, o.crops, o.song, engine
     )
     corpus = splits.load_file(path)
     message = f"{len(corpus.clip)} clips, {len(corpus.faces)} faces, {len(corpus.voices)} voices, digest {corpus.digest}"

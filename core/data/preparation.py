@@ -19,7 +19,7 @@ import time
 import zipfile
 from collections.abc import Callable, Generator, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
@@ -29,7 +29,6 @@ from core.data import corpora, features, splits
 from core.data.corpora import CorpusError, Entry
 from core.data.features import How, One
 from core.data.splits import COLUMNS
-from core.experiments import ray_cluster
 from core.media import spectrograms
 
 CODE = 2  # raised whenever the same clips would give other arrays
@@ -50,15 +49,14 @@ def prepare(
     frames: int = 1,
     crops: int = 1,
     song: bool = False,
-    engine: Literal["local", "ray"] = "local",
-    address: str | None = None,
+    engine: Callable[..., Made] | None = None,
     should_stop: Callable[[], bool] | None = None,
 ) -> Path:
     """Clips of a corpus -> its npz; returns the path at once when the same media were prepared with the same settings before.
 
     `source` is the corpus' folder, zip or table; the demo corpus needs none. A name that ends in a number of mel bands (`ravdess-64`) means
-    the same clips in so many. `workers` processes (0: one for each core) read clips; the engine ray takes those of a cluster at `address`
-    (None: one on this machine). With `frames` or `crops` above 1 the file has `faces_more` and `voices_more` too. Clips without a usable
+    the same clips in so many. `workers` processes (0: one for each core) read clips, unless an `engine`
+    such as `experiments.ray_cluster.work` is given to do it elsewhere. With `frames` or `crops` above 1 the file has `faces_more` and `voices_more` too. Clips without a usable
     face or voice are left out and listed in `meta["left_out"]`.
 
     Raises CorpusError when nothing is left, or a machine cannot do its part; runs.Busy while another process prepares this corpus;
@@ -86,7 +84,7 @@ def prepare(
             from core.media import faces
 
             faces.model_path()  # once, before many processes want it
-        done = _all_parts(items, how, parts, _engine(engine, items, workers, address, name), tick, should_stop)
+        done = _all_parts(items, how, parts, _engine(engine, items, workers, name), tick, should_stop)
         _remember(target, source, items)  # before the file itself: whoever is killed here comes back to `_sweep`
         _write(target, name, source, items, done, how, key)
         shutil.rmtree(parts, ignore_errors=True)
@@ -212,9 +210,9 @@ def _unpacked(arrays: dict[str, np.ndarray]) -> list[One]:
     return [One(**f) for f in fields]
 
 
-def _engine(engine: str, items: Sequence[Item], workers: int, address: str | None, name: str) -> Engine:
-    if engine == "ray":
-        return functools.partial(ray_cluster.work, do=_part, workers=workers, address=address, media=_sample(items))
+def _engine(engine: Callable[..., Made] | None, items: Sequence[Item], workers: int, name: str) -> Engine:
+    if engine:
+        return functools.partial(engine, do=_part, media=_sample(items))
     # The demo corpus is drawn by this process: NumPy on small arrays gains nothing from threads, and a page's server starts no processes.
     return functools.partial(_local, workers=1 if splits.is_drawn(name) or len(items) < FEW else workers or os.cpu_count() or 1)
 
