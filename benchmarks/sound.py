@@ -6,7 +6,7 @@ import numpy as np
 
 from benchmarks.table import Row, ratio
 from core.config import LogMel
-from core.media import spectrograms
+from core.media import spectrograms, waveforms
 
 AT_ONCE, TURNS = 64, 32
 
@@ -32,7 +32,7 @@ def rows() -> list[Row]:
         return librosa.griffinlim(m, pad_mode="constant", **settings)
 
     def ours(m: np.ndarray = wanted) -> np.ndarray:
-        return spectrograms.griffin_lim(m, s, iterations=TURNS)
+        return waveforms.griffin_lim(m, s, iterations=TURNS)
 
     def apart(waves: np.ndarray) -> float:
         """Spectral convergence: how far the sound's magnitudes are from those that were asked for."""

@@ -5,9 +5,8 @@ import streamlit as st
 from core.media.faces import ModelMissing
 from ui import theme
 from ui.condition import interpolation, sampling
-from ui.conformal import panels
 from ui.session import cache, query_params
-from ui.widgets import run_summary
+from ui.widgets import choices, run_summary
 
 with st.container(horizontal=True, vertical_alignment="center", gap="small"):
     st.title("Condition lab: say it, and hear what comes out", width="stretch")
@@ -32,7 +31,7 @@ with st.sidebar:
     members, name = list(family.members), lambda k: theme.CONDITION[k][0]
     default = "cp" if "cp" in members else members[0]
     about = "What the generator was told while it was trained: a label, the face classifier's softmax, or the conformal p-values."
-    kind = panels.chosen("Trained with", "condition", members, default, name, help=about)
+    kind = choices.chosen("Trained with", "condition", members, default, name, help=about)
     for missing in [k for k in family.shown if k not in members]:
         run_summary.not_trained(missing, family.name)
 
@@ -64,7 +63,7 @@ if not opened.config.gan.use_source:
 @st.fragment
 def lab() -> None:
     views = [k for k in sampling.VIEWS if kind != "none" or k in ("point", "faces")]
-    view = panels.chosen("View", "view", views, "point", sampling.VIEWS.get, label_visibility="collapsed", width="stretch")
+    view = choices.chosen("View", "view", views, "point", sampling.VIEWS.get, label_visibility="collapsed", width="stretch")
     if view == "point":
         sampling.point(opened, face, said, setting)
     else:

@@ -5,7 +5,7 @@ import streamlit as st
 from core.media.faces import ModelMissing
 from ui.conformal import calibration, explanations, figures, panels
 from ui.session import cache, query_params
-from ui.widgets import choices, players, run_summary, uploads
+from ui.widgets import charts, choices, players, run_summary, uploads
 
 st.title("Conformal: how sure, and can it be trusted?")
 if st.query_params.get("step", "chain") == "chain":
@@ -19,7 +19,7 @@ else:
 # ------------------------------------------------------------------ whose outputs, and with which settings (at the left)
 
 with st.sidebar:
-    origin = panels.chosen("Outputs of", "source", ("run", "own"), "run", {"run": "A trained run", "own": "My classifier"}.get)
+    origin = choices.chosen("Outputs of", "source", ("run", "own"), "run", {"run": "A trained run", "own": "My classifier"}.get)
     modality, source, families = "face", "", {}
     if origin == "run":
         families, named = calibration.listed()
@@ -28,7 +28,7 @@ with st.sidebar:
         query_params.follow("run", "lab run", next(iter(named)), of_run.get)
         go = {"on_change": query_params.keep, "args": ("run", "lab run")}
         source = st.selectbox("Trained run", list(named), format_func=named.get, key="lab run", **go)
-        modality = panels.chosen(
+        modality = choices.chosen(
             "Classifier of", "modality", ("face", "voice"), "face", {"face": "Faces (f_S)", "voice": "Voices (f_T)"}.get
         )
 if origin == "run" and not named:
@@ -47,7 +47,7 @@ classes = problem.classes
 
 of_faces = origin == "run" and modality == "face"
 steps = [k for k in explanations.STEPS if k != "generator" or of_faces]
-step = panels.chosen("Step", "step", steps, "chain", explanations.short, label_visibility="collapsed", width="stretch")
+step = choices.chosen("Step", "step", steps, "chain", explanations.short, label_visibility="collapsed", width="stretch")
 kinds = ("test", "example", "upload", "webcam") if of_faces else ("test",)
 default = "test" if not of_faces or "row" in st.query_params else "example"
 seen = None
@@ -55,12 +55,12 @@ left, right = st.columns(2, gap="large") if step == "chain" else (None, None)
 try:
     if step == "chain":
         with left:
-            kind = panels.chosen("Look at", "from", kinds, default, panels.KINDS.get)
-            seen = panels.face(kind) if kind != "test" else None
+            kind = choices.chosen("Look at", "from", kinds, default, panels.KINDS.get)
+            seen = uploads.face(kind) if kind != "test" else None
             row = panels.row(whole, shown=kind == "test")
     else:
-        kind, row = panels.remembered("from", kinds, default), panels.row(whole, shown=False)
-        seen = panels.last_face(kind) if step in explanations.OF_A_POINT else None
+        kind, row = choices.remembered("from", kinds, default), panels.row(whole, shown=False)
+        seen = uploads.last_face(kind) if step in explanations.OF_A_POINT else None
     softmax = cache.explain(source, seen.aligned[seen.middle]).softmax if seen else None
 except (ModelMissing, ValueError) as error:
     st.error(f"{error}  \nTest points need no picture.", icon=":material/error:")
@@ -91,7 +91,7 @@ def lesson() -> None:
         panels.reminder(point, classes, seen if step != "chain" else None, step != "chain")
     if step == "chain":
         chain = figures.chain(classes, point.softmax, point.ranking, point.p, point.shown, choice.measure)
-        st.plotly_chart(chain, key="chain", config=figures.CONFIG, alt="softmax, nonconformity and p-value of each label")
+        st.plotly_chart(chain, key="chain", config=charts.CONFIG, alt="softmax, nonconformity and p-value of each label")
     elif step == "area":
         panels.area(view, point)
     elif step == "set":

@@ -8,6 +8,7 @@ from core.experiments import tasks
 from ui import theme
 from ui.data import corpus_import, overview
 from ui.session import corpora, query_params
+from ui.widgets import task_progress
 
 PARTS = {"corpora": ":material/database: Corpora here", "bring": ":material/add: Bring a corpus"}
 VIEWS = {"balance": "Balance", "sets": "Sets S1–S4", "clips": "Clips", "left-out": "Left out"}
@@ -20,7 +21,7 @@ with choice, st.container(horizontal_alignment="right"):
     part = st.segmented_control("Part", list(PARTS), format_func=PARTS.get, key="part", args=("part", "part"), **go)
 
 work = {e.id: e for e in tasks.listing()}
-drawing = next((e for e in work.values() if e.arguments[:2] == corpus_import.DEMO and e.state != "done"), None)
+drawing = next((e for e in work.values() if e.arguments[:2] == task_progress.DEMO and e.state != "done"), None)
 
 # ------------------------------------------------------------------ what is here
 
@@ -34,7 +35,7 @@ if part == "corpora":
     for wrong in (c for c in here.values() if isinstance(c, str)):
         st.error(theme.escaped(wrong), icon=":material/error:")
     if drawing and (drawing.state == "running" or "demo-10" not in here):
-        corpus_import.watch(drawing.id)
+        task_progress.watch(drawing.id)
     elif "demo-10" not in here:
         if not here:
             st.info(
@@ -43,7 +44,7 @@ if part == "corpora":
                 icon=":material/database_off:",
             )
         if st.button("Draw the demo corpus", icon=":material/brush:", type="secondary" if here else "primary", key="draw"):
-            corpus_import.begin(corpus_import.DEMO)
+            corpus_import.begin(task_progress.DEMO)
     if not found:
         st.stop()
     overview.overview(found)
@@ -128,6 +129,6 @@ with work_side:
         st.stop()
     running = [k for k, e in work.items() if e.state == "running"]
     query_params.follow("errand", "errand", (running or list(work))[0], lambda k: k if k in work else None)
-    label = lambda k: f"{corpus_import.title(work[k])} · {work[k].state}"  # noqa: E731
+    label = lambda k: f"{task_progress.title(work[k])} · {work[k].state}"  # noqa: E731
     chosen = st.selectbox("Work", list(work), format_func=label, key="errand", on_change=query_params.keep, args=("errand", "errand"))
-    corpus_import.watch(chosen)
+    task_progress.watch(chosen)

@@ -114,7 +114,9 @@ def test_without_standing_by_none_waits(clip):
 
 
 def test_one_that_waits_ends_with_its_process():
-    code = "from core import apart; apart.stand_by(); print(apart._waiting[0].pid, flush=True); import os; os.kill(os.getpid(), 9)"
+    code = (
+        "from core.media import sandbox; sandbox.stand_by(); print(sandbox._waiting[0].pid, flush=True); import os; os.kill(os.getpid(), 9)"
+    )
     pid = int(subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True).stdout)
     end = time.monotonic() + 20
     while os.path.exists(f"/proc/{pid}") and time.monotonic() < end:

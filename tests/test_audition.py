@@ -15,7 +15,7 @@ from core import files, runs
 from core.__main__ import main
 from core.data import splits
 from core.inference import audio_samples, examples, gallery, generation
-from core.media import spectrograms
+from core.media import spectrograms, waveforms
 
 
 @pytest.fixture(scope="module")
@@ -54,7 +54,7 @@ def test_the_wavs_are_what_the_index_says(made):
             wave, words = f.read(dtype="float32"), f.comment
             assert (f.samplerate, f.channels, f.subtype) == (s.rate, 1, "PCM_16")
         assert len(wave) == (s.columns - 1) * s.hop
-        assert np.abs(wave).max() <= spectrograms.SOUND_PEAK + 1e-4
+        assert np.abs(wave).max() <= waveforms.SOUND_PEAK + 1e-4
         assert max(abs(wave[0]), abs(wave[-1])) < 1e-4
         error = spectrograms.agreement(y, wave, opened.ref_db, s, p.gain_db)[1]
         assert error == pytest.approx(p.error_db, abs=0.6)  # the wav has fades and 16 bits

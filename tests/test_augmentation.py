@@ -12,7 +12,7 @@ from core import files, runs
 from core.config import replace
 from core.data import splits
 from core.data.splits import Set
-from core.evaluation import augmentation, protocol
+from core.evaluation import augmentation, protocol, significance
 from core.models import classifiers
 
 PLAN = augmentation.Plan(seeds=2, stretch=2, looks=2)
@@ -36,7 +36,7 @@ def test_every_row_stands_in_it_under_both_rules(tiny, tabled):  # noqa: F811
     assert counted.sum() == tabled["N test voices"] == tiny.json("results")["N test voices"]
     for i, (name, row) in enumerate(tabled["rows"].items()):
         assert row["equal"]["steps"] == [TINY.f_t.steps] * 2, name  # equal steps for all
-        for k, rule in enumerate(protocol.RULES):
+        for k, rule in enumerate(significance.RULES):
             share = (arrays["predicted"][i, k][:, counted] == arrays["label"][counted]).mean(axis=1)
             assert row[rule]["accuracy"] == pytest.approx(share)
         for s, step in enumerate(row["best"]["steps"]):

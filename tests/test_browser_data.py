@@ -14,7 +14,7 @@ import tiny
 from visiting import wait_until
 
 from core.experiments import tasks
-from core.media import clips, spectrograms
+from core.media import clips, waveforms
 
 HARM = "<img src=x onerror=alert(1)>"
 CLIP = "crema-d/VideoFlash/1001_DFA_HAP_XX.flv"
@@ -41,7 +41,7 @@ def own(home, shared_data) -> Path:
     for emotion, who in (("happy", HARM), ("happy", "ben"), ("sad", "ben")):
         sound = root / "audio" / emotion / who / f"{emotion}.wav"
         sound.parent.mkdir(parents=True)
-        sound.write_bytes(spectrograms.wav_bytes(wave, 16_000))
+        sound.write_bytes(waveforms.wav_bytes(wave, 16_000))
     (root / "audio" / "sad" / "ben" / "empty.wav").touch()
     face = root / "faces" / "happy" / "ben" / "face.mp4"
     face.parent.mkdir(parents=True)

@@ -13,10 +13,10 @@ import tiny
 import tyro
 from test_protocol import ON_S2, RIGHT, a_table
 
-from core import __main__ as cli
 from core import runs
+from core.cli import training
 from core.config import DEMO, FER_RAVDESS, PRESETS, replace
-from core.evaluation import comparison, metrics, protocol
+from core.evaluation import comparison, protocol, significance
 from core.evaluation.comparison import Summary
 from core.runs import Run
 
@@ -140,8 +140,8 @@ def test_what_is_missing_names_a_command_that_trains_just_that():
         for name, command in comparison.missing(base, {}, names).items():
             words = shlex.split(command)
             assert words[:4] == ["python", "-m", "core", "train"]
-            default = cli.Train(preset=base.preset, config=PRESETS[base.preset])
-            parsed = tyro.cli(cli.Train, args=words[4:], default=default)
+            default = training.Train(preset=base.preset, config=PRESETS[base.preset])
+            parsed = tyro.cli(training.Train, args=words[4:], default=default)
             assert parsed.config == cells[name], command
     assert comparison.missing(bases["demo"], {"EncDec · CP": [a()]}, ["EncDec · CP", "no such case"]) == {}
 
@@ -157,28 +157,28 @@ def test_only_the_papers_own_corpora_compare():
 @pytest.mark.parametrize("m", [1, 5, 9])
 def test_p_is_the_share_of_tossed_means_as_far_from_0(m):
     d = np.random.default_rng(m).normal(0.1, 0.3, m)
-    tossed = comparison.null(d)
+    tossed = significance.null(d)
     assert len(tossed) == 2**m
-    assert metrics.sign_flip(d) == pytest.approx((np.abs(tossed) >= abs(d.mean()) - 1e-12).mean())
-    assert metrics.sign_flip(np.ones(m)) == comparison.least_p(m)
+    assert significance.sign_flip(d) == pytest.approx((np.abs(tossed) >= abs(d.mean()) - 1e-12).mean())
+    assert significance.sign_flip(np.ones(m)) == significance.least_p(m)
 
 
 def test_many_people_are_tossed_at_random_from_a_seed():
     d = np.random.default_rng(0).normal(0, 1, 30)
-    assert np.array_equal(comparison.null(d, 500), comparison.null(d, 500))
-    assert abs(comparison.null(d).mean()) < 0.02
+    assert np.array_equal(significance.null(d, 500), significance.null(d, 500))
+    assert abs(significance.null(d).mean()) < 0.02
     with pytest.raises(ValueError, match="m >= 1"):
-        comparison.null(np.array([]))
+        significance.null(np.array([]))
 
 
 def test_the_differences_of_people_are_those_of_the_gain():
     tables = [a_table(RIGHT, ON_S2, 4), a_table(RIGHT, ON_S2, 4, first=4)]
-    for g in protocol.gains(tables):
-        people, d = comparison.by_subject(tables, g.name, g.rule)
+    for g in significance.gains(tables):
+        people, d = significance.by_subject(tables, g.name, g.rule)
         assert people == [f"s{k}" for k in range(8)]
         assert d.mean() == pytest.approx(g.difference)
     bare = a_table({k: v for k, v in RIGHT.items() if "pseudo" not in k}, ON_S2)
-    assert comparison.by_subject([bare], "pseudo-labels", "best")[0] == []
+    assert significance.by_subject([bare], "pseudo-labels", "best")[0] == []
 
 
 def test_a_run_on_disk_is_read_without_its_networks(home):

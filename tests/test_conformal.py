@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from sklearn.linear_model import LogisticRegression
 
-from core.conformal import prediction
+from core.conformal import logistic, prediction
 
 
 @st.composite
@@ -221,7 +221,7 @@ def test_full_equals_brute_force(measure, groups):
 def test_refitting_together_equals_refitting_alone_even_for_outliers():
     features, labels, x, _ = blobs(40, 3, seed=2, f=4)
     x = np.vstack([x, 30 * x[0], -1_000 * x[1], features[5]])
-    alone = prediction.full(features, labels, x, 3, lambda f, t: prediction.logistic(f, t, 3))
+    alone = prediction.full(features, labels, x, 3, lambda f, t: logistic.logistic(f, t, 3))
     assert np.array_equal(prediction.full(features, labels, x, 3), alone)
 
 
@@ -264,12 +264,12 @@ def test_cross_is_the_mean_of_splits_and_both_promise_something():
 
 def test_the_head_is_scikit_learns_and_refuses_nonsense():
     features, labels, x, _ = blobs(200, 50, seed=5, f=6)
-    assert np.abs(prediction.logistic(features, labels, 3)(x) - sklearn_head(features, labels)(x)).max() < 1e-5
-    hard = prediction.logistic(1e3 * features, labels, 3)(1e3 * x)  # nearly separable and badly scaled, still settles
+    assert np.abs(logistic.logistic(features, labels, 3)(x) - sklearn_head(features, labels)(x)).max() < 1e-5
+    hard = logistic.logistic(1e3 * features, labels, 3)(1e3 * x)  # nearly separable and badly scaled, still settles
     assert np.isfinite(hard).all()
     with pytest.raises(ValueError, match="labels"):
-        prediction.logistic(features, labels + 1, 3)
+        logistic.logistic(features, labels + 1, 3)
     with pytest.raises(ValueError, match="features"):
-        prediction.logistic(features + np.nan, labels, 3)
+        logistic.logistic(features + np.nan, labels, 3)
     with pytest.raises(ValueError, match="features"):
         prediction.full(features, labels, x[:, :2], 3)

@@ -20,7 +20,7 @@ from core import files
 from core.data import splits
 from core.experiments import jobs, tasks
 from core.experiments.tasks import Errand
-from core.media import spectrograms
+from core.media import waveforms
 
 
 @pytest.fixture
@@ -62,7 +62,7 @@ def test_an_examination_runs_to_its_end_and_leaves_a_report(home):
     sound = home / "my corpus" / "audio" / "happy" / "$(touch pwned) `x`; *.wav"
     sound.parent.mkdir(parents=True)
     wave = 0.1 * np.random.default_rng(0).standard_normal(32_000)
-    sound.write_bytes(spectrograms.wav_bytes(wave, 16_000))
+    sound.write_bytes(waveforms.wav_bytes(wave, 16_000))
     (sound.parent / "empty.wav").touch()
     arguments = ["doctor", str(home / "my corpus"), "--corpus", "own", "--json"]
     name = tasks.start(arguments)

@@ -260,9 +260,9 @@ def test_stopped_and_continued(record, tmp_path):
 CHILD = """
 import sys
 from pathlib import Path
-from core import fetch
+from core.data import download
 print("ready", flush=True)
-fetch.fetch("ravdess", Path(sys.argv[1]), base=sys.argv[2])
+download.fetch("ravdess", Path(sys.argv[1]), base=sys.argv[2])
 """
 
 

@@ -10,7 +10,7 @@ import tiny
 
 from core import files, runs
 from core.config import SMOKE, replace
-from core.data import preparation
+from core.data import splits
 from core.experiments import jobs
 from core.runs import Run
 
@@ -181,7 +181,7 @@ def test_a_training_that_does_not_listen_can_be_killed_but_not_at_once(folder, m
 
 
 def test_starting_twice_is_starting_once(folder, monkeypatch):
-    monkeypatch.setattr(preparation.datasets, "corpus_digest", lambda data: "digest")
+    monkeypatch.setattr(splits, "corpus_digest", lambda data: "digest")
     first = jobs.start(SMOKE, "cpu")
     assert jobs.start(SMOKE, "auto") == first
     assert [(r["run"], r["device"]) for r in runs.queue()] == [(first, "cpu")]

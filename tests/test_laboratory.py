@@ -15,8 +15,8 @@ from test_shipped import SHIPPED
 
 from core import files, runs
 from core.config import Config
-from core.conformal import analysis, prediction, validity
-from core.conformal.analysis import Problem
+from core.conformal import analysis, calibration, prediction, validity
+from core.conformal.calibration import Problem
 
 CLASSES = ("happy", "sad", "angry")
 
@@ -124,17 +124,17 @@ def test_exports():
 
 
 def test_a_runs_faces_and_voices(run):
-    q = analysis.problem_of(run)
+    q = calibration.problem_of(run)
     assert (len(q.label_cal), len(q.label_test), q.classes) == (45, 120, CLASSES)
     assert np.array_equal(q.o_cal, problem().o_cal[::2])
-    assert len(analysis.problem_of(run, "voice").label_cal) == 90
+    assert len(calibration.problem_of(run, "voice").label_cal) == 90
     text = analysis.report("toy")
     assert "class, unsmoothed" in text  # as the run itself was made
     assert "| b3 | 30 |" in text
     assert "voices (f_T)" in analysis.report("toy", modality="voice", measure="hinge", groups="pooled", eps=0.05, smoothed=True)
     assert json.loads(analysis.report("toy", as_json=True, r=0.5))["n"] == 22
     with pytest.raises(ValueError, match="modality"):
-        analysis.problem_of(run, "smell")  # type: ignore[arg-type]
+        calibration.problem_of(run, "smell")  # type: ignore[arg-type]
 
 
 def test_a_run_without_voices_says_so_and_images_are_no_subjects(run):
@@ -142,11 +142,11 @@ def test_a_run_without_voices_says_so_and_images_are_no_subjects(run):
     arrays["subject_S4"] = np.array([f"image-{i:05d}" for i in range(120)])
     files.write_arrays(run.directory / "outputs.npz", **arrays)
     with pytest.raises(ValueError, match=r"outputs.npz has no voice outputs.*look at its faces instead"):
-        analysis.problem_of(run, "voice")
-    assert analysis.problem_of(run).subject_test is None
+        calibration.problem_of(run, "voice")
+    assert calibration.problem_of(run).subject_test is None
     (run.directory / "outputs.npz").unlink()
     with pytest.raises(ValueError, match="let its training"):
-        analysis.problem_of(run)
+        calibration.problem_of(run)
 
 
 @pytest.mark.parametrize("folder", SHIPPED, ids=lambda p: p.name)
@@ -157,7 +157,7 @@ def test_a_shipped_runs_view_has_the_p_values_that_g_was_told(folder):
     except ValueError as e:
         pytest.skip(f"test_shipped says it too: {e}")
     given = "face" if shipped.config.gan.direction == "face-voice" else "voice"
-    v = analysis.view(analysis.problem_of(shipped, given), own.measure, own.groups)
+    v = analysis.view(calibration.problem_of(shipped, given), own.measure, own.groups)
     assert np.array_equal(v.p, shipped.arrays()["p_S4"])
     assert v.overall.above < 0.1
 
@@ -190,7 +190,7 @@ def text(edit=lambda lines: lines, delimiter=",", named=True, subject=True) -> b
     ],
 )
 def test_uploads_come_back_whole(data):
-    q, found = problem(), analysis.problem_from_upload("../over/here.npz", data)
+    q, found = problem(), calibration.problem_from_upload("../over/here.npz", data)
     assert (found.name, found.classes) == ("here.npz", CLASSES)
     for field in ("o_cal", "label_cal", "o_test", "label_test", "subject_cal", "subject_test"):
         assert np.array_equal(getattr(found, field), getattr(q, field)), field
@@ -198,9 +198,9 @@ def test_uploads_come_back_whole(data):
 
 
 def test_what_is_optional_may_be_missing():
-    found = analysis.problem_from_upload("x", npz(classes=None, cal_subjects=None, test_subjects=None))
+    found = calibration.problem_from_upload("x", npz(classes=None, cal_subjects=None, test_subjects=None))
     assert (found.classes, found.subject_cal) == (("0", "1", "2"), None)
-    assert analysis.problem_from_upload("x", text(subject=False)).subject_test is None
+    assert calibration.problem_from_upload("x", text(subject=False)).subject_test is None
 
 
 ZEROS = np.zeros((2_000_000, 6))
@@ -255,7 +255,7 @@ def first(value, column):
 )
 def test_uploads_that_cannot_be_used_are_refused_in_words(data, words):
     with pytest.raises(ValueError, match=words):
-        analysis.problem_from_upload("mine", data)
+        calibration.problem_from_upload("mine", data)
 
 
 def forged(header: bytes, stated: int = 200) -> bytes:
@@ -271,17 +271,17 @@ def test_bombs_are_refused_before_they_are_unpacked():
     tracemalloc.start()
     try:
         with pytest.raises(ValueError, match="promises more values than it holds"):
-            analysis.problem_from_upload("mine", forged(giant))
+            calibration.problem_from_upload("mine", forged(giant))
         data = npz(cal_softmax=ZEROS)
         tracemalloc.reset_peak()
         with pytest.raises(ValueError, match="unpacks to"):
-            analysis.problem_from_upload("mine", data)
+            calibration.problem_from_upload("mine", data)
         assert tracemalloc.get_traced_memory()[1] < 5e6 + len(data)
     finally:
         tracemalloc.stop()
     assert len(data) < 1e6
     with pytest.raises(ValueError, match="more than 64 MB"):
-        analysis.problem_from_upload("mine", bytes(analysis.UPLOAD_BYTES + (1 << 20)))
+        calibration.problem_from_upload("mine", bytes(calibration.UPLOAD_BYTES + (1 << 20)))
 
 
 @settings(max_examples=150)
@@ -292,7 +292,7 @@ def test_damaged_uploads_raise_nothing_but_words(data):
         whole[data.draw(st.integers(0, len(whole) - 1))] = data.draw(st.integers(0, 255))
     message = "mine"
     try:
-        analysis.problem_from_upload("mine", bytes(whole))
+        calibration.problem_from_upload("mine", bytes(whole))
     except ValueError as e:
         message = str(e)
     assert message.startswith("mine")

@@ -8,7 +8,7 @@ from test_pipeline import core, tiny, weights, world  # noqa: F401
 from core import files
 from core.config import Classifier, replace
 from core.data import splits
-from core.evaluation import augmentation, mixing
+from core.evaluation import mixing
 from core.evaluation.mixing import Stream, Way
 
 QUICK = Classifier(steps=6, batch=8)
@@ -59,7 +59,7 @@ def test_every_way_of_a_finished_run_is_judged_on_s2_alone(tiny, monkeypatch):  
         sets = build(config)
         return {k: v for k, v in sets.items() if k != "S4"}  # S4 is not even there
 
-    monkeypatch.setattr(augmentation.datasets, "build", blind)
+    monkeypatch.setattr(splits, "build", blind)
     result = mixing.compare(tiny, seeds=2, per_face=2)
     assert list(result["ways"]) == [w.name for w in mixing.WAYS]
     assert weights(tiny) == before

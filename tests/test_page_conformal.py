@@ -14,11 +14,12 @@ from visiting import count, opened, said, well
 
 from core import files, runs
 from core.config import SMOKE, replace
-from core.conformal import analysis, prediction
+from core.conformal import analysis, calibration, prediction
 from core.runs import Run
 from ui.conformal import calibration as lab
 from ui.conformal import explanations, export, figures, panels
 from ui.conformal.calibration import Choice
+from ui.widgets import charts
 
 STEPS = list(explanations.STEPS)
 
@@ -27,14 +28,14 @@ def the_run(condition: str = "cp") -> Run:
     return Run(files.checkpoints() / next(r["run"] for r in runs.listing() if r["condition"] == condition))
 
 
-def outputs(n: int = 60, m: int = 90, seed: int = 0) -> analysis.Problem:
+def outputs(n: int = 60, m: int = 90, seed: int = 0) -> calibration.Problem:
     rng = np.random.default_rng(seed)
     label = rng.integers(0, 3, n + m)
     o = rng.dirichlet(np.ones(3), n + m) * 0.6 + 0.4 * np.eye(3)[label]
-    return analysis.Problem("own", ("a", "b", "c"), o[:n], label[:n], o[n:], label[n:])
+    return calibration.Problem("own", ("a", "b", "c"), o[:n], label[:n], o[n:], label[n:])
 
 
-def npz(problem: analysis.Problem, **more: np.ndarray) -> bytes:
+def npz(problem: calibration.Problem, **more: np.ndarray) -> bytes:
     file, p = io.BytesIO(), problem
     parts = {"cal_softmax": p.o_cal, "cal_labels": p.label_cal, "test_softmax": p.o_test, "test_labels": p.label_test}
     np.savez(file, **(parts | {"classes": np.array(p.classes)} | more))
@@ -76,9 +77,9 @@ def test_every_step_of_a_run_works_on_its_test_points(trained, step, modality):
     assert app.segmented_control(key="lab step").value == step
     assert not app.error
     assert count(app, "plotly_chart") == (step != "generator")
-    point = lab.test_point(analysis.view(analysis.problem_of(the_run(), modality)), 2)
+    point = lab.test_point(analysis.view(calibration.problem_of(the_run(), modality)), 2)
     if step in ("chain", "area", "set", "map"):
-        assert f"Test point 2 · {analysis.problem_of(the_run(), modality).subject_test[2]}" in said(app)
+        assert f"Test point 2 · {calibration.problem_of(the_run(), modality).subject_test[2]}" in said(app)
     if step == "set":
         assert [m.value for m in app.metric] == [f"{point.credibility:.3f}", f"{point.confidence:.3f}"]
     if step == "area":
@@ -135,7 +136,7 @@ def test_every_setting_changes_the_view_and_the_address(trained):
     app.toggle(key="lab smoothed").set_value(True).run()
     well(app.number_input(key="lab seed").set_value(3).run())
     choice = Choice("hinge", "class", True, 0.4, 0.2, 3)
-    v = analysis.view(analysis.problem_of(the_run()), **vars(choice))
+    v = analysis.view(calibration.problem_of(the_run()), **vars(choice))
     point = lab.test_point(v, 1)
     assert [m.value for m in app.metric] == [f"{point.credibility:.3f}", f"{point.confidence:.3f}"]
     kept = {k: app.query_params[k] for k in ("measure", "groups", "r", "eps", "smoothed", "seed", "row")}
@@ -197,14 +198,14 @@ def test_names_in_a_file_are_shown_and_do_nothing(home):
             assert "http://" not in text
             assert "onerror=" not in text
             assert "](" not in text.replace("\\](", "")
-    twice = lab.tame(analysis.problem_from_upload("x.npz", npz(outputs(), classes=np.array(["<a>", "(a)", "_a_"]))))
+    twice = lab.tame(calibration.problem_from_upload("x.npz", npz(outputs(), classes=np.array(["<a>", "(a)", "_a_"]))))
     assert len(set(twice.classes)) == 3
 
 
 def test_many_classes_are_cut_to_the_likeliest():
     o = np.random.default_rng(0).dirichlet(np.ones(40), 120)
     labels = np.arange(120) % 40
-    v = analysis.view(analysis.Problem("x", tuple(f"c{i}" for i in range(40)), o[:60], labels[:60], o[60:], labels[60:]))
+    v = analysis.view(calibration.Problem("x", tuple(f"c{i}" for i in range(40)), o[:60], labels[:60], o[60:], labels[60:]))
     point = lab.test_point(v, 0)
     assert len(point.shown) == lab.SHOWN
     assert point.prediction in point.shown
@@ -231,7 +232,7 @@ def test_the_written_fraction_is_the_p_value(groups, smoothed):
 def test_the_fraction_of_a_class_that_was_never_calibrated():
     o = outputs()
     v = analysis.view(
-        analysis.Problem("x", o.classes, o.o_cal[o.label_cal < 2], o.label_cal[o.label_cal < 2], o.o_test, o.label_test), groups="class"
+        calibration.Problem("x", o.classes, o.o_cal[o.label_cal < 2], o.label_cal[o.label_cal < 2], o.o_test, o.label_test), groups="class"
     )
     assert "nothing to compare with" in explanations.counted(lab.test_point(v, 0), 2, "c", False)
 
@@ -284,7 +285,7 @@ def test_every_figure_names_its_axes_and_stays_small():
         *(f(v) for f in (figures.uniform, figures.broken, figures.sizes, figures.reliability)),
         figures.promise(v),
         figures.parts(v.by_class, None, 0.1, "class"),
-        figures.differences({"CP − Label": np.zeros((112, 28))}, SMOKE.logmel),
+        charts.differences({"CP − Label": np.zeros((112, 28))}, SMOKE.logmel),
     ]
     for figure in made:
         layout = figure.to_dict()["layout"]
@@ -300,7 +301,7 @@ def test_the_verdicts_follow_the_view():
     o = outputs(500, 900)
     v = analysis.view(o)
     assert "Yes" in explanations.kept(v) or v.overall.above or v.overall.below
-    shuffled = analysis.Problem("x", o.classes, o.o_cal, o.label_cal, o.o_test, rng.permutation(o.label_test))
+    shuffled = calibration.Problem("x", o.classes, o.o_cal, o.label_cal, o.o_test, rng.permutation(o.label_test))
     v = analysis.view(shuffled)
     assert "No." in explanations.kept(v)
     assert f"{v.overall.above:.3f}" in explanations.kept(v)

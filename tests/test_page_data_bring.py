@@ -11,6 +11,7 @@ from visiting import count, opened, said, well
 from core.data import download, splits
 from core.experiments import tasks
 from ui.data import corpus_import
+from ui.widgets import task_progress
 
 
 @pytest.fixture
@@ -195,5 +196,5 @@ def test_a_report_without_faults_and_one_that_is_damaged(home):
 
 
 def test_every_phase_and_state_has_words():
-    assert set(corpus_import.LOOKED) <= set(corpus_import.PHASES)
-    assert set(corpus_import.BADGE) == {"running", "stopped", "failed", "done"}
+    assert set(task_progress.LOOKED) <= set(task_progress.PHASES)
+    assert set(task_progress.BADGE) == {"running", "stopped", "failed", "done"}

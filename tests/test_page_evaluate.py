@@ -18,12 +18,12 @@ from visiting import count, opened, said, well
 from core import files, runs
 from core.config import CREMA_EMOTIONS, DEMO, SMOKE, replace, to_dict
 from core.data import splits
-from core.evaluation import protocol
+from core.evaluation import protocol, significance
 from core.experiments import jobs, tasks
 from core.runs import Run
 from ui.evaluate import augmentation, confusion, figures
 from ui.evaluate import runs as evaluate
-from ui.session import cache
+from ui.session import cache, query_params
 
 VIEWS = ("runs", "curves", "confusion", "augmentation", "folds", "paper")
 
@@ -53,7 +53,7 @@ def tabled(run: Run, arrays: dict | None = None) -> dict:
         share = (arrays["predicted"][i] == arrays["label"])[..., counted].mean(axis=-1)  # (rules, seeds)
         rows[str(name)] = {"N train": 10} | {
             rule: {"accuracy": share[k].tolist(), "steps": [2, 2 + k], "S2": [0.5, 0.5], "confusion": (np.eye(6) * n).tolist()}
-            for k, rule in enumerate(protocol.RULES)
+            for k, rule in enumerate(significance.RULES)
         }
     table = {"plan": {"seeds": 2, "stretch": 3, "looks": 4}, "chance": 1 / 6, "N test voices": n, "left out": {}, "rows": rows}
     table |= {"test subjects": sorted(set(map(str, arrays["subject"]))), "labels": "strict", "classes": list(CREMA_EMOTIONS)}
@@ -140,7 +140,7 @@ def test_the_choice_of_runs_is_in_the_address_and_strangers_are_not(trained):
 def test_ticked_rows_of_the_table_go_into_the_address(monkeypatch):
     rows, written = SimpleNamespace(selection=SimpleNamespace(rows=[2, 0])), []
     monkeypatch.setattr(evaluate.st, "session_state", {"table": rows})
-    monkeypatch.setattr(evaluate.address, "write", lambda *a: written.append(a))
+    monkeypatch.setattr(query_params, "write", lambda *a: written.append(a))
     evaluate._clicked("table", ["a", "b", "c"])
     assert written == [("runs", "c,a")]
 
@@ -306,19 +306,19 @@ def test_what_a_table_says_is_said_in_plain_words(trained):
     table = app.dataframe[0].value.set_index("trained on")
     assert table.loc["S1 + generated", "equal steps, %"] == pytest.approx(50)
     listed = app.dataframe[1].value
-    assert len(listed) == 2 * len(protocol.PRIMARY | protocol.SECONDARY)
+    assert len(listed) == 2 * len(significance.PRIMARY | significance.SECONDARY)
     assert listed[listed["comparison"] == "ceiling"]["above 0 and p < 0.05"].tolist() == [False, False]  # p = 7 · 2/2^8 by Holm
     other = opened("evaluate", view="augmentation", runs=cp.id, gain="ceiling", steps="equal")
     assert "S1 + S3 − S1 + plain augmentation: 8 people" in said(other)
 
 
 def test_why_a_gain_is_not_shown():
-    few = protocol.gains([a_table(RIGHT, ON_S2, subjects=5)])
-    assert not protocol.holds(few, "a")
+    few = significance.gains([a_table(RIGHT, ON_S2, subjects=5)])
+    assert not significance.holds(few, "a")
     assert "no p below 0.0625 is possible" in " ".join(augmentation.reasons(few, "a"))
-    worse = protocol.gains([a_table(RIGHT | {"S1 + generated": 0.2}, ON_S2)])
+    worse = significance.gains([a_table(RIGHT | {"S1 + generated": 0.2}, ON_S2)])
     assert "costs 20.0 points" in " ".join(augmentation.reasons(worse, "a"))
-    assert augmentation.reasons(protocol.gains([a_table(RIGHT, ON_S2)]), "a") == []
+    assert augmentation.reasons(significance.gains([a_table(RIGHT, ON_S2)]), "a") == []
 
 
 def test_folds_bring_their_people_together(trained):
@@ -404,7 +404,7 @@ def test_every_figure_says_what_its_axes_are():
         figures.difference(np.zeros((2, 2)), ("a", "b")),
         figures.folds({"s": {"S1": [(50.0, "fold 0"), (52.0, "fold 1")]}}, 16.7),
         figures.rows({"S1": {"equal": [50.0]}}, 16.7),
-        figures.gains(protocol.gains([a_table(RIGHT, ON_S2)])),
+        figures.gains(significance.gains([a_table(RIGHT, ON_S2)])),
         figures.chance(["x", "y", "z"], d, 0.5),
     ]
     for figure in made_ones:

@@ -17,6 +17,7 @@ from core.inference import examples
 from core.runs import Run
 from ui.home import diagram
 from ui.home import status as ui_home
+from ui.session import query_params
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -116,7 +117,7 @@ def test_work_on_data_can_be_found_again(home, monkeypatch):
 
 
 def test_only_pages_that_are_there_are_offered(trained, monkeypatch):
-    monkeypatch.setattr(ui_home, "pages", lambda: ["data", "home", "listen"])
+    monkeypatch.setattr(query_params, "pages", lambda: ["data", "home", "listen"])
     app = opened()
     assert labels(app) == ["Listen to a face", "Look at the data"]
     links = set(re.findall(r'href="(\w+)\?', drawn(app)["svg"]))

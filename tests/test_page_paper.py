@@ -14,7 +14,6 @@ import pytest
 from visiting import count, opened, said, well
 
 from core import paper
-from core.evaluation import protocol
 from core.paper import FIGURES, PAPER
 from ui import paper as shown
 
@@ -99,7 +98,7 @@ def test_everything_can_be_on_one_page(home):
         assert entry.what in words
         assert entry.repair in words
     assert "52.52" in words  # Table 2's best
-    assert all(f"{v:.2f}" in words for of in protocol.PUBLISHED.values() for row in of.values() for v in row)
+    assert all(f"{v:.2f}" in words for of in paper.PUBLISHED.values() for row in of.values() for v in row)
     assert all(f.command in words for f in FIGURES)
     assert count(app, "error") == 0
     assert count(app, "bidi_component") == 0

@@ -96,7 +96,6 @@ def test_listen_without_the_landmark_model_says_where_to_put_it(trained, monkeyp
         raise faces.ModelMissing("Faces need face_landmarker.task: put it at checkpoints/")
 
     monkeypatch.setattr(faces, "model_path", missing)
-    monkeypatch.setattr(faces, "_pool", [], raising=False)
     monkeypatch.setattr("core.inference.generation.see", lambda *a: missing())
     assert "put it at" in said(opened("listen"))
 

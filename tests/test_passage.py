@@ -15,7 +15,7 @@ from core import runs
 from core.__main__ import main
 from core.inference import generation, long_form
 from core.inference.generation import Seen
-from core.media import spectrograms
+from core.media import spectrograms, waveforms
 
 RATE, FPS = 16_000, 12.5
 
@@ -123,7 +123,7 @@ def test_a_wav_is_neither_clipped_nor_cut_and_says_what_it_is(shipped):
     sound = generation.sound(shipped, long_form.spoken(shipped, film(4.0)).y, 5)
     with soundfile.SoundFile(io.BytesIO(sound.wav)) as f:
         wave, words = f.read(dtype="float32"), f.comment
-    assert np.abs(wave).max() <= spectrograms.SOUND_PEAK + 1e-4
+    assert np.abs(wave).max() <= waveforms.SOUND_PEAK + 1e-4
     assert abs(wave[0]) < 1e-4
     assert abs(wave[-1]) < 1e-4
     inside = slice(80, -80)
@@ -149,7 +149,7 @@ def test_the_films_own_voice_is_heard_from_its_beginning(shipped):
     y, gain = long_form.heard(shipped, seen.waveform, long_form.length(shipped, seen))
     s = shipped.config.logmel
     np.testing.assert_array_equal(y, spectrograms.scale(spectrograms.log_mel(seen.waveform, s) + gain, shipped.ref_db, s))
-    wav, less = spectrograms.recorded(seen.waveform, len(y), s, gain, "own", start=0)
+    wav, less = waveforms.recorded(seen.waveform, len(y), s, gain, "own", start=0)
     wave, _ = soundfile.read(io.BytesIO(wav), dtype="float32")
     assert len(wave) == (len(y) - 1) * s.hop
     again = spectrograms.scale(spectrograms.log_mel(wave, s)[2:-2] - less, shipped.ref_db, s)

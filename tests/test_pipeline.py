@@ -309,7 +309,7 @@ import sys
 for name in ("scipy", "av", "PIL", "librosa", "soundfile", "joblib", "skimage", "pandas", "sklearn", "matplotlib", "plotly",
              "streamlit", "tyro", "ai_edge_litert", "tqdm"):
     sys.modules[name] = None  # importing it now fails
-from core import pipeline
+from core.experiments import pipeline
 from core.config import Config, from_dict
 import json, pathlib
 config = from_dict(Config, json.loads(sys.argv[1]))

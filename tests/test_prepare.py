@@ -341,8 +341,8 @@ def test_half_written_and_long_forgotten_parts_are_taken_care_of(tmp_path, home)
 @pytest.mark.parametrize("moment", [0.0, 0.3, 1.0, 2.0])
 def test_workers_end_with_whoever_started_them(tmp_path, films, moment):
     """Killed at any moment of their start, too, when they have been given nothing to do yet."""
-    script = "import sys; from pathlib import Path; from core import prepare; prepare.FEW = 0; print('ready', flush=True)\n"
-    script += "prepare.prepare('demo-clips', Path(sys.argv[1]), workers=2, frames=12)"
+    script = "import sys; from pathlib import Path; from core.data import preparation; preparation.FEW = 0; print('ready', flush=True)\n"
+    script += "preparation.prepare('demo-clips', Path(sys.argv[1]), workers=2, frames=12)"
     env, place = os.environ | {"DACSSGAN_DATA": str(tmp_path)}, Path(__file__).resolve().parents[1]
     command, nothing = [sys.executable, "-c", script, str(films)], subprocess.DEVNULL
     process = subprocess.Popen(command, cwd=place, env=env, stdout=subprocess.PIPE, stderr=nothing)
@@ -353,7 +353,7 @@ def test_workers_end_with_whoever_started_them(tmp_path, films, moment):
 
 
 def test_a_worker_without_its_starter_ends():
-    script = "import time; from core import prepare; prepare._end_with(1 << 30); time.sleep(60)"
+    script = "import time; from core.data import preparation; preparation._end_with(1 << 30); time.sleep(60)"
     place = Path(__file__).resolve().parents[1]
     assert subprocess.run([sys.executable, "-c", script], cwd=place, timeout=30).returncode == 1
 
@@ -361,11 +361,12 @@ def test_a_worker_without_its_starter_ends():
 CHILD = """
 import sys
 from pathlib import Path
-from core import prepare, spectrograms
+from core.data import preparation
+from core.media import spectrograms
 from core.config import LogMel
 spectrograms.mel_filters(LogMel())
 print("ready", flush=True)
-prepare.prepare("ravdess", Path(sys.argv[1]), workers=int(sys.argv[2]), crops=2)
+preparation.prepare("ravdess", Path(sys.argv[1]), workers=int(sys.argv[2]), crops=2)
 """
 
 

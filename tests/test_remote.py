@@ -180,7 +180,7 @@ def test_far_runs_equal_near_ones(two, world, tmp_path):  # noqa: F811
 def test_a_lost_machines_run_goes_on_from_its_checkpoint(two, world, tmp_path):  # noqa: F811
     todo, said = cells(replace(TINY, gan={"steps": 60}, evaluate={"every": 20}), l1=(0.1,)), []
     away, near = tmp_path / "away", tmp_path / "near"
-    [(_, run, _)] = sweep.runs_of(todo)
+    [(_, run, _)] = protocol.runs_of(todo)
     begun = []
 
     def lose():
@@ -204,7 +204,7 @@ def test_a_lost_machines_run_goes_on_from_its_checkpoint(two, world, tmp_path): 
 def test_stopping_one_run_and_then_the_sweep(two, world, tmp_path):  # noqa: F811
     todo = cells(replace(TINY, gan={"steps": 100_000}), l1=(0.1, 0.2))
     stop, away = threading.Event(), tmp_path / "away"
-    first, second = (run for _, run, _ in sweep.runs_of(todo))
+    first, second = (run for _, run, _ in protocol.runs_of(todo))
     step = lambda run: next((r["step"] or 0 for r in runs.listing(away) if r["run"] == run), 0)  # noqa: E731
     threads = [until(lambda: step(first) >= 10, lambda: jobs.stop(first, away))]
     threads.append(until(lambda: step(second) >= 10 and runs.listing(away)[-1]["state"] == "stopped", stop.set))
@@ -238,7 +238,7 @@ def test_a_run_that_takes_its_machines_with_it_is_given_up(two, world, tmp_path,
 def test_a_dead_worker_fails_its_run_alone(two, world, tmp_path):  # noqa: F811
     todo = cells(replace(TINY, gan={"steps": 100_000}), l1=(0.1,)) + cells(TINY, l1=(0.2,))
     away = tmp_path / "away"
-    first = sweep.runs_of(todo)[0][1]
+    first = protocol.runs_of(todo)[0][1]
 
     def kill():
         os.kill(next(s.seat.worker.pid for s in two.seats if s.seat.run.id == first), signal.SIGKILL)

@@ -13,7 +13,7 @@ import torch
 
 from core import files
 from core.config import DEMO, Config, config_hash, replace
-from core.conformal import analysis
+from core.conformal import calibration
 from core.data import splits
 from core.data.corpora import CorpusError
 from core.evaluation import evaluator, protocol
@@ -90,7 +90,7 @@ def test_its_outputs_are_what_they_are_called(turned, plain):
     """The laboratory finds a run's faces and voices under their names in either direction."""
     for run, source in ((turned, "voice"), (plain, "face")):
         for modality in ("face", "voice"):
-            problem, first = analysis.problem_of(run, modality), modality == source
+            problem, first = calibration.problem_of(run, modality), modality == source
             assert problem.name.endswith(f"{modality}s ({'f_S' if first else 'f_T'})")
             infix = "" if first else f"{modality}_"
             assert np.array_equal(problem.o_test, run.arrays()[f"o_{infix}S4"])

@@ -8,7 +8,7 @@ import soundfile
 import torch
 
 from core.config import LogMel
-from core.media import spectrograms
+from core.media import spectrograms, waveforms
 
 S = LogMel()
 
@@ -62,8 +62,8 @@ def plain_griffin_lim(magnitude, seed, iterations, momentum=0.99):
 def test_griffin_lim_is_the_printed_algorithm():
     """Value by value as long as rounding has not grown, and as close to the magnitudes after all turns."""
     magnitude = np.abs(spectrograms.stft(np.stack([voice_like(seed=k)[:9000] for k in range(11)]), S))
-    assert len(magnitude) > spectrograms.BLOCK
-    fast, plain = (f(magnitude, seed=3, iterations=4) for f in (lambda m, **k: spectrograms.griffin_lim(m, S, **k), plain_griffin_lim))
+    assert len(magnitude) > waveforms.BLOCK
+    fast, plain = (f(magnitude, seed=3, iterations=4) for f in (lambda m, **k: waveforms.griffin_lim(m, S, **k), plain_griffin_lim))
     assert fast.dtype == np.float32
     assert np.abs(fast - plain).max() < 1e-5 * np.abs(plain).max()
 
@@ -71,9 +71,9 @@ def test_griffin_lim_is_the_printed_algorithm():
         again = np.abs(spectrograms.stft(wave.astype(np.float32), S))
         return np.linalg.norm(again - magnitude) / np.linalg.norm(magnitude)
 
-    assert apart(spectrograms.griffin_lim(magnitude, S, seed=3)) == pytest.approx(apart(plain_griffin_lim(magnitude, 3, 48)), rel=0.02)
-    assert spectrograms.griffin_lim(magnitude[:0], S).shape == (0, fast.shape[1])
-    assert np.array_equal(spectrograms.griffin_lim(magnitude[0], S, seed=3), spectrograms.griffin_lim(magnitude[0], S, seed=3))
+    assert apart(waveforms.griffin_lim(magnitude, S, seed=3)) == pytest.approx(apart(plain_griffin_lim(magnitude, 3, 48)), rel=0.02)
+    assert waveforms.griffin_lim(magnitude[:0], S).shape == (0, fast.shape[1])
+    assert np.array_equal(waveforms.griffin_lim(magnitude[0], S, seed=3), waveforms.griffin_lim(magnitude[0], S, seed=3))
 
 
 def test_a_batch_equals_its_rows():
@@ -109,7 +109,7 @@ def test_upload_gain_lifts_to_the_corpus_level_within_its_limit():
 
 
 def test_wav_file():
-    data = spectrograms.wav_bytes(voice_like(1.0), S.rate, "made by a test")
+    data = waveforms.wav_bytes(voice_like(1.0), S.rate, "made by a test")
     with soundfile.SoundFile(io.BytesIO(data)) as f:
         assert (f.samplerate, f.channels, f.subtype, f.comment) == (S.rate, 1, "PCM_16", "made by a test")
         wave = f.read()
@@ -122,7 +122,7 @@ def test_a_worker_has_no_threads_of_its_own():
     """Not before an operation, and not after it; the rest of the process keeps its own."""
     before = torch.get_num_threads()
     torch.set_num_threads(2)
-    pool = spectrograms.workers.__wrapped__()
+    pool = waveforms.workers.__wrapped__()
     try:
         assert set(pool.map(lambda _: (torch.ones(10**6) + 1, torch.get_num_threads())[1], range(8))) == {1}
         assert torch.get_num_threads() == 2

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from test_faces import canvas, likeness, real
 
-from core.media import clips, tracking
+from core.media import clips, sandbox, tracking
 from core.media.clips import Limits, MediaError
 
 pytestmark = pytest.mark.usefixtures("model")
@@ -121,7 +121,7 @@ def test_frames_that_are_left_out_later_leave_no_trace(photo, tmp_path, monkeypa
         kept = clips.gathered(kept, k, len(kept) + 1 if len(kept) < 6 else 4)
         told.append(clips.Kept(0.08 * k, frame, len(kept), 0.0))
     whole = clips.Clip("film", 0.08 * np.array(kept), frames[kept], None)
-    monkeypatch.setattr(tracking.apart, "stream", lambda *_, **__: iter([*told, whole]))
+    monkeypatch.setattr(sandbox, "stream", lambda *_, **__: iter([*told, whole]))
     *sights, last = tracking.watch("film")
     assert kept == [0, 4, 7, 9, 10]
     assert len(sights) == 11

@@ -10,7 +10,7 @@ from safetensors.torch import save_file
 from core import files
 from core.config import Config, LogMel
 from core.experiments import vocoder_training
-from core.media import spectrograms, vocoder
+from core.media import spectrograms, vocoder, waveforms
 from core.models import networks
 from tests.test_spectrograms import voice_like
 
@@ -66,7 +66,7 @@ def test_a_batch_is_its_rows():
 def test_a_loud_spectrogram_is_turned_down_not_clipped(plain):
     wave, gain = vocoder.to_sound(np.full((112, 28), 1.0, np.float32), 60.0, S, plain=plain)
     assert gain < 0
-    assert np.abs(wave).max() == pytest.approx(spectrograms.SOUND_PEAK, abs=1e-3)
+    assert np.abs(wave).max() == pytest.approx(waveforms.SOUND_PEAK, abs=1e-3)
 
 
 @pytest.mark.parametrize("plain", PLAIN)

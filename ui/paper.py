@@ -7,10 +7,8 @@ from urllib.parse import parse_qsl
 import streamlit as st
 
 from core import paper
-from core.evaluation import protocol
 from core.files import ROOT
 from core.paper import PAPER, Entry, Source
-from ui.home import status
 from ui.session import query_params
 
 TABLES, ALL = "tables", "all"
@@ -100,7 +98,7 @@ def show(entry: Entry) -> None:
 def link(where: str, label: str) -> None:
     """A link to a page of the app, if there is such a page."""
     page, _, query = where.partition("?")
-    if page in status.pages():
+    if page in query_params.pages():
         st.page_link(f"pages/{page}.py", label=label, icon=":material/arrow_forward:", query_params=dict(parse_qsl(query)))
 
 
@@ -124,17 +122,17 @@ def numbers() -> None:
     left, right = st.columns([3, 2], gap="large")
     with left:
         st.markdown("**Table 2** · trained on real and generated voices, tested on real ones")
-        corpora = list(protocol.PUBLISHED)
+        corpora = list(paper.PUBLISHED)
         rows = ["| | " + " | ".join(f"{c}: accuracy (%) | FID | IS" for c in corpora) + " |", "|---|" + "---:|" * 3 * len(corpora)]
-        for name in dict.fromkeys(k for of in protocol.PUBLISHED.values() for k in of):
-            cells = [[*protocol.PUBLISHED[c].get(name, ()), None, None, None][:3] for c in corpora]
+        for name in dict.fromkeys(k for of in paper.PUBLISHED.values() for k in of):
+            cells = [[*paper.PUBLISHED[c].get(name, ()), None, None, None][:3] for c in corpora]
             rows.append(f"| {name} | " + " | ".join("–" if v is None else f"{v:.2f}" for of in cells for v in of) + " |")
         st.markdown("\n".join(rows))
     with right:
         st.markdown("**Table 1** · CREMA-D, accuracy (%)")
-        kinds = list(dict.fromkeys(k for of in protocol.PUBLISHED_1.values() for k in of))
+        kinds = list(dict.fromkeys(k for of in paper.PUBLISHED_1.values() for k in of))
         rows = ["| | " + " | ".join(kinds) + " |", "|---|" + "---:|" * len(kinds)]
-        rows += [f"| {name} | " + " | ".join(f"{of[k]:.2f}" for k in kinds) + " |" for name, of in protocol.PUBLISHED_1.items()]
+        rows += [f"| {name} | " + " | ".join(f"{of[k]:.2f}" for k in kinds) + " |" for name, of in paper.PUBLISHED_1.items()]
         st.markdown("\n".join(rows))
     st.caption(
         "FID and IS depend on the network that scores: these compare with each other, and never with ours. " + " ".join(paper.CONFLICTS)

@@ -16,7 +16,7 @@ import streamlit as st
 
 from core import files
 from core.config import Config
-from core.media import spectrograms
+from core.media import spectrograms, waveforms
 from core.runs import Run
 from ui import theme
 from ui.session import cache
@@ -172,7 +172,7 @@ def _middle(wave: np.ndarray, config: Config) -> np.ndarray:
 
 def _second(wave: np.ndarray, config: Config, words: str) -> bytes:
     """The middle of a sound, as much as a spectrogram shows, as a wav that says what it is."""
-    return spectrograms.recorded(wave, config.logmel.columns, config.logmel, comment=words)[0]
+    return waveforms.recorded(wave, config.logmel.columns, config.logmel, comment=words)[0]
 
 
 def explain(run_id: str, y: np.ndarray) -> Explanation:

@@ -6,13 +6,13 @@ import functools
 import json
 import signal
 import sys
-import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import tyro
 
+from core.cli.progress import Progress
 from core.experiments import tasks
 
 
@@ -81,42 +81,6 @@ class Draw:
     """How many."""
 
 
-class Progress:
-    """One line that says what is done, how fast and for how long still; a line every 10 s where the output is no terminal.
-
-    Where this process runs as an errand, the errand's file says it too.
-    """
-
-    def __init__(self, unit: tuple[float, str] = (1.0, "")) -> None:
-        self.phase, self.begun, self.first, self.printed, self.told = "", 0.0, 0, 0.0, 0.0
-        self.size, self.unit = unit  # counts are divided by the one and followed by the other, such as (1e6, " MB")
-
-    def __call__(self, phase: str, done: int, total: int, remark: str = "") -> None:
-        now, terminal = time.monotonic(), sys.stderr.isatty()
-        if phase != self.phase:
-            if self.phase and terminal:
-                print(file=sys.stderr)
-            self.phase, self.begun, self.first, self.printed, self.told = phase, now, done, 0.0, 0.0
-        rate = (done - self.first) / max(1e-9, now - self.begun)
-        if now - self.told > 0.5 or done >= total:
-            self.told = now
-            tasks.beat(phase, done, total, rate)
-        if now - self.printed < (0.1 if terminal else 10) and done < total:
-            return
-        self.printed = now
-        left = f"{duration((total - done) / rate)} left" if rate > 0 and done < total else f"{now - self.begun:.1f} s"
-        bar = "█" * round(20 * done / max(1, total))
-        speed = rate / self.size
-        of = f"{done / self.size:.0f}/{total / self.size:.0f}{self.unit}"
-        line = f"{phase:<24} {bar:<20} {of}  {speed:.{0 if speed >= 10 else 1}f}{self.unit}/s  {left}  {remark}"
-        print(f"\r\x1b[K{line}" if terminal else line, end="" if terminal else "\n", file=sys.stderr, flush=True)
-
-
-def duration(seconds: float) -> str:
-    """Seconds, minutes or hours, as people say them."""
-    return f"{seconds:.0f} s" if seconds < 120 else f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
-
-
 def run(options: Any) -> int:
     """Carry out one of `data`'s commands; returns the exit status. Stopped by a signal, it says how to continue.
 
@@ -142,19 +106,17 @@ def run(options: Any) -> int:
 
 
 def prepare(o: Prepare) -> tuple[int, str]:
-    from core.experiments import ray_cluster
     from core.data import preparation as preparing
     from core.data import splits
     from core.data.corpora import CorpusError
+    from core.experiments import ray_cluster
 
     clips, bands = splits.clips_of(o.corpus)  # the name may say it, too
     if len({bands, o.bands} - {Prepare.bands}) > 1:
         raise CorpusError(f"{o.corpus} means {bands} mel bands, and --bands says {o.bands}; leave one of them out")
     name, progress = splits.name_of(clips, max(bands, o.bands)), Progress()
     engine = functools.partial(ray_cluster.work, workers=o.workers, address=o.address) if o.engine == "ray" else None
-    path = preparing.prepare(
-        name, o.source, o.workers, lambda d, t: progress("prepare", d, t), o.takes, o.frames, o.crops, o.song, engine
-    )
+    path = preparing.prepare(name, o.source, o.workers, lambda d, t: progress("prepare", d, t), o.takes, o.frames, o.crops, o.song, engine)
     corpus = splits.load_file(path)
     message = f"{len(corpus.clip)} clips, {len(corpus.faces)} faces, {len(corpus.voices)} voices, digest {corpus.digest}"
     print(f"\n{path}: {message}")

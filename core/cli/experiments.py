@@ -14,7 +14,7 @@ from typing import Annotated, Literal
 
 import tyro
 
-from core.cli.data import Progress
+from core.cli.progress import Progress
 from core.config import PRESETS, Config, Method, by, replace
 
 
@@ -182,7 +182,7 @@ def _listening() -> threading.Event:
 
 def table(o: Table) -> int:
     from core import files, runs
-    from core.cli.data import Progress
+    from core.cli.progress import Progress
     from core.evaluation import augmentation, mixing, report
     from core.experiments import pipeline, tasks
 

@@ -7,16 +7,15 @@ data only: subjects who are new since calibration, and every upload, break that 
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 
+from core.conformal import logistic
+
 Measure = Literal["margin", "hinge"]
 Groups = Literal["pooled", "class", "attribute"]
-Predict = Callable[[np.ndarray], np.ndarray]  # features (m, F) -> softmax (m, K)
-Fit = Callable[[np.ndarray, np.ndarray], Predict]  # features (n, F), labels (n,) -> the head trained on them
 
 CHUNK = 1 << 17  # test scores ranked at a time: a few MB of scratch, within a processor's cache
 TIE = 1e-8  # full CP: refits are solved to better than this, so scores nearer than it count as equal
@@ -168,7 +167,7 @@ def split(
     x: np.ndarray,
     calibrates: np.ndarray,
     classes: int,
-    fit: Fit | None = None,
+    fit: logistic.Fit | None = None,
     measure: Measure = "margin",
     groups: Literal["pooled", "class"] = "pooled",
 ) -> np.ndarray:
@@ -179,7 +178,7 @@ def split(
     features, labels, calibrates = np.asarray(features), np.asarray(labels), np.asarray(calibrates, bool)
     if calibrates.all() or not calibrates.any():
         raise ValueError("some rows must train the head and some must calibrate it")
-    predict = (fit or _logistic_of(classes))(features[~calibrates], labels[~calibrates])
+    predict = (fit or logistic._logistic_of(classes))(features[~calibrates], labels[~calibrates])
     return inductive(predict(features[calibrates]), labels[calibrates], predict(x), measure, groups)
 
 
@@ -189,7 +188,7 @@ def cross(
     x: np.ndarray,
     fold: np.ndarray,
     classes: int,
-    fit: Fit | None = None,
+    fit: logistic.Fit | None = None,
     measure: Measure = "margin",
     groups: Literal["pooled", "class"] = "pooled",
 ) -> np.ndarray:
@@ -207,7 +206,7 @@ def full(
     labels: np.ndarray,
     x: np.ndarray,
     classes: int,
-    fit: Fit | None = None,
+    fit: logistic.Fit | None = None,
     measure: Measure = "margin",
     groups: Literal["pooled", "class"] = "pooled",
     rng: np.random.Generator | None = None,
@@ -226,13 +225,13 @@ def full(
     n, k = len(labels), np.arange(classes)
     hypotheses = np.concatenate([np.tile(labels, (classes, 1)), k[:, None]], axis=1)  # (K, n + 1)
     same = hypotheses[:, :n] == k[:, None] if groups == "class" else np.ones((classes, n), bool)
-    start = _newton(_with_one(features), _one_hot(labels, classes), L2) if fit is None else None
+    start = logistic._newton(logistic._with_one(features), logistic._one_hot(labels, classes), logistic.L2) if fit is None else None
     u = None if rng is None else 1.0 - rng.random((len(x), classes))
     p = np.empty((len(x), classes))
     for i, row in enumerate(x):
         both = np.concatenate([features, row[None]])
         if start is not None:
-            o = _refit(_with_one(both), hypotheses, classes, start)  # (K, n + 1, K)
+            o = logistic._refit(logistic._with_one(both), hypotheses, classes, start)  # (K, n + 1, K)
         elif fit is not None:
             o = np.stack([fit(both, h)(both) for h in hypotheses])
         alpha = true_scores(nonconformity(o.reshape(-1, classes), measure), hypotheses.ravel()).reshape(classes, n + 1)
@@ -244,101 +243,6 @@ def full(
             above = (same & (difference > TIE)).sum(axis=1)
             p[i] = (above + u[i] * (at_least - above + 1)) / (same.sum(axis=1) + 1)
     return p
-
-
-L2 = 1.0  # weight of half the squared weights of the head, beside the summed cross-entropy
-SOLVED = 1e-12  # a head counts as fitted when no entry of its gradient exceeds this share of its largest possible size
-
-
-def logistic(features: np.ndarray, labels: np.ndarray, classes: int, l2: float = L2) -> Predict:
-    """The light head: multinomial logistic regression, cross-entropy summed over rows + l2/2 ||W||^2 (bias included), solved exactly.
-
-    (n, F), (n,) -> predict: (m, F) -> softmax (m, K). Raises ValueError for labels outside 0..K-1 and for features that are not finite.
-    """
-    W = _newton(_with_one(features), _one_hot(labels, classes), l2)[0]
-    return lambda x: _softmax(_with_one(x) @ W)
-
-
-def _refit(X: np.ndarray, labels: np.ndarray, classes: int, start: tuple[np.ndarray, np.ndarray]) -> np.ndarray:
-    """`logistic` for B labellings that share all rows but the last: (n, D), (B, n) -> softmax of the same rows (B, n, K).
-
-    `start` = (weights, inverse Hessian) of the shared rows alone. Newton's steps with that Hessian, to which the last row's own part is
-    added by Woodbury's identity at its current softmax; heads that do not settle so get full Newton steps.
-    """
-    W0, inverse = start
-    Y, (n, D), B, solved, K = _one_hot(labels, classes).transpose(1, 0, 2), X.shape, len(labels), _solved(X), classes
-    W = np.repeat(W0[:, None], B, axis=1)  # (D, B, K)
-    MU = np.einsum("pdk,d->pk", inverse.reshape(-1, D, K), X[-1])  # inverse Hessian times x (x) I, (D K, K)
-    UMU = np.einsum("dkl,d->kl", MU.reshape(D, K, K), X[-1])
-    for _ in range(40):
-        P = _softmax((X @ W.reshape(D, -1)).reshape(n, B, K))
-        gradient = (X.T @ (P - Y).reshape(n, -1)).reshape(D, B, K) + L2 * W
-        worst = np.abs(gradient).max(axis=(0, 2))  # (B,)
-        if (worst <= solved).all():
-            break
-        step = gradient.transpose(1, 0, 2).reshape(B, -1) @ inverse
-        S = P[-1][:, :, None] * (np.eye(K) - P[-1][:, None, :])  # the last row's part of the Hessian is x x^T (x) S, (B, K, K)
-        inner = np.linalg.solve(np.eye(K) + UMU @ S, np.einsum("bdk,d->bk", step.reshape(B, D, K), X[-1])[:, :, None])
-        W = W - (step - (S @ inner)[:, :, 0] @ MU.T).reshape(B, D, K).transpose(1, 0, 2)
-    else:
-        for b in np.flatnonzero(worst > solved):
-            W[:, b] = _newton(X, Y[:, b], L2)[0]
-        P = _softmax((X @ W.reshape(D, -1)).reshape(n, B, K))
-    return P.transpose(1, 0, 2)
-
-
-def _logistic_of(classes: int) -> Fit:
-    return lambda features, labels: logistic(features, labels, classes)
-
-
-def _newton(X: np.ndarray, Y: np.ndarray, l2: float) -> tuple[np.ndarray, np.ndarray]:
-    """Damped Newton from zero on a strictly convex loss: (n, D), one-hot (n, K) -> weights (D, K), inverse Hessian (D K, D K)."""
-    (n, D), K = X.shape, Y.shape[1]
-    W, solved = np.zeros((D, K)), _solved(X)
-    for _ in range(100):
-        P = _softmax(X @ W)
-        gradient = X.T @ (P - Y) + l2 * W
-        A = (X[:, :, None] * P[:, None, :]).reshape(n, D * K)
-        H = -(A.T @ A) + l2 * np.eye(D * K)
-        for k in range(K):
-            H.reshape(D, K, D, K)[:, k, :, k] += (X * P[:, k, None]).T @ X
-        if np.abs(gradient).max() <= solved:
-            return W, np.linalg.inv(H)
-        step, size = np.linalg.solve(H, gradient.ravel()).reshape(D, K), 1.0
-        now, slope = _loss(X, Y, W, l2), float((gradient * step).sum())
-        while size > 1e-6 and _loss(X, Y, W - size * step, l2) > now - 1e-4 * size * slope + 1e-12 * abs(now):
-            size /= 2
-        W = W - size * step
-    raise ValueError("the head's fit does not settle; scale the features to about unit size")
-
-
-def _solved(X: np.ndarray) -> float:
-    return SOLVED * float(np.abs(X).sum(axis=0).max())
-
-
-def _loss(X: np.ndarray, Y: np.ndarray, W: np.ndarray, l2: float) -> float:
-    z = X @ W
-    top = z.max(axis=1)
-    return float((top + np.log(np.exp(z - top[:, None]).sum(axis=1)) - (Y * z).sum(axis=1)).sum() + l2 / 2 * (W * W).sum())
-
-
-def _softmax(z: np.ndarray) -> np.ndarray:
-    e = np.exp(z - z.max(axis=-1, keepdims=True))
-    return e / e.sum(axis=-1, keepdims=True)
-
-
-def _with_one(x: np.ndarray) -> np.ndarray:
-    x = np.asarray(x, np.float64)
-    if x.ndim != 2 or not np.isfinite(x).all():
-        raise ValueError(f"features must be (n, F) and finite, not {x.shape}" + " with NaN or infinity" * (x.ndim == 2))
-    return np.concatenate([x, np.ones((len(x), 1))], axis=1)
-
-
-def _one_hot(labels: np.ndarray, classes: int) -> np.ndarray:
-    labels = np.asarray(labels)
-    if labels.size and not (labels.min() >= 0 and labels.max() < classes):
-        raise ValueError(f"labels must be whole numbers from 0 to {classes - 1}")
-    return np.eye(classes)[labels]
 
 
 def prediction(p: np.ndarray) -> np.ndarray:

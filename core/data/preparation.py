@@ -29,7 +29,7 @@ from core.data import corpora, features, splits
 from core.data.corpora import CorpusError, Entry
 from core.data.features import How, One
 from core.data.splits import COLUMNS
-from core.media import spectrograms
+from core.media import spectrograms, waveforms
 
 CODE = 2  # raised whenever the same clips would give other arrays
 PARTS, MOST = 200, 50  # a corpus has this many parts, of at most so many clips each
@@ -391,7 +391,7 @@ def draw_demo_clips(folder: Path, count: int, tick: Tick | None = None) -> list[
     for i, take in enumerate(chosen):
         frames, wave = actors.clip(take)
         clips.write_clip(folder / f"{take.clip_id}.mp4", frames, 25, wave)
-        files.write_atomic(folder / f"{take.clip_id}.wav", spectrograms.wav_bytes(wave, LogMel().rate, "invented", fade=0.0))
+        files.write_atomic(folder / f"{take.clip_id}.wav", waveforms.wav_bytes(wave, LogMel().rate, "invented", fade=0.0))
         if tick:
             tick(i + 1, len(chosen))
     return [folder / f"{take.clip_id}.mp4" for take in chosen]

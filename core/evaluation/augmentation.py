@@ -22,7 +22,7 @@ from core import files
 from core.config import PROTOCOL_VERSION, Config
 from core.config import Classifier as Settings
 from core.data import splits
-from core.evaluation import metrics, protocol
+from core.evaluation import metrics, protocol, significance
 from core.evaluation.evaluator import augmentation_parts, joined, seed_of, target, tensor
 from core.models import classifiers, gan, networks
 from core.runs import Run
@@ -239,7 +239,7 @@ def _write(run: Run, config: Config, plan: Plan, marks: list[int], guesses: dict
         "test subjects": sorted(set(map(str, S4.y_subject[counted]))),
         "rows": out,
         "left out": {r.name: WHY_NOT[r.plain] for r in protocol.ROWS if r.name not in out},
-        "gains": [asdict(g) for g in protocol.gains([arrays])],
+        "gains": [asdict(g) for g in significance.gains([arrays])],
     }
     files.write_arrays(run.directory / "table.npz", **arrays)
     files.write_json(run.directory / "table.json", result)

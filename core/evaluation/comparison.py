@@ -14,13 +14,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from core import files
 from core.config import PRESETS, Config, Method, by, replace, to_dict
 from core.data import splits
-from core.evaluation import metrics, protocol
-from core.evaluation.protocol import NAMES, PUBLISHED, PUBLISHED_1, Cell
+from core.evaluation import protocol
+from core.evaluation.protocol import NAMES, Cell
+from core.paper import PUBLISHED, PUBLISHED_1
 from core.runs import Run
 
 Curves = Mapping[str, tuple[list[int], list[float]]]  # name -> steps, values, as runs.metrics gives them
@@ -353,32 +352,3 @@ def _flags(a: Mapping[str, Any], b: Mapping[str, Any], at: str = "") -> list[str
 
 
 # ------------------------------------------------------------------ a gain and chance
-
-
-def null(differences: np.ndarray, draws: int = 20_000, seed: int = 0) -> np.ndarray:
-    """What the mean of subjects' differences (m,) would be if each one's sign were a coin's: all 2^m means, or `draws` seeded ones.
-
-    `metrics.sign_flip` is the share of these that lie at least as far from 0 as the mean itself. Raises ValueError where there is none.
-    """
-    d = np.asarray(differences, np.float64)
-    if d.ndim != 1 or not len(d):
-        raise ValueError(f"differences must be (m,), m >= 1, not {d.shape}")
-    m = len(d)
-    if m <= metrics.EXACT:
-        signs = 1.0 - 2.0 * (np.arange(2**m)[:, None] >> np.arange(m) & 1)
-    else:
-        signs = np.random.default_rng(seed).choice((-1.0, 1.0), (draws, m))
-    return signs @ d / m
-
-
-def by_subject(tables: Sequence[protocol.Table], name: str, rule: str) -> tuple[list[str], np.ndarray]:
-    """The test subjects (m) and their differences (m,) of a comparison of `protocol.gains`, under a rule; ([], (0,)): no table has it."""
-    better, worse = (protocol.PRIMARY | protocol.SECONDARY)[name]
-    have = [t for t in tables if protocol.chosen(t, better, rule) and protocol.chosen(t, worse, rule)]
-    d, _ = protocol.differences(have, better, worse, rule)
-    return sorted({str(s) for t in have for s in t["subject"][t["counted"].astype(bool)]}), d
-
-
-def least_p(subjects: int) -> float:
-    """The smallest p that a two-sided sign-flip test over so many subjects can give."""
-    return min(1.0, 2.0 / 2**subjects)

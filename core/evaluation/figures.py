@@ -16,7 +16,7 @@ from core import runs
 from core.config import LogMel
 from core.data import labels, splits
 from core.data.corpora import CorpusError
-from core.evaluation import metrics, protocol
+from core.evaluation import metrics, protocol, significance
 from core.evaluation.protocol import REVERSE, Cell
 from core.media import spectrograms
 from core.runs import Run
@@ -218,7 +218,7 @@ def figure_9(found: Group) -> Figure:
 
 
 def _bars(ax, found: Group, row: str, places: np.ndarray, upright: bool) -> None:
-    values = [protocol.spread([100 * v for v in a]) if (a := accuracies(m, row)) else (math.nan, math.nan) for m in found.values()]
+    values = [significance.spread([100 * v for v in a]) if (a := accuracies(m, row)) else (math.nan, math.nan) for m in found.values()]
     mean, sd = [v for v, _ in values], [0 if math.isnan(s) else s for _, s in values]
     place = {"x": places, "y": mean, "yerr": sd} if upright else {"x": mean, "y": places, "xerr": sd}
     ax.errorbar(**place, fmt="o", ms=4, capsize=3, color=TINT[row], label=row)

@@ -114,64 +114,6 @@ def normalised(matrix: np.ndarray) -> np.ndarray:
 
 # ------------------------------------------------------------------ is a difference more than chance? The unit is the subject.
 
-EXACT = 14  # subjects up to which all 2^m sign patterns are counted
-
-
-def subject_differences(labels: np.ndarray, a: np.ndarray, b: np.ndarray, subject: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """How much better `a` names the voices of each subject than `b`: (n,), (s, n), (s, n), (n,) -> names (m,), differences (m,) in [-1, 1].
-
-    a and b are predicted classes by s trainings of their own each; accuracies are averaged over them first. Raises ValueError for shapes
-    that do not fit.
-    """
-    labels, subject, a, b = np.asarray(labels), np.asarray(subject), np.atleast_2d(a), np.atleast_2d(b)
-    if not (a.shape[1] == b.shape[1] == len(labels) == len(subject) and len(labels)):
-        shapes = ", ".join(str(v.shape) for v in (labels, a, b, subject))
-        raise ValueError(f"labels, predictions and subjects must be of one length, not {shapes}")
-    gain = (a == labels).mean(axis=0, dtype=np.float64) - (b == labels).mean(axis=0, dtype=np.float64)  # (n,)
-    names, row = np.unique(subject, return_inverse=True)
-    return names, np.bincount(row, gain) / np.bincount(row)
-
-
-def sign_flip(differences: np.ndarray, draws: int = 50_000, seed: int = 0) -> float:
-    """Two-sided sign-flip permutation test that differences (m,) lie about 0: a p-value in (0, 1], super-uniform if they do symmetrically.
-
-    p is the share of sign patterns whose mean is at least as far from 0: of all 2^m up to EXACT subjects, else of the `draws` seeded ones
-    and the observed one, (1 + count) / (1 + draws) (Phipson & Smyth 2010). Raises ValueError where there is nothing, or NaN.
-    """
-    d = np.asarray(differences, np.float64)
-    if d.ndim != 1 or not len(d) or not np.isfinite(d).all():
-        raise ValueError(f"differences must be (m,), m >= 1, and finite, not {d.shape}")
-    reached = abs(d.sum()) - 1e-12 * np.abs(d).sum()  # equal up to rounding counts as equal, which can only raise p
-    if len(d) <= EXACT:
-        signs = 1.0 - 2.0 * (np.arange(2 ** len(d))[:, None] >> np.arange(len(d)) & 1)
-        return float((np.abs(signs @ d) >= reached).mean())
-    rng, count, left = np.random.default_rng(seed), 0, draws
-    while left:
-        n = min(left, 4096)
-        count += int((np.abs(rng.choice((-1.0, 1.0), (n, len(d))) @ d) >= reached).sum())
-        left -= n
-    return (1 + count) / (1 + draws)
-
-
-def bootstrap(differences: np.ndarray, level: float = 0.95, draws: int = 10_000, seed: int = 0) -> tuple[float, float]:
-    """Percentile interval of the mean of differences (m,) over `draws` seeded resamplings of the subjects: (low, high)."""
-    d = np.asarray(differences, np.float64)
-    if d.ndim != 1 or not len(d) or not 0 < level < 1:
-        raise ValueError(f"differences must be (m,), m >= 1, and level in (0, 1), not {d.shape} and {level}")
-    means = d[np.random.default_rng(seed).integers(0, len(d), (draws, len(d)))].mean(axis=1)
-    low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])
-    return float(low), float(high)
-
-
-def holm(p: np.ndarray) -> np.ndarray:
-    """Holm's (1979) correction of m p-values (m,) -> (m,): rejecting those at or below a level makes one or more
-    false rejections no more often than the level says."""
-    p = np.asarray(p, np.float64)
-    order, m = np.argsort(p, kind="stable"), len(p)
-    adjusted = np.empty(m)
-    adjusted[order] = np.minimum(1, np.maximum.accumulate(p[order] * (m - np.arange(m))))
-    return adjusted
-
 
 def principal_axes(real: np.ndarray, n: int = 2) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """The flat view of feature space that holds most of real data's variance: (N, F) -> centre (F,), axes (F, n), share (n,) of it.

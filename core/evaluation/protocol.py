@@ -6,31 +6,19 @@ Plain data and NumPy; no torch, no file.
 from __future__ import annotations
 
 import dataclasses
-import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 
-from core.config import Config, replace
-from core.evaluation import metrics
+from core.config import Config, replace, run_name
+from core.data import splits
+from core.data.corpora import CorpusError
 
 Grid = Literal["quick", "paper", "studio"]
 GRIDS: dict[Grid, tuple[int, int]] = {"quick": (1, 1), "paper": (5, 1), "studio": (5, 3)}  # folds and seeds unless told otherwise
 NAMES = {"label": "label", "classifier": "classifier", "cp": "CP", "none": "none"}  # of the conditions, as the paper says them
-PUBLISHED = {  # Table 2: accuracy in %, FID, IS
-    "CREMA-D": {"audio baseline": (49.34,), "face baseline": (64.50,), "label": (52.52, 59.44, 2.16),
-                "classifier": (49.92, 60.13, 2.01), "CP": (50.29, 60.10, 2.00)},
-    "RAVDESS": {"audio baseline": (44.73,), "face baseline": (59.79,), "label": (47.11, 49.77, 2.21),
-                "classifier": (46.23, 50.33, 2.05), "CP": (46.55, 49.95, 2.01)},
-}  # fmt: skip
-ELSEWHERE = "For RAVDESS the paper also gives an audio baseline of 46.28 (§4.3) and 46.90 (abstract), and 48.65 for CP (abstract)."
-PUBLISHED_1 = {  # Table 1, CREMA-D: accuracy in % by condition
-    "EncDec": {"label": 52.52, "classifier": 49.92, "CP": 50.29},
-    "U-Net": {"label": 50.24, "classifier": 50.12, "CP": 50.09},
-    "EncDec without L1": {"label": 38.11, "classifier": 31.67, "CP": 31.69},
-}
 
 
 # ------------------------------------------------------------------ the cases
@@ -166,150 +154,9 @@ ROWS = (
     Row("S1 + S3 + generated" + PLAIN, ("S1", "S3", "generated"), True),
     Row("generated only", ("generated",)),
 )
-RULES = ("equal", "best")  # equal optimiser steps; each row at its own best steps, chosen on S2's voices
-
-Family = tuple[str, ...]  # rows that do the same job; which of them stands for it is chosen on S2
-S1_ROWS: Family = ("S1", "S1 oversampled", "S1" + PLAIN)
-GENERATED: Family = ("S1 + generated", "S1 + generated" + PLAIN)
-CEILING: Family = ("S1 + S3", "S1 + S3" + PLAIN)
-PRIMARY: dict[str, tuple[Family, Family]] = {  # headline (a) and (b)
-    "a": (GENERATED, S1_ROWS),
-    "b": (("S1 + S3 + generated" + PLAIN,), ("S1 + S3" + PLAIN,)),
-}
-SECONDARY: dict[str, tuple[Family, Family]] = {
-    "generated over the best row without a GAN": (GENERATED, (*S1_ROWS, "S1 + pseudo-labelled S3")),
-    "generated, as the paper compares": (("S1 + generated",), ("S1",)),
-    "plain augmentation": (("S1" + PLAIN,), ("S1",)),
-    "pseudo-labels": (("S1 + pseudo-labelled S3",), ("S1",)),
-    "generated beside S3, both without plain augmentation": (("S1 + S3 + generated",), ("S1 + S3",)),
-    "generated only": (("generated only",), ("S1",)),
-    "ceiling": (CEILING, S1_ROWS),
-}
-Table = Mapping[str, np.ndarray]  # a run's table.npz: core.augmentation.write says what is in it
-
-
-@dataclass(frozen=True)
-class Gain:
-    """One comparison over all tables, under one step rule. Differences are accuracies, so 0.03 is three points."""
-
-    name: str
-    rule: str
-    rows: tuple[str, str]  # compared: better minus worse, or "A or B" where runs chose differently
-    difference: float  # mean over subjects
-    interval: tuple[float, float]  # 95 %, bootstrap over subjects
-    p: float  # two-sided sign-flip test over subjects
-    adjusted: float  # p after Holm's correction among the secondary comparisons of the rule; p itself for (a) and (b)
-    subjects: int
-    recovered: float | None = None  # (a): share of the distance to the ceiling; None where that is less than a point or nothing is gained
-
-
-def chosen(table: Table, family: Family, rule: str) -> str | None:
-    """The row of a family that S2's voices prefer, by mean accuracy over seeds under the rule; None where the table has none of them."""
-    names, marks = [str(n) for n in table["rows"]], table["marks"]
-    there = [n for n in family if n in names]
-    if not there:
-        return None
-    curves = np.stack([table["S2"][names.index(n)] for n in there])  # (rows, seeds, marks)
-    at = curves[:, :, list(marks).index(int(table["equal"]))] if rule == "equal" else curves.max(axis=2)
-    return there[int(at.mean(axis=1).argmax())]
-
-
-def differences(tables: Sequence[Table], better: Family, worse: Family, rule: str) -> tuple[np.ndarray, tuple[str, str]]:
-    """Per subject, the accuracy of `better` minus that of `worse`, averaged over the runs that test it: (m,); and which rows these were.
-
-    Balanced subsample of S4 only. (0,) where no table holds both. Each subject weighs the same, however many of its clips count.
-    """
-    of: dict[str, list[float]] = {}
-    used: tuple[set[str], set[str]] = (set(), set())
-    for t in tables:
-        pair = chosen(t, better, rule), chosen(t, worse, rule)
-        if pair[0] is None or pair[1] is None:
-            continue
-        names, counted, k = [str(n) for n in t["rows"]], t["counted"].astype(bool), RULES.index(rule)
-        a, b = (t["predicted"][names.index(str(n)), k][:, counted] for n in pair)
-        for who, d in zip(*metrics.subject_differences(t["label"][counted], a, b, t["subject"][counted]), strict=True):
-            of.setdefault(str(who), []).append(float(d))
-        for seen, n in zip(used, pair, strict=True):
-            seen.add(str(n))
-    return np.array([np.mean(v) for _, v in sorted(of.items())]), (" or ".join(sorted(used[0])), " or ".join(sorted(used[1])))
-
-
-MADE = ("S1 + generated", "S1 + S3 + generated", "generated only")  # rows in which two generators may be held against each other
-
-
-def between(ours: Sequence[Table], theirs: Sequence[Table]) -> list[Gain]:
-    """Ours minus theirs in each row of MADE, paired by test subject, Holm-corrected within a rule: two methods on equal S1 to S4.
-
-    Tables that have no partner with the same test voices are left out.
-    """
-    out: list[Gain] = []
-    for rule in RULES:
-        k, later = RULES.index(rule), list[Gain]()
-        for name in MADE:
-            of: dict[str, list[float]] = {}
-            for a, b in _paired(ours, theirs):
-                if name not in a["rows"] or name not in b["rows"]:
-                    continue
-                counted = a["counted"].astype(bool)
-                one, other = (t["predicted"][list(t["rows"]).index(name), k][:, counted] for t in (a, b))
-                found = metrics.subject_differences(a["label"][counted], one, other, a["subject"][counted])
-                for who, d in zip(*found, strict=True):
-                    of.setdefault(str(who), []).append(float(d))
-            if of:
-                d = np.array([np.mean(v) for _, v in sorted(of.items())])
-                p = metrics.sign_flip(d)
-                later.append(Gain(name, rule, (name, name), float(d.mean()), metrics.bootstrap(d), p, p, len(d)))
-        adjusted = metrics.holm(np.array([g.p for g in later]))
-        out += [dataclasses.replace(g, adjusted=float(p)) for g, p in zip(later, adjusted, strict=True)]
-    return out
-
-
-def _paired(ours: Sequence[Table], theirs: Sequence[Table]) -> list[tuple[Table, Table]]:
-    """Tables of the same test voices, each used once, in the order of `ours`."""
-    left, pairs = list(theirs), []
-    for a in ours:
-        same = [i for i, b in enumerate(left) if all(np.array_equal(a[n], b[n]) for n in ("label", "subject", "row", "counted"))]
-        if same:
-            pairs.append((a, left.pop(same[0])))
-    return pairs
-
-
-def gains(tables: Sequence[Table]) -> list[Gain]:
-    """Headline (a) and (b) and the secondary comparisons, under both step rules, over the tables of one setting's folds and seeds.
-
-    A claim holds only if it does under both rules (`holds`). Comparisons that no table allows are left out.
-    """
-    out: list[Gain] = []
-    for rule in RULES:
-        later: list[Gain] = []
-        for name, (better, worse) in (PRIMARY | SECONDARY).items():
-            d, rows = differences(tables, better, worse, rule)
-            if not len(d):
-                continue
-            p, recovered = metrics.sign_flip(d), None
-            if name == "a":
-                whole = differences(tables, CEILING, S1_ROWS, rule)[0]
-                recovered = float(d.mean() / whole.mean()) if d.mean() > 0 and len(whole) and whole.mean() >= 0.01 else None
-            gain = Gain(name, rule, rows, float(d.mean()), metrics.bootstrap(d), p, p, len(d), recovered)
-            (out if name in PRIMARY else later).append(gain)
-        adjusted = metrics.holm(np.array([g.p for g in later]))
-        out += [dataclasses.replace(g, adjusted=float(p)) for g, p in zip(later, adjusted, strict=True)]
-    return out
-
-
-def holds(found: Sequence[Gain], name: str, level: float = 0.05) -> bool:
-    """Whether a gain is above 0 and significant under both step rules."""
-    both = [g for g in found if g.name == name]
-    return {g.rule for g in both} == set(RULES) and all(g.difference > 0 and g.adjusted < level for g in both)
 
 
 # ------------------------------------------------------------------ what runs say together, and what people say
-
-
-def spread(values: Sequence[float]) -> tuple[float, float]:
-    """Mean and sd (n - 1) over runs, as in the paper's Fig. 9; the sd of one run is NaN."""
-    v = np.asarray(values, np.float64)
-    return float(v.mean()), float(v.std(ddof=1)) if len(v) > 1 else math.nan
 
 
 def raters(emotion: np.ndarray, votes: np.ndarray, classes: Sequence[str]) -> np.ndarray:
@@ -323,4 +170,21 @@ def raters(emotion: np.ndarray, votes: np.ndarray, classes: Sequence[str]) -> np
         said = [v for v in vote.split("|") if v in place]
         if meant in place and said:
             out[place[meant], [place[v] for v in said]] += 1 / len(said)
+    return out
+
+
+def runs_of(cells: Sequence[Cell]) -> list[tuple[Cell, str, str]]:
+    """Each cell with its run's id and, where its corpus is not prepared, the reason instead: (cell, id or "", reason or "")."""
+    digests: dict[tuple, str | CorpusError] = {}
+    out = []
+    for cell in cells:
+        d = cell.config.data
+        key = (d.faces, d.voices, d.f_s_corpus, d.demo_takes)
+        if key not in digests:
+            try:
+                digests[key] = splits.corpus_digest(d)
+            except CorpusError as e:
+                digests[key] = e
+        found = digests[key]
+        out.append((cell, run_name(cell.config, found), "") if isinstance(found, str) else (cell, "", str(found)))
     return out

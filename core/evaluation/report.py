@@ -12,13 +12,14 @@ from pathlib import Path
 import numpy as np
 from matplotlib.figure import Figure
 
-from core import files, runs
+from core import files, paper, runs
 from core.config import to_dict
 from core.data import labels
-from core.evaluation import figures, metrics, protocol
+from core.evaluation import figures, protocol, significance
 from core.evaluation.figures import accuracies
-from core.evaluation.protocol import PUBLISHED, PUBLISHED_1, Cell, Gain
-from core.experiments import sweep
+from core.evaluation.protocol import Cell
+from core.evaluation.significance import Gain
+from core.paper import PUBLISHED, PUBLISHED_1
 from core.runs import Run
 
 Group = dict[str, list[tuple[Cell, Run]]]  # case -> its finished runs over folds and seeds
@@ -29,7 +30,7 @@ NOT_COMPARABLE = "other scorer, N, classes: not comparable"
 def finished(cells: Sequence[Cell], folder: Path | None = None) -> tuple[Group, list[str]]:
     """The runs of a grid that have results, by case, and the titles of those that have none."""
     folder, found, lacking = folder or files.checkpoints(), Group(), []
-    for cell, run_id, _ in sweep.runs_of(cells):
+    for cell, run_id, _ in protocol.runs_of(cells):
         run = Run(folder / run_id) if run_id else None
         if run and run.json("results"):
             found.setdefault(cell.name, []).append((cell, run))
@@ -48,7 +49,7 @@ def value(found: Sequence[float], scale: float = 1.0, digits: int = 1) -> str:
     """Mean ± sd over runs; the mean alone where there is one run, "–" where there is none."""
     if not found:
         return "–"
-    mean, sd = protocol.spread([scale * v for v in found])
+    mean, sd = significance.spread([scale * v for v in found])
     return f"{mean:.{digits}f}" + ("" if math.isnan(sd) else f" ± {sd:.{digits}f}")
 
 
@@ -148,7 +149,7 @@ def table_text(tables: Sequence[dict]) -> str:
             continue
         n = "/".join(map(str, sorted({h["N train"] for h in have})))
         steps = sorted(s for h in have for s in h["best"]["steps"])
-        shown = [value([float(np.mean(h[rule]["accuracy"])) for h in have], 100) for rule in protocol.RULES]
+        shown = [value([float(np.mean(h[rule]["accuracy"])) for h in have], 100) for rule in significance.RULES]
         rows.append([row.name, n, *shown, f"{steps[0]}–{steps[-1]}"])
     of = sorted({n for t in tables for n in t["test subjects"]})
     said = f"labels: {tables[0]['labels']} · chance {100 * tables[0]['chance']:.1f} % · {len(of)} test subjects · {len(tables)} runs, "
@@ -162,9 +163,9 @@ def chance(p: float) -> str:
 
 
 def gains_of(found: Sequence[Run]) -> list[Gain]:
-    """`protocol.gains` over the tables of runs; [] where there are none."""
+    """`significance.gains` over the tables of runs; [] where there are none."""
     tables = [t for r in found if (t := r.arrays("table"))]
-    return protocol.gains(tables) if tables else []
+    return significance.gains(tables) if tables else []
 
 
 def gains_text(gains: Sequence[Gain]) -> str:
@@ -177,7 +178,7 @@ def gains_text(gains: Sequence[Gain]) -> str:
         change = f"{100 * g.difference:+.2f} [{low:+.2f}, {high:+.2f}]{share}"
         rows.append([names.get(g.name, g.name), g.rule, " − ".join(g.rows), change, chance(g.p), chance(g.adjusted), str(g.subjects)])
     head = ["comparison", "steps", "rows", "points [95 %]", "p", "p, Holm", "subjects"]
-    verdict = " · ".join(f"({k}) {'holds' if protocol.holds(gains, k) else 'does not hold'} under both rules" for k in ("a", "b"))
+    verdict = " · ".join(f"({k}) {'holds' if significance.holds(gains, k) else 'does not hold'} under both rules" for k in ("a", "b"))
     few = min((g.subjects for g in gains), default=0)
     least = f" With {few} subjects no p below {2 / 2**few:.4f} is possible." if 0 < few <= 6 else ""
     return f"{grid(head, rows)}\n\n{verdict}.{least}"
@@ -188,9 +189,9 @@ def headline_text(have: dict[str, list[Run]]) -> str:
     Holm-corrected among them, under each rule."""
     primary = next((k for k in have if k.endswith("· CP")), next(iter(have)))
     rows = []
-    for rule in protocol.RULES:
-        found = [(k, g) for k, members in have.items() for g in gains_of(members) if g.name in protocol.PRIMARY and g.rule == rule]
-        others = metrics.holm(np.array([g.p for k, g in found if k != primary])).tolist()
+    for rule in significance.RULES:
+        found = [(k, g) for k, members in have.items() for g in gains_of(members) if g.name in significance.PRIMARY and g.rule == rule]
+        others = significance.holm(np.array([g.p for k, g in found if k != primary])).tolist()
         for k, g in found:
             p = g.p if k == primary else others.pop(0)
             share = "" if g.recovered is None else f"{100 * g.recovered:.0f} %"
@@ -202,7 +203,7 @@ def against_text(ours: Sequence[Run], theirs: Sequence[Run], names: tuple[str, s
     """Two methods on equal sets, row by row, paired by test subject."""
     tables = [[t for r in found if (t := r.arrays("table"))] for found in (ours, theirs)]
     rows = []
-    for g in protocol.between(*tables):
+    for g in significance.between(*tables):
         low, high = (100 * v for v in g.interval)
         change = f"{100 * g.difference:+.2f} [{low:+.2f}, {high:+.2f}]"
         rows.append([g.name, g.rule, change, chance(g.p), chance(g.adjusted), str(g.subjects)])
@@ -274,7 +275,7 @@ def _note(cell: Cell, voices: bool) -> str:
 
 def _tables(voices: Group, made_by: str) -> list[str]:
     """Tables 2 and 1, the augmentation tables and the headline gains."""
-    text = ["## Table 2", f"{table_2(voices)}\n\n{protocol.ELSEWHERE}"]
+    text = ["## Table 2", f"{table_2(voices)}\n\n{paper.ELSEWHERE}"]
     if any(f"{k} · {c}" in voices for k in PUBLISHED_1 for c in PUBLISHED_1[k]):
         text += ["## Table 1", "Accuracy with S1 + generated, in %; the paper's is of CREMA-D.", table_1(voices)]
     if said := people_text(next(iter(voices.values()))[0][0]):

@@ -22,9 +22,8 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Literal
 
 from core import files, runs
-from core.config import Config, from_dict, replace, run_name, to_dict
-from core.data import splits
-from core.data.corpora import CorpusError
+from core.config import Config, from_dict, replace, to_dict
+from core.evaluation import protocol
 from core.evaluation.protocol import Cell
 from core.experiments import jobs
 from core.runs import Run
@@ -56,23 +55,6 @@ Todo = list[tuple[Cell, str]]  # what is to be trained, with the runs' ids
 Serve = Callable[[Todo, Path, str, "Plan | None", Callable[[Outcome], None], threading.Event], None]
 
 
-def runs_of(cells: Sequence[Cell]) -> list[tuple[Cell, str, str]]:
-    """Each cell with its run's id and, where its corpus is not prepared, the reason instead: (cell, id or "", reason or "")."""
-    digests: dict[tuple, str | CorpusError] = {}
-    out = []
-    for cell in cells:
-        d = cell.config.data
-        key = (d.faces, d.voices, d.f_s_corpus, d.demo_takes)
-        if key not in digests:
-            try:
-                digests[key] = splits.corpus_digest(d)
-            except CorpusError as e:
-                digests[key] = e
-        found = digests[key]
-        out.append((cell, run_name(cell.config, found), "") if isinstance(found, str) else (cell, "", str(found)))
-    return out
-
-
 def sweep(
     cells: Sequence[Cell],
     folder: Path | None = None,
@@ -97,7 +79,7 @@ def sweep(
     outcomes: list[Outcome] = []
     todo: Todo = []
     guard = threading.Lock()
-    every = runs_of(cells)
+    every = protocol.runs_of(cells)
     total = len({i or c.title for c, i, _ in every})
 
     def add(outcome: Outcome) -> None:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from core.media import spectrograms
+from core.media import spectrograms, waveforms
 
 if TYPE_CHECKING:
     from core.config import Config
@@ -219,6 +219,6 @@ def aloud(opened: Opened, y: Sequence[np.ndarray] | np.ndarray, seed: int = 0, p
     waves, gain = vocoder.to_sound(np.asarray(y), opened.ref_db, s, seed)
     waves = waves * 10 ** ((gain.min() - gain) / 20)[:, None]
     fade = np.minimum(1, np.minimum(np.arange(waves.shape[1]), np.arange(waves.shape[1])[::-1]) / (0.005 * s.rate))
-    words = spectrograms.remark(spectrograms.GENERATED, s, opened.run.id, seed, vocoder.way(s))
+    words = waveforms.remark(spectrograms.GENERATED, s, opened.run.id, seed, vocoder.way(s))
     silence = np.zeros((len(waves), round(pause * s.rate)), np.float32)
-    return spectrograms.wav_bytes(np.concatenate([waves * fade, silence], axis=1).ravel(), s.rate, words)
+    return waveforms.wav_bytes(np.concatenate([waves * fade, silence], axis=1).ravel(), s.rate, words)

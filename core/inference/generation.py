@@ -14,7 +14,7 @@ import torch
 from core import runs
 from core.config import Config, family
 from core.conformal import prediction
-from core.media import clips, faces, spectrograms, tracking, vocoder
+from core.media import clips, faces, spectrograms, tracking, vocoder, waveforms
 from core.models import gan, networks
 from core.runs import Run
 
@@ -268,8 +268,8 @@ def sound(opened: Opened, y: np.ndarray, seed: int = 0, what: str = spectrograms
     s = opened.config.logmel
     wave, gain = vocoder.to_sound(y, opened.ref_db, s, seed, plain)
     correlation, error = spectrograms.agreement(y, wave, opened.ref_db, s, float(gain))
-    comment = spectrograms.remark(what, s, opened.run.id, seed, vocoder.way(s, plain)) if what else ""
-    return Sound(wave, float(gain), spectrograms.wav_bytes(wave, s.rate, comment), correlation, error)
+    comment = waveforms.remark(what, s, opened.run.id, seed, vocoder.way(s, plain)) if what else ""
+    return Sound(wave, float(gain), waveforms.wav_bytes(wave, s.rate, comment), correlation, error)
 
 
 def heard(opened: Opened, waveform: np.ndarray) -> tuple[np.ndarray, float]:

@@ -2,7 +2,7 @@
 
 28 mel bands have lost a voice's pitch and which of its parts are tone and which are breath. A network reads both, and the fine shape of the
 spectrum, out of a spectrogram's neighbourhood; a pulse train of that pitch and noise are shaped by it, in the manner of a source-filter
-model, and a few turns then hold the sound to the spectrogram that was asked for. Plain Griffin-Lim (`spectrograms.griffin_lim`) needs no
+model, and a few turns then hold the sound to the spectrogram that was asked for. Plain Griffin-Lim (`waveforms.griffin_lim`) needs no
 network and is the reference and the fallback.
 
 Shapes: a spectrogram is (B, T, bands) in dB, a waveform (B, (T - 1) * hop), f0 is (B, T) in Hz.
@@ -23,7 +23,7 @@ from torch import Tensor, nn
 
 from core import files
 from core.config import LogMel
-from core.media import spectrograms
+from core.media import spectrograms, waveforms
 
 PITCHES = 96  # of the pitch head, evenly apart in log frequency
 LOWEST, HIGHEST = 60.0, 700.0  # Hz; an acted scream of RAVDESS reaches 650
@@ -171,14 +171,14 @@ def held(spectrum: Tensor, db: Tensor, s: LogMel, turns: int) -> Tensor:
     mel, half, length = 10 ** (db / 10), s.n_fft // 2, s.n_fft + s.hop * (db.shape[1] - 1)
     previous = torch.zeros_like(spectrum)
     for turn in range(turns):
-        wave = spectrograms.overlapped(spectrum, s)
+        wave = waveforms.overlapped(spectrum, s)
         wave[:, :half] = wave[:, length - half :] = 0
         rebuilt = frames(wave, s)
         ahead = torch.lerp(previous, rebuilt, 1 + MOMENTUM) if turn else rebuilt
         power = ahead.real.square() + ahead.imag.square()
         gain = (mel / (power @ filters.T).clamp(min=1e-12)).clamp(1e-4, 1e4) @ filters / weight.clamp(min=1e-8)
         spectrum, previous = ahead * gain.pow(RELAXED), rebuilt
-    return spectrograms.overlapped(spectrum, s)[:, half : length - half]
+    return waveforms.overlapped(spectrum, s)[:, half : length - half]
 
 
 # ------------------------------------------------------------------ the way back
@@ -243,8 +243,8 @@ def inverted(network: Vocoder, db: np.ndarray, s: LogMel, seed: int = 0) -> np.n
 
     if not len(db):
         return np.zeros((0, (db.shape[1] - 1) * s.hop), np.float32)
-    blocks = torch.from_numpy(np.ascontiguousarray(db, np.float32)).split(spectrograms.BLOCK)
-    return torch.cat(list(spectrograms.workers().map(block, blocks))).numpy()
+    blocks = torch.from_numpy(np.ascontiguousarray(db, np.float32)).split(waveforms.BLOCK)
+    return torch.cat(list(waveforms.workers().map(block, blocks))).numpy()
 
 
 def to_sound(y: np.ndarray, ref_db: float, s: LogMel, seed: int = 0, plain: bool = False) -> tuple[np.ndarray, np.ndarray]:
@@ -254,9 +254,9 @@ def to_sound(y: np.ndarray, ref_db: float, s: LogMel, seed: int = 0, plain: bool
     range are silence. A peak above 0.95 turns the whole sound down (gain < 0); nothing is clipped.
     """
     y = np.asarray(y, np.float32)
-    db = spectrograms.asked(y, ref_db, s)
+    db = waveforms.asked(y, ref_db, s)
     if plain or not knows(s):
-        wave = spectrograms.griffin_lim(spectrograms.mel_to_magnitude(db, s), s, seed)
+        wave = waveforms.griffin_lim(waveforms.mel_to_magnitude(db, s), s, seed)
     else:
         wave = inverted(load(file(s.bands))[0], db.reshape(-1, *db.shape[-2:]), s, seed).reshape(*db.shape[:-2], (db.shape[-2] - 1) * s.hop)
-    return spectrograms.turned_down(wave)
+    return waveforms.turned_down(wave)

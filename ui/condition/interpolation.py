@@ -11,9 +11,8 @@ from core.inference import conditions
 from core.inference.conditions import Training
 from ui.condition import figures, sampling
 from ui.condition.sampling import FACES, LEAST, MOST, NAMES, OWN, POINTS, STRONGEST, Face, Setting
-from ui.conformal import panels
 from ui.session import query_params
-from ui.widgets import charts
+from ui.widgets import charts, choices
 
 if TYPE_CHECKING:
     from core.inference.conditions import Drawn
@@ -111,7 +110,7 @@ def _faces(columns, o: Opened, one: Face, said: Explanation, s: Setting, n: int)
         with columns[1]:
             names = {"told": "what each face gives", "held": "held as set"}
             about = "What each face gives: f_S and the conformal predictor look at every step. Held: only the face changes."
-            follow = panels.chosen("c along the way", "follow", tuple(names), "told", names.get, help=about)
+            follow = choices.chosen("c along the way", "follow", tuple(names), "told", names.get, help=about)
     c = sampling.told(o.run.id, x) if follow == "told" else sampling.condition(o, said)[1][None]
     return sampling.draw(o.run.id, x, c, s)
 

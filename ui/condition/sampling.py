@@ -17,9 +17,8 @@ from core.inference import conditions
 from core.inference.conditions import Drawn, Familiarity, Training
 from ui import theme
 from ui.condition import figures as strips
-from ui.conformal import figures, panels
 from ui.session import cache, query_params
-from ui.widgets import charts, spectrogram, uploads
+from ui.widgets import charts, choices, spectrogram, uploads
 
 if TYPE_CHECKING:
     from core.inference.generation import Explanation, Opened, Sound
@@ -167,7 +166,7 @@ def face() -> Face | None:
 
 def given(key: str, asked: bool = True) -> Face | None:
     """A visitor's own face; the last one where it is not `asked` for again; None while there is none. Raises ModelMissing."""
-    seen = panels.face(key) if asked else panels.last_face(key)
+    seen = uploads.face(key) if asked else uploads.last_face(key)
     return Face(key, uploads.plain(seen.name), seen.aligned[seen.middle], seen.notes) if seen else None
 
 
@@ -204,7 +203,7 @@ def settings(conditional: bool) -> Setting:
     about = "y = y(c₀) + s · (y(c) − y(c₀)). 0: c has no say. 1: as trained. Above 1: exaggerated. A straight line between outputs."
     strength = _slider("Guidance strength s", "strength", 1.0, STRONGEST, about)
     about = "The neutral condition from which guidance starts: the mean of all c's in training, or 1/K for each emotion."
-    base = panels.chosen("Guidance starts at c₀", "base", tuple(BASES), "mean", BASES.get, help=about)
+    base = choices.chosen("Guidance starts at c₀", "base", tuple(BASES), "mean", BASES.get, help=about)
     return Setting(seed, scale, strength, base)
 
 
@@ -321,12 +320,12 @@ def point(o: Opened, one: Face, said: Explanation, s: Setting) -> None:
         if len(c):
             looks = {"drawn": "Spectrogram", "change": "What c changes"}
             with st.container(horizontal=True, vertical_alignment="center", gap="small"):
-                look = panels.chosen("Look at", "show", tuple(looks), "drawn", looks.get, label_visibility="collapsed")
+                look = choices.chosen("Look at", "show", tuple(looks), "drawn", looks.get, label_visibility="collapsed")
                 at_once()
         if look == "drawn":
             spectrogram.show(d.y[0], o.ref_db, logmel, "cond drawn", "the generated spectrogram", 180)
         else:
-            figure = figures.differences({"y − y(c₀)": (d.y[0] - d.base[0]) * logmel.range_db / 2}, logmel)
+            figure = charts.differences({"y − y(c₀)": (d.y[0] - d.base[0]) * logmel.range_db / 2}, logmel)
             st.plotly_chart(figure, key="cond change", config=charts.STILL, alt="what c changes in the spectrogram")
         sounding = st.container()  # between the charts, filled when both are there: they go first
         figure = strips.told(o.classes, c, known if isinstance(known, Training) else None, d.Q[0], d.scorer[0], 210)

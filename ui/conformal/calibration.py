@@ -17,8 +17,9 @@ import numpy as np
 import streamlit as st
 
 from core import files
-from core.conformal import analysis, prediction
-from core.conformal.analysis import Groups, Modality, Problem, View
+from core.conformal import analysis, calibration, prediction
+from core.conformal.analysis import Groups, View
+from core.conformal.calibration import Modality, Problem
 from core.conformal.prediction import Measure, Ranking
 from core.runs import Run
 from ui.session import cache
@@ -99,14 +100,14 @@ def problem(run_id: str, modality: Modality) -> Problem | str:
 
 @st.cache_resource(show_spinner=False, max_entries=8)
 def _problem(file: Path, modality: Modality, stamp: int) -> Problem:
-    return analysis.problem_of(Run(file.parent), modality)
+    return calibration.problem_of(Run(file.parent), modality)
 
 
 @st.cache_resource(show_spinner="Reading the outputs …", max_entries=1, scope="session")
 def uploaded(key: str, name: str, _data: memoryview | bytes) -> Problem | str:
     """A visitor's own outputs, or in words why they cannot be read. `key` names the upload."""
     try:
-        return tame(analysis.problem_from_upload(uploads.plain(name), bytes(_data)))
+        return tame(calibration.problem_from_upload(uploads.plain(name), bytes(_data)))
     except ValueError as error:
         return visible(str(error))
 

@@ -6,27 +6,19 @@ Where eps is a slider inside a figure, the browser moves it by itself: every pos
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-from core.config import LogMel
 from core.conformal import prediction, validity
 from core.conformal.analysis import View
 from core.conformal.prediction import Ranking
 from core.conformal.validity import Curve
 from ui import theme
-from ui.widgets.charts import built_once, laid_out, mel_axis
+from ui.widgets import charts
+from ui.widgets.charts import built_once, laid_out
 
-CONFIG: dict[str, Any] = {  # of every chart here: one button, which saves the picture
-    "displaylogo": False,
-    "scrollZoom": False,
-    "displayModeBar": True,
-    "modeBarButtons": [["toImage"]],
-    "toImageButtonOptions": {"format": "svg", "filename": "conformal"},
-}
 MAIN, SECOND, THIRD, ALARM = theme.LINES[0], theme.LINES[2], theme.LINES[1], theme.LINES[3]
 GREY, BAND = theme.REFERENCE, "rgba(138,148,153,0.28)"
 EPS = validity.LEVELS[1:-1]  # positions of a slider
@@ -42,13 +34,6 @@ def colours(classes: Sequence[str]) -> list[str]:
 
 def _small(a: np.ndarray, digits: int = 4) -> np.ndarray:
     return np.round(np.asarray(a, np.float64), digits).astype(np.float32)
-
-
-def _titled(figure: go.Figure, column: int, text: str) -> None:
-    """A title over one column of a figure."""
-    left, right = figure.get_subplot(1, column).xaxis.domain
-    at = {"x": left, "xanchor": "left", "y": 1.0, "yanchor": "bottom", "xref": "paper", "yref": "paper", "yshift": 4}
-    figure.add_annotation(text=text, showarrow=False, align="left", **at)
 
 
 def _slider(steps: list[dict], eps: float, y: float = -0.28) -> list[dict]:
@@ -90,7 +75,7 @@ def chain(classes: Sequence[str], softmax: np.ndarray, ranking: Ranking, p: np.n
     figure.update_xaxes(title="softmax (probability)", row=1, col=1).update_xaxes(title="p-value (share)", row=1, col=3)
     figure.update_yaxes(autorange="reversed", showgrid=False).update_yaxes(title="label", row=1, col=1)
     for column, words in enumerate(("what the classifier says", "→ how strange each label would be", "→ how many are as strange"), 1):
-        _titled(figure, column, f"<b>{words}</b>")
+        charts._titled(figure, column, f"<b>{words}</b>")
     return laid_out(figure, 90 + 30 * len(names), left=80, top=30, bottom=44, showlegend=False)
 
 
@@ -343,7 +328,7 @@ def broken(v: View) -> go.Figure:
     style = {"color": THIRD, "width": 3}
     figure.add_scatter(x=grid, y=_small(v.overall.error - x), mode="lines", line=style, hovertemplate=hover, name="this", row=1, col=1)
     for column, words in ((1, "Calibration set → test set"), (2, "Test points split at random (10 times)")):
-        _titled(figure, column, f"<b>{words}</b>")
+        charts._titled(figure, column, f"<b>{words}</b>")
     figure.update_xaxes(title="ε (significance)", range=[0, 1]).update_yaxes(title="error − ε (share)", row=1, col=1)
     return laid_out(figure, 290, left=58, top=30, showlegend=False)
 
@@ -389,18 +374,3 @@ def reliability(v: View) -> go.Figure:
 
 
 # ------------------------------------------------------------------ what the generator makes of it
-
-
-def differences(db: dict[str, np.ndarray], s: LogMel) -> go.Figure:
-    """Pairs' differences in dB (columns, bands), each named; blue is quieter, red louder, on one scale."""
-    most = max(6.0, float(np.ceil(max(np.abs(d).max() for d in db.values()))))
-    figure = make_subplots(1, len(db), shared_yaxes=True, horizontal_spacing=0.03)
-    for column, (words, d) in enumerate(db.items(), 1):
-        hover = "%{x:.2f} s: %{z:+.1f} dB<extra></extra>"
-        one = go.Heatmap(z=np.round(d.T, 1).astype(np.float32), x0=0, dx=s.hop / s.rate, coloraxis="coloraxis", hovertemplate=hover)
-        figure.add_trace(one, row=1, col=column)
-        _titled(figure, column, f"<b>{words}</b>: {np.abs(d).mean():.1f} dB apart on average")
-    bar = {"title": {"text": "dB", "side": "top"}, "thickness": 9, "outlinewidth": 0, "nticks": 5}
-    figure.update_layout(coloraxis={"colorscale": "RdBu_r", "cmin": -most, "cmax": most, "colorbar": bar})
-    figure.update_xaxes(title="time (s)", showgrid=False, zeroline=False).update_yaxes(**mel_axis(s) | {"title": None})
-    return laid_out(figure.update_yaxes(title="frequency (kHz, mel)", row=1, col=1), 230, right=4, top=28)

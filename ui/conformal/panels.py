@@ -10,13 +10,14 @@ import numpy as np
 import streamlit as st
 
 from core.conformal import analysis as core
-from core.conformal.analysis import Problem, View
+from core.conformal.analysis import View
+from core.conformal.calibration import Problem
 from core.media import spectrograms
 from ui import theme
 from ui.conformal import calibration, explanations, export, figures
 from ui.conformal.calibration import Choice, Point
 from ui.session import cache, query_params
-from ui.widgets import choices, players, run_summary, uploads
+from ui.widgets import charts, choices, players, run_summary
 
 if TYPE_CHECKING:
     from core.conformal.validity import Curve
@@ -30,20 +31,6 @@ STEPS = {f"{e:.2f}": float(round(e, 2)) for e in figures.EPS}  # of the sliders 
 GROUPS = {"pooled": "Pooled", "class": "By class"}
 
 
-def chosen(label: str, name: str, options: Sequence[str], default: str, shown: Callable, **more) -> str:
-    """One of a few, kept in the address under `name`."""
-    query_params.follow(name, f"lab {name}", default, lambda k: k if k in options else None)
-    go = {"on_change": query_params.keep, "args": (name, f"lab {name}")}
-    st.segmented_control(label, options, format_func=shown, required=True, key=f"lab {name}", **go, **more)
-    return st.session_state[f"lab {name}"]
-
-
-def remembered(name: str, options: Sequence[str], default: str) -> str:
-    """What `chosen` said when it was last on the page."""
-    found = st.query_params.get(name, st.session_state.get(f"last lab {name}", default))
-    return found if found in options else default
-
-
 def _whole(text: str, most: int) -> int | None:
     return int(text) if text.isascii() and text.isdecimal() and len(text) < 10 and int(text) <= most else None
 
@@ -51,9 +38,9 @@ def _whole(text: str, most: int) -> int | None:
 def settings() -> Choice:
     """Measure, groups, smoothing and seed, kept in the address."""
     about = "How strange a label is: Eq. (8). Margin: the largest other softmax minus its own. Hinge: 1 minus its own."
-    measure = chosen("Nonconformity", "measure", tuple(MEASURES), "margin", MEASURES.get, help=about)
+    measure = choices.chosen("Nonconformity", "measure", tuple(MEASURES), "margin", MEASURES.get, help=about)
     about = "Which calibration points a label is compared with: all, or those of its class (Mondrian)."
-    groups = chosen("Compared with", "groups", tuple(GROUPS), "pooled", GROUPS.get, help=about)
+    groups = choices.chosen("Compared with", "groups", tuple(GROUPS), "pooled", GROUPS.get, help=about)
     query_params.follow("smoothed", "lab smoothed", False, {"True": True, "False": False}.get)
     about, go = (
         "Ties are split at random, which makes p-values exactly uniform.",
@@ -121,33 +108,6 @@ SIGHTS = {
 }
 
 
-def face(kind: str) -> Seen | None:
-    """A visitor's or an example's face; the last one of its kind until there is another; None while there is none. Raises ModelMissing."""
-    if kind == "example":
-        options, shown = list(uploads.EXAMPLES), uploads.EXAMPLES.get
-        return uploads.example(st.radio("Example", options, format_func=shown, key="lab example", persist_state="session"))[1]
-    if kind == "upload":
-        given = st.file_uploader("Video or picture that shows a face", key="lab upload", help="The first minute is read.")
-    else:
-        given = st.camera_input("Look straight into the camera", key="lab webcam")
-    if given is None:
-        return st.session_state.get(f"lab seen {kind}")
-    with st.spinner("Looking for faces …"):
-        _, seen = uploads.looked_at(given)
-    if isinstance(seen, str):
-        st.error(seen, icon=":material/error:")
-        return None
-    st.session_state[f"lab seen {kind}"] = seen
-    return seen
-
-
-def last_face(kind: str) -> Seen | None:
-    """The face that was chosen in the first step, on a step that does not ask for one. Raises ModelMissing."""
-    if kind == "example":
-        return uploads.example(st.session_state.get("lab example") or next(iter(uploads.EXAMPLES)))[1]
-    return st.session_state.get(f"lab seen {kind}")
-
-
 def reminder(point: Point, classes: Sequence[str], seen: Seen | None, back: bool) -> None:
     """What is looked at, in a line."""
     with st.container(horizontal=True, vertical_alignment="center", gap="small"):
@@ -174,7 +134,7 @@ def area(v: View, point: Point) -> None:
     k = classes.index(name)
     own = calibration.scores(v, k)
     figure = figures.area(own, float(point.ranking.alpha[k]), name, v.measure, figures.colours(classes)[k])
-    st.plotly_chart(figure, key="area", config=figures.CONFIG, alt="histogram of the calibration scores, the p-value as the shaded area")
+    st.plotly_chart(figure, key="area", config=charts.CONFIG, alt="histogram of the calibration scores, the p-value as the shaded area")
     st.markdown(explanations.counted(point, k, name, v.smoothed))
 
 
@@ -190,7 +150,7 @@ def label_set(v: View, point: Point) -> None:
         st.html(explanations.chips(classes, point.p, v.eps))
     with right:
         figure = figures.label_set(classes, point.p, v.floor, point.shown, v.eps)
-        st.plotly_chart(figure, key="set", config=figures.CONFIG, alt="p-values with epsilon as a line that a slider moves")
+        st.plotly_chart(figure, key="set", config=charts.CONFIG, alt="p-values with epsilon as a line that a slider moves")
         choices.follow({"eps": STEPS}, "set")
     with st.container(border=True):
         st.markdown("**Common mistakes**")
@@ -217,7 +177,7 @@ def points(v: View, point: Point) -> None:
     st.plotly_chart(
         figure,
         key="map",
-        config=figures.CONFIG,
+        config=charts.CONFIG,
         alt="credibility against confidence of all test points",
         on_select=_clicked,
         selection_mode="points",
@@ -229,7 +189,7 @@ def promise(v: View, sizes: Callable[[], list[View] | None]) -> None:
     """One look at validity and efficiency at a time; `sizes` gives the views of all calibration sizes, None while they are made."""
     st.markdown("  \n".join([explanations.kept(v), *(f":small[:material/info: {note}]" for note in v.notes)]))
     looks = {"curve": "All points", "uniform": "Uniformity", "class": "By class", "subject": "By subject", "criteria": "Criteria"}
-    look = chosen("Look", "look", tuple(looks), "curve", looks.get, label_visibility="collapsed")
+    look = choices.chosen("Look", "look", tuple(looks), "curve", looks.get, label_visibility="collapsed")
     if look != "curve":
         choices.begin_anew("promise")
     if look == "curve":
@@ -238,7 +198,7 @@ def promise(v: View, sizes: Callable[[], list[View] | None]) -> None:
             st.fragment(lambda: sizes() and st.rerun(), run_every=0.5)()
     elif look == "uniform":
         explanations.explain("uniform", "About this look")
-        st.plotly_chart(figures.uniform(v), key="uniform", config=figures.CONFIG, alt="histogram of the true labels' p-values")
+        st.plotly_chart(figures.uniform(v), key="uniform", config=charts.CONFIG, alt="histogram of the true labels' p-values")
         st.markdown(explanations.uniformity(v))
     elif look == "criteria":
         explanations.explain("criteria", "About this look")
@@ -255,7 +215,7 @@ def _curves(v: View, sizes: list[View]) -> None:
     first = replace(next((one for one in sizes if one.r == r), v), eps=eps)
     choices.readout("promise", len(v.problem.classes), figures.readings(sizes or [v]), *figures.BESIDE)
     figure = figures.promise(first, sizes)
-    st.plotly_chart(figure, key="promise", config=figures.CONFIG, alt="error, set size and shares of sets against epsilon")
+    st.plotly_chart(figure, key="promise", config=charts.CONFIG, alt="error, set size and shares of sets against epsilon")
     choices.follow({"eps": STEPS, "r": {f"{r:g}": r for r in SHARES}}, "promise")
 
 
@@ -267,25 +227,25 @@ def _parts(v: View, every: Sequence[Curve], what: str) -> None:
         st.info(f"There are no curves by subject here: {why}.", icon=":material/group_off:")
         return
     tint = [dict(zip(v.problem.classes, figures.colours(v.problem.classes)))[c.name] for c in curves] if what == "class" else None
-    st.plotly_chart(figures.parts(curves, tint, v.eps, what), key="parts", config=figures.CONFIG, alt=f"error by {what}")
+    st.plotly_chart(figures.parts(curves, tint, v.eps, what), key="parts", config=charts.CONFIG, alt=f"error by {what}")
     st.markdown(explanations.worst(every, what))
 
 
 def broken(v: View) -> None:
     """New people, few calibration points, and the softmax."""
     looks = {"people": "New people", "sizes": "Calibration size", "softmax": "The softmax instead"}
-    look = chosen("Limit", "limit", tuple(looks), "people", looks.get, label_visibility="collapsed")
+    look = choices.chosen("Limit", "limit", tuple(looks), "people", looks.get, label_visibility="collapsed")
     if look == "people":
         st.markdown(explanations.exchangeable(v))
         st.plotly_chart(
-            figures.broken(v), key="broken", config=figures.CONFIG, alt="error minus epsilon, on the test set and on random splits"
+            figures.broken(v), key="broken", config=charts.CONFIG, alt="error minus epsilon, on the test set and on random splits"
         )
     elif look == "sizes":
         explanations.explain("sizes", "About this look")
-        st.plotly_chart(figures.sizes(v), key="sizes", config=figures.CONFIG, alt="error and set size against the calibration size")
+        st.plotly_chart(figures.sizes(v), key="sizes", config=charts.CONFIG, alt="error and set size against the calibration size")
     else:
         explanations.explain("softmax", "About this look")
-        st.plotly_chart(figures.reliability(v), key="reliability", config=figures.CONFIG, alt="reliability diagram of the softmax")
+        st.plotly_chart(figures.reliability(v), key="reliability", config=charts.CONFIG, alt="reliability diagram of the softmax")
         width, mass = v.reliability["width"].ece, v.reliability["mass"].ece
         st.markdown(f"Expected calibration error: **{width:.3f}** (15 bins of equal width), **{mass:.3f}** (15 of equal mass).")
 
@@ -321,8 +281,8 @@ def generator(family: Family | None, source: str, face: np.ndarray | None) -> No
     db = {c: spectrograms.unscale(one.voice.y, opened.ref_db, s) for c, one in told.items()}
     pairs = {f"{theme.CONDITION[a][0]} − {theme.CONDITION[b][0]}": db[a] - db[b] for a, b in PAIRS if a in db and b in db}
     if pairs:
-        figure = figures.differences(pairs, s)
-        st.plotly_chart(figure, key="differences", config=figures.CONFIG, alt="differences between the generated spectrograms in decibels")
+        figure = charts.differences(pairs, s)
+        st.plotly_chart(figure, key="differences", config=charts.CONFIG, alt="differences between the generated spectrograms in decibels")
 
 
 PAIRS = (("cp", "label"), ("cp", "classifier"), ("classifier", "label"))

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import json
-import math
 import re
-import shlex
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,36 +13,10 @@ import streamlit as st
 from core.data import download, splits
 from core.data.corpora import EXPECTED, KNOWN
 from core.experiments import tasks
-from core.experiments.tasks import Errand
 from ui import theme
 from ui.session import query_params
-from ui.train.progress import duration
 
-DEMO = ["prepare", "demo"]  # the errand that draws the demo corpus
 SIZES = {"audio": 0.21, "video": 12.4}  # GB of RAVDESS' speech
-BADGE = {"running": "blue", "stopped": "orange", "failed": "red", "done": "green"}
-PHASES = {  # what an errand is doing -> the same in words, and what it counts
-    "prepare": ("Reading", "clips"),
-    "fetch": ("Fetching", "MB"),
-    "names": ("Looking at names and first bytes", "files"),
-    "contents": ("Comparing contents", "files"),
-    "videos": ("Reading videos", "videos"),
-    "sounds": ("Listening to sounds", "sounds"),
-    "faces": ("Looking for faces", "clips"),
-    "augmentation table": ("Training classifiers", "rows"),
-}
-LOOKED = {
-    "names": "names and first bytes",
-    "contents": "contents compared",
-    "videos": "videos read",
-    "sounds": "sounds heard",
-    "faces": "clips in which a face was looked for",
-}
-SEVERITY = {  # -> colour, icon, words for one and for many, what it means
-    "error": ("red", ":material/error:", "error", "errors", "not usable as they are"),
-    "warning": ("orange", ":material/warning:", "warning", "warnings", "usable, but you should know"),
-    "note": ("gray", ":material/info:", "note", "notes", "good to know"),
-}
 
 
 @dataclass(frozen=True)
@@ -107,25 +78,6 @@ def begin(arguments: Sequence[str]) -> None:
     st.rerun()
 
 
-def again(name: str, arguments: Sequence[str]) -> None:
-    """A button's callback: the same errand once more."""
-    tasks.start(arguments)
-    query_params.write("errand", name)
-
-
-def look(stem: str) -> None:
-    """Show the corpus that an errand has made."""
-    query_params.write("part", "corpora")
-    query_params.write("corpus", stem)
-    st.rerun()
-
-
-def use(form: str, path: str) -> None:
-    """A button's callback: what was fetched goes into the form."""
-    query_params.write("form", form)
-    st.session_state["source"] = path
-
-
 # ------------------------------------------------------------------ how a corpus is got
 
 
@@ -165,131 +117,4 @@ def how_to_get(form: str) -> None:
 # ------------------------------------------------------------------ errands
 
 
-def title(e: Errand) -> str:
-    """An errand in a few words."""
-    a = e.arguments
-    if a[:2] == DEMO:
-        return "Draw the demo corpus"
-    if a[:1] == ["doctor"]:
-        return f"Examine {a[1]}"
-    if a[:1] == ["table"]:
-        return f"Augmentation table of {a[1]}"
-    if a[:1] == ["fetch"]:
-        return f"Fetch {KNOWN[a[1]].title if a[1] in KNOWN else a[1]}: {' and '.join(k for k in a if k in SIZES)}"
-    return f"Prepare {a[1] if len(a) > 1 else ''} from {a[a.index('--source') + 1] if '--source' in a[:-1] else '?'}"
-
-
-def watch(name: str) -> None:
-    """An errand, live while it runs; whoever comes back finds it again."""
-    first = tasks.find(name)
-    if first is None:
-        return
-
-    @st.fragment(run_every=1 if first.state == "running" else None)
-    def watched() -> None:
-        now = tasks.find(name)
-        if now is None or now.state != first.state:
-            st.rerun()
-        _show(now)
-
-    watched()
-
-
-def _show(e: Errand) -> None:
-    left, right = st.columns([3, 2], vertical_alignment="center")
-    left.markdown(f":{BADGE[e.state]}-badge[**{e.state}**] {theme.escaped(title(e))}")
-    with right, st.container(horizontal=True, horizontal_alignment="right"):
-        if e.state == "running":
-            stopping = e.phase == tasks.STOPPING
-            words, about = "Stop", "What is done is kept; it can be continued."
-            if stopping:
-                words, about = "End it now", f"It has been asked to end. If it does not within {tasks.GRACE:.0f} s, press here."
-            st.button(words, icon=":material/stop_circle:", key=f"stop {e.id}", help=about, on_click=tasks.stop, args=(e.id,))
-        else:
-            words = {"stopped": "Continue", "failed": "Try again"}.get(e.state, "Do it again")
-            st.button(words, icon=":material/resume:", key=f"again {e.id}", on_click=again, args=(e.id, e.arguments))
-            about, go = "Takes it off this list. What it made stays.", {"on_click": tasks.forget, "args": (e.id,)}
-            st.button("Forget", icon=":material/close:", key=f"forget {e.id}", help=about, **go)
-    if e.state == "running":
-        _progress(e)
-    elif e.state == "stopped":
-        st.info("Stopped. What was done is kept: *Continue* goes on from there.", icon=":material/pause_circle:")
-    elif e.state == "failed":
-        st.error(theme.escaped(e.message), icon=":material/error:")
-    else:
-        _result(e)
-    with st.expander("In a terminal", icon=":material/terminal:"):
-        st.code(shlex.join(["python", "-m", "core", *tasks.command(e.arguments)]), language="bash", wrap_lines=True)
-        if lines := tasks.complaints(e.id, 4000).strip():
-            st.code(lines, language=None, height=160)
-
-
-def _progress(e: Errand) -> None:
-    if e.phase == tasks.STOPPING:
-        st.progress(0.0, "Stopping: what is done is being kept …")
-    elif not e.total:
-        st.progress(0.0, "Starting …")
-    else:
-        words, unit = PHASES.get(e.phase, (e.phase, ""))
-        words = "Drawing" if e.arguments[:2] == DEMO else words
-        size = 1e6 if unit == "MB" else 1
-        speed = f" · {e.rate / size:,.{0 if e.rate / size >= 10 else 1}f} {unit}/s" if e.rate else ""
-        left = f" · {duration(e.left)} left" if math.isfinite(e.left) else ""
-        st.progress(min(1.0, e.done / e.total), f"{words}: {e.done / size:,.0f} of {e.total / size:,.0f} {unit}{speed}{left}")
-
-
-def _result(e: Errand) -> None:
-    a = e.arguments
-    if a[0] == "doctor":
-        try:
-            report(json.loads(tasks.output(e.id)))
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
-            st.error(theme.escaped(f"The report cannot be read ({error}); examine the corpus again."), icon=":material/error:")
-        return
-    st.success(theme.escaped(e.message), icon=":material/check_circle:")
-    if a[0] == "prepare":
-        stem = "demo-10" if a[1] == "demo" else a[1]
-        if st.button("Look at it", icon=":material/visibility:", type="primary", key=f"look {e.id}"):
-            look(stem)
-    if a[0] == "fetch":
-        path = str(splits.folder().parent.resolve() / "raw" / a[1])
-        go = {"on_click": use, "args": (a[1], path)}
-        if st.button("Use it in the form", icon=":material/arrow_back:", type="primary", key=f"use {e.id}", **go):
-            st.rerun()
-
-
 # ------------------------------------------------------------------ the doctor's report
-
-
-def report(r: dict) -> None:
-    """What was looked at, what is wrong, and how to mend it."""
-    known = KNOWN[r["corpus"]].title if r["corpus"] in KNOWN else "Own data"
-    counts = ", ".join(f"{n:,} {theme.escaped(str(what))}" for what, n in r["counts"].items() if n)
-    st.markdown(f"**{theme.escaped(known)}** in {theme.escaped(str(r['root']))}: {counts}")
-    faults: list[dict] = r["faults"]
-    kinds = {s: [f for f in faults if f["severity"] == s] for s in SEVERITY}
-    total = {s: sum(len(f["names"]) for f in of) for s, of in kinds.items()}
-    badges = [f":{SEVERITY[s][0]}-badge[{n:,} {SEVERITY[s][2 + (n != 1)]}]" for s, n in total.items() if n]
-    st.markdown(" ".join(badges) or ":green-badge[No fault was found]")
-    looked = {p: of for p, of in r["looked_at"].items() if of[1]}
-    words = [f"{theme.escaped(LOOKED.get(p, p))}: {'all' if a == b else f'{a:,} of'} {b:,}" for p, (a, b) in looked.items()]
-    st.caption(f"Looked at for {r['seconds']:.0f} s of at most {r['budget']:.0f} s: " + " · ".join(words))
-    for s, of in kinds.items():
-        for fault in of:
-            _fault(fault, s)
-    content = json.dumps(r, indent=1, ensure_ascii=False)
-    name = re.sub(r"[^\w.-]", "_", str(r["root"]))[-40:]
-    st.download_button("Report as JSON", content, f"report-{name}.json", "application/json", icon=":material/download:", on_click="ignore")
-
-
-def _fault(fault: dict, severity: str) -> None:
-    colour, icon, *_, meaning = SEVERITY[severity]
-    names = [str(n) for n in fault["names"]]
-    with st.container(border=True):
-        words = f":{colour}[{icon}] **{theme.escaped(fault['kind'])}** · {len(names):,} × {theme.escaped(fault['means'])}"
-        st.markdown(words, help=f"{severity}: {meaning}")
-        st.code(fault["fix"], language=None, wrap_lines=True)
-        with st.expander(f"{len(names):,} {'name' if len(names) == 1 else 'names'}"):
-            details = [str(fault["details"].get(n, "")) for n in names]
-            shown = {"Name": names} | ({"Detail": details} if any(details) else {})
-            st.dataframe(shown, hide_index=True, height=min(300, 38 + 35 * len(names)), alt=f"files with {fault['kind']}")

@@ -10,15 +10,15 @@ import numpy as np
 import streamlit as st
 
 from core.data import splits
-from core.evaluation import comparison, protocol
+from core.evaluation import comparison, protocol, significance
 from core.evaluation.comparison import Summary
-from core.evaluation.protocol import Gain
+from core.evaluation.significance import Gain
 from core.experiments import tasks
 from core.runs import Run
 from ui import theme
-from ui.data import corpus_import
 from ui.evaluate import figures, runs
 from ui.session import cache, corpora
+from ui.widgets import task_progress
 
 LEVEL = 0.05
 ASKED = {
@@ -58,7 +58,7 @@ def tables(found: Sequence[Summary]) -> list[dict[str, np.ndarray]]:
 
 @st.cache_data(show_spinner="Testing over people …", max_entries=64)
 def _gains(paths: tuple[tuple[Path, int], ...]) -> list[Gain]:
-    return protocol.gains([_arrays(*p) for p in paths])
+    return significance.gains([_arrays(*p) for p in paths])
 
 
 def gains(found: Sequence[Summary]) -> list[Gain]:
@@ -154,7 +154,7 @@ def _line(row: str, t: Mapping[str, Any], r: Mapping[str, Any], made: Mapping[st
         return {"trained on": row, "N": t["N train"], "equal steps, %": 100 * t["accuracy"]}
     line: dict[str, Any] = {"trained on": row, "N": t["N train"]}
     for rule, words in figures.RULES.items():
-        mean, sd = protocol.spread([100 * v for v in t[rule]["accuracy"]])
+        mean, sd = significance.spread([100 * v for v in t[rule]["accuracy"]])
         line |= {f"{words}, %": mean, f"{words}, sd": None if sd != sd else sd}
     steps = sorted(t["best"]["steps"])
     return line | {"its best steps (S2)": f"{steps[0]}" if steps[0] == steps[-1] else f"{steps[0]}–{steps[-1]}"}
@@ -185,7 +185,7 @@ def _compute(s: Summary) -> None:
             return
         st.rerun()
     if work:
-        corpus_import.watch(work[0].id)
+        task_progress.watch(work[0].id)
     runs.command(f"python -m core table {s.id} --seeds {seeds}")
 
 
@@ -201,7 +201,7 @@ def reasons(found: Sequence[Gain], name: str) -> list[str]:
             out.append(f"at {rule} what is generated does not help but costs {-100 * g.difference:.1f} points")
         elif g.adjusted >= LEVEL:
             out.append(f"at {rule} chance alone brings as much in {100 * g.adjusted:.0f} of 100 cases")
-    least = comparison.least_p(min((g.subjects for g in both), default=0))
+    least = significance.least_p(min((g.subjects for g in both), default=0))
     if least >= LEVEL:
         out.append(f"with {both[0].subjects} test people no p below {least:.4f} is possible, whatever the gain: more folds are needed")
     return out
@@ -216,7 +216,7 @@ def _verdicts(found: Sequence[Gain], made: str) -> None:
             if not both:
                 st.caption("This table does not hold the rows for it.")
                 continue
-            holds = protocol.holds(found, name, LEVEL)
+            holds = significance.holds(found, name, LEVEL)
             st.markdown(":green-badge[**It holds**] under both rules." if holds else ":orange-badge[**Not shown**] by this table.")
             for g in both:
                 low, high = (100 * v for v in g.interval)
@@ -269,9 +269,9 @@ def _chance(found: Sequence[Gain], of: Sequence[Mapping[str, np.ndarray]]) -> No
         name = runs.select("Comparison", "gain", names, names[0], format_func=lambda k: figures.WORDS.get(k, k))
     with right:
         rule = runs.one("Steps", "steps", tuple(figures.RULES), "best", figures.RULES.get)
-    people, d = comparison.by_subject(of, name, rule)
+    people, d = significance.by_subject(of, name, rule)
     g = next(g for g in found if g.name == name and g.rule == rule)
     alt, save = "each person's difference, and the means that tossed signs would give", figures.config("sign-flip")
     st.plotly_chart(figures.chance(people, d, g.p), key="chance", config=save, alt=alt)
-    st.caption(f"{' − '.join(g.rows)}: {len(d)} people; the smallest p possible with so many is {comparison.least_p(len(d)):.2g}.")
+    st.caption(f"{' − '.join(g.rows)}: {len(d)} people; the smallest p possible with so many is {significance.least_p(len(d)):.2g}.")
     runs.download([{"person": who, "points": 100 * v} for who, v in zip(people, d.tolist())], "people")

@@ -14,10 +14,10 @@ import numpy as np
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-from core.evaluation import comparison, protocol
-from core.evaluation.protocol import Gain
+from core.evaluation import significance
+from core.evaluation.significance import Gain
 from ui import theme
-from ui.conformal import figures
+from ui.widgets import charts
 from ui.widgets.charts import Curves, laid_out
 
 REACH = 50  # points at which the colours of every difference end
@@ -31,7 +31,7 @@ WORDS = {"a": "(a) generated voices added to S1", "b": "(b) generated voices add
 
 def config(name: str) -> dict[str, Any]:
     """Of a chart: one button, which saves it as <name>.svg."""
-    return figures.CONFIG | {"toImageButtonOptions": {"format": "svg", "filename": name}}
+    return charts.CONFIG | {"toImageButtonOptions": {"format": "svg", "filename": name}}
 
 
 def line(i: int) -> dict[str, Any]:
@@ -100,7 +100,7 @@ def folds(groups: Mapping[str, Mapping[str, Sequence[tuple[float, str]]]], chanc
     for k, row in enumerate(rows):
         shift, colour = (k - (len(rows) - 1) / 2) * 0.24, ROWS[row]
         known = {i: of[row] for i, of in enumerate(groups.values()) if of.get(row)}
-        spread = {i: protocol.spread([v for v, _ in of]) for i, of in known.items()}
+        spread = {i: significance.spread([v for v, _ in of]) for i, of in known.items()}
         sd = [0.0 if math.isnan(s) else s for _, s in spread.values()]
         bars = {"type": "data", "array": sd, "thickness": 2, "width": 6, "color": colour}
         hover = [
@@ -188,7 +188,7 @@ def chance(people: Sequence[str], differences: np.ndarray, p: float) -> go.Figur
     names = [html.escape(s) for s in people]
     bar = go.Bar(x=d, y=names, orientation="h", marker_color=colours, hovertemplate="%{y}: %{x:+.1f} points<extra></extra>")
     figure.add_trace(bar, row=1, col=1)
-    tossed = 100 * comparison.null(differences)
+    tossed = 100 * significance.null(differences)
     edge = max(float(np.abs(tossed).max()), 1e-9) * 1.02
     counts, edges = np.histogram(tossed, bins=41, range=(-edge, edge))
     middle, share = (edges[:-1] + edges[1:]) / 2, 100 * counts / len(tossed)

@@ -9,9 +9,9 @@ from typing import Any
 import streamlit as st
 
 from core.config import PRESETS, Config, replace
-from core.evaluation import comparison, protocol
+from core.evaluation import comparison, significance
 from core.evaluation.comparison import CONDITIONS, GENERATORS, Base, Entry, Summary
-from core.evaluation.protocol import PUBLISHED, PUBLISHED_1
+from core.paper import PUBLISHED, PUBLISHED_1
 from ui import theme
 from ui.evaluate import figures, runs
 from ui.session import cache
@@ -77,7 +77,7 @@ def _repeated(name: str, group: Sequence[Summary]) -> dict[str, Any]:
         "test people": len({p for s in group for p in s.results.get("subjects", {}).get("S4", ())}),
     }
     for row in figures.ROWS:
-        mean, sd = protocol.spread([v for v, _ in _points(group, row)]) if _points(group, row) else (math.nan, math.nan)
+        mean, sd = significance.spread([v for v, _ in _points(group, row)]) if _points(group, row) else (math.nan, math.nan)
         line |= {f"{row}, %": None if mean != mean else mean, f"{row}, sd": None if sd != sd else sd}
     return line
 
@@ -157,7 +157,7 @@ def _ours(e: Entry) -> str:
     """Mean ± sd, and over how many runs; a dash for none."""
     if not e.values:
         return "–"
-    mean, sd = protocol.spread(e.values)
+    mean, sd = significance.spread(e.values)
     d = DIGITS[e.figure]
     return f"{mean:.{d}f}" + ("" if math.isnan(sd) else f" ± {sd:.{d}f} ({len(e.values)})")
 
@@ -196,6 +196,6 @@ def _told(entries: Sequence[Entry]) -> str:
 
 
 def _flat(table: str, e: Entry) -> Mapping[str, Any]:
-    mean, sd = protocol.spread(e.values) if e.values else (math.nan, math.nan)
+    mean, sd = significance.spread(e.values) if e.values else (math.nan, math.nan)
     ours = {"mean": None if mean != mean else mean, "sd": None if sd != sd else sd, "runs": len(e.values)}
     return {"table": table, "case": e.case, "figure": e.figure, **ours, **{f"paper, {c}": v for c, v in e.published.items()}}

@@ -20,7 +20,7 @@ from core.config import Config, LogMel
 from core.data import download, splits
 from core.data.corpora import KNOWN
 from core.inference import selection
-from core.media import spectrograms
+from core.media import spectrograms, waveforms
 from ui import theme
 from ui.session import cache, corpora
 from ui.session.cache import Family
@@ -214,7 +214,7 @@ def _middle(wav: bytes, s: LogMel, comment: str) -> tuple[bytes, float]:
     import soundfile
 
     wave, _ = soundfile.read(io.BytesIO(wav), dtype="float32")
-    return spectrograms.recorded(wave, s.columns, s, comment=comment)
+    return waveforms.recorded(wave, s.columns, s, comment=comment)
 
 
 # ------------------------------------------------------------------ to take away

@@ -19,7 +19,6 @@ from ui.session.cache import Family
 if TYPE_CHECKING:
     from core.inference.examples import Example
 
-PAGES = files.ROOT / "pages"
 WAYS = (  # for whom, in a sentence, and the pages: file, label, icon
     (
         "Hear a face",
@@ -48,11 +47,6 @@ WAYS = (  # for whom, in a sentence, and the pages: file, label, icon
 )
 
 
-def pages() -> list[str]:
-    """The pages that there are."""
-    return [p.stem for p in sorted(PAGES.glob("*.py"))]
-
-
 # ------------------------------------------------------------------ the example
 
 
@@ -72,17 +66,17 @@ def shown(run_id: str, emotion: str, number: int) -> Shown:
 @st.cache_resource(show_spinner="Drawing a face and its voice …", max_entries=64)
 def _shown(directory: Path, emotion: str, number: int) -> Shown:
     from core.inference import examples
-    from core.media import spectrograms, vocoder
+    from core.media import spectrograms, vocoder, waveforms
 
     run = Run(directory)
     found = examples.example(run, emotion, number)
     s, ref_db, sounds = run.config.logmel, run.json("corpus")["voices"]["ref_db"], {}
     for name, y in (("fake", found.y), ("real", found.real)):
         if y is not None:
-            what = spectrograms.remark(spectrograms.GENERATED if name == "fake" else spectrograms.THROUGH, s, run.id, 0, vocoder.way(s))
-            sounds[name] = spectrograms.wav_bytes(vocoder.to_sound(y, ref_db, s)[0], s.rate, what)
+            what = waveforms.remark(spectrograms.GENERATED if name == "fake" else spectrograms.THROUGH, s, run.id, 0, vocoder.way(s))
+            sounds[name] = waveforms.wav_bytes(vocoder.to_sound(y, ref_db, s)[0], s.rate, what)
     if found.wave is not None:
-        sounds["recorded"], _ = spectrograms.recorded(found.wave, s.columns, s, comment=f"a recording's middle: {found.name}, invented")
+        sounds["recorded"], _ = waveforms.recorded(found.wave, s.columns, s, comment=f"a recording's middle: {found.name}, invented")
     return Shown(found, sounds)
 
 
@@ -122,7 +116,7 @@ def example(of: Family) -> None:
         st.warning(theme.escaped(str(error)), icon=":material/warning:")
         return
     e = one.example
-    onwards = diagram.ways_from(run_id, pages())
+    onwards = diagram.ways_from(run_id, query_params.pages())
     svg = diagram.fig_3(config, condition, e, list(one.sounds), onwards)
     clicked = diagram.show(svg, one.sounds, f"{run_id} {emotion} {e.number}")
     if clicked in onwards:
@@ -159,8 +153,8 @@ def going_on() -> None:
             if every:
                 st.rerun()  # the last one has ended: no more looking
             return
-        from ui.data import corpus_import
         from ui.train import progress  # with Plotly and pandas, which the first paint does not wait for
+        from ui.widgets import task_progress
 
         st.subheader("Running now")
         for row in trainings:
@@ -172,7 +166,7 @@ def going_on() -> None:
         for one in work:
             with st.container(horizontal=True, vertical_alignment="center", border=True):
                 with st.container():
-                    st.markdown(f"**{theme.escaped(corpus_import.title(one))}** · {theme.escaped(one.phase)}")
+                    st.markdown(f"**{theme.escaped(task_progress.title(one))}** · {theme.escaped(one.phase)}")
                     st.progress(min(1.0, one.done / max(1, one.total)), f"{one.done:,} of {one.total:,}" if one.total else "…")
                 link = {"part": "bring", "errand": one.id}
                 st.page_link("pages/data.py", label="Back to it", icon=":material/monitoring:", query_params=link)
@@ -185,7 +179,7 @@ def going_on() -> None:
 
 def ways() -> None:
     """Three ways on, for three kinds of visitors."""
-    there = pages()
+    there = query_params.pages()
     for column, (title, words, links) in zip(st.columns(3, gap="medium"), WAYS):
         with column.container(border=True, height="stretch"):
             st.markdown(f"**{title}**  \n{words}")

@@ -214,13 +214,13 @@ def own_voice(run_id: str, key: str, waveform: np.ndarray, columns: int | None =
 @st.cache_resource(show_spinner=False, max_entries=4, scope="session")
 def _own_voice(directory: Path, key: str, _waveform: np.ndarray, columns: int | None) -> Own:
     from core.inference import generation, long_form
-    from core.media import spectrograms
+    from core.media import spectrograms, waveforms
 
     o = _opened(directory)
     s = o.config.logmel
     y, gain = long_form.heard(o, _waveform, columns) if columns else generation.heard(o, _waveform)
     words = f"a recording{'' if columns else ', its middle'}, {gain:+.1f} dB"
-    wav, less = spectrograms.recorded(_waveform, len(y), s, gain, words, start=0 if columns else None)
+    wav, less = waveforms.recorded(_waveform, len(y), s, gain, words, start=0 if columns else None)
     ends = np.arange(s.columns, len(y) + 1, s.columns)  # judged by windows, as a run's networks hear
     o_heard = generation.judge(o, np.stack([y[k - s.columns : k] for k in ends]))["scorer"].mean(axis=0)
     return Own(y, gain, wav, less, generation.sound(o, y, what=spectrograms.THROUGH), o_heard)

@@ -17,7 +17,7 @@ from PIL import Image
 from core.config import BANDS, EMOTIONS, Config, Data, LogMel
 from core.data import corpora, labels, splits
 from core.data.corpora import CorpusError
-from core.media import spectrograms
+from core.media import spectrograms, waveforms
 
 SMALL = ("clip", "subject", "sex", "emotion", "face_of", "voice_of")
 PAGE = 100  # clips in a table at once
@@ -260,7 +260,7 @@ def sound(y: np.ndarray, ref_db: float) -> bytes:
     from core.media import vocoder
 
     s = LogMel(bands=y.shape[1])
-    return spectrograms.wav_bytes(vocoder.to_sound(y, ref_db, s)[0], s.rate, f"made from a spectrogram of {s.bands} bands")
+    return waveforms.wav_bytes(vocoder.to_sound(y, ref_db, s)[0], s.rate, f"made from a spectrogram of {s.bands} bands")
 
 
 def said(c: Corpus, row: int) -> dict[str, str]:
@@ -308,7 +308,7 @@ def _original(path: Path, changed: int, told: int, name: str, clip: str) -> Orig
             with corpora.media_file(m["audio"]) as file:
                 wave = clips.read_waveform(file)
             middle = spectrograms.middle_time(len(wave) / LogMel().rate)
-            wav = spectrograms.wav_bytes(wave, LogMel().rate, f"a recording: {clip} of {name}")
+            wav = waveforms.wav_bytes(wave, LogMel().rate, f"a recording: {clip} of {name}")
         if m.get("video"):
             with corpora.media_file(m["video"]) as file:
                 near = clips.read_clip(file, clips.Limits(near=middle) if middle is not None else clips.Limits())
@@ -327,7 +327,7 @@ def _drawn(stem: str, clip: str) -> Original:
         return Original(None, None, {}, "It was drawn by another version of this project.")
     wave = actors.voice(take)
     frame = actors.face(take, t=spectrograms.middle_time(len(wave) / LogMel().rate))[0]
-    return Original(frame, spectrograms.wav_bytes(wave, LogMel().rate, f"invented: {clip}"), {"intensity": f"{take.strength:.2f} of 1"})
+    return Original(frame, waveforms.wav_bytes(wave, LogMel().rate, f"invented: {clip}"), {"intensity": f"{take.strength:.2f} of 1"})
 
 
 @st.cache_resource(show_spinner=False, max_entries=4)

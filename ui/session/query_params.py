@@ -7,6 +7,8 @@ from typing import Any
 
 import streamlit as st
 
+from core import files
+
 
 def follow(name: str, key: str, default: Any, admit: Callable[[str], Any]) -> None:
     """Give the widget `key` the address' value of `name`, before it is drawn.
@@ -32,3 +34,11 @@ def write(name: str, value: Any) -> None:
         st.query_params.pop(name, None)
     else:
         st.query_params[name] = str(value)
+
+
+PAGES = files.ROOT / "pages"
+
+
+def pages() -> list[str]:
+    """The pages that there are."""
+    return [p.stem for p in sorted(PAGES.glob("*.py"))]

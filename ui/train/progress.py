@@ -11,6 +11,7 @@ import plotly.graph_objects as go
 import streamlit as st
 
 from core import runs
+from core.cli.progress import duration
 from core.data.corpora import CorpusError
 from core.experiments import jobs
 from ui import theme
@@ -116,10 +117,6 @@ def ticking(bar) -> Callable[[int, int], None]:
             bar.progress(done / total, f"Drawing the demo corpus: {done:,} of {total:,} clips")
 
     return tick
-
-
-def duration(seconds: float) -> str:
-    return f"{seconds:.0f} s" if seconds < 90 else f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
 
 
 def course(row: dict) -> None:

@@ -195,3 +195,34 @@ def sets(tables: dict[str, dict[str, dict[str, int]]], height: int = 225) -> go.
     figure.update_yaxes(autorange="reversed", showgrid=False).update_yaxes(title="set", col=1)
     legend = {"orientation": "h", "x": 0, "y": -0.48, "yanchor": "top", "traceorder": "normal"}
     return laid_out(figure, height, left=50, top=26, bottom=80, barmode="stack", bargap=0.25, legend=legend)
+
+
+CONFIG: dict[str, Any] = {  # of every chart here: one button, which saves the picture
+    "displaylogo": False,
+    "scrollZoom": False,
+    "displayModeBar": True,
+    "modeBarButtons": [["toImage"]],
+    "toImageButtonOptions": {"format": "svg", "filename": "conformal"},
+}
+
+
+def _titled(figure: go.Figure, column: int, text: str) -> None:
+    """A title over one column of a figure."""
+    left, right = figure.get_subplot(1, column).xaxis.domain
+    at = {"x": left, "xanchor": "left", "y": 1.0, "yanchor": "bottom", "xref": "paper", "yref": "paper", "yshift": 4}
+    figure.add_annotation(text=text, showarrow=False, align="left", **at)
+
+
+def differences(db: dict[str, np.ndarray], s: LogMel) -> go.Figure:
+    """Pairs' differences in dB (columns, bands), each named; blue is quieter, red louder, on one scale."""
+    most = max(6.0, float(np.ceil(max(np.abs(d).max() for d in db.values()))))
+    figure = make_subplots(1, len(db), shared_yaxes=True, horizontal_spacing=0.03)
+    for column, (words, d) in enumerate(db.items(), 1):
+        hover = "%{x:.2f} s: %{z:+.1f} dB<extra></extra>"
+        one = go.Heatmap(z=np.round(d.T, 1).astype(np.float32), x0=0, dx=s.hop / s.rate, coloraxis="coloraxis", hovertemplate=hover)
+        figure.add_trace(one, row=1, col=column)
+        _titled(figure, column, f"<b>{words}</b>: {np.abs(d).mean():.1f} dB apart on average")
+    bar = {"title": {"text": "dB", "side": "top"}, "thickness": 9, "outlinewidth": 0, "nticks": 5}
+    figure.update_layout(coloraxis={"colorscale": "RdBu_r", "cmin": -most, "cmax": most, "colorbar": bar})
+    figure.update_xaxes(title="time (s)", showgrid=False, zeroline=False).update_yaxes(**mel_axis(s) | {"title": None})
+    return laid_out(figure.update_yaxes(title="frequency (kHz, mel)", row=1, col=1), 230, right=4, top=28)

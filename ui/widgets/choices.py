@@ -175,3 +175,17 @@ def readout(chart: str, labels: int, table: list[list[list[float]]], left: int, 
     """What curves are where a chart's sliders stand, in words above its three columns: numbers as `figures.readings` orders them, [position
     of the second slider][of the first]. `left` and `right` are the chart's margins in pixels."""
     _readout(key=f"{chart} in words", data={"chart": chart, "labels": labels, "table": table, "left": left, "right": right})
+
+
+def chosen(label: str, name: str, options: Sequence[str], default: str, shown: Callable, **more) -> str:
+    """One of a few, kept in the address under `name`."""
+    query_params.follow(name, f"lab {name}", default, lambda k: k if k in options else None)
+    go = {"on_change": query_params.keep, "args": (name, f"lab {name}")}
+    st.segmented_control(label, options, format_func=shown, required=True, key=f"lab {name}", **go, **more)
+    return st.session_state[f"lab {name}"]
+
+
+def remembered(name: str, options: Sequence[str], default: str) -> str:
+    """What `chosen` said when it was last on the page."""
+    found = st.query_params.get(name, st.session_state.get(f"last lab {name}", default))
+    return found if found in options else default

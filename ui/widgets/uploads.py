@@ -164,3 +164,30 @@ def example(name: str) -> tuple[Clip, Seen]:
         frames, wave = actors.clip(take, fps=12)
         clip = clips.Clip(f"{take.clip_id} (invented)", np.arange(len(frames)) / 12, frames, wave)
     return clip, generation.see(clip)
+
+
+def face(kind: str) -> Seen | None:
+    """A visitor's or an example's face; the last one of its kind until there is another; None while there is none. Raises ModelMissing."""
+    if kind == "example":
+        options, shown = list(EXAMPLES), EXAMPLES.get
+        return example(st.radio("Example", options, format_func=shown, key="lab example", persist_state="session"))[1]
+    if kind == "upload":
+        given = st.file_uploader("Video or picture that shows a face", key="lab upload", help="The first minute is read.")
+    else:
+        given = st.camera_input("Look straight into the camera", key="lab webcam")
+    if given is None:
+        return st.session_state.get(f"lab seen {kind}")
+    with st.spinner("Looking for faces …"):
+        _, seen = looked_at(given)
+    if isinstance(seen, str):
+        st.error(seen, icon=":material/error:")
+        return None
+    st.session_state[f"lab seen {kind}"] = seen
+    return seen
+
+
+def last_face(kind: str) -> Seen | None:
+    """The face that was chosen in the first step, on a step that does not ask for one. Raises ModelMissing."""
+    if kind == "example":
+        return example(st.session_state.get("lab example") or next(iter(EXAMPLES)))[1]
+    return st.session_state.get(f"lab seen {kind}")
