@@ -7,7 +7,7 @@ import streamlit as st
 from ui import preload, theme
 from ui.session import cache
 
-PAGES = {  # file -> title; one whose file is not here is not offered. Bare words: all ten fit beside a sidebar at 1280 pixels
+PAGE_TITLES = {  # file -> title; one whose file is not here is not offered. Bare words: all ten fit beside a sidebar at 1280 pixels
     "home": "Home",
     "listen": "Listen",
     "condition": "Condition lab",
@@ -20,11 +20,11 @@ PAGES = {  # file -> title; one whose file is not here is not offered. Bare word
     "paper": "Paper",
 }
 st.set_page_config(page_title="dacssGAN studio", page_icon=theme.icon(), layout="wide")
-theme.dress()
-here = [file for file in PAGES if Path(__file__).with_name("pages").joinpath(f"{file}.py").exists()]
-page = st.navigation([st.Page(f"pages/{file}.py", title=PAGES[file], default=file == "home") for file in here], position="top")
-cache.begin()
+theme.apply_css()
+page_files = [file for file in PAGE_TITLES if Path(__file__).with_name("pages").joinpath(f"{file}.py").exists()]
+page = st.navigation([st.Page(f"pages/{file}.py", title=PAGE_TITLES[file], default=file == "home") for file in page_files], position="top")
+cache.prepare_server()
 try:
     page.run()
 finally:
-    preload.warm()
+    preload.start_thread()

@@ -17,17 +17,17 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
 from benchmarks import training
-from benchmarks.table import Row, seconds
-from core.config import PRESETS, Gan, by
+from benchmarks.table import Row, wall_seconds
+from core.config import PRESETS, GanSettings, with_method
 from core.models.networks import Classifier
 
-SIDE = {"cpu": 2048, "cuda": 8192}  # of the square matrices
+MATRIX_SIDE = {"cpu": 2048, "cuda": 8192}  # of the square matrices
 REPEATS = 7
 
 
-def product(device: str, kind: torch.dtype) -> Callable[[], None]:
+def matrix_product(device: str, kind: torch.dtype) -> Callable[[], None]:
     """One product of two large square matrices, to its end on the device."""
-    a, b = (torch.randn(SIDE[device], SIDE[device], device=device).to(kind) for _ in range(2))
+    a, b = (torch.randn(MATRIX_SIDE[device], MATRIX_SIDE[device], device=device).to(kind) for _ in range(2))
 
     def work() -> None:
         a @ b
@@ -37,7 +37,7 @@ def product(device: str, kind: torch.dtype) -> Callable[[], None]:
     return work
 
 
-class Counted(TorchDispatchMode):
+class OperationCounter(TorchDispatchMode):
     """Counts by torch's own formulas. Its FlopCounterMode also follows modules, which a gradient of a gradient (R1) does not allow."""
 
     total = 0
@@ -49,12 +49,12 @@ class Counted(TorchDispatchMode):
         return out
 
 
-def operations(g: Gan, Q: Classifier, arrays: tuple) -> float:
+def count_operations(g: GanSettings, Q: Classifier, arrays: tuple) -> float:
     """Multiplications and additions of one step, the mean over STEPS of them: on the CPU, where each is really called."""
-    work = training.ours(g, Q, arrays, "cpu")
-    with Counted() as counter:
+    work = training.our_steps(g, Q, arrays, "cpu")
+    with OperationCounter() as counter:
         work()
-    return counter.total / training.STEPS
+    return counter.total / training.STEPS_PER_REPEAT
 
 
 def rows() -> list[Row]:
@@ -63,21 +63,24 @@ def rows() -> list[Row]:
     torch.backends.cuda.matmul.allow_tf32 = False
     kinds = {"fp32": torch.float32} | ({"bf16": torch.bfloat16} if device == "cuda" else {})
     found = []
-    for name, config in (("studio", PRESETS["demo"]), ("paper", by("paper", PRESETS["demo"]))):
+    for name, config in (("studio", PRESETS["demo"]), ("paper", with_method("paper", PRESETS["demo"]))):
         g, s = config.gan, config.logmel
         Q = Classifier((s.columns, s.bands), (16, 32, 64, 128), training.CLASSES).eval()
-        arrays = training.data(32 * g.batch, s.columns, s.bands)
-        work = operations(g, Q, arrays)
+        arrays = training.random_arrays(32 * g.batch, s.columns, s.bands)
+        work = count_operations(g, Q, arrays)
         for precision, kind in kinds.items():
             told = dataclasses.replace(g, precision=precision)
-            step, whole = training.ours(told, Q.to(device), arrays, device), product(device, kind)
+            step, whole = training.our_steps(told, Q.to(device), arrays, device), matrix_product(device, kind)
             step(), whole()
-            pairs = [(training.STEPS * work / seconds(step), 2 * SIDE[device] ** 3 / seconds(whole)) for _ in range(REPEATS)]
+            pairs = [
+                (training.STEPS_PER_REPEAT * work / wall_seconds(step), 2 * MATRIX_SIDE[device] ** 3 / wall_seconds(whole))
+                for _ in range(REPEATS)
+            ]
             shares = [ours / bound for ours, bound in pairs]
             ours, bound = (statistics.median(p) / 1e9 for p in zip(*pairs))
             note = (
                 f"{ours:,.0f} of {bound:,.0f} GFLOP/s; {work / g.batch / 1e6:,.1f} MFLOP for each of {g.batch} pairs, "
-                f"{torch.get_num_threads()} threads, {training.STEPS} steps, product of side {SIDE[device]:,}"
+                f"{torch.get_num_threads()} threads, {training.STEPS_PER_REPEAT} steps, product of side {MATRIX_SIDE[device]:,}"
             )
             what = f"training on {device}, {name}'s networks, {precision}: step / matrix product, FLOP/s"
             found.append(Row(what, statistics.median(shares), min(shares), max(shares), note=note))

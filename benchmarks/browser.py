@@ -16,12 +16,12 @@ from pathlib import Path
 from urllib.parse import urlparse
 
 ROOT = Path(__file__).resolve().parents[1]
-SIZE = {"width": 1280, "height": 720}
-ARGUMENTS = [
+VIEWPORT = {"width": 1280, "height": 720}
+CHROMIUM_ARGUMENTS = [
     *("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"),
     *("--disable-background-networking", "--disable-component-update", "--disable-sync"),
 ]
-AT_REST = """() => {
+PAGE_AT_REST_JS = """() => {
   const app = document.querySelector('[data-testid=stApp]');
   const seen = name => [...document.querySelectorAll(`[data-testid=${name}]`)].some(e => e.getClientRects().length);
   return app?.dataset.testScriptState === 'notRunning' && !seen('stSpinner') && !seen('stSkeleton')
@@ -30,7 +30,7 @@ AT_REST = """() => {
 
 
 @dataclass(frozen=True)
-class Studio:
+class StudioServer:
     """A server that answers."""
 
     address: str  # http://127.0.0.1:port
@@ -38,7 +38,7 @@ class Studio:
 
 
 @contextlib.contextmanager
-def studio(log: Path, environment: dict[str, str], app: Path = ROOT / "app.py", seconds: float = 120.0) -> Iterator[Studio]:
+def studio_server(log: Path, environment: dict[str, str], app: Path = ROOT / "app.py", seconds: float = 120.0) -> Iterator[StudioServer]:
     """A Streamlit app on a free port of the loopback, in a process of its own; it ends with the block.
 
     What it prints goes into the file `log`. Raises RuntimeError with the end of that file when it does not answer.
@@ -58,7 +58,7 @@ def studio(log: Path, environment: dict[str, str], app: Path = ROOT / "app.py", 
             if process.poll() is not None or time.monotonic() > end:
                 raise RuntimeError(f"The studio does not start. The end of what it printed:\n{log.read_text()[-2000:]}")
             time.sleep(0.05)
-        yield Studio(address, process.pid)
+        yield StudioServer(address, process.pid)
     finally:
         process.terminate()
         try:
@@ -67,7 +67,7 @@ def studio(log: Path, environment: dict[str, str], app: Path = ROOT / "app.py", 
             process.kill()
 
 
-def executable() -> str:
+def chromium_path() -> str:
     """The path of Chromium or Chrome. Raises RuntimeError where there is none."""
     path = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
     if not path:
@@ -78,16 +78,16 @@ def executable() -> str:
 @contextlib.contextmanager
 def chromium() -> Iterator:
     """A headless browser, closed with the block. Raises RuntimeError where none is installed."""
-    path = executable()
+    path = chromium_path()
     from playwright.sync_api import sync_playwright
 
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=path, args=ARGUMENTS)
+        browser = playwright.chromium.launch(executable_path=path, args=CHROMIUM_ARGUMENTS)
         yield browser
         browser.close()
 
 
-def watched(tab) -> list[str]:
+def record_faults(tab) -> list[str]:
     """Errors of a tab's console and its requests that leave this machine, in a list that fills as they come."""
     faults: list[str] = []
     # Streamlit looks for its server at /train/_stcore first, which a page's own address answers with 404.
@@ -99,12 +99,12 @@ def watched(tab) -> list[str]:
     return faults
 
 
-def rest(tab, seconds: float = 120.0) -> None:
+def wait_for_page(tab, seconds: float = 120.0) -> None:
     """Wait until the page is whole: its title is there, its script has ended, nothing spins or is about to be replaced."""
-    tab.wait_for_function(AT_REST, timeout=1000 * seconds)
+    tab.wait_for_function(PAGE_AT_REST_JS, timeout=1000 * seconds)
 
 
-def pages(tab) -> dict[str, str]:
+def page_titles(tab) -> dict[str, str]:
     """The pages that the navigation offers: address below the server ("" is Home) -> title."""
     tab.locator("[data-testid=stTopNavLink]").first.wait_for()
     links = tab.locator("[data-testid=stTopNavLink]").evaluate_all("all => all.map(a => [a.pathname, a.innerText.trim()])")

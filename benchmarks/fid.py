@@ -6,13 +6,13 @@ import sys
 
 import numpy as np
 
-from benchmarks.table import Row, ratio
+from benchmarks.table import Row, measure_ratio
 from core.evaluation import metrics
 
 SIZES = ((16, 500, 15), (1024, 2048, 3))  # width of the features (our scorer's; half of an Inception network's), samples in a set, repeats
 
 
-def pytorch_fid():
+def import_pytorch_fid():
     """The module `pytorch_fid.fid_score`. Raises ImportError where it is not installed.
 
     It imports torchvision, whose wheel from PyPI fails on a CPU build of torch: its compiled operators do not load, and its Python part
@@ -32,7 +32,7 @@ def pytorch_fid():
     return fid_score
 
 
-def features(width: int, n: int) -> tuple[np.ndarray, np.ndarray]:
+def random_features(width: int, n: int) -> tuple[np.ndarray, np.ndarray]:
     """Two sets (n, width) with covariances of their own, as a real and a generated one."""
     rng = np.random.default_rng(0)
     a, b = (rng.normal(size=(n, width)) @ (rng.normal(size=(width, width)) / np.sqrt(width)) for _ in range(2))
@@ -41,13 +41,13 @@ def features(width: int, n: int) -> tuple[np.ndarray, np.ndarray]:
 
 def rows() -> list[Row | str]:
     try:
-        score = pytorch_fid()
+        score = import_pytorch_fid()
     except ImportError as error:
         return [f"FID: skipped, pytorch-fid is not here ({error}); requirements.txt names it"]
 
     found: list[Row | str] = []
     for width, n, repeats in SIZES:
-        a, b = features(width, n)
+        a, b = random_features(width, n)
 
         def theirs(a: np.ndarray = a, b: np.ndarray = b) -> float:
             return float(score.calculate_frechet_distance(a.mean(0), np.cov(a, rowvar=False), b.mean(0), np.cov(b, rowvar=False)))
@@ -57,5 +57,5 @@ def rows() -> list[Row | str]:
 
         apart = abs(ours() - theirs()) / theirs()
         note = f"{ours():.6g}, apart by {apart:.0e} of it"
-        found.append(ratio(f"FID: pytorch-fid / ours, {n:,} × {width} features twice", theirs, ours, repeats, note=note))
+        found.append(measure_ratio(f"FID: pytorch-fid / ours, {n:,} × {width} features twice", theirs, ours, repeats, note=note))
     return found

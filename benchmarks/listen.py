@@ -16,7 +16,7 @@ from pathlib import Path
 import av
 import numpy as np
 
-from benchmarks.table import Row, seconds
+from benchmarks.table import Row, wall_seconds
 from core.data import preparation
 from core.inference import generation
 from core.media import clips, sandbox, spectrograms, tracking
@@ -24,11 +24,11 @@ from ui.session import cache
 from ui.widgets import uploads
 
 ROOT = Path(__file__).resolve().parents[1]
-SECONDS, REPEATS = 3.0, 7
-REST = 1.0  # seconds in which the next child gets ready to wait, outside what is timed
+CLIP_SECONDS, REPEATS = 3.0, 7
+PAUSE_SECONDS = 1.0  # seconds in which the next child gets ready to wait, outside what is timed
 
 
-def film(folder: Path) -> Path:
+def make_clip(folder: Path) -> Path:
     """The first three seconds of a real clip where one is at hand, its packets copied; a drawn clip elsewhere."""
     real = sorted((ROOT.parent / "shared" / "data" / "ravdess_video").glob("*.mp4"))
     if not real:
@@ -38,13 +38,13 @@ def film(folder: Path) -> Path:
     with av.open(str(real[0])) as source, av.open(str(target), "w") as box:
         streams = {s: box.add_stream_from_template(s) for s in (source.streams.video[0], source.streams.audio[0])}
         for packet in source.demux(list(streams)):
-            if packet.dts is not None and packet.pts * packet.time_base < SECONDS:
+            if packet.dts is not None and packet.pts * packet.time_base < CLIP_SECONDS:
                 packet.stream = streams[packet.stream]
                 box.mux(packet)
     return target
 
 
-def bare(path: Path, times: np.ndarray) -> None:
+def decode_and_track(path: Path, times: np.ndarray) -> None:
     """PyAV through every frame, those at `times` made RGB, and the people in them followed."""
     with av.open(str(path)) as box:
         video = box.streams.video[0]
@@ -52,38 +52,38 @@ def bare(path: Path, times: np.ndarray) -> None:
         frames = [f.to_ndarray(format="rgb24") for f in box.decode(video) if np.abs(times - f.time).min() < 1e-3]
     if len(frames) != len(times):
         raise AssertionError(f"{len(frames)} frames for {len(times)}: the floor would search others")
-    tracking.track(np.stack(frames), times)
+    tracking.track_faces(np.stack(frames), times)
 
 
-def voices(data: bytes, family: cache.Family) -> None:
+def answer_upload(data: bytes, family: cache.RunFamily) -> None:
     """What pages/listen.py asks for when a clip has come, the caches left out."""
-    *_, film = uploads._sights("clip.mp4", data)
-    assert isinstance(film, tracking.Watched)
-    seen = generation.see(film.clip, 0, film.tracks)
+    *_, film = uploads._track_bytes("clip.mp4", data)
+    assert isinstance(film, tracking.TrackedClip)
+    seen = generation.analyse_clip(film.clip, 0, film.tracks)
     x = seen.aligned[seen.middle]
-    cache._explain.__wrapped__(cache.runs.root() / family.id, x)
+    cache._explain_face.__wrapped__(cache.runs.root() / family.id, x)
     for run_id in (family.members[c] for c in family.shown if c in family.members):
-        cache._generate.__wrapped__(cache.runs.root() / run_id, x, None, 0)
+        cache._generate_voice.__wrapped__(cache.runs.root() / run_id, x, None, 0)
 
 
-def page(data: bytes) -> float:
+def page_seconds(data: bytes) -> float:
     """Seconds of the page's whole script after an upload, in a session of its own."""
     from streamlit.testing.v1 import AppTest
 
     app = AppTest.from_file(str(ROOT / "app.py"), default_timeout=120)
     app.switch_page("pages/listen.py").run()
     app.segmented_control(key="kind").set_value("Upload").run()
-    took = seconds(app.file_uploader(key="upload").set_value(("clip.mp4", data, "video/mp4")).run)
+    took = wall_seconds(app.file_uploader(key="upload").set_value(("clip.mp4", data, "video/mp4")).run)
     if len(app.get("audio")) < 3:
         raise AssertionError("the page has no voices")
     return took
 
 
-def face(data: bytes) -> None:
+def find_first_face(data: bytes) -> None:
     """Until the frame near the middle is known, which is when the page shows it."""
-    sights = uploads._sights("clip.mp4", data)
+    sights = uploads._track_bytes("clip.mp4", data)
     for sight in sights:
-        if isinstance(sight, tracking.Sight) and sight.faces and sight.time >= spectrograms.middle_time(sight.promised):
+        if isinstance(sight, tracking.TrackingProgress) and sight.faces and sight.time >= spectrograms.centre_time(sight.header_seconds):
             break
     sights.close()
 
@@ -91,21 +91,21 @@ def face(data: bytes) -> None:
 def rows() -> list[Row]:
     logging.disable(logging.WARNING)  # Streamlit's, that no visitor is there
     with tempfile.TemporaryDirectory() as folder:
-        path = film(Path(folder))
+        path = make_clip(Path(folder))
         data, clip = path.read_bytes(), clips.read_clip(path)
-        cache.begin()
+        cache.prepare_server()
         family = cache.families()[0]
-        sandbox.stand_by()
+        sandbox.keep_decoder_ready()
         timed = {
-            "its voices": lambda: seconds(lambda: voices(data, family)),
-            "the first face": lambda: seconds(lambda: face(data)),
-            "the page's whole script": lambda: page(data),
-            "floor": lambda: seconds(lambda: bare(path, clip.times)),
+            "its voices": lambda: wall_seconds(lambda: answer_upload(data, family)),
+            "the first face": lambda: wall_seconds(lambda: find_first_face(data)),
+            "the page's whole script": lambda: page_seconds(data),
+            "floor": lambda: wall_seconds(lambda: decode_and_track(path, clip.times)),
         }
         took: dict[str, list[float]] = {name: [] for name in timed}
         for k in range(REPEATS + 1):
             for name, work in timed.items():
-                time.sleep(REST)
+                time.sleep(PAUSE_SECONDS)
                 once = work()
                 if k:  # the first warms up
                     took[name].append(once)

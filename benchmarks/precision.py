@@ -21,7 +21,7 @@ from core.experiments import sweep
 from core.runs import Run
 
 SEEDS = 20
-SHORT = replace(
+SHORT_CONFIG = replace(
     PRESETS["demo"],
     name="precision",
     f_s={"steps": 300},
@@ -31,13 +31,13 @@ SHORT = replace(
 )
 
 
-def figures(run: Run) -> tuple[float, float]:
+def fid_and_accuracy(run: Run) -> tuple[float, float]:
     """FID, and the accuracy in points of a classifier trained on S1's voices and generated ones."""
     r = run.json("results")
     return r["quality"]["FID"], 100 * r["augmentation"]["S1 + generated"]["accuracy"]
 
 
-def equivalence(name: str, plain: np.ndarray, other: np.ndarray) -> Row:
+def equivalence_row(name: str, plain: np.ndarray, other: np.ndarray) -> Row:
     """The far end of the 90 % interval of the mean difference of pairs, in standard deviations of `plain` between its seeds; below 1 the
     two are equivalent by this protocol. The row's spread is the interval itself, in the same unit."""
     d, sd = other - plain, plain.std(ddof=1)
@@ -49,19 +49,19 @@ def equivalence(name: str, plain: np.ndarray, other: np.ndarray) -> Row:
 
 def rows() -> list[Row]:
     def config(precision: str, seed: int) -> Config:
-        return replace(SHORT, seed=seed, gan={"precision": precision})
+        return replace(SHORT_CONFIG, seed=seed, gan={"precision": precision})
 
-    folder = files.checkpoints() / ".cache" / "precision"
+    folder = files.checkpoints_folder() / ".cache" / "precision"
     cells = {(p, seed): Cell(p, "ours", config(p, seed)) for seed in range(SEEDS) for p in ("fp32", "bf16")}
     workers = int(os.environ.get("WORKERS", "1"))
-    if not splits.path_of("demo", SHORT.data.demo_takes).exists():
-        preparation.prepare("demo", None, takes=SHORT.data.demo_takes)
-    done = sweep.sweep(list(cells.values()), folder, workers, "cpu", tell=lambda o, n, of: print(o.line(n, of), flush=True))
+    if not splits.corpus_path("demo", SHORT_CONFIG.data.demo_takes).exists():
+        preparation.prepare_corpus("demo", None, takes=SHORT_CONFIG.data.demo_takes)
+    done = sweep.train_cells(list(cells.values()), folder, workers, "cpu", tell=lambda o, n, of: print(o.line(n, of), flush=True))
     ids = {o.cell.config: o.run for o in done if o.state in ("done", "was done")}
     if len(ids) < len(cells):
         raise SystemExit(f"{len(cells) - len(ids)} of {len(cells)} trainings did not end, for the reasons above: give the command again")
-    got = {k: np.array([figures(Run(folder / ids[cells[k, seed].config])) for seed in range(SEEDS)]) for k in ("fp32", "bf16")}
+    got = {k: np.array([fid_and_accuracy(Run(folder / ids[cells[k, seed].config])) for seed in range(SEEDS)]) for k in ("fp32", "bf16")}
     return [
-        equivalence(f"bf16 / fp32: {n}, sds of fp32's seeds", got["fp32"][:, i], got["bf16"][:, i])
+        equivalence_row(f"bf16 / fp32: {n}, sds of fp32's seeds", got["fp32"][:, i], got["bf16"][:, i])
         for i, n in enumerate(("FID", "accuracy"))
     ]

@@ -11,15 +11,15 @@ from unittest import mock
 import av
 import soundfile
 
-from benchmarks.table import Row, ratio
+from benchmarks.table import Row, measure_ratio
 from core.data import preparation
 from core.media import faces
 
-CLIPS = 48
+CLIP_COUNT = 48
 REPEATS = 5
 
 
-def bare(folder: Path) -> None:
+def decode_and_find_faces(folder: Path) -> None:
     """PyAV through every frame with none converted but the middle one, soundfile through the sound, and the landmarks of that one frame."""
     for film in sorted(folder.glob("*.mp4")):
         soundfile.read(film.with_suffix(".wav"), dtype="float32")
@@ -30,12 +30,12 @@ def bare(folder: Path) -> None:
         faces.detect(frames[len(frames) // 2].to_ndarray(format="rgb24"))
 
 
-def prepared(folder: Path, workers: int) -> Callable[[], None]:
+def whole_preparation(folder: Path, workers: int) -> Callable[[], None]:
     """A whole `prepare` of those clips from nothing."""
 
     def work() -> None:
         with tempfile.TemporaryDirectory() as home, mock.patch.dict(os.environ, {"DACSSGAN_DATA": home}):
-            preparation.prepare("demo-clips", folder, workers)
+            preparation.prepare_corpus("demo-clips", folder, workers)
 
     return work
 
@@ -43,12 +43,18 @@ def prepared(folder: Path, workers: int) -> Callable[[], None]:
 def rows() -> list[Row]:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        preparation.draw_demo_clips(folder, CLIPS)
-        one = prepared(folder, 1)
-        least = ratio(
-            f"prepare, 1 worker / bare decoding and landmarks, {CLIPS} clips", one, lambda: bare(folder), REPEATS, aim="at most 1.25"
+        preparation.draw_demo_clips(folder, CLIP_COUNT)
+        one = whole_preparation(folder, 1)
+        least = measure_ratio(
+            f"prepare, 1 worker / bare decoding and landmarks, {CLIP_COUNT} clips",
+            one,
+            lambda: decode_and_find_faces(folder),
+            REPEATS,
+            aim="at most 1.25",
         )
         cores = os.cpu_count() or 1
         note = f"of {cores} cores; processes started before" + ("" if cores > 1 else ": nothing to gain here")
-        scaling = ratio(f"prepare, 1 worker / 2 workers, {CLIPS} clips", one, prepared(folder, 2), REPEATS, aim="at least 1.6", note=note)
+        scaling = measure_ratio(
+            f"prepare, 1 worker / 2 workers, {CLIP_COUNT} clips", one, whole_preparation(folder, 2), REPEATS, aim="at least 1.6", note=note
+        )
         return [least, scaling]

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Row:
-    """One line of the table. `ratio` says which of the two is on top: time of ours / time of the bound, or of the peer / ours."""
+    """One line of the table. `measure_ratio` says which of the two is on top: time of ours / time of the bound, or of the peer / ours."""
 
     name: str  # what was measured, against what, at which size
     ratio: float  # median over the repeats
@@ -25,15 +25,17 @@ class Row:
         return "  ".join([f"{self.name:<76} {self.ratio:6.2f}×  ({spread})", *rest])
 
 
-def seconds(work: Callable[[], object]) -> float:
+def wall_seconds(work: Callable[[], object]) -> float:
     """Wall time of one call."""
     begun = time.perf_counter()
     work()
     return time.perf_counter() - begun
 
 
-def ratio(name: str, top: Callable[[], object], bottom: Callable[[], object], repeats: int = 5, aim: str = "", note: str = "") -> Row:
+def measure_ratio(
+    name: str, top: Callable[[], object], bottom: Callable[[], object], repeats: int = 5, aim: str = "", note: str = ""
+) -> Row:
     """Time of `top` / time of `bottom`: one warm-up of each, then `repeats` of both in turns, so that noise meets both alike."""
     top(), bottom()
-    found = [seconds(top) / seconds(bottom) for _ in range(repeats)]
+    found = [wall_seconds(top) / wall_seconds(bottom) for _ in range(repeats)]
     return Row(name, statistics.median(found), min(found), max(found), aim, note)

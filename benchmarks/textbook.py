@@ -16,13 +16,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
-from core.config import Gan
+from core.config import GanSettings
 from core.models import gan, losses, networks
-from core.models.convolutions import Block, Conv2d
+from core.models.convolutions import Conv2d, ConvBlock
 from core.models.networks import Classifier
 
 
-class Pairs(Dataset):
+class PairDataset(Dataset):
     """Faces, conditions, targets and spectrograms as arrays; one item is one pair."""
 
     def __init__(self, x: np.ndarray, c: np.ndarray, target: np.ndarray, y: np.ndarray):
@@ -36,7 +36,7 @@ class Pairs(Dataset):
         return torch.from_numpy(x[i]), torch.from_numpy(c[i]), torch.tensor(target[i]), torch.from_numpy(y[i])
 
 
-class Stretched(networks.Conv):
+class UpsamplingGenerator(networks.ConvGenerator):
     """The convolutional generator as it is drawn: each map stretched to twice its size, then convolved."""
 
     def forward(self, x: Tensor, c: Tensor, z: Tensor) -> Tensor:
@@ -47,27 +47,27 @@ class Stretched(networks.Conv):
         return torch.tanh(self.out(h))
 
 
-def plain(network: nn.Module) -> nn.Module:
+def use_torch_layers(network: nn.Module) -> nn.Module:
     """The same network of torch's own layers."""
     for module in network.modules():
-        for ours, torchs in ((Block, nn.Sequential), (Conv2d, nn.Conv2d)):
+        for ours, torchs in ((ConvBlock, nn.Sequential), (Conv2d, nn.Conv2d)):
             if type(module) is ours:
                 module.__class__ = torchs
     return network
 
 
-class Loop:
-    """Networks, optimisers and the running average of G, as `core.models.gan.State` has them."""
+class TextbookLoop:
+    """Networks, optimisers and the running average of G, as `core.models.gan.GanState` has them."""
 
-    def __init__(self, g: Gan, classes: int, shape: tuple[int, int], Q: Classifier, device: str = "cpu"):
+    def __init__(self, g: GanSettings, classes: int, shape: tuple[int, int], Q: Classifier, device: str = "cpu"):
         arguments = gan.generator_arguments(g, classes, shape)
-        make = Stretched if g.generator == "conv" else networks.KINDS[g.generator]
+        make = UpsamplingGenerator if g.generator == "conv" else networks.NETWORK_CLASSES[g.generator]
         self.g, self.device = g, device
         self.G = make(**{k: tuple(v) if isinstance(v, list) else v for k, v in arguments.items()})
         self.D = networks.build("discriminator", gan.discriminator_arguments(g, classes, shape))
         self.Q = copy.deepcopy(Q).eval().requires_grad_(False)
         for network in (self.G, self.D, self.Q):
-            plain(network).to(device)
+            use_torch_layers(network).to(device)
         kind = torch.optim.Adagrad if g.optimiser == "adagrad" else torch.optim.Adam
         extra = {} if g.optimiser == "adagrad" else {"betas": (0.5, 0.99)}
         self.opt_g = kind(self.G.parameters(), lr=g.lr_g, **extra)
@@ -75,7 +75,7 @@ class Loop:
         self.shown = copy.deepcopy(self.G) if g.average else self.G
         self.steps = 0
 
-    def loader(self, pairs: Pairs, workers: int) -> DataLoader:
+    def loader(self, pairs: PairDataset, workers: int) -> DataLoader:
         pinned = self.device != "cpu"
         return DataLoader(
             pairs, self.g.batch, shuffle=True, drop_last=True, num_workers=workers, pin_memory=pinned, persistent_workers=workers > 0
@@ -99,12 +99,12 @@ class Loop:
         D.requires_grad_(True)
         self.opt_d.zero_grad()
         real = noisy(y)
-        penalised = g.r1 > 0 and self.steps % gan.LAZY == 0
+        penalised = g.r1 > 0 and self.steps % gan.R1_INTERVAL == 0
         real.requires_grad_(penalised)
         d_real = D(real, c)
         loss_d = losses.discriminator_loss(d_real, D(noisy(fake.detach()), c), g.real_target, g.game)
         if penalised:
-            loss_d = loss_d + gan.LAZY * g.r1 * losses.r1_penalty(losses.slope(d_real, real))
+            loss_d = loss_d + gan.R1_INTERVAL * g.r1 * losses.r1_penalty(losses.logit_gradient(d_real, real))
         loss_d.backward()
         self.opt_d.step()
 

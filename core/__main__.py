@@ -22,22 +22,27 @@ def main(argv: list[str] | None = None) -> int:
     """Parse, run, and turn expected failures into one line on stderr; returns the exit status."""
     argv = sys.argv[1:] if argv is None else argv
     if argv[:1] == ["data"]:
-        commands: dict[str, Any] = {"prepare": data.Prepare, "fetch": data.Fetch, "doctor": data.Doctor, "draw": data.Draw}
+        commands: dict[str, Any] = {
+            "prepare": data.PrepareOptions,
+            "fetch": data.FetchOptions,
+            "doctor": data.DoctorOptions,
+            "draw": data.DrawOptions,
+        }
         prog, argv = "python -m core data", argv[1:]
     else:
         commands = {
             "data": None,
-            "train": training.Train,
-            "baseline": training.Baseline,
-            "evaluate": inference.Evaluate,
-            "generate": inference.Generate,
+            "train": training.TrainOptions,
+            "baseline": training.BaselineOptions,
+            "evaluate": inference.EvaluateOptions,
+            "generate": inference.GenerateOptions,
         }
-        commands |= {"table": experiments.Table, "sweep": experiments.Sweep, "report": experiments.Report}
+        commands |= {"table": experiments.TableOptions, "sweep": experiments.SweepOptions, "report": experiments.ReportOptions}
         commands |= {
-            "conformal": inference.Conformal,
-            "vocoder": experiments.Vocoder,
-            "examples": experiments.Examples,
-            "runs": inference.Runs,
+            "conformal": inference.ConformalOptions,
+            "vocoder": experiments.VocoderOptions,
+            "examples": experiments.ExamplesOptions,
+            "runs": inference.RunsOptions,
         }
         prog = "python -m core"
     if not argv or argv[0] not in commands:
@@ -45,28 +50,28 @@ def main(argv: list[str] | None = None) -> int:
         return 0 if argv and argv[0] in ("-h", "--help") else 2
     name, rest = argv[0], argv[1:]
     kind = commands[name]
-    preset = _preset(rest)
-    default = kind(preset=preset, config=_base(rest, preset)) if kind in (training.Train, training.Baseline) else None
+    preset = _find_preset(rest)
+    default = kind(preset=preset, config=_base_config(rest, preset)) if kind in (training.TrainOptions, training.BaselineOptions) else None
     options = tyro.cli(kind, args=rest, default=default, prog=f"{prog} {name}")
     from core.data.corpora import CorpusError
     from core.media.clips import MediaError
     from core.media.faces import ModelMissing, NoFaceError
 
     actions: dict[Any, Any] = {
-        training.Train: training.train,
-        training.Baseline: training.baseline,
-        inference.Evaluate: inference.evaluate,
-        inference.Generate: inference.generate,
+        training.TrainOptions: training.train,
+        training.BaselineOptions: training.baseline,
+        inference.EvaluateOptions: inference.evaluate,
+        inference.GenerateOptions: inference.generate,
     }
-    actions |= {inference.Conformal: inference.conformal, inference.Runs: inference.manage} | experiments.ACTIONS
+    actions |= {inference.ConformalOptions: inference.conformal, inference.RunsOptions: inference.manage_runs} | experiments.ACTIONS
     try:
-        return actions.get(kind, data.run)(options)
+        return actions.get(kind, data.run_command)(options)
     except (CorpusError, MediaError, NoFaceError, ModelMissing, KeyError, ValueError, RuntimeError) as e:
         print(f"{prog} {name}: {e.args[0] if isinstance(e, KeyError) else e}", file=sys.stderr)
         return 1
 
 
-def _preset(args: list[str]) -> str:
+def _find_preset(args: list[str]) -> str:
     for i, a in enumerate(args):
         if a == "--preset" and i + 1 < len(args) and args[i + 1] in PRESETS:
             return args[i + 1]
@@ -75,7 +80,7 @@ def _preset(args: list[str]) -> str:
     return "demo"
 
 
-def _base(args: list[str], preset: str) -> Config:
+def _base_config(args: list[str], preset: str) -> Config:
     for i, a in enumerate(args):
         if a == "--config-file" and i + 1 < len(args):
             return from_dict(Config, json.loads(Path(args[i + 1]).read_text()))

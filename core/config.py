@@ -22,7 +22,7 @@ SHARED_EMOTIONS = ("neutral", "happy", "sad", "angry", "fear", "disgust", "surpr
 Condition = Literal["label", "classifier", "cp", "none"]
 CONDITIONS: tuple[Condition, ...] = ("label", "classifier", "cp", "none")
 
-BANDS = (28, 64, 80)  # mel bands that a corpus may be prepared in; the first is the paper's
+BAND_COUNTS = (28, 64, 80)  # mel bands that a corpus may be prepared in; the first is the paper's
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ class LogMel:
 
 
 @dataclass(frozen=True)
-class Data:
+class DataSettings:
     """Which faces and voices, how they are paired, and how subjects fall into S1-S4 (§4.1)."""
 
     faces: str = "demo"  # name of a prepared corpus that has faces
@@ -62,7 +62,7 @@ class Data:
 
 
 @dataclass(frozen=True)
-class Classifier:
+class ClassifierSettings:
     """f_S, f_T, Q and the scorer (§4.3): one trunk, a class output. `f_s` is used for faces and `f_t` for voices in either direction."""
 
     channels: tuple[int, ...] = (16, 32, 64)  # the voice has these convolutions; the face one fewer
@@ -76,7 +76,7 @@ class Classifier:
 
 
 @dataclass(frozen=True)
-class Conformal:
+class ConformalSettings:
     """How f_S becomes p-values (§3.1, Eqs 8 and 9)."""
 
     measure: Literal["margin", "hinge"] = "margin"  # the paper uses the margin
@@ -86,7 +86,7 @@ class Conformal:
 
 
 @dataclass(frozen=True)
-class Gan:
+class GanSettings:
     """G, D and Q (§3, Figs 3 and 4) and the weights of Eq. (7)'s three terms."""
 
     direction: Literal["face-voice", "voice-face"] = "face-voice"  # what G is given and what it makes; the second is §4.5's reverse
@@ -119,7 +119,7 @@ class Gan:
 
 
 @dataclass(frozen=True)
-class Evaluate:
+class EvaluationSettings:
     """How often the curves of Fig. 11 get a point, and how the augmentation rows are trained (§4.2)."""
 
     every: int = 150  # steps between points; a checkpoint is written with each
@@ -134,13 +134,15 @@ class Config:
 
     name: str = "demo"  # a slug for people; not part of the hash
     seed: int = 0
-    data: Data = field(default_factory=Data)
+    data: DataSettings = field(default_factory=DataSettings)
     logmel: LogMel = field(default_factory=LogMel)
-    f_s: Classifier = field(default_factory=lambda: Classifier(mirror=True))
-    f_t: Classifier = field(default_factory=lambda: Classifier(steps=400, batch=32, noise=0.2))  # also Q, scorer, augmentation rows
-    conformal: Conformal = field(default_factory=Conformal)
-    gan: Gan = field(default_factory=Gan)
-    evaluate: Evaluate = field(default_factory=Evaluate)
+    f_s: ClassifierSettings = field(default_factory=lambda: ClassifierSettings(mirror=True))
+    f_t: ClassifierSettings = field(
+        default_factory=lambda: ClassifierSettings(steps=400, batch=32, noise=0.2)
+    )  # also Q, scorer, augmentation rows
+    conformal: ConformalSettings = field(default_factory=ConformalSettings)
+    gan: GanSettings = field(default_factory=GanSettings)
+    evaluate: EvaluationSettings = field(default_factory=EvaluationSettings)
 
 
 def to_dict(config) -> dict:
@@ -154,10 +156,10 @@ def from_dict(cls, data: dict):
     unknown = set(data) - set(hints)
     if unknown:
         raise ValueError(f"{cls.__name__} has no setting {sorted(unknown)}; it knows {sorted(hints)}")
-    return cls(**{key: _build(hints[key], value, f"{cls.__name__}.{key}") for key, value in data.items()})
+    return cls(**{key: _parse_value(hints[key], value, f"{cls.__name__}.{key}") for key, value in data.items()})
 
 
-def _build(hint, value, where: str):
+def _parse_value(hint, value, where: str):
     if dataclasses.is_dataclass(hint):
         return from_dict(hint, value)
     origin = typing.get_origin(hint)
@@ -186,17 +188,17 @@ def config_hash(config: Config, corpus_digest: str) -> str:
     Only settings that differ from their defaults are hashed, so that a setting added later leaves the old runs their names; in turn
     a changed default raises PROTOCOL_VERSION (a test holds the defaults).
     """
-    relevant = _difference(to_dict(replace(config, name="")), to_dict(replace(Config(), name="")))
+    relevant = _changed_settings(to_dict(replace(config, name="")), to_dict(replace(Config(), name="")))
     payload = json.dumps([relevant, corpus_digest, PROTOCOL_VERSION], sort_keys=True)
     return hashlib.sha256(payload.encode()).hexdigest()[:8]
 
 
-def _difference(a: dict, b: dict) -> dict:
+def _changed_settings(a: dict, b: dict) -> dict:
     """What of `a` is not as in `b`, both nested plain dicts of the same keys."""
-    return {k: _difference(v, b[k]) if isinstance(v, dict) else v for k, v in a.items() if v != b[k]}
+    return {k: _changed_settings(v, b[k]) if isinstance(v, dict) else v for k, v in a.items() if v != b[k]}
 
 
-def family(config: Config) -> str:
+def family_hash(config: Config) -> str:
     """Hash of everything but the condition: runs that differ only in c are siblings and are shown together."""
     neutral = replace(config, name="", gan={"condition": "none"})
     return hashlib.sha256(json.dumps(to_dict(neutral), sort_keys=True).encode()).hexdigest()[:8]
@@ -207,7 +209,7 @@ def run_name(config: Config, corpus_digest: str) -> str:
     return f"{config.name}-{config.gan.condition}-{config_hash(config, corpus_digest)}"
 
 
-OURS = {  # where we leave the paper, and LOG.md says what it brought
+OUR_GAN_SETTINGS = {  # where we leave the paper, and LOG.md says what it brought
     "generator": "conv",
     "d_norm": "group",
     "r1": 0.3,
@@ -219,7 +221,7 @@ OURS = {  # where we leave the paper, and LOG.md says what it brought
     "classify": 0.5,
     "average": 0.99,
 }
-DEMO = replace(Config(), gan=OURS | {"steps": 1_200}, evaluate={"every": 100})
+DEMO = replace(Config(), gan=OUR_GAN_SETTINGS | {"steps": 1_200}, evaluate={"every": 100})
 SMOKE = replace(
     DEMO,
     name="smoke",
@@ -245,15 +247,15 @@ PAPER = replace(
     gan={"width": "paper", "lr_g": 1e-5, "lr_d": 1e-5, "batch": 100, "steps": 20_000, "z": 100},
     evaluate={"every": 500},
 )
-STUDIO = replace(PAPER, name="studio", gan=vars(Gan()) | OURS | {"augment": True, "steps": 6_000})
+STUDIO = replace(PAPER, name="studio", gan=vars(GanSettings()) | OUR_GAN_SETTINGS | {"augment": True, "steps": 6_000})
 PRESETS = {"smoke": SMOKE, "demo": DEMO, "fer2013-ravdess": FER_RAVDESS, "fine": FINE, "paper": PAPER, "studio": STUDIO}
 
 Method = Literal["paper", "studio"]
 
 
-def by(method: Method, config: Config) -> Config:
+def with_method(method: Method, config: Config) -> Config:
     """`config` with the G, D and Q of a method, its condition as before: the paper's networks, losses and Adagrad (compact, 3,000 steps,
     a rate that fits both), or ours. The data, the classifiers and the conformal predictor stay."""
-    gan = vars(Gan(condition=config.gan.condition))
-    gan |= OURS | {k: getattr(config.gan, k) for k in ("steps", "augment", "batch", "z")} if method == "studio" else {}
+    gan = vars(GanSettings(condition=config.gan.condition))
+    gan |= OUR_GAN_SETTINGS | {k: getattr(config.gan, k) for k in ("steps", "augment", "batch", "z")} if method == "studio" else {}
     return replace(config, name=f"{config.name}-{method}", gan=gan)

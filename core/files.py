@@ -28,20 +28,20 @@ class UserError(ValueError):
     """
 
 
-class Busy(UserError):
+class BusyError(UserError):
     """Another process is at this work; the message names it."""
 
 
-class Stopped(RuntimeError):
+class StopRequested(RuntimeError):
     """Long work was asked to stop. What it has done is kept, and the same call continues it."""
 
 
-def checkpoints() -> Path:
+def checkpoints_folder() -> Path:
     """Folder of the runs: `checkpoints/` of the project, or what DACSSGAN_CHECKPOINTS names."""
     return Path(os.environ.get("DACSSGAN_CHECKPOINTS") or ROOT / "checkpoints")
 
 
-def data() -> Path:
+def data_folder() -> Path:
     """Folder of the corpora: `data/` of the project, or what DACSSGAN_DATA names."""
     return Path(os.environ.get("DACSSGAN_DATA") or ROOT / "data")
 
@@ -84,7 +84,7 @@ def read_arrays(path: Path) -> dict[str, np.ndarray]:
         return {k: f[k] for k in f.files}
 
 
-def key(*what: Any) -> str:
+def cache_key(*what: Any) -> str:
     """16 hex digits of SHA-256 over what decides a result: the name of the file that keeps it."""
     return digest(json.dumps(what, sort_keys=True, default=list))[:16]
 
@@ -98,7 +98,7 @@ def digest(content: Path | bytes | str) -> str:
 
 
 @contextmanager
-def locked(path: Path, what: str, wait: bool = False) -> Iterator[None]:
+def file_lock(path: Path, what: str, wait: bool = False) -> Iterator[None]:
     """Hold the system's lock on the file `path`; it ends with its process, killed or not.
 
     Raises Busy, which says that `what` is being done and by which process, unless told to `wait`.
@@ -112,7 +112,7 @@ def locked(path: Path, what: str, wait: bool = False) -> Iterator[None]:
         except BlockingIOError:
             f.seek(0)
             who = f.read().strip() or "another process"
-            raise Busy(f"{what} is being done by {who}; wait for it or end it, and give the command again") from None
+            raise BusyError(f"{what} is being done by {who}; wait for it or end it, and give the command again") from None
         f.truncate(0)
         f.write(f"process {os.getpid()} on {platform.node()}")
         f.flush()

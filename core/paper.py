@@ -15,7 +15,7 @@ ROOT = Path(__file__).resolve().parents[1]
 
 
 @dataclass(frozen=True)
-class Entry:
+class MapEntry:
     """One equation, algorithm, figure or section of the paper. `function` is 'core.module:name'."""
 
     tag: str
@@ -39,8 +39,8 @@ class Entry:
         return self.function.split(":")[1] if self.tag.startswith("§") else re.sub(r"\W+", "-", self.tag.lower())
 
 
-PAPER = (
-    Entry(
+PAPER_MAP = (
+    MapEntry(
         "Eq. (1)",
         "the adversarial game",
         "core.models.losses:discriminator_loss",
@@ -49,7 +49,7 @@ PAPER = (
         where="§3",
         page="train",
     ),
-    Entry(
+    MapEntry(
         "Eq. (2)",
         "with the source x, a face",
         "core.models.losses:discriminator_loss",
@@ -57,7 +57,7 @@ PAPER = (
         where="§3",
         page="train",
     ),
-    Entry(
+    MapEntry(
         "Eq. (3)",
         "with the condition c",
         "core.models.losses:adversarial_loss",
@@ -66,7 +66,7 @@ PAPER = (
         where="§3",
         page="train",
     ),
-    Entry(
+    MapEntry(
         "Eq. (4)",
         "L1 distance to the paired target",
         "core.models.losses:l1_loss",
@@ -75,7 +75,7 @@ PAPER = (
         where="§3",
         page="gallery",
     ),
-    Entry(
+    MapEntry(
         "Eq. (5)",
         "Eq. (3) + Eq. (4)",
         "core.models.losses:generator_loss",
@@ -84,7 +84,7 @@ PAPER = (
         where="§3",
         page="train",
     ),
-    Entry(
+    MapEntry(
         "Eq. (6)",
         "cross-entropy of Q on generated samples",
         "core.models.losses:class_loss",
@@ -93,7 +93,7 @@ PAPER = (
         where="§3",
         page="evaluate",
     ),
-    Entry(
+    MapEntry(
         "Eq. (7)",
         "the whole objective",
         "core.models.losses:generator_loss",
@@ -102,7 +102,7 @@ PAPER = (
         where="§3",
         page="train",
     ),
-    Entry(
+    MapEntry(
         "Eq. (8)",
         "nonconformity: hinge, or margin (the one used)",
         "core.conformal.prediction:nonconformity",
@@ -110,7 +110,7 @@ PAPER = (
         where="§3.1",
         page="conformal?step=chain",
     ),
-    Entry(
+    MapEntry(
         "Eq. (9)",
         "p-value",
         "core.conformal.prediction:p_values",
@@ -119,30 +119,30 @@ PAPER = (
         where="§3.1",
         page="conformal?step=area",
     ),
-    Entry("§3.1", "credibility: the highest p-value", "core.conformal.prediction:credibility", r"\max_k p_k", page="conformal?step=set"),
-    Entry(
+    MapEntry("§3.1", "credibility: the highest p-value", "core.conformal.prediction:credibility", r"\max_k p_k", page="conformal?step=set"),
+    MapEntry(
         "§3.1",
         "confidence: 1 - the second highest p-value",
         "core.conformal.prediction:confidence",
         r"1-p_{(2)}",
         page="conformal?step=map",
     ),
-    Entry("§3.2", "noise on all inputs, soft and noisy labels, batch norm, LeakyReLU, Adagrad", "core.models.gan:step", page="train"),
-    Entry("§3.3", "spectrograms 28, 56, 112 x 28 from the clip's middle", "core.media.spectrograms:log_mel", page="listen"),
-    Entry("§3.4", "face alignment by a similarity transform", "core.media.faces:align", page="listen"),
-    Entry("§4.1", "four subject-disjoint sets", "core.data.splits:split_subjects", page="data?view=sets"),
-    Entry("§4.2", "accuracy when real data is augmented with generated", "core.evaluation.evaluator:augmentation_sets", page="evaluate"),
-    Entry("§4.3", "label, classifier and conformal condition", "core.models.gan:condition", page="condition"),
-    Entry(
+    MapEntry("§3.2", "noise on all inputs, soft and noisy labels, batch norm, LeakyReLU, Adagrad", "core.models.gan:step", page="train"),
+    MapEntry("§3.3", "spectrograms 28, 56, 112 x 28 from the clip's middle", "core.media.spectrograms:log_mel", page="listen"),
+    MapEntry("§3.4", "face alignment by a similarity transform", "core.media.faces:align", page="listen"),
+    MapEntry("§4.1", "four subject-disjoint sets", "core.data.splits:by_subject", page="data?view=sets"),
+    MapEntry("§4.2", "accuracy when real data is augmented with generated", "core.evaluation.evaluator:augmentation_sets", page="evaluate"),
+    MapEntry("§4.3", "label, classifier and conformal condition", "core.models.gan:condition", page="condition"),
+    MapEntry(
         "Alg. 1",
         "full conformal prediction: the classifier is fitted anew for every test point and every label",
-        "core.conformal.prediction:full",
+        "core.conformal.prediction:full_p_values",
         r"p_k&=\tfrac{1}{n+1}\,\#\{i\le n+1:\alpha_i^{(x,k)}\ge\alpha_{n+1}^{(x,k)}\},\\&\alpha^{(x,k)}\text{ fitted on }S\cup\{(x,k)\}",
         "refits a logistic head on fixed features; inductive and cross-conformal prediction with the same head stand beside it",
         where="§3.1",
         page="conformal?step=promise",
     ),
-    Entry(
+    MapEntry(
         "Eq. (10)",
         "Inception Score, by a network trained on real voices' emotions",
         "core.evaluation.metrics:inception_score",
@@ -151,7 +151,7 @@ PAPER = (
         where="§4.2",
         page="evaluate",
     ),
-    Entry(
+    MapEntry(
         "Eq. (11)",
         "Fréchet distance on the same network's features",
         "core.evaluation.metrics:fid",
@@ -160,15 +160,15 @@ PAPER = (
         where="§4.2",
         page="evaluate",
     ),
-    Entry("Fig. 3", "the whole architecture", "core.experiments.pipeline:run", where="§3", page="home"),
-    Entry("Fig. 4a", "U-Net generator", "core.models.networks:UNet", where="§3", page="train"),
-    Entry("Fig. 4b", "EncDec generator", "core.models.networks:EncDec", where="§3", page="train"),
-    Entry("Fig. 8", "confusion matrices", "core.evaluation.metrics:confusion", where="§4.5", page="evaluate"),
+    MapEntry("Fig. 3", "the whole architecture", "core.experiments.pipeline:run", where="§3", page="home"),
+    MapEntry("Fig. 4a", "U-Net generator", "core.models.networks:UNet", where="§3", page="train"),
+    MapEntry("Fig. 4b", "EncDec generator", "core.models.networks:EncDec", where="§3", page="train"),
+    MapEntry("Fig. 8", "confusion matrices", "core.evaluation.metrics:confusion", where="§4.5", page="evaluate"),
 )
 
 
 @dataclass(frozen=True)
-class Figure:
+class FigureEntry:
     """A figure or table of the paper, and what makes ours: a page of the app and, where files are wanted, a command."""
 
     tag: str
@@ -177,31 +177,31 @@ class Figure:
     command: str = ""
 
 
-REPORT = "python -m core report"
+REPORT_COMMAND = "python -m core report"
 FIGURES = (
-    Figure("Fig. 1", "the face and the voice of one clip", "listen"),
-    Figure("Fig. 2", "a generator and a discriminator", "paper?eq=1"),
-    Figure("Fig. 3", "the whole architecture", "home"),
-    Figure("Fig. 4", "the two generators, U-Net and EncDec", "train", "python -m core train --preset demo --gan.generator unet"),
-    Figure("Fig. 5", "real spectrograms and aligned faces", "data?view=clips"),
-    Figure("Fig. 6", "generated spectrograms, by condition", "gallery", REPORT),
-    Figure("Fig. 7a", "generated spectrograms under conformal prediction", "gallery", REPORT),
-    Figure("Fig. 7b", "faces generated from voices", "reverse", REPORT),
-    Figure("Fig. 8", "confusion matrices", "evaluate", REPORT),
-    Figure("Fig. 9", "mean and spread over folds of subjects", "evaluate", REPORT),
-    Figure("Fig. 10", "losses of G, D and Q over training", "train", REPORT),
-    Figure("Fig. 11", "IS and FID over training, and with less data", "evaluate", REPORT),
-    Figure("Table 1", "ablations: generators, and no L1", "evaluate", REPORT),
-    Figure("Table 2", "accuracy, FID and IS of every condition", "evaluate", REPORT),
+    FigureEntry("Fig. 1", "the face and the voice of one clip", "listen"),
+    FigureEntry("Fig. 2", "a generator and a discriminator", "paper?eq=1"),
+    FigureEntry("Fig. 3", "the whole architecture", "home"),
+    FigureEntry("Fig. 4", "the two generators, U-Net and EncDec", "train", "python -m core train --preset demo --gan.generator unet"),
+    FigureEntry("Fig. 5", "real spectrograms and aligned faces", "data?view=clips"),
+    FigureEntry("Fig. 6", "generated spectrograms, by condition", "gallery", REPORT_COMMAND),
+    FigureEntry("Fig. 7a", "generated spectrograms under conformal prediction", "gallery", REPORT_COMMAND),
+    FigureEntry("Fig. 7b", "faces generated from voices", "reverse", REPORT_COMMAND),
+    FigureEntry("Fig. 8", "confusion matrices", "evaluate", REPORT_COMMAND),
+    FigureEntry("Fig. 9", "mean and spread over folds of subjects", "evaluate", REPORT_COMMAND),
+    FigureEntry("Fig. 10", "losses of G, D and Q over training", "train", REPORT_COMMAND),
+    FigureEntry("Fig. 11", "IS and FID over training, and with less data", "evaluate", REPORT_COMMAND),
+    FigureEntry("Table 1", "ablations: generators, and no L1", "evaluate", REPORT_COMMAND),
+    FigureEntry("Table 2", "accuracy, FID and IS of every condition", "evaluate", REPORT_COMMAND),
 )
-CONFLICTS = (  # where the paper gives more than one figure for one thing
+CONFLICTING_NUMBERS = (  # where the paper gives more than one figure for one thing
     "The audio baseline of RAVDESS is 44.73 % in Table 2, 46.28 % in §4.3 and 46.90 % in the abstract.",
     "RAVDESS under conformal prediction is 46.55 % in Table 2 and 48.65 % in the abstract.",
 )
 
 
 @dataclass(frozen=True)
-class Source:
+class SourceCode:
     """A function or class as it stands in its file."""
 
     file: str  # from the project's folder
@@ -209,7 +209,7 @@ class Source:
     text: str
 
 
-def source(function: str) -> Source:
+def read_source_code(function: str) -> SourceCode:
     """The source text of 'core.module:name' or 'core.module:Class.name', read off the file: nothing of it is imported or run.
 
     Raises ValueError naming the file where there is no such thing in it.
@@ -230,19 +230,21 @@ def source(function: str) -> Source:
     assert isinstance(found, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef)
     first = min([found.lineno, *(d.lineno for d in found.decorator_list)])
     lines = text.splitlines()[first - 1 : found.end_lineno]
-    return Source(path.relative_to(ROOT).as_posix(), first, "\n".join(lines))
+    return SourceCode(path.relative_to(ROOT).as_posix(), first, "\n".join(lines))
 
 
-PUBLISHED = {  # Table 2: accuracy in %, FID, IS
+PUBLISHED_TABLE_2 = {  # Table 2: accuracy in %, FID, IS
     "CREMA-D": {"audio baseline": (49.34,), "face baseline": (64.50,), "label": (52.52, 59.44, 2.16),
                 "classifier": (49.92, 60.13, 2.01), "CP": (50.29, 60.10, 2.00)},
     "RAVDESS": {"audio baseline": (44.73,), "face baseline": (59.79,), "label": (47.11, 49.77, 2.21),
                 "classifier": (46.23, 50.33, 2.05), "CP": (46.55, 49.95, 2.01)},
 }  # fmt: skip
 
-ELSEWHERE = "For RAVDESS the paper also gives an audio baseline of 46.28 (§4.3) and 46.90 (abstract), and 48.65 for CP (abstract)."
+PUBLISHED_ELSEWHERE = (
+    "For RAVDESS the paper also gives an audio baseline of 46.28 (§4.3) and 46.90 (abstract), and 48.65 for CP (abstract)."
+)
 
-PUBLISHED_1 = {  # Table 1, CREMA-D: accuracy in % by condition
+PUBLISHED_TABLE_1 = {  # Table 1, CREMA-D: accuracy in % by condition
     "EncDec": {"label": 52.52, "classifier": 49.92, "CP": 50.29},
     "U-Net": {"label": 50.24, "classifier": 50.12, "CP": 50.09},
     "EncDec without L1": {"label": 38.11, "classifier": 31.67, "CP": 31.69},

@@ -20,8 +20,8 @@ import numpy as np
 from core import files
 from core.config import Config, from_dict, to_dict
 
-State = Literal["queued", "running", "paused", "stopped", "failed", "done"]  # paused: stopped, but it holds its place in the queue
-HEARTBEAT = 60.0  # seconds without a heartbeat after which a running run counts as dead
+RunState = Literal["queued", "running", "paused", "stopped", "failed", "done"]  # paused: stopped, but it holds its place in the queue
+HEARTBEAT_TIMEOUT = 60.0  # seconds without a heartbeat after which a running run counts as dead
 
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS runs (run TEXT PRIMARY KEY, name TEXT, condition TEXT, state TEXT, phase TEXT, pid INTEGER,
@@ -34,7 +34,7 @@ CREATE TABLE IF NOT EXISTS queue (run TEXT PRIMARY KEY, place INTEGER, device TE
 @contextmanager
 def database(folder: Path | None = None) -> Iterator[sqlite3.Connection]:
     """The index `runs.sqlite` of a checkpoints folder, created on first use; commits on leaving, waits 10 s for a writer."""
-    folder = folder or files.checkpoints()
+    folder = folder or files.checkpoints_folder()
     folder.mkdir(parents=True, exist_ok=True)
     with closing(sqlite3.connect(folder / "runs.sqlite", timeout=10)) as db:
         db.row_factory = sqlite3.Row
@@ -73,7 +73,7 @@ class Run:
         path = self.directory / f"{name}.npz"
         return files.read_arrays(path) if path.exists() else {}
 
-    def model(self, name: str) -> Path:
+    def model_path(self, name: str) -> Path:
         """Path of a network file: G, D, Q, f_S, f_T or scorer."""
         return self.directory / "models" / f"{name}.safetensors"
 
@@ -130,7 +130,7 @@ def update(run: Run, **fields: Any) -> None:
         files.write_json(run.directory / "status.json", run.json("status") | keep)
 
 
-def record(run: Run, step: int, values: dict[str, float]) -> None:
+def record_metrics(run: Run, step: int, values: dict[str, float]) -> None:
     """Append one step's figures to metrics.jsonl and to the database."""
     finite = {k: float(v) for k, v in values.items() if np.isfinite(v)}
     with open(run.directory / "metrics.jsonl", "a") as f:
@@ -139,7 +139,7 @@ def record(run: Run, step: int, values: dict[str, float]) -> None:
         db.executemany("INSERT OR REPLACE INTO metrics VALUES (?, ?, ?, ?)", [(run.id, step, k, v) for k, v in finite.items()])
 
 
-def drop_after(run: Run, step: int) -> None:
+def drop_metrics_after(run: Run, step: int) -> None:
     """On resume: forget the records after the checkpoint's step, so that no step is drawn twice."""
     path = run.directory / "metrics.jsonl"
     if path.exists():
@@ -156,7 +156,7 @@ def _step_of(line: str) -> int:
         return 1 << 60  # a line cut by a kill is dropped
 
 
-def metrics(run: str, folder: Path | None = None, after: int = -1) -> dict[str, tuple[list[int], list[float]]]:
+def load_curves(run: str, folder: Path | None = None, after: int = -1) -> dict[str, tuple[list[int], list[float]]]:
     """Curves of a run: name -> (steps, values), in order of steps."""
     curves: dict[str, tuple[list[int], list[float]]] = {}
     with database(folder) as db:
@@ -167,13 +167,13 @@ def metrics(run: str, folder: Path | None = None, after: int = -1) -> dict[str, 
     return curves
 
 
-def listing(folder: Path | None = None) -> list[dict]:
+def list_runs(folder: Path | None = None) -> list[dict]:
     """All runs, newest first, as dicts of the database's columns; runs whose directory is gone are left out.
 
     `place` and `device` are those of the queue, None for a run that is not in it. `rate` is samples per second while G and D train, else
     steps per second of the phase.
     """
-    folder = folder or files.checkpoints()
+    folder = folder or files.checkpoints_folder()
     with database(folder) as db:
         rows = [dict(r) for r in db.execute("SELECT * FROM runs LEFT JOIN queue USING (run) ORDER BY created DESC, run")]
     for r in rows:
@@ -185,9 +185,9 @@ def listing(folder: Path | None = None) -> list[dict]:
 # ------------------------------------------------------------------ the queue: which runs train on this machine, one after the other
 
 
-def queue(folder: Path | None = None) -> list[dict]:
-    """The rows of `listing` that are in the queue, in its order: what trains, what is paused, what waits."""
-    return sorted((r for r in listing(folder) if r["place"] is not None), key=lambda r: r["place"])
+def list_queue(folder: Path | None = None) -> list[dict]:
+    """The rows of `list_runs` that are in the queue, in its order: what trains, what is paused, what waits."""
+    return sorted((r for r in list_runs(folder) if r["place"] is not None), key=lambda r: r["place"])
 
 
 def enqueue(run: Run, device: str = "auto", first: bool = False) -> None:
@@ -204,7 +204,7 @@ def dequeue(run: Run) -> None:
         db.execute("DELETE FROM queue WHERE run=?", (run.id,))
 
 
-def swap(a: Run, b: Run) -> None:
+def swap_places(a: Run, b: Run) -> None:
     """Let two runs of the queue change places."""
     with database(a.directory.parent) as db:
         places = dict(db.execute("SELECT run, place FROM queue WHERE run IN (?, ?)", (a.id, b.id)).fetchall())
@@ -212,10 +212,10 @@ def swap(a: Run, b: Run) -> None:
             db.executemany("UPDATE queue SET place=? WHERE run=?", [(places[b.id], a.id), (places[a.id], b.id)])
 
 
-def adopt(folder: Path | None = None) -> list[str]:
+def index_existing(folder: Path | None = None) -> list[str]:
     """Take run directories that the index does not know, such as shipped ones, into it with their curves; returns their ids."""
-    folder = folder or files.checkpoints()
-    known, found = {r["run"] for r in listing(folder)}, []
+    folder = folder or files.checkpoints_folder()
+    known, found = {r["run"] for r in list_runs(folder)}, []
     for path in sorted(folder.glob("*/config.json")):
         run = Run(path.parent)
         if run.id in known:
@@ -235,18 +235,18 @@ def adopt(folder: Path | None = None) -> list[str]:
 
 def reindex(folder: Path | None = None) -> int:
     """Rebuild the database from the run directories; returns how many there are. The processes of running ones stay known."""
-    folder = folder or files.checkpoints()
+    folder = folder or files.checkpoints_folder()
     with database(folder) as db:
         live = [dict(r) for r in db.execute("SELECT run, state, pid, heartbeat FROM runs WHERE state IN ('running', 'queued')")]
         db.execute("DELETE FROM runs")
         db.execute("DELETE FROM metrics")
-    found = adopt(folder)
+    found = index_existing(folder)
     with database(folder) as db:
         db.executemany("UPDATE runs SET state=:state, pid=:pid, heartbeat=:heartbeat WHERE run=:run", live)
     return len(found)
 
 
-def find(name: str, condition: str | None = None, folder: Path | None = None) -> Run:
+def resolve(name: str, condition: str | None = None, folder: Path | None = None) -> Run:
     """The run that `name` means: a directory, a run id, a beginning of one, or a family name such as `demo` with a `condition`.
 
     Done runs come before unfinished ones, shipped before others of the same name. Raises KeyError that lists what there is.
@@ -254,9 +254,9 @@ def find(name: str, condition: str | None = None, folder: Path | None = None) ->
     path = Path(name)
     if (path / "config.json").exists():
         return Run(path)
-    folder = folder or files.checkpoints()
-    adopt(folder)
-    rows = listing(folder)
+    folder = folder or files.checkpoints_folder()
+    index_existing(folder)
+    rows = list_runs(folder)
     exact = [r for r in rows if r["run"] == name]
     matches = exact or [r for r in rows if r["name"] == name] or [r for r in rows if r["run"].startswith(name)]
     if condition:

@@ -18,15 +18,15 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from benchmarks.__main__ import cpu
-from benchmarks.table import seconds
-from core.config import PRESETS, Gan, replace
+from benchmarks.__main__ import processor_name
+from benchmarks.table import wall_seconds
+from core.config import PRESETS, GanSettings, replace
 from core.conformal import prediction
 from core.models import gan
 from core.models.networks import Classifier
 
 FOLDER = Path(__file__).with_name("costs")
-REPEATS, STEPS, BATCH, CLASSES = 3, gan.LAZY, 16, 6  # so many steps hold D's penalty once
+REPEATS, STEPS, BATCH, CLASSES = 3, gan.R1_INTERVAL, 16, 6  # so many steps hold D's penalty once
 SIZES = {
     "calibration": (1_000, 4_000, 16_000, 64_000, 256_000),
     "rows": (1_000, 4_000, 16_000, 64_000, 256_000),
@@ -77,14 +77,14 @@ def p_values(n: int, m: int) -> Callable[[], object]:
     return lambda: prediction.p_values(alpha_cal, alpha)
 
 
-def training(g: Gan, classes: int, pairs: int) -> tuple[gan.State, gan.Pool]:
+def training(g: GanSettings, classes: int, pairs: int) -> tuple[gan.GanState, gan.TrainingData]:
     """A fresh training of these networks and so many pairs of noise of the right sizes, which take as long as real ones."""
     rng, s = np.random.default_rng(0), PRESETS["demo"].logmel
     x, y = (torch.from_numpy(rng.uniform(-1, 1, (pairs, 1, *size)).astype(np.float32)) for size in ((28, 28), (s.columns, s.bands)))
     c, label = torch.from_numpy(rng.random((pairs, classes), dtype=np.float32)), torch.from_numpy(rng.integers(0, classes, pairs))
     Q = Classifier((s.columns, s.bands), (16, 32, 64, 128), classes).eval()
     state = gan.new_state(g, classes, (s.columns, s.bands), Q, 0, "cpu")
-    return state, gan.Pool(x, c, label, y, label, lambda epoch: (rng.permutation(pairs), rng.permutation(pairs)))
+    return state, gan.TrainingData(x, c, label, y, label, lambda epoch: (rng.permutation(pairs), rng.permutation(pairs)))
 
 
 def steps(records: Iterator, count: int = STEPS) -> Callable[[], object]:
@@ -104,9 +104,9 @@ def stacked(runs: int) -> Callable[[], object]:
 
     g = replace(PRESETS["demo"], gan={"batch": BATCH, "steps": 10**6}).gan
     states, pools = zip(*(training(g, CLASSES, 4 * BATCH) for _ in range(runs)), strict=True)
-    together = stacked_training.joined(states)
+    together = stacked_training.stack_states(states)
     batches = [tuple(t[:BATCH] for t in (p.x, p.c, p.target, p.y, p.y_target)) for p in pools]
-    return lambda: [stacked_training.step(together, states, g, batches) for _ in range(STEPS)]
+    return lambda: [stacked_training.step_together(together, states, g, batches) for _ in range(STEPS)]
 
 
 def growths() -> Iterator[Growth]:
@@ -126,7 +126,7 @@ def growths() -> Iterator[Growth]:
         work = [make(size) for size in SIZES[key]]
         for once in work:
             once()
-        rounds = [[seconds(once) for once in work] for _ in range(REPEATS)]
+        rounds = [[wall_seconds(once) for once in work] for _ in range(REPEATS)]
         yield Growth(key, title, axis, SIZES[key], tuple(zip(*rounds)))
 
 
@@ -160,7 +160,7 @@ def table(found: list[Growth], load: float) -> str:
     cores, threads = os.cpu_count() or 1, torch.get_num_threads()
     busy = "the machine was idle" if load < 0.3 else f"**other programs took about {load:.1f} processors meanwhile**: figures are rough"
     head = (
-        f"# How cost grows\n\nWritten by `make costs` on {time.strftime('%Y-%m-%d')}: {cpu()}, {cores} cores, {threads} threads, "
+        f"# How cost grows\n\nWritten by `make costs` on {time.strftime('%Y-%m-%d')}: {processor_name()}, {cores} cores, {threads} threads, "
         f"Python {platform.python_version()}, torch {torch.__version__}; {busy}. Medians of {REPEATS} repeats, smallest and largest in "
         "brackets; the exponent b of time = a · size^b by least squares on logarithms, with its standard error. The networks are those of "
         "the preset demo.\n\n"

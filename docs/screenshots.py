@@ -11,7 +11,7 @@ from pathlib import Path
 
 from PIL import Image, ImageColor
 
-from benchmarks.browser import ROOT, SIZE, chromium, pages, rest, studio, watched
+from benchmarks.browser import ROOT, VIEWPORT, chromium, page_titles, record_faults, studio_server, wait_for_page
 from core import runs
 from ui import theme
 
@@ -40,16 +40,16 @@ CHARTS = "() => [...document.querySelectorAll('.js-plotly-plot')].every(e => e.q
 def picture(tab, address: str, path: Path) -> None:
     """One page at rest, its charts drawn and what moves or is hidden behind a pointer left alone."""
     tab.goto(address)
-    rest(tab)
+    wait_for_page(tab)
     tab.wait_for_function(CHARTS)
     tab.wait_for_timeout(700)  # charts take their last size
-    rest(tab)
+    wait_for_page(tab)
     tab.screenshot(path=path, animations="disabled")
 
 
 def small(source: Path, target: Path) -> None:
     """The same picture with 256 colours: its own, and the emotions', which are few pixels and must not change."""
-    kept = [*theme.EMOTION.values(), "#ffffff", "#eef3f3"]  # and the light ground's two
+    kept = [*theme.EMOTION_COLOURS.values(), "#ffffff", "#eef3f3"]  # and the light ground's two
     image, own = Image.open(source).convert("RGB"), 256 - len(kept)
     palette = Image.new("P", (1, 1))
     fixed = [k for colour in kept for k in ImageColor.getrgb(colour)]
@@ -62,14 +62,14 @@ def main(wanted: list[str]) -> int:
     FOLDER.mkdir(exist_ok=True)
     bad: list[str] = []
     taken = set()
-    demo = next((r["run"] for r in runs.listing() if r["name"] == "demo" and r["state"] == "done"), "")
-    with tempfile.TemporaryDirectory() as folder, chromium() as browser, studio(log := Path(folder) / "log.txt", {}) as server:
+    demo = next((r["run"] for r in runs.list_runs() if r["name"] == "demo" and r["state"] == "done"), "")
+    with tempfile.TemporaryDirectory() as folder, chromium() as browser, studio_server(log := Path(folder) / "log.txt", {}) as server:
         for scheme in SCHEMES:
-            context = browser.new_context(base_url=server.address, viewport=SIZE, color_scheme=scheme, reduced_motion="reduce")
+            context = browser.new_context(base_url=server.address, viewport=VIEWPORT, color_scheme=scheme, reduced_motion="reduce")
             tab = context.new_page()
-            faults = watched(tab)
+            faults = record_faults(tab)
             tab.goto("/")
-            for page in pages(tab):
+            for page in page_titles(tab):
                 for name, query in VIEWS.get(page, {page: ""}).items():
                     if wanted and not {name, page or "home"} & set(wanted):
                         continue

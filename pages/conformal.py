@@ -19,93 +19,97 @@ else:
 # ------------------------------------------------------------------ whose outputs, and with which settings (at the left)
 
 with st.sidebar:
-    origin = choices.chosen("Outputs of", "source", ("run", "own"), "run", {"run": "A trained run", "own": "My classifier"}.get)
+    origin = choices.choose_one("Outputs of", "source", ("run", "own"), "run", {"run": "A trained run", "own": "My classifier"}.get)
     modality, source, families = "face", "", {}
     if origin == "run":
-        families, named = calibration.listed()
-    if origin == "run" and named:
-        of_run = {run: f.id for f in families.values() for run in f.members.values()} | {k: k for k in named}
-        query_params.follow("run", "lab run", next(iter(named)), of_run.get)
-        go = {"on_change": query_params.keep, "args": ("run", "lab run")}
-        source = st.selectbox("Trained run", list(named), format_func=named.get, key="lab run", **go)
-        modality = choices.chosen(
+        families, run_labels = calibration.run_choices()
+    if origin == "run" and run_labels:
+        choice_by_run = {run: f.id for f in families.values() for run in f.members.values()} | {k: k for k in run_labels}
+        query_params.restore_widget("run", "lab run", next(iter(run_labels)), choice_by_run.get)
+        go = {"on_change": query_params.save_widget, "args": ("run", "lab run")}
+        source = st.selectbox("Trained run", list(run_labels), format_func=run_labels.get, key="lab run", **go)
+        modality = choices.choose_one(
             "Classifier of", "modality", ("face", "voice"), "face", {"face": "Faces (f_S)", "voice": "Voices (f_T)"}.get
         )
-if origin == "run" and not named:
-    run_summary.no_run()
+if origin == "run" and not run_labels:
+    run_summary.show_no_run()
     st.stop()
-key, problem = (f"{source} {modality}", calibration.problem(source, modality)) if origin == "run" else panels.upload()
-if isinstance(problem, str):
-    st.error(problem, icon=":material/error:")
+key, outputs = (f"{source} {modality}", calibration.load_run_outputs(source, modality)) if origin == "run" else panels.upload_outputs()
+if isinstance(outputs, str):
+    st.error(outputs, icon=":material/error:")
     st.stop()
 with st.sidebar:
-    settings = panels.settings()
-whole = calibration.view(key, problem, settings, origin == "own")
-classes = problem.classes
+    settings = panels.choose_settings()
+full_analysis = calibration.analyse(key, outputs, settings, origin == "own")
+classes = outputs.classes
 
 # ------------------------------------------------------------------ which step of the lesson, and which point
 
-of_faces = origin == "run" and modality == "face"
-steps = [k for k in explanations.STEPS if k != "generator" or of_faces]
-step = choices.chosen("Step", "step", steps, "chain", explanations.short, label_visibility="collapsed", width="stretch")
-kinds = ("test", "example", "upload", "webcam") if of_faces else ("test",)
-default = "test" if not of_faces or "row" in st.query_params else "example"
-seen = None
+is_face_classifier = origin == "run" and modality == "face"
+steps = [k for k in explanations.LESSON_STEPS if k != "generator" or is_face_classifier]
+step = choices.choose_one("Step", "step", steps, "chain", explanations.short_title, label_visibility="collapsed", width="stretch")
+kinds = ("test", "example", "upload", "webcam") if is_face_classifier else ("test",)
+default = "test" if not is_face_classifier or "row" in st.query_params else "example"
+analysed_clip = None
 left, right = st.columns(2, gap="large") if step == "chain" else (None, None)
 try:
     if step == "chain":
         with left:
-            kind = choices.chosen("Look at", "from", kinds, default, panels.KINDS.get)
-            seen = uploads.face(kind) if kind != "test" else None
-            row = panels.row(whole, shown=kind == "test")
+            kind = choices.choose_one("Look at", "from", kinds, default, panels.POINT_SOURCES.get)
+            analysed_clip = uploads.choose_face(kind) if kind != "test" else None
+            row = panels.choose_row(full_analysis, shown=kind == "test")
     else:
-        kind, row = choices.remembered("from", kinds, default), panels.row(whole, shown=False)
-        seen = uploads.last_face(kind) if step in explanations.OF_A_POINT else None
-    softmax = cache.explain(source, seen.aligned[seen.middle]).softmax if seen else None
+        kind, row = choices.last_choice("from", kinds, default), panels.choose_row(full_analysis, shown=False)
+        analysed_clip = uploads.last_face(kind) if step in explanations.POINT_STEPS else None
+    softmax = cache.explain_face(source, analysed_clip.aligned[analysed_clip.middle]).softmax if analysed_clip else None
 except (ModelMissing, ValueError) as error:
     st.error(f"{error}  \nTest points need no picture.", icon=":material/error:")
-    st.button("Look at a test point", on_click=query_params.write, args=("from", "test"), key="to test")
+    st.button("Look at a test point", on_click=query_params.set_value, args=("from", "test"), key="to test")
     st.stop()
 if step == "chain":
     with right:
-        if seen:
-            players.face(seen, seen.middle)
-            st.caption(f"{uploads.plain(seen.name)} · not from the corpus, so no error rate is promised for it.")
+        if analysed_clip:
+            players.show_face(analysed_clip, analysed_clip.middle)
+            st.caption(f"{uploads.safe_file_name(analysed_clip.name)} · not from the corpus, so no error rate is promised for it.")
         elif kind != "test":
             st.info(f"Until there is a picture, test point {row} is looked at. Nothing leaves this machine.", icon=":material/face:")
-        elif of_faces:
+        elif is_face_classifier:
             st.caption("Runs keep scores, no pictures: there is no face to see here. For one, choose *Example*, *Upload* or *Webcam*.")
-explanations.heading(step, steps)
+explanations.show_heading(step, steps)
 
 # ------------------------------------------------------------------ the step: what the two sliders change is drawn again, no more
 
 
 @st.fragment
-def lesson() -> None:
-    choice = panels.moved(settings) if step != "generator" else settings  # a generator is told what it was trained with
-    view = calibration.view(key, problem, choice, origin == "own")
-    point = calibration.test_point(view, row) if softmax is None else calibration.new_point(view, softmax, uploads.plain(seen.name))
+def show_step() -> None:
+    choice = panels.choose_eps_and_share(settings) if step != "generator" else settings  # a generator is told what it was trained with
+    view = calibration.analyse(key, outputs, choice, origin == "own")
+    point = (
+        calibration.test_point(view, row)
+        if softmax is None
+        else calibration.face_point(view, softmax, uploads.safe_file_name(analysed_clip.name))
+    )
     if step != "promise":
-        choices.begin_anew("promise")
-    if step in explanations.OF_A_POINT:
-        panels.reminder(point, classes, seen if step != "chain" else None, step != "chain")
+        choices.reset_positions("promise")
+    if step in explanations.POINT_STEPS:
+        panels.show_current_point(point, classes, analysed_clip if step != "chain" else None, step != "chain")
     if step == "chain":
-        chain = figures.chain(classes, point.softmax, point.ranking, point.p, point.shown, choice.measure)
-        st.plotly_chart(chain, key="chain", config=charts.CONFIG, alt="softmax, nonconformity and p-value of each label")
+        chain = figures.p_value_chain(classes, point.softmax, point.ranking, point.p, point.shown, choice.measure)
+        st.plotly_chart(chain, key="chain", config=charts.EXPORT_CONFIG, alt="softmax, nonconformity and p-value of each label")
     elif step == "area":
-        panels.area(view, point)
+        panels.show_p_value_area(view, point)
     elif step == "set":
-        panels.label_set(view, point)
+        panels.show_prediction_set(view, point)
     elif step == "map":
-        panels.points(view, point)
+        panels.show_point_map(view, point)
     elif step == "promise":
-        panels.promise(view, lambda: calibration.sizes(key, problem, choice, origin == "own"))
+        panels.show_validity(view, lambda: calibration.analyses_by_size(key, outputs, choice, origin == "own"))
     elif step == "broken":
-        panels.broken(view)
+        panels.show_limits(view)
     else:
-        panels.generator(families.get(source), source, seen.aligned[seen.middle] if seen else None)
+        panels.show_generated_voices(families.get(source), source, analysed_clip.aligned[analysed_clip.middle] if analysed_clip else None)
     if step != "generator":
-        panels.downloads(view, point, calibration.command(source, modality, choice) if origin == "run" else "")
+        panels.show_downloads(view, point, calibration.command_line(source, modality, choice) if origin == "run" else "")
 
 
-lesson()
+show_step()

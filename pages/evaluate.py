@@ -6,7 +6,7 @@ from ui import theme
 from ui.evaluate import augmentation, confusion, runs, tables
 from ui.widgets import run_summary
 
-VIEWS = {
+VIEW_LABELS = {
     "runs": ":material/table: Runs",
     "curves": ":material/show_chart: Curves",
     "confusion": ":material/grid_on: Confusion",
@@ -17,31 +17,31 @@ VIEWS = {
 
 st.title("Evaluate: what the runs are worth")
 st.markdown("Runs side by side, from what each has saved. Every figure has its N, its chance and the line of real voices beside it.")
-found, wrong = runs.summaries()
-for words in wrong:
-    st.error(theme.escaped(words), icon=":material/error:")
-if not found:
-    run_summary.no_run()
+run_summaries, errors = runs.load_summaries()
+for words in errors:
+    st.error(theme.escape_markdown(words), icon=":material/error:")
+if not run_summaries:
+    run_summary.show_no_run()
     st.stop()
-view = runs.one("View", "view", tuple(VIEWS), "runs", VIEWS.get, label_visibility="collapsed", width="stretch")
+view = runs.choose_one("View", "view", tuple(VIEW_LABELS), "runs", VIEW_LABELS.get, label_visibility="collapsed", width="stretch")
 
 if view == "paper":  # of all runs
-    tables.paper(found)
+    tables.show_paper(run_summaries)
     st.stop()
-picked = runs.chosen(found)
+compared_runs = runs.choose_runs(run_summaries)
 if view == "runs":
-    runs.table(found, picked)
+    runs.show_table(run_summaries, compared_runs)
     st.stop()
-if not picked:
+if not compared_runs:
     st.info("Choose runs above: two or more to compare them.", icon=":material/arrow_upward:")
     st.stop()
 if view in ("curves", "confusion"):
-    runs.caveats(picked)
+    runs.show_caveats(compared_runs)
 if view == "curves":
-    runs.curves(picked)
+    runs.show_curves(compared_runs)
 elif view == "confusion":
-    confusion.show(picked, found)
+    confusion.show_matrices(compared_runs, run_summaries)
 elif view == "augmentation":
-    augmentation.show(picked, found)
+    augmentation.show_table(compared_runs, run_summaries)
 else:
-    tables.folds(picked, found)
+    tables.show_folds(compared_runs, run_summaries)

@@ -11,14 +11,14 @@ st.markdown(
     "Two others keep it honest: D tells generated from real voices, Q asks whether the emotion can still be heard. "
     "The condition may be a name, a classifier's softmax, or *p-values*, which say how far that classifier can be believed."
 )
-status.going_on()
-of = status.family()
-if of is None:
-    run_summary.no_run()
+status.show_live_work()
+family = status.example_family()
+if family is None:
+    run_summary.show_no_run()
 else:
-    status.example(of)
+    status.show_example(family)
 st.subheader("Where to go")
-status.ways()
+status.show_page_links()
 st.caption(
     "After C. Athanasiadis, E. Hortal and S. Asteriadis, *Audio-visual domain adaptation using conditional semi-supervised Generative "
     "Adversarial Networks*, 2019; the drawing is their Fig. 3. Acted or invented emotions, nobody's real voice: it does not tell what a "

@@ -35,7 +35,7 @@ def pytorch_fid():
     """The module `pytorch_fid.fid_score`, our oracle of FID."""
     from benchmarks import fid
 
-    return fid.pytorch_fid()
+    return fid.import_pytorch_fid()
 
 
 @pytest.fixture(scope="session")

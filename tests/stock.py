@@ -14,16 +14,24 @@ from core import files
 from core.config import CREMA_EMOTIONS
 from core.data import splits
 from core.experiments import tasks
-from core.experiments.tasks import Errand
+from core.experiments.tasks import Task
 
 if TYPE_CHECKING:
     from streamlit.testing.v1 import AppTest
 
-HOSTILE = ["<script>alert(1)</script>", "**bold** [x](http://evil.example)", "`c` $x$ :red[r]", "../../etc/x", "<img src=x onerror=a()>"]
-PEOPLE = tuple(f"p{i}" for i in range(10))
+HOSTILE_TEXTS = [
+    "<script>alert(1)</script>",
+    "**bold** [x](http://evil.example)",
+    "`c` $x$ :red[r]",
+    "../../etc/x",
+    "<img src=x onerror=a()>",
+]
+SUBJECTS = tuple(f"p{i}" for i in range(10))
 
 
-def made(name: str, faces: bool = True, voices: bool = True, subjects=PEOPLE, votes: str = "", takes: int = 1, **meta) -> Path:
+def write_noise_corpus(
+    name: str, faces: bool = True, voices: bool = True, subjects=SUBJECTS, votes: str = "", takes: int = 1, **meta
+) -> Path:
     """A prepared corpus of noise: a clip (or as many as `takes`) of each subject and emotion."""
     rng = np.random.default_rng(0)
     clips = [(s, e, k) for s in subjects for e in CREMA_EMOTIONS for k in range(takes)]
@@ -31,7 +39,7 @@ def made(name: str, faces: bool = True, voices: bool = True, subjects=PEOPLE, vo
     none, all_ = np.full(n, -1), np.arange(n)
     x, y = rng.integers(0, 256, (same, 28, 28), np.uint8), rng.uniform(-80, 0, (same, 112, 28)).astype(np.float32)
     known = {"name": name, "digest": "0123456789abcdef", "ref_db": 0.0, "title": name, "licence": "mine", "source": "own", "left_out": {}}
-    path = splits.path_of(name)
+    path = splits.corpus_path(name)
     path.parent.mkdir(parents=True, exist_ok=True)
     files.write_arrays(
         path,
@@ -49,20 +57,20 @@ def made(name: str, faces: bool = True, voices: bool = True, subjects=PEOPLE, vo
     return path
 
 
-def errand(name: str, state: str, arguments: list[str], out: str = "", **fields) -> Errand:
+def write_task(name: str, state: str, arguments: list[str], out: str = "", **fields) -> Task:
     """An errand in any state, of no process."""
-    e = Errand(name, arguments, state=state, started=time.time(), beat=time.time(), **fields)
+    e = Task(name, arguments, state=state, started=time.time(), beat=time.time(), **fields)
     tasks.folder().mkdir(parents=True, exist_ok=True)
     files.write_json(tasks.folder() / f"{name}.json", asdict(e))
     (tasks.folder() / f"{name}.out").write_text(out)
     return e
 
 
-def markup(app: AppTest) -> str:
+def page_markup(app: AppTest) -> str:
     """What a browser would take for Markdown or HTML."""
     kinds = ("markdown", "caption", "info", "warning", "error", "success", "html")
     return "\n".join(str(getattr(e, "value", "") or e.proto.body) for kind in kinds for e in app.get(kind))
 
 
-def bars(app: AppTest) -> list[str]:
+def progress_texts(app: AppTest) -> list[str]:
     return [e.proto.text for e in app.get("progress")]

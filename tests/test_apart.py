@@ -15,7 +15,7 @@ from PIL import Image
 from test_clips import POINTER, ROOT, pictures, refused, tone, write
 
 from core.media import clips, sandbox
-from core.media.clips import Clip, Kept, Limits, MediaError
+from core.media.clips import Clip, DecodedFrame, Limits, MediaError
 
 
 @pytest.fixture
@@ -25,9 +25,9 @@ def clip(tmp_path):
 
 @pytest.fixture
 def standing_by():
-    sandbox.stand_by()
+    sandbox.keep_decoder_ready()
     yield
-    sandbox._dismiss()
+    sandbox._end_idle_decoders()
 
 
 def test_it_gives_the_same_as_here(tmp_path, clip):
@@ -43,13 +43,13 @@ def test_it_gives_the_same_as_here(tmp_path, clip):
 
 
 def test_each_frame_comes_before_the_whole(clip):
-    *early, whole = sandbox.stream(clip)
-    assert all(isinstance(one, Kept) for one in early)
+    *early, whole = sandbox.stream_clip(clip)
+    assert all(isinstance(one, DecodedFrame) for one in early)
     assert isinstance(whole, Clip)
     assert (np.stack([one.frame for one in early]) == whole.frames).all()
     assert [one.time for one in early] == pytest.approx(whole.times)
     assert [one.number for one in early] == list(range(1, len(early) + 1))
-    assert [one.promised for one in early] == pytest.approx([1.0] * len(early), abs=0.05)
+    assert [one.header_seconds for one in early] == pytest.approx([1.0] * len(early), abs=0.05)
 
 
 @pytest.mark.parametrize("kind", ["mp4", "mpg"])
@@ -57,10 +57,10 @@ def test_of_a_film_longer_than_its_frames_every_other_is_kept(tmp_path, kind):
     """An mp4 says how long it is, and nothing is decoded in vain; an mpg without an index may say anything."""
     path = write(tmp_path / f"long.{kind}", "mpeg4" if kind == "mp4" else "mpeg1video", pictures(100))
     few = Limits(frames=10)
-    *early, whole = sandbox.stream(path, few)
+    *early, whole = sandbox.stream_clip(path, few)
     kept = []
     for one in early:
-        kept = clips.gathered(kept, one.frame, one.number)
+        kept = clips.append_and_thin(kept, one.frame, one.number)
     assert 4 < len(kept) <= 10
     assert (np.stack(kept) == whole.frames).all()
     assert (whole.frames == clips.read_clip(path, few).frames).all()
@@ -70,7 +70,7 @@ def test_of_a_film_longer_than_its_frames_every_other_is_kept(tmp_path, kind):
 def test_frames_are_gathered_as_they_are_counted():
     frames = []
     for k, number in enumerate((1, 2, 3, 4, 3, 4, 3)):
-        frames = clips.gathered(frames, k, number)
+        frames = clips.append_and_thin(frames, k, number)
     assert frames == [0, 4, 6]  # 0 1 2 3 4 -> 0 2 4; 0 2 4 5 6 -> 0 4 6
 
 
@@ -88,19 +88,19 @@ def test_names_are_those_that_people_know(tmp_path):
 
 
 def test_one_that_waits_is_used_once_and_replaced(standing_by, tmp_path, clip):
-    (first,) = sandbox._waiting
+    (first,) = sandbox._idle_decoders
     whole = sandbox.read_clip(clip)
     assert first.returncode is not None  # a process for each file
-    (second,) = sandbox._waiting
+    (second,) = sandbox._idle_decoders
     assert second.pid != first.pid
     refused("cannot be read", sandbox.read_clip, tmp_path)
     refused("takes longer", sandbox.read_clip, clip, Limits(wall_seconds=0.0))
-    (third,) = sandbox._waiting
+    (third,) = sandbox._idle_decoders
     assert third.pid not in (first.pid, second.pid)
     third.kill()
     third.wait()
     assert (sandbox.read_clip(clip).frames == whole.frames).all()  # one that has died meanwhile does no harm
-    assert len(sandbox._waiting) == 1
+    assert len(sandbox._idle_decoders) == 1
 
 
 def test_one_that_waits_knows_the_limits_of_its_file(standing_by, tmp_path):
@@ -110,7 +110,7 @@ def test_one_that_waits_knows_the_limits_of_its_file(standing_by, tmp_path):
 
 def test_without_standing_by_none_waits(clip):
     sandbox.read_clip(clip)
-    assert sandbox._waiting == []
+    assert sandbox._idle_decoders == []
 
 
 def test_one_that_waits_ends_with_its_process():
@@ -125,8 +125,8 @@ def test_one_that_waits_ends_with_its_process():
 
 
 def test_who_stops_asking_ends_the_decoder(standing_by, clip):
-    (child,) = sandbox._waiting
-    stream = sandbox.stream(clip)
+    (child,) = sandbox._idle_decoders
+    stream = sandbox.stream_clip(clip)
     next(stream)
     stream.close()
     assert child.returncode is not None
@@ -136,7 +136,7 @@ def lying(monkeypatch, script: str) -> None:
     """A child whose decoder was taken over: it sends what it likes."""
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
     command = [sys.executable, "-c", f"import sys, os; sys.stdin.readline(); out = sys.stdout.buffer\n{script}"]
-    monkeypatch.setattr(sandbox, "_start", lambda: subprocess.Popen(command, **pipes))
+    monkeypatch.setattr(sandbox, "_start_decoder", lambda: subprocess.Popen(command, **pipes))
 
 
 FRAME = {"number": 1, "time": 0.0, "promised": 1.0, "shape": [20, 20]}

@@ -29,7 +29,7 @@ def made(trained, kept):
     if kept.exists():
         shutil.copytree(kept, audio_samples.folder())
         return audio_samples.read()
-    pieces = audio_samples.write(audio_samples.chosen([tiny.TINY.name]))
+    pieces = audio_samples.write_samples(audio_samples.resolve_runs([tiny.TINY.name]))
     shutil.copytree(audio_samples.folder(), kept)
     return pieces
 
@@ -37,7 +37,7 @@ def made(trained, kept):
 def test_each_emotion_has_a_voice_by_each_condition_and_a_real_one(made):
     classes = tiny.TINY.data.classes
     cells = {(p.emotion, p.condition, p.way) for p in made}
-    assert cells == {(e, c, w) for e in classes for c in ("", "label", "classifier", "cp") for w in audio_samples.WAYS}
+    assert cells == {(e, c, w) for e in classes for c in ("", "label", "classifier", "cp") for w in audio_samples.INVERSIONS}
     assert len(made) == len(cells)
     assert audio_samples.read() == made
     assert {p.what for p in made if not p.condition} == {"real"}
@@ -46,23 +46,23 @@ def test_each_emotion_has_a_voice_by_each_condition_and_a_real_one(made):
 
 def test_the_wavs_are_what_the_index_says(made):
     for p in made[:: len(made) // 7]:
-        run = runs.find(p.run)
-        opened, s = generation.open_run(run), run.config.logmel
-        one = examples.example(run, p.emotion)
+        run = runs.resolve(p.run)
+        opened, s = generation.load_run(run), run.config.logmel
+        one = examples.load_face_example(run, p.emotion)
         y = one.y if p.what == "generated" else gallery_voice(run, p.emotion, one)
         with soundfile.SoundFile(audio_samples.folder() / p.file) as f:
             wave, words = f.read(dtype="float32"), f.comment
             assert (f.samplerate, f.channels, f.subtype) == (s.rate, 1, "PCM_16")
         assert len(wave) == (s.columns - 1) * s.hop
-        assert np.abs(wave).max() <= waveforms.SOUND_PEAK + 1e-4
+        assert np.abs(wave).max() <= waveforms.MAX_PEAK + 1e-4
         assert max(abs(wave[0]), abs(wave[-1])) < 1e-4
-        error = spectrograms.agreement(y, wave, opened.ref_db, s, p.gain_db)[1]
+        error = spectrograms.resynthesis_agreement(y, wave, opened.ref_db, s, p.gain_db)[1]
         assert error == pytest.approx(p.error_db, abs=0.6)  # the wav has fades and 16 bits
         assert p.run in words
         assert p.emotion in words
         assert ("nobody's voice" in words) == (p.what == "generated")
         assert ("plain Griffin-Lim" in words) == (p.way == "griffin-lim")
-        heard = generation.judge(opened, y[None])["scorer"][0]
+        heard = generation.classify_samples(opened, y[None])["scorer"][0]
         assert list(p.heard.values()) == pytest.approx(heard, abs=1e-3)
 
 
@@ -70,23 +70,23 @@ def gallery_voice(run, emotion, one):
     """The real voice beside a run's sample."""
     if one.real is not None:
         return one.real
-    voices = gallery.real_voices(run)
+    voices = gallery.load_real_voices(run)
     return voices.y[np.nonzero(voices.label == run.config.data.classes.index(emotion))[0][0]]
 
 
 def test_made_again_it_is_the_same_and_other_runs_stay(made):
     label = next(p.run for p in made if p.condition == "label")
     first = {p.file: (audio_samples.folder() / p.file).read_bytes() for p in made}
-    again = audio_samples.write([runs.find(label)])
+    again = audio_samples.write_samples([runs.resolve(label)])
     assert {p.run for p in again} == {label}
     assert {p.file for p in audio_samples.read()} >= {p.file for p in made if p.condition}
     assert all((audio_samples.folder() / p.file).read_bytes() == first[p.file] for p in again if p.file in first)
 
 
 def test_without_its_corpus_the_real_voices_are_left_out(trained, monkeypatch):
-    monkeypatch.setattr(examples, "_drawn_all", lambda config: False)
-    splits.path_of("demo", tiny.TINY.data.demo_takes).unlink()
-    found = audio_samples.write(audio_samples.chosen([tiny.TINY.name]))
+    monkeypatch.setattr(examples, "_is_demo", lambda config: False)
+    splits.corpus_path("demo", tiny.TINY.data.demo_takes).unlink()
+    found = audio_samples.write_samples(audio_samples.resolve_runs([tiny.TINY.name]))
     assert {p.what for p in found} == {"generated"}
 
 
@@ -102,7 +102,7 @@ def test_an_index_that_is_not_whole_is_none(trained, content):
     "name", ["../secret.wav", "/etc/passwd", "sub/a.wav", "..", "", "config.json", "missing.wav", ".wav/../secret.wav"]
 )
 def test_no_name_leads_out_of_the_folder(made, name):
-    (files.checkpoints() / "secret.wav").write_bytes(b"x")
+    (files.checkpoints_folder() / "secret.wav").write_bytes(b"x")
     (audio_samples.folder() / "config.json").write_text("{}")
     index = json.loads((audio_samples.folder() / audio_samples.INDEX).read_text())
     index[0]["file"] = name

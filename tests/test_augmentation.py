@@ -11,32 +11,32 @@ from test_pipeline import TINY, core, tiny, weights, world  # noqa: F401
 from core import files, runs
 from core.config import replace
 from core.data import splits
-from core.data.splits import Set
+from core.data.splits import SampleSet
 from core.evaluation import augmentation, protocol, significance
 from core.models import classifiers
 
-PLAN = augmentation.Plan(seeds=2, stretch=2, looks=2)
+PLAN = augmentation.TableSettings(seeds=2, stretch=2, looks=2)
 
 
 @pytest.fixture(scope="module")
 def tabled(tiny):  # noqa: F811
     before = weights(tiny)
-    made = augmentation.table(tiny, PLAN)
+    made = augmentation.compute_table(tiny, PLAN)
     assert weights(tiny) == before
     return made
 
 
 def test_every_row_stands_in_it_under_both_rules(tiny, tabled):  # noqa: F811
-    assert list(tabled["rows"]) == [r.name for r in protocol.ROWS]
+    assert list(tabled["rows"]) == [r.name for r in protocol.TABLE_ROWS]
     assert tabled["labels"] == "strict"
-    arrays, sets = tiny.arrays("table"), splits.build(TINY)
+    arrays, sets = tiny.arrays("table"), splits.build_sets(TINY)
     assert arrays["label"].tolist() == sets["S4"].y_label.tolist()
     assert arrays["subject"].tolist() == sets["S4"].y_subject.tolist()
     counted = arrays["counted"]
     assert counted.sum() == tabled["N test voices"] == tiny.json("results")["N test voices"]
     for i, (name, row) in enumerate(tabled["rows"].items()):
         assert row["equal"]["steps"] == [TINY.f_t.steps] * 2, name  # equal steps for all
-        for k, rule in enumerate(significance.RULES):
+        for k, rule in enumerate(significance.STEP_RULES):
             share = (arrays["predicted"][i, k][:, counted] == arrays["label"][counted]).mean(axis=1)
             assert row[rule]["accuracy"] == pytest.approx(share)
         for s, step in enumerate(row["best"]["steps"]):
@@ -63,8 +63,8 @@ def test_training_is_fit():
     labels = torch.from_numpy(rng.integers(0, 3, 30))
     settings = replace(TINY, f_t={"steps": 4}).f_t
     fitted = classifiers.fit(y, labels, settings, 3, 5).state_dict()
-    for step, network, _ in classifiers.training(y, labels, settings, 3, 5, steps=6):
-        augmentation.predicted(network, y)  # a look changes nothing
+    for step, network, _ in classifiers.training_steps(y, labels, settings, 3, 5, steps=6):
+        augmentation.predict_classes(network, y)  # a look changes nothing
         if step == 4:
             assert all(torch.equal(v, fitted[k]) for k, v in network.state_dict().items())
     assert step == 6
@@ -72,12 +72,12 @@ def test_training_is_fit():
 
 def test_plain_augmentation_shifts_adds_noise_and_masks():
     y = torch.linspace(-0.9, 0.9, 112)[None, None, :, None].expand(64, 1, 112, 28).contiguous()
-    a = augmentation.plain(y, torch.Generator().manual_seed(0))
+    a = augmentation.plain_augmentation(y, torch.Generator().manual_seed(0))
     assert a.shape == y.shape
-    assert torch.equal(a, augmentation.plain(y, torch.Generator().manual_seed(0)))
+    assert torch.equal(a, augmentation.plain_augmentation(y, torch.Generator().manual_seed(0)))
     silent = (a == -1).float()
     assert 0.02 < silent.mean() < 0.25
-    assert (silent.mean(dim=(1, 2, 3)) <= 2 * augmentation.REACH + 0.05).all()
+    assert (silent.mean(dim=(1, 2, 3)) <= 2 * augmentation.MAX_SHIFT_AND_MASK + 0.05).all()
     heard = torch.where(a == -1, torch.nan, a)
     start = heard[:, 0].nanmean(dim=2).nan_to_num(9).argmin(dim=1)  # where the ramp begins again
     shift = (start + 56) % 112 - 56
@@ -87,23 +87,23 @@ def test_plain_augmentation_shifts_adds_noise_and_masks():
 
 def test_s4_only_judges_and_s2_only_chooses(tiny, tabled, tmp_path, monkeypatch):  # noqa: F811
     """With S4 spoiled every choice of steps stays; with S3's labels gone so does every row that may not read them."""
-    build = splits.build
+    build = splits.build_sets
 
     def spoiled(config):
         sets = build(config)
         s, t = sets["S4"], sets["S3"]
         gone = np.full_like(t.y_label, -1)
         return sets | {
-            "S4": Set(-s.x, s.x_label, s.x_subject, -s.y, s.y_label, s.y_subject, s.paired),
-            "S3": Set(t.x, gone, t.x_subject, t.y, (t.y_label + 1) % 6, t.y_subject, t.paired),
+            "S4": SampleSet(-s.x, s.x_label, s.x_subject, -s.y, s.y_label, s.y_subject, s.paired),
+            "S3": SampleSet(t.x, gone, t.x_subject, t.y, (t.y_label + 1) % 6, t.y_subject, t.paired),
         }
 
     copy = runs.Run(shutil.copytree(tiny.directory, tmp_path / tiny.id))
     (copy.directory / "table.json").unlink()
-    monkeypatch.setattr(splits, "build", spoiled)
-    other = augmentation.table(copy, PLAN)
+    monkeypatch.setattr(splits, "build_sets", spoiled)
+    other = augmentation.compute_table(copy, PLAN)
     a, b = copy.arrays("table"), tiny.arrays("table")
-    blind = [i for i, r in enumerate(protocol.ROWS) if "S3" not in r.parts]
+    blind = [i for i, r in enumerate(protocol.TABLE_ROWS) if "S3" not in r.parts]
     assert np.array_equal(a["S2"][blind], b["S2"][blind])
     assert not np.array_equal(a["S2"], b["S2"])  # the ceiling does read them
     assert not np.array_equal(a["predicted"], b["predicted"])
@@ -112,19 +112,19 @@ def test_s4_only_judges_and_s2_only_chooses(tiny, tabled, tmp_path, monkeypatch)
 
 def test_a_table_that_is_there_is_not_made_again(tiny, tabled):  # noqa: F811
     stamp = (tiny.directory / "table.npz").stat().st_mtime_ns
-    assert augmentation.table(tiny, PLAN) == json.loads(json.dumps(tabled))
+    assert augmentation.compute_table(tiny, PLAN) == json.loads(json.dumps(tabled))
     assert (tiny.directory / "table.npz").stat().st_mtime_ns == stamp
 
 
 def test_it_can_be_stopped_and_says_what_is_missing(tiny, tabled, tmp_path, monkeypatch):  # noqa: F811
-    with pytest.raises(files.Stopped, match="was stopped"):
-        augmentation.table(tiny, augmentation.Plan(1), should_stop=lambda: True)
+    with pytest.raises(files.StopRequested, match="was stopped"):
+        augmentation.compute_table(tiny, augmentation.TableSettings(1), should_stop=lambda: True)
     assert tiny.json("table")["plan"]["seeds"] == 2
     copy = runs.Run(shutil.copytree(tiny.directory, tmp_path / tiny.id))
     (copy.directory / "table.json").unlink()
-    copy.model("G").unlink()
+    copy.model_path("G").unlink()
     with pytest.raises(ValueError, match="core train --config-file"):
-        augmentation.table(copy)
+        augmentation.compute_table(copy)
 
 
 @pytest.mark.parametrize(
@@ -138,53 +138,53 @@ def test_it_can_be_stopped_and_says_what_is_missing(tiny, tabled, tmp_path, monk
     ids=["another machine's bits", "other voices", "other faces", "other people"],
 )
 def test_a_corpus_of_another_digest_is_taken_if_it_is_the_same_but_for_rounding(tiny, tabled, tmp_path, monkeypatch, change, taken):  # noqa: F811
-    build = splits.build
+    build = splits.build_sets
 
     def prepared(config):
         out = {}
         for k, s in build(config).items():
             x, y, who = change(s.x, s.y, s.x_subject)
-            out[k] = Set(x.astype(np.float32), s.x_label, who, y.astype(np.float32), s.y_label, s.y_subject, s.paired)
+            out[k] = SampleSet(x.astype(np.float32), s.x_label, who, y.astype(np.float32), s.y_label, s.y_subject, s.paired)
         return out
 
     copy = runs.Run(shutil.copytree(tiny.directory, tmp_path / tiny.id))
     (copy.directory / "table.json").unlink()
-    monkeypatch.setattr(splits, "build", prepared)
+    monkeypatch.setattr(splits, "build_sets", prepared)
     monkeypatch.setattr(splits, "corpus_digest", lambda data: "other")
     if taken:
-        rows = augmentation.table(copy, augmentation.Plan(1, 1))["rows"]
+        rows = augmentation.compute_table(copy, augmentation.TableSettings(1, 1))["rows"]
         assert rows["S1"]["N train"] == tabled["rows"]["S1"]["N train"]
     else:
         with pytest.raises(ValueError, match="prepare that corpus again"):
-            augmentation.table(copy, augmentation.Plan(1, 1))
+            augmentation.compute_table(copy, augmentation.TableSettings(1, 1))
 
 
 def test_few_voices_are_few_in_every_row(world):  # noqa: F811
     from core.evaluation import evaluator
 
     config = replace(TINY, data={"clf_fraction": 0.5})
-    S1 = splits.build(config)["S1"]
-    assert len(evaluator.voices_of_s1(config, S1)) == round(len(S1.y) / 2)
-    assert evaluator.voices_of_s1(TINY, S1).tolist() == list(range(len(S1.y)))
+    S1 = splits.build_sets(config)["S1"]
+    assert len(evaluator.s1_voice_rows(config, S1)) == round(len(S1.y) / 2)
+    assert evaluator.s1_voice_rows(TINY, S1).tolist() == list(range(len(S1.y)))
 
 
 def test_a_stopped_table_goes_on_and_siblings_share_rows_without_generated_samples(tiny, tabled, tmp_path, monkeypatch):  # noqa: F811
     """No row is trained twice: neither after a stop, nor for a run whose generator alone is another."""
     trained = []
-    training = classifiers.training
-    monkeypatch.setattr(classifiers, "training", lambda *a, **k: trained.append(1) or training(*a, **k))
+    training = classifiers.training_steps
+    monkeypatch.setattr(classifiers, "training_steps", lambda *a, **k: trained.append(1) or training(*a, **k))
     copy = runs.Run(shutil.copytree(tiny.directory, tmp_path / tiny.id))
     for name in ("table.json", "table.npz"):
         (copy.directory / name).unlink()
-    with pytest.raises(files.Stopped):
-        augmentation.table(copy, PLAN, should_stop=lambda: len(trained) > 5)
-    assert augmentation.table(copy, PLAN)["rows"] == json.loads(json.dumps(tabled["rows"]))
-    assert len(trained) == 6 + PLAN.seeds * len(protocol.ROWS) - 5  # the sixth was cut off
+    with pytest.raises(files.StopRequested):
+        augmentation.compute_table(copy, PLAN, should_stop=lambda: len(trained) > 5)
+    assert augmentation.compute_table(copy, PLAN)["rows"] == json.loads(json.dumps(tabled["rows"]))
+    assert len(trained) == 6 + PLAN.seeds * len(protocol.TABLE_ROWS) - 5  # the sixth was cut off
 
     trained.clear()
     other = runs.Run(shutil.copytree(copy.directory, tmp_path / "other-cp-00000000"))
     (other.directory / "table.json").unlink()
     sample = augmentation.gan.sample
     monkeypatch.setattr("core.models.gan.sample", lambda *a, **k: -sample(*a, **k))
-    augmentation.table(other, PLAN)
-    assert len(trained) == PLAN.seeds * sum("generated" in row.parts for row in protocol.ROWS)
+    augmentation.compute_table(other, PLAN)
+    assert len(trained) == PLAN.seeds * sum("generated" in row.parts for row in protocol.TABLE_ROWS)

@@ -13,7 +13,7 @@ from visiting import opened, said, well
 
 from core import __main__ as cli
 from core import files, runs
-from core.config import BANDS, FINE, PRESETS, LogMel, replace
+from core.config import BAND_COUNTS, FINE, PRESETS, LogMel, replace
 from core.data import features, preparation, splits
 from core.data.corpora import CorpusError
 from core.evaluation import comparison
@@ -43,25 +43,27 @@ def spoken(root, actors=2, emotions=(1, 2, 5), folders=None):
 
 
 def the_run() -> Run:
-    return Run(files.checkpoints() / runs.listing()[0]["run"])
+    return Run(files.checkpoints_folder() / runs.list_runs()[0]["run"])
 
 
 # --- names --------------------------------------------------------------------------------------------------------------------------
 
 
 @given(
-    st.sampled_from(["demo", "ravdess", "crema-d", "demo-clips", "mine", "class-2024", "a-7"]), st.sampled_from(BANDS), st.integers(1, 99)
+    st.sampled_from(["demo", "ravdess", "crema-d", "demo-clips", "mine", "class-2024", "a-7"]),
+    st.sampled_from(BAND_COUNTS),
+    st.integers(1, 99),
 )
 def test_a_name_says_whose_clips_and_how_many_bands(clips, bands, takes):
-    name = splits.name_of(clips, bands)
-    assert splits.clips_of(name) == (clips, bands)
-    assert splits.of_stem(splits.path_of(name, takes).stem) == (name, takes if clips == "demo" else 0)
-    assert splits.is_drawn(name) == (clips == "demo")
-    assert (f" --bands {bands}" in splits.command(name)) == (bands != 28)
+    name = splits.name_with_bands(clips, bands)
+    assert splits.parse_name(name) == (clips, bands)
+    assert splits.parse_stem(splits.corpus_path(name, takes).stem) == (name, takes if clips == "demo" else 0)
+    assert splits.is_demo(name) == (clips == "demo")
+    assert (f" --bands {bands}" in splits.prepare_command(name)) == (bands != 28)
 
 
 def test_files_of_the_papers_size_keep_their_names():
-    names = {n: splits.path_of(n, 64).name for n in ("demo", "demo-64", "ravdess", "ravdess-64", "demo-clips")}
+    names = {n: splits.corpus_path(n, 64).name for n in ("demo", "demo-64", "ravdess", "ravdess-64", "demo-clips")}
     assert names == {
         "demo": "demo-64.npz",  # 64 takes
         "demo-64": "demo-64-64.npz",
@@ -69,7 +71,7 @@ def test_files_of_the_papers_size_keep_their_names():
         "ravdess-64": "ravdess-64.npz",
         "demo-clips": "demo-clips.npz",
     }
-    assert splits.clips_of("-64") == ("-64", 28)
+    assert splits.parse_name("-64") == ("-64", 28)
 
 
 def test_corpora_of_the_papers_size_keep_their_keys(tmp_path):
@@ -77,15 +79,18 @@ def test_corpora_of_the_papers_size_keep_their_keys(tmp_path):
     with zipfile.ZipFile(tmp_path / "r.zip", "w") as z:
         for actor in ("01", "02"):
             z.writestr(f"Actor_{actor}/03-01-05-01-02-01-{actor}.wav", b"not read")
-    items = preparation._items("ravdess", tmp_path / "r.zip", 10, False)
-    key = lambda name, how: preparation._key(name, tmp_path / "r.zip", items, how)  # noqa: E731
-    assert key("ravdess", features.How()) == "c89a61b94d39a6b5"
-    assert key("ravdess", features.How(frames=3, crops=2)) == "3543c90a0a2698fa"
-    keys = {key("ravdess", features.How()), *(key(f"ravdess-{b}", features.How(bands=b)) for b in BANDS[1:])}
+    items = preparation._list_items("ravdess", tmp_path / "r.zip", 10, False)
+    key = lambda name, how: preparation._content_key(name, tmp_path / "r.zip", items, how)  # noqa: E731
+    assert key("ravdess", features.ExtractionSettings()) == "c89a61b94d39a6b5"
+    assert key("ravdess", features.ExtractionSettings(frames=3, crops=2)) == "3543c90a0a2698fa"
+    keys = {
+        key("ravdess", features.ExtractionSettings()),
+        *(key(f"ravdess-{b}", features.ExtractionSettings(bands=b)) for b in BAND_COUNTS[1:]),
+    }
     assert len(keys) == 3
 
 
-@pytest.mark.parametrize("bands", BANDS)
+@pytest.mark.parametrize("bands", BAND_COUNTS)
 def test_every_band_hears_something(bands):
     filters = spectrograms.mel_filters(LogMel(bands=bands))
     assert ((filters > 0).sum(axis=1) >= 2).all()
@@ -97,12 +102,12 @@ def test_every_band_hears_something(bands):
 def test_the_command_line_makes_a_corpus_of_its_own(tmp_path, home, capsys):
     root = spoken(tmp_path / "r")
     assert cli.main(["data", "prepare", "ravdess", "--source", str(root)]) == 0
-    before = (splits.folder() / "ravdess.npz").read_bytes()
+    before = (splits.processed_folder() / "ravdess.npz").read_bytes()
     capsys.readouterr()
     assert cli.main(["data", "prepare", "ravdess", "--source", str(root), "--bands", "64"]) == 0
     assert "--data.voices ravdess-64 --logmel.bands 64" in capsys.readouterr().out
-    assert (splits.folder() / "ravdess.npz").read_bytes() == before
-    coarse, fine = splits.load("ravdess"), splits.load("ravdess-64")
+    assert (splits.processed_folder() / "ravdess.npz").read_bytes() == before
+    coarse, fine = splits.load_corpus("ravdess"), splits.load_corpus("ravdess-64")
     assert (coarse.bands, fine.bands, fine.voices.shape) == (28, 64, (6, 112, 64))
     assert ("bands" in coarse.meta, fine.meta["bands"]) == (False, 64)
     assert fine.name == "ravdess-64"
@@ -111,27 +116,27 @@ def test_the_command_line_makes_a_corpus_of_its_own(tmp_path, home, capsys):
     assert fine.digest != coarse.digest
     assert np.array_equal(fine.subject, coarse.subject)
     wave = clips.read_waveform(root / "Actor_01" / "03-01-01-01-02-01-01.wav")
-    assert np.array_equal(fine.voices[0], spectrograms.middle(spectrograms.log_mel(wave, LogMel(bands=64)), 112))
-    stamp = (splits.folder() / "ravdess-64.npz").stat().st_mtime_ns
+    assert np.array_equal(fine.voices[0], spectrograms.centre_crop(spectrograms.log_mel(wave, LogMel(bands=64)), 112))
+    stamp = (splits.processed_folder() / "ravdess-64.npz").stat().st_mtime_ns
     assert cli.main(["data", "prepare", "ravdess-64", "--source", str(root)]) == 0  # the same by its name, and done already
-    assert (splits.folder() / "ravdess-64.npz").stat().st_mtime_ns == stamp
+    assert (splits.processed_folder() / "ravdess-64.npz").stat().st_mtime_ns == stamp
     assert cli.main(["data", "prepare", "ravdess-80", "--source", str(root), "--bands", "64"]) == 1
     assert "leave one of them out" in capsys.readouterr().err
 
 
 def test_own_data_has_a_reference_and_a_level_of_its_own_voices(tmp_path, home):
-    preparation.prepare("mine-80", spoken(tmp_path / "m", folders=True))
-    own = splits.load("mine-80")
+    preparation.prepare_corpus("mine-80", spoken(tmp_path / "m", folders=True))
+    own = splits.load_corpus("mine-80")
     assert own.meta["title"] == "mine, 80 mel bands"
     assert own.meta["ref_db"] == pytest.approx(np.percentile(own.voices, 99.9))
-    assert own.meta["level"] == pytest.approx(np.median(spectrograms.level(own.voices)))
+    assert own.meta["level"] == pytest.approx(np.median(spectrograms.level_db(own.voices)))
 
 
 def test_faces_alone_have_no_bands(tmp_path, home):
     (tmp_path / "f" / "happy").mkdir(parents=True)
     (tmp_path / "f" / "happy" / "1.png").write_bytes(b"")
     with pytest.raises(CorpusError, match="fer2013 has no sound"):
-        preparation.prepare("fer2013-64", tmp_path / "f")
+        preparation.prepare_corpus("fer2013-64", tmp_path / "f")
 
 
 # --- a run asks for as many bands as its voices have ---------------------------------------------------------------------------------
@@ -142,36 +147,36 @@ def test_a_run_is_refused_where_its_voices_have_other_bands(home):
     made("mine", faces=False)
     coarse = replace(FINE, data={"faces": "faces", "voices": "mine", "classes": ("happy", "sad")})
     with pytest.raises(CorpusError) as refused:
-        splits.build(coarse)
+        splits.build_sets(coarse)
     assert "mine holds voices in 28 mel bands, and the run asks for 64" in str(refused.value)
     assert "python -m core data prepare mine --source FOLDER_OR_ZIP --bands 64" in str(refused.value)
     assert "--data.voices mine-64" in str(refused.value)
-    assert splits.build(replace(coarse, logmel={"bands": 28}))["S1"].y.shape[1:] == (112, 28)
+    assert splits.build_sets(replace(coarse, logmel={"bands": 28}))["S1"].y.shape[1:] == (112, 28)
     with pytest.raises(CorpusError, match=r"prepare mine --source FOLDER_OR_ZIP --bands 64"):
-        splits.build(replace(coarse, data={"voices": "mine-64"}))  # not there
+        splits.build_sets(replace(coarse, data={"voices": "mine-64"}))  # not there
     with pytest.raises(CorpusError, match="use --logmel.bands 28$"):
-        splits.build(replace(coarse, logmel={"bands": 32}))
+        splits.build_sets(replace(coarse, logmel={"bands": 32}))
     turned = replace(coarse, logmel={"bands": 28}, gan={"direction": "voice-face", "condition": "label"})
-    sets = splits.build(turned)
+    sets = splits.build_sets(turned)
     made("other", faces=False, subjects=("x", "y"), bands=64)
-    path, arrays = splits.path_of("other"), files.read_arrays(splits.path_of("other"))
+    path, arrays = splits.corpus_path("other"), files.read_arrays(splits.corpus_path("other"))
     files.write_arrays(path, **arrays | {"voices": np.zeros((len(arrays["voices"]), 112, 64), np.float32)})
     with pytest.raises(CorpusError, match=r"--data\.f_s_corpus other"):
-        splits.for_f_s(replace(turned, data={"f_s_corpus": "other"}), sets)
+        splits.f_s_training_data(replace(turned, data={"f_s_corpus": "other"}), sets)
 
 
 def test_the_same_clips_in_two_sizes_are_not_two_corpora(finer):
     tiny.corpus()
     with pytest.raises(CorpusError, match="demo and demo-64 are the same clips"):
-        splits.build(replace(tiny.FINER, data={"faces": "demo", "pairing": "emotion"}))
+        splits.build_sets(replace(tiny.FINER, data={"faces": "demo", "pairing": "emotion"}))
     with pytest.raises(CorpusError, match="f_s_corpus is demo-64"):
-        splits.for_f_s(replace(tiny.FINER, data={"f_s_corpus": "demo"}), splits.build(tiny.FINER))
+        splits.f_s_training_data(replace(tiny.FINER, data={"f_s_corpus": "demo"}), splits.build_sets(tiny.FINER))
 
 
 def test_the_preset_fine_is_the_real_one_in_64_bands():
     coarse = replace(FINE, logmel={"bands": 28}, data={"voices": "ravdess"})
-    assert comparison.setting(coarse) == comparison.setting(PRESETS["fer2013-ravdess"])
-    assert splits.clips_of(FINE.data.voices) == ("ravdess", FINE.logmel.bands)
+    assert comparison.without_fold_and_seed(coarse) == comparison.without_fold_and_seed(PRESETS["fer2013-ravdess"])
+    assert splits.parse_name(FINE.data.voices) == ("ravdess", FINE.logmel.bands)
 
 
 def test_a_run_goes_the_whole_way(finer):
@@ -180,17 +185,17 @@ def test_a_run_goes_the_whole_way(finer):
     assert results["quality"]["FID"] > 0
     assert "S1 + generated" in results["augmentation"]
     assert run.arrays("generated")["y"].shape[1:] == (112, 64)
-    one = examples.example(run, "happy")
+    one = examples.load_face_example(run, "happy")
     assert (one.y.shape, one.real.shape, one.face.shape) == ((112, 64), (112, 64), (28, 28))
-    o = generation.open_run(run)
-    y = generation.generate(o, one.face, one.c)[0]
+    o = generation.load_run(run)
+    y = generation.generate_voices(o, one.face, one.c)[0]
     assert y.shape == (112, 64)
-    assert len(generation.sound(o, y).wave) == 111 * 144
-    assert generation.heard(o, np.random.default_rng(0).standard_normal(20_000).astype(np.float32))[0].shape == (112, 64)
-    real = gallery.real(run)
+    assert len(generation.to_audio(o, y).wave) == 111 * 144
+    assert generation.voice_spectrogram(o, np.random.default_rng(0).standard_normal(20_000).astype(np.float32))[0].shape == (112, 64)
+    real = gallery.load_real_items(run)
     assert real.voices.y.shape[1:] == (112, 64)
     assert (real.clip != "").all()
-    card = export.card(run)
+    card = export.model_card(run)
     assert "a 112×64 log-mel spectrogram from an aligned 28×28 face" in card
     assert "MIT, as this project" in card
 
@@ -236,8 +241,8 @@ def test_the_data_page_prepares_in_more_bands(home, tmp_path, monkeypatch):
     well(app.button(key="prepare").click().run())
     assert asked[1] == ["prepare", "fer2013", "--source", str(tmp_path)]
     with pytest.raises(ValueError, match="how many mel bands"):
-        corpus_import.named("mine 64", tmp_path)
-    assert corpus_import.named("class 2024", tmp_path) == "class-2024"
+        corpus_import.corpus_name("mine 64", tmp_path)
+    assert corpus_import.corpus_name("class 2024", tmp_path) == "class-2024"
     errand("prepare-1", "done", ["prepare", "ravdess-64", "--source", "/x"], message="done")
     assert "Prepare ravdess-64" in said(opened("data", part="bring", errand="prepare-1")).replace("\\", "")
 
@@ -263,5 +268,5 @@ def test_pages_show_a_run_in_its_own_bands(finer):
 
 
 def test_without_its_corpus_the_gallery_says_what_makes_it(finer):
-    splits.path_of("demo-64", 2).unlink()
+    splits.corpus_path("demo-64", 2).unlink()
     assert "python -m core data prepare demo --takes 2 --bands 64" in said(opened("gallery"))

@@ -89,7 +89,7 @@ def test_eps_moves_in_the_browser_and_the_page_follows_when_it_is_let_go(page):
 def test_the_curves_stand_where_the_rails_do_and_say_what_core_says(page, home):
     """The chart is not drawn again when a rail is let go, so that it must come back right from another step and from a reload."""
     run = min((home / "checkpoints").glob("*/outputs.npz")).parent
-    view = analysis.view(calibration.problem_of(Run(run), "face"), r=0.4, eps=0.17)
+    view = analysis.analyse_outputs(calibration.data_from_run(Run(run), "face"), r=0.4, eps=0.17)
     error = view.overall.error[int(np.abs(view.levels - 0.17).argmin())]
     page.goto(f"/conformal?step=promise&row=3&run={run.name}")
     wait_until(page, lambda: sliders(page) == 2)

@@ -37,13 +37,13 @@ def boxes(page) -> list[str]:
 
 def test_every_page_is_whole_and_says_no_error(page):
     page.goto("/")
-    browser.rest(page)
-    there = browser.pages(page)
+    browser.wait_for_page(page)
+    there = browser.page_titles(page)
     assert set(there) == {"", *(p.stem for p in (ROOT / "pages").glob("*.py"))} - {"home"}
     for name, title in there.items():
         page.get_by_role("link", name=title, exact=True).click()
         page.wait_for_url(f"**/{name}*")
-        browser.rest(page)
+        browser.wait_for_page(page)
         assert boxes(page) == [], name
         assert page.locator(".stMainBlockContainer h1").count() == 1
         wide = page.evaluate("() => document.documentElement.scrollWidth - document.documentElement.clientWidth")
@@ -58,14 +58,14 @@ def test_a_chart_never_meets_a_pandas_that_is_half_loaded():
 
 
 def test_two_runs_are_compared(page, home):
-    label, cp = (next(r["run"] for r in runs.listing(home / "checkpoints") if r["condition"] == c) for c in ("label", "cp"))
+    label, cp = (next(r["run"] for r in runs.list_runs(home / "checkpoints") if r["condition"] == c) for c in ("label", "cp"))
     page.goto(f"/evaluate?runs={label},{cp}&view=curves")
     lines = "() => [...document.querySelectorAll('.js-plotly-plot')].map(e => e.data.filter(d => d.x?.length > 1).length)"
     wait_until(page, lambda: page.evaluate(lines)[:3] == [2, 2, 2])
     page.get_by_role("radio", name="Confusion").click()
     wait_until(page, lambda: parse_qs(urlparse(page.url).query).get("view") == ["confusion"])
     page.locator(".js-plotly-plot .heatmaplayer").first.wait_for(state="attached")
-    browser.rest(page)
+    browser.wait_for_page(page)
     assert parse_qs(urlparse(page.url).query)["runs"] == [f"{label},{cp}"]
     assert boxes(page) == []
 
@@ -76,7 +76,7 @@ def test_a_face_is_heard_in_the_gallery_and_the_condition_lab(page):
         if name == "gallery":
             page.get_by_role("link", name="Gallery").click()
             page.wait_for_url("**/gallery*")
-        browser.rest(page)
+        browser.wait_for_page(page)
         page.locator(".stMainBlockContainer audio").first.wait_for(state="attached")
         heard = """async () => { const a = [...document.querySelectorAll('.stMainBlockContainer audio')].at(-1);
           a.muted = true; await a.play(); await new Promise(r => setTimeout(r, 400)); return [a.duration, a.currentTime]; }"""
@@ -89,10 +89,10 @@ def test_pages_change_quickly_and_without_end_of_memory(page, studio):
     """`make bench ARGS=pages` measures the aim, 500 ms on an idle machine; here the limit grows with the machine's load."""
     page.emulate_media(color_scheme="dark")
     page.goto("/")
-    browser.rest(page)
-    result = pages.tour(page, studio, 20)
+    browser.wait_for_page(page)
+    result = pages.measure_tour(page, studio, 20)
     load = os.getloadavg()[0] / (os.cpu_count() or 1)
     limit = 2000 * max(1.0, 1.5 * load)
-    assert statistics.median(result.whole) < limit, result.slowest
-    assert result.late < 1.1 * result.early + 20, "MB"
+    assert statistics.median(result.whole) < limit, result.median_ms_by_page
+    assert result.late < 1.1 * result.early_memory_mb + 20, "MB"
     assert boxes(page) == []

@@ -402,9 +402,9 @@ def test_written_clips_come_back(tmp_path):
 
 def test_kinds_are_told_by_content(tmp_path):
     Image.new("RGB", (20, 20)).save(tmp_path / "misnamed.mp4", format="PNG")
-    assert clips.sniff((tmp_path / "misnamed.mp4").read_bytes()) == "png"
+    assert clips.sniff_kind((tmp_path / "misnamed.mp4").read_bytes()) == "png"
     assert clips.read_clip(tmp_path / "misnamed.mp4").is_still
-    assert [clips.sniff(head) for head in (POINTER, b"", b"hello", b"\x93\x01\x02")] == ["lfs", "empty", "text", "unknown"]
+    assert [clips.sniff_kind(head) for head in (POINTER, b"", b"hello", b"\x93\x01\x02")] == ["lfs", "empty", "text", "unknown"]
 
 
 def real(pattern: str) -> list[Path]:

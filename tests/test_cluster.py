@@ -16,7 +16,7 @@ from core.evaluation import protocol
 from core.experiments import ray_cluster, ray_driver, sweep
 from core.runs import Run
 
-os.environ.update(ray_cluster.LOOPBACK | {"RAY_USAGE_STATS_ENABLED": "0", "RAY_TMPDIR": "/tmp"})  # before ray is imported
+os.environ.update(ray_cluster.LOOPBACK_ENVIRONMENT | {"RAY_USAGE_STATS_ENABLED": "0", "RAY_TMPDIR": "/tmp"})  # before ray is imported
 ray = pytest.importorskip("ray", reason="Ray is not installed, and only a cluster needs it: make test-cluster")
 pytestmark = pytest.mark.timeout(1_800)
 
@@ -45,15 +45,15 @@ def machines(world):  # noqa: F811
 
 def far(machines, todo, folder, plan=None, stop=None, every=0.0, said=None):
     say = [].append if said is None else said.append
-    serve = lambda *a: ray_driver.serve(*a, address=machines[0].address, every=every, say=say)  # noqa: E731
-    return sweep.sweep(todo, folder, 1, "cpu", plan, stop=stop, serve=serve)
+    serve = lambda *a: ray_driver.train_on_cluster(*a, address=machines[0].address, every=every, say=say)  # noqa: E731
+    return sweep.train_cells(todo, folder, 1, "cpu", plan, stop=stop, serve=serve)
 
 
 def test_a_sweep_on_two_machines_equals_the_local_one(machines, world):  # noqa: F811
     todo, said = cells(TINY, condition=("label", "classifier", "cp")), []
     broken = protocol.Cell("no subject in S2", "–", replace(TINY, data={"sets": (0.5, 0.0, 0.3, 0.2)}))
     near, away = world / "near", world / "away"
-    here = {o.run: o for o in sweep.sweep([*todo, broken], near, 1, "cpu", PLAN)}
+    here = {o.run: o for o in sweep.train_cells([*todo, broken], near, 1, "cpu", PLAN)}
     there = {o.run: o for o in far(machines, [*todo, broken], away, PLAN, said=said)}
     assert said == []
     assert {r: (o.state, o.reason) for r, o in here.items()} == {r: (o.state, o.reason) for r, o in there.items()}
@@ -66,16 +66,16 @@ def test_a_sweep_on_two_machines_equals_the_local_one(machines, world):  # noqa:
 
 def test_a_machine_is_lost_and_no_run_is(machines, world, monkeypatch):  # noqa: F811
     found, second, _ = machines
-    monkeypatch.setattr(ray_driver, "BEAT", 0.2)
+    monkeypatch.setattr(ray_driver, "POLL_SECONDS", 0.2)
     todo, said, lost = cells(LONG, l1=(0.1, 0.2)), [], []
     near, away = world / "undisturbed", world / "disturbed"
-    runs.listing(away)
+    runs.list_runs(away)
 
     on_second: set[str] = set()
 
     def under_way():
-        on_second.update(r["run"] for r in runs.listing(away) if r["phase"] == "sent to second")
-        busy = [r["run"] for r in runs.listing(away) if r["state"] == "running"]
+        on_second.update(r["run"] for r in runs.list_runs(away) if r["phase"] == "sent to second")
+        busy = [r["run"] for r in runs.list_runs(away) if r["state"] == "running"]
         return any((away / run / "state.pt").exists() for run in on_second.intersection(busy))
 
     def lose():
@@ -89,26 +89,26 @@ def test_a_machine_is_lost_and_no_run_is(machines, world, monkeypatch):  # noqa:
     assert len([s for s in said if "was lost under" in s]) == 1, said
     assert [o.state for o in outcomes] == ["done"] * 2
     assert len({o.run for o in outcomes}) == 2
-    sweep.sweep(todo, near, 2, "cpu")
+    sweep.train_cells(todo, near, 2, "cpu")
     assert_equal_runs(outcomes, away, near)  # of the records too: none is missing, none stands twice
-    index = {o.run: runs.metrics(o.run, away) for o in outcomes}
+    index = {o.run: runs.load_curves(o.run, away) for o in outcomes}
     runs.reindex(away)
-    assert {o.run: runs.metrics(o.run, away) for o in outcomes} == index
+    assert {o.run: runs.load_curves(o.run, away) for o in outcomes} == index
 
 
 def test_stop_brings_the_checkpoint_home(machines, world, monkeypatch):  # noqa: F811
-    monkeypatch.setattr(ray_driver, "BEAT", 0.2)
+    monkeypatch.setattr(ray_driver, "POLL_SECONDS", 0.2)
     stop, folder = threading.Event(), world / "stopped"
     todo = cells(replace(LONG, gan={"steps": 100_000}), l1=(0.1,))
-    runs.listing(folder)
-    stopper = until(lambda: any((r["step"] or 0) >= 30 for r in runs.listing(folder)), stop.set, 500)
+    runs.list_runs(folder)
+    stopper = until(lambda: any((r["step"] or 0) >= 30 for r in runs.list_runs(folder)), stop.set, 500)
     outcomes = far(machines, todo, folder, stop=stop, every=1e9)
     stopper.join()
     assert [o.state for o in outcomes] == ["stopped"]
     run = Run(folder / outcomes[0].run)
     assert (run.directory / "state.pt").exists()
-    assert runs.listing(folder)[0]["state"] == "stopped"
-    assert max(runs.metrics(run.id, folder)["loss/G"][0]) >= 30
+    assert runs.list_runs(folder)[0]["state"] == "stopped"
+    assert max(runs.load_curves(run.id, folder)["loss/G"][0]) >= 30
     assert list(machines[2].glob("dacssgan-*/seat-*")) == []  # what a lost machine's seat left went when this one opened
 
 

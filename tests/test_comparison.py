@@ -17,18 +17,18 @@ from core import runs
 from core.cli import training
 from core.config import DEMO, FER_RAVDESS, PRESETS, replace
 from core.evaluation import comparison, protocol, significance
-from core.evaluation.comparison import Summary
+from core.evaluation.comparison import RunSummary
 from core.runs import Run
 
 ROWS = {"S1": 0.5, "S1 + generated": 0.6, "S1 + S3": 0.7}
 
 
-def a(config=DEMO, scorer="abc", name="run", digest="d", **rows) -> Summary:
+def a(config=DEMO, scorer="abc", name="run", digest="d", **rows) -> RunSummary:
     """A finished run."""
     quality = {"FID": 2.0, "IS": 2.5, "scorer": scorer, "features": 16}
     table = {k: {"accuracy": v} for k, v in (ROWS | rows).items()}
     results = {"augmentation": table, "quality": quality, "N test voices": 100, "face": {"accuracy": 0.65}, "chance": 1 / 6}
-    return Summary(f"{name}-{config.data.fold}{config.seed}", "done", False, config, results, scorer, None, math.nan, digest)
+    return RunSummary(f"{name}-{config.data.fold}{config.seed}", "done", False, config, results, scorer, None, math.nan, digest)
 
 
 def curves(fid, kid, n=200):
@@ -47,11 +47,11 @@ def test_the_best_step_is_s2s_and_fid_leads_only_where_n_allows_it():
 
 
 def test_a_run_as_a_line_holds_what_is_known_and_nothing_else():
-    line = comparison.record(a())
+    line = comparison.run_record(a())
     assert (line["S1"], line["ceiling"], line["N"], line["chance"]) == (50, 70, 100, pytest.approx(100 / 6))
     assert line["KID"] is None
     assert line["minutes"] is None
-    begun = comparison.record(Summary("x", "running", False, DEMO, {}, "", (300, "KID"), math.nan, ""))
+    begun = comparison.run_record(RunSummary("x", "running", False, DEMO, {}, "", (300, "KID"), math.nan, ""))
     assert begun["S1"] is begun["FID"] is begun["N"] is None
     assert (begun["best step"], begun["labels"]) == (300, "strict")
     assert list(begun) == list(line)
@@ -78,15 +78,15 @@ def test_alike_runs_need_no_caveat_and_each_difference_has_its_own():
 
 def test_figures_of_two_scorers_never_share_an_axis():
     found = [a(), a(scorer="other", name="o"), a(replace(DEMO, seed=1))]
-    assert [[s.id for s in g] for g in comparison.by_scorer(found).values()] == [["run-00", "run-01"], ["o-00"]]
-    assert len(comparison.by_scorer([changed(a(name=n), scorer="") for n in "ab"])) == 2  # nobody knows whose they are
+    assert [[s.id for s in g] for g in comparison.group_by_scorer(found).values()] == [["run-00", "run-01"], ["o-00"]]
+    assert len(comparison.group_by_scorer([changed(a(name=n), scorer="") for n in "ab"])) == 2  # nobody knows whose they are
 
 
 def test_an_unfinished_run_has_the_scorer_of_a_finished_one_if_its_file_is_the_same(tmp_path):
     for name, content in (("done-00", b"same"), ("run-a", b"same"), ("run-b", b"other")):
         (tmp_path / name / "models").mkdir(parents=True)
         (tmp_path / name / "models" / "scorer.safetensors").write_bytes(content)
-    unfinished = [Summary(k, "running", False, DEMO, {}, "", None, math.nan, "") for k in ("run-a", "run-b", "run-c")]
+    unfinished = [RunSummary(k, "running", False, DEMO, {}, "", None, math.nan, "") for k in ("run-a", "run-b", "run-c")]
     found = {s.id: s.scorer for s in comparison.with_scorers([a(name="done"), *unfinished], tmp_path)}
     assert found["done-00"] == found["run-a"] == "abc"
     assert found["run-b"] not in ("", "abc")
@@ -116,39 +116,39 @@ def test_repetitions_differ_in_fold_and_seed_alone():
 def test_the_papers_tables_are_filled_from_the_runs_that_exist():
     cells = {c.name: c.config for c in protocol.cases(DEMO)}
     found = [a(replace(cells["EncDec · CP"], name="mine", seed=s), scorer=f"s{s}", **{"S1 + generated": 0.5 + s / 10}) for s in (0, 1)]
-    of = comparison.matched(DEMO, found)
+    of = comparison.runs_by_case(DEMO, found)
     assert [s.id for s in of["EncDec · CP"]] == [s.id for s in found]
     one = {e.case: e for e in comparison.table_1(of)}
     assert one["EncDec · CP"].values == (50, pytest.approx(60))
     assert one["EncDec · CP"].published == {"CREMA-D": 50.29}
     assert one["U-Net · label"].values == ()
-    two = {(e.case, e.figure): e for e in comparison.table_2(of)}
+    two = {(e.case, e.metric): e for e in comparison.table_2(of)}
     assert two["audio baseline", "accuracy"].values == (50, 50)
     assert two["face baseline", "accuracy"].values == (65, 65)
     assert two["CP", "FID"].values == (2, 2)
-    assert two["CP", "FID"].scorers == 2
+    assert two["CP", "FID"].n_scorers == 2
     assert two["CP", "FID"].published == {"CREMA-D": 60.10, "RAVDESS": 49.95}
     assert two["label", "IS"].values == ()
-    assert comparison.matched(FER_RAVDESS, found) == {}
+    assert comparison.runs_by_case(FER_RAVDESS, found) == {}
 
 
 def test_what_is_missing_names_a_command_that_trains_just_that():
-    bases = {b.title: b for b in comparison.bases()}
+    bases = {b.title: b for b in comparison.base_settings()}
     for base in (bases["demo, the paper's method"], bases["studio"]):
         cells = {c.name: c.config for c in protocol.cases(base.config)}
         names = ["U-Net · label", "EncDec without L1 · classifier", "EncDec without source · CP", "28×28 · CP"]
-        for name, command in comparison.missing(base, {}, names).items():
+        for name, command in comparison.missing_cases(base, {}, names).items():
             words = shlex.split(command)
             assert words[:4] == ["python", "-m", "core", "train"]
-            default = training.Train(preset=base.preset, config=PRESETS[base.preset])
-            parsed = tyro.cli(training.Train, args=words[4:], default=default)
+            default = training.TrainOptions(preset=base.preset, config=PRESETS[base.preset])
+            parsed = tyro.cli(training.TrainOptions, args=words[4:], default=default)
             assert parsed.config == cells[name], command
-    assert comparison.missing(bases["demo"], {"EncDec · CP": [a()]}, ["EncDec · CP", "no such case"]) == {}
+    assert comparison.missing_cases(bases["demo"], {"EncDec · CP": [a()]}, ["EncDec · CP", "no such case"]) == {}
 
 
 def test_only_the_papers_own_corpora_compare():
-    assert comparison.comparable(PRESETS["paper"]) == "CREMA-D"
-    assert comparison.comparable(DEMO) == comparison.comparable(FER_RAVDESS) == ""
+    assert comparison.published_corpus(PRESETS["paper"]) == "CREMA-D"
+    assert comparison.published_corpus(DEMO) == comparison.published_corpus(FER_RAVDESS) == ""
 
 
 # ------------------------------------------------------------------ chance
@@ -157,39 +157,39 @@ def test_only_the_papers_own_corpora_compare():
 @pytest.mark.parametrize("m", [1, 5, 9])
 def test_p_is_the_share_of_tossed_means_as_far_from_0(m):
     d = np.random.default_rng(m).normal(0.1, 0.3, m)
-    tossed = significance.null(d)
+    tossed = significance.sign_flip_means(d)
     assert len(tossed) == 2**m
-    assert significance.sign_flip(d) == pytest.approx((np.abs(tossed) >= abs(d.mean()) - 1e-12).mean())
-    assert significance.sign_flip(np.ones(m)) == significance.least_p(m)
+    assert significance.sign_flip_p_value(d) == pytest.approx((np.abs(tossed) >= abs(d.mean()) - 1e-12).mean())
+    assert significance.sign_flip_p_value(np.ones(m)) == significance.min_p_value(m)
 
 
 def test_many_people_are_tossed_at_random_from_a_seed():
     d = np.random.default_rng(0).normal(0, 1, 30)
-    assert np.array_equal(significance.null(d, 500), significance.null(d, 500))
-    assert abs(significance.null(d).mean()) < 0.02
+    assert np.array_equal(significance.sign_flip_means(d, 500), significance.sign_flip_means(d, 500))
+    assert abs(significance.sign_flip_means(d).mean()) < 0.02
     with pytest.raises(ValueError, match="m >= 1"):
-        significance.null(np.array([]))
+        significance.sign_flip_means(np.array([]))
 
 
 def test_the_differences_of_people_are_those_of_the_gain():
     tables = [a_table(RIGHT, ON_S2, 4), a_table(RIGHT, ON_S2, 4, first=4)]
     for g in significance.gains(tables):
-        people, d = significance.by_subject(tables, g.name, g.rule)
+        people, d = significance.comparison_differences(tables, g.name, g.rule)
         assert people == [f"s{k}" for k in range(8)]
         assert d.mean() == pytest.approx(g.difference)
     bare = a_table({k: v for k, v in RIGHT.items() if "pseudo" not in k}, ON_S2)
-    assert significance.by_subject([bare], "pseudo-labels", "best")[0] == []
+    assert significance.comparison_differences([bare], "pseudo-labels", "best")[0] == []
 
 
 def test_a_run_on_disk_is_read_without_its_networks(home):
     run = tiny.fabricated("running")
-    row = next(r for r in runs.listing() if r["run"] == run.id)
-    s = comparison.summary(run, row, runs.metrics(run.id))
+    row = next(r for r in runs.list_runs() if r["run"] == run.id)
+    s = comparison.summarise_run(run, row, runs.load_curves(run.id))
     assert (s.state, s.results, s.best, s.condition) == ("running", {}, None, "CP")
     assert math.isnan(s.seconds)
     (run.directory / "config.json").write_text("{")
     with pytest.raises(ValueError, match="cannot be read"):
-        comparison.summary(Run(run.directory), row, {})
+        comparison.summarise_run(Run(run.directory), row, {})
 
 
 def test_the_time_of_a_run_is_from_its_last_start_to_its_results(home):
@@ -197,9 +197,9 @@ def test_the_time_of_a_run_is_from_its_last_start_to_its_results(home):
     (run.directory / "results.json").write_text("{}")
     stamp = (run.directory / "results.json").stat().st_mtime
     said = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(stamp - 600))
-    assert comparison.lasted(run, {"created": said}) == pytest.approx(600, abs=1.5)
+    assert comparison.training_seconds(run, {"created": said}) == pytest.approx(600, abs=1.5)
     later = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(stamp + 600))
-    assert math.isnan(comparison.lasted(run, {"created": later}))  # it was opened again since
-    assert math.isnan(comparison.lasted(run, {}))
+    assert math.isnan(comparison.training_seconds(run, {"created": later}))  # it was opened again since
+    assert math.isnan(comparison.training_seconds(run, {}))
     (run.directory / "CARD.md").write_text("shipped")
-    assert math.isnan(comparison.lasted(run, {"created": said}))
+    assert math.isnan(comparison.training_seconds(run, {"created": said}))

@@ -30,8 +30,8 @@ def test_equal_to_crepes_to_the_last_bit(problem, measure):
     assert np.array_equal(prediction.nonconformity(o_test, measure), oracle(o_test))
     alpha_cal = oracle(o_cal, classes, labels)
     theirs = ConformalClassifier().fit(alpha_cal).predict_p(oracle(o_test), smoothing=False)
-    assert np.array_equal(prediction.inductive(o_cal, labels, o_test, measure), theirs)
-    by_class = prediction.inductive(o_cal, labels, o_test, measure, "class")
+    assert np.array_equal(prediction.inductive_p_values(o_cal, labels, o_test, measure), theirs)
+    by_class = prediction.inductive_p_values(o_cal, labels, o_test, measure, "class")
     for k in classes:  # class-conditional by K calls
         if not (labels == k).any():
             assert (by_class[:, k] == 1).all()  # an empty group rejects nothing
@@ -75,7 +75,7 @@ def test_prediction_sets_grow_as_eps_falls():
     p = np.array([[0.9, 0.04, 0.3]])
     assert prediction.prediction_sets(p, 0.05).tolist() == [[True, False, True]]
     assert prediction.prediction_sets(p, 0.5).sum() == 1
-    assert prediction.prediction(p).tolist() == [0]
+    assert prediction.forced_prediction(p).tolist() == [0]
 
 
 @pytest.mark.parametrize(
@@ -102,9 +102,9 @@ def test_bad_softmax_is_refused():
     with pytest.raises(ValueError, match="measure"):
         prediction.nonconformity(np.ones((1, 2)), "other")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="labels"):
-        prediction.inductive(np.full((2, 3), 1 / 3), np.array([0, 3]), np.full((1, 3), 1 / 3))
+        prediction.inductive_p_values(np.full((2, 3), 1 / 3), np.array([0, 3]), np.full((1, 3), 1 / 3))
     with pytest.raises(ValueError, match="labels"):
-        prediction.inductive(np.full((2, 3), 1 / 3), np.array([0, -1]), np.full((1, 3), 1 / 3))
+        prediction.inductive_p_values(np.full((2, 3), 1 / 3), np.array([0, -1]), np.full((1, 3), 1 / 3))
 
 
 @given(problems(), st.sampled_from([1, 3, 1 << 17]), st.integers(0, 99))
@@ -114,7 +114,7 @@ def test_smoothed_is_its_formula_and_chunks_change_nothing(problem, chunk, seed)
     n, u = len(labels), 1 - np.random.default_rng(seed).random(alpha.shape)
     greater, equal = ((op(alpha_cal, alpha[..., None])).sum(axis=-1) for op in (np.greater, np.equal))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(prediction, "CHUNK", chunk)
+        patch.setattr(prediction, "SCORES_PER_CHUNK", chunk)
         p = prediction.p_values(alpha_cal, alpha, rng=np.random.default_rng(seed))
         plain = prediction.p_values(alpha_cal, alpha)
         by_class = prediction.p_values(alpha_cal, alpha, labels, np.arange(alpha.shape[1]), np.random.default_rng(seed))
@@ -142,12 +142,12 @@ def test_scores_of_any_kind_are_ranked_by_value():
 @given(problems())
 def test_mondrian_floors(problem):
     o_cal, labels, o_test = problem
-    p = prediction.inductive(o_cal, labels, o_test, groups="class")
+    p = prediction.inductive_p_values(o_cal, labels, o_test, groups="class")
     n_k = np.bincount(labels, minlength=o_cal.shape[1])
-    assert (p >= prediction.floor(n_k)).all()
-    assert prediction.floor(19) == 0.05
+    assert (p >= prediction.min_p_value(n_k)).all()
+    assert prediction.min_p_value(19) == 0.05
     strangest = prediction.p_values(np.arange(4.0), np.array([[9.0]]))
-    assert strangest[0, 0] == prediction.floor(4)
+    assert strangest[0, 0] == prediction.min_p_value(4)
 
 
 def test_smoothed_p_values_of_true_labels_are_uniform_even_with_ties():
@@ -160,13 +160,13 @@ def test_smoothed_p_values_of_true_labels_are_uniform_even_with_ties():
 def test_inductive_by_attribute():
     o, labels = np.array([[0.9, 0.1], [0.6, 0.4], [0.2, 0.8], [0.5, 0.5]]), np.array([0, 0, 0, 1])
     attribute = (np.array(["f", "f", "m", "m"]), np.array(["m", "x"]))
-    p = prediction.inductive(o, labels, o[:2], groups="attribute", attribute=attribute)
-    alone = prediction.inductive(o[2:], labels[2:], o[:1])
+    p = prediction.inductive_p_values(o, labels, o[:2], groups="attribute", attribute=attribute)
+    alone = prediction.inductive_p_values(o[2:], labels[2:], o[:1])
     assert np.array_equal(p, [alone[0], [1, 1]])  # nobody like "x" has calibrated
     with pytest.raises(ValueError, match="attribute"):
-        prediction.inductive(o, labels, o, groups="attribute")
+        prediction.inductive_p_values(o, labels, o, groups="attribute")
     with pytest.raises(ValueError, match="groups"):
-        prediction.inductive(o, labels, o, groups="sex")  # type: ignore[arg-type]
+        prediction.inductive_p_values(o, labels, o, groups="sex")  # type: ignore[arg-type]
 
 
 def nearest_mean(features, labels, classes=3):
@@ -213,21 +213,21 @@ def blobs(n, m, seed=0, f=2):
 def test_full_equals_brute_force(measure, groups):
     features, labels, x, _ = blobs(20, 4)
     theirs = brute_force(features, labels, x, nearest_mean, measure, groups)
-    assert np.array_equal(prediction.full(features, labels, x, 3, nearest_mean, measure, groups), theirs)
+    assert np.array_equal(prediction.full_p_values(features, labels, x, 3, nearest_mean, measure, groups), theirs)
     theirs = brute_force(features, labels, x, sklearn_head, measure, groups)
-    assert np.abs(prediction.full(features, labels, x, 3, None, measure, groups) - theirs).max() < 1e-12
+    assert np.abs(prediction.full_p_values(features, labels, x, 3, None, measure, groups) - theirs).max() < 1e-12
 
 
 def test_refitting_together_equals_refitting_alone_even_for_outliers():
     features, labels, x, _ = blobs(40, 3, seed=2, f=4)
     x = np.vstack([x, 30 * x[0], -1_000 * x[1], features[5]])
-    alone = prediction.full(features, labels, x, 3, lambda f, t: logistic.logistic(f, t, 3))
-    assert np.array_equal(prediction.full(features, labels, x, 3), alone)
+    alone = prediction.full_p_values(features, labels, x, 3, lambda f, t: logistic.fit_logistic(f, t, 3))
+    assert np.array_equal(prediction.full_p_values(features, labels, x, 3), alone)
 
 
 def test_a_repeated_point_is_a_tie():
     features, labels, _, _ = blobs(7, 1, seed=3)
-    p = prediction.full(np.repeat(features[:3], 5, axis=0), np.repeat(labels[:3], 5), features[:1], 3)
+    p = prediction.full_p_values(np.repeat(features[:3], 5, axis=0), np.repeat(labels[:3], 5), features[:1], 3)
     assert p[0, labels[0]] * 16 >= 6 - 1e-9  # the point's five copies are as strange as itself
 
 
@@ -237,8 +237,10 @@ def test_full_keeps_its_promise_and_smooths_on_request():
         features, labels, x, truth = blobs(9, 2, seed)
         order = np.random.default_rng(seed).permutation(11)  # blobs' first three labels are fixed, so shuffle: exchangeable
         z, t = np.vstack([features, x])[order], np.append(labels, truth)[order]
-        errors += (prediction.full(z[:9], t[:9], z[9:], 3, nearest_mean)[np.arange(2), t[9:]] <= 0.3).tolist()
-        smooth += prediction.full(z[:9], t[:9], z[9:], 3, nearest_mean, rng=np.random.default_rng(seed))[np.arange(2), t[9:]].tolist()
+        errors += (prediction.full_p_values(z[:9], t[:9], z[9:], 3, nearest_mean)[np.arange(2), t[9:]] <= 0.3).tolist()
+        smooth += prediction.full_p_values(z[:9], t[:9], z[9:], 3, nearest_mean, rng=np.random.default_rng(seed))[
+            np.arange(2), t[9:]
+        ].tolist()
     bound = 4 * np.sqrt(0.3 * 0.7 / 150)  # two points of one repeat hang together: count repeats
     assert abs(np.mean(errors) - 0.3) < bound
     assert abs((np.array(smooth) <= 0.3).mean() - 0.3) < bound
@@ -249,27 +251,27 @@ def test_full_keeps_its_promise_and_smooths_on_request():
 def test_cross_is_the_mean_of_splits_and_both_promise_something():
     features, labels, x, truth = blobs(60, 400, seed=4)
     fold = np.arange(60) % 3
-    p = prediction.cross(features, labels, x, fold, 3)
-    splits = [prediction.split(features, labels, x, fold == k, 3) for k in range(3)]
+    p = prediction.cross_p_values(features, labels, x, fold, 3)
+    splits = [prediction.split_p_values(features, labels, x, fold == k, 3) for k in range(3)]
     assert np.array_equal(p, np.mean(splits, axis=0))
     assert not np.array_equal(splits[0], splits[1])
     true = prediction.true_scores(p, truth)
     assert (true <= 0.1).mean() <= 0.2
-    by_class = prediction.split(features, labels, x, fold == 0, 3, nearest_mean, "hinge", "class")
+    by_class = prediction.split_p_values(features, labels, x, fold == 0, 3, nearest_mean, "hinge", "class")
     head = nearest_mean(features[fold != 0], labels[fold != 0])
-    assert np.array_equal(by_class, prediction.inductive(head(features[fold == 0]), labels[fold == 0], head(x), "hinge", "class"))
+    assert np.array_equal(by_class, prediction.inductive_p_values(head(features[fold == 0]), labels[fold == 0], head(x), "hinge", "class"))
     with pytest.raises(ValueError, match="calibrate"):
-        prediction.split(features, labels, x, np.ones(60, bool), 3)
+        prediction.split_p_values(features, labels, x, np.ones(60, bool), 3)
 
 
 def test_the_head_is_scikit_learns_and_refuses_nonsense():
     features, labels, x, _ = blobs(200, 50, seed=5, f=6)
-    assert np.abs(logistic.logistic(features, labels, 3)(x) - sklearn_head(features, labels)(x)).max() < 1e-5
-    hard = logistic.logistic(1e3 * features, labels, 3)(1e3 * x)  # nearly separable and badly scaled, still settles
+    assert np.abs(logistic.fit_logistic(features, labels, 3)(x) - sklearn_head(features, labels)(x)).max() < 1e-5
+    hard = logistic.fit_logistic(1e3 * features, labels, 3)(1e3 * x)  # nearly separable and badly scaled, still settles
     assert np.isfinite(hard).all()
     with pytest.raises(ValueError, match="labels"):
-        logistic.logistic(features, labels + 1, 3)
+        logistic.fit_logistic(features, labels + 1, 3)
     with pytest.raises(ValueError, match="features"):
-        logistic.logistic(features + np.nan, labels, 3)
+        logistic.fit_logistic(features + np.nan, labels, 3)
     with pytest.raises(ValueError, match="features"):
-        prediction.full(features, labels, x[:, :2], 3)
+        prediction.full_p_values(features, labels, x[:, :2], 3)

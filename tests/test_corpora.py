@@ -77,8 +77,8 @@ RAVDESS_FORMS = {
 
 @pytest.mark.parametrize("form", RAVDESS_FORMS)
 def test_ravdess_is_the_same_in_every_form(tmp_path, form):
-    entries = corpora.index("ravdess", RAVDESS_FORMS[form](tmp_path / form))
-    assert bare(entries) == bare(corpora.index("ravdess", plant(tmp_path / "plain", EVERY)))
+    entries = corpora.index_clips("ravdess", RAVDESS_FORMS[form](tmp_path / form))
+    assert bare(entries) == bare(corpora.index_clips("ravdess", plant(tmp_path / "plain", EVERY)))
     assert [e.clip for e in entries] == sorted(f"ravdess-{c}-{a:02d}" for c in CODES for a in ACTORS)
     for e in entries:  # the film with sound, and the wav rather than the film's own sound
         code = e.clip.removeprefix("ravdess-")
@@ -90,16 +90,16 @@ def test_ravdess_is_the_same_in_every_form(tmp_path, form):
 
 def test_ravdess_in_parts(tmp_path):
     silent = plant(tmp_path / "silent", [n for n in EVERY if not n.split("/")[1].startswith("01-")])
-    assert {(Path(e.video).name[:2], Path(e.audio).name[:2]) for e in corpora.index("ravdess", silent)} == {("02", "03")}
+    assert {(Path(e.video).name[:2], Path(e.audio).name[:2]) for e in corpora.index_clips("ravdess", silent)} == {("02", "03")}
     films = plant(tmp_path / "films", [n for n in EVERY if n.split("/")[1].startswith("01-")])
-    assert all(e.video == e.audio for e in corpora.index("ravdess", films))
+    assert all(e.video == e.audio for e in corpora.index_clips("ravdess", films))
     mute = plant(tmp_path / "mute", [n for n in EVERY if n.split("/")[1].startswith("02-")])
-    assert {e.audio for e in corpora.index("ravdess", mute)} == {None}
+    assert {e.audio for e in corpora.index_clips("ravdess", mute)} == {None}
 
 
 def test_songs_only_where_asked_for(tmp_path):
     root = zipped(tmp_path)
-    speech, both = corpora.index("ravdess", root), corpora.index("ravdess", root, song=True)
+    speech, both = corpora.index_clips("ravdess", root), corpora.index_clips("ravdess", root, song=True)
     songs = [e for e in both if e not in speech]
     assert len(both) == len(speech) + len(songs) == len(ACTORS) * (len(CODES) + len(SONGS))
     assert {e.clip for e in songs} == {f"ravdess-song-{c[3:]}-{a:02d}" for c in SONGS for a in ACTORS}
@@ -107,7 +107,7 @@ def test_songs_only_where_asked_for(tmp_path):
 
 
 def test_the_real_ravdess_zip(shared_data):
-    entries = corpora.index("ravdess", shared_data / "ravdess_audio_actors_01-20_16k.zip")
+    entries = corpora.index_clips("ravdess", shared_data / "ravdess_audio_actors_01-20_16k.zip")
     assert len(entries) == 1200
     assert Counter(e.subject for e in entries) == {f"ravdess-{a:02d}": 60 for a in range(1, 21)}
     assert Counter(e.emotion for e in entries) == dict.fromkeys(EMOTIONS, 160) | {"neutral": 80}
@@ -162,9 +162,9 @@ CREMA_FORMS = {
 
 @pytest.mark.parametrize("form", CREMA_FORMS)
 def test_crema_is_the_same_in_every_form(tmp_path, form):
-    entries = corpora.index("crema-d", CREMA_FORMS[form](tmp_path / "form"))
+    entries = corpora.index_clips("crema-d", CREMA_FORMS[form](tmp_path / "form"))
     assert [e.clip for e in entries] == [f"crema-{c}" for c in CLIPS]
-    assert bare(entries) == bare(corpora.index("crema-d", checkout(tmp_path / "checkout")))
+    assert bare(entries) == bare(corpora.index_clips("crema-d", checkout(tmp_path / "checkout")))
     assert [e.votes for e in entries] == VOTES
     assert [e.sex for e in entries] == ["male", "female", "male", "female"]  # the last from our own list
     for e in entries:
@@ -173,18 +173,18 @@ def test_crema_is_the_same_in_every_form(tmp_path, form):
 
 
 def test_sounds_alone_and_an_odd_table(tmp_path):
-    entries = corpora.index("crema-d", plant(tmp_path / "kaggle", [f"AudioWAV/{c}.wav" for c in CLIPS]))
-    assert bare(entries, "votes") == bare(corpora.index("crema-d", checkout(tmp_path / "all")), "votes")
+    entries = corpora.index_clips("crema-d", plant(tmp_path / "kaggle", [f"AudioWAV/{c}.wav" for c in CLIPS]))
+    assert bare(entries, "votes") == bare(corpora.index_clips("crema-d", checkout(tmp_path / "all")), "votes")
     assert {(e.video, e.votes) for e in entries} == {(None, ("", "", ""))}
-    films = corpora.index("crema-d", plant(tmp_path / "films", [f"{c}.flv" for c in CLIPS]))
+    films = corpora.index_clips("crema-d", plant(tmp_path / "films", [f"{c}.flv" for c in CLIPS]))
     assert all(e.audio == e.video for e in films)
     table = tmp_path / "all" / "processedResults" / "summaryTable.csv"
     table.write_text(SUMMARY.replace('"D:A"', '"D:X"'))
     with pytest.raises(CorpusError, match=r"summaryTable\.csv, line 3: the vote 'D:X'"):
-        corpora.index("crema-d", tmp_path / "all")
+        corpora.index_clips("crema-d", tmp_path / "all")
     table.write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n")
     with pytest.raises(CorpusError, match="git lfs pull"):
-        corpora.index("crema-d", tmp_path / "all")
+        corpora.index_clips("crema-d", tmp_path / "all")
 
 
 @pytest.fixture(scope="module")
@@ -203,7 +203,7 @@ def full_crema(shared_data, tmp_path_factory):
 
 def test_all_of_crema_with_its_official_votes(full_crema):
     start = time.process_time()
-    entries = corpora.index("crema-d", full_crema)
+    entries = corpora.index_clips("crema-d", full_crema)
     assert time.process_time() - start < 3  # about 0.3 s; files are listed once
     assert len(entries) == 7442
     assert Counter(e.emotion for e in entries) == dict.fromkeys(CREMA_EMOTIONS, 1271) | {"neutral": 1087}
@@ -229,7 +229,7 @@ def test_files_come_in_one_order_and_without_what_is_hidden(tmp_path):
     os.symlink(root, root / "b" / "circle")
     os.symlink(root / "nowhere", root / "broken.wav")
     os.symlink(root / "self", root / "self")
-    assert [f.removeprefix(f"{root}/") for f in corpora.files(root)] == [
+    assert [f.removeprefix(f"{root}/") for f in corpora.list_files(root)] == [
         "a.wav", "b/2.wav", "c!d/3.wav", "b/z.zip!0.wav", "b/z.zip!m/1.wav"
     ]  # fmt: skip
     (root / "c!d" / "3.wav").write_bytes(b"three")
@@ -240,24 +240,24 @@ def test_files_come_in_one_order_and_without_what_is_hidden(tmp_path):
         assert path.read_bytes() == b""
     (root / "cut.zip").write_bytes(b"PK nonsense")
     with pytest.raises(CorpusError, match=r"cut\.zip is not a zip archive or is damaged"):
-        corpora.files(root)
+        corpora.list_files(root)
 
 
 def test_a_zip_of_zips_says_so(tmp_path):
     with zipfile.ZipFile(tmp_path / "record.zip", "w") as z:
         z.writestr("Video_Speech_Actor_01.zip", b"")
     with pytest.raises(CorpusError, match=r"Video_Speech_Actor_01\.zip inside a zip: unpack the outer one"):
-        corpora.index("ravdess", tmp_path / "record.zip")
+        corpora.index_clips("ravdess", tmp_path / "record.zip")
 
 
 def test_labelled_faces(tmp_path):
     names = ["train/happy/1.jpg", "train/Sad/2.PNG", "test/happy/1.jpg", "train/contempt/3.jpg", "train/happy/notes.txt"]
-    entries = corpora.index("fer2013", plant(tmp_path / "f", [*names, *(f"fer2013/{n}" for n in names)]))
+    entries = corpora.index_clips("fer2013", plant(tmp_path / "f", [*names, *(f"fer2013/{n}" for n in names)]))
     assert [(e.clip, e.emotion, e.crop, e.subject) for e in entries] == [
         ("test/happy/1.jpg", "happy", True, ""), ("train/Sad/2.PNG", "sad", True, ""), ("train/happy/1.jpg", "happy", True, "")
     ]  # fmt: skip
-    assert bare(corpora.index("fer2013", pack(tmp_path / "f.zip", names))) == bare(entries)
-    assert len(corpora.index("my-faces", tmp_path / "f")) == 6  # of own pictures two with one name may be two
+    assert bare(corpora.index_clips("fer2013", pack(tmp_path / "f.zip", names))) == bare(entries)
+    assert len(corpora.index_clips("my-faces", tmp_path / "f")) == 6  # of own pictures two with one name may be two
 
 
 @pytest.mark.parametrize("above", ["", "mine/"])
@@ -266,7 +266,7 @@ def test_own_folders(tmp_path, above):
         "faces/happy/ann/1.jpg", "faces/happy/2.jpg", "Faces/SURPRISED/bob/c.mp4",
         "audio/happiness/ann/1.wav", "audio/sur/x.mp4", "audio/sur/cover.jpg", "faces/happy/ann/1.wav", "readme.txt",
     ]  # fmt: skip
-    entries = corpora.index("mine", plant(tmp_path, [above + n for n in names]))
+    entries = corpora.index_clips("mine", plant(tmp_path, [above + n for n in names]))
     found = {e.clip.removeprefix(above): (e.emotion, e.subject, bool(e.video), bool(e.audio), e.crop) for e in entries}
     assert found == {
         "faces/happy/ann/1.jpg": ("happy", "ann", True, False, True),
@@ -277,7 +277,7 @@ def test_own_folders(tmp_path, above):
     }
     plant(tmp_path, [f"{above}audio/contempt/1.wav"])
     with pytest.raises(CorpusError, match=r"contempt/1\.wav has an unknown emotion 'contempt'; known are .*surprise \(surprised, sur"):
-        corpora.index("mine", tmp_path)
+        corpora.index_clips("mine", tmp_path)
 
 
 def table(root: Path, text: str, name="clips.csv", encoding="utf-8") -> Path:
@@ -299,7 +299,7 @@ GOOD = "path,subject,label,clip,audio,sex\na.mp4,ann,Happy,one,,F\na.wav,ann,joy
     ],
 )
 def test_own_table(tmp_path, text, encoding):
-    one, two = corpora.index("mine", table(tmp_path / "t", text, encoding=encoding))
+    one, two = corpora.index_clips("mine", table(tmp_path / "t", text, encoding=encoding))
     here = tmp_path / "t"
     assert (one.clip, one.subject, one.sex, one.emotion, one.crop) == ("one", "ann", "female", "happy", False)
     assert (one.video, one.audio) == (str(here / "a.mp4"), str(here / "a.wav"))
@@ -309,7 +309,7 @@ def test_own_table(tmp_path, text, encoding):
 
 def test_own_table_reaches_out_of_its_folder(tmp_path):
     plant(tmp_path, ["x/film.mp4"])
-    (entry,) = corpora.index("mine", table(tmp_path / "t", "path,subject,label,clip\n../x/film.mp4,,ang,one\n"))
+    (entry,) = corpora.index_clips("mine", table(tmp_path / "t", "path,subject,label,clip\n../x/film.mp4,,ang,one\n"))
     assert entry.video == entry.audio  # a film brings its sound
     assert Path(entry.video).samefile(tmp_path / "x" / "film.mp4")
     assert entry.subject == ""
@@ -317,7 +317,7 @@ def test_own_table_reaches_out_of_its_folder(tmp_path):
 
 def test_a_subjects_sex_need_be_said_but_once(tmp_path):
     text = "path,subject,label,clip,sex\na.wav,ann,sad,1,\nsub/b.wav,ann,sad,2,w\na.mp4,,sad,3,\n"
-    assert [e.sex for e in corpora.index("mine", table(tmp_path, text))] == ["female", "female", ""]
+    assert [e.sex for e in corpora.index_clips("mine", table(tmp_path, text))] == ["female", "female", ""]
 
 
 HEAD = "path,subject,label,clip\n"
@@ -348,10 +348,10 @@ HEAD = "path,subject,label,clip\n"
 )
 def test_a_table_with_a_fault_says_where(tmp_path, text, says):
     with pytest.raises(CorpusError, match=says) as caught:
-        corpora.index("mine", table(tmp_path, text))
+        corpora.index_clips("mine", table(tmp_path, text))
     assert "clips.csv" in str(caught.value)
 
 
 def test_a_table_in_another_encoding(tmp_path):
     with pytest.raises(CorpusError, match="save it as 'CSV UTF-8'"):
-        corpora.index("mine", table(tmp_path, GOOD, encoding="latin-1"))
+        corpora.index_clips("mine", table(tmp_path, GOOD, encoding="latin-1"))

@@ -18,15 +18,15 @@ def test_sets_are_subject_disjoint_and_folds_test_everyone_once(n, seed, fold):
     subject = np.repeat([f"s{i:02d}" for i in range(n)], 3)
     sex = np.repeat(["female" if i % 2 else "male" for i in range(n)], 3)
     shares = DEMO.data.sets
-    sets = splits.split_subjects(subject, sex, shares, seed, fold)
+    sets = splits.by_subject(subject, sex, shares, seed, fold)
     assert np.array_equal(np.sort(np.concatenate(list(sets.values()))), np.arange(3 * n))
     members = {k: set(subject[v]) for k, v in sets.items()}
     assert sum(map(len, members.values())) == n  # no subject twice
-    for name, share in zip(splits.SETS, shares, strict=True):
+    for name, share in zip(splits.SET_NAMES, shares, strict=True):
         assert abs(len(members[name]) - share * n) <= 1.5
         females = sum(sex[subject == s][0] == "female" for s in members[name])
         assert abs(females - len(members[name]) / 2) <= 1.5
-    tested = [s for f in range(5) for s in set(subject[splits.split_subjects(subject, sex, shares, seed, f)["S4"]])]
+    tested = [s for f in range(5) for s in set(subject[splits.by_subject(subject, sex, shares, seed, f)["S4"]])]
     assert sorted(tested) == sorted(set(subject))
 
 
@@ -35,17 +35,17 @@ def test_pairs_are_balanced_and_meet_by_group(seed, paired):
     rng = np.random.default_rng(seed)
     y = np.repeat([0, 1, 2], [5, 12, 9])
     x = y if paired else np.concatenate([np.arange(3), rng.integers(0, 3, 30)])
-    i, j = splits.pairs(x, y, paired, seed, epoch=3)
+    i, j = splits.epoch_pairs(x, y, paired, seed, epoch=3)
     assert np.bincount(y[j]).tolist() == [12, 12, 12]
     assert np.array_equal(x[i], y[j])
     assert set(j) == set(range(len(y)))  # every voice is used
-    assert np.array_equal(j, splits.pairs(x, y, paired, seed, epoch=3)[1])
-    assert not np.array_equal(j, splits.pairs(x, y, paired, seed, epoch=4)[1])
+    assert np.array_equal(j, splits.epoch_pairs(x, y, paired, seed, epoch=3)[1])
+    assert not np.array_equal(j, splits.epoch_pairs(x, y, paired, seed, epoch=4)[1])
 
 
 def test_balanced_subsample():
     labels = np.repeat([0, 1, 2], [5, 9, 7])
-    rows = splits.balanced(labels, seed=1)
+    rows = splits.balanced_rows(labels, seed=1)
     assert np.bincount(labels[rows]).tolist() == [5, 5, 5]
     assert len(set(rows)) == 15
 
@@ -83,7 +83,7 @@ def test_ravdess_in_its_forms(ravdess, tmp_path, form):
         with zipfile.ZipFile(root, "w") as z:
             for p in ravdess.rglob("*.wav"):
                 z.write(p, p.relative_to(ravdess))
-    entries = corpora.index("ravdess", root)
+    entries = corpora.index_clips("ravdess", root)
     assert len(entries) == 6
     e = entries[0]
     assert (e.clip, e.subject, e.sex, e.emotion, e.intensity) == ("ravdess-01-01-01-02-01-01", "ravdess-01", "male", "neutral", "normal")
@@ -94,28 +94,28 @@ def test_ravdess_in_its_forms(ravdess, tmp_path, form):
 
 def test_clear_words_where_there_is_no_corpus(tmp_path, data_folder):
     with pytest.raises(CorpusError, match="does not exist"):
-        preparation.prepare("ravdess", tmp_path / "nowhere")
+        preparation.prepare_corpus("ravdess", tmp_path / "nowhere")
     (tmp_path / "empty").mkdir()
     with pytest.raises(CorpusError, match="holds no clip of crema-d"):
-        preparation.prepare("crema-d", tmp_path / "empty")
+        preparation.prepare_corpus("crema-d", tmp_path / "empty")
     with pytest.raises(CorpusError, match="data prepare demo"):
-        splits.load("demo")
+        splits.load_corpus("demo")
     data_folder.mkdir(exist_ok=True)
     (data_folder / "processed").mkdir(exist_ok=True)
     (data_folder / "processed" / "ravdess.npz").write_bytes(b"PK nonsense")
     with pytest.raises(CorpusError, match=r"ravdess\.npz is damaged"):
-        splits.load("ravdess")
+        splits.load_corpus("ravdess")
 
 
 def test_pairing_by_clip_needs_one_corpus(ravdess, data_folder):
-    preparation.prepare("ravdess", ravdess)
-    preparation.prepare("demo", None, takes=1)
+    preparation.prepare_corpus("ravdess", ravdess)
+    preparation.prepare_corpus("demo", None, takes=1)
     with pytest.raises(CorpusError, match="pairing"):
-        splits.build(replace(DEMO, data={"voices": "ravdess", "demo_takes": 1}))
+        splits.build_sets(replace(DEMO, data={"voices": "ravdess", "demo_takes": 1}))
 
 
 def test_the_real_ravdess_zip_is_indexed(shared_data):
-    entries = corpora.index("ravdess", shared_data / "ravdess_audio_actors_01-20_16k.zip")
+    entries = corpora.index_clips("ravdess", shared_data / "ravdess_audio_actors_01-20_16k.zip")
     assert len(entries) == 1200
     assert len({e.subject for e in entries}) == 20
     counts = {e: sum(x.emotion == e for x in entries) for e in ("neutral", "happy")}

@@ -60,7 +60,7 @@ def small(folder: Path, *clips: str) -> Path:
 
 def names(root: Path, **options) -> dict[str, set[str]]:
     """What is reported of a few files, but for their number and that these actors have no video."""
-    found = doctor.examine(root, **options).names()
+    found = doctor.examine_corpus(root, **options).names()
     return {k: v for k, v in found.items() if k not in ("count", "actors-without-video")}
 
 
@@ -70,7 +70,7 @@ def names(root: Path, **options) -> dict[str, set[str]]:
 def test_crema_d_of_full_size(crema):
     root, expected = crema
     before = state(root)
-    report = doctor.examine(root, face_clips=100)
+    report = doctor.examine_corpus(root, face_clips=100)
     assert report.names() == expected
     assert (report.corpus, report.counts["clips"], report.counts["subjects"]) == ("crema-d", 7442, 91)
     assert report.looked_at == {**report.looked_at, "names": (15_084,) * 2, "videos": (7440,) * 2, "sounds": (7438,) * 2}
@@ -80,19 +80,19 @@ def test_crema_d_of_full_size(crema):
 
 
 def test_the_index_of_crema_d_is_exact(crema):
-    entries = corpora.index("crema-d", crema[0])
+    entries = corpora.index_clips("crema-d", crema[0])
     assert (len(entries), len({e.subject for e in entries})) == (7442, 91)
     assert Counter(e.emotion for e in entries) == dict.fromkeys(("angry", "disgust", "fear", "happy", "sad"), 1271) | {"neutral": 1087}
 
 
 def test_ravdess_of_full_size(ravdess):
     root, expected = ravdess
-    report = doctor.examine(root, face_clips=10)
+    report = doctor.examine_corpus(root, face_clips=10)
     assert report.names() == expected
     assert (report.corpus, report.counts["clips"], report.counts["subjects"]) == ("ravdess", 1440, 24)
     assert report.looked_at["videos"] == (2876, 2876)
     assert report.seconds < SECONDS
-    entries = corpora.index("ravdess", root)
+    entries = corpora.index_clips("ravdess", root)
     assert (len(entries), len({e.subject for e in entries})) == (1440, 24)
     assert set(Counter(e.emotion for e in entries).values()) == {96, 192}
 
@@ -101,13 +101,13 @@ def test_ravdess_of_full_size(ravdess):
 @pytest.mark.timeout(3600)
 def test_every_face_of_full_size(crema, ravdess):
     for root, expected in (crema, ravdess):
-        report = doctor.examine(root, seconds=3000)
+        report = doctor.examine_corpus(root, seconds=3000)
         assert report.names() == expected
         assert report.looked_at["faces"][0] == report.looked_at["faces"][1]
 
 
 def test_official_lists(shared):
-    crema, ravdess = (inventory.official(name) for name in ("crema-d", "ravdess"))
+    crema, ravdess = (inventory.official_clips(name) for name in ("crema-d", "ravdess"))
     assert (len(crema), sum(map(len, crema.values()))) == (91, 7442)
     assert (len(ravdess), {len(of) for of in ravdess.values()}) == (24, {60})
     if shared:
@@ -119,7 +119,7 @@ def test_official_lists(shared):
 
 
 def test_the_real_ravdess_zip(shared_data):
-    found = doctor.examine(shared_data / "ravdess_audio_actors_01-20_16k.zip").names()
+    found = doctor.examine_corpus(shared_data / "ravdess_audio_actors_01-20_16k.zip").names()
     assert found.pop("actors-without-video") == {f"{n:02d}" for n in range(1, 21)}
     stereo = ("08-01-02-02-01", "02-01-01-02-01", "02-01-02-02-05", "03-01-02-01-20", "06-01-01-02-20")
     assert found == {
@@ -130,14 +130,14 @@ def test_the_real_ravdess_zip(shared_data):
 
 
 def test_real_clips_are_sound(shared_data):
-    report = doctor.examine(shared_data / "crema-d")
+    report = doctor.examine_corpus(shared_data / "crema-d")
     assert report.names() == {"actors-without-video": {"1002"}, "count": {"8 of 7,442 clips, 2 of 91 actors"}}
     assert report.looked_at["faces"] == (4, 4)
-    assert doctor.examine(shared_data / "ravdess_video").names().keys() == {"actors-without-wav", "count"}
+    assert doctor.examine_corpus(shared_data / "ravdess_video").names().keys() == {"actors-without-wav", "count"}
 
 
 def test_real_faces(shared_data):
-    report = doctor.examine(shared_data / "fer2013_subset.zip", face_clips=100)
+    report = doctor.examine_corpus(shared_data / "fer2013_subset.zip", face_clips=100)
     assert (report.corpus, report.counts["clips"]) == ("fer2013", 15_428)
     assert report.names().keys() <= {"duplicate", "no-landmarks", "no-face"}
     assert len(report.names()["duplicate"]) == 475  # groups of the same bytes
@@ -148,26 +148,26 @@ def test_real_faces(shared_data):
 
 def test_an_unknown_corpus_is_refused_with_its_reason(shared_data):
     with pytest.raises(CorpusError, match=r"no corpus is recognised in .*grid: of its 3 media files none is named as CREMA-D's"):
-        doctor.examine(shared_data / "grid")
+        doctor.examine_corpus(shared_data / "grid")
 
 
 # ------------------------------------------------------------------ names
 
 
 def test_clips_that_the_official_corpus_has_or_has_not(tmp_path):
-    actor = sorted(inventory.official("crema-d")["1019"])
+    actor = sorted(inventory.official_clips("crema-d")["1019"])
     small(tmp_path, *actor[1:], "1019_ABC_ANG_XX", "1020_DFA_ANG_XX")
     assert names(tmp_path) == {"missing-clips": {actor[0]}, "not-official": {"1019_ABC_ANG_XX"}}
 
 
 def test_copies_in_a_zip_and_in_a_folder_are_one_line(tmp_path):
-    clips = sorted(inventory.official("crema-d")["1001"])[:20]
+    clips = sorted(inventory.official_clips("crema-d")["1001"])[:20]
     small(tmp_path / "a" / "b", *clips)
     with zipfile.ZipFile(tmp_path / "all.zip", "w") as z:
         for file in (tmp_path / "a").rglob("*.wav"):
             z.write(file, f"a/b/AudioWAV/{file.name}")
     assert names(tmp_path) == {"nested-copy": {"all.zip = ."}}
-    assert doctor.examine(tmp_path).counts["clips"] == 20
+    assert doctor.examine_corpus(tmp_path).counts["clips"] == 20
 
 
 def test_a_folder_is_met_under_its_own_name(tmp_path):
@@ -175,7 +175,7 @@ def test_a_folder_is_met_under_its_own_name(tmp_path):
     (tmp_path / "a link").symlink_to(tmp_path / "there")
     (tmp_path / "z link").symlink_to(tmp_path / "there")
     found = {"link-loop": {}}
-    assert [f.name for f in inventory.walk(tmp_path, found)] == ["there/AudioWAV/1001_DFA_ANG_XX.wav"]
+    assert [f.name for f in inventory.list_media_files(tmp_path, found)] == ["there/AudioWAV/1001_DFA_ANG_XX.wav"]
     assert found["link-loop"].keys() == {"a link", "z link"}
 
 
@@ -185,28 +185,28 @@ def test_own_data(tmp_path):
     table = tmp_path / "mine.csv"
     rows = [f"AudioWAV/1001_DFA_{code}_XX.wav,me,{label},{code}" for code, label in (("ANG", "angry"), ("SAD", "sad"))]
     table.write_text("\n".join(["path,subject,label,clip", *rows]))
-    report = doctor.examine(table)
+    report = doctor.examine_corpus(table)
     assert (report.corpus, report.counts["subjects"], report.names()) == ("own", 1, {"unreadable": {"AudioWAV/1001_DFA_SAD_XX.wav"}})
     folder = tmp_path / "own"
     for path in ("faces/happy/a.png", "audio/happy/a.wav"):
         (folder / path).parent.mkdir(parents=True)
     Image.new("L", (64, 64), 90).save(folder / "faces/happy/a.png")
     (folder / "audio/happy/a.wav").write_bytes(trees.wav(trees.Noise()(1.1, 8_000), 8_000))
-    report = doctor.examine(folder)
+    report = doctor.examine_corpus(folder)
     assert (report.corpus, report.names()) == ("own", {"no-face": {"faces/happy/a.png"}, "odd-rate": {"audio/happy/a.wav"}})
     Image.fromarray(trees.pictures(None)[0][:, 12:84]).save(folder / "faces/happy/a.png")
     (folder / "audio/happy/a.wav").write_bytes(trees.wav(trees.Noise()(1.1)))
-    report = doctor.examine(folder)
+    report = doctor.examine_corpus(folder)
     assert report.names() == {}
-    assert doctor.text(report).endswith("No fault was found.")
+    assert doctor.to_text(report).endswith("No fault was found.")
 
 
 def test_nothing_there(tmp_path):
     with pytest.raises(CorpusError, match="does not exist"):
-        doctor.examine(tmp_path / "no")
+        doctor.examine_corpus(tmp_path / "no")
     for name in (None, "crema-d"):
         with pytest.raises(CorpusError, match="no corpus is recognised|holds no media"):
-            doctor.examine(tmp_path, name)
+            doctor.examine_corpus(tmp_path, name)
 
 
 # ------------------------------------------------------------------ a mess
@@ -236,7 +236,7 @@ def test_a_mess_is_reported_and_not_raised(tmp_path, monkeypatch):
 
     monkeypatch.setattr(Path, "open", guarded)
     before = state(tmp_path)
-    report = doctor.examine(tmp_path)
+    report = doctor.examine_corpus(tmp_path)
     assert {k: v for k, v in report.names().items() if k not in ("count", "actors-without-video")} == {
         "unreachable": {"AudioWAV/self.wav", "AudioWAV/1001_DFA_NEU_XX.wav", "AudioWAV/1001_DFA_HAP_XX.wav"},
         "broken-archive": {"broken.zip"},
@@ -257,7 +257,7 @@ HEADS = [(b"RIFF\x24\0\0\0WAVEfmt ", "wav"), (b"FLV\1\5\0\0\0\t\0\0\0\0", "flv")
 def test_no_bytes_raise_but_media_errors(tmp_path_factory, start, rest):
     (head, kind), path = start, tmp_path_factory.getbasetemp() / "bytes"
     path.write_bytes(head + rest)
-    for read in (probe.sound,) if kind == "wav" else (probe.film, probe.sound, lambda p, k: probe.shows_face(p, k, 1.0)):
+    for read in (probe.audio_info,) if kind == "wav" else (probe.video_info, probe.audio_info, lambda p, k: probe.has_face(p, k, 1.0)):
         try:
             read(path, kind)
         except MediaError:
@@ -271,32 +271,32 @@ def test_names_are_looked_at_whatever_the_budget(tmp_path):
     small(tmp_path, "1001_DFA_ANG_XX", "1001_DFA_SAD_XX")
     (tmp_path / "AudioWAV/1001_DFA_HAP_XX.wav").write_bytes(trees.pointer("a"))
     (tmp_path / "1001_DFA_ANG_XX.mp4").write_bytes(trees.film("mp4", trees.pictures(None)))
-    report = doctor.examine(tmp_path, seconds=0)
+    report = doctor.examine_corpus(tmp_path, seconds=0)
     assert report.names().keys() == {"pointer", "no-video", "count"}
     assert report.looked_at == {"names": (4, 4), "contents": (1, 3), "videos": (0, 1), "sounds": (0, 2), "faces": (0, 1)}
-    assert "faces looked for in 0 of 1 clips" in doctor.text(report)
+    assert "faces looked for in 0 of 1 clips" in doctor.to_text(report)
 
 
 def test_suspects_are_looked_at_first_and_the_rest_is_spread(tmp_path):
     frames = trees.pictures(None)
     film = trees.film("mp4", frames)
-    for n, clip in enumerate(sorted(inventory.official("ravdess")["01"])):
+    for n, clip in enumerate(sorted(inventory.official_clips("ravdess")["01"])):
         (tmp_path / f"01-{clip}.mp4").write_bytes(trees.titled(film, str(n)))
     black = tmp_path / "01-01-05-01-02-01-01.mp4"
     black.write_bytes(trees.titled(trees.film("mp4", np.zeros_like(frames)), "black"))
     ticks = []
     tick = lambda done, total, phase: ticks.append((phase, done, total, threading.get_ident()))  # noqa: E731
-    report = doctor.examine(tmp_path, face_clips=4, tick=tick)
+    report = doctor.examine_corpus(tmp_path, face_clips=4, tick=tick)
     assert report.names()["no-face"] == {black.name}
     assert (report.suspects, report.looked_at["faces"]) == (1, (4, 60))
-    assert "faces looked for in 4 of 60 clips (1 that looked odd first, the rest evenly spread)" in doctor.text(report)
+    assert "faces looked for in 4 of 60 clips (1 that looked odd first, the rest evenly spread)" in doctor.to_text(report)
     assert {t[3] for t in ticks} == {threading.get_ident()}
     assert [t[1:3] for t in ticks if t[0] == "faces"] == [(n, 4) for n in range(1, 5)]
 
 
 @given(st.integers(1, 3000), st.integers(1, 300))
 def test_every_beginning_is_spread(n, k):
-    order = doctor._spread(range(n))
+    order = doctor._spread_evenly(range(n))
     assert sorted(order) == list(range(n))
     chosen = sorted(order[:k])
     gaps = np.diff([-1, *chosen, n])
@@ -304,7 +304,7 @@ def test_every_beginning_is_spread(n, k):
 
 
 def test_the_report(tmp_path, monkeypatch):
-    small(tmp_path, *sorted(inventory.official("crema-d")["1001"])[:7])
+    small(tmp_path, *sorted(inventory.official_clips("crema-d")["1001"])[:7])
     for file in (tmp_path / "AudioWAV").iterdir():
         file.write_bytes(b"")
     (tmp_path / "1001_DFA_ANG_XX.mp4").write_bytes(trees.film("mp4", trees.pictures(None)))
@@ -313,21 +313,21 @@ def test_the_report(tmp_path, monkeypatch):
         raise faces.ModelMissing("put it there")
 
     monkeypatch.setattr(faces, "model_path", missing)
-    report = doctor.examine(tmp_path, "crema-d")
+    report = doctor.examine_corpus(tmp_path, "crema-d")
     data = json.loads(json.dumps(doctor.to_dict(report)))
     assert data.keys() == {"version", "corpus", "root", "counts", "faults", "looked_at", "suspects", "seconds", "budget"}
     empty, model = data["faults"][0], data["faults"][-1]
     assert (empty["kind"], empty["severity"], empty["count"], len(empty["names"])) == ("empty", "error", 7, 7)
-    assert (model["kind"], model["details"], data["looked_at"]["faces"]) == ("no-model", {faces.MODEL: "put it there"}, [0, 1])
-    assert "and 2 more\n    -> in the corpus' folder: git checkout -- . && git lfs pull" in doctor.text(report)
-    assert [f.severity for f in report.faults] == sorted((f.severity for f in report.faults), key=list(doctor.TITLES).index)
+    assert (model["kind"], model["details"], data["looked_at"]["faces"]) == ("no-model", {faces.MODEL_FILE: "put it there"}, [0, 1])
+    assert "and 2 more\n    -> in the corpus' folder: git checkout -- . && git lfs pull" in doctor.to_text(report)
+    assert [f.severity for f in report.faults] == sorted((f.severity for f in report.faults), key=list(doctor.SEVERITY_TITLES).index)
 
 
 def test_a_budget_that_ends_on_the_way(tmp_path, monkeypatch):
-    small(tmp_path, *sorted(inventory.official("crema-d")["1001"]))
-    monkeypatch.setattr(probe, "sound", lambda path, kind: time.sleep(0.05) or probe.Sound(2.0, None, -20.0, 16_000, 1))
-    report = doctor.examine(tmp_path, seconds=0.8, workers=1)
+    small(tmp_path, *sorted(inventory.official_clips("crema-d")["1001"]))
+    monkeypatch.setattr(probe, "audio_info", lambda path, kind: time.sleep(0.05) or probe.AudioInfo(2.0, None, -20.0, 16_000, 1))
+    report = doctor.examine_corpus(tmp_path, seconds=0.8, workers=1)
     done, total = report.looked_at["sounds"]
     assert 0 < done < total == 82
     assert report.seconds < 2
-    assert f"sounds heard: {done} of 82, evenly spread" in doctor.text(report)
+    assert f"sounds heard: {done} of 82, evenly spread" in doctor.to_text(report)

@@ -19,7 +19,7 @@ import tiny
 from core import files
 from core.data import splits
 from core.experiments import jobs, tasks
-from core.experiments.tasks import Errand
+from core.experiments.tasks import Task
 from core.media import waveforms
 
 
@@ -39,13 +39,13 @@ def until(what, seconds: float = 60.0):
     return found
 
 
-def ended(name: str) -> Errand:
+def ended(name: str) -> Task:
     return until(lambda: (e := tasks.find(name)) and e.state != "running" and e)
 
 
-def written(**fields) -> Errand:
+def written(**fields) -> Task:
     """An errand's file, of no process."""
-    e = Errand(**{"id": "doctor-00000000", "arguments": ["doctor", "/x"], "started": 1.0, "beat": time.time()} | fields)
+    e = Task(**{"id": "doctor-00000000", "arguments": ["doctor", "/x"], "started": 1.0, "beat": time.time()} | fields)
     files.write_json(tasks.folder() / f"{e.id}.json", asdict(e))
     return e
 
@@ -85,12 +85,12 @@ def test_a_stopped_errand_goes_on_where_it_was(home):
     assert e.left == pytest.approx((e.total - e.done) / e.rate)
     asked = time.monotonic()
     tasks.stop(name)
-    assert tasks.find(name).phase in (tasks.STOPPING, "prepare")
+    assert tasks.find(name).phase in (tasks.STOPPING_PHASE, "prepare")
     e = ended(name)
     assert e.state == "stopped"
-    assert time.monotonic() - asked < tasks.GRACE
-    assert not splits.path_of("demo", 1).exists()
-    kept = len(list((splits.folder() / ".parts").rglob("*.npz")))
+    assert time.monotonic() - asked < tasks.STOP_GRACE_SECONDS
+    assert not splits.corpus_path("demo", 1).exists()
+    kept = len(list((splits.processed_folder() / ".parts").rglob("*.npz")))
     assert kept >= e.done > 3
     assert tasks.start(arguments) == name  # at once, while the first may not be quite gone
     first = until(lambda: (e := tasks.find(name)) and e.total and e)
@@ -98,7 +98,7 @@ def test_a_stopped_errand_goes_on_where_it_was(home):
     assert first.phase == "prepare"
     tasks.stop(name)
     assert (e := ended(name)).state == "stopped"
-    until(lambda: not jobs.is_ours(e.pid, "data"), tasks.GRACE)
+    until(lambda: not jobs.is_ours(e.pid, "data"), tasks.STOP_GRACE_SECONDS)
 
 
 def test_what_goes_wrong_is_told_in_words(home):
@@ -129,11 +129,11 @@ def test_one_that_does_not_listen_is_killed_with_its_children_when_asked_again(h
     try:
         e = written(pid=child.pid)
         tasks.stop(e.id)
-        assert tasks.find(e.id).phase == tasks.STOPPING
+        assert tasks.find(e.id).phase == tasks.STOPPING_PHASE
         tasks.stop(e.id)  # too early for more than asking
         time.sleep(0.2)
         assert child.poll() is None
-        monkeypatch.setattr(tasks, "GRACE", 0.0)
+        monkeypatch.setattr(tasks, "STOP_GRACE_SECONDS", 0.0)
         tasks.stop(e.id)
         assert child.wait(5) == -signal.SIGKILL
         assert tasks.find(e.id).state == "stopped"
@@ -179,17 +179,17 @@ def test_forgetting_takes_away_the_files_of_an_errand_that_has_ended(home):
 def test_a_damaged_file_is_no_errand(home, text):
     (tasks.folder() / "doctor-00000000.json").write_text(text)
     assert tasks.listing() == []
-    assert tasks.output("nothing") == tasks.complaints("nothing") == ""
+    assert tasks.output("nothing") == tasks.errors("nothing") == ""
 
 
 def test_the_time_left_is_not_invented():
-    assert math.isnan(Errand("x", [], done=3, total=9).left)
-    assert math.isnan(Errand("x", [], done=9, total=9, rate=2).left)
-    assert Errand("x", [], done=3, total=9, rate=2).left == 3
+    assert math.isnan(Task("x", [], done=3, total=9).left)
+    assert math.isnan(Task("x", [], done=9, total=9, rate=2).left)
+    assert Task("x", [], done=3, total=9, rate=2).left == 3
 
 
 def test_a_process_that_is_no_errand_writes_nothing(home):
-    assert tasks.FILE not in os.environ
-    tasks.beat("prepare", 1, 2, 3.0)
-    tasks.ended("done")
+    assert tasks.TASK_FILE_VARIABLE not in os.environ
+    tasks.report_progress("prepare", 1, 2, 3.0)
+    tasks.report_end("done")
     assert list(tasks.folder().iterdir()) == []

@@ -21,13 +21,13 @@ SHIPPED = Path(__file__).resolve().parents[1] / "checkpoints"
 
 @pytest.fixture
 def run(trained) -> Run:
-    return next(Run(files.checkpoints() / r["run"]) for r in runs.listing() if r["condition"] == "cp")
+    return next(Run(files.checkpoints_folder() / r["run"]) for r in runs.list_runs() if r["condition"] == "cp")
 
 
 def test_an_example_is_what_the_run_has_kept(run):
     kept, out = run.arrays("generated"), run.arrays()
     own = np.nonzero(kept["label"] == run.config.data.classes.index("sad"))[0]
-    e = examples.example(run, "sad", 1)
+    e = examples.load_face_example(run, "sad", 1)
     assert (e.number, e.of, e.run) == (1 % len(own), len(own), run.id)
     np.testing.assert_array_equal(e.y, kept["y"][own[e.number]].astype(np.float32))
     np.testing.assert_array_equal(e.p, out["p_S4"][kept["row"][own[e.number]]])
@@ -36,21 +36,21 @@ def test_an_example_is_what_the_run_has_kept(run):
 
 
 def test_examples_are_counted_round(run):
-    first = examples.example(run, "happy", 0)
-    again = examples.example(run, "happy", first.of)
+    first = examples.load_face_example(run, "happy", 0)
+    again = examples.load_face_example(run, "happy", first.of)
     assert again.number == 0
     np.testing.assert_array_equal(first.y, again.y)
 
 
 def test_a_drawn_face_is_the_one_of_the_row(run):
-    e = examples.example(run, "fear")
+    e = examples.load_face_example(run, "fear")
     assert e.name.split("_")[2] == "FEA"
     actor = int(e.name.split("_")[1])
     row = run.arrays("generated")["row"][run.arrays("generated")["label"] == run.config.data.classes.index("fear")][0]
     assert run.arrays()["subject_S4"][row] == f"demo-{actor:02d}"
-    take = next(t for t in actors.takes(run.config.data.demo_takes) if t.clip_id == e.name)
-    wave = actors.voice(take)
-    np.testing.assert_array_equal(e.face, faces.align(*actors.face(take, t=spectrograms.middle_time(len(wave) / 16_000))))
+    take = next(t for t in actors.list_takes(run.config.data.demo_takes) if t.clip_id == e.name)
+    wave = actors.synthesise_voice(take)
+    np.testing.assert_array_equal(e.face, faces.align(*actors.render_face(take, t=spectrograms.centre_time(len(wave) / 16_000))))
     assert e.real.shape == e.y.shape
 
 
@@ -58,10 +58,10 @@ def test_a_drawn_face_is_the_one_of_the_row(run):
 def test_what_is_drawn_again_is_what_was_prepared(monkeypatch):
     monkeypatch.delenv("DACSSGAN_DATA", raising=False)
     run = Run(next(SHIPPED.glob("demo-cp-*")))
-    S4 = splits.build(run.config)["S4"]
+    S4 = splits.build_sets(run.config)["S4"]
     kept = run.arrays("generated")
     for emotion in ("neutral", "disgust"):
-        e = examples.example(run, emotion, 2)
+        e = examples.load_face_example(run, emotion, 2)
         row = kept["row"][np.nonzero(kept["label"] == run.config.data.classes.index(emotion))[0][2]]
         assert np.abs((S4.x[row] + 1) * 127.5 - e.face).max() <= 1
         np.testing.assert_allclose(S4.y[row], e.real, atol=1e-3)
@@ -70,35 +70,35 @@ def test_what_is_drawn_again_is_what_was_prepared(monkeypatch):
 def test_a_corpus_that_is_not_here_leaves_the_picture_out(run):
     c = replace(run.config, data={"faces": "fer2013", "voices": "ravdess", "pairing": "emotion"})
     files.write_json(run.directory / "config.json", runs.to_dict(c))
-    e = examples.example(run, "angry")
+    e = examples.load_face_example(run, "angry")
     assert (e.face, e.picture, e.real, e.name) == (None, None, None, "")
     assert e.y.shape == (112, 28)
 
 
 def test_another_corpus_of_the_same_name_is_not_taken_for_it(run):
     c = replace(run.config, data={"faces": "made", "voices": "made"})
-    source = splits.path_of("demo", c.data.demo_takes)
-    splits.path_of("made").write_bytes(source.read_bytes())
+    source = splits.corpus_path("demo", c.data.demo_takes)
+    splits.corpus_path("made").write_bytes(source.read_bytes())
     files.write_json(run.directory / "config.json", runs.to_dict(c))
-    assert examples.example(run, "angry").face is not None
+    assert examples.load_face_example(run, "angry").face is not None
     corpus = run.json("corpus")
     corpus["faces"]["digest"] = "0" * 16
     files.write_json(run.directory / "corpus.json", corpus)
-    assert examples.example(run, "angry").face is None
+    assert examples.load_face_example(run, "angry").face is None
 
 
 @pytest.mark.parametrize("emotion", ["calm", "", "<b>"])
 def test_what_is_not_kept_is_said(run, emotion):
     with pytest.raises(ValueError, match="has kept no sample"):
-        examples.example(run, emotion)
+        examples.load_face_example(run, emotion)
 
 
 def test_an_unfinished_run_has_no_example(home):
     with pytest.raises(ValueError, match="let its training finish"):
-        examples.example(tiny.fabricated("stopped"), "happy")
+        examples.load_face_example(tiny.fabricated("stopped"), "happy")
 
 
 def test_a_run_the_other_way_round_has_no_voices(run):
     files.write_json(run.directory / "config.json", runs.to_dict(replace(run.config, gan={"direction": "voice-face"})))
     with pytest.raises(ValueError, match="makes faces from voices"):
-        examples.example(run, "happy")
+        examples.load_face_example(run, "happy")

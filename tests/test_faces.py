@@ -140,10 +140,10 @@ def test_a_similarity_is_recovered_exactly_and_in_batches():
     m, _ = random_similarity(rng, 50)
     src = rng.normal(0, 30, (50, 5, 2))
     dst = src @ m[:, :, :2].transpose(0, 2, 1) + m[:, None, :, 2]
-    got = faces.similarity(src, dst)
+    got = faces.similarity_transform(src, dst)
     assert got.shape == (50, 2, 3)
     assert got == pytest.approx(m, abs=1e-8)
-    assert faces.similarity(src[7], dst[7]) == pytest.approx(got[7])
+    assert faces.similarity_transform(src[7], dst[7]) == pytest.approx(got[7])
 
 
 def test_with_noise_it_is_the_least_squares_one_and_never_a_mirror():
@@ -152,7 +152,7 @@ def test_with_noise_it_is_the_least_squares_one_and_never_a_mirror():
     rng = np.random.default_rng(1)
     for _ in range(20):
         src, dst = rng.normal(0, 30, (5, 2)), rng.normal(0, 30, (5, 2))
-        m = faces.similarity(src, dst)
+        m = faces.similarity_transform(src, dst)
         assert np.linalg.det(m[:, :2]) > 0
         assert m[:, :2] @ m[:, :2].T == pytest.approx(np.linalg.det(m[:, :2]) * np.eye(2))
 
@@ -165,12 +165,12 @@ def test_with_noise_it_is_the_least_squares_one_and_never_a_mirror():
                 assert error(m + sign * np.array([[a, -b, x], [b, a, y]])) >= error(m)
     near = src + rng.normal(0, 1, (5, 2))
     theirs = SimilarityTransform.from_estimate(src, near)
-    assert faces.similarity(src, near) == pytest.approx(theirs.params[:2], abs=1e-6)
+    assert faces.similarity_transform(src, near) == pytest.approx(theirs.params[:2], abs=1e-6)
 
 
 def test_points_that_are_one_have_no_similarity():
     with pytest.raises(ValueError, match="two different points"):
-        faces.similarity(np.ones((5, 2)), faces.CANONICAL)
+        faces.similarity_transform(np.ones((5, 2)), faces.CANONICAL_POINTS)
 
 
 def test_the_five_points_and_their_canonical_places(face):
@@ -179,10 +179,10 @@ def test_the_five_points_and_their_canonical_places(face):
     assert left[0] < nose[0] < right[0]
     assert max(left[1], right[1]) < nose[1] < mouth[1] < chin[1]
     assert faces.five_points(np.stack([face.points] * 3)[None]).shape == (1, 3, 5, 2)
-    assert ((faces.CANONICAL > 0) & (faces.CANONICAL < 1)).all()
-    assert faces.CANONICAL[:2, 0].mean() == 0.5
-    placed = np.c_[face.points, np.ones(478)] @ faces.similarity(five, faces.CANONICAL * 28).T
-    assert np.hypot(*(faces.five_points(placed) - faces.CANONICAL * 28).T).max() < 2
+    assert ((faces.CANONICAL_POINTS > 0) & (faces.CANONICAL_POINTS < 1)).all()
+    assert faces.CANONICAL_POINTS[:2, 0].mean() == 0.5
+    placed = np.c_[face.points, np.ones(478)] @ faces.similarity_transform(five, faces.CANONICAL_POINTS * 28).T
+    assert np.hypot(*(faces.five_points(placed) - faces.CANONICAL_POINTS * 28).T).max() < 2
     assert placed[152, 1] < 28
     assert placed[[105, 334], 1].min() > 0
 
@@ -193,18 +193,18 @@ def test_marks_land_on_their_canonical_places(scale, turn):
     """Blobs drawn at five points of a frame: their centroids in the aligned face are CANONICAL to a tenth of a pixel."""
     h, w = 1100, 1200
     c, s = scale * math.cos(math.radians(turn)), scale * math.sin(math.radians(turn))
-    five = (faces.CANONICAL - 0.5) * 28 @ np.array([[c, s], [-s, c]]) + [610.3, 540.8]
+    five = (faces.CANONICAL_POINTS - 0.5) * 28 @ np.array([[c, s], [-s, c]]) + [610.3, 540.8]
     # Blobs are given by the values at the pixels' centres.
     y, x = np.mgrid[:h, :w] + 0.5
     for k in range(5):
         blob = 250 * np.exp(-((x - five[k, 0]) ** 2 + (y - five[k, 1]) ** 2) / (2 * (0.9 * scale) ** 2))
         got = faces.align(np.rint(blob).astype(np.uint8), five).astype(float)
         v, u = np.mgrid[:28, :28] + 0.5
-        assert [(got * u).sum() / got.sum(), (got * v).sum() / got.sum()] == pytest.approx(faces.CANONICAL[k] * 28, abs=0.1)
+        assert [(got * u).sum() / got.sum(), (got * v).sum() / got.sum()] == pytest.approx(faces.CANONICAL_POINTS[k] * 28, abs=0.1)
 
 
 def test_grey_is_rec_601_and_flat_stays_flat():
-    five = faces.CANONICAL * 200 + 30
+    five = faces.CANONICAL_POINTS * 200 + 30
     for colour, grey in (((255, 0, 0), 76), ((0, 255, 0), 150), ((0, 0, 255), 29), ((200, 200, 200), 200)):
         frame = np.tile(np.array(colour, np.uint8), (300, 260, 1))
         assert np.abs(faces.align(frame, five).astype(int) - grey).max() <= 1
@@ -212,7 +212,7 @@ def test_grey_is_rec_601_and_flat_stays_flat():
 
 def test_fine_patterns_become_grey_not_noise():
     frame = ((np.indices((600, 600)).sum(0) % 2) * 255).astype(np.uint8)
-    got = faces.align(frame, faces.CANONICAL * 500 + 40).astype(float)
+    got = faces.align(frame, faces.CANONICAL_POINTS * 500 + 40).astype(float)
     assert got.mean() == pytest.approx(127.5, abs=3)
     assert got.std() < 6
 
@@ -221,13 +221,13 @@ def test_beyond_the_frame_its_edge_is_repeated():
     frame = np.full((100, 100), 90, np.uint8)
     frame[:, 80:] = 200
     for shift, value in (((-60, -60), 90), ((500, 0), 200), ((0, -300), 90)):
-        got = faces.align(frame, faces.CANONICAL * 60 + shift)
+        got = faces.align(frame, faces.CANONICAL_POINTS * 60 + shift)
         assert got.shape == (28, 28)
         assert (got == value).all()
     with pytest.raises(ValueError, match="five finite points"):
         faces.align(frame, np.full((5, 2), np.nan))
     with pytest.raises(ValueError, match="no face in a frame"):
-        faces.align(frame, faces.CANONICAL * 1e6)
+        faces.align(frame, faces.CANONICAL_POINTS * 1e6)
 
 
 @pytest.mark.parametrize("turn", [25, -40, 90, -90, 75])
@@ -266,7 +266,7 @@ def test_crops_not_found_take_the_median_of_the_others(photo):
     assert not found[-2]
     alone, none = faces.align_crops(images[-2:])
     assert not none.any()
-    assert (alone[0] == faces.align(images[-2], faces.CANONICAL * 48)).all()
+    assert (alone[0] == faces.align(images[-2], faces.CANONICAL_POINTS * 48)).all()
     nothing, found = faces.align_crops(images[:0])
     assert (nothing.shape, found.shape) == ((0, 28, 28), (0,))
     with pytest.raises(ValueError, match="crops are"):

@@ -7,30 +7,30 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks.textbook import Loop
-from core.config import OURS, PRESETS, Gan, by
+from benchmarks.textbook import TextbookLoop
+from core.config import OUR_GAN_SETTINGS, PRESETS, GanSettings, with_method
 from core.models import gan, networks
 from core.models.networks import Classifier
 
 K, SHAPE = 4, (28, 28)
-SMALL = Gan(batch=8, z=8, steps=6, condition="classifier")
+SMALL = GanSettings(batch=8, z=8, steps=6, condition="classifier")
 
 
 def pool(seed=0, n=20, k=K):
     g = torch.Generator().manual_seed(seed)
     label = torch.arange(n) % K
-    return gan.Pool(
+    return gan.TrainingData(
         x=torch.rand(n, 1, 28, 28, generator=g) * 2 - 1,
         c=torch.rand(n, k, generator=g).softmax(1) if k else torch.zeros(n, 0),
         target=label,
         y=torch.rand(n, 1, *SHAPE, generator=g) * 2 - 1,
         y_target=label,
-        pairs_of=lambda epoch: (np.random.default_rng(epoch).permutation(n),) * 2,
+        epoch_pairs=lambda epoch: (np.random.default_rng(epoch).permutation(n),) * 2,
     )
 
 
 def fresh(settings=SMALL, seed=0):
-    Q = networks.initialise(Classifier(SHAPE, (4, 8), K, 8), torch.Generator().manual_seed(1))
+    Q = networks.initialise_weights(Classifier(SHAPE, (4, 8), K, 8), torch.Generator().manual_seed(1))
     return gan.new_state(settings, K, SHAPE, Q, seed, "cpu")
 
 
@@ -75,7 +75,7 @@ def test_a_frozen_q_stays_and_a_joint_one_moves(q_training):
 
 @pytest.mark.parametrize("optimiser", ["adagrad", "adam"])
 @pytest.mark.parametrize("q_training", ["frozen", "joint"])
-@pytest.mark.parametrize("ours", [{}, OURS | {"average": 0.9}, {"generator": "unet", "game": "hinge", "d_norm": "spectral"}])
+@pytest.mark.parametrize("ours", [{}, OUR_GAN_SETTINGS | {"average": 0.9}, {"generator": "unet", "game": "hinge", "d_norm": "spectral"}])
 def test_resume_is_exact(tmp_path, optimiser, q_training, ours):
     settings = changed(**ours | {"optimiser": optimiser, "q_training": q_training})
     whole = fresh(settings)
@@ -112,8 +112,8 @@ def test_sampling_leaves_the_training_untouched():
 def test_augmentation_keeps_what_speech_keeps():
     """Drawn anew for each sample from its generator alone; bands stay bands, at most an eighth of the time is silenced, gradients pass."""
     y = (torch.arange(28.0) / 28).expand(64, 1, 112, 28).clone().requires_grad_()  # every column alike, bands rising
-    a = gan.augmented(y, torch.Generator().manual_seed(0))
-    assert torch.equal(a, gan.augmented(y, torch.Generator().manual_seed(0)))
+    a = gan.augment_spectrograms(y, torch.Generator().manual_seed(0))
+    assert torch.equal(a, gan.augment_spectrograms(y, torch.Generator().manual_seed(0)))
     silent = (a == -1).all(dim=3)[:, 0]
     assert 0 < silent.sum(dim=1).max() <= 112 / 8 + 1
     slopes = (a[..., 1:] - a[..., :-1])[~silent[:, None]]
@@ -121,7 +121,7 @@ def test_augmentation_keeps_what_speech_keeps():
     a.sum().backward()
     assert float(y.grad.sum(dim=(1, 2, 3)).min()) >= 28 * (112 - 15)
     moving = torch.linspace(-0.5, 0.5, 112)[None, None, :, None].expand(64, 1, 112, 28)
-    assert len({int(k) for k in gan.augmented(moving, torch.Generator().manual_seed(1))[:, 0, :, 0].argmax(dim=1)}) > 10
+    assert len({int(k) for k in gan.augment_spectrograms(moving, torch.Generator().manual_seed(1))[:, 0, :, 0].argmax(dim=1)}) > 10
 
 
 def test_the_average_follows_g_and_never_leads_it():
@@ -182,13 +182,13 @@ def test_without_a_condition_q_is_asked_nothing():
 def test_ten_fast_steps_are_a_tutorials(method):
     """Weights after ten steps beside the plain loop that `benchmarks/training.py` measures against: within 1e-5, in double precision, so
     that rounding hides no difference. Without noise on the inputs, which the two would draw from other places."""
-    g = dataclasses.replace(by(method, PRESETS["demo"]).gan, batch=8, steps=10, noise=0.0, augment=False)
+    g = dataclasses.replace(with_method(method, PRESETS["demo"]).gan, batch=8, steps=10, noise=0.0, augment=False)
     shape = (28, 28)
     rng = np.random.default_rng(0)
     x, y = (torch.from_numpy(rng.uniform(-1, 1, (8, 1, 28, 28))) for _ in range(2))
     c, target = torch.from_numpy(rng.dirichlet(np.ones(K), 8)), torch.from_numpy(rng.integers(0, K, 8))
     Q = Classifier(shape, (4, 8), K, 8).eval()
-    fast, plain = gan.new_state(g, K, shape, copy.deepcopy(Q), 0, "cpu"), Loop(g, K, shape, Q)
+    fast, plain = gan.new_state(g, K, shape, copy.deepcopy(Q), 0, "cpu"), TextbookLoop(g, K, shape, Q)
     for mine, its in ((fast.G, plain.G), (fast.D, plain.D), (fast.shown, plain.shown)):
         its.load_state_dict(mine.state_dict())
     for network in (fast.G, fast.D, fast.Q, fast.shown, plain.G, plain.D, plain.Q, plain.shown):
@@ -197,7 +197,7 @@ def test_ten_fast_steps_are_a_tutorials(method):
         fast.generator.manual_seed(fast.step)
         torch.manual_seed(fast.step)
         plain.step(x, c, target, y)
-        gan.plain_step(fast, g, (x, c, target, y, target))
+        gan.eager_step(fast, g, (x, c, target, y, target))
     for mine, its in ((fast.G, plain.G), (fast.D, plain.D), (fast.shown, plain.shown)):
         for (name, a), b in zip(mine.named_parameters(), its.parameters(), strict=True):
             assert torch.allclose(a, b, rtol=1e-5, atol=1e-5), name
@@ -217,8 +217,8 @@ def test_bf16_stays_near_fp32_and_keeps_its_weights_whole():
 @pytest.mark.gpu
 def test_a_smoke_training_on_the_card():
     p = pool()
-    p = gan.Pool(p.x.cuda(), p.c.cuda(), p.target.cuda(), p.y.cuda(), p.y_target.cuda(), p.pairs_of)
-    Q = networks.initialise(Classifier(SHAPE, (4, 8), K, 8), torch.Generator().manual_seed(1))
+    p = gan.TrainingData(p.x.cuda(), p.c.cuda(), p.target.cuda(), p.y.cuda(), p.y_target.cuda(), p.epoch_pairs)
+    Q = networks.initialise_weights(Classifier(SHAPE, (4, 8), K, 8), torch.Generator().manual_seed(1))
     state = gan.new_state(SMALL, K, SHAPE, Q, 0, "cuda")
     steps = gan.train(state, p, SMALL)
     for _ in range(3):

@@ -20,14 +20,14 @@ def folder(tmp_path, monkeypatch):
     """A home of a test's own, in which no worker is started unless the test does so."""
     for name, value in tiny.home(tmp_path).items():
         monkeypatch.setenv(name, value)
-    monkeypatch.setattr(jobs, "attend", lambda folder=None: False)
-    return files.checkpoints()
+    monkeypatch.setattr(jobs, "start_queue_worker", lambda folder=None: False)
+    return files.checkpoints_folder()
 
 
 def queued(seed: int, place: bool = True, **fields) -> Run:
     """A run that waits for its turn."""
     config = replace(SMOKE, seed=seed)
-    run = runs.create(files.checkpoints() / f"smoke-cp-{seed:08d}", config)
+    run = runs.create(files.checkpoints_folder() / f"smoke-cp-{seed:08d}", config)
     if place:
         runs.enqueue(run, "cpu")
     runs.update(run, **{"state": "queued", "phase": "", "pid": 0} | fields)
@@ -36,7 +36,7 @@ def queued(seed: int, place: bool = True, **fields) -> Run:
 
 def states() -> dict[str, str]:
     """Last digit of a run's id -> its state, in the order of the queue, those outside of it last."""
-    rows = sorted(runs.listing(), key=lambda r: (r["place"] is None, r["place"] or 0, r["run"]))
+    rows = sorted(runs.list_runs(), key=lambda r: (r["place"] is None, r["place"] or 0, r["run"]))
     return {r["run"][-1]: r["state"] for r in rows}
 
 
@@ -45,11 +45,11 @@ class Trainings:
 
     def __init__(self, monkeypatch, ends: dict[str, object]):
         self.ends, self.started, self.living = ends, [], set()
-        monkeypatch.setattr(jobs, "_launch", self.launch)
+        monkeypatch.setattr(jobs, "_spawn_python", self.launch)
         monkeypatch.setattr(jobs, "is_ours", lambda pid, command: pid in self.living)
 
     def launch(self, command, out, err, environment, keep=()):
-        run = Run(files.checkpoints() / command[command.index("--config-file") + 1].split("/")[-2])
+        run = Run(files.checkpoints_folder() / command[command.index("--config-file") + 1].split("/")[-2])
         self.started.append((run.id[-1], command[command.index("--device") + 1]))
         self.pid = 4_000_000 + len(self.started)
         self.living.add(self.pid)
@@ -82,11 +82,11 @@ def test_the_queue_is_worked_in_order_and_a_failed_run_holds_up_nobody(folder, m
     trainings = Trainings(monkeypatch, {"1": crash, "2": lambda: runs.update(two, state="failed", error="the losses became infinite")})
     jobs.move(three.id, -1)
     assert list(states()) == ["1", "3", "2"]
-    jobs.work(folder)
+    jobs.run_queue(folder)
     assert trainings.started == [("1", "cpu"), ("3", "cpu"), ("2", "cpu")]
     assert states() == {"1": "failed", "2": "failed", "3": "done"}
-    assert runs.queue() == []
-    errors = {r["run"]: r["error"] for r in runs.listing()}
+    assert runs.list_queue() == []
+    errors = {r["run"]: r["error"] for r in runs.list_runs()}
     assert "memory" in errors[one.id]
     assert errors[two.id] == "the losses became infinite"
 
@@ -99,23 +99,23 @@ def test_a_paused_run_keeps_its_place_and_holds_the_queue(folder, monkeypatch):
 
     def paused():
         assert jobs.pause(one.id) is False  # asked: it ends a moment later
-        assert jobs.alive(next(r for r in runs.listing() if r["run"] == one.id))
+        assert jobs.is_alive(next(r for r in runs.list_runs() if r["run"] == one.id))
         runs.update(one, state="stopped", step=20)
 
     trainings.ends["1"] = paused
-    jobs.work(folder)
+    jobs.run_queue(folder)
     assert asked == [(4_000_001, signal.SIGTERM)]
     assert states() == {"1": "paused", "2": "queued"}
-    assert jobs._next(folder) is None
-    jobs.work(folder)
+    assert jobs._next_in_queue(folder) is None
+    jobs.run_queue(folder)
     assert len(trainings.started) == 1  # the queue waits
 
     jobs.move(two.id, -1)  # past the paused one
-    assert jobs._next(folder)["run"] == two.id
+    assert jobs._next_in_queue(folder)["run"] == two.id
     jobs.move(two.id, 1)
     del trainings.ends["1"]
     runs.update(one, state="queued", pid=0)  # as `start` does on resuming: the place is kept
-    jobs.work(folder)
+    jobs.run_queue(folder)
     assert [s for s, _ in trainings.started] == ["1", "1", "2"]
     assert states() == {"1": "done", "2": "done"}
 
@@ -131,7 +131,7 @@ def test_stopping_lets_the_next_one_go(folder, monkeypatch):
         runs.update(one, state="stopped")
 
     trainings.ends["1"] = stopped
-    jobs.work(folder)
+    jobs.run_queue(folder)
     assert [s for s, _ in trainings.started] == ["1", "2"]
     assert states() == {"1": "stopped", "2": "done", "3": "stopped"}
 
@@ -144,7 +144,7 @@ def test_one_that_died_leaves_the_queue_and_the_index_can_be_rebuilt(folder, mon
     assert states() == {"2": "queued", "1": "stopped"}
     runs.reindex()
     assert states() == {"2": "queued", "1": "stopped"}
-    assert jobs._next(folder)["run"] == two.id
+    assert jobs._next_in_queue(folder)["run"] == two.id
 
 
 def test_a_run_outside_of_the_queue_is_waited_for(folder, monkeypatch):
@@ -159,8 +159,8 @@ def test_a_run_outside_of_the_queue_is_waited_for(folder, monkeypatch):
         runs.update(by_hand, state="done")
 
     monkeypatch.setattr(jobs.time, "sleep", nap)
-    jobs.work(folder)
-    assert naps == [jobs.POLL]
+    jobs.run_queue(folder)
+    assert naps == [jobs.QUEUE_POLL_SECONDS]
     assert states() == {"1": "done", "2": "done"}
     assert [s for s, _ in trainings.started] == [one.id[-1]]
 
@@ -170,12 +170,12 @@ def test_a_training_that_does_not_listen_can_be_killed_but_not_at_once(folder, m
     monkeypatch.setattr(jobs, "is_ours", lambda pid, command: pid == 77)
     asked = []
     monkeypatch.setattr(jobs.os, "kill", lambda pid, s: asked.append(s))
-    row = runs.listing()[0]
-    assert not jobs.late(row)
+    row = runs.list_runs()[0]
+    assert not jobs.is_overdue(row)
     jobs.kill(run.id)
     assert asked == []
-    monkeypatch.setattr(jobs, "GRACE", -1.0)
-    assert jobs.late(row)
+    monkeypatch.setattr(jobs, "STOP_GRACE_SECONDS", -1.0)
+    assert jobs.is_overdue(row)
     jobs.kill(run.id)
     assert asked == [signal.SIGKILL]
 
@@ -184,11 +184,11 @@ def test_starting_twice_is_starting_once(folder, monkeypatch):
     monkeypatch.setattr(splits, "corpus_digest", lambda data: "digest")
     first = jobs.start(SMOKE, "cpu")
     assert jobs.start(SMOKE, "auto") == first
-    assert [(r["run"], r["device"]) for r in runs.queue()] == [(first, "cpu")]
+    assert [(r["run"], r["device"]) for r in runs.list_queue()] == [(first, "cpu")]
     jobs.stop(first)
-    assert runs.listing()[0]["state"] == "stopped"
+    assert runs.list_runs()[0]["state"] == "stopped"
     assert jobs.resume(first, "auto") == first
-    assert [(r["state"], r["device"]) for r in runs.queue()] == [("queued", "auto")]
+    assert [(r["state"], r["device"]) for r in runs.list_queue()] == [("queued", "auto")]
 
 
 def test_a_worker_of_its_own_process_says_why_a_training_could_not_begin(tmp_path, monkeypatch):
@@ -199,16 +199,16 @@ def test_a_worker_of_its_own_process_says_why_a_training_could_not_begin(tmp_pat
     for run in made:
         text = (run.directory / "config.json").read_text().replace('"faces": "demo"', '"faces": "absent"')
         (run.directory / "config.json").write_text(text.replace('"voices": "demo"', '"voices": "absent"'))
-    assert jobs.attend() is True
-    assert jobs.attend() is False  # it holds the lock from the start
+    assert jobs.start_queue_worker() is True
+    assert jobs.start_queue_worker() is False  # it holds the lock from the start
     end = time.monotonic() + 240
-    while (lock := jobs._take(files.checkpoints())) is None and time.monotonic() < end:
+    while (lock := jobs._take_queue_lock(files.checkpoints_folder())) is None and time.monotonic() < end:
         time.sleep(0.1)
     assert lock is not None  # the worker has ended with the queue
     lock.close()
-    rows = runs.listing()
-    assert runs.queue() == []
-    assert {r["state"] for r in rows} == {"failed"}, (files.checkpoints() / "queue.log").read_text()
+    rows = runs.list_runs()
+    assert runs.list_queue() == []
+    assert {r["state"] for r in rows} == {"failed"}, (files.checkpoints_folder() / "queue.log").read_text()
     for row in rows:
         assert "python -m core data prepare absent" in row["error"]
         assert not row["error"].startswith("python -m core train")

@@ -16,12 +16,12 @@ from test_shipped import SHIPPED
 from core import files, runs
 from core.config import Config
 from core.conformal import analysis, calibration, prediction, validity
-from core.conformal.calibration import Problem
+from core.conformal.calibration import CalibrationData
 
 CLASSES = ("happy", "sad", "angry")
 
 
-def problem(n=90, m=120, seed=0, shift=0.0) -> Problem:
+def problem(n=90, m=120, seed=0, shift=0.0) -> CalibrationData:
     """A classifier that is good on its calibration subjects and, with a shift, worse on new ones."""
     rng = np.random.default_rng(seed)
     labels = rng.integers(0, 3, n + m)
@@ -29,7 +29,7 @@ def problem(n=90, m=120, seed=0, shift=0.0) -> Problem:
     z[n:] -= shift * np.eye(3)[labels[n:]]
     o = np.exp(z) / np.exp(z).sum(axis=1, keepdims=True)
     who = np.array([f"a{i % 3}" for i in range(n)] + [f"b{i % 4}" for i in range(m)])
-    return Problem("toy", CLASSES, o[:n], labels[:n], o[n:], labels[n:], who[:n], who[n:])
+    return CalibrationData("toy", CLASSES, o[:n], labels[:n], o[n:], labels[n:], who[:n], who[n:])
 
 
 @pytest.fixture
@@ -51,8 +51,8 @@ def run(tmp_path, monkeypatch):
 @pytest.mark.parametrize("measure", ["margin", "hinge"])
 def test_a_view_is_the_predictor_and_its_curves(groups, measure):
     q = problem()
-    v = analysis.view(q, measure, groups, eps=0.07)
-    assert np.array_equal(v.p, prediction.inductive(q.o_cal, q.label_cal, q.o_test, measure, groups))
+    v = analysis.analyse_outputs(q, measure, groups, eps=0.07)
+    assert np.array_equal(v.p, prediction.inductive_p_values(q.o_cal, q.label_cal, q.o_test, measure, groups))
     assert np.array_equal(v.sets, v.p > 0.07)
     assert np.array_equal(v.overall.error, validity.error_curve(prediction.true_scores(v.p, q.label_test)))
     n_k = np.bincount(q.label_cal) if groups == "class" else 90
@@ -67,11 +67,11 @@ def test_a_view_is_the_predictor_and_its_curves(groups, measure):
 
 def test_share_smoothing_and_seed():
     q = problem()
-    half, again, other = (analysis.view(q, r=0.5, smoothed=True, seed=s) for s in (0, 0, 1))
+    half, again, other = (analysis.analyse_outputs(q, r=0.5, smoothed=True, seed=s) for s in (0, 0, 1))
     assert half.n == 45
     assert analysis.to_json(half) == analysis.to_json(again) != analysis.to_json(other)
     assert np.array_equal(half.p, again.p)
-    plain = analysis.view(q, r=0.5)
+    plain = analysis.analyse_outputs(q, r=0.5)
     assert (half.p <= plain.p).all()
     assert (half.p < plain.p).any()
     assert plain.histogram.distance == half.histogram.distance  # the uniformity test is always of smoothed p-values
@@ -79,7 +79,7 @@ def test_share_smoothing_and_seed():
 
 
 def test_new_subjects_are_told_from_exchangeable_ones():
-    fair, unfair = analysis.view(problem(m=400)), analysis.view(problem(m=400, shift=1.2))
+    fair, unfair = analysis.analyse_outputs(problem(m=400)), analysis.analyse_outputs(problem(m=400, shift=1.2))
     assert (fair.overall.above, unfair.overall.above > 0.1) == (0, True)
     assert fair.histogram.p > 0.05 > 0.01 > unfair.histogram.p
     assert unfair.reference.left <= 0.25  # the same points, split at random, keep the promise
@@ -91,31 +91,31 @@ def test_notes_name_what_a_reader_must_know():
     q = problem()
     no_sad = q.label_cal != 1
     part = replace(q, o_cal=q.o_cal[no_sad], label_cal=q.label_cal[no_sad], subject_cal=None, subject_test=None)
-    v = analysis.view(part, groups="class", eps=0.02)
+    v = analysis.analyse_outputs(part, groups="class", eps=0.02)
     assert "No calibration point is sad" in v.notes[0]
     assert "happy, angry never can be rejected" in v.notes[1]
     assert "Subjects are unknown" in v.notes[2]
     assert (v.p[:, 1] == 1).all()
     assert v.by_subject == ()
-    few = analysis.view(replace(q, subject_test=np.arange(120).astype(str)))
+    few = analysis.analyse_outputs(replace(q, subject_test=np.arange(120).astype(str)))
     assert "No subject has 20 test points" in few.notes[1]
-    assert analysis.view(replace(q, subject_test=q.subject_cal[np.arange(120) % 90])).notes == ()
+    assert analysis.analyse_outputs(replace(q, subject_test=q.subject_cal[np.arange(120) % 90])).notes == ()
 
 
 @pytest.mark.parametrize("bad", [{"r": 0}, {"r": 1.5}, {"eps": 0}, {"eps": 1}, {"groups": "sex"}, {"measure": "other"}, {"eps": np.nan}])
 def test_settings_out_of_range_are_refused(bad):
     with pytest.raises(ValueError, match="r is|groups|measure"):
-        analysis.view(problem(), **bad)
+        analysis.analyse_outputs(problem(), **bad)
 
 
 def test_exports():
     q = problem()
-    v = analysis.view(replace(q, o_test=q.o_test[:30], label_test=q.label_test[:30], subject_test=q.subject_test[:30]), eps=0.25)
+    v = analysis.analyse_outputs(replace(q, o_test=q.o_test[:30], label_test=q.label_test[:30], subject_test=q.subject_test[:30]), eps=0.25)
     facts = json.loads(analysis.to_json(v), parse_constant=lambda c: pytest.fail(f"{c} is not JSON"))
     assert facts["classes"] == list(CLASSES)
     assert facts["overall"]["error"] == v.overall.error.tolist()
     assert (facts["eps"], facts["criteria"]["N"], facts["n"]) == (0.25, v.criteria["N"], 90)
-    assert len(facts["sizes"]["error"]) == len(analysis.SHARES)
+    assert len(facts["sizes"]["error"]) == len(analysis.CALIBRATION_SHARES)
     rows = list(csv.DictReader(io.StringIO(analysis.to_csv(v))))
     assert len(rows) == 30
     assert rows[3]["label"] == CLASSES[q.label_test[3]]
@@ -124,17 +124,17 @@ def test_exports():
 
 
 def test_a_runs_faces_and_voices(run):
-    q = calibration.problem_of(run)
+    q = calibration.data_from_run(run)
     assert (len(q.label_cal), len(q.label_test), q.classes) == (45, 120, CLASSES)
     assert np.array_equal(q.o_cal, problem().o_cal[::2])
-    assert len(calibration.problem_of(run, "voice").label_cal) == 90
-    text = analysis.report("toy")
+    assert len(calibration.data_from_run(run, "voice").label_cal) == 90
+    text = analysis.run_report("toy")
     assert "class, unsmoothed" in text  # as the run itself was made
     assert "| b3 | 30 |" in text
-    assert "voices (f_T)" in analysis.report("toy", modality="voice", measure="hinge", groups="pooled", eps=0.05, smoothed=True)
-    assert json.loads(analysis.report("toy", as_json=True, r=0.5))["n"] == 22
+    assert "voices (f_T)" in analysis.run_report("toy", modality="voice", measure="hinge", groups="pooled", eps=0.05, smoothed=True)
+    assert json.loads(analysis.run_report("toy", as_json=True, r=0.5))["n"] == 22
     with pytest.raises(ValueError, match="modality"):
-        calibration.problem_of(run, "smell")  # type: ignore[arg-type]
+        calibration.data_from_run(run, "smell")  # type: ignore[arg-type]
 
 
 def test_a_run_without_voices_says_so_and_images_are_no_subjects(run):
@@ -142,11 +142,11 @@ def test_a_run_without_voices_says_so_and_images_are_no_subjects(run):
     arrays["subject_S4"] = np.array([f"image-{i:05d}" for i in range(120)])
     files.write_arrays(run.directory / "outputs.npz", **arrays)
     with pytest.raises(ValueError, match=r"outputs.npz has no voice outputs.*look at its faces instead"):
-        calibration.problem_of(run, "voice")
-    assert calibration.problem_of(run).subject_test is None
+        calibration.data_from_run(run, "voice")
+    assert calibration.data_from_run(run).subject_test is None
     (run.directory / "outputs.npz").unlink()
     with pytest.raises(ValueError, match="let its training"):
-        calibration.problem_of(run)
+        calibration.data_from_run(run)
 
 
 @pytest.mark.parametrize("folder", SHIPPED, ids=lambda p: p.name)
@@ -157,7 +157,7 @@ def test_a_shipped_runs_view_has_the_p_values_that_g_was_told(folder):
     except ValueError as e:
         pytest.skip(f"test_shipped says it too: {e}")
     given = "face" if shipped.config.gan.direction == "face-voice" else "voice"
-    v = analysis.view(calibration.problem_of(shipped, given), own.measure, own.groups)
+    v = analysis.analyse_outputs(calibration.data_from_run(shipped, given), own.measure, own.groups)
     assert np.array_equal(v.p, shipped.arrays()["p_S4"])
     assert v.overall.above < 0.1
 
@@ -190,17 +190,17 @@ def text(edit=lambda lines: lines, delimiter=",", named=True, subject=True) -> b
     ],
 )
 def test_uploads_come_back_whole(data):
-    q, found = problem(), calibration.problem_from_upload("../over/here.npz", data)
+    q, found = problem(), calibration.data_from_upload("../over/here.npz", data)
     assert (found.name, found.classes) == ("here.npz", CLASSES)
     for field in ("o_cal", "label_cal", "o_test", "label_test", "subject_cal", "subject_test"):
         assert np.array_equal(getattr(found, field), getattr(q, field)), field
-    analysis.view(found)
+    analysis.analyse_outputs(found)
 
 
 def test_what_is_optional_may_be_missing():
-    found = calibration.problem_from_upload("x", npz(classes=None, cal_subjects=None, test_subjects=None))
+    found = calibration.data_from_upload("x", npz(classes=None, cal_subjects=None, test_subjects=None))
     assert (found.classes, found.subject_cal) == (("0", "1", "2"), None)
-    assert calibration.problem_from_upload("x", text(subject=False)).subject_test is None
+    assert calibration.data_from_upload("x", text(subject=False)).subject_test is None
 
 
 ZEROS = np.zeros((2_000_000, 6))
@@ -255,7 +255,7 @@ def first(value, column):
 )
 def test_uploads_that_cannot_be_used_are_refused_in_words(data, words):
     with pytest.raises(ValueError, match=words):
-        calibration.problem_from_upload("mine", data)
+        calibration.data_from_upload("mine", data)
 
 
 def forged(header: bytes, stated: int = 200) -> bytes:
@@ -271,17 +271,17 @@ def test_bombs_are_refused_before_they_are_unpacked():
     tracemalloc.start()
     try:
         with pytest.raises(ValueError, match="promises more values than it holds"):
-            calibration.problem_from_upload("mine", forged(giant))
+            calibration.data_from_upload("mine", forged(giant))
         data = npz(cal_softmax=ZEROS)
         tracemalloc.reset_peak()
         with pytest.raises(ValueError, match="unpacks to"):
-            calibration.problem_from_upload("mine", data)
+            calibration.data_from_upload("mine", data)
         assert tracemalloc.get_traced_memory()[1] < 5e6 + len(data)
     finally:
         tracemalloc.stop()
     assert len(data) < 1e6
     with pytest.raises(ValueError, match="more than 64 MB"):
-        calibration.problem_from_upload("mine", bytes(calibration.UPLOAD_BYTES + (1 << 20)))
+        calibration.data_from_upload("mine", bytes(calibration.MAX_UPLOAD_BYTES + (1 << 20)))
 
 
 @settings(max_examples=150)
@@ -292,7 +292,7 @@ def test_damaged_uploads_raise_nothing_but_words(data):
         whole[data.draw(st.integers(0, len(whole) - 1))] = data.draw(st.integers(0, 255))
     message = "mine"
     try:
-        calibration.problem_from_upload("mine", bytes(whole))
+        calibration.data_from_upload("mine", bytes(whole))
     except ValueError as e:
         message = str(e)
     assert message.startswith("mine")

@@ -30,7 +30,7 @@ def test_r1_is_half_the_mean_squared_slope_at_real_samples():
     w = torch.linspace(-1, 1, 6, dtype=torch.float64)
     d = (y.flatten(1) @ w) ** 2  # slope 2 (y.w) w
     expected = (4 * (y.flatten(1) @ w) ** 2 * w.square().sum()).mean() / 2
-    assert float(losses.r1_penalty(losses.slope(d, y)).detach()) == pytest.approx(float(expected.detach()))
+    assert float(losses.r1_penalty(losses.logit_gradient(d, y)).detach()) == pytest.approx(float(expected.detach()))
 
 
 def test_the_hinge_leaves_alone_what_is_far_enough_on_its_side():

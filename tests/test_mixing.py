@@ -6,12 +6,12 @@ import torch
 from test_pipeline import core, tiny, weights, world  # noqa: F401
 
 from core import files
-from core.config import Classifier, replace
+from core.config import ClassifierSettings, replace
 from core.data import splits
 from core.evaluation import mixing
 from core.evaluation.mixing import Stream, Way
 
-QUICK = Classifier(steps=6, batch=8)
+QUICK = ClassifierSettings(steps=6, batch=8)
 
 
 def stream(seed: int, n: int = 24, classes: int = 3) -> Stream:
@@ -53,13 +53,13 @@ def test_each_class_is_drawn_equally_often():
 
 
 def test_every_way_of_a_finished_run_is_judged_on_s2_alone(tiny, monkeypatch):  # noqa: F811
-    before, build = weights(tiny), splits.build
+    before, build = weights(tiny), splits.build_sets
 
     def blind(config):
         sets = build(config)
         return {k: v for k, v in sets.items() if k != "S4"}  # S4 is not even there
 
-    monkeypatch.setattr(splits, "build", blind)
+    monkeypatch.setattr(splits, "build_sets", blind)
     result = mixing.compare(tiny, seeds=2, per_face=2)
     assert list(result["ways"]) == [w.name for w in mixing.WAYS]
     assert weights(tiny) == before
@@ -87,5 +87,5 @@ def test_who_calibrates_has_not_trained():
 
 
 def test_a_run_without_condition_and_a_stop(tiny):  # noqa: F811
-    with pytest.raises(files.Stopped):
+    with pytest.raises(files.StopRequested):
         mixing.compare(tiny, seeds=1, per_face=1, should_stop=lambda: True)

@@ -4,9 +4,19 @@ import pytest
 import torch
 
 from core.models import networks
-from core.models.networks import CONV, DISCRIMINATOR, ENCDEC, UNET, Classifier, Conv, Discriminator, EncDec, UNet
+from core.models.networks import (
+    CONV_WIDTHS,
+    DISCRIMINATOR_CHANNELS,
+    ENCDEC_WIDTHS,
+    UNET_WIDTHS,
+    Classifier,
+    ConvGenerator,
+    Discriminator,
+    EncDec,
+    UNet,
+)
 
-GENERATORS = [(EncDec, ENCDEC, "encdec"), (UNet, UNET, "unet"), (Conv, CONV, "conv")]
+GENERATORS = [(EncDec, ENCDEC_WIDTHS, "encdec"), (UNet, UNET_WIDTHS, "unet"), (ConvGenerator, CONV_WIDTHS, "conv")]
 
 
 def seeded(n=0):
@@ -24,7 +34,7 @@ def inputs(classes=6, batch=3):
 @pytest.mark.parametrize("kind", GENERATORS, ids=["encdec", "unet", "conv"])
 def test_generators(kind, columns, source, classes):
     make, widths, _ = kind
-    G = networks.initialise(make(classes, 16, (columns, 28), widths["compact"], source), seeded()).eval()
+    G = networks.initialise_weights(make(classes, 16, (columns, 28), widths["compact"], source), seeded()).eval()
     x, c, z = inputs(classes)
     y = G(x, c, z)
     assert y.shape == (3, 1, columns, 28)
@@ -45,8 +55,8 @@ def test_a_compact_generator_is_small(kind):
 @pytest.mark.parametrize("columns", [28, 112])
 def test_discriminator_and_classifier(width, columns):
     y = torch.randn(2, 1, columns, 28, generator=seeded())
-    assert Discriminator((columns, 28), DISCRIMINATOR[width])(y).shape == (2,)
-    told = Discriminator((columns, 28), DISCRIMINATOR[width], "spectral", 6)
+    assert Discriminator((columns, 28), DISCRIMINATOR_CHANNELS[width])(y).shape == (2,)
+    told = Discriminator((columns, 28), DISCRIMINATOR_CHANNELS[width], "spectral", 6)
     c = torch.eye(6)[:2]
     assert told(y, c).shape == (2,)
     assert not torch.equal(told.eval()(y, c), told(y, c.flip(0)))
@@ -57,7 +67,7 @@ def test_discriminator_and_classifier(width, columns):
 
 def test_spectral_norm_bounds_every_layer_of_d():
     """After some steps of power iteration no weight stretches a vector by much more than one; biases aside, D is then Lipschitz."""
-    D = networks.initialise(Discriminator((28, 28), DISCRIMINATOR["compact"], "spectral", 6), seeded())
+    D = networks.initialise_weights(Discriminator((28, 28), DISCRIMINATOR_CHANNELS["compact"], "spectral", 6), seeded())
     for _ in range(50):
         D(torch.zeros(2, 1, 28, 28), torch.zeros(2, 6))
     weights = [m.weight.flatten(1) for m in D.modules() if isinstance(m, torch.nn.Conv2d | torch.nn.Linear)]
@@ -67,15 +77,15 @@ def test_spectral_norm_bounds_every_layer_of_d():
 
 def test_initialise_draws_from_its_generator_alone():
     torch.manual_seed(0)
-    a = networks.initialise(EncDec(6, 16, (28, 28), ENCDEC["compact"]), seeded(5))
+    a = networks.initialise_weights(EncDec(6, 16, (28, 28), ENCDEC_WIDTHS["compact"]), seeded(5))
     torch.manual_seed(1)
-    b = networks.initialise(EncDec(6, 16, (28, 28), ENCDEC["compact"]), seeded(5))
+    b = networks.initialise_weights(EncDec(6, 16, (28, 28), ENCDEC_WIDTHS["compact"]), seeded(5))
     assert all(torch.equal(p, q) for p, q in zip(a.parameters(), b.parameters(), strict=True))
 
 
 def test_stored_and_loaded(tmp_path):
-    arguments = {"classes": 6, "z": 16, "shape": [56, 28], "widths": list(UNET["compact"]), "use_source": True}
-    G = networks.initialise(networks.build("unet", arguments), seeded())
+    arguments = {"classes": 6, "z": 16, "shape": [56, 28], "widths": list(UNET_WIDTHS["compact"]), "use_source": True}
+    G = networks.initialise_weights(networks.build("unet", arguments), seeded())
     G(*inputs())  # moves the batch norm's averages
     path = tmp_path / "G.safetensors"
     networks.save(path, G, "unet", arguments)

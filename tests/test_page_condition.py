@@ -25,7 +25,7 @@ DRAWN = {"face": "drawn-happy"}  # a face for which nothing has to be found
 
 
 def the_run(kind: str = "cp") -> Run:
-    return Run(files.checkpoints() / next(r["run"] for r in runs.listing() if r["condition"] == kind))
+    return Run(files.checkpoints_folder() / next(r["run"] for r in runs.list_runs() if r["condition"] == kind))
 
 
 def lab(**query: str):
@@ -42,10 +42,10 @@ def sound(app) -> str:
 
 
 @pytest.fixture
-def seen(monkeypatch) -> list[conditions.Drawn]:
+def seen(monkeypatch) -> list[conditions.GuidedSamples]:
     """All that was drawn, as it comes: the same voice out of a batch differs in its last bits, and so would its sound."""
-    made, draw = [], conditions.draw
-    monkeypatch.setattr(conditions, "draw", lambda *a, **k: made.append(draw(*a, **k)) or made[-1])
+    made, draw = [], conditions.guided_samples
+    monkeypatch.setattr(conditions, "guided_samples", lambda *a, **k: made.append(draw(*a, **k)) or made[-1])
     return made
 
 
@@ -60,7 +60,7 @@ def untold(cp: Run) -> None:
     run = Run(cp.directory.with_name("tiny-none-00000000"))
     shutil.copytree(cp.directory, run.directory)
     (run.directory / "config.json").write_text(json.dumps(to_dict(config)))
-    networks.save(run.model("G"), networks.build(config.gan.generator, arguments), config.gan.generator, arguments)
+    networks.save(run.model_path("G"), networks.build(config.gan.generator, arguments), config.gan.generator, arguments)
     runs.reindex()
 
 
@@ -90,7 +90,7 @@ def test_a_failed_run_is_not_offered(home):
 
 
 def test_a_damaged_run_is_named(trained):
-    (the_run().model("G")).write_bytes(b"cut")
+    (the_run().model_path("G")).write_bytes(b"cut")
     app = lab()
     assert "G.safetensors is damaged" in said(app)
     assert count(app, "audio") == 0
@@ -113,7 +113,7 @@ def test_without_the_landmark_model_a_drawn_face_is_offered(trained, monkeypatch
     def missing(*_):
         raise faces.ModelMissing("Faces need face_landmarker.task: put it at checkpoints/")
 
-    monkeypatch.setattr("core.inference.generation.see", missing)
+    monkeypatch.setattr("core.inference.generation.analyse_clip", missing)
     app = opened("condition")
     assert "put it at" in app.error[0].value
     well(app.button(key="to drawn").click().run())
@@ -140,8 +140,8 @@ def test_a_generator_that_is_told_nothing_has_no_sliders(trained):
 
 def test_it_opens_as_the_run_was_trained(trained):
     app = lab()
-    o = generation.open_run(the_run())
-    face = generation.explain(o, sampling.example("drawn-happy").x)
+    o = generation.load_run(the_run())
+    face = generation.explain_face(o, sampling.example_face("drawn-happy").x)
     assert preset(app).value == "told"
     assert values(app) == pytest.approx(np.round(face.p, 2))
     assert (count(app, "plotly_chart"), count(app, "bidi_component")) == (1, 1)
@@ -149,15 +149,15 @@ def test_it_opens_as_the_run_was_trained(trained):
     assert f"credibility <b>{face.credibility:.2f}" in "".join(e.proto.body for e in app.get("html"))
     assert "not classifier-free" in said(app)
     assert "Keep the sum" not in [t.label for t in app.toggle]
-    place = conditions.familiarity(conditions.training(o), face.p).place
-    assert sampling.PLACES[place].split("**")[1] in said(app)
+    place = conditions.training_support(conditions.of_training(o), face.p).place
+    assert sampling.REGION_TEXTS[place].split("**")[1] in said(app)
 
 
 def test_the_same_seed_gives_the_voice_of_the_other_pages(trained, seen):
     lab(seed="3")
-    o, face = generation.open_run(the_run()), sampling.example("drawn-happy").x
-    c, _ = generation.condition_of(o, generation.explain(o, face))
-    assert seen[-1].y == pytest.approx(generation.generate(o, face, c, 3), abs=1e-5)
+    o, face = generation.load_run(the_run()), sampling.example_face("drawn-happy").x
+    c, _ = generation.condition_of(o, generation.explain_face(o, face))
+    assert seen[-1].y == pytest.approx(generation.generate_voices(o, face, c, 3), abs=1e-5)
 
 
 def test_a_p_value_moves_alone_and_the_view_can_be_shared(trained):
@@ -194,11 +194,11 @@ def test_what_sums_to_one_keeps_doing_so_unless_it_is_let_go(trained, kind):
 
 def test_presets_set_the_sliders(trained):
     app = lab(condition="classifier")
-    o = generation.open_run(the_run("classifier"))
-    face = generation.explain(o, sampling.example("drawn-happy").x)
+    o = generation.load_run(the_run("classifier"))
+    face = generation.explain_face(o, sampling.example_face("drawn-happy").x)
     for name in ("p", "fear", "uniform", "none", "softmax"):
         well(preset(app).set_value(name).run())
-        assert values(app) == pytest.approx(np.round(conditions.preset(o, face, name), 2)), name
+        assert values(app) == pytest.approx(np.round(conditions.by_name(o, face, name), 2)), name
         assert app.query_params["preset"] in (name, [name])
     well(preset(app).set_value("none").run())
     assert "Outside of training" in said(app)
@@ -261,10 +261,10 @@ def test_every_way_shows_its_steps_and_plays_the_chosen_one(trained, view, kind)
     assert "Step 8: Q hears" in said(app)
     shared = lab(view=view, condition=kind, n="8", at="8", other="drawn-sad")
     assert sound(shared) == sound(app)
-    assert lab(view=view, n="99", at="77").number_input(key="cond at").value == (sampling.POINTS + 1) // 2
+    assert lab(view=view, n="99", at="77").number_input(key="cond at").value == (sampling.DEFAULT_STEPS + 1) // 2
 
 
-def ends(seen: list[conditions.Drawn], **query: str) -> list[tuple[np.ndarray, np.ndarray]]:
+def ends(seen: list[conditions.GuidedSamples], **query: str) -> list[tuple[np.ndarray, np.ndarray]]:
     """Face, c and voice of the first and the last point that a page draws."""
     lab(**query)
     d = seen[-1]
@@ -280,7 +280,7 @@ def test_the_way_of_emotions_goes_from_end_to_end(trained, seen):
     assert same(first, ends(seen, preset="sad")[0])
     assert same(last, ends(seen, preset="fear")[0])
     assert not same(first, last)
-    assert len(seen[0].y) == sampling.POINTS
+    assert len(seen[0].y) == sampling.DEFAULT_STEPS
     by_hand = "0.3,0.2,0.1,0.9,0,0.4"
     assert same(ends(seen, view="emotions", b="c", c=by_hand)[1], ends(seen, c=by_hand)[0])
 
@@ -298,7 +298,7 @@ def test_the_way_of_faces_ends_at_the_other_face(trained, seen):
 def test_the_way_of_guidance_begins_without_c(trained, seen):
     lab(view="strength", preset="sad")
     way = seen[-1]
-    assert way.strength == pytest.approx(np.linspace(0, sampling.STRONGEST, sampling.POINTS))
+    assert way.strength == pytest.approx(np.linspace(0, sampling.MAX_GUIDANCE, sampling.DEFAULT_STEPS))
     assert way.y[0] == pytest.approx(ends(seen, strength="0", preset="happy")[0][2], abs=1e-4)
     assert way.y[-1] == pytest.approx(ends(seen, strength="4", preset="sad")[0][2], abs=1e-4)
 
@@ -306,18 +306,18 @@ def test_the_way_of_guidance_begins_without_c(trained, seen):
 # --- figures ------------------------------------------------------------------------------------------------------------------------
 
 
-def drawn(n: int = 12, k: int = K) -> conditions.Drawn:
+def drawn(n: int = 12, k: int = K) -> conditions.GuidedSamples:
     rng = np.random.default_rng(0)
     o = rng.dirichlet(np.ones(K), (3, n))
     y = rng.uniform(-1, 1, (n, 112, 28)).astype(np.float32)
-    return conditions.Drawn(rng.integers(0, 256, (n, 28, 28), np.uint8), o[0][:, :k], np.ones(n), y, y, o[1], o[2])
+    return conditions.GuidedSamples(rng.integers(0, 256, (n, 28, 28), np.uint8), o[0][:, :k], np.ones(n), y, y, o[1], o[2])
 
 
 @pytest.mark.parametrize("faces", [False, True])
 @pytest.mark.parametrize("k", [K, 0])
 def test_a_strip_moves_in_the_browser_and_is_light_on_the_wire(faces, k):
     d, s = drawn(16, k), tiny.TINY.logmel
-    figure = figures.strip(d, CREMA_EMOTIONS, 4, np.linspace(0, 1, 16), "share of the second end", -10.0, s, faces)
+    figure = figures.interpolation_strip(d, CREMA_EMOTIONS, 4, np.linspace(0, 1, 16), "share of the second end", -10.0, s, faces)
     assert [f.name for f in figure.frames] == [step.label for step in figure.layout.sliders[0].steps] == [str(i + 1) for i in range(16)]
     assert figure.layout.sliders[0].active == 4
     moved = figure.frames[9]
@@ -333,16 +333,16 @@ def test_a_strip_moves_in_the_browser_and_is_light_on_the_wire(faces, k):
 
 def test_every_chart_names_its_axes():
     d, s = drawn(), tiny.TINY.logmel
-    known = conditions.training_of(d.c)
+    known = conditions.summarise_rows(d.c)
     for figure in (
-        figures.told(CREMA_EMOTIONS, d.c[0], known, d.Q[0], d.scorer[0]),
-        figures.strip(d, CREMA_EMOTIONS, 0, np.linspace(0, 4, 12), "guidance strength s", 0.0, s),
+        figures.condition_and_verdicts(CREMA_EMOTIONS, d.c[0], known, d.Q[0], d.scorer[0]),
+        figures.interpolation_strip(d, CREMA_EMOTIONS, 0, np.linspace(0, 4, 12), "guidance strength s", 0.0, s),
     ):
         layout = figure.to_dict()["layout"]
         axes = [v for k, v in layout.items() if k.startswith(("xaxis", "yaxis"))]
         shared = [a for a in axes if a.get("matches")]
         assert all(a.get("title", {}).get("text") for a in axes if a not in shared), axes
-    bars = {bar.name: bar for bar in figures.told(CREMA_EMOTIONS, d.c[0], known, d.Q[0], d.scorer[0]).data}
+    bars = {bar.name: bar for bar in figures.condition_and_verdicts(CREMA_EMOTIONS, d.c[0], known, d.Q[0], d.scorer[0]).data}
     assert np.array_equal(bars["Q"].x, d.Q[0])
     assert np.array_equal(bars["scorer"].x, d.scorer[0])
     assert np.array_equal(bars["training: mean and range"].x, known.mean)

@@ -18,24 +18,24 @@ from core.conformal import analysis, calibration, prediction
 from core.runs import Run
 from ui.conformal import calibration as lab
 from ui.conformal import explanations, export, figures, panels
-from ui.conformal.calibration import Choice
+from ui.conformal.calibration import AnalysisSettings
 from ui.widgets import charts
 
-STEPS = list(explanations.STEPS)
+STEPS = list(explanations.LESSON_STEPS)
 
 
 def the_run(condition: str = "cp") -> Run:
-    return Run(files.checkpoints() / next(r["run"] for r in runs.listing() if r["condition"] == condition))
+    return Run(files.checkpoints_folder() / next(r["run"] for r in runs.list_runs() if r["condition"] == condition))
 
 
-def outputs(n: int = 60, m: int = 90, seed: int = 0) -> calibration.Problem:
+def outputs(n: int = 60, m: int = 90, seed: int = 0) -> calibration.CalibrationData:
     rng = np.random.default_rng(seed)
     label = rng.integers(0, 3, n + m)
     o = rng.dirichlet(np.ones(3), n + m) * 0.6 + 0.4 * np.eye(3)[label]
-    return calibration.Problem("own", ("a", "b", "c"), o[:n], label[:n], o[n:], label[n:])
+    return calibration.CalibrationData("own", ("a", "b", "c"), o[:n], label[:n], o[n:], label[n:])
 
 
-def npz(problem: calibration.Problem, **more: np.ndarray) -> bytes:
+def npz(problem: calibration.CalibrationData, **more: np.ndarray) -> bytes:
     file, p = io.BytesIO(), problem
     parts = {"cal_softmax": p.o_cal, "cal_labels": p.label_cal, "test_softmax": p.o_test, "test_labels": p.label_test}
     np.savez(file, **(parts | {"classes": np.array(p.classes)} | more))
@@ -77,9 +77,9 @@ def test_every_step_of_a_run_works_on_its_test_points(trained, step, modality):
     assert app.segmented_control(key="lab step").value == step
     assert not app.error
     assert count(app, "plotly_chart") == (step != "generator")
-    point = lab.test_point(analysis.view(calibration.problem_of(the_run(), modality)), 2)
+    point = lab.test_point(analysis.analyse_outputs(calibration.data_from_run(the_run(), modality)), 2)
     if step in ("chain", "area", "set", "map"):
-        assert f"Test point 2 · {calibration.problem_of(the_run(), modality).subject_test[2]}" in said(app)
+        assert f"Test point 2 · {calibration.data_from_run(the_run(), modality).subject_test[2]}" in said(app)
     if step == "set":
         assert [m.value for m in app.metric] == [f"{point.credibility:.3f}", f"{point.confidence:.3f}"]
     if step == "area":
@@ -120,7 +120,7 @@ def test_without_the_landmark_model_test_points_are_offered(trained, monkeypatch
     def missing(*_):
         raise faces.ModelMissing("Faces need face_landmarker.task")
 
-    monkeypatch.setattr("core.inference.generation.see", missing)
+    monkeypatch.setattr("core.inference.generation.analyse_clip", missing)
     app = opened("conformal")
     assert "face_landmarker.task" in app.error[0].value
     app.button(key="to test").click().run()
@@ -135,8 +135,8 @@ def test_every_setting_changes_the_view_and_the_address(trained):
     app.query_params["r"], app.query_params["eps"] = "0.4", "0.2"  # as the rails do when they are let go
     app.toggle(key="lab smoothed").set_value(True).run()
     well(app.number_input(key="lab seed").set_value(3).run())
-    choice = Choice("hinge", "class", True, 0.4, 0.2, 3)
-    v = analysis.view(calibration.problem_of(the_run()), **vars(choice))
+    choice = AnalysisSettings("hinge", "class", True, 0.4, 0.2, 3)
+    v = analysis.analyse_outputs(calibration.data_from_run(the_run()), **vars(choice))
     point = lab.test_point(v, 1)
     assert [m.value for m in app.metric] == [f"{point.credibility:.3f}", f"{point.confidence:.3f}"]
     kept = {k: app.query_params[k] for k in ("measure", "groups", "r", "eps", "smoothed", "seed", "row")}
@@ -145,7 +145,7 @@ def test_every_setting_changes_the_view_and_the_address(trained):
     }  # fmt: skip
     again = opened("conformal", step="set", **kept)
     assert [m.value for m in again.metric] == [m.value for m in app.metric]
-    assert lab.command(the_run().id, "face", choice) in said(again)
+    assert lab.command_line(the_run().id, "face", choice) in said(again)
 
 
 def test_hostile_addresses_are_ignored(trained):
@@ -157,16 +157,16 @@ def test_hostile_addresses_are_ignored(trained):
     assert app.session_state["lab r"] == 1.0
     assert app.segmented_control(key="lab from").value == "test"  # as a row was asked for, though there is none of that number
     assert app.number_input(key="lab row").value < 10_000
-    assert lab.command(the_run().id, "face", Choice()) in said(app)
+    assert lab.command_line(the_run().id, "face", AnalysisSettings()) in said(app)
 
 
 def test_own_outputs_are_asked_for_read_and_shown(home):
     app = opened("conformal", source="own")
     assert "cal_softmax" in said(app)
     assert count(app, "download_button") == 1
-    v = analysis.view(outputs())
+    v = analysis.analyse_outputs(outputs())
     app = given(npz(outputs()), step="promise")
-    assert explanations.kept(v) in said(app)
+    assert explanations.validity_text(v) in said(app)
     assert "python -m core conformal" not in said(app)
     assert given(lab.example_file(), "outputs.csv", step="promise", look="subject").segmented_control(key="lab look").value == "subject"
 
@@ -198,23 +198,25 @@ def test_names_in_a_file_are_shown_and_do_nothing(home):
             assert "http://" not in text
             assert "onerror=" not in text
             assert "](" not in text.replace("\\](", "")
-    twice = lab.tame(calibration.problem_from_upload("x.npz", npz(outputs(), classes=np.array(["<a>", "(a)", "_a_"]))))
+    twice = lab.sanitise_names(calibration.data_from_upload("x.npz", npz(outputs(), classes=np.array(["<a>", "(a)", "_a_"]))))
     assert len(set(twice.classes)) == 3
 
 
 def test_many_classes_are_cut_to_the_likeliest():
     o = np.random.default_rng(0).dirichlet(np.ones(40), 120)
     labels = np.arange(120) % 40
-    v = analysis.view(calibration.Problem("x", tuple(f"c{i}" for i in range(40)), o[:60], labels[:60], o[60:], labels[60:]))
+    v = analysis.analyse_outputs(
+        calibration.CalibrationData("x", tuple(f"c{i}" for i in range(40)), o[:60], labels[:60], o[60:], labels[60:])
+    )
     point = lab.test_point(v, 0)
-    assert len(point.shown) == lab.SHOWN
+    assert len(point.shown) == lab.MAX_CHART_LABELS
     assert point.prediction in point.shown
 
 
 @pytest.mark.parametrize("groups", ["pooled", "class"])
 @pytest.mark.parametrize("smoothed", [False, True])
 def test_the_written_fraction_is_the_p_value(groups, smoothed):
-    v = analysis.view(outputs(), groups=groups, smoothed=smoothed, r=0.4)
+    v = analysis.analyse_outputs(outputs(), groups=groups, smoothed=smoothed, r=0.4)
     for row in (0, 7):
         point = lab.test_point(v, row)
         for k in range(3):
@@ -224,24 +226,25 @@ def test_the_written_fraction_is_the_p_value(groups, smoothed):
                 assert 0 < point.noise(k) <= 1
             else:
                 assert a.p[k] == pytest.approx(point.p[k])
-            assert f"{point.p[k]:.4f}" in explanations.counted(point, k, "a", smoothed)
+            assert f"{point.p[k]:.4f}" in explanations.p_value_text(point, k, "a", smoothed)
         if not smoothed:
-            np.testing.assert_allclose(lab.new_point(v, point.softmax, "me").p, point.p)
+            np.testing.assert_allclose(lab.face_point(v, point.softmax, "me").p, point.p)
 
 
 def test_the_fraction_of_a_class_that_was_never_calibrated():
     o = outputs()
-    v = analysis.view(
-        calibration.Problem("x", o.classes, o.o_cal[o.label_cal < 2], o.label_cal[o.label_cal < 2], o.o_test, o.label_test), groups="class"
+    v = analysis.analyse_outputs(
+        calibration.CalibrationData("x", o.classes, o.o_cal[o.label_cal < 2], o.label_cal[o.label_cal < 2], o.o_test, o.label_test),
+        groups="class",
     )
-    assert "nothing to compare with" in explanations.counted(lab.test_point(v, 0), 2, "c", False)
+    assert "nothing to compare with" in explanations.p_value_text(lab.test_point(v, 0), 2, "c", False)
 
 
 def test_sights_are_what_they_are_called():
-    v = analysis.view(outputs(), measure="hinge")
-    at = lab.sights(v)
+    v = analysis.analyse_outputs(outputs(), measure="hinge")
+    at = lab.notable_points(v)
     first = prediction.credibility(v.p)
-    right = prediction.prediction(v.p) == v.problem.label_test
+    right = prediction.forced_prediction(v.p) == v.problem.label_test
     assert right[at["Clear"]]
     assert not right[at["Sure and wrong"]]
     assert first[at["Strange"]] == first.min()
@@ -249,7 +252,7 @@ def test_sights_are_what_they_are_called():
 
 
 def test_every_position_of_a_slider_says_what_core_says():
-    v = analysis.view(outputs(), measure="hinge")
+    v = analysis.analyse_outputs(outputs(), measure="hinge")
     point = lab.test_point(v, 4)
     steps = figures.label_set(v.problem.classes, point.p, v.floor, point.shown, 0.1).layout.sliders[0].steps
     assert len(steps) == 99
@@ -257,10 +260,10 @@ def test_every_position_of_a_slider_says_what_core_says():
         held = prediction.prediction_sets(point.p, float(step.label))
         assert [o == 1 for o in step.args[0]["marker.opacity"][0]] == held.tolist()
         assert step.args[1]["shapes[0].x0"] == pytest.approx(float(step.label))
-    few = analysis.view(outputs(), measure="hinge", r=0.4)
-    steps, sizes = (slider.steps for slider in figures.promise(v, [few, v]).layout.sliders)
+    few = analysis.analyse_outputs(outputs(), measure="hinge", r=0.4)
+    steps, sizes = (slider.steps for slider in figures.validity_curves(v, [few, v]).layout.sliders)
     assert [s.label for s in sizes] == ["0.4", "1"]
-    for table, of in zip(figures.readings([few, v]), (few, v)):
+    for table, of in zip(figures.slider_readings([few, v]), (few, v)):
         assert len(table) == len(steps) == 99
         for i in (1, 30, 99):
             low, error, high, where, size, single, empty = table[i - 1]
@@ -275,17 +278,20 @@ def test_every_position_of_a_slider_says_what_core_says():
 
 
 def test_every_figure_names_its_axes_and_stays_small():
-    v = analysis.view(outputs(400, 10_000))
+    v = analysis.analyse_outputs(outputs(400, 10_000))
     point = lab.test_point(v, 0)
     made = [
-        figures.chain(v.problem.classes, point.softmax, point.ranking, point.p, point.shown, "margin"),
-        figures.area(lab.scores(v, 0), 0.2, "a", "margin", "#123456"),
+        figures.p_value_chain(v.problem.classes, point.softmax, point.ranking, point.p, point.shown, "margin"),
+        figures.p_value_area(lab.scores(v, 0), 0.2, "a", "margin", "#123456"),
         figures.label_set(v.problem.classes, point.p, v.floor, point.shown, 0.1),
-        figures.points(v, point.credibility, point.confidence),
-        *(f(v) for f in (figures.uniform, figures.broken, figures.sizes, figures.reliability)),
-        figures.promise(v),
-        figures.parts(v.by_class, None, 0.1, "class"),
-        charts.differences({"CP − Label": np.zeros((112, 28))}, SMOKE.logmel),
+        figures.point_map(v, point.credibility, point.confidence),
+        *(
+            f(v)
+            for f in (figures.p_value_histogram, figures.error_deviation, figures.error_by_calibration_size, figures.reliability_diagram)
+        ),
+        figures.validity_curves(v),
+        figures.curves_by_group(v.by_class, None, 0.1, "class"),
+        charts.spectrogram_differences({"CP − Label": np.zeros((112, 28))}, SMOKE.logmel),
     ]
     for figure in made:
         layout = figure.to_dict()["layout"]
@@ -299,20 +305,20 @@ def test_every_figure_names_its_axes_and_stays_small():
 def test_the_verdicts_follow_the_view():
     rng = np.random.default_rng(0)
     o = outputs(500, 900)
-    v = analysis.view(o)
-    assert "Yes" in explanations.kept(v) or v.overall.above or v.overall.below
-    shuffled = calibration.Problem("x", o.classes, o.o_cal, o.label_cal, o.o_test, rng.permutation(o.label_test))
-    v = analysis.view(shuffled)
-    assert "No." in explanations.kept(v)
-    assert f"{v.overall.above:.3f}" in explanations.kept(v)
-    assert "not exchangeable" in explanations.uniformity(v)
-    assert set(explanations.STEPS) <= set(explanations.ABOUT)
-    assert all(c["what it means"] for c in explanations.criteria(v))
+    v = analysis.analyse_outputs(o)
+    assert "Yes" in explanations.validity_text(v) or v.overall.above or v.overall.below
+    shuffled = calibration.CalibrationData("x", o.classes, o.o_cal, o.label_cal, o.o_test, rng.permutation(o.label_test))
+    v = analysis.analyse_outputs(shuffled)
+    assert "No." in explanations.validity_text(v)
+    assert f"{v.overall.above:.3f}" in explanations.validity_text(v)
+    assert "not exchangeable" in explanations.uniformity_text(v)
+    assert set(explanations.LESSON_STEPS) <= set(explanations.PANEL_HELP)
+    assert all(c["what it means"] for c in explanations.criteria_rows(v))
 
 
 def test_the_bundle_holds_what_it_says(home):
-    v = analysis.view(outputs(), groups="class")
-    with zipfile.ZipFile(io.BytesIO(export.bundle(v, lab.test_point(v, 0), "how"))) as z:
+    v = analysis.analyse_outputs(outputs(), groups="class")
+    with zipfile.ZipFile(io.BytesIO(export.analysis_zip(v, lab.test_point(v, 0), "how"))) as z:
         assert set(z.namelist()) == {"points.csv", "view.json", "report.md", "again.txt", "panels.pdf", "panels.png"}
         assert z.read("panels.pdf")[:5] == b"%PDF-"
         assert z.read("panels.png")[:4] == b"\x89PNG"
@@ -321,16 +327,16 @@ def test_the_bundle_holds_what_it_says(home):
 
 
 def test_the_command_names_what_the_report_takes():
-    words = shlex.split(lab.command("demo-cp-1", "voice", Choice("hinge", "class", True, 0.4, 0.25, 7)))
+    words = shlex.split(lab.command_line("demo-cp-1", "voice", AnalysisSettings("hinge", "class", True, 0.4, 0.25, 7)))
     options = {w[2:] for w in words if w.startswith("--")}
-    known = set(inspect.signature(analysis.report).parameters) | set(inspect.signature(analysis.view).parameters)
+    known = set(inspect.signature(analysis.run_report).parameters) | set(inspect.signature(analysis.analyse_outputs).parameters)
     assert options == {"modality", "measure", "groups", "smoothed", "r", "eps", "seed"}
     assert options <= known
 
 
 def test_one_run_stands_for_a_family_and_unfinished_ones_stand_apart(trained):
     tiny.fabricated("stopped", replace(SMOKE, seed=5))
-    families, named = lab.listed()
+    families, named = lab.run_choices()
     assert len(named) == 2
     (family,) = families.values()
     for run in family.members.values():
@@ -338,4 +344,4 @@ def test_one_run_stands_for_a_family_and_unfinished_ones_stand_apart(trained):
 
 
 def test_a_whole_number_of_an_address_is_nothing_else():
-    assert [panels._whole(t, 50) for t in ("7", "51", "-1", "٣", "1e3", "", "007")] == [7, None, None, None, None, None, 7]
+    assert [panels._parse_integer(t, 50) for t in ("7", "51", "-1", "٣", "1e3", "", "007")] == [7, None, None, None, None, None, 7]

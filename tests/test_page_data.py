@@ -13,7 +13,7 @@ from stock import HOSTILE, made, markup
 from visiting import count, opened, said, well
 
 from core import files
-from core.config import CREMA_EMOTIONS, Config, Data
+from core.config import CREMA_EMOTIONS, Config, DataSettings
 from core.data import preparation, splits
 from ui.data import overview
 from ui.session import corpora
@@ -24,12 +24,12 @@ from ui.widgets import charts
 
 def test_the_demo_is_shown_in_every_view(home):
     tiny.corpus()
-    stem = corpora.names()[0]
+    stem = corpora.prepared_stems()[0]
     app = opened("data")
     shown = app.dataframe[0].value
     assert shown["Name"].tolist() == [stem]
-    assert (shown[["Clips", "Faces", "Voices"]] == len(corpora.opened(stem).clip)).all(axis=None)
-    assert shown["Digest"].tolist() == [splits.load_file(splits.folder() / f"{stem}.npz").digest]
+    assert (shown[["Clips", "Faces", "Voices"]] == len(corpora.load_summary(stem).clip)).all(axis=None)
+    assert shown["Digest"].tolist() == [splits.load_corpus_file(splits.processed_folder() / f"{stem}.npz").digest]
     assert count(app, "plotly_chart") == 2
     assert "12 female" in said(app)
     assert "of each emotion: evenly spread" in said(app)
@@ -93,11 +93,11 @@ def test_nothing_large_is_read_before_it_is_asked_for(home):
 
 def test_the_sets_are_those_of_a_run_and_nobody_is_in_two(home):
     made("one", votes="happy|sad")
-    found = {"one": corpora.opened("one")}
-    data = corpora.data_of(("one", "one"), found, fold=3, split_seed=7)
-    assert data == Data(faces="one", voices="one", classes=CREMA_EMOTIONS, pairing="clip", fold=3, split_seed=7)
-    table = corpora.sets(("one", "one"), data)
-    assert table == splits.set_table(splits.build(Config(data=data)))
+    found = {"one": corpora.load_summary("one")}
+    data = corpora.data_settings(("one", "one"), found, fold=3, split_seed=7)
+    assert data == DataSettings(faces="one", voices="one", classes=CREMA_EMOTIONS, pairing="clip", fold=3, split_seed=7)
+    table = corpora.set_table(("one", "one"), data)
+    assert table == splits.set_table(splits.build_sets(Config(data=data)))
     app = opened("data", corpus="one", view="sets", fold="3", seed="7")
     assert "10 subjects of the clips, each in exactly one set" in said(app)
     shown = markup(app)
@@ -110,10 +110,10 @@ def test_the_sets_are_those_of_a_run_and_nobody_is_in_two(home):
 
 def test_somebody_in_two_sets_would_be_seen(home, monkeypatch):
     made("one")
-    real = corpora.sets(("one", "one"), corpora.data_of(("one", "one"), {"one": corpora.opened("one")}))
+    real = corpora.set_table(("one", "one"), corpora.data_settings(("one", "one"), {"one": corpora.load_summary("one")}))
     real["S4"]["voices"]["subjects"] |= {"p_*0*": {"sad": 1}}
     real["S1"]["voices"]["subjects"] |= {"p_*0*": {"sad": 1}}
-    monkeypatch.setattr(corpora, "sets", lambda *_: real)
+    monkeypatch.setattr(corpora, "set_table", lambda *_: real)
     app = opened("data", view="sets")
     assert "In two sets: p_*0*" in said(app).replace("\\", "")
     assert "Nobody" not in said(app)
@@ -162,11 +162,11 @@ def test_what_was_left_out_is_grouped_by_its_reason(home):
 
 def test_rows_are_read_without_the_rest(home):
     arrays = files.read_arrays(made("one"))
-    c = corpora.opened("one")
+    c = corpora.load_summary("one")
     for row in (0, 17, len(c.clip) - 1):
-        np.testing.assert_array_equal(corpora.face(c, row), arrays["faces"][row])
-        np.testing.assert_allclose(corpora.voice(c, row), np.clip(2 * arrays["voices"][row] / 80 + 1, -1, 1), atol=1e-6)
-    assert "has no row" in corpora._row(*corpora._path("one"), "faces", -1)
+        np.testing.assert_array_equal(corpora.load_face(c, row), arrays["faces"][row])
+        np.testing.assert_allclose(corpora.load_voice(c, row), np.clip(2 * arrays["voices"][row] / 80 + 1, -1, 1), atol=1e-6)
+    assert "has no row" in corpora._read_array_row(*corpora._path_and_mtime("one"), "faces", -1)
 
 
 def test_clips_are_chosen_by_emotion_subject_name_and_address(home):
@@ -177,7 +177,7 @@ def test_clips_are_chosen_by_emotion_subject_name_and_address(home):
     assert "≠ meant" in markup(app)
     assert count(app, "audio") == 1
     assert "180 of 180 clips" in said(app)
-    assert len(app.dataframe[1].value) == corpora.PAGE
+    assert len(app.dataframe[1].value) == corpora.CLIPS_PER_PAGE
     well(app.selectbox(key="emotion one").set_value("sad").run())
     well(app.selectbox(key="subject one").set_value("p003").run())
     assert app.dataframe[1].value["Clip"].tolist() == ["p003_sad"]
@@ -191,7 +191,7 @@ def test_names_of_people_and_clips_are_only_ever_text(home):
     for view in ("balance", "sets", "clips"):
         app = opened("data", view=view, clip=f"{HOSTILE[4]}_sad")
         assert all(h not in markup(app) for h in (HOSTILE[0], HOSTILE[4])), view
-    figure = charts.people(HOSTILE, {"sad": [1] * 5})
+    figure = charts.clips_by_subject(HOSTILE, {"sad": [1] * 5})
     assert "<script" not in figure.to_json()
 
 
@@ -199,21 +199,21 @@ def test_the_original_is_shown_while_its_source_is_there(home, tmp_path):
     tiny.landmarks(home)
     source = tmp_path / "drawn"
     preparation.draw_demo_clips(source, 2)
-    path = preparation.prepare("demo-clips", source, workers=1)
-    digest = splits.load_file(path).digest
+    path = preparation.prepare_corpus("demo-clips", source, workers=1)
+    digest = splits.load_corpus_file(path).digest
     side = json.loads(path.with_suffix(".source.json").read_text())
     assert side["source"] == str(source)
-    assert set(side["clips"]) == set(splits.load_file(path).clip)
+    assert set(side["clips"]) == set(splits.load_corpus_file(path).clip)
     app = opened("data", corpus="demo-clips", view="clips")
     assert count(app, "audio") == 2
     assert "The frame in the middle of the recording" in said(app)
     moved = source.rename(tmp_path / "moved")
-    second = {"corpus": "demo-clips", "view": "clips", "clip": str(splits.load_file(path).clip[1])}
+    second = {"corpus": "demo-clips", "view": "clips", "clip": str(splits.load_corpus_file(path).clip[1])}
     app = opened("data", **second)
     assert f"no longer at {source}" in said(app).replace("\\", "")
     assert count(app, "audio") == 1
-    assert preparation.prepare("demo-clips", moved, workers=1) == path  # at once, and the place is known again
-    assert splits.load_file(path).digest == digest
+    assert preparation.prepare_corpus("demo-clips", moved, workers=1) == path  # at once, and the place is known again
+    assert splits.load_corpus_file(path).digest == digest
     assert count(opened("data", **second), "audio") == 2
     shutil.rmtree(moved)
     path.with_suffix(".source.json").write_text('{"source": 3}')
@@ -221,12 +221,12 @@ def test_the_original_is_shown_while_its_source_is_there(home, tmp_path):
 
 
 def test_every_set_has_words():
-    assert set(overview.LEARNS) == set(splits.SETS)
+    assert set(overview.SET_ROLES) == set(splits.SET_NAMES)
 
 
 def test_every_chart_of_a_corpus_names_its_axes():
-    tables = {"faces": {s: {"sad": 1} for s in splits.SETS}}
-    for figure in (charts.census({"": {"sad": 3}}), charts.people(["a"], {"sad": [3]}), charts.sets(tables)):
+    tables = {"faces": {s: {"sad": 1} for s in splits.SET_NAMES}}
+    for figure in (charts.clips_by_emotion({"": {"sad": 3}}), charts.clips_by_subject(["a"], {"sad": [3]}), charts.clips_by_set(tables)):
         layout = figure.to_dict()["layout"]
         assert layout["xaxis"]["title"]["text"]
         assert layout["yaxis"]["title"]["text"]

@@ -62,7 +62,7 @@ def test_a_typed_path_becomes_one_that_is_no_option(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("HOME", str(tmp_path))
     for text in ("--help", "./--help/", "~/--help", f'"{tmp_path}/--help"'):
-        assert corpus_import.place(text) == tmp_path / "--help"
+        assert corpus_import.parse_path(text) == tmp_path / "--help"
 
 
 def test_own_data_gets_a_name_that_is_safe_as_a_file(asked, tmp_path):
@@ -77,13 +77,13 @@ def test_own_data_gets_a_name_that_is_safe_as_a_file(asked, tmp_path):
         app.button(key="prepare").click().run()
         assert "cannot be a corpus" in said(well(app)), taken
     assert len(asked) == 1
-    assert corpus_import.named("../../Etc/Päss wd", folder) == "etc-p-ss-wd"
+    assert corpus_import.corpus_name("../../Etc/Päss wd", folder) == "etc-p-ss-wd"
 
 
 @pytest.mark.parametrize("form", ["crema-d", "fer2013"])
 def test_what_to_type_is_what_the_command_line_says(home, form):
     app = opened("data", part="bring", form=form)
-    steps = download.steps(form, splits.folder().parent.resolve() / "raw" / form)
+    steps = download.manual_steps(form, splits.processed_folder().parent.resolve() / "raw" / form)
     code = "\n".join(c.value for c in app.code)
     lines = [line.strip() for line in steps.splitlines() if line.startswith("  ")]
     assert lines
@@ -105,7 +105,7 @@ def test_ravdess_is_fetched_if_there_is_room(asked, monkeypatch):
 
 
 def test_a_running_errand_is_shown_with_rate_and_time_left_and_can_be_stopped(home, monkeypatch):
-    monkeypatch.setattr(tasks, "_lives", lambda e: True)
+    monkeypatch.setattr(tasks, "_is_alive", lambda e: True)
     stopped = []
     monkeypatch.setattr(tasks, "stop", stopped.append)
     errand("prepare-1", "running", ["prepare", "crema-d", "--source", "/x"], pid=1, phase="prepare", done=1500, total=7442, rate=25.0)
@@ -118,7 +118,7 @@ def test_a_running_errand_is_shown_with_rate_and_time_left_and_can_be_stopped(ho
 
 
 def test_a_fetching_errand_counts_megabytes_and_one_that_begins_says_so(home, monkeypatch):
-    monkeypatch.setattr(tasks, "_lives", lambda e: True)
+    monkeypatch.setattr(tasks, "_is_alive", lambda e: True)
     errand("fetch-1", "running", ["fetch", "ravdess", "--what", "audio"], pid=1, phase="fetch", done=10**8, total=2 * 10**8, rate=2.5e6)
     assert bars(opened("data", part="bring", errand="fetch-1")) == ["Fetching: 100 of 200 MB · 2.5 MB/s · 40 s left"]
     errand("fetch-1", "running", ["fetch", "ravdess", "--what", "audio"], pid=1)
@@ -126,7 +126,7 @@ def test_a_fetching_errand_counts_megabytes_and_one_that_begins_says_so(home, mo
 
 
 def test_the_demo_that_is_being_drawn_is_seen_among_the_corpora(home, monkeypatch):
-    monkeypatch.setattr(tasks, "_lives", lambda e: True)
+    monkeypatch.setattr(tasks, "_is_alive", lambda e: True)
     errand("prepare-1", "running", ["prepare", "demo"], pid=1, phase="prepare", done=72, total=1440, rate=9.0)
     app = opened("data")
     assert "Drawing: 72 of 1,440 clips" in bars(app)[0]
@@ -156,7 +156,7 @@ def test_a_finished_errand_leads_on(home):
     errand("fetch-1", "done", ["fetch", "ravdess", "--what", "audio"], message="1 files")
     app = opened("data", part="bring", errand="fetch-1")
     well(app.button(key="use fetch-1").click().run())
-    assert app.text_input(key="source").value == str(splits.folder().parent.resolve() / "raw" / "ravdess")
+    assert app.text_input(key="source").value == str(splits.processed_folder().parent.resolve() / "raw" / "ravdess")
     well(app.selectbox(key="errand").set_value("prepare-1").run())
     well(app.button(key="look prepare-1").click().run())
     well(app.run())
@@ -196,5 +196,5 @@ def test_a_report_without_faults_and_one_that_is_damaged(home):
 
 
 def test_every_phase_and_state_has_words():
-    assert set(task_progress.LOOKED) <= set(task_progress.PHASES)
-    assert set(task_progress.BADGE) == {"running", "stopped", "failed", "done"}
+    assert set(task_progress.CHECK_TEXTS) <= set(task_progress.PHASE_TEXTS)
+    assert set(task_progress.STATE_COLOURS) == {"running", "stopped", "failed", "done"}

@@ -29,18 +29,18 @@ VIEWS = ("runs", "curves", "confusion", "augmentation", "folds", "paper")
 
 
 def the_run(condition: str = "cp") -> Run:
-    return Run(files.checkpoints() / next(r["run"] for r in runs.listing() if r["condition"] == condition))
+    return Run(files.checkpoints_folder() / next(r["run"] for r in runs.list_runs() if r["condition"] == condition))
 
 
 def copied(run: Run, called: str, scorer: str = "", **changes) -> Run:
     """A finished run made of another one's files, with other settings."""
-    target = Run(shutil.copytree(run.directory, files.checkpoints() / called))
+    target = Run(shutil.copytree(run.directory, files.checkpoints_folder() / called))
     config = replace(run.config, **changes)
     (target.directory / "config.json").write_text(json.dumps(to_dict(config)))
     results = target.json("results")
     results["quality"]["scorer"] = scorer or results["quality"]["scorer"]
     (target.directory / "results.json").write_text(json.dumps(results))
-    runs.adopt()
+    runs.index_existing()
     return target
 
 
@@ -53,7 +53,7 @@ def tabled(run: Run, arrays: dict | None = None) -> dict:
         share = (arrays["predicted"][i] == arrays["label"])[..., counted].mean(axis=-1)  # (rules, seeds)
         rows[str(name)] = {"N train": 10} | {
             rule: {"accuracy": share[k].tolist(), "steps": [2, 2 + k], "S2": [0.5, 0.5], "confusion": (np.eye(6) * n).tolist()}
-            for k, rule in enumerate(significance.RULES)
+            for k, rule in enumerate(significance.STEP_RULES)
         }
     table = {"plan": {"seeds": 2, "stretch": 3, "looks": 4}, "chance": 1 / 6, "N test voices": n, "left out": {}, "rows": rows}
     table |= {"test subjects": sorted(set(map(str, arrays["subject"]))), "labels": "strict", "classes": list(CREMA_EMOTIONS)}
@@ -78,7 +78,7 @@ def test_without_any_run_it_says_what_to_do(home):
 
 @pytest.mark.parametrize(("state", "view"), [*(("running", v) for v in VIEWS), ("failed", "runs"), ("stopped", "curves")])
 def test_unfinished_runs_alone_are_shown_as_far_as_they_are(home, monkeypatch, state, view):
-    monkeypatch.setattr(jobs, "alive", lambda row: row["state"] == "running")
+    monkeypatch.setattr(jobs, "is_alive", lambda row: row["state"] == "running")
     run = tiny.fabricated(state)
     app = opened("evaluate", view=view)
     assert [e.value for e in app.error] == []
@@ -108,8 +108,8 @@ def test_damaged_runs_are_named_and_the_others_shown(trained):
 def test_the_table_holds_what_the_runs_saved(trained):
     app = opened("evaluate")
     table = app.dataframe[0].value.set_index("run")
-    for row in runs.listing():
-        results, line = Run(files.checkpoints() / row["run"]).json("results"), table.loc[row["run"]]
+    for row in runs.list_runs():
+        results, line = Run(files.checkpoints_folder() / row["run"]).json("results"), table.loc[row["run"]]
         q = results["quality"]
         assert line[["FID", "FID real", "KID", "IS", "IS real", "diversity"]].tolist() == [
             q[k] for k in ("FID", "FID real", "KID", "IS", "IS real", "diversity")
@@ -140,8 +140,8 @@ def test_the_choice_of_runs_is_in_the_address_and_strangers_are_not(trained):
 def test_ticked_rows_of_the_table_go_into_the_address(monkeypatch):
     rows, written = SimpleNamespace(selection=SimpleNamespace(rows=[2, 0])), []
     monkeypatch.setattr(evaluate.st, "session_state", {"table": rows})
-    monkeypatch.setattr(query_params, "write", lambda *a: written.append(a))
-    evaluate._clicked("table", ["a", "b", "c"])
+    monkeypatch.setattr(query_params, "set_value", lambda *a: written.append(a))
+    evaluate._save_ticked_rows("table", ["a", "b", "c"])
     assert written == [("runs", "c,a")]
 
 
@@ -164,7 +164,7 @@ def test_curves_stand_on_one_axis_within_a_scorer_only(trained):
     assert len(lines) == 3
     for line in lines:
         condition = {"CP": "cp"}.get(line["name"], line["name"])
-        assert line["y"] == runs.metrics(the_run(condition).id)["FID"][1]
+        assert line["y"] == runs.load_curves(the_run(condition).id)["FID"][1]
     stars = [t for t in figure["data"] if t.get("marker", {}).get("symbol") == "star"]
     assert len(stars) == 3
     other = copied(the_run(), "tiny-cp-other", "anotherone")
@@ -197,7 +197,7 @@ def test_confusion_is_that_of_the_runs_and_the_difference_that_of_two(trained):
     assert figure["layout"]["coloraxis"]["cmin"] == 0
     assert figure["layout"]["coloraxis"]["cmax"] == 100
     gap = shown(app, "confusion difference")["data"][0]
-    assert (gap["zmin"], gap["zmid"], gap["zmax"]) == (-figures.REACH, 0, figures.REACH)
+    assert (gap["zmin"], gap["zmid"], gap["zmax"]) == (-figures.COLOUR_LIMIT_POINTS, 0, figures.COLOUR_LIMIT_POINTS)
     expected = 100 * (a / np.maximum(1, a.sum(1, keepdims=True)) - b / np.maximum(1, b.sum(1, keepdims=True)))
     assert np.array(_numbers(gap["z"])).reshape(6, 6) == pytest.approx(expected)
     assert "raters' votes" in said(app)
@@ -218,7 +218,7 @@ def test_people_stand_beside_the_machine_where_they_voted(trained):
     app = opened("evaluate", view="confusion", runs=run.id)
     titles = [t["text"] for t in shown(app, "confusion (")["layout"]["annotations"]]
     assert titles[-1] == "people, by voice, crema-d"
-    found = confusion.people(run.config)
+    found = confusion.rater_confusion(run.config)
     assert found[:, CREMA_EMOTIONS.index("sad")].tolist() == [5] * 6  # ten clips of each emotion, half a vote
     assert "raters' votes" not in said(app)
 
@@ -226,9 +226,9 @@ def test_people_stand_beside_the_machine_where_they_voted(trained):
 def test_folds_are_summed_where_that_is_asked(trained):
     cp = the_run()
     other = copied(cp, "tiny-cp-fold1", "second", data={"fold": 1})
-    s = next(x for x in evaluate.summaries()[0] if x.id == cp.id)
-    t = next(x for x in evaluate.summaries()[0] if x.id == other.id)
-    once, twice = confusion.matrices([s], "equal")["S1"].counts, confusion.matrices([s, t], "equal")["S1"].counts
+    s = next(x for x in evaluate.load_summaries()[0] if x.id == cp.id)
+    t = next(x for x in evaluate.load_summaries()[0] if x.id == other.id)
+    once, twice = confusion.matrices_by_row([s], "equal")["S1"].counts, confusion.matrices_by_row([s, t], "equal")["S1"].counts
     assert np.array_equal(2 * once, twice)
     app = opened("evaluate", view="confusion", runs=cp.id)
     app.toggle(key="confusion pooled").set_value(True).run()
@@ -251,7 +251,7 @@ def test_a_missing_table_is_computed_as_an_errand(trained, monkeypatch):
 
 
 def test_a_table_in_work_shows_its_progress_and_one_that_failed_says_why(trained, monkeypatch):
-    monkeypatch.setattr(tasks, "_lives", lambda e: True)
+    monkeypatch.setattr(tasks, "_is_alive", lambda e: True)
     stopped = []
     monkeypatch.setattr(tasks, "stop", stopped.append)
     cp, words = the_run().id, {"phase": "augmentation table", "done": 11, "total": 33, "rate": 0.5}
@@ -288,7 +288,7 @@ def test_a_table_that_cannot_be_made_here_says_why_and_what_to_do(trained):
         else:
             assert not app.warning
             assert not app.button(key="compute table").disabled
-    splits.path_of("demo", SMOKE.data.demo_takes).unlink()
+    splits.corpus_path("demo", SMOKE.data.demo_takes).unlink()
     app = opened("evaluate", view="augmentation", runs=the_run("classifier").id)
     assert "not prepared here" in app.warning[0].value
     assert count(app, "button") == 0
@@ -306,7 +306,7 @@ def test_what_a_table_says_is_said_in_plain_words(trained):
     table = app.dataframe[0].value.set_index("trained on")
     assert table.loc["S1 + generated", "equal steps, %"] == pytest.approx(50)
     listed = app.dataframe[1].value
-    assert len(listed) == 2 * len(significance.PRIMARY | significance.SECONDARY)
+    assert len(listed) == 2 * len(significance.PRIMARY_COMPARISONS | significance.SECONDARY_COMPARISONS)
     assert listed[listed["comparison"] == "ceiling"]["above 0 and p < 0.05"].tolist() == [False, False]  # p = 7 · 2/2^8 by Holm
     other = opened("evaluate", view="augmentation", runs=cp.id, gain="ceiling", steps="equal")
     assert "S1 + S3 − S1 + plain augmentation: 8 people" in said(other)
@@ -314,11 +314,11 @@ def test_what_a_table_says_is_said_in_plain_words(trained):
 
 def test_why_a_gain_is_not_shown():
     few = significance.gains([a_table(RIGHT, ON_S2, subjects=5)])
-    assert not significance.holds(few, "a")
-    assert "no p below 0.0625 is possible" in " ".join(augmentation.reasons(few, "a"))
+    assert not significance.is_significant(few, "a")
+    assert "no p below 0.0625 is possible" in " ".join(augmentation.reasons_against(few, "a"))
     worse = significance.gains([a_table(RIGHT | {"S1 + generated": 0.2}, ON_S2)])
-    assert "costs 20.0 points" in " ".join(augmentation.reasons(worse, "a"))
-    assert augmentation.reasons(significance.gains([a_table(RIGHT, ON_S2)]), "a") == []
+    assert "costs 20.0 points" in " ".join(augmentation.reasons_against(worse, "a"))
+    assert augmentation.reasons_against(significance.gains([a_table(RIGHT, ON_S2)]), "a") == []
 
 
 def test_folds_bring_their_people_together(trained):
@@ -340,9 +340,9 @@ def test_a_real_errand_makes_the_table(trained):
     while (now := tasks.find(name)).state == "running":
         assert time.monotonic() < end
         time.sleep(0.2)
-    assert (now.state, now.message) == ("done", f"{cp.id} has its augmentation table."), tasks.complaints(name)
-    assert now.done == now.total == len(protocol.ROWS)
-    assert set(cp.json("table")["rows"]) == {r.name for r in protocol.ROWS}
+    assert (now.state, now.message) == ("done", f"{cp.id} has its augmentation table."), tasks.errors(name)
+    assert now.done == now.total == len(protocol.TABLE_ROWS)
+    assert set(cp.json("table")["rows"]) == {r.name for r in protocol.TABLE_ROWS}
     app = opened("evaluate", view="augmentation", runs=cp.id)
     assert "What generated voices add" in said(app)
     assert count(app, "plotly_chart") == 3
@@ -352,7 +352,7 @@ def test_an_errand_on_a_strange_run_fails_in_words(home):
     from core.cli import experiments
 
     with pytest.raises(KeyError, match="no run"):
-        experiments.table(experiments.Table("nobody"))
+        experiments.table(experiments.TableOptions("nobody"))
 
 
 # ------------------------------------------------------------------ folds, and the paper's tables
@@ -380,7 +380,7 @@ def test_folds_show_every_run_with_mean_and_sd(trained):
 def test_the_papers_tables_hold_our_runs_and_what_trains_the_others(trained):
     copied(the_run(), "mine", **vars(replace(DEMO, gan={"generator": "encdec"})))
     app = opened("evaluate", view="paper", base="demo", generator="EncDec")
-    mine = Run(files.checkpoints() / "mine").json("results")
+    mine = Run(files.checkpoints_folder() / "mine").json("results")
     second, first = (d.value for d in app.dataframe[:2])
     row = second.set_index("case").loc["CP"]
     assert row["ours: accuracy, %"] == f"{100 * mine['augmentation']['S1 + generated']['accuracy']:.1f}"
@@ -400,12 +400,12 @@ def test_every_figure_says_what_its_axes_are():
     d = np.array([0.1, -0.1, 0.2])
     lines = {"a": ([0, 1, 2], [1.0, 2.0, 3.0])}
     made_ones = [
-        figures.curves({"r": {"FID": lines["a"]}}, "FID", "FID (lower is better)", {"r": figures.line(0)}, {"r": 1}, 2),
-        figures.difference(np.zeros((2, 2)), ("a", "b")),
-        figures.folds({"s": {"S1": [(50.0, "fold 0"), (52.0, "fold 1")]}}, 16.7),
-        figures.rows({"S1": {"equal": [50.0]}}, 16.7),
-        figures.gains(significance.gains([a_table(RIGHT, ON_S2)])),
-        figures.chance(["x", "y", "z"], d, 0.5),
+        figures.metric_curves({"r": {"FID": lines["a"]}}, "FID", "FID (lower is better)", {"r": figures.run_line_style(0)}, {"r": 1}, 2),
+        figures.confusion_difference(np.zeros((2, 2)), ("a", "b")),
+        figures.fold_accuracies({"s": {"S1": [(50.0, "fold 0"), (52.0, "fold 1")]}}, 16.7),
+        figures.row_accuracies({"S1": {"equal": [50.0]}}, 16.7),
+        figures.gain_intervals(significance.gains([a_table(RIGHT, ON_S2)])),
+        figures.sign_flip_test(["x", "y", "z"], d, 0.5),
     ]
     for figure in made_ones:
         axes = [v for k, v in figure.to_plotly_json()["layout"].items() if k.startswith(("xaxis", "yaxis"))]

@@ -27,15 +27,15 @@ TAKES = tiny.TINY.data.demo_takes
 
 
 def the_run(condition: str = "cp") -> Run:
-    return Run(files.checkpoints() / next(r["run"] for r in runs.listing() if r["condition"] == condition))
+    return Run(files.checkpoints_folder() / next(r["run"] for r in runs.list_runs() if r["condition"] == condition))
 
 
-def the_shown(name: str = "S4") -> gallery.Shown:
-    return gallery.shown(cache.families()[0], name)
+def the_shown(name: str = "S4") -> gallery.GallerySet:
+    return gallery.load_set(cache.families()[0], name)
 
 
 def without_corpus() -> None:
-    splits.path_of("demo", TAKES).unlink()
+    splits.corpus_path("demo", TAKES).unlink()
 
 
 def test_without_any_run_it_says_what_to_do(home):
@@ -56,7 +56,7 @@ def test_a_sheet_and_one_item_in_full(trained):
     assert (count(app, "plotly_chart"), count(app, "bidi_component")) == (1, 4)  # the sheet; real and three conditions
     assert count(app, "audio") == 2 + 3  # A and B, three times C
     assert f"{len(s.real)} of {len(s.real)} faces" in said(app)
-    first = selection.chosen(s.real, s.made["label"])[0]
+    first = selection.select_items(s.real, s.made["label"])[0]
     assert str(s.real.clip[first]) in markup(app)
     assert not app.error
     assert not app.query_params
@@ -70,7 +70,7 @@ def test_all_choices_are_in_the_address_and_come_back(trained):
     for name, value in (("emotion", s.classes[2]), ("subject", who), ("condition", "cp"), ("sort", "strange")):
         app.selectbox(key=f"gallery {name}").set_value(value).run()
     app.segmented_control(key="gallery look").set_value("copy").run()
-    rows = selection.chosen(s.real, s.made["cp"], 2, who, order="strange")
+    rows = selection.select_items(s.real, s.made["cp"], 2, who, order="strange")
     line = f"{len(rows)} of {len(s.real)} faces"
     assert line in said(well(app))
     assert str(s.real.clip[rows[0]]) in markup(app)
@@ -107,7 +107,9 @@ def test_the_faces_that_were_trained_on_can_be_seen_too(trained):
 
 def test_filters_that_leave_nothing_say_so(trained):
     s = the_shown()
-    wanted = next((v, e) for v in selection.VERDICTS for e in range(6) if not len(selection.chosen(s.real, s.made["cp"], e, verdict=v)))
+    wanted = next(
+        (v, e) for v in selection.VERDICTS for e in range(6) if not len(selection.select_items(s.real, s.made["cp"], e, verdict=v))
+    )
     app = opened("gallery", condition="cp", verdict=wanted[0], emotion=s.classes[wanted[1]])
     assert "No voice is like that" in said(app)
     assert count(app, "plotly_chart") == 0
@@ -140,24 +142,24 @@ def test_without_corpora_it_shows_what_the_run_ships_and_says_what_lacks(trained
     app = opened("gallery", look="copy", set="S3")
     assert "training voices" in said(app)
     assert "needs real voices" in said(opened("gallery", view="quiz"))
-    with zipfile.ZipFile(io.BytesIO(gallery.bundle(the_shown(), 0))) as z:
+    with zipfile.ZipFile(io.BytesIO(gallery.item_zip(the_shown(), 0))) as z:
         assert "real.wav" not in z.namelist()
         assert "cp.wav" in z.namelist()
 
 
 def test_the_ways_to_a_corpus_name_its_size():
-    assert gallery.way("ravdess") == "Fetch RAVDESS (208 MB)"
-    assert "no download" in gallery.way("demo")
-    assert gallery.way("my-own") == "Bring my\\-own"
+    assert gallery.corpus_link_label("ravdess") == "Fetch RAVDESS (208 MB)"
+    assert "no download" in gallery.corpus_link_label("demo")
+    assert gallery.corpus_link_label("my-own") == "Bring my\\-own"
 
 
 def test_one_damaged_member_is_named_and_the_others_stay(trained):
-    the_run("label").model("G").write_bytes(b"nothing")
+    the_run("label").model_path("G").write_bytes(b"nothing")
     app = opened("gallery")
     assert the_run("label").id.replace("-", "\\-") in app.warning[0].value
     assert (count(app, "plotly_chart"), count(app, "bidi_component")) == (1, 3)
     for condition in ("cp", "classifier"):
-        the_run(condition).model("G").unlink()
+        the_run(condition).model_path("G").unlink()
     import streamlit as st
 
     st.cache_resource.clear()
@@ -177,7 +179,7 @@ def test_a_run_without_outputs_is_named(trained):
 def test_the_bundle_holds_sounds_pictures_arrays_and_facts(trained):
     s = the_shown()
     i, m = 3, s.config.logmel
-    with zipfile.ZipFile(io.BytesIO(gallery.bundle(s, i))) as z:
+    with zipfile.ZipFile(io.BytesIO(gallery.item_zip(s, i))) as z:
         names = set(z.namelist())
         voices = ("real", "label", "classifier", "cp")
         assert names == {f"{v}.{k}" for v in voices for k in ("wav", "npy", "png")} | {
@@ -186,19 +188,19 @@ def test_the_bundle_holds_sounds_pictures_arrays_and_facts(trained):
         np.testing.assert_array_equal(np.load(io.BytesIO(z.read("cp.npy"))), s.made["cp"].y[i].astype(np.float32))
         np.testing.assert_array_equal(np.load(io.BytesIO(z.read("face.npy"))), s.real.face[i])
         assert json.loads(z.read("facts.json"))["clip"] == s.real.clip[i]
-        assert s.real.voices.clip[s.real.beside[i]] == s.real.clip[i]
+        assert s.real.voices.clip[s.real.voice_row[i]] == s.real.clip[i]
         assert "invented" in z.read("TERMS.txt").decode()
         for name in ("real.wav", "cp.wav", "real-recording.wav"):
             wave, rate = soundfile.read(io.BytesIO(z.read(name)))
             assert rate == m.rate
             assert abs(len(wave) - m.columns * m.hop) <= m.hop
-    assert gallery.listing(s, np.arange(5)).count("\n") == 6
+    assert gallery.items_csv(s, np.arange(5)).count("\n") == 6
 
 
 def test_the_pictures_show_what_the_arrays_hold():
     y = np.full((112, 28), -1.0, np.float32)
     y[10, 0] = 1.0
-    image = contact_sheet.picture(y)
+    image = contact_sheet.spectrogram_image(y)
     assert image.shape == (28, 112, 3)
     assert image[27, 10].sum() > 600  # low frequencies below, loud is bright
     assert image[0].sum(axis=1).max() < 60
@@ -207,15 +209,15 @@ def test_the_pictures_show_what_the_arrays_hold():
 def test_the_sheet_marks_verdicts_and_who_is_open(trained):
     s = the_shown()
     items = [0, 1, 2]
-    figure = contact_sheet.sheet(s.real, s.made, items, s.classes, 1, s.config.logmel)
+    figure = contact_sheet.build_figure(s.real, s.made, items, s.classes, 1, s.config.logmel)
     spots, marks = figure.data
     assert sorted(set(spots.customdata)) == items
     wrong = [s.made[c].scorer[i].argmax() != s.real.label[i] for i in items for c in s.made]
     assert [m == "x" for m in marks.marker.symbol] == wrong
     assert len(figure.layout.shapes) == 1
     assert len(figure.to_json()) < 400_000
-    figure = contact_sheet.distances(s.real.typical, {"cp": 3.0, "label": 99.0})
-    assert figure.data[0].y.sum() == len(s.real.typical)
+    figure = contact_sheet.distance_histogram(s.real.real_nearest_db, {"cp": 3.0, "label": 99.0})
+    assert figure.data[0].y.sum() == len(s.real.real_nearest_db)
     assert "dB" in figure.layout.xaxis.title.text
     assert figure.layout.xaxis.range[1] > 99
 
@@ -226,18 +228,18 @@ def test_the_sheet_marks_verdicts_and_who_is_open(trained):
 def test_a_whole_game_is_played_scored_and_begun_anew(trained):
     app = opened("gallery", view="quiz")
     s, name = the_shown(), f"quiz {cache.families()[0].id}"
-    questions = selection.rounds(s.real, list(s.made), app.session_state[name]["seed"])
-    answers = [q.generated for q in questions]
+    questions = selection.make_rounds(s.real, list(s.made), app.session_state[name]["seed"])
+    answers = [q.is_generated for q in questions]
     answers[4] = not answers[4]  # one mistake
     for number, answer in enumerate(answers):
         assert f"Voice {number + 1} of 10" in said(app)
         assert count(app, "audio") == 1  # one voice, and no picture of it
         assert count(app, "bidi_component") == 0
-        well(app.button(key=f"quiz {quiz.SAID[answer]} {number}").click().run())
+        well(app.button(key=f"quiz {quiz.ANSWER_LABELS[answer]} {number}").click().run())
         assert ("Right: it was" in said(app)) == (number != 4)
         assert count(app, "audio") == count(app, "bidi_component") == 2
         well(app.button(key="quiz next").click().run())
-    score = selection.score(questions, answers, s.real.label)
+    score = selection.score_answers(questions, answers, s.real.label)
     assert [m.value for m in app.metric] == ["9 of 10", "5", "5"]
     assert f"**{score.chance:.0%}**" in said(app)
     assert s.classes[s.real.label[questions[4].item]] in markup(app)
@@ -250,12 +252,12 @@ def test_a_whole_game_is_played_scored_and_begun_anew(trained):
 
 def test_both_kinds_of_voices_look_the_same_from_outside(trained):
     s = the_shown()
-    game = selection.rounds(s.real, list(s.made), 1)
-    waves = {q.generated: gallery.sound(s.members[q.condition], quiz._voice(s, q)).wav for q in game}
+    game = selection.make_rounds(s.real, list(s.made), 1)
+    waves = {q.is_generated: gallery.to_audio(s.members[q.condition], quiz._question_voice(s, q)).wav for q in game}
     heads = [re.sub(rb"data.*", b"", w, flags=re.S) for w in waves.values()]
     assert len({len(w) for w in waves.values()}) == 1
     assert len(set(heads)) == 1  # no comment, no other format
-    assert quiz._voice(s, game[0]).dtype == np.float32
+    assert quiz._question_voice(s, game[0]).dtype == np.float32
 
 
 def test_a_game_left_in_the_middle_goes_on(trained):

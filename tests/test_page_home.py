@@ -78,8 +78,8 @@ def test_a_strange_address_changes_nothing(trained, strange):
 
 
 def test_a_run_without_samples_is_said(trained):
-    for row in runs.listing():
-        (files.checkpoints() / row["run"] / "generated.npz").unlink()
+    for row in runs.list_runs():
+        (files.checkpoints_folder() / row["run"] / "generated.npz").unlink()
     app = opened()
     assert "has kept no sample" in app.warning[0].value
     assert count(app, "bidi_component") == 0
@@ -117,7 +117,7 @@ def test_work_on_data_can_be_found_again(home, monkeypatch):
 
 
 def test_only_pages_that_are_there_are_offered(trained, monkeypatch):
-    monkeypatch.setattr(query_params, "pages", lambda: ["data", "home", "listen"])
+    monkeypatch.setattr(query_params, "page_names", lambda: ["data", "home", "listen"])
     app = opened()
     assert labels(app) == ["Listen to a face", "Look at the data"]
     links = set(re.findall(r'href="(\w+)\?', drawn(app)["svg"]))
@@ -129,7 +129,7 @@ def test_only_pages_that_are_there_are_offered(trained, monkeypatch):
 
 @pytest.fixture
 def run(trained) -> Run:
-    return next(Run(files.checkpoints() / r["run"]) for r in runs.listing() if r["condition"] == "cp")
+    return next(Run(files.checkpoints_folder() / r["run"]) for r in runs.list_runs() if r["condition"] == "cp")
 
 
 PALE = {"label": {"f_S", "cp"}, "classifier": {"cp"}, "cp": set(), "none": {"f_S", "cp", "c"}}
@@ -137,7 +137,7 @@ PALE = {"label": {"f_S", "cp"}, "classifier": {"cp"}, "cp": set(), "none": {"f_S
 
 @pytest.mark.parametrize(("condition", "pale"), PALE.items())
 def test_what_a_condition_does_not_pass_is_pale(run, condition, pale):
-    svg = diagram.fig_3(run.config, condition, examples.example(run, "happy"), [], {})
+    svg = diagram.fig_3_svg(run.config, condition, examples.load_face_example(run, "happy"), [], {})
     assert svg.count('<g class="pale">') == len(pale)
     assert svg.count('<g class="box">') == len(diagram.BOXES) - len(pale)
     assert "<a " not in svg
@@ -145,13 +145,13 @@ def test_what_a_condition_does_not_pass_is_pale(run, condition, pale):
 
 
 def test_every_way_leads_to_a_page_of_the_router_and_every_equation_to_an_entry():
-    from core.paper import PAPER
+    from core.paper import PAPER_MAP
 
     every = {re.match(r'    "(\w+)": "', line)[1] for line in (ROOT / "app.py").read_text().splitlines() if re.match(r'    "\w+": "', line)}
     assert "home" in every
-    assert {b.page for b in diagram.BOXES.values()} | {p for *_, links in ui_home.WAYS for p, *_ in links} <= every
-    assert {n for *_, n in diagram.EQUATIONS.values()} <= {e.key for e in PAPER}
-    ways = diagram.ways_from("run-1", sorted(every))
+    assert {b.page for b in diagram.BOXES.values()} | {p for *_, links in ui_home.PAGE_GROUPS for p, *_ in links} <= every
+    assert {n for *_, n in diagram.EQUATIONS.values()} <= {e.key for e in PAPER_MAP}
+    ways = diagram.link_targets("run-1", sorted(every))
     assert ways["cp"] == ("conformal", {"run": "run-1"})
     assert ways["Eq. (4)"] == ("paper", {"eq": "4"})
 
@@ -161,7 +161,7 @@ def test_boxes_do_not_overlap_and_stay_inside():
     for i, (left, top, width, height) in enumerate(boxes):
         assert left >= 0
         assert top >= 0
-        assert left + width <= diagram.WIDE
-        assert top + height <= diagram.HIGH
+        assert left + width <= diagram.DRAWING_WIDTH
+        assert top + height <= diagram.DRAWING_HEIGHT
         for x, y, w, h in boxes[:i]:
             assert left >= x + w or x >= left + width or top >= y + h or y >= top + height

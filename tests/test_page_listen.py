@@ -69,33 +69,33 @@ def test_the_strip_shows_each_window_in_its_emotions_colours():
     classes = ("happy", "angry")
     one = {"from": 0.0, "to": 0.9, "time": 0.5, "c": {"happy": 0.75, "angry": 0.25}, "heard by the scorer": {"happy": 0.6, "angry": 0.4}}
     two = {"from": 0.9, "to": 1.2, "time": 1.4, "c": {"happy": 0.0, "angry": 0.1}, "heard by the scorer": {"happy": 0.9, "angry": 0.1}}
-    html = listen.strip([one, two], classes)
+    html = listen.windows_html([one, two], classes)
     assert "0.90 to 1.20 s, face at 1.40 s: told angry 0.10, happy 0.00" in html
     assert "face at 0.50 s: heard happy 0.60, angry 0.40" in html
     assert "height:75.0%" in html
     assert "height:100.0%" in html  # p-values need not sum to one
     assert "flex:0.900" in html
-    assert "1 of 2" in listen.agreement([one, two])
+    assert "1 of 2" in listen.agreement_text([one, two])
     bare = [one | {"c": {}}]  # a generator with no condition
-    assert "told" not in listen.strip(bare, classes)
-    assert listen.agreement(bare) == ""
+    assert "told" not in listen.windows_html(bare, classes)
+    assert listen.agreement_text(bare) == ""
 
 
 def test_a_spectrogram_of_any_length_has_its_axis():
     for columns in (28, 112, 700, 2223, 6600):
-        frame = spectrogram._frame(columns, -70.0, 10.0, LogMel(), "a voice")
+        frame = spectrogram._axes_html(columns, -70.0, 10.0, LogMel(), "a voice")
         across = re.search(r'class="x">(.*?)<span class="title"', frame)
         assert 2 < across[1].count("<span") <= 7
 
 
 def test_the_page_and_the_command_line_make_the_same(faces_found):
-    cp = next(r["run"] for r in runs.listing() if r["condition"] == "cp")
-    _, seen = uploads.example("drawn")
-    one = cache._whole.__wrapped__(files.checkpoints() / cp, "x", seen, None, 4)  # its cache belongs to a visitor
+    cp = next(r["run"] for r in runs.list_runs() if r["condition"] == "cp")
+    _, seen = uploads.load_example_clip("drawn")
+    one = cache._generate_long_voice.__wrapped__(files.checkpoints_folder() / cp, "x", seen, None, 4)  # its cache belongs to a visitor
     from core.inference import generation, long_form
 
-    run = cache.opened(cp)
-    assert one.sound.wav == generation.sound(run, long_form.spoken(run, seen, None, 4).y, 4).wav
+    run = cache.load_run(cp)
+    assert one.sound.wav == generation.to_audio(run, long_form.generate_long_voice(run, seen, None, 4).y, 4).wav
     json.dumps(one.facts)
 
 
@@ -110,7 +110,7 @@ def test_without_examples_the_gallery_gives_the_command(trained):
 
 
 def test_examples_are_played_by_emotion_and_condition(trained):
-    pieces = audio_samples.write(audio_samples.chosen([tiny.TINY.name]))
+    pieces = audio_samples.write_samples(audio_samples.resolve_runs([tiny.TINY.name]))
     app = opened("gallery", view="examples")
     assert count(app, "audio") == len(pieces) // 2 == 6 * 4
     first = [a.proto.url for a in app.get("audio")]
@@ -126,7 +126,7 @@ def test_examples_are_played_by_emotion_and_condition(trained):
 
 
 def test_an_index_that_names_strange_files_plays_none_of_them(trained):
-    pieces = audio_samples.write(audio_samples.chosen([tiny.TINY.name]))
+    pieces = audio_samples.write_samples(audio_samples.resolve_runs([tiny.TINY.name]))
     index = json.loads((audio_samples.folder() / audio_samples.INDEX).read_text())
     for entry in index:
         entry["file"] = "../runs.sqlite"

@@ -14,7 +14,7 @@ import pytest
 from visiting import count, opened, said, well
 
 from core import paper
-from core.paper import FIGURES, PAPER
+from core.paper import FIGURES, PAPER_MAP
 from ui import paper as shown
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -28,27 +28,27 @@ def every_page() -> set[str]:
 
 
 def test_every_entry_has_a_name_of_its_own_a_section_and_a_page():
-    assert len({e.key for e in PAPER}) == len(PAPER)
-    assert all(re.fullmatch(r"[\w-]+", e.key) for e in PAPER)
-    assert all(re.fullmatch(r"§\d(\.\d)?", e.section) for e in PAPER)
-    assert {e.page.partition("?")[0] for e in PAPER} | {f.page.partition("?")[0] for f in FIGURES} <= every_page()
-    assert {str(n) for n in range(1, 12)} <= {e.key for e in PAPER}
+    assert len({e.key for e in PAPER_MAP}) == len(PAPER_MAP)
+    assert all(re.fullmatch(r"[\w-]+", e.key) for e in PAPER_MAP)
+    assert all(re.fullmatch(r"§\d(\.\d)?", e.section) for e in PAPER_MAP)
+    assert {e.page.partition("?")[0] for e in PAPER_MAP} | {f.page.partition("?")[0] for f in FIGURES} <= every_page()
+    assert {str(n) for n in range(1, 12)} <= {e.key for e in PAPER_MAP}
 
 
 def test_entries_stand_in_the_paper_s_order_each_in_one_part():
-    parts = shown.parts()
+    parts = shown.entries_by_part()
     sections = [e.section for of in parts.values() for e in of]
     assert sections == sorted(sections, key=lambda s: [float(k) for k in s[1:].split(".")])
     assert [e.key for e in parts["game"]] == list("1234567")
-    assert sum(map(len, parts.values())) == len(PAPER)
+    assert sum(map(len, parts.values())) == len(PAPER_MAP)
     assert all(parts.values())
 
 
-@pytest.mark.parametrize("entry", PAPER, ids=lambda e: e.key)
+@pytest.mark.parametrize("entry", PAPER_MAP, ids=lambda e: e.key)
 def test_a_source_is_what_python_would_say(entry):
     import importlib
 
-    found = paper.source(entry.function)
+    found = paper.read_source_code(entry.function)
     module, name = entry.function.split(":")
     real = getattr(importlib.import_module(module), name)
     lines, first = inspect.getsourcelines(inspect.unwrap(real))
@@ -61,7 +61,7 @@ def test_a_source_is_what_python_would_say(entry):
 @pytest.mark.parametrize("function", ["core.models.losses:nothing", "core.nowhere:x", "core.conformal.prediction:p_values.x"])
 def test_a_source_that_is_not_there_is_named(function):
     with pytest.raises(ValueError, match=r"losses|nowhere|conformal"):
-        paper.source(function)
+        paper.read_source_code(function)
 
 
 def test_sources_are_read_without_torch():
@@ -89,16 +89,16 @@ def test_commands_of_the_map_are_understood(command):
 
 def test_everything_can_be_on_one_page(home):
     app = opened("paper", part="all")
-    assert count(app, "latex") == sum(bool(e.latex) for e in PAPER)
+    assert count(app, "latex") == sum(bool(e.latex) for e in PAPER_MAP)
     codes = [c.value for c in app.code]
-    for entry in PAPER:
-        assert paper.source(entry.function).text in codes, entry.key
+    for entry in PAPER_MAP:
+        assert paper.read_source_code(entry.function).text in codes, entry.key
     words = said(app)
-    for entry in PAPER:
+    for entry in PAPER_MAP:
         assert entry.what in words
         assert entry.repair in words
     assert "52.52" in words  # Table 2's best
-    assert all(f"{v:.2f}" in words for of in paper.PUBLISHED.values() for row in of.values() for v in row)
+    assert all(f"{v:.2f}" in words for of in paper.PUBLISHED_TABLE_2.values() for row in of.values() for v in row)
     assert all(f.command in words for f in FIGURES)
     assert count(app, "error") == 0
     assert count(app, "bidi_component") == 0
@@ -117,7 +117,7 @@ def test_an_equation_is_chosen_by_the_address(home):
 
 def test_a_part_is_shown_at_a_time_and_an_equation_finds_its_own(home):
     app = opened("paper")
-    assert [c.value for c in app.code] == [paper.source(e.function).text for e in shown.parts()["game"]]
+    assert [c.value for c in app.code] == [paper.read_source_code(e.function).text for e in shown.entries_by_part()["game"]]
     well(app.pills(key="eq").set_value("fig-8").run())
     assert app.segmented_control(key="part").value == "rest"
     well(app.segmented_control(key="part").set_value("tables").run())
@@ -141,14 +141,14 @@ def test_links_lead_where_the_map_says(home):
     app = opened("paper", part="all")
     there = {p.stem for p in (ROOT / "pages").glob("*.py")}
     links = [e.proto for e in app.get("page_link") if e.proto.label == "See it at work"]
-    named = [e.page for of in shown.parts().values() for e in of if e.page and e.page.partition("?")[0] in there]
+    named = [e.page for of in shown.entries_by_part().values() for e in of if e.page and e.page.partition("?")[0] in there]
     assert len(links) == len(named)
     for link, page in zip(links, named):
         assert all(v in str(link) for _, v in parse_qsl(page.partition("?")[2]))
 
 
 def test_a_function_that_is_gone_is_said_in_its_place(home, monkeypatch):
-    monkeypatch.setattr(shown, "source", lambda function: f"{function} is not there; core/paper.py names it")
+    monkeypatch.setattr(shown, "function_source", lambda function: f"{function} is not there; core/paper.py names it")
     app = opened("paper", part="all")
-    assert len(app.error) == len(PAPER)
+    assert len(app.error) == len(PAPER_MAP)
     assert "core/paper.py names it" in app.error[0].value

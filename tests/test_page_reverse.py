@@ -35,7 +35,7 @@ def turned(home, tmp_path_factory):
 
 
 def the_run(condition: str = "label") -> Run:
-    return Run(files.checkpoints() / next(r["run"] for r in runs.listing() if r["condition"] == condition))
+    return Run(files.checkpoints_folder() / next(r["run"] for r in runs.list_runs() if r["condition"] == condition))
 
 
 def lab(**query: str):
@@ -72,14 +72,14 @@ def test_without_such_a_run_it_gives_the_command(home):
     tiny.fabricated("done")  # it makes voices: no use here
     app = opened("reverse")
     assert "no trained run from voices to faces yet" in said(app)
-    assert reverse.COMMAND in said(app)
+    assert reverse.TRAIN_COMMAND in said(app)
     assert "Nobody's face" in said(app)
     assert any(link.proto.query_string == "preset=demo&condition=label" for link in app.get("page_link"))
     assert pictures(app) == []
 
 
 def test_the_command_trains_such_a_run():
-    words = reverse.COMMAND.split()
+    words = reverse.TRAIN_COMMAND.split()
     given = dict(zip(words[4::2], words[5::2], strict=True))
     assert given == {
         "--preset": "demo",
@@ -110,7 +110,7 @@ def test_unfinished_runs_are_named_with_their_state(home, state, words):
 
 
 def test_a_damaged_run_is_named(turned):
-    the_run().model("G").write_bytes(b"cut")
+    the_run().model_path("G").write_bytes(b"cut")
     assert "G.safetensors is damaged" in lab().error[0].value.replace("\\", "")
 
 
@@ -120,17 +120,17 @@ def test_a_damaged_run_is_named(turned):
 def test_an_example_gets_a_face_for_each_emotion(turned):
     app = lab(voice="fear", seed="7")
     classes = the_run().config.data.classes
-    one = examples.spoken(the_run(), "fear")
-    run = generation.open_run(the_run())
+    one = examples.load_voice_example(the_run(), "fear")
+    run = generation.load_run(the_run())
     np.testing.assert_array_equal(pictures(app)[0], one.face)  # the clip's own, beside them
     made = generated(app)
     assert len(made) == len(classes)
     for x, emotion in zip(made, classes, strict=True):
-        np.testing.assert_array_equal(x, generation.face_of(run, one.y, emotion, 7))
+        np.testing.assert_array_equal(x, generation.generate_face(run, one.y, emotion, 7))
     assert (count(app, "audio"), count(app, "plotly_chart"), count(app, "download_button")) == (1, 2, 3)
     assert one.name in said(app)
     assert "face classifier" in said(app)  # about the run, the right way round
-    right = sum(generation.judge(run, x[None] / 127.5 - 1)["scorer"][0].argmax() == k for k, x in enumerate(made))
+    right = sum(generation.classify_samples(run, x[None] / 127.5 - 1)["scorer"][0].argmax() == k for k, x in enumerate(made))
     assert f"in {right} of {len(made)}" in said(app)
     assert f"noise decides {the_run().json('results')['quality']['diversity']:.2f}" in said(app)
 
@@ -148,8 +148,8 @@ def test_what_is_chosen_is_in_the_address_and_comes_back(turned):
     assert "seed 14" in markup(app)
     again = opened("reverse", **kept)
     assert markup(again) == markup(app)
-    second = examples.spoken(the_run(), "sad", 1)
-    np.testing.assert_array_equal(generated(again)[5], generation.face_of(generation.open_run(the_run()), second.y, "angry", 8))
+    second = examples.load_voice_example(the_run(), "sad", 1)
+    np.testing.assert_array_equal(generated(again)[5], generation.generate_face(generation.load_run(the_run()), second.y, "angry", 8))
 
 
 def test_other_faces_are_the_next_seeds(turned):
@@ -172,7 +172,7 @@ def test_hostile_addresses_are_ignored(turned):
     for text in (HOSTILE[0], "9" * 30, "٣", "-1"):
         app = opened("reverse", **dict.fromkeys(("run", "voice", "take", "emotion", "rows", "seed"), text))
         assert app.selectbox(key="reverse voice").value == "happy"
-        assert app.selectbox(key="reverse run").value in reverse.found()[0]
+        assert app.selectbox(key="reverse run").value in reverse.list_runs()[0]
         assert app.number_input(key="reverse seed").value == 0
         assert app.number_input(key="reverse rows").value == 1
         assert len(text) < 3 or text not in markup(app)
@@ -181,23 +181,23 @@ def test_hostile_addresses_are_ignored(turned):
 # --- a voice of one's own -------------------------------------------------------------------------------------------------------------
 
 
-VOICE = actors.voice(next(t for t in actors.takes() if t.emotion == "angry"))
+VOICE = actors.synthesise_voice(next(t for t in actors.list_takes() if t.emotion == "angry"))
 
 
 def test_an_upload_is_heard_as_the_run_hears_it(turned):
     app = uploaded("me.wav", wav(VOICE))
-    run = generation.open_run(the_run())
-    y, gain = generation.heard(run, VOICE)
+    run = generation.load_run(the_run())
+    y, gain = generation.voice_spectrogram(run, VOICE)
     assert f"{gain:+.1f} dB" in said(app)
     assert "me.wav" in said(app).replace("\\", "")
     for x, emotion in zip(generated(app), run.classes, strict=True):
-        np.testing.assert_array_equal(x, generation.face_of(run, y, emotion, 0))
+        np.testing.assert_array_equal(x, generation.generate_face(run, y, emotion, 0))
     assert len(pictures(app)) == 6  # nobody knows the speaker's face
     slider = next(s for s in app.slider if s.label.startswith("Heard around"))
     before = generated(app)
     well(slider.set_value(0.5).run())
     assert not np.array_equal(before[0], generated(app)[0])
-    assert list(Path(tempfile.gettempdir()).glob(f"{uploads.UPLOADS}*")) == []
+    assert list(Path(tempfile.gettempdir()).glob(f"{uploads.UPLOAD_FOLDER_PREFIX}*")) == []
 
 
 @pytest.mark.parametrize(
@@ -217,7 +217,7 @@ def test_what_is_wrong_with_an_upload_is_said_and_no_file_is_left(turned, name, 
     assert words in wrong
     assert "<" not in wrong
     assert pictures(app) == []
-    assert list(Path(tempfile.gettempdir()).glob(f"{uploads.UPLOADS}*")) == []
+    assert list(Path(tempfile.gettempdir()).glob(f"{uploads.UPLOAD_FOLDER_PREFIX}*")) == []
 
 
 def test_a_picture_has_no_voice(turned):
@@ -250,15 +250,15 @@ def test_a_sound_is_decoded_apart_as_it_is_here(tmp_path):
 
 def test_files_hold_what_the_page_shows(turned):
     app, classes = lab(rows="2"), the_run().config.data.classes
-    shown, run = generated(app), generation.open_run(the_run())
-    verdicts = generation.judge(run, np.stack(shown) / 127.5 - 1)["scorer"]
-    made = [reverse.Face(classes[i % 6], i // 6, x, o) for i, (x, o) in enumerate(zip(shown, verdicts, strict=True))]
-    array = np.load(io.BytesIO(reverse.array(made)))
+    shown, run = generated(app), generation.load_run(the_run())
+    verdicts = generation.classify_samples(run, np.stack(shown) / 127.5 - 1)["scorer"]
+    made = [reverse.GeneratedFace(classes[i % 6], i // 6, x, o) for i, (x, o) in enumerate(zip(shown, verdicts, strict=True))]
+    array = np.load(io.BytesIO(reverse.faces_npy(made)))
     np.testing.assert_array_equal(array, shown)
-    big = np.asarray(Image.open(io.BytesIO(reverse.picture(made, 6))))
+    big = np.asarray(Image.open(io.BytesIO(reverse.faces_png(made, 6))))
     assert big.shape == (2 * 280 + 10, 6 * 280 + 50)
     np.testing.assert_array_equal(big[290::10, 290:570:10], array[7])
-    lines = list(csv.DictReader(io.StringIO(reverse.listing(run.run.id, made, classes))))
+    lines = list(csv.DictReader(io.StringIO(reverse.faces_csv(run.run.id, made, classes))))
     assert [(k["told"], k["seed"]) for k in lines] == [(one.told, str(one.seed)) for one in made]
     assert lines[4]["seen as"] == classes[int(verdicts[4].argmax())]
     alts = re.findall(r'alt="generated face, told (\w+), seed (\d+)"', markup(app))
@@ -267,25 +267,25 @@ def test_files_hold_what_the_page_shows(turned):
 
 def test_examples_are_the_clips_of_s4_by_turns(turned):
     run = the_run()
-    one, two = examples.spoken(run, "disgust"), examples.spoken(run, "disgust", 1)
+    one, two = examples.load_voice_example(run, "disgust"), examples.load_voice_example(run, "disgust", 1)
     assert one.name.split("_")[1] != two.name.split("_")[1]  # other people
-    take = next(t for t in actors.takes(run.config.data.demo_takes) if t.clip_id == one.name)
+    take = next(t for t in actors.list_takes(run.config.data.demo_takes) if t.clip_id == one.name)
     assert f"demo-{take.actor:02d}" in run.json("results")["subjects"]["S4"]
-    np.testing.assert_array_equal(one.wave, actors.voice(take))
-    np.testing.assert_array_equal(one.face, faces.align(*actors.face(take, t=spectrograms.middle_time(len(one.wave) / RATE))))
-    assert examples.spoken(run, "disgust", one.of).name == one.name
+    np.testing.assert_array_equal(one.wave, actors.synthesise_voice(take))
+    np.testing.assert_array_equal(one.face, faces.align(*actors.render_face(take, t=spectrograms.centre_time(len(one.wave) / RATE))))
+    assert examples.load_voice_example(run, "disgust", one.of).name == one.name
     with pytest.raises(ValueError, match="knows no voice of 'hungry'"):
-        examples.spoken(run, "hungry")
+        examples.load_voice_example(run, "hungry")
     with pytest.raises(ValueError, match="choose a run that makes voices"):
-        examples.example(run, "happy")
+        examples.load_face_example(run, "happy")
     (run.directory / "config.json").write_text((run.directory / "config.json").read_text().replace("voice-face", "face-voice"))
     with pytest.raises(ValueError, match="choose a run that makes faces"):
-        examples.spoken(Run(run.directory), "happy")
+        examples.load_voice_example(Run(run.directory), "happy")
 
 
 def test_its_card_speaks_of_faces(turned):
     run = the_run()
-    card = export.card(run)
+    card = export.model_card(run)
     assert "makes an aligned 28×28 face from the 112×28 log-mel spectrogram of a voice" in card
     assert "the face is nobody's" in card
     assert f"- voice classifier on S4: {100 * run.json('results')['voice']['accuracy']:.1f} %" in card

@@ -18,12 +18,12 @@ K = SMOKE.data.classes
 @pytest.fixture
 def quiet(home, monkeypatch):
     """An empty home in which no worker is started, so that what waits goes on waiting."""
-    monkeypatch.setattr(jobs, "attend", lambda folder=None: False)
+    monkeypatch.setattr(jobs, "start_queue_worker", lambda folder=None: False)
     return home
 
 
 def waiting_run(seed: int):
-    run = runs.create(files.checkpoints() / f"smoke-cp-{seed:08d}", replace(SMOKE, seed=seed))
+    run = runs.create(files.checkpoints_folder() / f"smoke-cp-{seed:08d}", replace(SMOKE, seed=seed))
     runs.enqueue(run)
     runs.update(run, state="queued", phase="", pid=0)
     return run
@@ -56,10 +56,10 @@ def test_a_running_training_can_be_paused_and_what_waits_is_listed_moved_and_rem
         assert app.button(key=f"up {one.id}").disabled
         assert app.button(key=f"down {two.id}").disabled
         well(app.button(key=f"up {two.id}").click().run())
-        assert [r["run"] for r in runs.queue()] == [run.id, two.id, one.id]
+        assert [r["run"] for r in runs.list_queue()] == [run.id, two.id, one.id]
         well(app.button(key=f"remove {one.id}").click().run())
-        assert [r["run"] for r in runs.queue()] == [run.id, two.id]
-        assert {r["run"]: r["state"] for r in runs.listing()}[one.id] == "stopped"
+        assert [r["run"] for r in runs.list_queue()] == [run.id, two.id]
+        assert {r["run"]: r["state"] for r in runs.list_runs()}[one.id] == "stopped"
         assert app.button(key="start").label == "Add to the queue"
 
         waits = opened("train", run=two.id)
@@ -76,7 +76,7 @@ def test_a_running_training_can_be_paused_and_what_waits_is_listed_moved_and_rem
         assert app.button(key="resume").disabled is False
         assert f"waits behind {run.id}, which is paused" in said(opened("train", run=two.id))
         well(app.button(key="stop").click().run())
-        assert [r["run"] for r in runs.queue()] == [two.id]
+        assert [r["run"] for r in runs.list_queue()] == [two.id]
         assert "orange-badge[**stopped**]" in said(app)
     finally:
         child.kill()
@@ -90,7 +90,7 @@ def test_a_training_that_does_not_end_can_be_killed(quiet, monkeypatch):
         app = opened("train", run=run.id)
         assert app.button(key="stop").disabled
         assert "its state is being saved" in app.get("progress")[0].proto.text
-        monkeypatch.setattr(jobs, "GRACE", -1.0)
+        monkeypatch.setattr(jobs, "STOP_GRACE_SECONDS", -1.0)
         app = opened("train", run=run.id)
         well(app.button(key="kill").click().run())
         child.wait(10)
@@ -107,7 +107,7 @@ def test_all_three_conditions_are_started_at_once(quiet, monkeypatch):
         return waiting_run(len(asked)).id
 
     monkeypatch.setattr(jobs, "start", start)
-    monkeypatch.setattr(progress, "ticking", lambda bar: lambda done, total: None)
+    monkeypatch.setattr(progress, "demo_progress_callback", lambda bar: lambda done, total: None)
     tiny.corpus()
     app = opened("train", preset="smoke", at="40")
     app.button(key="start all").click().run()
@@ -144,7 +144,7 @@ def test_one_slider_moves_everything_and_stands_in_the_address(quiet):
     run = tiny.fabricated("stopped")
     for step, fid in ((10, 5.0), (20, 9.0)):
         checkpoint(run, step, 0.5 * step)
-        runs.record(run, step, {"FID": fid, "KID": fid / 2, "IS": 1.5, "recognised": step / 40})
+        runs.record_metrics(run, step, {"FID": fid, "KID": fid / 2, "IS": 1.5, "recognised": step / 40})
     app = opened("train", run=run.id)
     assert app.get("select_slider")[0].value == 20  # the newest
     assert "at" not in app.query_params
@@ -173,7 +173,7 @@ def test_one_slider_moves_everything_and_stands_in_the_address(quiet):
 
 def test_a_run_from_before_says_what_its_checkpoints_lack(quiet):
     app = opened("train", run=tiny.fabricated("stopped").id)
-    assert said(app).count(checkpoints.OLDER) == 2
+    assert said(app).count(checkpoints.OLD_CHECKPOINT_NOTE) == 2
     assert count(app, "plotly_chart") == 4
 
 
@@ -193,20 +193,20 @@ def test_the_embedding_keeps_its_frame_and_counts_what_lies_beyond(quiet):
     frames = []
     for step, shift in ((10, 0.0), (20, 50.0)):
         checkpoint(run, step, shift)
-        figure, beyond = checkpoints.embedding(files.read_arrays(run.directory / "samples" / f"step-{step:07d}.npz"), K)
+        figure, beyond = checkpoints.embedding_figure(files.read_arrays(run.directory / "samples" / f"step-{step:07d}.npz"), K)
         frames.append((figure.layout.xaxis.range, figure.layout.yaxis.range))
         assert (beyond == 30) == (shift > 0)
         drawn = np.concatenate([np.asarray(t.x, float) for t in figure.data if t.x[0] is not None])
         assert drawn.max() <= figure.layout.xaxis.range[1]
     assert frames[0] == frames[1]
     assert "60 %" in figure.layout.xaxis.title.text
-    assert checkpoints.heard(np.eye(6, dtype=int), K).layout.yaxis.title.text == "emotion of the face"
+    assert checkpoints.confusion_heatmap(np.eye(6, dtype=int), K).layout.yaxis.title.text == "emotion of the face"
 
 
 def test_what_a_run_waits_for_is_said_in_words():
     row = {"run": "c", "state": "queued", "pid": 0, "place": 3}
     paused = {"run": "a", "state": "paused", "pid": 5, "place": 1}
     busy = {"run": "b", "state": "running", "pid": 5, "place": 2}
-    assert "behind a, which is paused" in queue.before(row, [row, paused, busy])
-    assert "after 1 other training." in queue.before(row, [row, busy])
-    assert "in a moment" in queue.before(row, [row])
+    assert "behind a, which is paused" in queue.waiting_text(row, [row, paused, busy])
+    assert "after 1 other training." in queue.waiting_text(row, [row, busy])
+    assert "in a moment" in queue.waiting_text(row, [row])

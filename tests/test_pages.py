@@ -71,8 +71,8 @@ def test_listen_keeps_what_was_chosen_and_writes_it_into_the_address(faces_found
 
 
 def test_listen_takes_a_run_from_the_address_only_if_it_is_known(faces_found):
-    label = next(r["run"] for r in runs.listing() if r["condition"] == "label")
-    cp = next(r["run"] for r in runs.listing() if r["condition"] == "cp")
+    label = next(r["run"] for r in runs.list_runs() if r["condition"] == "label")
+    cp = next(r["run"] for r in runs.list_runs() if r["condition"] == "cp")
     assert opened("listen", run=label).selectbox(key="listen run").value == cp  # a sibling means its family
     for strange in ("../../etc", "nothing", cp + "/../" + cp, ""):
         app = opened("listen", run=strange, seed="-3", emotion="hungry")
@@ -82,8 +82,8 @@ def test_listen_takes_a_run_from_the_address_only_if_it_is_known(faces_found):
 
 
 def test_listen_names_a_damaged_run(faces_found):
-    row = next(r for r in runs.listing() if r["condition"] == "cp")
-    (files.checkpoints() / row["run"] / "models" / "G.safetensors").write_bytes(b"cut")
+    row = next(r for r in runs.list_runs() if r["condition"] == "cp")
+    (files.checkpoints_folder() / row["run"] / "models" / "G.safetensors").write_bytes(b"cut")
     app = opened("listen")
     assert "G.safetensors is damaged" in said(app)
     assert count(app, "audio") == 0
@@ -96,7 +96,7 @@ def test_listen_without_the_landmark_model_says_where_to_put_it(trained, monkeyp
         raise faces.ModelMissing("Faces need face_landmarker.task: put it at checkpoints/")
 
     monkeypatch.setattr(faces, "model_path", missing)
-    monkeypatch.setattr("core.inference.generation.see", lambda *a: missing())
+    monkeypatch.setattr("core.inference.generation.analyse_clip", lambda *a: missing())
     assert "put it at" in said(opened("listen"))
 
 
@@ -129,7 +129,7 @@ def test_listen_says_what_is_wrong_with_an_upload_and_leaves_no_file(faces_found
     wrong = "\n".join(e.value for e in well(app).error)
     assert words in wrong
     assert "<" not in wrong
-    assert list(Path(tempfile.gettempdir()).glob(f"{uploads.UPLOADS}*")) == []
+    assert list(Path(tempfile.gettempdir()).glob(f"{uploads.UPLOAD_FOLDER_PREFIX}*")) == []
 
 
 def test_an_upload_becomes_voices_and_leaves_no_file(faces_found):
@@ -142,7 +142,7 @@ def test_an_upload_becomes_voices_and_leaves_no_file(faces_found):
     app.segmented_control(key="kind").set_value("Upload").run()
     app.file_uploader(key="upload").set_value(("me.png", file.getvalue(), "image/png")).run()
     assert [a.proto.url for a in well(app).get("audio")] == example  # the same picture, the same voices
-    assert list(Path(tempfile.gettempdir()).glob(f"{uploads.UPLOADS}*")) == []
+    assert list(Path(tempfile.gettempdir()).glob(f"{uploads.UPLOAD_FOLDER_PREFIX}*")) == []
 
 
 @pytest.fixture
@@ -151,23 +151,23 @@ def talking(tmp_path):
     from core.data.demo import actors
     from core.media import clips
 
-    frames, wave = actors.clip(max(actors.takes(), key=lambda t: t.strength), fps=12)
+    frames, wave = actors.render_clip(max(actors.list_takes(), key=lambda t: t.strength), fps=12)
     clips.write_clip(tmp_path / "talks.mp4", frames, 12, wave)
     return tmp_path / "talks.mp4"
 
 
 def test_a_film_shows_its_face_while_it_is_still_read(faces_found, monkeypatch, talking):
-    sights, glimpses, draw, show = [], [], players.glimpse, players.progress
-    monkeypatch.setattr(uploads, "EVERY", 0.0)
-    monkeypatch.setattr(players, "progress", lambda bar, sight: (sights.append(sight), show(bar, sight)))
-    monkeypatch.setattr(players, "glimpse", lambda sight: (glimpses.append((len(sights), sight)), draw(sight)))
+    sights, glimpses, draw, show = [], [], players.show_preview, players.show_progress
+    monkeypatch.setattr(uploads, "PROGRESS_INTERVAL", 0.0)
+    monkeypatch.setattr(players, "show_progress", lambda bar, sight: (sights.append(sight), show(bar, sight)))
+    monkeypatch.setattr(players, "show_preview", lambda sight: (glimpses.append((len(sights), sight)), draw(sight)))
     app = opened("listen")
     app.segmented_control(key="kind").set_value("Upload").run()
     app.file_uploader(key="upload").set_value((talking.name, talking.read_bytes(), "video/mp4")).run()
     assert count(well(app), "audio") == 5
     assert count(app, "progress") == 0
     assert (np.diff([s.time for s in sights]) > 0).all()
-    assert all(0 <= s.time <= s.promised + 0.05 for s in sights)  # a share of what the film says it lasts
+    assert all(0 <= s.time <= s.header_seconds + 0.05 for s in sights)  # a share of what the film says it lasts
     ((after, glimpse),) = glimpses
     assert 0.4 < after / len(sights) < 0.6
     assert glimpse is sights[after - 1]
@@ -182,16 +182,16 @@ def test_a_page_that_is_drawn_anew_goes_on_with_its_film(home, monkeypatch, talk
         if len(times) == 5:
             raise RuntimeError("the visitor clicks something")
 
-    monkeypatch.setattr(uploads, "EVERY", 0.0)
-    monkeypatch.setattr(uploads, "_coming", functools.cache(lambda key: uploads.Coming()))
+    monkeypatch.setattr(uploads, "PROGRESS_INTERVAL", 0.0)
+    monkeypatch.setattr(uploads, "_pending_upload", functools.cache(lambda key: uploads.PendingUpload()))
     with pytest.raises(RuntimeError, match="clicks"):
-        uploads.watched("a", talking.name, talking.read_bytes(), show)
-    film = uploads.watched("a", talking.name, b"", show)
+        uploads.track_upload("a", talking.name, talking.read_bytes(), show)
+    film = uploads.track_upload("a", talking.name, b"", show)
     assert len(times) == len(film.clip.frames)  # none twice
-    assert uploads.watched("a", talking.name, b"", show) is film
-    assert isinstance(uploads.watched("b", "x", b"no film"), str)
-    uploads.watched("c", talking.name, talking.read_bytes(), lambda *_: None)
-    assert list(Path(tempfile.gettempdir()).glob(f"{uploads.UPLOADS}*")) == []
+    assert uploads.track_upload("a", talking.name, b"", show) is film
+    assert isinstance(uploads.track_upload("b", "x", b"no film"), str)
+    uploads.track_upload("c", talking.name, talking.read_bytes(), lambda *_: None)
+    assert list(Path(tempfile.gettempdir()).glob(f"{uploads.UPLOAD_FOLDER_PREFIX}*")) == []
 
 
 def test_a_film_is_begun_anew_once_the_landmark_model_is_there(faces_found, monkeypatch, talking):
@@ -200,14 +200,14 @@ def test_a_film_is_begun_anew_once_the_landmark_model_is_there(faces_found, monk
     def missing():
         raise faces.ModelMissing("it is missing")
 
-    monkeypatch.setattr(faces, "_idle", [])
-    monkeypatch.setattr(uploads, "_coming", functools.cache(lambda key: uploads.Coming()))
+    monkeypatch.setattr(faces, "_idle_interpreters", [])
+    monkeypatch.setattr(uploads, "_pending_upload", functools.cache(lambda key: uploads.PendingUpload()))
     with monkeypatch.context() as without:
         without.setattr(faces, "model_path", missing)
         for _ in range(2):
             with pytest.raises(faces.ModelMissing):
-                uploads.watched("m", talking.name, talking.read_bytes())
-    assert not isinstance(uploads.watched("m", talking.name, talking.read_bytes()), str)
+                uploads.track_upload("m", talking.name, talking.read_bytes())
+    assert not isinstance(uploads.track_upload("m", talking.name, talking.read_bytes()), str)
 
 
 def test_of_two_people_either_can_be_chosen(faces_found):
@@ -233,12 +233,12 @@ def test_of_two_people_either_can_be_chosen(faces_found):
 
 def test_what_a_killed_server_left_is_swept(home, monkeypatch, tmp_path):
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-    old, new = tmp_path / f"{uploads.UPLOADS}old", tmp_path / f"{uploads.UPLOADS}new"
+    old, new = tmp_path / f"{uploads.UPLOAD_FOLDER_PREFIX}old", tmp_path / f"{uploads.UPLOAD_FOLDER_PREFIX}new"
     for folder in (old, new):
         folder.mkdir()
         (folder / "face").write_bytes(b"x")
     os.utime(old, (time.time() - 100_000,) * 2)
-    cache.begin()
+    cache.prepare_server()
     assert not old.exists()
     assert new.exists()
 
@@ -292,7 +292,7 @@ def test_train_shows_queued_failed_and_stopped_runs(home):
         assert "gray-badge[**queued**]" in said(opened("train", run=queued.id))
         app = opened("train", run=failed.id)
         assert "red-badge[**failed**]" in said(app)
-        assert theme.escaped("use --gan.batch 32") in app.error[0].value
+        assert theme.escape_markdown("use --gan.batch 32") in app.error[0].value
         assert "train G, D, Q   20/40" in said(app)
         app = opened("train", run=stopped.id)
         assert "Stopped at step 20 of 40" in said(app)
@@ -310,7 +310,7 @@ def test_train_finds_a_training_that_died(home):
 
 
 def test_train_shows_the_results_of_a_finished_run(trained):
-    row = next(r for r in runs.listing() if r["condition"] == "label")
+    row = next(r for r in runs.list_runs() if r["condition"] == "label")
     app = opened("train", run=row["run"])
     assert app.selectbox(key="train run").value == row["run"]
     assert "green-badge[**done**]" in said(app)
@@ -336,14 +336,14 @@ def test_starting_a_configuration_that_is_done_shows_it(trained, monkeypatch):
     from core.experiments import jobs
 
     asked = []
-    monkeypatch.setattr(jobs, "start", lambda config, device: asked.append((config, device)) or runs.listing()[0]["run"])
+    monkeypatch.setattr(jobs, "start", lambda config, device: asked.append((config, device)) or runs.list_runs()[0]["run"])
     app = opened("train", preset="smoke")
     app.number_input(key="smoke steps").set_value(7).run()
     app.segmented_control(key="smoke condition").set_value("label").run()
     app.button(key="start").click().run()
     well(app)
     assert asked == [(replace(SMOKE, gan={"steps": 7, "condition": "label"}), "auto")]
-    assert app.query_params["run"] == runs.listing()[0]["run"]
+    assert app.query_params["run"] == runs.list_runs()[0]["run"]
     assert app.number_input(key="smoke steps").value == 7
 
 
@@ -356,7 +356,7 @@ def test_every_setting_that_is_not_touched_stays_the_presets(home):
             from core.config import PRESETS
             from ui.train import settings
 
-            st.session_state["made"] = settings.form(PRESETS[name], name)
+            st.session_state["made"] = settings.show_form(PRESETS[name], name)
 
         app = AppTest.from_function(page, kwargs={"name": name}).run()
         assert well(app).session_state["made"] == preset
@@ -366,11 +366,11 @@ def test_every_setting_that_is_not_touched_stays_the_presets(home):
 
 
 def test_every_emotion_and_every_state_has_its_colour():
-    assert set(theme.EMOTION) == set(EMOTIONS)
-    assert len(set(theme.EMOTION.values())) == len(EMOTIONS)
+    assert set(theme.EMOTION_COLOURS) == set(EMOTIONS)
+    assert len(set(theme.EMOTION_COLOURS.values())) == len(EMOTIONS)
     for state in ("queued", "running", "stopped", "failed", "done"):
-        assert f"{theme.STATE[state]}-badge[**{state}**]" in theme.states(state)
-    assert set(theme.CONDITION) == set(CONDITIONS)
+        assert f"{theme.STATE_COLOURS[state]}-badge[**{state}**]" in theme.state_badges(state)
+    assert set(theme.CONDITION_TEXTS) == set(CONDITIONS)
 
 
 def test_every_chart_names_its_axes():
@@ -378,10 +378,10 @@ def test_every_chart_names_its_axes():
     lines = {"loss/G": ([10], [1.0]), "FID": ([0], [3.0]), "FID real": ([0], [1.0])}
     figures = [
         charts.spectrogram(y, 0.0, s),
-        charts.beliefs(SMOKE.data.classes, np.full(6, 1 / 6), np.full(6, 0.5)),
-        charts.curves(lines, "loss", ["loss/G"]),
-        charts.curves(lines, "FID", ["FID"], "FID real", 40),
-        charts.confusions({"faces": np.eye(6, dtype=int), "S1": np.eye(6, dtype=int)}, SMOKE.data.classes),
+        charts.softmax_and_p_values(SMOKE.data.classes, np.full(6, 1 / 6), np.full(6, 0.5)),
+        charts.training_curves(lines, "loss", ["loss/G"]),
+        charts.training_curves(lines, "FID", ["FID"], "FID real", 40),
+        charts.confusion_matrices({"faces": np.eye(6, dtype=int), "S1": np.eye(6, dtype=int)}, SMOKE.data.classes),
     ]
     for figure in figures:
         layout = figure.to_dict()["layout"]
@@ -394,7 +394,7 @@ def test_every_chart_names_its_axes():
 
 
 def test_spectrograms_use_no_colour_that_streamlit_replaces():
-    assert not [k for k in theme.LEVELS if int(k[1:], 16) < 0x100]
+    assert not [k for k in theme.SPECTROGRAM_COLOUR_SCALE if int(k[1:], 16) < 0x100]
 
 
 @pytest.mark.parametrize(("phase", "words"), [("fit f_S 20/600", "20 of 600"), ("score S1 + generated 3/40", "3 of 40"), ("sets", "…")])
@@ -404,23 +404,23 @@ def test_every_phase_of_a_training_has_words(phase, words):
     def page(row, phase):
         from ui.train import progress
 
-        progress.progress(row, phase)
+        progress.show_stage(row, phase)
 
     app = well(AppTest.from_function(page, kwargs={"row": row, "phase": phase}).run())
     assert words in app.get("progress")[0].proto.text
-    assert progress.duration(30) == "30 s"
-    assert progress.duration(600) == "10 min"
+    assert progress.format_duration(30) == "30 s"
+    assert progress.format_duration(600) == "10 min"
 
 
 def test_every_setting_on_the_page_exists():
     config = PRESETS["demo"]
-    for section, (_, fields) in settings.LEGENDS.items():
+    for section, (_, fields) in settings.SECTIONS.items():
         assert [f for f in fields if not hasattr(getattr(config, section), f)] == []
 
 
 def test_families_put_the_real_shipped_run_first(home, trained):
     rows = [("a-cp-1", "cp", 0), ("b-cp-2", "cp", 0)]
     for (run, *_), name in zip(rows, ("demo", "fer2013-ravdess"), strict=True):
-        runs.create(files.checkpoints() / run, replace(SMOKE, name=name))
-    assert [f.name for f in cache._families(files.checkpoints(), tuple(rows))] == ["fer2013-ravdess", "demo"]
-    assert Run(files.checkpoints() / "a-cp-1").config.name == "demo"
+        runs.create(files.checkpoints_folder() / run, replace(SMOKE, name=name))
+    assert [f.name for f in cache._group_families(files.checkpoints_folder(), tuple(rows))] == ["fer2013-ravdess", "demo"]
+    assert Run(files.checkpoints_folder() / "a-cp-1").config.name == "demo"

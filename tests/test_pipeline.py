@@ -14,7 +14,7 @@ import torch
 from core import files, runs
 from core.config import SMOKE, LogMel, replace
 from core.data import preparation, splits
-from core.data.splits import Set
+from core.data.splits import SampleSet
 from core.experiments import pipeline
 from core.inference import export, generation
 from core.media import spectrograms
@@ -36,7 +36,7 @@ def world(tmp_path_factory):
     root = tmp_path_factory.mktemp("world")
     before = {k: os.environ.get(k) for k in ("DACSSGAN_DATA", "DACSSGAN_CHECKPOINTS")}
     os.environ["DACSSGAN_DATA"] = str(root / "data")
-    preparation.prepare("demo", None, takes=1)
+    preparation.prepare_corpus("demo", None, takes=1)
     yield root
     for k, v in before.items():
         os.environ.pop(k, None) if v is None else os.environ.__setitem__(k, v)
@@ -48,7 +48,7 @@ def tiny(world):
 
 
 def weights(run):
-    return {k: run.model(k).read_bytes() for k in ("G", "D", "f_S", "f_T", "Q", "scorer")}
+    return {k: run.model_path(k).read_bytes() for k in ("G", "D", "f_S", "f_T", "Q", "scorer")}
 
 
 def test_what_a_run_leaves(tiny):
@@ -63,7 +63,7 @@ def test_what_a_run_leaves(tiny):
     n = results["conformal"]["n"]
     assert out["p_S3"].min() >= 1 / (n + 1)
     assert np.allclose(out["o_S4"].sum(axis=1), 1)
-    curves = runs.metrics(tiny.id, tiny.directory.parent)
+    curves = runs.load_curves(tiny.id, tiny.directory.parent)
     assert curves["FID"][0] == [0, 3, 6]
     assert curves["FID real"][0] == [0]
     assert [p.name for p in sorted((tiny.directory / "samples").iterdir())] == [f"step-{s:07d}.npz" for s in (0, 3, 6)]
@@ -73,7 +73,7 @@ def test_what_a_run_leaves(tiny):
 
 def test_every_checkpoint_holds_what_the_scorer_hears_and_where_it_lies(tiny):
     grids = [files.read_arrays(tiny.directory / "samples" / f"step-{s:07d}.npz") for s in (0, 3, 6)]
-    curves = runs.metrics(tiny.id, tiny.directory.parent)
+    curves = runs.load_curves(tiny.id, tiny.directory.parent)
     for grid, recognised in zip(grids, curves["recognised"][1], strict=True):
         heard = grid["confusion"]
         assert heard.shape == (6, 6)
@@ -107,9 +107,9 @@ def test_stop_and_resume_give_the_undisturbed_run(world, tiny, phase):
         calls.append((p, done))
 
     folder = world / f"stopped-{phase.split()[0]}"
-    with pytest.raises(pipeline.Stopped):
+    with pytest.raises(pipeline.TrainingStopped):
         pipeline.run(TINY, folder, "cpu", stop_in, lambda: bool(calls) and calls[-1][0].startswith(phase) and calls[-1][1] > 1)
-    row = runs.listing(folder)[0]
+    row = runs.list_runs(folder)[0]
     assert row["state"] == "stopped"
     resumed = pipeline.run(TINY, folder, "cpu")
     assert weights(resumed) == weights(tiny)
@@ -118,42 +118,42 @@ def test_stop_and_resume_give_the_undisturbed_run(world, tiny, phase):
         return dict(r.json("results").items())
 
     assert strip(resumed) == strip(tiny)
-    assert runs.metrics(resumed.id, folder) == runs.metrics(tiny.id, tiny.directory.parent)
+    assert runs.load_curves(resumed.id, folder) == runs.load_curves(tiny.id, tiny.directory.parent)
 
 
 def test_a_stop_at_a_checkpoint_loses_nothing_of_its_step(world):
     config, reached = replace(TINY, gan={"steps": 20}, evaluate={"every": 10}), []
 
     def train(state, pool, g):
-        for record in pipeline.recorded(state, pool, g):
+        for record in pipeline.train_with_cuda_graphs(state, pool, g):
             reached.append(record.step)
             yield record
 
     whole = pipeline.run(config, world / "undisturbed", "cpu")
-    with pytest.raises(pipeline.Stopped):
+    with pytest.raises(pipeline.TrainingStopped):
         pipeline.run(config, world / "halfway", "cpu", should_stop=lambda: reached[-1:] == [10], train=train)
     assert reached[-1] == 10
     resumed = pipeline.run(config, world / "halfway", "cpu")
     assert weights(resumed) == weights(whole)
-    assert runs.metrics(resumed.id, world / "halfway") == runs.metrics(whole.id, world / "undisturbed")
+    assert runs.load_curves(resumed.id, world / "halfway") == runs.load_curves(whole.id, world / "undisturbed")
     grids = [sorted(p.name for p in (r.directory / "samples").iterdir()) for r in (resumed, whole)]
     assert grids[0] == grids[1] == [f"step-{s:07d}.npz" for s in (0, 10, 20)]
 
 
 def test_s4_reaches_no_fit(world, tiny, monkeypatch):
     """With S4 replaced by noise every network is the same, and so is all that is watched while training."""
-    build = splits.build
+    build = splits.build_sets
 
     def spoiled(config):
         sets, rng = build(config), np.random.default_rng(0)
         s = sets["S4"]
         x, y = rng.uniform(-1, 1, s.x.shape).astype(np.float32), rng.uniform(-1, 1, s.y.shape).astype(np.float32)
-        return sets | {"S4": Set(x, s.x_label[::-1], s.x_subject, y, s.y_label[::-1], s.y_subject, s.paired)}
+        return sets | {"S4": SampleSet(x, s.x_label[::-1], s.x_subject, y, s.y_label[::-1], s.y_subject, s.paired)}
 
-    monkeypatch.setattr(splits, "build", spoiled)
+    monkeypatch.setattr(splits, "build_sets", spoiled)
     other = pipeline.run(TINY, world / "spoiled", "cpu")
     assert weights(other) == weights(tiny)
-    assert runs.metrics(other.id, world / "spoiled") == runs.metrics(tiny.id, tiny.directory.parent)
+    assert runs.load_curves(other.id, world / "spoiled") == runs.load_curves(tiny.id, tiny.directory.parent)
     assert other.json("results")["quality"]["FID"] != tiny.json("results")["quality"]["FID"]
 
 
@@ -162,15 +162,15 @@ def test_strict_mode_never_reads_s3s_labels(world, monkeypatch, condition, read)
     """§ who sees labels: with S3's labels gone the networks are identical, but for the label condition, which is supervised."""
     config = replace(TINY, gan={"condition": condition, "steps": 3}, evaluate={"rows": ("S1", "S1 + generated")})
     honest = pipeline.run(config, world / f"honest-{condition}", "cpu")
-    build = splits.build
+    build = splits.build_sets
 
     def blind(config):
         sets = build(config)
         s = sets["S3"]
         gone = np.full_like(s.x_label, -1) if not read else (s.x_label + 1) % 6
-        return sets | {"S3": Set(s.x, gone, s.x_subject, s.y, gone, s.y_subject, s.paired)}
+        return sets | {"S3": SampleSet(s.x, gone, s.x_subject, s.y, gone, s.y_subject, s.paired)}
 
-    monkeypatch.setattr(splits, "build", blind)
+    monkeypatch.setattr(splits, "build_sets", blind)
     other = pipeline.run(config, world / f"blind-{condition}", "cpu")
     assert (weights(other) == weights(honest)) == (not read)
     if not read:
@@ -184,7 +184,7 @@ def test_a_failure_is_recorded_in_words(world, monkeypatch):
     monkeypatch.setattr(pipeline, "train_gan", broken)
     with pytest.raises(RuntimeError):
         pipeline.run(TINY, world / "failed", "cpu")
-    row = runs.listing(world / "failed")[0]
+    row = runs.list_runs(world / "failed")[0]
     assert row["state"] == "failed"
     assert row["error"] == "the losses became infinite"
     assert "Traceback" in (world / "failed" / row["run"] / "log.txt").read_text()
@@ -213,38 +213,38 @@ def test_running_out_of_memory_names_the_batch_that_fits(world, monkeypatch):
 
 
 def test_a_shipped_run_needs_no_corpus(world, tiny, tmp_path, monkeypatch):
-    shipped = export.ship(tiny, tmp_path / "shipped")
+    shipped = export.ship_run(tiny, tmp_path / "shipped")
     monkeypatch.setenv("DACSSGAN_DATA", str(tmp_path / "none"))
     assert not (shipped / "state.pt").exists()
     assert not (shipped / "models" / "D.safetensors").exists()
     card = (shipped / "CARD.md").read_text()
     assert "must not be used" in card
-    assert splits.SETS
+    assert splits.SET_NAMES
     assert "MIT" in card
-    run = runs.find("tiny", "cp", tmp_path / "shipped")
-    opened = generation.open_run(run)
+    run = runs.resolve("tiny", "cp", tmp_path / "shipped")
+    opened = generation.load_run(run)
     face = np.random.default_rng(0).integers(0, 255, (28, 28)).astype(np.uint8)
-    explanation = generation.explain(opened, face)
+    explanation = generation.explain_face(opened, face)
     assert explanation.softmax.sum() == pytest.approx(1)
     c, told = generation.condition_of(opened, explanation)
     assert "p-values" in told
-    y = generation.generate(opened, face, c, seed=5, n=3)
+    y = generation.generate_voices(opened, face, c, seed=5, n=3)
     assert y.shape == (3, 112, 28)
-    assert np.array_equal(y, generation.generate(opened, face, c, seed=5, n=3))
-    assert not np.array_equal(y[0], generation.generate(opened, face, c, seed=6)[0])
-    assert generation.judge(opened, y)["scorer"].shape == (3, 6)
-    sound = generation.sound(opened, y[0])
+    assert np.array_equal(y, generation.generate_voices(opened, face, c, seed=5, n=3))
+    assert not np.array_equal(y[0], generation.generate_voices(opened, face, c, seed=6)[0])
+    assert generation.classify_samples(opened, y)["scorer"].shape == (3, 6)
+    sound = generation.to_audio(opened, y[0])
     assert sound.wav[:4] == b"RIFF"
     assert set(generation.siblings(run)) == {"cp"}
 
 
 def test_explain_is_the_conformal_predictor_of_the_outputs(world, tiny):
     """A face of S3 gets in the studio the p-values that the pipeline stored for it."""
-    opened, sets, out = generation.open_run(tiny), splits.build(TINY), tiny.arrays()
+    opened, sets, out = generation.load_run(tiny), splits.build_sets(TINY), tiny.arrays()
     for row in (0, 7, 20):
         face = np.rint((sets["S3"].x[row] + 1) * 127.5).astype(np.uint8)
-        assert generation.explain(opened, face).softmax == pytest.approx(out["o_S3"][row], abs=1e-5)
-        assert generation.explain(opened, face).p == pytest.approx(out["p_S3"][row], abs=1 / len(out["calibration"]) + 1e-9)
+        assert generation.explain_face(opened, face).softmax == pytest.approx(out["o_S3"][row], abs=1e-5)
+        assert generation.explain_face(opened, face).p == pytest.approx(out["p_S3"][row], abs=1 / len(out["calibration"]) + 1e-9)
 
 
 def core(*arguments, **environment):
@@ -273,7 +273,7 @@ def test_generate_from_a_real_clip(world, tiny, tmp_path, shared_data):
     y = np.load(next(tmp_path.glob("*.npy")))
     wave, rate = soundfile.read(next(tmp_path.glob("*.wav")), dtype="float32")
     assert rate == 16_000
-    correlation, error = spectrograms.agreement(y, wave, facts["logmel"]["ref_db"], LogMel(), facts["sound"]["gain_db"])
+    correlation, error = spectrograms.resynthesis_agreement(y, wave, facts["logmel"]["ref_db"], LogMel(), facts["sound"]["gain_db"])
     assert -1 <= correlation <= 1  # a G of six steps draws next to nothing; test_shipped has the marks
     assert error == pytest.approx(facts["sound"]["error_db"], abs=0.5)
     assert next(tmp_path.glob("*.png")).stat().st_size > 10_000

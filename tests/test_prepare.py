@@ -76,8 +76,8 @@ def clean(home):
 
 def test_a_corpus_is_prepared_once_and_a_change_is_noticed(tmp_path, home):
     root = ravdess(tmp_path / "r")
-    path = preparation.prepare("ravdess", root)
-    first = splits.load("ravdess")
+    path = preparation.prepare_corpus("ravdess", root)
+    first = splits.load_corpus("ravdess")
     assert (first.voices.shape, first.faces.shape, first.votes.shape) == ((6, 112, 28), (0, 28, 28), (6, 3))
     assert (first.faces_more.size, first.voices_more.size) == (0, 0)
     assert clean(home)
@@ -85,7 +85,7 @@ def test_a_corpus_is_prepared_once_and_a_change_is_noticed(tmp_path, home):
 
     def again(**settings):
         nonlocal stamp
-        preparation.prepare("ravdess", root, **settings)
+        preparation.prepare_corpus("ravdess", root, **settings)
         before, stamp = stamp, path.stat().st_mtime_ns
         return before != stamp
 
@@ -95,11 +95,11 @@ def test_a_corpus_is_prepared_once_and_a_change_is_noticed(tmp_path, home):
     assert not again()  # its key is in relative names
     wav(root / "Actor_02" / "03-01-03-01-02-01-02.wav")
     assert again()
-    assert len(splits.load("ravdess").clip) == 7
+    assert len(splits.load_corpus("ravdess").clip) == 7
     changed = root / "Actor_02" / "03-01-03-01-02-01-02.wav"
     soundfile.write(changed, np.zeros((int(1.2 * 16_000), 1)), 16_000)  # of the same size
     assert again()
-    assert splits.load("ravdess").digest != first.digest
+    assert splits.load_corpus("ravdess").digest != first.digest
     assert again(crops=2)
     assert not again(crops=2)
     path.write_bytes(path.read_bytes()[:-40])  # damaged: made anew
@@ -109,11 +109,11 @@ def test_a_corpus_is_prepared_once_and_a_change_is_noticed(tmp_path, home):
 
 
 def test_files_of_earlier_versions_are_read(tmp_path, home):
-    path = preparation.prepare("ravdess", ravdess(tmp_path / "r"))
+    path = preparation.prepare_corpus("ravdess", ravdess(tmp_path / "r"))
     arrays = files.read_arrays(path)
     del arrays["votes"]
     files.write_arrays(path, **arrays)
-    old = splits.load("ravdess")
+    old = splits.load_corpus("ravdess")
     assert old.votes.shape == (6, 3)
     assert not (old.votes != "").any()
 
@@ -121,14 +121,14 @@ def test_files_of_earlier_versions_are_read(tmp_path, home):
 def test_an_unreadable_clip_is_left_out_with_its_reason(tmp_path, home):
     root = ravdess(tmp_path / "r")
     (root / "Actor_02" / "03-01-03-01-02-01-02.wav").write_bytes(b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n")
-    preparation.prepare("ravdess", root)
-    prepared = splits.load("ravdess")
+    preparation.prepare_corpus("ravdess", root)
+    prepared = splits.load_corpus("ravdess")
     assert len(prepared.clip) == 6
     assert "git lfs pull" in prepared.meta["left_out"]["ravdess-01-03-01-02-01-02"]
     for file in root.rglob("*.wav"):
         file.write_bytes(b"")
     with pytest.raises(CorpusError, match="could be used.* is empty"):
-        preparation.prepare("ravdess", root)
+        preparation.prepare_corpus("ravdess", root)
 
 
 def test_equal_arrays_are_equal_bytes(tmp_path, monkeypatch):
@@ -145,24 +145,24 @@ def test_demo_clips_go_through_files_and_come_out_the_same(films, home):
     from core.data.demo import actors
     from core.media import faces, spectrograms
 
-    preparation.prepare("demo-clips", films)
-    prepared = splits.load("demo-clips")
+    preparation.prepare_corpus("demo-clips", films)
+    prepared = splits.load_corpus("demo-clips")
     assert prepared.faces.shape == (3, 28, 28)
-    takes = {t.clip_id: t for t in actors.takes()}
+    takes = {t.clip_id: t for t in actors.list_takes()}
     for i, clip in enumerate(prepared.clip):
-        wave = actors.voice(takes[clip])
-        direct = faces.align(*actors.face(takes[clip], t=len(wave) / LogMel().rate / 2, size=320))
+        wave = actors.synthesise_voice(takes[clip])
+        direct = faces.align(*actors.render_face(takes[clip], t=len(wave) / LogMel().rate / 2, size=320))
         assert np.corrcoef(prepared.faces[prepared.face_of[i]].ravel(), direct.ravel())[0, 1] > 0.9
-        db = spectrograms.middle(spectrograms.log_mel(wave, LogMel()), 112)
+        db = spectrograms.centre_crop(spectrograms.log_mel(wave, LogMel()), 112)
         assert np.abs(prepared.voices[prepared.voice_of[i]] - db).mean() < 0.5
         assert prepared.emotion[i] == takes[clip].emotion
 
 
 def test_more_frames_and_crops_stand_beside_the_same_first_ones(films, home):
-    path = preparation.prepare("demo-clips", films)
-    one = splits.load_file(path)
-    preparation.prepare("demo-clips", films, frames=4, crops=3)
-    more = splits.load_file(path)
+    path = preparation.prepare_corpus("demo-clips", films)
+    one = splits.load_corpus_file(path)
+    preparation.prepare_corpus("demo-clips", films, frames=4, crops=3)
+    more = splits.load_corpus_file(path)
     assert np.array_equal(one.faces, more.faces)
     assert np.array_equal(one.voices, more.voices)
     assert (more.faces_more.shape, more.voices_more.shape) == ((3, 3, 28, 28), (3, 2, 112, 28))
@@ -171,13 +171,13 @@ def test_more_frames_and_crops_stand_beside_the_same_first_ones(films, home):
     for first, others in zip(more.faces, more.faces_more, strict=True):
         assert all(np.corrcoef(first.ravel(), o.ravel())[0, 1] > 0.5 for o in others)  # the same face
         assert len({f.tobytes() for f in (first, *others)}) == 4  # at four instants
-    preparation.prepare("demo-clips", films, frames=40)  # a second has 12 or 13 frames
-    assert splits.load_file(path).meta["repeated"] == {"frames": 3, "crops": 0}
+    preparation.prepare_corpus("demo-clips", films, frames=40)  # a second has 12 or 13 frames
+    assert splits.load_corpus_file(path).meta["repeated"] == {"frames": 3, "crops": 0}
 
 
 @given(st.integers(1, 12))
 def test_further_places_are_even_apart_and_never_the_middle(n):
-    places = features._spread(n)
+    places = features._further_positions(n)
     assert len(places) == len(set(places)) == n - 1
     assert all(0 <= p <= 1 and p != 0.5 for p in places)
     steps = np.diff(sorted([*places, 0.5]))
@@ -190,9 +190,9 @@ def test_crops_lie_within_the_clip(crops, length):
 
     wave = np.random.default_rng(length).normal(0, 0.1, length).astype(np.float32)
     db = spectrograms.log_mel(wave, LogMel())
-    windows, few = features._windows(wave, features.How(crops=crops))
+    windows, few = features._spectrogram_windows(wave, features.ExtractionSettings(crops=crops))
     assert windows.shape == (crops, 112, 28)
-    assert np.array_equal(windows[0], spectrograms.middle(db, 112))
+    assert np.array_equal(windows[0], spectrograms.centre_crop(db, 112))
     assert few == (len({w.tobytes() for w in windows}) < crops)
     if len(db) > 112:
         inside = np.lib.stride_tricks.sliding_window_view(db, 112, axis=0).swapaxes(1, 2)
@@ -225,8 +225,8 @@ def test_crops_and_photographs_in_one_folder(tmp_path, home):
     Image.fromarray(data.astronaut()).save(root / "happy" / "photo.jpg")
     Image.fromarray(np.zeros((300, 300), np.uint8)).save(root / "sad" / "empty.png")
     (root / "sad" / "text.png").write_text("no picture")
-    preparation.prepare("own", root, frames=2)
-    prepared = splits.load("own")
+    preparation.prepare_corpus("own", root, frames=2)
+    prepared = splits.load_corpus("own")
     names = [Path(c).name for c in prepared.clip]
     assert sorted(names) == ["0.png", "0.png", "1.png", "1.png", "2.png", "2.png", "photo.jpg"]
     reasons = {Path(k).name: v for k, v in prepared.meta["left_out"].items()}
@@ -251,15 +251,15 @@ def test_crops_in_parts_are_aligned_as_in_one_go(tmp_path, home, shared_data, mo
     with zipfile.ZipFile(shared_data / "fer2013_subset.zip") as archive:
         for name in sorted(n for n in archive.namelist() if n.startswith("validation/happy/") and n.endswith(".jpg"))[:14]:
             (root / "happy" / Path(name).name).write_bytes(archive.read(name))
-    monkeypatch.setattr(preparation, "PARTS", 5)
+    monkeypatch.setattr(preparation, "TARGET_PARTS", 5)
     calls = iter(range(100))
-    with pytest.raises(files.Stopped):
-        preparation.prepare("fer2013", root, should_stop=lambda: next(calls) > 1)
+    with pytest.raises(files.StopRequested):
+        preparation.prepare_corpus("fer2013", root, should_stop=lambda: next(calls) > 1)
     done = []
-    preparation.prepare("fer2013", root, tick=lambda d, t: done.append((d, t)))
+    preparation.prepare_corpus("fer2013", root, tick=lambda d, t: done.append((d, t)))
     assert done[0] == (12, 18)  # three parts were kept
-    prepared = splits.load("fer2013")
-    entries = corpora.index("fer2013", root)
+    prepared = splits.load_corpus("fer2013")
+    entries = corpora.index_clips("fer2013", root)
     images = np.stack([np.asarray(Image.open(io.BytesIO(Path(e.video).read_bytes())).convert("L")) for e in entries])
     direct, found = faces.align_crops(images)
     assert 0 < found.sum() < len(found)
@@ -271,14 +271,14 @@ def test_near_duplicates_share_a_group():
     rng = np.random.default_rng(0)
     x = rng.integers(0, 255, (20, 28, 28)).astype(np.uint8)
     x[7] = x[3] // 2 + 20  # the same picture, darker
-    groups = preparation._near_duplicates(x)
+    groups = preparation._near_duplicate_groups(x)
     assert groups[7] == groups[3]
     assert len(set(groups)) == 19
 
 
 def test_real_crema_clips(shared_data, home):
-    preparation.prepare("crema-d", shared_data / "crema-d")
-    prepared = splits.load("crema-d")
+    preparation.prepare_corpus("crema-d", shared_data / "crema-d")
+    prepared = splits.load_corpus("crema-d")
     assert (prepared.face_of >= 0).sum() == 4  # four videos
     assert (prepared.voice_of >= 0).sum() == len(prepared.clip) == 8  # four more voices without one
     assert set(prepared.subject) == {"crema-1001", "crema-1002"}
@@ -291,13 +291,13 @@ def test_the_demo_corpus_needs_no_source_and_its_size_is_part_of_its_name(home, 
     from core.data.demo import actors
     from core.media import faces
 
-    monkeypatch.setattr(actors, "face", lambda take, t: (np.zeros((64, 64, 3), np.uint8), faces.CANONICAL * 64))
-    monkeypatch.setattr(actors, "voice", lambda take: np.zeros(20_000, np.float32))
+    monkeypatch.setattr(actors, "render_face", lambda take, t: (np.zeros((64, 64, 3), np.uint8), faces.CANONICAL_POINTS * 64))
+    monkeypatch.setattr(actors, "synthesise_voice", lambda take: np.zeros(20_000, np.float32))
     said = []
-    path = preparation.prepare("demo", None, takes=1, tick=lambda d, t: said.append((d, t)))
+    path = preparation.prepare_corpus("demo", None, takes=1, tick=lambda d, t: said.append((d, t)))
     assert path.name == "demo-1.npz"
     assert (said[0], said[-1]) == ((0, 144), (144, 144))
-    assert len(splits.load("demo", 1).clip) == 144
+    assert len(splits.load_corpus("demo", 1).clip) == 144
 
 
 # ------------------------------------------------------------------ locks, damage, kills
@@ -305,19 +305,19 @@ def test_the_demo_corpus_needs_no_source_and_its_size_is_part_of_its_name(home, 
 
 def test_two_at_once_are_told_of_each_other(tmp_path, home):
     root = ravdess(tmp_path / "r")
-    lock = files.locked(home / ".parts" / "ravdess.lock", "preparing ravdess")
-    with lock, pytest.raises(files.Busy, match=rf"process {os.getpid()} on "):
-        preparation.prepare("ravdess", root)
-    preparation.prepare("ravdess", root)  # the lock file is there, and nobody holds it
+    lock = files.file_lock(home / ".parts" / "ravdess.lock", "preparing ravdess")
+    with lock, pytest.raises(files.BusyError, match=rf"process {os.getpid()} on "):
+        preparation.prepare_corpus("ravdess", root)
+    preparation.prepare_corpus("ravdess", root)  # the lock file is there, and nobody holds it
 
 
 def test_half_written_and_long_forgotten_parts_are_taken_care_of(tmp_path, home):
     root = ravdess(tmp_path / "r")
-    reference = preparation.prepare("ravdess", root).read_bytes()
+    reference = preparation.prepare_corpus("ravdess", root).read_bytes()
     (home / "ravdess.npz").unlink()
     calls = iter(range(100))
-    with pytest.raises(files.Stopped):
-        preparation.prepare("ravdess", root, should_stop=lambda: next(calls) > 2)
+    with pytest.raises(files.StopRequested):
+        preparation.prepare_corpus("ravdess", root, should_stop=lambda: next(calls) > 2)
     parts = sorted(home.glob(".parts/*/*.npz"))
     assert len(parts) == 4
     parts[0].write_bytes(parts[0].read_bytes()[:-30])
@@ -330,7 +330,7 @@ def test_half_written_and_long_forgotten_parts_are_taken_care_of(tmp_path, home)
         folder.mkdir()
     os.utime(old, (1e9, 1e9))
     said = []
-    preparation.prepare("ravdess", root, tick=lambda d, t: said.append(d))
+    preparation.prepare_corpus("ravdess", root, tick=lambda d, t: said.append(d))
     assert said[0] == 2
     assert (home / "ravdess.npz").read_bytes() == reference
     assert not old.exists()
@@ -399,7 +399,7 @@ def test_killed_at_any_moment_it_goes_on_to_the_same_bytes(tmp_path, monkeypatch
         process.communicate(timeout=30)  # its workers hold its output, too: they have ended as well
         seen.add(len(list(folder.rglob("????.npz"))))
         monkeypatch.setenv("DACSSGAN_DATA", str(folder))
-        path = preparation.prepare("ravdess", root, workers=1, crops=2)
+        path = preparation.prepare_corpus("ravdess", root, workers=1, crops=2)
         assert path.read_bytes() == reference
         assert json.loads((folder / "processed/ravdess.source.json").read_text())["source"] == str(root)
         assert clean(folder / "processed")
@@ -411,31 +411,31 @@ def test_killed_at_any_moment_it_goes_on_to_the_same_bytes(tmp_path, monkeypatch
 
 
 def on_ray(workers=0, address=None):
-    return functools.partial(ray_cluster.work, workers=workers, address=address)
+    return functools.partial(ray_cluster.run_tasks, workers=workers, address=address)
 
 
 def test_workers_make_the_same_bytes(films, tmp_path, monkeypatch):
-    monkeypatch.setattr(preparation, "FEW", 0)
+    monkeypatch.setattr(preparation, "MIN_PARALLEL_CLIPS", 0)
     made = []
     for workers in (1, 2):
         monkeypatch.setenv("DACSSGAN_DATA", str(tmp_path / str(workers)))
-        made.append(preparation.prepare("demo-clips", films, workers=workers, frames=2).read_bytes())
+        made.append(preparation.prepare_corpus("demo-clips", films, workers=workers, frames=2).read_bytes())
     assert made[0] == made[1]
 
 
 def test_what_a_machine_of_a_cluster_lacks(tmp_path):
     there = tmp_path / "a.wav"
     there.write_bytes(b"12345")
-    assert ray_cluster.missing({str(there): 5}, ray_cluster.code()) == ""
-    assert f"cannot read {tmp_path}/b.wav" in ray_cluster.missing({str(there): 5, f"{tmp_path}/b.wav": 5}, ray_cluster.code())
-    assert f"5 bytes in {there}, where 6 are" in ray_cluster.missing({str(there): 6}, ray_cluster.code())
-    assert "another version of this project" in ray_cluster.missing({}, "0")
+    assert ray_cluster.what_differs({str(there): 5}, ray_cluster.code_digest()) == ""
+    assert f"cannot read {tmp_path}/b.wav" in ray_cluster.what_differs({str(there): 5, f"{tmp_path}/b.wav": 5}, ray_cluster.code_digest())
+    assert f"5 bytes in {there}, where 6 are" in ray_cluster.what_differs({str(there): 6}, ray_cluster.code_digest())
+    assert "another version of this project" in ray_cluster.what_differs({}, "0")
 
 
 def test_without_ray_it_says_how_to_get_it(films, home, monkeypatch):
     monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(CorpusError, match=r"pip install -r requirements-cluster\.txt"):
-        preparation.prepare("demo-clips", films, engine=on_ray())
+        preparation.prepare_corpus("demo-clips", films, engine=on_ray())
 
 
 def test_ray_makes_the_same_bytes(films, tmp_path, monkeypatch):
@@ -443,14 +443,14 @@ def test_ray_makes_the_same_bytes(films, tmp_path, monkeypatch):
     made = []
     for engine in ("local", "ray"):
         monkeypatch.setenv("DACSSGAN_DATA", str(tmp_path / engine))
-        made.append(preparation.prepare("demo-clips", films, workers=2, engine=on_ray(2) if engine == "ray" else None).read_bytes())
+        made.append(preparation.prepare_corpus("demo-clips", films, workers=2, engine=on_ray(2) if engine == "ray" else None).read_bytes())
     assert made[0] == made[1]
     with pytest.raises(CorpusError, match="no Ray cluster answers at 127.0.0.1:9"):
-        preparation.prepare("demo-clips", films, frames=2, engine=on_ray(address="127.0.0.1:9"))
+        preparation.prepare_corpus("demo-clips", films, frames=2, engine=on_ray(address="127.0.0.1:9"))
     ray.init(num_cpus=1, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
     try:
-        monkeypatch.setattr(preparation, "_sample", lambda items: {"/nowhere/x.wav": 3})
+        monkeypatch.setattr(preparation, "_sample_media", lambda items: {"/nowhere/x.wav": 3})
         with pytest.raises(CorpusError, match="machine .* cannot read /nowhere/x.wav"):
-            preparation.prepare("demo-clips", films, frames=2, engine=on_ray())
+            preparation.prepare_corpus("demo-clips", films, frames=2, engine=on_ray())
     finally:
         ray.shutdown()

@@ -21,34 +21,34 @@ few = st.lists(st.integers(-4, 4), min_size=1, max_size=7).map(lambda d: np.arra
 def test_the_sign_flip_test_is_brute_force(d):
     sums = [abs(np.dot(s, d)) for s in itertools.product((-1, 1), repeat=len(d))]
     p = np.mean([s >= abs(d.sum()) for s in sums])  # eighths are exact in binary
-    assert significance.sign_flip(d) == p
-    assert significance.sign_flip(-d) == p
+    assert significance.sign_flip_p_value(d) == p
+    assert significance.sign_flip_p_value(-d) == p
 
 
 def test_the_sign_flip_test_at_its_ends():
-    assert significance.sign_flip(np.full(6, 0.1)) == 2 / 2**6
-    assert significance.sign_flip(np.zeros(5)) == 1
-    assert significance.sign_flip(np.array([0.1, 0.2, -0.3])) == 1  # a sum of 0 up to rounding
+    assert significance.sign_flip_p_value(np.full(6, 0.1)) == 2 / 2**6
+    assert significance.sign_flip_p_value(np.zeros(5)) == 1
+    assert significance.sign_flip_p_value(np.array([0.1, 0.2, -0.3])) == 1  # a sum of 0 up to rounding
     for wrong in ([], [np.nan, 1.0], [[1.0]]):
         with pytest.raises(ValueError, match="differences"):
-            significance.sign_flip(np.array(wrong))
+            significance.sign_flip_p_value(np.array(wrong))
 
 
 def test_beyond_the_exact_count_the_draws_agree_and_never_say_zero():
     rng = np.random.default_rng(0)
     d = rng.normal(0.1, 1, 14)
-    exact = significance.sign_flip(d)
+    exact = significance.sign_flip_p_value(d)
     spread = (exact * (1 - exact) / 20_000) ** 0.5
     both = np.concatenate([d, np.zeros(3)])  # subjects without a difference change no sum, but make it a matter of draws
-    assert significance.sign_flip(both, draws=20_000) == pytest.approx(exact, abs=5 * spread)
-    assert significance.sign_flip(np.ones(20), draws=999) == 1 / 1000
-    assert significance.sign_flip(both, seed=3) == significance.sign_flip(both, seed=3)
+    assert significance.sign_flip_p_value(both, draws=20_000) == pytest.approx(exact, abs=5 * spread)
+    assert significance.sign_flip_p_value(np.ones(20), draws=999) == 1 / 1000
+    assert significance.sign_flip_p_value(both, seed=3) == significance.sign_flip_p_value(both, seed=3)
 
 
 @pytest.mark.parametrize(("subjects", "draws"), [(7, 0), (18, 199)])
 def test_under_the_null_p_is_super_uniform(subjects, draws):
     rng, n = np.random.default_rng(1), 1500
-    p = np.array([significance.sign_flip(rng.normal(size=subjects), draws or 1, seed=k) for k in range(n)])
+    p = np.array([significance.sign_flip_p_value(rng.normal(size=subjects), draws or 1, seed=k) for k in range(n)])
     for level in (0.01, 0.05, 0.1, 0.3, 0.5):
         assert (p <= level).mean() <= level + 4 * (level * (1 - level) / n) ** 0.5
     assert (p <= 0.5).mean() > 0.4  # and it is no test that never rejects
@@ -58,17 +58,17 @@ def test_the_bootstrap_interval_covers_the_mean_about_as_often_as_it_says():
     rng = np.random.default_rng(2)
     inside = []
     for k in range(300):
-        low, high = significance.bootstrap(rng.normal(0.3, 1, 25), draws=500, seed=k)
+        low, high = significance.bootstrap_interval(rng.normal(0.3, 1, 25), draws=500, seed=k)
         inside.append(low <= 0.3 <= high)
     assert 0.88 <= np.mean(inside) <= 0.98
-    assert significance.bootstrap(np.full(4, 0.2)) == pytest.approx((0.2, 0.2))
+    assert significance.bootstrap_interval(np.full(4, 0.2)) == pytest.approx((0.2, 0.2))
 
 
 def test_holm_by_hand():
     # sorted .01 .02 .03 .04 times 4 3 2 1 are .04 .06 .06 .04, and none may fall below one before it
-    assert significance.holm(np.array([0.03, 0.01, 0.04, 0.02])) == pytest.approx([0.06, 0.04, 0.06, 0.06])
-    assert significance.holm(np.array([0.9, 0.8])) == pytest.approx([1, 1])
-    assert len(significance.holm(np.array([]))) == 0
+    assert significance.holm_p_values(np.array([0.03, 0.01, 0.04, 0.02])) == pytest.approx([0.06, 0.04, 0.06, 0.06])
+    assert significance.holm_p_values(np.array([0.9, 0.8])) == pytest.approx([1, 1])
+    assert len(significance.holm_p_values(np.array([]))) == 0
 
 
 def test_subjects_weigh_the_same_however_many_clips_they_have():
@@ -82,7 +82,7 @@ def test_subjects_weigh_the_same_however_many_clips_they_have():
 
 
 def test_confusion_matrices_of_any_size_stand_on_one_scale():
-    m = metrics.normalised(np.array([[2, 2, 0], [0, 10, 0], [0, 0, 0]]))
+    m = metrics.normalise_rows(np.array([[2, 2, 0], [0, 10, 0], [0, 0, 0]]))
     assert m.tolist() == [[0.5, 0.5, 0], [0, 1, 0], [0, 0, 0]]
 
 
@@ -93,7 +93,7 @@ def test_confusion_matrices_of_any_size_stand_on_one_scale():
 def test_the_papers_cases_are_differences_of_settings(base):
     cases = {c.name: c for c in protocol.cases(base)}
     assert len(cases) == len(protocol.cases(base))
-    for kind, condition in itertools.product(paper.PUBLISHED_1, ("label", "classifier", "CP")):
+    for kind, condition in itertools.product(paper.PUBLISHED_TABLE_1, ("label", "classifier", "CP")):
         assert f"{kind} · {condition}" in cases
     plain, bare = cases["EncDec · CP"].config, cases["EncDec without L1 · CP"].config
     assert replace(bare, gan={"l1": base.gan.l1}) == plain
@@ -150,7 +150,7 @@ ON_S2 = dict(RIGHT) | {"S1 oversampled": 0.1}  # S4 would choose the oversampled
 
 def test_rows_are_chosen_on_s2_and_never_on_s4():
     found = {(g.name, g.rule): g for g in significance.gains([a_table(RIGHT, ON_S2)])}
-    for rule in significance.RULES:
+    for rule in significance.STEP_RULES:
         a = found["a", rule]
         assert a.rows == ("S1 + generated", "S1 + plain augmentation")
         assert a.difference == pytest.approx(0.1)
@@ -158,11 +158,11 @@ def test_rows_are_chosen_on_s2_and_never_on_s4():
         assert a.recovered == pytest.approx(0.1 / 0.4)
         assert a.p == a.adjusted == 2 / 2**8
         assert found["b", rule].difference == pytest.approx(0.1)
-        later = [found[name, rule] for name in significance.SECONDARY]
+        later = [found[name, rule] for name in significance.SECONDARY_COMPARISONS]
         assert [g.p for g in later].count(1) == 1  # S1 + S3 + generated is as good as S1 + S3
         assert {g.adjusted for g in later} == {7 * 2 / 2**8, 1}
-    assert significance.holds(list(found.values()), "a")
-    assert not significance.holds([g if g.rule == "best" else changed(g, adjusted=0.2) for g in found.values()], "a")
+    assert significance.is_significant(list(found.values()), "a")
+    assert not significance.is_significant([g if g.rule == "best" else changed(g, adjusted=0.2) for g in found.values()], "a")
 
 
 def test_what_costs_recovers_nothing_of_the_way_to_the_ceiling():
@@ -175,7 +175,7 @@ def test_what_costs_recovers_nothing_of_the_way_to_the_ceiling():
 def test_folds_bring_their_subjects_together_and_seeds_are_averaged():
     low = dict(RIGHT) | {"S1 + generated": 0.3}
     tables = [a_table(RIGHT, ON_S2, 4), a_table(low, ON_S2, 4), a_table(RIGHT, ON_S2, 4, first=4)]
-    d, rows = significance.differences(tables, ("S1 + generated",), ("S1",), "equal")
+    d, rows = significance.accuracy_differences(tables, ("S1 + generated",), ("S1",), "equal")
     assert d == pytest.approx([0.1] * 4 + [0.2] * 4)  # the first four were tested by two runs
     assert rows == ("S1 + generated", "S1")
     gone = a_table({k: v for k, v in RIGHT.items() if "pseudo" not in k}, ON_S2)
@@ -187,9 +187,9 @@ def test_two_methods_meet_on_the_same_voices_alone():
     worse = dict(RIGHT) | {"S1 + generated": 0.3}
     ours = [a_table(RIGHT, ON_S2, 4), a_table(RIGHT, ON_S2, 4, first=4), a_table(RIGHT, ON_S2, 4, first=8)]
     theirs = [a_table(worse, ON_S2, 4, first=4), a_table(worse, ON_S2, 4)]  # in another order
-    found = {(g.name, g.rule): g for g in significance.between(ours, theirs)}
-    assert set(found) == {(n, r) for n in significance.MADE for r in significance.RULES}
-    for rule in significance.RULES:
+    found = {(g.name, g.rule): g for g in significance.method_gains(ours, theirs)}
+    assert set(found) == {(n, r) for n in significance.COMPARABLE_ROWS for r in significance.STEP_RULES}
+    for rule in significance.STEP_RULES:
         better = found["S1 + generated", rule]
         assert better.difference == pytest.approx(0.2)
         assert better.subjects == 8
@@ -197,7 +197,7 @@ def test_two_methods_meet_on_the_same_voices_alone():
         assert better.adjusted == 3 * 2 / 2**8
         assert found["generated only", rule].difference == 0
         assert found["generated only", rule].p == 1
-    assert significance.between(ours[2:], theirs) == []
+    assert significance.method_gains(ours[2:], theirs) == []
 
 
 # ------------------------------------------------------------------ people
@@ -206,7 +206,7 @@ def test_two_methods_meet_on_the_same_voices_alone():
 def test_raters_ties_count_in_parts_and_strangers_not_at_all():
     emotion = np.array(["sad", "sad", "angry", "angry", "calm", "sad"])
     votes = np.array(["sad", "angry|sad", "angry", "", "sad", "calm"])
-    assert protocol.raters(emotion, votes, ("angry", "sad")).tolist() == [[1, 0], [0.5, 1.5]]
+    assert protocol.rater_confusion(emotion, votes, ("angry", "sad")).tolist() == [[1, 0], [0.5, 1.5]]
 
 
 def test_people_hear_crema_d_as_its_authors_counted(shared_data):
@@ -214,8 +214,11 @@ def test_people_hear_crema_d_as_its_authors_counted(shared_data):
     with open(shared_data / "crema-d" / "metadata" / "summaryTable.csv", newline="") as f:
         rows = list(csv.DictReader(f))
     meant = np.array([labels.emotion_of(r["FileName"].split("_")[2]) for r in rows])
-    said = {k: protocol.raters(meant, np.array([labels.vote(r[k]) for r in rows]), CREMA_EMOTIONS) for k in ("VoiceVote", "FaceVote")}
+    said = {
+        k: protocol.rater_confusion(meant, np.array([labels.parse_vote(r[k]) for r in rows]), CREMA_EMOTIONS)
+        for k in ("VoiceVote", "FaceVote")
+    }
     assert said["VoiceVote"].sum() == pytest.approx(7442)
     right = {k: np.trace(m) / m.sum() for k, m in said.items()}
     assert 0.409 < right["VoiceVote"] < 0.5 < right["FaceVote"] < 0.75
-    assert np.diag(metrics.normalised(said["VoiceVote"])).argmax() == CREMA_EMOTIONS.index("neutral")
+    assert np.diag(metrics.normalise_rows(said["VoiceVote"])).argmax() == CREMA_EMOTIONS.index("neutral")

@@ -30,7 +30,7 @@ TINY = replace(
     gan={"steps": 20, "batch": 16, "z": 8},
     evaluate={"every": 5},
 )
-PLAN = augmentation.Plan(seeds=1, stretch=1, looks=2)
+PLAN = augmentation.TableSettings(seeds=1, stretch=1, looks=2)
 
 
 class Lost(RuntimeError):
@@ -80,7 +80,7 @@ class Actor:
     """A seat whose methods answer only while its machine is there."""
 
     def __init__(self, machines, machine):
-        self.machines, self.machine, self.seat = machines, machine, ray_worker.Seat()
+        self.machines, self.machine, self.seat = machines, machine, ray_worker.Worker()
         machines.seats.append(self)
 
     def __getattr__(self, method):
@@ -104,9 +104,9 @@ def two(tmp_path, monkeypatch):
     """Two machines of one processor; what they have in common with the driver is only what it sends."""
     machines = Machines("one", "other")
     monkeypatch.setitem(sys.modules, "ray", machines)
-    monkeypatch.setattr(ray_cluster, "connected", lambda *a: contextlib.nullcontext(machines))
-    monkeypatch.setattr(ray_cluster, "on", lambda node: node)
-    monkeypatch.setattr(ray_driver, "BEAT", 0.1)
+    monkeypatch.setattr(ray_cluster, "ray_connection", lambda *a: contextlib.nullcontext(machines))
+    monkeypatch.setattr(ray_cluster, "node_affinity", lambda node: node)
+    monkeypatch.setattr(ray_driver, "POLL_SECONDS", 0.1)
     monkeypatch.setattr(ray_worker.tempfile, "gettempdir", lambda: str(tmp_path))
     yield machines
     assert machines.seats == []  # none is left behind
@@ -118,7 +118,9 @@ def cells(config, **changes):
 
 def far(todo, folder, plan=None, stop=None, every=0.0, said=None):
     say = [].append if said is None else said.append
-    return sweep.sweep(todo, folder, 1, "cpu", plan, stop=stop, serve=lambda *a: ray_driver.serve(*a, every=every, say=say))
+    return sweep.train_cells(
+        todo, folder, 1, "cpu", plan, stop=stop, serve=lambda *a: ray_driver.train_on_cluster(*a, every=every, say=say)
+    )
 
 
 def kept(run):
@@ -130,8 +132,8 @@ def kept(run):
 
 def indexed(folder):
     """The index without what says when and by whom."""
-    rows = {r["run"]: {k: v for k, v in r.items() if k not in ("pid", "heartbeat", "rate", "created")} for r in runs.listing(folder)}
-    return {run: (row, runs.metrics(run, folder)) for run, row in rows.items()}
+    rows = {r["run"]: {k: v for k, v in r.items() if k not in ("pid", "heartbeat", "rate", "created")} for r in runs.list_runs(folder)}
+    return {run: (row, runs.load_curves(run, folder)) for run, row in rows.items()}
 
 
 def until(true, then, seconds=240):
@@ -164,7 +166,7 @@ def test_far_runs_equal_near_ones(two, world, tmp_path):  # noqa: F811
     todo = cells(TINY, condition=("label", "cp"))
     broken = protocol.Cell("no subject in S2", "–", replace(TINY, data={"sets": (0.5, 0.0, 0.3, 0.2)}))
     near, away = tmp_path / "near", tmp_path / "away"
-    here = {o.run: o for o in sweep.sweep([*todo, broken], near, 1, "cpu", PLAN)}
+    here = {o.run: o for o in sweep.train_cells([*todo, broken], near, 1, "cpu", PLAN)}
     there = {o.run: o for o in far([*todo, broken], away, PLAN)}
     assert {r: (o.state, o.reason) for r, o in here.items()} == {r: (o.state, o.reason) for r, o in there.items()}
     assert sorted(o.state for o in there.values()) == ["done", "done", "failed"]
@@ -180,7 +182,7 @@ def test_far_runs_equal_near_ones(two, world, tmp_path):  # noqa: F811
 def test_a_lost_machines_run_goes_on_from_its_checkpoint(two, world, tmp_path):  # noqa: F811
     todo, said = cells(replace(TINY, gan={"steps": 60}, evaluate={"every": 20}), l1=(0.1,)), []
     away, near = tmp_path / "away", tmp_path / "near"
-    [(_, run, _)] = protocol.runs_of(todo)
+    [(_, run, _)] = protocol.identify_runs(todo)
     begun = []
 
     def lose():
@@ -194,7 +196,7 @@ def test_a_lost_machines_run_goes_on_from_its_checkpoint(two, world, tmp_path): 
     assert outcome.state == "done"
     assert len(said) == 1
     assert "was lost under l1 = 0.1 · fold 0 · seed 0 (Its machine one is gone); it goes on" in said[0]
-    sweep.sweep(todo, near, 1, "cpu")
+    sweep.train_cells(todo, near, 1, "cpu")
     assert_equal_runs([outcome], away, near)
     index = indexed(away)
     runs.reindex(away)
@@ -204,41 +206,41 @@ def test_a_lost_machines_run_goes_on_from_its_checkpoint(two, world, tmp_path): 
 def test_stopping_one_run_and_then_the_sweep(two, world, tmp_path):  # noqa: F811
     todo = cells(replace(TINY, gan={"steps": 100_000}), l1=(0.1, 0.2))
     stop, away = threading.Event(), tmp_path / "away"
-    first, second = (run for _, run, _ in protocol.runs_of(todo))
-    step = lambda run: next((r["step"] or 0 for r in runs.listing(away) if r["run"] == run), 0)  # noqa: E731
+    first, second = (run for _, run, _ in protocol.identify_runs(todo))
+    step = lambda run: next((r["step"] or 0 for r in runs.list_runs(away) if r["run"] == run), 0)  # noqa: E731
     threads = [until(lambda: step(first) >= 10, lambda: jobs.stop(first, away))]
-    threads.append(until(lambda: step(second) >= 10 and runs.listing(away)[-1]["state"] == "stopped", stop.set))
+    threads.append(until(lambda: step(second) >= 10 and runs.list_runs(away)[-1]["state"] == "stopped", stop.set))
     outcomes = {o.run: o.state for o in far(todo, away, stop=stop, every=1e9)}
     for t in threads:
         t.join()
     assert outcomes == {first: "stopped", second: "stopped"}
     for run in outcomes:
         assert (away / run / "state.pt").exists()  # it came home though its time had not come
-        assert min(runs.metrics(run, away)["loss/G"][0]) == 10
-    assert {r["state"] for r in runs.listing(away)} == {"stopped"}
+        assert min(runs.load_curves(run, away)["loss/G"][0]) == 10
+    assert {r["state"] for r in runs.list_runs(away)} == {"stopped"}
 
 
 def test_a_run_that_takes_its_machines_with_it_is_given_up(two, world, tmp_path, monkeypatch):  # noqa: F811
     said, todo = [], cells(TINY, l1=(0.1,))
-    begin = ray_worker.Seat.begin
+    begin = ray_worker.Worker.begin
 
     def fall(self, *given):
         begin(self, *given)
         self.worker.kill()
         raise Lost("it is gone")
 
-    monkeypatch.setattr(ray_worker.Seat, "begin", fall)
+    monkeypatch.setattr(ray_worker.Worker, "begin", fall)
     [outcome] = far(todo, tmp_path / "away", said=said)
     assert outcome.state == "failed"
     assert "3 machines were lost under it with no checkpoint between them (it is gone)" in outcome.reason
-    assert len(said) == ray_driver.LIVES - 1
-    assert [(r["state"], r["error"]) for r in runs.listing(tmp_path / "away")] == [("failed", outcome.reason)]
+    assert len(said) == ray_driver.MAX_LOST_MACHINES - 1
+    assert [(r["state"], r["error"]) for r in runs.list_runs(tmp_path / "away")] == [("failed", outcome.reason)]
 
 
 def test_a_dead_worker_fails_its_run_alone(two, world, tmp_path):  # noqa: F811
     todo = cells(replace(TINY, gan={"steps": 100_000}), l1=(0.1,)) + cells(TINY, l1=(0.2,))
     away = tmp_path / "away"
-    first = protocol.runs_of(todo)[0][1]
+    first = protocol.identify_runs(todo)[0][1]
 
     def kill():
         os.kill(next(s.seat.worker.pid for s in two.seats if s.seat.run.id == first), signal.SIGKILL)
@@ -252,14 +254,14 @@ def test_a_dead_worker_fails_its_run_alone(two, world, tmp_path):  # noqa: F811
 
 def test_machines_that_are_not_like_this_one_are_left_out(two, world, tmp_path, monkeypatch):  # noqa: F811
     said = []
-    monkeypatch.setattr(ray_cluster, "PATIENCE", 0.0)
-    monkeypatch.setattr(ray_cluster, "missing", lambda *a: "has torch 1.0, where 2.0 is expected")
+    monkeypatch.setattr(ray_cluster, "MACHINE_TIMEOUT", 0.0)
+    monkeypatch.setattr(ray_cluster, "what_differs", lambda *a: "has torch 1.0, where 2.0 is expected")
     [outcome] = far(cells(TINY, l1=(0.1,)), tmp_path, said=said)
     assert outcome.state == "failed"
     assert "other has torch 1.0" in outcome.reason
     assert said[0] == "machine one has torch 1.0, where 2.0 is expected; it is left out"
     two.alive.clear()
-    monkeypatch.setattr(ray_cluster, "missing", lambda *a: "")
+    monkeypatch.setattr(ray_cluster, "what_differs", lambda *a: "")
     [outcome] = far(cells(TINY, l1=(0.1,)), tmp_path)
     assert "no machine of the cluster can train (there is none)" in outcome.reason
 
@@ -267,10 +269,10 @@ def test_machines_that_are_not_like_this_one_are_left_out(two, world, tmp_path, 
 def test_a_shared_classifier_is_fitted_once(tmp_path):
     a, b, c = (("cell", run) for run in "abc")
     files = {"a": {"f_S": "f_S-1"}, "b": {"f_S": "f_S-1"}, "c": {"f_S": "f_S-2"}}
-    desk = ray_driver.Desk(None, tmp_path, "cpu", None, [].append, threading.Event(), 0.0, [].append, files, [a, b, c])
-    assert [desk.take(), desk.take()] == [a, c]  # b waits for a
+    desk = ray_driver.SharedState(None, tmp_path, "cpu", None, [].append, threading.Event(), 0.0, [].append, files, [a, b, c])
+    assert [desk.next_cell(), desk.next_cell()] == [a, c]  # b waits for a
     taken = []
-    thread = threading.Thread(target=lambda: taken.append(desk.take()))
+    thread = threading.Thread(target=lambda: taken.append(desk.next_cell()))
     thread.start()
     thread.join(0.3)
     assert taken == []
@@ -283,18 +285,18 @@ def test_a_shared_classifier_is_fitted_once(tmp_path):
 
 def test_what_the_room_of_a_machine_is():
     node = {"Resources": {"CPU": 8.0, "GPU": 2.0}}
-    assert [ray_driver._room(node, d) for d in ("cpu", "auto", "cuda")] == [(8, 0), (2, 1), (2, 1)]
-    assert [ray_driver._room({"Resources": {"CPU": 8.0}}, d) for d in ("cpu", "auto", "cuda")] == [(8, 0), (8, 0), (0, 1)]
+    assert [ray_driver._run_slots(node, d) for d in ("cpu", "auto", "cuda")] == [(8, 0), (2, 1), (2, 1)]
+    assert [ray_driver._run_slots({"Resources": {"CPU": 8.0}}, d) for d in ("cpu", "auto", "cuda")] == [(8, 0), (8, 0), (0, 1)]
 
 
 @pytest.mark.parametrize("name", ["../x", "/etc/x", "a/../x", ".x", "a/b/c", "", "state.tmp", "models/.x"])
 def test_only_names_of_a_runs_files_are_written(tmp_path, name):
     with pytest.raises(ValueError, match="no file of a run"):
-        ray_worker.write(tmp_path, name, b"")
+        ray_worker.write_run_file(tmp_path, name, b"")
 
 
 def test_records_that_a_resumed_run_dropped_are_void(two, tmp_path):
-    here = ray_worker.Seat()
+    here = ray_worker.Worker()
     here.run = Run(tmp_path / "run")
     here.run.directory.mkdir()
     path = here.run.directory / "metrics.jsonl"
@@ -310,19 +312,19 @@ def test_records_that_a_resumed_run_dropped_are_void(two, tmp_path):
 
 
 def test_corpora_lie_once_on_a_machine_and_go_with_its_last_seat(two, tmp_path, monkeypatch):
-    one, other = ray_worker.Seat(), ray_worker.Seat()
+    one, other = ray_worker.Worker(), ray_worker.Worker()
     good = hashlib.sha256(b"arrays").hexdigest()
     for s in (one, other):
-        s._store("demo-1.npz", good, ("stored", b"arrays"))
+        s._store_corpus("demo-1.npz", good, ("stored", b"arrays"))
         assert (s.home / "data" / "processed" / "demo-1.npz").read_bytes() == b"arrays"
     [stored] = (one.base / "corpora").iterdir()
     assert stored.stat().st_nlink == 3
     with pytest.raises(OSError, match="damaged"):
-        one._store("x.npz", "0" * 64, ("stored", b"arrays"))
+        one._store_corpus("x.npz", "0" * 64, ("stored", b"arrays"))
     monkeypatch.setenv("DACSSGAN_DATA", str(other.home / "data"))
-    assert splits.path_of("demo", 1).exists()
+    assert splits.corpus_path("demo", 1).exists()
     other.lock.close()  # killed
-    new = ray_worker.Seat()
+    new = ray_worker.Worker()
     assert not other.home.exists()
     assert stored.stat().st_nlink == 2
     one.close()
@@ -330,5 +332,5 @@ def test_corpora_lie_once_on_a_machine_and_go_with_its_last_seat(two, tmp_path, 
     new.close()
     one.base.chmod(0o755)
     with pytest.raises(PermissionError, match="not this user's alone"):
-        ray_worker.Seat()
+        ray_worker.Worker()
     one.base.chmod(0o700)

@@ -15,8 +15,8 @@ from core import runs
 from core.config import LogMel, replace
 from core.data import splits
 from core.evaluation import figures, protocol, report
-from core.evaluation.figures import Row
-from core.evaluation.protocol import REVERSE, Cell
+from core.evaluation.figures import SampleRow
+from core.evaluation.protocol import REVERSE_CASE, Cell
 from core.experiments import pipeline
 
 SMALL = replace(
@@ -27,7 +27,7 @@ SMALL = replace(
     evaluate={"every": 2, "rows": ("S1", "S1 + generated")},
 )
 CASES = {c.name: c for c in protocol.cases(SMALL)}
-NAMES = ("EncDec · CP", "EncDec · label", "28×28 · CP", "20% of the target data · CP", "100% of the target data · CP", REVERSE)
+NAMES = ("EncDec · CP", "EncDec · label", "28×28 · CP", "20% of the target data · CP", "100% of the target data · CP", REVERSE_CASE)
 CELLS = [CASES[n] for n in NAMES]
 
 
@@ -44,14 +44,14 @@ def world(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def found(world):
-    return report.finished(CELLS)[0]
+    return report.finished_runs(CELLS)[0]
 
 
 def test_a_sheet_shows_the_same_faces_in_every_row(found):
     members = {k: found[k][0] for k in ("EncDec · label", "EncDec · CP")}
-    rows = figures.sheet(members)
+    rows = figures.sample_rows(members)
     assert [r.title for r in rows] == ["real face", "real voice", "EncDec · label:\ngenerated voice", "EncDec · CP:\ngenerated voice"]
-    S4 = splits.build(CASES["EncDec · CP"].config)["S4"]
+    S4 = splits.build_sets(CASES["EncDec · CP"].config)["S4"]
     kept = found["EncDec · CP"][0][1].arrays("generated")
     for k in range(6):
         place = int(np.nonzero((S4.x == rows[0].pictures[k]).all(axis=(1, 2)))[0][0])
@@ -63,19 +63,19 @@ def test_a_sheet_shows_the_same_faces_in_every_row(found):
 
 
 def test_the_reverse_sheet_and_one_without_the_corpus(found, monkeypatch):
-    members = {REVERSE: found[REVERSE][0]}
-    rows = figures.sheet(members)
-    assert [r.title for r in rows] == ["real voice", "real face", f"{REVERSE}:\ngenerated face"]
+    members = {REVERSE_CASE: found[REVERSE_CASE][0]}
+    rows = figures.sample_rows(members)
+    assert [r.title for r in rows] == ["real voice", "real face", f"{REVERSE_CASE}:\ngenerated face"]
     assert {p.shape for p in rows[0].pictures} == {(112, 28)}
     assert {p.shape for r in rows[1:] for p in r.pictures} == {(28, 28)}
     monkeypatch.setattr(splits, "corpus_digest", lambda data: "another")
-    assert [r.face for r in figures.sheet(members)] == [True]
+    assert [r.face for r in figures.sample_rows(members)] == [True]
 
 
 def test_shorter_spectrograms_are_narrower_on_one_axis():
     long, short = (np.zeros((n, 28), np.float32) for n in (112, 28))
-    rows = [Row("a:\ngenerated voice", [long, None], LogMel()), Row("b:\ngenerated voice", [short, short], LogMel(columns=28))]
-    axes = [ax for ax in figures.samples(rows, ("sad", "angry")).axes if ax.get_xlim()[1] > 0.5 and ax.get_title() != "level, dB"]
+    rows = [SampleRow("a:\ngenerated voice", [long, None], LogMel()), SampleRow("b:\ngenerated voice", [short, short], LogMel(columns=28))]
+    axes = [ax for ax in figures.figure_samples(rows, ("sad", "angry")).axes if ax.get_xlim()[1] > 0.5 and ax.get_title() != "level, dB"]
     spans = [ax.images[0].get_extent()[:2] for ax in axes[:4] if ax.images]
     assert np.allclose(spans, [(0, 1.008), (0.378, 0.63), (0.378, 0.63)])  # the middle quarter of the second
     assert {ax.get_xlim() for ax in axes[:4]} == {(0.0, 112 * 144 / 16000)}
@@ -100,13 +100,13 @@ def test_confusions_stand_on_one_scale_and_differences_on_another(found):
 
 def test_people_are_asked_where_they_voted(world, found):
     cell = found["EncDec · CP"][0][0]
-    assert figures.people(cell) is None
-    assert report.people_text(cell) == ""
+    assert figures.rater_shares(cell) is None
+    assert report.raters_text(cell) == ""
     stock.made("rated", votes="sad")
     rated = Cell("rated", "–", replace(cell.config, data={"faces": "rated", "voices": "rated"}))
-    m = figures.people(rated)
+    m = figures.rater_shares(rated)
     assert m[:, cell.config.data.classes.index("sad")].tolist() == [1] * 6
-    text = report.people_text(rated)
+    text = report.raters_text(rated)
     assert text.count("| 16.7 |") == 3
     assert "| voice | 16.7 | 40.9 |" in text
 
@@ -114,7 +114,7 @@ def test_people_are_asked_where_they_voted(world, found):
 def test_the_page_holds_every_figure_with_its_commands(found, tmp_path):
     path = report.write([*CELLS, CASES["no condition"]], tmp_path, "the sweep", "the report")
     text = path.read_text()
-    assert f"Left out: {protocol.NO_OTHER}" in text
+    assert f"Left out: {protocol.F_S_CORPUS_HINT}" in text
     assert "1 are not: no condition" in text
     heads = [line for line in text.splitlines() if line.startswith("## Figure")]
     assert [h.split(":")[0].removeprefix("## Figure ") for h in heads] == ["6", "6", "6", "7b", "8", "9", "10", "11", "11"]
@@ -124,15 +124,15 @@ def test_the_page_holds_every_figure_with_its_commands(found, tmp_path):
             assert (tmp_path / f"{name}.{kind}").stat().st_size > 2000
             assert f"]({name}.png)" in text
     table = text.split("## Every case")[1].split("##")[0]
-    turned = next(line for line in table.splitlines() if REVERSE in line)
+    turned = next(line for line in table.splitlines() if REVERSE_CASE in line)
     assert "(voices)" in turned
     assert "faces; 1 run" in turned
     assert "| baseline: S1 | " in text.split("## Table 1")[1]
-    assert REVERSE not in text.split("## Table 2")[1].split("## Figure")[0]  # accuracies of faces stand in no table of voices
+    assert REVERSE_CASE not in text.split("## Table 2")[1].split("## Figure")[0]  # accuracies of faces stand in no table of voices
 
 
 def test_only_the_reverse_case_is_a_report_too(found, tmp_path):
-    text = report.write([CASES[REVERSE]], tmp_path, "the sweep", "the report").read_text()
+    text = report.write([CASES[REVERSE_CASE]], tmp_path, "the sweep", "the report").read_text()
     assert "## Figure 7b" in text
     assert "## Table 2" not in text
     assert {p.suffix for p in tmp_path.iterdir()} == {".md", ".png", ".pdf"}
@@ -147,7 +147,7 @@ def test_curves_and_samples_go_out_as_event_files(found, tmp_path):
         folder = report.export_events(run, tmp_path / "events")
     assert len(list(folder.iterdir())) == 1
     events = EventAccumulator(str(folder), size_guidance={"scalars": 0, "images": 0}).Reload()
-    curves = runs.metrics(run.id)
+    curves = runs.load_curves(run.id)
     assert set(events.Tags()["scalars"]) == set(curves)
     for name, (steps, values) in curves.items():
         got = events.Scalars(name)
@@ -178,7 +178,7 @@ def test_the_command_line_takes_the_format_and_the_corpus(found, monkeypatch, ca
     monkeypatch.delitem(sys.modules, "torch.utils.tensorboard", raising=False)
     assert main(["runs", "export", run.id, "--format", "tensorboard", "--out", str(tmp_path / "t")]) == 1
     assert "pip install tensorboard" in capsys.readouterr().err
-    grid = experiments.Report(grid="paper", preset="smoke", folds=1, f_s_corpus="fer2013")
-    assert "f_S of fer2013 · CP" in {c.name for c in experiments.cells_of(grid)}
-    assert experiments.command(grid, "sweep").endswith("--folds 1 --f-s-corpus fer2013")
+    grid = experiments.ReportOptions(grid="paper", preset="smoke", folds=1, f_s_corpus="fer2013")
+    assert "f_S of fer2013 · CP" in {c.name for c in experiments.grid_cells(grid)}
+    assert experiments.command_line(grid, "sweep").endswith("--folds 1 --f-s-corpus fer2013")
     assert json.loads((Path(run.directory) / "results.json").read_text())

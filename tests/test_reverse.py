@@ -20,7 +20,7 @@ from core.evaluation import evaluator, protocol
 from core.experiments import pipeline
 from core.inference import generation
 from core.models import gan, networks
-from core.models.networks import CONV, ENCDEC, UNET
+from core.models.networks import CONV_WIDTHS, ENCDEC_WIDTHS, UNET_WIDTHS
 
 SMALL = replace(tiny.TINY, name="small", f_t={"channels": (4, 8), "batch": 16}, gan={"steps": 4, "batch": 16, "z": 8})
 REVERSED = replace(SMALL, name="reversed", gan={"direction": "voice-face", "condition": "label"})
@@ -46,17 +46,17 @@ def plain(world):
 
 
 def weights(run, *names):
-    return {k: run.model(k).read_bytes() for k in names}
+    return {k: run.model_path(k).read_bytes() for k in names}
 
 
 # ------------------------------------------------------------------ voice → face
 
 
-@pytest.mark.parametrize(("kind", "widths"), [("encdec", ENCDEC), ("unet", UNET), ("conv", CONV)])
+@pytest.mark.parametrize(("kind", "widths"), [("encdec", ENCDEC_WIDTHS), ("unet", UNET_WIDTHS), ("conv", CONV_WIDTHS)])
 @pytest.mark.parametrize("columns", [28, 112])
 def test_generators_read_voices_and_draw_faces(kind, widths, columns):
     g = changed(SMALL.gan, generator=kind)
-    arguments = gan.generator_arguments(g, 6, networks.FACE, (columns, 28))
+    arguments = gan.generator_arguments(g, 6, networks.FACE_SIZE, (columns, 28))
     G = networks.build(kind, arguments).eval()
     x, z = torch.randn(3, 1, columns, 28, generator=torch.Generator().manual_seed(0)), torch.zeros(3, 8)
     faces = G(x, torch.eye(6)[:3], z)
@@ -67,7 +67,7 @@ def test_generators_read_voices_and_draw_faces(kind, widths, columns):
 
 
 def test_a_run_from_voices_to_faces_is_whole(turned):
-    results, out, sets = turned.json("results"), turned.arrays(), splits.build(REVERSED)
+    results, out, sets = turned.json("results"), turned.arrays(), splits.build_sets(REVERSED)
     assert sets["S1"].source == "voice"
     assert sets["S1"].x.shape[1:] == (112, 28)
     assert sets["S1"].y.shape[1:] == (28, 28)
@@ -78,7 +78,7 @@ def test_a_run_from_voices_to_faces_is_whole(turned):
     assert turned.arrays("generated")["y"].shape[1:] == (28, 28)
     grid = files.read_arrays(sorted((turned.directory / "samples").iterdir())[-1])
     assert grid["y"].shape == (6, 28, 28)
-    f_S, f_T, Q = (networks.load(turned.model(k)) for k in ("f_S", "f_T", "Q"))
+    f_S, f_T, Q = (networks.load(turned.model_path(k)) for k in ("f_S", "f_T", "Q"))
     with torch.no_grad():
         assert f_S(torch.zeros(1, 1, 112, 28)).shape == Q(torch.zeros(1, 1, 28, 28)).shape == (1, 6)
         assert torch.allclose(f_S(torch.from_numpy(sets["S4"].x[:5])[:, None]).double().softmax(1), torch.from_numpy(out["o_S4"][:5]))
@@ -90,7 +90,7 @@ def test_its_outputs_are_what_they_are_called(turned, plain):
     """The laboratory finds a run's faces and voices under their names in either direction."""
     for run, source in ((turned, "voice"), (plain, "face")):
         for modality in ("face", "voice"):
-            problem, first = calibration.problem_of(run, modality), modality == source
+            problem, first = calibration.data_from_run(run, modality), modality == source
             assert problem.name.endswith(f"{modality}s ({'f_S' if first else 'f_T'})")
             infix = "" if first else f"{modality}_"
             assert np.array_equal(problem.o_test, run.arrays()[f"o_{infix}S4"])
@@ -103,7 +103,7 @@ def test_stop_and_resume_is_exact_in_this_direction_too(turned, world):
         calls.append((phase, done))
 
     folder = world / "stopped"
-    with pytest.raises(pipeline.Stopped):
+    with pytest.raises(pipeline.TrainingStopped):
         pipeline.run(REVERSED, folder, "cpu", watch, lambda: bool(calls) and calls[-1][0].startswith("train G") and calls[-1][1] > 1)
     again = pipeline.run(REVERSED, folder, "cpu")
     names = ("G", "D", "f_S", "f_T", "Q", "scorer")
@@ -117,26 +117,26 @@ def test_both_directions_share_no_classifier_by_mistake(turned, plain):
 
 
 def test_the_studio_makes_a_face_of_a_voice(turned, plain):
-    opened, y = generation.open_run(turned), np.random.default_rng(0).uniform(-1, 1, (112, 28)).astype(np.float32)
-    face = generation.face_of(opened, y, "sad", seed=3)
+    opened, y = generation.load_run(turned), np.random.default_rng(0).uniform(-1, 1, (112, 28)).astype(np.float32)
+    face = generation.generate_face(opened, y, "sad", seed=3)
     assert face.shape == (28, 28)
     assert face.dtype == np.uint8
-    assert np.array_equal(face, generation.face_of(opened, y, "sad", seed=3))
-    assert not np.array_equal(face, generation.face_of(opened, y, "sad", seed=4))
-    assert not np.array_equal(face, generation.face_of(opened, y, "angry", seed=3))
-    assert not np.array_equal(face, generation.face_of(opened, -y, "sad", seed=3))
+    assert np.array_equal(face, generation.generate_face(opened, y, "sad", seed=3))
+    assert not np.array_equal(face, generation.generate_face(opened, y, "sad", seed=4))
+    assert not np.array_equal(face, generation.generate_face(opened, y, "angry", seed=3))
+    assert not np.array_equal(face, generation.generate_face(opened, -y, "sad", seed=3))
     said = generation.explain_voice(opened, y)
     assert said.softmax.sum() == pytest.approx(1)
     assert "the voice classifier's first choice" in generation.condition_of(opened, said)[1]
     first = opened.classes[int(said.softmax.argmax())]
-    assert np.array_equal(generation.face_of(opened, y, seed=3), generation.face_of(opened, y, first, seed=3))
+    assert np.array_equal(generation.generate_face(opened, y, seed=3), generation.generate_face(opened, y, first, seed=3))
     with pytest.raises(ValueError, match="112×28, not 28×28"):
-        generation.face_of(opened, y[:28])
+        generation.generate_face(opened, y[:28])
     with pytest.raises(ValueError, match="not an emotion"):
-        generation.face_of(opened, y, "calm")
+        generation.generate_face(opened, y, "calm")
     with pytest.raises(ValueError, match=r"makes voices from faces.*--gan\.direction voice-face"):
-        generation.face_of(generation.open_run(plain), y)
-    for ask in (lambda: generation.explain(opened, face), lambda: generation.generate(opened, face, np.zeros(6))):
+        generation.generate_face(generation.load_run(plain), y)
+    for ask in (lambda: generation.explain_face(opened, face), lambda: generation.generate_voices(opened, face, np.zeros(6))):
         with pytest.raises(ValueError, match=r"makes faces from voices.*--gan\.direction face-voice"):
             ask()
 
@@ -144,13 +144,13 @@ def test_the_studio_makes_a_face_of_a_voice(turned, plain):
 def test_what_d_sees_of_a_face_is_still_a_face():
     """Mirrored, shifted by up to two cells, brighter: every cell's value is one of the face's own, lifted by one amount."""
     y = torch.rand(64, 1, 28, 28, generator=torch.Generator().manual_seed(0)).requires_grad_()
-    a = gan.altered(y, torch.Generator().manual_seed(1))
+    a = gan.augment_faces(y, torch.Generator().manual_seed(1))
     assert a.shape == y.shape
-    assert torch.equal(a, gan.altered(y, torch.Generator().manual_seed(1)))
+    assert torch.equal(a, gan.augment_faces(y, torch.Generator().manual_seed(1)))
     light = [float((a[i, 0, 5:20, 5:20].mean() - y[i].mean()).detach()) for i in range(64)]
     assert 0.05 < np.std(light) < 0.2
     ramp = torch.arange(28.0).expand(64, 1, 28, 28)
-    slopes = (gan.altered(ramp, torch.Generator().manual_seed(2))[:, 0, 14, 10:18].diff(dim=1)).round()
+    slopes = (gan.augment_faces(ramp, torch.Generator().manual_seed(2))[:, 0, 14, 10:18].diff(dim=1)).round()
     assert 16 < int((slopes == -1).all(dim=1).sum()) < 48  # about half are mirrored
     assert ((slopes == 1).all(dim=1) | (slopes == -1).all(dim=1)).all()
     a.sum().backward()
@@ -161,8 +161,8 @@ def test_sparsity_is_of_the_target(world):
     stock.made("looks", voices=False, takes=3)
     stock.made("sounds", faces=False)
     apart = {"faces": "looks", "voices": "sounds", "pairing": "emotion", "g_fraction": 0.5}
-    n = {d: splits.build(replace(SMALL, data=apart, gan={"direction": d}))["S3"] for d in ("face-voice", "voice-face")}
-    full = splits.build(replace(SMALL, data=apart | {"g_fraction": 1.0}))["S3"]
+    n = {d: splits.build_sets(replace(SMALL, data=apart, gan={"direction": d}))["S3"] for d in ("face-voice", "voice-face")}
+    full = splits.build_sets(replace(SMALL, data=apart | {"g_fraction": 1.0}))["S3"]
     assert (len(n["face-voice"].x), len(n["face-voice"].y)) == (len(full.x), round(len(full.y) / 2))
     assert (len(n["voice-face"].x), len(n["voice-face"].y)) == (len(full.y), round(len(full.x) / 2))
 
@@ -175,13 +175,13 @@ def test_f_s_learns_from_another_corpus_and_nothing_else_does(world, plain):
     config = replace(SMALL, data={"f_s_corpus": "others"})
     assert config_hash(config, "a") != config_hash(SMALL, "a")
     assert splits.corpus_digest(config.data).startswith(splits.corpus_digest(SMALL.data) + "+")
-    sets = splits.build(config)
-    x, labels = splits.for_f_s(config, sets)
+    sets = splits.build_sets(config)
+    x, labels = splits.f_s_training_data(config, sets)
     assert x.shape == (48, 28, 28)
     assert np.bincount(labels).tolist() == [8] * 6
-    before = {p.name for p in (files.checkpoints() / ".cache").glob("*.safetensors")}
+    before = {p.name for p in (files.checkpoints_folder() / ".cache").glob("*.safetensors")}
     run = pipeline.run(config, device="cpu")
-    new = {p.name.split("-")[0] for p in (files.checkpoints() / ".cache").glob("*.safetensors") if p.name not in before}
+    new = {p.name.split("-")[0] for p in (files.checkpoints_folder() / ".cache").glob("*.safetensors") if p.name not in before}
     assert new <= {"f_S", "f_T", "Q", "scorer"}
     assert weights(run, "f_S") != weights(plain, "f_S")
     assert weights(run, "f_T", "Q", "scorer") == weights(plain, "f_T", "Q", "scorer")
@@ -191,15 +191,15 @@ def test_f_s_learns_from_another_corpus_and_nothing_else_does(world, plain):
 
 def test_f_s_never_meets_who_is_calibrated_or_tested(world):
     """A corpus that holds people of S2, S3 and S4 gives f_S only the others."""
-    sets = splits.build(SMALL)
+    sets = splits.build_sets(SMALL)
     met = sorted({str(s) for k in ("S2", "S3", "S4") for s in sets[k].x_subject})
     stock.made("mixed", voices=False, subjects=(*met, "new-1", "new-2"))
     config = replace(SMALL, data={"f_s_corpus": "mixed"})
-    assert len(splits.for_f_s(config, sets)[1]) == 2 * 6
+    assert len(splits.f_s_training_data(config, sets)[1]) == 2 * 6
 
 
 def test_a_corpus_that_f_s_cannot_learn_from_is_named(world, turned):
-    sets = splits.build(SMALL)
+    sets = splits.build_sets(SMALL)
     stock.made("voiced", faces=False)
     for name, words in (
         ("nowhere", r"nowhere\.npz is not there.*prepare nowhere --source"),
@@ -207,8 +207,8 @@ def test_a_corpus_that_f_s_cannot_learn_from_is_named(world, turned):
         ("voiced", "voiced, which has no face for neutral, happy"),
     ):
         with pytest.raises(CorpusError, match=words):
-            splits.for_f_s(replace(SMALL, data={"f_s_corpus": name}), sets)
-    voices = splits.for_f_s(replace(REVERSED, data={"f_s_corpus": "voiced"}), splits.build(REVERSED))[0]
+            splits.f_s_training_data(replace(SMALL, data={"f_s_corpus": name}), sets)
+    voices = splits.f_s_training_data(replace(REVERSED, data={"f_s_corpus": "voiced"}), splits.build_sets(REVERSED))[0]
     assert voices.shape[1:] == (112, 28)  # in the reverse direction its voices
 
 
@@ -228,9 +228,9 @@ def test_all_frames_of_s3_are_pairs_and_a_clip_stays_one(world, direction):
     filmed("film", 3)
     whole = {"faces": "film", "voices": "film", "frames": "all"}
     config = replace(SMALL, data=whole, gan={"direction": direction})
-    sets, device = splits.build(config), torch.device("cpu")
-    one = splits.build(replace(config, data={"frames": "middle"}))
-    for k in splits.SETS:
+    sets, device = splits.build_sets(config), torch.device("cpu")
+    one = splits.build_sets(replace(config, data={"frames": "middle"}))
+    for k in splits.SET_NAMES:
         assert np.array_equal(sets[k].x, one[k].x)
         assert (sets[k].more.shape[1] == 2) == (k == "S3")
     n = len(sets["S3"].x)
@@ -240,10 +240,10 @@ def test_all_frames_of_s3_are_pairs_and_a_clip_stays_one(world, direction):
     assert (len(faces), len(voices)) == (3 * n, n)
     seen = set()
     for epoch in range(4):
-        i, j = pool.pairs_of(epoch)
-        assert np.array_equal(i % n, few.pairs_of(epoch)[0])  # the same clips as with one frame
-        assert np.array_equal(j % n, few.pairs_of(epoch)[1])
-        assert np.array_equal(i, pool.pairs_of(epoch)[0])
+        i, j = pool.epoch_pairs(epoch)
+        assert np.array_equal(i % n, few.epoch_pairs(epoch)[0])  # the same clips as with one frame
+        assert np.array_equal(j % n, few.epoch_pairs(epoch)[1])
+        assert np.array_equal(i, pool.epoch_pairs(epoch)[0])
         seen |= set((i if direction == "face-voice" else j).tolist())
         assert torch.equal(pool.c[i], few.c[i % n])
         assert torch.equal(pool.target[i], few.target[i % n])
@@ -256,7 +256,7 @@ def test_all_frames_of_s3_are_pairs_and_a_clip_stays_one(world, direction):
 
 def test_one_frame_is_not_all(world):
     with pytest.raises(CorpusError, match=r"demo was prepared with one frame.*--frames 3"):
-        splits.build(replace(SMALL, data={"frames": "all"}))
+        splits.build_sets(replace(SMALL, data={"frames": "all"}))
 
 
 # ------------------------------------------------------------------ the cases
@@ -264,10 +264,10 @@ def test_one_frame_is_not_all(world):
 
 def test_the_papers_last_cases_are_cases():
     cases = {c.name: c for c in protocol.cases(DEMO, "fer2013")}
-    turned, other = cases[protocol.REVERSE].config, cases["f_S of fer2013 · CP"].config
+    turned, other = cases[protocol.REVERSE_CASE].config, cases["f_S of fer2013 · CP"].config
     assert replace(turned, gan={"direction": "face-voice"}) == replace(DEMO, gan={"condition": "label"})
     assert replace(other, data={"f_s_corpus": ""}) == replace(DEMO, gan={"condition": "cp"})
     assert {c.name for c in protocol.cases(DEMO)} == set(cases) - {"f_S of fer2013 · CP"}
     assert protocol.labels_mode(turned).startswith("label-supervised")
-    assert evaluator.target(turned) == (DEMO.f_s, "face")
-    assert evaluator.source(Config()) == (Config().f_s, "face")
+    assert evaluator.target_settings(turned) == (DEMO.f_s, "face")
+    assert evaluator.source_settings(Config()) == (Config().f_s, "face")

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from core import files, runs
-from core.config import SMOKE, Config, config_hash, family, from_dict, replace, run_name, to_dict
+from core.config import SMOKE, Config, config_hash, family_hash, from_dict, replace, run_name, to_dict
 from core.experiments import jobs
 
 
@@ -30,8 +30,8 @@ def test_the_hash_knows_what_matters():
     assert config_hash(SMOKE, "a") == config_hash(replace(SMOKE, name="other"), "a")
     assert config_hash(SMOKE, "a") != config_hash(SMOKE, "b")
     assert config_hash(SMOKE, "a") != config_hash(replace(SMOKE, gan={"l1": 0.0}), "a")
-    assert family(SMOKE) == family(replace(SMOKE, gan={"condition": "label"}))
-    assert family(SMOKE) != family(replace(SMOKE, seed=1))
+    assert family_hash(SMOKE) == family_hash(replace(SMOKE, gan={"condition": "label"}))
+    assert family_hash(SMOKE) != family_hash(replace(SMOKE, seed=1))
 
 
 DEFAULTS = {  # what run ids stand on: a setting that joins later is not listed, one listed may not change without a new PROTOCOL_VERSION
@@ -60,28 +60,28 @@ def test_a_setting_that_joins_later_renames_no_run():
 
 def test_metrics_are_recorded_dropped_and_rebuilt(run, tmp_path):
     for step in (1, 2, 3):
-        runs.record(run, step, {"FID": 10.0 / step, "bad": float("nan")})
-    assert runs.metrics(run.id, tmp_path) == {"FID": ([1, 2, 3], [10.0, 5.0, 10 / 3])}
+        runs.record_metrics(run, step, {"FID": 10.0 / step, "bad": float("nan")})
+    assert runs.load_curves(run.id, tmp_path) == {"FID": ([1, 2, 3], [10.0, 5.0, 10 / 3])}
     with open(run.directory / "metrics.jsonl", "a") as f:
         f.write('{"step": 4, "FID"')  # a kill in the middle of a line
-    runs.drop_after(run, 2)
-    runs.record(run, 3, {"FID": 1.0})
+    runs.drop_metrics_after(run, 2)
+    runs.record_metrics(run, 3, {"FID": 1.0})
     expected = {"FID": ([1, 2, 3], [10.0, 5.0, 1.0])}
-    assert runs.metrics(run.id, tmp_path) == expected
-    assert runs.metrics(run.id, tmp_path, after=2) == {"FID": ([3], [1.0])}
+    assert runs.load_curves(run.id, tmp_path) == expected
+    assert runs.load_curves(run.id, tmp_path, after=2) == {"FID": ([3], [1.0])}
     (tmp_path / "runs.sqlite").unlink()
     assert runs.reindex(tmp_path) == 1
-    assert runs.metrics(run.id, tmp_path) == expected
+    assert runs.load_curves(run.id, tmp_path) == expected
 
 
 def test_rebuilding_the_index_keeps_a_running_process(run, tmp_path):
     runs.update(run, state="running", pid=4321)
-    before = runs.listing(tmp_path)[0]
+    before = runs.list_runs(tmp_path)[0]
     assert runs.reindex(tmp_path) == 1
-    runs.find(run.id, None, tmp_path)
-    after = runs.listing(tmp_path)[0]
+    runs.resolve(run.id, None, tmp_path)
+    after = runs.list_runs(tmp_path)[0]
     assert (after["state"], after["pid"], after["heartbeat"]) == ("running", 4321, before["heartbeat"])
-    assert runs.adopt(tmp_path) == []
+    assert runs.index_existing(tmp_path) == []
 
 
 def test_config_json_is_never_edited(run):
@@ -95,12 +95,12 @@ def test_find(tmp_path):
     for condition in ("label", "cp"):
         config = replace(SMOKE, gan={"condition": condition})
         made[condition] = runs.create(tmp_path / run_name(config, "d"), config)
-    assert runs.find("smoke", "label", tmp_path).id == made["label"].id
-    assert runs.find(made["cp"].id, None, tmp_path).id == made["cp"].id
-    assert runs.find(made["cp"].id[:-4], None, tmp_path).id == made["cp"].id
-    assert runs.find(str(made["cp"].directory)).id == made["cp"].id
+    assert runs.resolve("smoke", "label", tmp_path).id == made["label"].id
+    assert runs.resolve(made["cp"].id, None, tmp_path).id == made["cp"].id
+    assert runs.resolve(made["cp"].id[:-4], None, tmp_path).id == made["cp"].id
+    assert runs.resolve(str(made["cp"].directory)).id == made["cp"].id
     with pytest.raises(KeyError, match="there are"):
-        runs.find("nothing", None, tmp_path)
+        runs.resolve("nothing", None, tmp_path)
 
 
 def test_a_finished_run_is_preferred(tmp_path):
@@ -110,7 +110,7 @@ def test_a_finished_run_is_preferred(tmp_path):
     runs.register(done)
     time.sleep(0.01)
     runs.create(tmp_path / run_name(SMOKE, "d"), SMOKE)
-    assert runs.find("smoke", None, tmp_path).id == done.id
+    assert runs.resolve("smoke", None, tmp_path).id == done.id
 
 
 def test_arrays_without_pickle(run):
@@ -125,8 +125,8 @@ def test_many_writers_wait_for_each_other(run, tmp_path):
     from concurrent.futures import ThreadPoolExecutor
 
     with ThreadPoolExecutor(8) as pool:
-        list(pool.map(lambda s: runs.record(run, s, {"v": float(s)}), range(100)))
-    steps, values = runs.metrics(run.id, tmp_path)["v"]
+        list(pool.map(lambda s: runs.record_metrics(run, s, {"v": float(s)}), range(100)))
+    steps, values = runs.load_curves(run.id, tmp_path)["v"]
     assert steps == list(range(100)) == values
     with sqlite3.connect(tmp_path / "runs.sqlite") as db:
         assert db.execute("PRAGMA journal_mode").fetchone()[0] == "wal"
@@ -135,20 +135,20 @@ def test_many_writers_wait_for_each_other(run, tmp_path):
 def test_a_dead_process_is_noticed(run, tmp_path):
     runs.update(run, state="running", pid=2**22 - 3)  # no such process
     assert jobs.reconcile(tmp_path) == [run.id]
-    row = runs.listing(tmp_path)[0]
+    row = runs.list_runs(tmp_path)[0]
     assert row["state"] == "failed"
     assert "log" in row["error"]
     (run.directory / "state.pt").write_bytes(b"x")
     runs.update(run, state="running", pid=2**22 - 3)
     jobs.reconcile(tmp_path)
-    assert runs.listing(tmp_path)[0]["state"] == "stopped"  # it can be resumed
+    assert runs.list_runs(tmp_path)[0]["state"] == "stopped"  # it can be resumed
 
 
 def test_a_process_of_someone_else_is_not_ours(run, tmp_path):
     import os
 
     runs.update(run, state="running", pid=os.getppid())
-    assert not jobs.alive(runs.listing(tmp_path)[0])
+    assert not jobs.is_alive(runs.list_runs(tmp_path)[0])
     assert jobs.stop(run.id, tmp_path)  # and it is not sent a signal: this test is still here
 
 

@@ -45,7 +45,7 @@ def test_they_are_small():
 @pytest.mark.parametrize("path", SHIPPED, ids=lambda p: p.name)
 def test_a_run_is_whole(path):
     run = Run(path)
-    G = networks.load(run.model("G"))
+    G = networks.load(run.model_path("G"))
     assert sum(p.numel() for p in G.parameters()) <= 1_500_000
     results, card = run.json("results"), (path / "CARD.md").read_text()
     assert "must not be used" in card
@@ -113,8 +113,8 @@ def test_generate_with_the_default_run(shared_data, tmp_path, condition):
     assert "wrote" in done.stdout
     facts = json.loads(next(tmp_path.glob("*.json")).read_text())
     y, (wave, rate) = np.load(next(tmp_path.glob("*.npy"))), soundfile.read(next(tmp_path.glob("*.wav")), dtype="float32")
-    opened = generation.open_run(runs.find(facts["run"], folder=ROOT / "checkpoints"))
-    correlation, error = spectrograms.agreement(y, wave, opened.ref_db, opened.config.logmel, facts["sound"]["gain_db"])
+    opened = generation.load_run(runs.resolve(facts["run"], folder=ROOT / "checkpoints"))
+    correlation, error = spectrograms.resynthesis_agreement(y, wave, opened.ref_db, opened.config.logmel, facts["sound"]["gain_db"])
     assert rate == opened.config.logmel.rate
     assert correlation >= 0.9
     assert error <= 6

@@ -62,7 +62,7 @@ def plain_griffin_lim(magnitude, seed, iterations, momentum=0.99):
 def test_griffin_lim_is_the_printed_algorithm():
     """Value by value as long as rounding has not grown, and as close to the magnitudes after all turns."""
     magnitude = np.abs(spectrograms.stft(np.stack([voice_like(seed=k)[:9000] for k in range(11)]), S))
-    assert len(magnitude) > waveforms.BLOCK
+    assert len(magnitude) > waveforms.SPECTROGRAMS_PER_TASK
     fast, plain = (f(magnitude, seed=3, iterations=4) for f in (lambda m, **k: waveforms.griffin_lim(m, S, **k), plain_griffin_lim))
     assert fast.dtype == np.float32
     assert np.abs(fast - plain).max() < 1e-5 * np.abs(plain).max()
@@ -84,11 +84,11 @@ def test_a_batch_equals_its_rows():
 @pytest.mark.parametrize(("columns", "seconds"), [(28, 0.25), (56, 0.50), (112, 1.01)])
 def test_the_middle_is_symmetric(columns, seconds):
     db = np.repeat(np.arange(301.0)[:, None], S.bands, axis=1)
-    window = spectrograms.middle(db, columns)
+    window = spectrograms.centre_crop(db, columns)
     assert window.shape == (columns, S.bands)
     assert abs(window[:, 0].mean() - 150) <= 0.5
     assert columns * S.hop / S.rate == pytest.approx(seconds, abs=0.006)
-    short = spectrograms.middle(db[:11], columns)
+    short = spectrograms.centre_crop(db[:11], columns)
     assert short.shape == (columns, S.bands)
     assert (short[0] == spectrograms.FLOOR_DB).all()
 
@@ -105,7 +105,7 @@ def test_scale_and_back():
 def test_upload_gain_lifts_to_the_corpus_level_within_its_limit():
     db = spectrograms.log_mel(voice_like(), S)
     for offset, expected in ((-12.0, 12.0), (7.0, -7.0), (-80.0, 30.0)):
-        assert spectrograms.upload_gain(db + offset, float(spectrograms.level(db))) == pytest.approx(expected, abs=1e-3)
+        assert spectrograms.upload_gain_db(db + offset, float(spectrograms.level_db(db))) == pytest.approx(expected, abs=1e-3)
 
 
 def test_wav_file():
@@ -122,7 +122,7 @@ def test_a_worker_has_no_threads_of_its_own():
     """Not before an operation, and not after it; the rest of the process keeps its own."""
     before = torch.get_num_threads()
     torch.set_num_threads(2)
-    pool = waveforms.workers.__wrapped__()
+    pool = waveforms.thread_pool.__wrapped__()
     try:
         assert set(pool.map(lambda _: (torch.ones(10**6) + 1, torch.get_num_threads())[1], range(8))) == {1}
         assert torch.get_num_threads() == 2

@@ -4,16 +4,16 @@ import numpy as np
 import pytest
 import torch
 
-from core.config import PRESETS, Gan, by
+from core.config import PRESETS, GanSettings, with_method
 from core.models import gan, stacked_training
 from core.models.networks import Classifier
 
 K, SHAPE = 3, (28, 28)
 GAMES = {
-    "ours": Gan(**(vars(PRESETS["demo"].gan) | {"batch": 2, "steps": 10, "z": 8})),
-    "ours, augmented": Gan(**(vars(PRESETS["fer2013-ravdess"].gan) | {"batch": 2, "steps": 10, "z": 8, "condition": "label"})),
-    "paper's": Gan(**(vars(by("paper", PRESETS["demo"]).gan) | {"batch": 6, "steps": 10, "z": 8})),
-    "U-Net, joint Q": Gan(generator="unet", q_training="joint", batch=2, steps=10, z=8, optimiser="adam"),
+    "ours": GanSettings(**(vars(PRESETS["demo"].gan) | {"batch": 2, "steps": 10, "z": 8})),
+    "ours, augmented": GanSettings(**(vars(PRESETS["fer2013-ravdess"].gan) | {"batch": 2, "steps": 10, "z": 8, "condition": "label"})),
+    "paper's": GanSettings(**(vars(with_method("paper", PRESETS["demo"]).gan) | {"batch": 6, "steps": 10, "z": 8})),
+    "U-Net, joint Q": GanSettings(generator="unet", q_training="joint", batch=2, steps=10, z=8, optimiser="adam"),
 }
 
 
@@ -21,7 +21,9 @@ def pool(seed):
     rng = np.random.default_rng(seed)
     x, y = (torch.from_numpy(rng.uniform(-1, 1, (12, 1, *size)).astype(np.float64)) for size in ((28, 28), SHAPE))
     c, label = torch.from_numpy(rng.dirichlet(np.ones(K), 12)), torch.from_numpy(rng.integers(0, K, 12))
-    return gan.Pool(x, c, label, y, label, lambda epoch: tuple(np.random.default_rng([seed, epoch]).permutation(12) for _ in range(2)))
+    return gan.TrainingData(
+        x, c, label, y, label, lambda epoch: tuple(np.random.default_rng([seed, epoch]).permutation(12) for _ in range(2))
+    )
 
 
 def state(g, seed):
@@ -57,7 +59,7 @@ def together(states, pools, settings, leave=()):
             if k in leave and record.step == 4:
                 break
 
-    stacked_training.together(len(states), work)
+    stacked_training.train_together(len(states), work)
     return last
 
 
@@ -105,11 +107,11 @@ def test_two_of_which_one_leaves_end_apart():
 
 
 def test_runs_that_are_not_alike_are_not_stacked(monkeypatch):
-    a, b = GAMES["ours"], Gan(**(vars(GAMES["ours"]) | {"l1": 0.5}))
+    a, b = GAMES["ours"], GanSettings(**(vars(GAMES["ours"]) | {"l1": 0.5}))
     states = [state(a, 0), state(b, 1)]
-    assert not stacked_training.alike([a, b], states)
-    assert stacked_training.alike([a, a], [state(a, 0), state(a, 1)])
-    monkeypatch.delattr(stacked_training, "joined")
+    assert not stacked_training.is_stackable([a, b], states)
+    assert stacked_training.is_stackable([a, a], [state(a, 0), state(a, 1)])
+    monkeypatch.delattr(stacked_training, "stack_states")
     together(states, [pool(0), pool(1)], [a, b])
     assert [s.step for s in states] == [10, 10]
 
@@ -133,7 +135,7 @@ def test_states_at_different_steps_are_refused():
     a, b = state(g, 0), state(g, 1)
     b.step = 3
     with pytest.raises(ValueError, match="same step"):
-        stacked_training.joined([a, b])
+        stacked_training.stack_states([a, b])
 
 
 def test_a_step_that_fails_fails_for_all_and_nobody_waits(monkeypatch):
@@ -142,20 +144,20 @@ def test_a_step_that_fails_fails_for_all_and_nobody_waits(monkeypatch):
 
     g, told = GAMES["ours"], []
     states = [state(g, k) for k in range(2)]
-    monkeypatch.setattr(stacked_training, "joined", refuse)
+    monkeypatch.setattr(stacked_training, "stack_states", refuse)
 
     def work(k, train):
         with pytest.raises(torch.OutOfMemoryError, match="no more"):
             next(train(states[k], pool(k), g))
         told.append(k)
 
-    stacked_training.together(2, work)
+    stacked_training.train_together(2, work)
     assert sorted(told) == [0, 1]
 
 
 def test_a_stack_in_bf16_stays_near_its_runs():
     """Torch may round elsewhere in a stack, so near is all that bf16 promises. The first step has D's penalty, the others have none."""
-    g = Gan(**(vars(PRESETS["demo"].gan) | {"precision": "bf16", "batch": 4, "steps": 3}))
+    g = GanSettings(**(vars(PRESETS["demo"].gan) | {"precision": "bf16", "batch": 4, "steps": 3}))
     torch.manual_seed(1)
     x, y = torch.rand(4, 1, 28, 28) * 2 - 1, torch.rand(4, 1, 112, 28) * 2 - 1
     batch = x, torch.rand(4, K).softmax(1), torch.arange(4) % K, y, torch.arange(4) % K
@@ -165,8 +167,8 @@ def test_a_stack_in_bf16_stays_near_its_runs():
         return [gan.new_state(g, K, (112, 28), Classifier((112, 28), (4, 8), K, 8).eval(), k, "cpu") for k in range(2)]
 
     together, alone = fresh(), fresh()
-    stack = stacked_training.joined(together)
+    stack = stacked_training.stack_states(together)
     for _ in range(g.steps):
-        values = stacked_training.step(stack, together, g, [batch] * 2)
-        for mine, its in zip(values, [gan.plain_step(s, g, batch) for s in alone], strict=True):
+        values = stacked_training.step_together(stack, together, g, [batch] * 2)
+        for mine, its in zip(values, [gan.eager_step(s, g, batch) for s in alone], strict=True):
             assert {k: float(v) for k, v in mine.items()} == pytest.approx({k: float(v) for k, v in its.items()}, rel=0.1, abs=0.02)

@@ -15,13 +15,13 @@ from test_pipeline import core, weights, world  # noqa: F401
 from core import runs
 from core.config import DEMO, replace
 from core.data import splits
-from core.data.splits import Set
+from core.data.splits import SampleSet
 from core.evaluation import augmentation, protocol, report
 from core.experiments import pipeline, sweep
 from core.runs import Run
 
 CELLS = protocol.cells("quick", DEMO)
-PLAN = augmentation.Plan(seeds=1, stretch=2, looks=2)
+PLAN = augmentation.TableSettings(seeds=1, stretch=2, looks=2)
 BROKEN = protocol.Cell("no such corpus", "–", replace(CELLS[0].config, data={"voices": "nowhere", "pairing": "emotion"}))
 EMPTY = protocol.Cell("no subject in S2", "–", replace(CELLS[0].config, data={"sets": (0.5, 0.0, 0.3, 0.2)}))
 
@@ -30,7 +30,7 @@ def kill_first(folder, dead):
     """Kills the first worker that trains G, once."""
     end = time.monotonic() + 120
     while time.monotonic() < end:
-        for row in runs.listing(folder):
+        for row in runs.list_runs(folder):
             if row["state"] == "running" and row["pid"]:
                 os.kill(row["pid"], signal.SIGKILL)
                 dead.append(row["run"])
@@ -41,13 +41,13 @@ def kill_first(folder, dead):
 @pytest.fixture(scope="module")
 def swept(world):  # noqa: F811
     folder, dead = world / "swept", []
-    runs.listing(folder)  # two that make the same database at once get in each other's way
+    runs.list_runs(folder)  # two that make the same database at once get in each other's way
     killer = threading.Thread(target=kill_first, args=(folder, dead))
     killer.start()
     told = []
-    first = sweep.sweep([BROKEN, EMPTY, *CELLS], folder, 2, "cpu", PLAN, lambda o, done, total: told.append((done, total)))
+    first = sweep.train_cells([BROKEN, EMPTY, *CELLS], folder, 2, "cpu", PLAN, lambda o, done, total: told.append((done, total)))
     killer.join()
-    second = sweep.sweep(CELLS, folder, 2, "cpu", PLAN)
+    second = sweep.train_cells(CELLS, folder, 2, "cpu", PLAN)
     assert told == [(k + 1, len(CELLS) + 2) for k in range(len(CELLS) + 2)]
     return folder, dead, {o.cell.name: o for o in first}, {o.cell.name: o for o in second}
 
@@ -97,16 +97,16 @@ def test_neither_s4_nor_s3s_labels_reach_a_fit_under_full_cp(world, monkeypatch,
     p = honest.arrays()
     assert p["p_S3"].min() >= 1 / (honest.json("results")["conformal"]["n"] + 1)
     assert len(np.unique(p["p_S3"])) > 3
-    build = splits.build
+    build = splits.build_sets
 
     def blind(config):
         sets = build(config)
         s, t = sets["S3"], sets["S4"]
         gone = np.full_like(s.x_label, -1)
-        hidden = Set(-t.x, t.x_label, t.x_subject, -t.y, t.y_label, t.y_subject, t.paired)
-        return sets | {"S3": Set(s.x, gone, s.x_subject, s.y, gone, s.y_subject, s.paired), "S4": hidden}
+        hidden = SampleSet(-t.x, t.x_label, t.x_subject, -t.y, t.y_label, t.y_subject, t.paired)
+        return sets | {"S3": SampleSet(s.x, gone, s.x_subject, s.y, gone, s.y_subject, s.paired), "S4": hidden}
 
-    monkeypatch.setattr(splits, "build", blind)
+    monkeypatch.setattr(splits, "build_sets", blind)
     narrow = changed(config, evaluate=changed(config.evaluate, rows=("S1", "S1 + generated")))
     other = pipeline.run(narrow, world / f"blind-{kind}", "cpu")
     assert weights(other) == weights(honest)
@@ -116,13 +116,13 @@ def test_stop_keeps_what_was_begun(world):  # noqa: F811
     stop, folder = threading.Event(), world / "interrupted"
     long = replace(CELLS[0].config, gan={"steps": 100_000})
     cells = [protocol.Cell("long", "–", long), protocol.Cell("longer", "–", replace(long, seed=1))]
-    runs.listing(folder)
+    runs.list_runs(folder)
     timer = threading.Thread(target=_stop_at, args=(folder, 4, stop))
     timer.start()
-    outcomes = sweep.sweep(cells, folder, 1, "cpu", None, stop=stop)
+    outcomes = sweep.train_cells(cells, folder, 1, "cpu", None, stop=stop)
     timer.join()
     assert [o.state for o in outcomes] == ["stopped"]  # the second was never begun
-    row = runs.listing(folder)[0]
+    row = runs.list_runs(folder)[0]
     assert row["state"] == "stopped"
     assert (folder / row["run"] / "state.pt").exists()
 
@@ -130,7 +130,7 @@ def test_stop_keeps_what_was_begun(world):  # noqa: F811
 def _stop_at(folder, step, stop):
     end = time.monotonic() + 60
     try:
-        while time.monotonic() < end and not any((r["step"] or 0) >= step for r in runs.listing(folder)):
+        while time.monotonic() < end and not any((r["step"] or 0) >= step for r in runs.list_runs(folder)):
             time.sleep(0.05)
     finally:
         stop.set()
@@ -141,9 +141,9 @@ def test_a_stack_of_runs_is_its_runs(swept, world):  # noqa: F811
     alone = swept[0]
     folder = world / "stacked"
     todo = [BROKEN, EMPTY, *(c for c in CELLS if c.config.gan.direction == "face-voice")]
-    serve = functools.partial(sweep.here, stack=3)
-    outcomes = sweep.sweep(todo, folder, 1, "cpu", None, serve=serve)
-    groups = [[c.name for c, _ in g] for g in sweep.grouped([(c, "") for c in todo], 3)]
+    serve = functools.partial(sweep.train_locally, stack=3)
+    outcomes = sweep.train_cells(todo, folder, 1, "cpu", None, serve=serve)
+    groups = [[c.name for c, _ in g] for g in sweep.group_for_stacking([(c, "") for c in todo], 3)]
     assert max(map(len, groups)) > 1
     assert {o.cell.name: o.state for o in outcomes} == {c.name: "failed" if c in (BROKEN, EMPTY) else "done" for c in todo}
     for o in outcomes:
@@ -171,9 +171,9 @@ def test_the_report_of_the_grid(swept, tmp_path):
 def test_curves_go_out_as_csv(swept, tmp_path):
     folder, _, _, second = swept
     run = Run(folder / second["EncDec · CP"].run)
-    with open(report.export(run, tmp_path / "c.csv"), newline="") as f:
+    with open(report.export_csv(run, tmp_path / "c.csv"), newline="") as f:
         rows = list(csv.DictReader(f))
-    for name, (steps, values) in runs.metrics(run.id, folder).items():
+    for name, (steps, values) in runs.load_curves(run.id, folder).items():
         assert [(int(r["step"]), float(r[name])) for r in rows if r[name]] == list(zip(steps, values, strict=True))
 
 

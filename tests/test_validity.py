@@ -8,7 +8,7 @@ from hypothesis.extra.numpy import arrays
 from scipy import stats
 
 from core.conformal import prediction, validity
-from core.conformal.validity import LEVELS
+from core.conformal.validity import EPS_LEVELS
 
 SIZES = [((180, 300),), ((19, 40),), ((30, 50), (12, 0), (25, 90))]
 
@@ -23,15 +23,15 @@ def exchangeable(sizes, repeats, seed, smoothed):
 @pytest.mark.parametrize("sizes", SIZES)
 @pytest.mark.parametrize("smoothed", [False, True])
 def test_the_band_is_left_in_3_to_7_percent_of_500_repeats(sizes, smoothed):
-    law = validity.null(sizes, smoothed)
-    curves = [validity.curve("", p, 0, law) for p in exchangeable(sizes, 500, 1, smoothed)]
+    law = validity.null_band(sizes, smoothed)
+    curves = [validity.curve_with_band("", p, 0, law) for p in exchangeable(sizes, 500, 1, smoothed)]
     assert 0.03 <= np.mean([c.above > 0 or c.below > 0 for c in curves]) <= 0.07
 
 
 @pytest.mark.parametrize(("n", "m"), [(180, 300), (40, 25), (5, 200)])
 def test_each_level_is_beta_binomial(n, m):
-    law = validity.null(((n, m),), repeats=4_000, seed=3)
-    j = LEVELS * (n + 1)
+    law = validity.null_band(((n, m),), repeats=4_000, seed=3)
+    j = EPS_LEVELS * (n + 1)
     j = np.floor(j + 1e-9).astype(int)
     assert np.allclose(law.expected, j / (n + 1), atol=1e-12)
     inside = (j > 0) & (j <= n)
@@ -46,13 +46,13 @@ def test_each_level_is_beta_binomial(n, m):
 
 def test_the_band_is_wider_than_independent_binomials_would_say():
     n, m = 100, 5_000
-    law, at = validity.null(((n, m),)), 10
+    law, at = validity.null_band(((n, m),)), 10
     pointwise = law.high[at] - law.low[at]
     assert pointwise > 3 * np.diff(stats.binom(m, 0.1).ppf([0.025, 0.975]) / m)[0]
 
 
 def test_same_arguments_same_band():
-    a, b, other = (validity.null(((50, 60),), True, 300, seed) for seed in (0, 0, 1))
+    a, b, other = (validity.null_band(((50, 60),), True, 300, seed) for seed in (0, 0, 1))
     assert np.array_equal(a.upper, b.upper)
     assert np.array_equal(a.deviation, b.deviation)
     assert not np.array_equal(a.deviation, other.deviation)
@@ -60,37 +60,37 @@ def test_same_arguments_same_band():
 
 @pytest.mark.parametrize("sizes", [((50, 400),), ((20, 100), (30, 100))])
 def test_uniformity_is_rejected_as_often_as_it_says_and_a_textbook_test_is_not(sizes):
-    law = validity.null(sizes, True)
+    law = validity.null_band(sizes, True)
     p = list(exchangeable(sizes, 500, 2, True))
-    ours = np.mean([validity.histogram(v, law).p <= 0.05 for v in p])
+    ours = np.mean([validity.p_value_histogram(v, law).p <= 0.05 for v in p])
     textbook = np.mean([stats.kstest(v, "uniform").pvalue <= 0.05 for v in p[:100]])
     assert 0.03 <= ours <= 0.07
     assert textbook > 0.3
-    shifted = validity.histogram(p[0] ** 2, law)
+    shifted = validity.p_value_histogram(p[0] ** 2, law)
     assert shifted.p < 0.01
     assert shifted.share[0] > shifted.high[0]
 
 
 def test_histogram_shares_and_interval():
-    law = validity.null(((200, 300),), True)
+    law = validity.null_band(((200, 300),), True)
     p = list(exchangeable(((200, 300),), 60, 5, True))
-    found = [validity.histogram(v, law) for v in p]
+    found = [validity.p_value_histogram(v, law) for v in p]
     for v, h in zip(p[:5], found):
         assert np.allclose(h.share * 300, np.histogram(v, h.edges)[0])
     assert 0.9 <= np.mean([(h.share >= h.low - 1e-12) & (h.share <= h.high + 1e-12) for h in found]) <= 0.99
 
 
 def test_a_curve_says_where_it_leaves_the_band():
-    law = validity.null(((500, 400),))
+    law = validity.null_band(((500, 400),))
     good = (np.arange(400) + 1) / 401
-    assert (validity.curve("x", good, 500, law).above, validity.curve("x", good, 500, law).below) == (0, 0)
-    bad = validity.curve("bad", np.maximum(good**2, 0.002), 500, law)
+    assert (validity.curve_with_band("x", good, 500, law).above, validity.curve_with_band("x", good, 500, law).below) == (0, 0)
+    bad = validity.curve_with_band("bad", np.maximum(good**2, 0.002), 500, law)
     worst = bad.error - law.upper
     assert bad.above == pytest.approx(worst.max())
     assert worst[int(round(100 * bad.above_at))] == worst.max()
     assert bad.below == 0
     assert np.isnan(bad.below_at)
-    assert validity.curve("shy", np.sqrt(good), 500, law).below > 0.1
+    assert validity.curve_with_band("shy", np.sqrt(good), 500, law).below > 0.1
 
 
 p_arrays = st.integers(2, 6).flatmap(
@@ -108,7 +108,7 @@ def test_curves_and_criteria_are_their_definitions(drawn):
     p, labels, eps = drawn
     labels = np.array(labels[: len(p)])
     e, error = validity.efficiency(p), validity.error_curve(prediction.true_scores(p, labels))
-    for i, level in enumerate(LEVELS):
+    for i, level in enumerate(EPS_LEVELS):
         size = (p > level).sum(axis=1)
         assert e.size[i] == pytest.approx(size.mean())
         assert e.single[i] == pytest.approx((size == 1).mean())
@@ -176,7 +176,7 @@ def softmaxes(n, m, k=4, seed=0):
 def test_calibration_sizes_are_what_smaller_sets_give(groups, eps):
     o_cal, l_cal, o, labels = softmaxes(60, 50)
     alpha = prediction.true_scores(prediction.nonconformity(o_cal), l_cal)
-    p = prediction.inductive(o_cal, l_cal, o, groups=groups)
+    p = prediction.inductive_p_values(o_cal, l_cal, o, groups=groups)
     r, by = np.array([0.02, 0.3, 0.75, 1.0]), l_cal if groups == "class" else None
     found = validity.calibration_sizes(alpha, p, labels, eps, r, draws=3, seed=9, group_cal=by)
     rng = np.random.default_rng(9)
@@ -184,7 +184,7 @@ def test_calibration_sizes_are_what_smaller_sets_give(groups, eps):
         order = rng.permutation(60)
         for i, n in enumerate(found.n):
             rows = order[:n]
-            kept = prediction.inductive(o_cal[rows], l_cal[rows], o, groups=groups) > eps
+            kept = prediction.inductive_p_values(o_cal[rows], l_cal[rows], o, groups=groups) > eps
             assert found.size[i, d] == pytest.approx(kept.sum(axis=1).mean())
             assert found.error[i, d] == pytest.approx(1 - kept[np.arange(50), labels].mean())
     assert np.ptp(found.size[-1]) == 0
@@ -194,11 +194,13 @@ def test_calibration_sizes_are_what_smaller_sets_give(groups, eps):
 def test_the_reference_is_valid_whatever_the_subjects(group):
     rng = np.random.default_rng(0)
     alpha = np.concatenate([rng.normal(size=300), 3 + rng.normal(size=300)])  # two very different people
-    found = validity.reference(alpha, 10_000, validity.null, draws=200, group=group)
+    found = validity.random_splits(alpha, 10_000, validity.null_band, draws=200, group=group)
     assert (found.n, found.m) == (300, 300)
     assert 0.01 <= found.left <= 0.09
-    assert np.abs(found.error.mean(axis=0) - LEVELS).max() < 0.02
-    across = validity.curve("new subject", prediction.p_values(alpha[:300], alpha[None, 300:])[0], 300, validity.null(((300, 300),)))
+    assert np.abs(found.error.mean(axis=0) - EPS_LEVELS).max() < 0.02
+    across = validity.curve_with_band(
+        "new subject", prediction.p_values(alpha[:300], alpha[None, 300:])[0], 300, validity.null_band(((300, 300),))
+    )
     assert across.above > 0.5
-    few = validity.reference(alpha, 50, validity.null, smoothed=True, draws=2)
+    few = validity.random_splits(alpha, 50, validity.null_band, smoothed=True, draws=2)
     assert (few.n, few.m) == (50, 550)

@@ -37,7 +37,7 @@ def home(tmp_path, monkeypatch):
 
 
 @pytest.fixture
-def trained(home, tmp_path_factory):
+def own_trained_home(home, tmp_path_factory):
     """A home of its own with finished runs of the three conditions."""
     import tiny
 
@@ -45,7 +45,7 @@ def trained(home, tmp_path_factory):
 
 
 @pytest.fixture
-def faces_found(trained, monkeypatch):
+def landmark_model(trained, monkeypatch):
     import tiny
 
     monkeypatch.delenv("DACSSGAN_CHECKPOINTS")
@@ -53,7 +53,7 @@ def faces_found(trained, monkeypatch):
     monkeypatch.setenv("DACSSGAN_CHECKPOINTS", str(trained / "checkpoints"))
 
 
-def opened(page: str = "", **query: str) -> AppTest:
+def open_page(page: str = "", **query: str) -> AppTest:
     from streamlit.testing.v1 import AppTest
 
     app = AppTest.from_file(str(ROOT / "app.py"), default_timeout=60)
@@ -61,21 +61,21 @@ def opened(page: str = "", **query: str) -> AppTest:
         app.query_params[name] = value
     if page:
         app.switch_page(f"pages/{page}.py")
-    return well(app.run())
+    return assert_no_exception(app.run())
 
 
-def well(app: AppTest) -> AppTest:
+def assert_no_exception(app: AppTest) -> AppTest:
     assert [e.value for e in app.exception] == []
     return app
 
 
-def said(app: AppTest) -> str:
+def page_text(app: AppTest) -> str:
     """All text of a page, to look for words in."""
     kinds = ("title", "subheader", "markdown", "caption", "info", "warning", "error", "code", "success")
     return "\n".join(str(e.value) for kind in kinds for e in app.get(kind))
 
 
-def count(app: AppTest, kind: str) -> int:
+def count_elements(app: AppTest, kind: str) -> int:
     return len(app.get(kind))
 
 
@@ -83,7 +83,7 @@ def count(app: AppTest, kind: str) -> int:
 
 
 @pytest.fixture(scope="module")
-def studio(home) -> Iterator[browser.Studio]:
+def studio(home) -> Iterator[browser.StudioServer]:
     """The studio on a free port of the loopback."""
     import tiny
 
@@ -91,10 +91,10 @@ def studio(home) -> Iterator[browser.Studio]:
     from core.experiments import jobs
 
     try:
-        with browser.studio(home / "server.log", tiny.home(home)) as running:
+        with browser.studio_server(home / "server.log", tiny.home(home)) as running:
             yield running
     finally:
-        for row in runs.listing(home / "checkpoints"):
+        for row in runs.list_runs(home / "checkpoints"):
             jobs.stop(row["run"], home / "checkpoints", wait=20)
 
 
@@ -108,7 +108,7 @@ def server(studio) -> str:
 def chromium():
     pytest.importorskip("playwright.sync_api")
     try:
-        browser.executable()
+        browser.chromium_path()
     except RuntimeError as error:
         pytest.skip(str(error))
     with browser.chromium() as running:
@@ -118,10 +118,10 @@ def chromium():
 @pytest.fixture
 def page(chromium, server):
     """A tab that fails its test on an error in the console, an exception box, or a request that leaves this machine."""
-    context = chromium.new_context(base_url=server, viewport=browser.SIZE, accept_downloads=True)
+    context = chromium.new_context(base_url=server, viewport=browser.VIEWPORT, accept_downloads=True)
     tab = context.new_page()
     tab.set_default_timeout(45_000)
-    faults = browser.watched(tab)
+    faults = browser.record_faults(tab)
     yield tab
     assert tab.locator("[data-testid=stException]").count() == 0
     assert faults == []

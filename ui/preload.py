@@ -17,12 +17,12 @@ from ui.session import cache
 
 
 @st.cache_resource(show_spinner=False)
-def warm() -> None:
+def start_thread() -> None:
     """Once per server, after the first page: get the others ready behind the visitor's back; sooner, both would wait for each other."""
-    threading.Thread(target=_warm, daemon=True).start()
+    threading.Thread(target=_preload, daemon=True).start()
 
 
-def _warm() -> None:
+def _preload() -> None:
     time.sleep(0.2)  # what the first page has still to send goes first
     from core.config import LogMel
     from core.inference import generation  # noqa: F401
@@ -31,7 +31,7 @@ def _warm() -> None:
     spectrograms.mel_filters(LogMel())
     if not (runtime.exists() and isinstance(runtime.get_instance(), runtime.Runtime)):
         return  # a script alone: there are no other pages to come
-    sandbox.stand_by()
+    sandbox.keep_decoder_ready()
     for file in sorted(Path(__file__).parent.rglob("*.py")):
         importlib.import_module(".".join(file.relative_to(ROOT).with_suffix("").parts))
     time.sleep(8)  # who has just come looks around; what follows would take both cores from them
@@ -40,7 +40,7 @@ def _warm() -> None:
     me, context = threading.get_ident(), "streamlit.runtime.scriptrunner_utils.script_run_context"
     logging.getLogger(context).addFilter(lambda _: threading.get_ident() != me)  # it warns of spinners that no visitor sees: there is none
     for first in cache.families()[:1]:  # the one that pages show until another is chosen; what is wrong with it is said there
-        with contextlib.suppress(*voices.FAULTS):
+        with contextlib.suppress(*voices.LOAD_ERRORS):
             for run_id in first.members.values():
-                cache.opened(run_id)
-            voices.shown(first, "S4", quietly=True)
+                cache.load_run(run_id)
+            voices.load_set(first, "S4", quietly=True)

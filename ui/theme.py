@@ -8,7 +8,7 @@ import streamlit as st
 from PIL import Image, ImageDraw
 from plotly.colors import sequential
 
-EMOTION = {  # told apart with normal, red-blind, green-blind and blue-blind sight, on the light and on the dark ground
+EMOTION_COLOURS = {  # told apart with normal, red-blind, green-blind and blue-blind sight, on the light and on the dark ground
     "neutral": "#788287",
     "calm": "#01bfdd",
     "happy": "#af7d00",
@@ -18,16 +18,16 @@ EMOTION = {  # told apart with normal, red-blind, green-blind and blue-blind sig
     "disgust": "#a1ba01",
     "surprise": "#f195a3",
 }
-OTHER = "#8a9499"  # an emotion outside the vocabulary
+OTHER_EMOTION_COLOUR = "#8a9499"  # an emotion outside the vocabulary
 # Streamlit's badge colours
-STATE = {"queued": "gray", "running": "blue", "paused": "violet", "stopped": "orange", "failed": "red", "done": "green"}
-LINES = ("#2f8f9d", "#d1793b", "#8467c9", "#b8508c", "#7d8a3c", "#7b8790")  # curves that are no emotion, readable on both grounds
-REFERENCE = "#8a9499"  # reference lines of real data
+STATE_COLOURS = {"queued": "gray", "running": "blue", "paused": "violet", "stopped": "orange", "failed": "red", "done": "green"}
+LINE_COLOURS = ("#2f8f9d", "#d1793b", "#8467c9", "#b8508c", "#7d8a3c", "#7b8790")  # curves that are no emotion, readable on both grounds
+REFERENCE_COLOUR = "#8a9499"  # reference lines of real data
 # Every spectrogram's colour map: magma. Streamlit takes colours from #000001 to #000016 for places of its own, and magma begins there.
-LEVELS = [k.replace("#000004", "#01010a") for k in sequential.Magma]
-COUNTS = "Teal"  # every confusion matrix'
+SPECTROGRAM_COLOUR_SCALE = [k.replace("#000004", "#01010a") for k in sequential.Magma]
+CONFUSION_COLOUR_SCALE = "Teal"  # every confusion matrix'
 
-CONDITION = {  # name on a page, what the generator is told, in what the paper calls
+CONDITION_TEXTS = {  # name on a page, what the generator is told, in what the paper calls
     "label": ("Label", "one emotion: **{}**", "Supervised: the generator is told the face and one emotion."),
     "classifier": (
         "Classifier",
@@ -63,27 +63,27 @@ def icon() -> Image.Image:
     return image
 
 
-def dress() -> None:
+def apply_css() -> None:
     """Called once by the router."""
     st.html(CSS)
 
 
-def colour(emotion: str) -> str:
-    return EMOTION.get(emotion, OTHER)
+def emotion_colour(emotion: str) -> str:
+    return EMOTION_COLOURS.get(emotion, OTHER_EMOTION_COLOUR)
 
 
-def dot(emotion: str) -> str:
+def emotion_html(emotion: str) -> str:
     """An emotion's name behind a dot of its colour, as HTML for `st.html` or Plotly's text."""
-    return f'<span style="color:{colour(emotion)}">●</span> {emotion}'
+    return f'<span style="color:{emotion_colour(emotion)}">●</span> {emotion}'
 
 
-def escaped(text: str) -> str:
+def escape_markdown(text: str) -> str:
     """A name or a message out of somebody's files as Markdown that shows it letter by letter, in one line."""
     return re.sub(r"([!-/:-@\[-`{-~])", r"\\\1", " ".join(text.split()))
 
 
-def states(current: str) -> str:
+def state_badges(current: str) -> str:
     """The state machine of a training as a row of words, the current state a badge in its colour, as Markdown."""
-    shown = [f":{STATE[s]}-badge[**{s}**]" if s == current else f":gray[{s}]" for s in STATE]
+    shown = [f":{STATE_COLOURS[s]}-badge[**{s}**]" if s == current else f":gray[{s}]" for s in STATE_COLOURS]
     queued, running, paused, stopped, failed, done = shown
     return f"{queued} → {running} ⇄ {paused}  →  {done} / {stopped} / {failed}"

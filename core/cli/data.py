@@ -17,7 +17,7 @@ from core.experiments import tasks
 
 
 @dataclass(frozen=True)
-class Prepare:
+class PrepareOptions:
     """Turn a corpus into arrays (once). Ctrl-C stops; the same command continues. Examples:
     python -m core data prepare ravdess --source ~/RAVDESS (--bands 64) · python -m core data prepare demo"""
 
@@ -45,7 +45,7 @@ class Prepare:
 
 
 @dataclass(frozen=True)
-class Fetch:
+class FetchOptions:
     """Bring a corpus onto this machine: ravdess is downloaded (resumable, its sums checked), for crema-d and fer2013 the exact
     commands are printed. Example: python -m core data fetch ravdess --what audio"""
 
@@ -58,7 +58,7 @@ class Fetch:
 
 
 @dataclass(frozen=True)
-class Doctor:
+class DoctorOptions:
     """Look a corpus through before it is prepared: missing, empty, silent, faceless, doubled files, and what to do about each.
     Example: python -m core data doctor ~/CREMA-D"""
 
@@ -73,7 +73,7 @@ class Doctor:
 
 
 @dataclass(frozen=True)
-class Draw:
+class DrawOptions:
     """Write some clips of the invented corpus as mp4 and wav, to try things on; `data prepare demo-clips --source FOLDER` reads them."""
 
     folder: Annotated[Path, tyro.conf.Positional]
@@ -81,46 +81,48 @@ class Draw:
     """How many."""
 
 
-def run(options: Any) -> int:
+def run_command(options: Any) -> int:
     """Carry out one of `data`'s commands; returns the exit status. Stopped by a signal, it says how to continue.
 
     Raises what the work raises for expected failures, after telling the errand.
     """
-    from core.files import Stopped
+    from core.files import StopRequested
 
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C: what is done is on the disk at any moment
-    actions: dict[Any, Any] = {Prepare: prepare, Fetch: fetch, Doctor: doctor, Draw: draw}
+    actions: dict[Any, Any] = {PrepareOptions: prepare, FetchOptions: fetch, DoctorOptions: doctor, DrawOptions: draw}
     try:
         code, message = actions[type(options)](options)
-    except (KeyboardInterrupt, Stopped):
+    except (KeyboardInterrupt, StopRequested):
         for s in (signal.SIGINT, signal.SIGTERM):  # whoever is impatient must not break off the farewell
             signal.signal(s, signal.SIG_IGN)
-        tasks.ended("stopped")
+        tasks.report_end("stopped")
         print("\nstopped; the same command continues", file=sys.stderr)
         return 130
     except BaseException as e:
-        tasks.ended("failed", str(e.args[0] if isinstance(e, KeyError) and e.args else e) or type(e).__name__)
+        tasks.report_end("failed", str(e.args[0] if isinstance(e, KeyError) and e.args else e) or type(e).__name__)
         raise
-    tasks.ended("done", message)
+    tasks.report_end("done", message)
     return code
 
 
-def prepare(o: Prepare) -> tuple[int, str]:
+def prepare(o: PrepareOptions) -> tuple[int, str]:
     from core.data import preparation as preparing
     from core.data import splits
     from core.data.corpora import CorpusError
     from core.experiments import ray_cluster
 
-    clips, bands = splits.clips_of(o.corpus)  # the name may say it, too
-    if len({bands, o.bands} - {Prepare.bands}) > 1:
+    clips, bands = splits.parse_name(o.corpus)  # the name may say it, too
+    if len({bands, o.bands} - {PrepareOptions.bands}) > 1:
         raise CorpusError(f"{o.corpus} means {bands} mel bands, and --bands says {o.bands}; leave one of them out")
-    name, progress = splits.name_of(clips, max(bands, o.bands)), Progress()
-    engine = functools.partial(ray_cluster.work, workers=o.workers, address=o.address) if o.engine == "ray" else None
-    path = preparing.prepare(name, o.source, o.workers, lambda d, t: progress("prepare", d, t), o.takes, o.frames, o.crops, o.song, engine)
-    corpus = splits.load_file(path)
+    name, progress = splits.name_with_bands(clips, max(bands, o.bands)), Progress()
+    engine = functools.partial(ray_cluster.run_tasks, workers=o.workers, address=o.address) if o.engine == "ray" else None
+    path = preparing.prepare_corpus(
+        name, o.source, o.workers, lambda d, t: progress("prepare", d, t), o.takes, o.frames, o.crops, o.song, engine
+    )
+    corpus = splits.load_corpus_file(path)
     message = f"{len(corpus.clip)} clips, {len(corpus.faces)} faces, {len(corpus.voices)} voices, digest {corpus.digest}"
     print(f"\n{path}: {message}")
-    if corpus.bands != Prepare.bands and len(corpus.voices):
+    if corpus.bands != PrepareOptions.bands and len(corpus.voices):
         print(f"  a run takes it by: --data.voices {name} --logmel.bands {corpus.bands}")
     for what, asked, kind in (("frames", o.frames, "faces"), ("crops", o.crops, "voices")):
         if asked > 1:
@@ -133,36 +135,36 @@ def prepare(o: Prepare) -> tuple[int, str]:
     return 0, message
 
 
-def fetch(o: Fetch) -> tuple[int, str]:
+def fetch(o: FetchOptions) -> tuple[int, str]:
     from core.data import download as fetching
     from core.data import splits
 
-    target = o.to or splits.folder().parent / "raw" / o.corpus
+    target = o.to or splits.processed_folder().parent / "raw" / o.corpus
     if o.corpus != "ravdess":
-        text = fetching.steps(o.corpus, target)
+        text = fetching.manual_steps(o.corpus, target)
         if "not known" in text:
             raise fetching.FetchError(text)
         print(text)
         return 0, f"what to type for {o.corpus}"
     progress = Progress((1e6, " MB"))
-    paths = fetching.fetch(o.corpus, target, o.what, lambda d, t: progress("fetch", d, t))
+    paths = fetching.fetch_corpus(o.corpus, target, o.what, lambda d, t: progress("fetch", d, t))
     print(f"\n{len(paths)} files, whole and right, in {target}\nnext: python -m core data prepare {o.corpus} --source {target}")
     return 0, f"{len(paths)} files in {target}"
 
 
-def doctor(o: Doctor) -> tuple[int, str]:
+def doctor(o: DoctorOptions) -> tuple[int, str]:
     from core.data import doctor as doctors
 
     progress = Progress()
-    report = doctors.examine(o.path, o.corpus, seconds=o.seconds, tick=lambda d, t, phase: progress(phase, d, t))
+    report = doctors.examine_corpus(o.path, o.corpus, seconds=o.seconds, tick=lambda d, t, phase: progress(phase, d, t))
     if sys.stderr.isatty():
         print(file=sys.stderr)
-    print(json.dumps(doctors.to_dict(report), indent=1, ensure_ascii=False) if o.json else doctors.text(report))
+    print(json.dumps(doctors.to_dict(report), indent=1, ensure_ascii=False) if o.json else doctors.to_text(report))
     found = sum(f.severity == "error" for f in report.faults)
     return int(found > 0), f"{found} kind{'s' * (found != 1)} of errors found" if found else "no errors found"
 
 
-def draw(o: Draw) -> tuple[int, str]:
+def draw(o: DrawOptions) -> tuple[int, str]:
     from core.data import preparation as preparing
 
     progress = Progress()

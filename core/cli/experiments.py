@@ -15,11 +15,11 @@ from typing import Annotated, Literal
 import tyro
 
 from core.cli.progress import Progress
-from core.config import PRESETS, Config, Method, by, replace
+from core.config import PRESETS, Config, Method, replace, with_method
 
 
 @dataclass(frozen=True)
-class Table:
+class TableOptions:
     """The whole augmentation table of a finished run, under both step rules, with tests over subjects; from its saved networks.
     Writes table.json and table.npz into the run. Example: python -m core table demo --condition cp"""
 
@@ -38,7 +38,7 @@ class Table:
 
 
 @dataclass(frozen=True)
-class Grid:
+class GridOptions:
     """Which runs a sweep trains and a report is about."""
 
     grid: Literal["quick", "paper", "studio"] = "quick"
@@ -58,7 +58,7 @@ class Grid:
 
 
 @dataclass(frozen=True)
-class Sweep(Grid):
+class SweepOptions(GridOptions):
     """Train the runs of a grid. What is done is skipped, what was begun is resumed; Ctrl-C stops, and the same command goes on. Examples:
     python -m core sweep --grid studio --preset demo --folds 5 --seeds 3 --table
     python -m core sweep --grid paper --engine ray --address 10.0.0.1:6379"""
@@ -83,7 +83,7 @@ class Sweep(Grid):
 
 
 @dataclass(frozen=True)
-class Report(Grid):
+class ReportOptions(GridOptions):
     """Tables 1 and 2, Figs 6 to 11 and the augmentation tables with their tests, of the runs of a grid that are done, beside the paper's
     figures. Writes report.md, and each figure as png and pdf. Example: python -m core report --grid paper --preset demo --out report"""
 
@@ -94,7 +94,7 @@ class Report(Grid):
 
 
 @dataclass(frozen=True)
-class Vocoder:
+class VocoderOptions:
     """Train the network that makes spectrograms audible (Ctrl-C stops; the same command continues), or measure it beside plain
     Griffin-Lim. Examples:
     python -m core vocoder train --preset fer2013-ravdess · python -m core vocoder measure fer2013-ravdess --condition cp"""
@@ -115,7 +115,7 @@ class Vocoder:
 
 
 @dataclass(frozen=True)
-class Examples:
+class ExamplesOptions:
     """Wavs to listen to: of each emotion a real voice and one by each condition, by the vocoder and by plain Griffin-Lim, with an index
     that says how well they carry their spectrograms and what the scorer hears. Example: python -m core examples --run demo"""
 
@@ -125,12 +125,12 @@ class Examples:
     """Folder for the wavs; by default checkpoints/examples, where the Gallery finds them."""
 
 
-def cells_of(g: Grid):
+def grid_cells(g: GridOptions):
     """The cells that a command line names; raises ValueError for a condition outside the grid studio."""
     from core.evaluation import protocol
 
     base: Config = PRESETS[g.preset]
-    base = by(g.method, base) if g.method else base
+    base = with_method(g.method, base) if g.method else base
     if g.condition and g.grid != "studio":
         raise ValueError("--condition belongs to --grid studio; the other grids have every condition")
     if g.condition:
@@ -138,7 +138,7 @@ def cells_of(g: Grid):
     return protocol.cells(g.grid, base, g.folds, g.seeds, g.f_s_corpus)
 
 
-def command(g: Grid, name: str) -> str:
+def command_line(g: GridOptions, name: str) -> str:
     """What to type for a sweep or report of this grid."""
     parts = [f"python -m core {name} --grid {g.grid} --preset {g.preset}"]
     given = {"method": g.method, "condition": g.condition, "folds": g.folds, "seeds": g.seeds, "f-s-corpus": g.f_s_corpus or None}
@@ -146,24 +146,24 @@ def command(g: Grid, name: str) -> str:
     return " ".join(parts)
 
 
-def train_or_measure(o: Vocoder) -> int:
+def train_or_measure_vocoder(o: VocoderOptions) -> int:
     from core import files, runs
     from core.experiments import vocoder_training
     from core.media import vocoder
 
     if o.action == "measure":
-        ways = vocoder_training.measured(runs.find(o.run or "fer2013-ravdess", o.condition))
+        ways = vocoder_training.measure_inversion(runs.resolve(o.run or "fer2013-ravdess", o.condition))
         heads = ("spectrograms, way", "N", "log-spectral distance, dB", "spectral convergence", "analysed again, dB")
         print("| " + " | ".join([*heads, "scorer before", "after", "speed"]) + " |\n" + "|---" * 8 + "|")
         for name, w in ways.items():
             figures = f"{w.distance:.2f} | {w.convergence:.3f} | {w.error:.3f} | {w.before:.1%} | {w.accuracy:.1%} | {w.speed:.0f} ×"
             print(f"| {name} | {w.n} | {figures} |")
         return 0
-    config, stop = PRESETS[o.preset], _listening()
+    config, stop = PRESETS[o.preset], _stop_on_signals()
     s = dataclasses.replace(config.logmel, bands=o.bands)
     try:
-        path, before = vocoder_training.learn(config, s, o.steps, o.seed, files.checkpoints(), Progress(), stop.is_set)
-    except files.Stopped as e:
+        path, before = vocoder_training.train_vocoder(config, s, o.steps, o.seed, files.checkpoints_folder(), Progress(), stop.is_set)
+    except files.StopRequested as e:
         print(f"\n{e}", file=sys.stderr)
         return 130
     print(f"\nwrote {path}, {sum(p.numel() for p in vocoder.load(path)[0].parameters()):,} weights")
@@ -172,7 +172,7 @@ def train_or_measure(o: Vocoder) -> int:
     return 0
 
 
-def _listening() -> threading.Event:
+def _stop_on_signals() -> threading.Event:
     """Set by Ctrl-C and SIGTERM from now on, which otherwise do nothing."""
     stop = threading.Event()
     for s in (signal.SIGINT, signal.SIGTERM):
@@ -180,36 +180,36 @@ def _listening() -> threading.Event:
     return stop
 
 
-def table(o: Table) -> int:
+def table(o: TableOptions) -> int:
     from core import files, runs
     from core.cli.progress import Progress
     from core.evaluation import augmentation, mixing, report
     from core.experiments import pipeline, tasks
 
-    stop = _listening()
+    stop = _stop_on_signals()
     try:
-        run, where = runs.find(o.run, o.condition), str(pipeline.choose_device(o.device))
+        run, where = runs.resolve(o.run, o.condition), str(pipeline.choose_device(o.device))
         if o.ways:
             tried = mixing.compare(run, o.seeds, tick=Progress(), should_stop=stop.is_set)
         else:
-            made = augmentation.table(run, augmentation.Plan(o.seeds, o.stretch), where, Progress(), stop.is_set)
-    except files.Stopped as e:
-        tasks.ended("stopped")
+            made = augmentation.compute_table(run, augmentation.TableSettings(o.seeds, o.stretch), where, Progress(), stop.is_set)
+    except files.StopRequested as e:
+        tasks.report_end("stopped")
         print(f"\n{e}", file=sys.stderr)
         return 130
     except BaseException as e:
-        tasks.ended("failed", str(e.args[0] if isinstance(e, KeyError) and e.args else e) or type(e).__name__)
+        tasks.report_end("failed", str(e.args[0] if isinstance(e, KeyError) and e.args else e) or type(e).__name__)
         raise
     if o.ways:
-        tasks.ended("done", f"{run.id} has its comparison of ways.")
+        tasks.report_end("done", f"{run.id} has its comparison of ways.")
         print(f"\n{run.id}\n\n{mixing.text(tried)}")
         return 0
-    tasks.ended("done", f"{run.id} has its augmentation table.")
-    print(f"\n{run.id}\n\n{report.table_text([made])}\n\n{report.gains_text(report.gains_of([run]))}")
+    tasks.report_end("done", f"{run.id} has its augmentation table.")
+    print(f"\n{run.id}\n\n{report.augmentation_text([made])}\n\n{report.gains_text(report.gains_of([run]))}")
     return 0
 
 
-def sweep(o: Sweep) -> int:
+def sweep(o: SweepOptions) -> int:
     from core import files
     from core.data import preparation as preparing
     from core.data import splits
@@ -219,58 +219,68 @@ def sweep(o: Sweep) -> int:
 
     if o.address and o.engine != "ray":
         raise ValueError("--address belongs to --engine ray")
-    serve = functools.partial(ray_driver.serve, workers=o.workers, address=o.address, every=60 * o.sync) if o.engine == "ray" else None
-    cells, stop, begun = cells_of(o), _listening(), time.monotonic()
+    serve = (
+        functools.partial(ray_driver.train_on_cluster, workers=o.workers, address=o.address, every=60 * o.sync)
+        if o.engine == "ray"
+        else None
+    )
+    cells, stop, begun = grid_cells(o), _stop_on_signals(), time.monotonic()
     try:
-        for name, takes in sorted({(n, c.config.data.demo_takes) for c in cells for n in splits.drawn(c.config.data)}):
-            preparing.prepare(name, None, takes=takes, should_stop=stop.is_set)
-    except files.Stopped:
+        for name, takes in sorted({(n, c.config.data.demo_takes) for c in cells for n in splits.demo_corpora(c.config.data)}):
+            preparing.prepare_corpus(name, None, takes=takes, should_stop=stop.is_set)
+    except files.StopRequested:
         print("stopped; the same command resumes it", file=sys.stderr)
         return 130
-    plan = augmentation.Plan(o.table_seeds, o.table_stretch) if o.table else None
+    plan = augmentation.TableSettings(o.table_seeds, o.table_stretch) if o.table else None
     tell = lambda outcome, done, total: print(outcome.line(done, total), flush=True)  # noqa: E731
-    outcomes = sweeping.sweep(cells, None, o.workers or 1, o.device, plan, tell, stop, serve)
+    outcomes = sweeping.train_cells(cells, None, o.workers or 1, o.device, plan, tell, stop, serve)
     count = {s: sum(x.state == s for x in outcomes) for s in dict.fromkeys(x.state for x in outcomes)}
-    print(f"\n{', '.join(f'{n} {s}' for s, n in count.items())}, {time.monotonic() - begun:.0f} s; next: {command(o, 'report')}")
+    print(f"\n{', '.join(f'{n} {s}' for s, n in count.items())}, {time.monotonic() - begun:.0f} s; next: {command_line(o, 'report')}")
     if stop.is_set():
         print("stopped; the same command resumes it", file=sys.stderr)
         return 130
     return int("failed" in count)
 
 
-def report(o: Report) -> int:
+def report(o: ReportOptions) -> int:
     from core.evaluation import report as reporting
 
     if o.against and (o.grid != "studio" or o.method in (None, o.against)):
         raise ValueError("--against belongs to --grid studio with another --method")
-    others = cells_of(dataclasses.replace(o, method=o.against)) if o.against else ()
-    here = f"{command(o, 'report')}{f' --against {o.against}' if o.against else ''} --out {o.out}"
-    path = reporting.write(cells_of(o), o.out, command(o, "sweep"), here, against=others)
+    others = grid_cells(dataclasses.replace(o, method=o.against)) if o.against else ()
+    here = f"{command_line(o, 'report')}{f' --against {o.against}' if o.against else ''} --out {o.out}"
+    path = reporting.write(grid_cells(o), o.out, command_line(o, "sweep"), here, against=others)
     print(f"wrote {path}")
     return 0
 
 
-def export(name: str, out: Path | None, form: Literal["csv", "tensorboard"] = "csv") -> int:
+def export_curves(name: str, out: Path | None, form: Literal["csv", "tensorboard"] = "csv") -> int:
     """`runs export`: the curves of a run as CSV, or as event files of TensorBoard."""
     from core import runs
     from core.evaluation import report as reporting
 
-    run = runs.find(name)
+    run = runs.resolve(name)
     if form == "csv":
-        print(f"wrote {reporting.export(run, out or Path(f'{run.id}.csv'))}")
+        print(f"wrote {reporting.export_csv(run, out or Path(f'{run.id}.csv'))}")
     else:
         folder = reporting.export_events(run, out or Path("tensorboard") / run.id)
         print(f"wrote {folder}; look at it with: tensorboard --logdir {folder}")
     return 0
 
 
-def listen(o: Examples) -> int:
+def write_examples(o: ExamplesOptions) -> int:
     from core.inference import audio_samples
 
     progress = Progress()
-    pieces = audio_samples.write(audio_samples.chosen(o.run), o.out, lambda done, of: progress("examples", done, of))
+    pieces = audio_samples.write_samples(audio_samples.resolve_runs(o.run), o.out, lambda done, of: progress("examples", done, of))
     print(f"\n{audio_samples.table(pieces)}\n\nwrote {len(pieces)} wavs and {(o.out or audio_samples.folder()) / audio_samples.INDEX}")
     return 0
 
 
-ACTIONS = {Table: table, Sweep: sweep, Report: report, Vocoder: train_or_measure, Examples: listen}
+ACTIONS = {
+    TableOptions: table,
+    SweepOptions: sweep,
+    ReportOptions: report,
+    VocoderOptions: train_or_measure_vocoder,
+    ExamplesOptions: write_examples,
+}

@@ -15,7 +15,7 @@ DEFAULT_RUN = "fer2013-ravdess"
 
 
 @dataclass(frozen=True)
-class Evaluate:
+class EvaluateOptions:
     """Print the figures of a finished run: baselines, augmentation table, FID and IS with their reference lines."""
 
     run: Annotated[str, tyro.conf.Positional]
@@ -27,7 +27,7 @@ class Evaluate:
 
 
 @dataclass(frozen=True)
-class Generate:
+class GenerateOptions:
     """Make a voice spectrogram, and its sound, from a face clip or picture. Writes wav, png and json."""
 
     clip: Annotated[Path, tyro.conf.Positional]
@@ -51,7 +51,7 @@ class Generate:
 
 
 @dataclass(frozen=True)
-class Conformal:
+class ConformalOptions:
     """How well a run's conformal predictor keeps its promise on people it has not met, and what the promise is worth.
     Example: python -m core conformal demo --eps 0.1"""
 
@@ -78,7 +78,7 @@ class Conformal:
 
 
 @dataclass(frozen=True)
-class Runs:
+class RunsOptions:
     """List the runs, rebuild their index, make a small copy of a finished one that can be shipped, or export its curves as CSV.
     Example: python -m core runs export demo --out curves.csv"""
 
@@ -91,19 +91,19 @@ class Runs:
     """export: a table of the curves, or event files where TensorBoard is installed."""
 
 
-def evaluate(options: Evaluate) -> int:
+def evaluate(options: EvaluateOptions) -> int:
     from core import runs
 
-    run = runs.find(options.run, options.condition)
+    run = runs.resolve(options.run, options.condition)
     results = run.json("results")
     if not results:
         command = f"python -m core train --config-file {run.directory}/config.json"
         raise ValueError(f"{run.id} has no results yet; let its training finish: {command}")
-    print(json.dumps(results, indent=1) if options.json else f"{run.id}\n\n{training.figures(results)}")
+    print(json.dumps(results, indent=1) if options.json else f"{run.id}\n\n{training.results_markdown(results)}")
     return 0
 
 
-def generate(options: Generate) -> int:
+def generate(options: GenerateOptions) -> int:
     import numpy as np
 
     from core import runs
@@ -111,19 +111,19 @@ def generate(options: Generate) -> int:
 
     if not options.clip.exists():
         raise ValueError(f"{options.clip} does not exist")
-    opened = generation.open_run(runs.find(options.run, options.condition))
-    seen = generation.look_at(options.clip, options.person)
+    opened = generation.load_run(runs.resolve(options.run, options.condition))
+    seen = generation.analyse_file(options.clip, options.person)
     if options.whole:
-        return _whole(options, opened, seen)
+        return _generate_long_voice(options, opened, seen)
     frame = seen.middle if options.frame is None else options.frame
     if not (0 <= frame < len(seen.frames) and seen.found[frame]):
         raise ValueError(f"{options.clip.name}: frame {frame} shows no face; choose one of {np.nonzero(seen.found)[0].tolist()[:30]}")
     x = seen.aligned[frame]
-    explanation = generation.explain(opened, x)
+    explanation = generation.explain_face(opened, x)
     c, told = generation.condition_of(opened, explanation, options.emotion)
-    y = generation.generate(opened, x, c, options.seed)
-    sound = generation.sound(opened, y[0], options.seed)
-    verdicts = generation.judge(opened, y)
+    y = generation.generate_voices(opened, x, c, options.seed)
+    sound = generation.to_audio(opened, y[0], options.seed)
+    verdicts = generation.classify_samples(opened, y)
     options.out.mkdir(parents=True, exist_ok=True)
     stem = options.out / f"{options.clip.stem}-{opened.config.name}-{options.condition}-{options.seed}"
 
@@ -153,7 +153,7 @@ def generate(options: Generate) -> int:
     stem.with_suffix(".wav").write_bytes(sound.wav)
     stem.with_suffix(".json").write_text(json.dumps(facts, indent=1, ensure_ascii=False) + "\n")
     np.save(stem.with_suffix(".npy"), y[0])
-    _picture(stem.with_suffix(".png"), x, y[0], opened, explanation, told)
+    _save_voice_figure(stem.with_suffix(".png"), x, y[0], opened, explanation, told)
     for note in seen.notes:
         print(f"note: {note}")
     sure = f"credibility {explanation.credibility:.2f}, confidence {explanation.confidence:.2f}"
@@ -162,7 +162,7 @@ def generate(options: Generate) -> int:
     return 0
 
 
-def _whole(options: Generate, opened, seen) -> int:
+def _generate_long_voice(options: GenerateOptions, opened, seen) -> int:
     """`generate --whole`: one voice for all of a film, and what it was told when."""
     import numpy as np
 
@@ -170,11 +170,17 @@ def _whole(options: Generate, opened, seen) -> int:
 
     if options.frame is not None:
         raise ValueError("--frame belongs to a voice of one second; --whole takes the frames that it needs")
-    p = long_form.spoken(opened, seen, options.emotion, options.seed)
-    sound, windows = generation.sound(opened, p.y, options.seed), long_form.facts(opened, seen, p, long_form.judged(opened, p))
+    p = long_form.generate_long_voice(opened, seen, options.emotion, options.seed)
+    sound, windows = (
+        generation.to_audio(opened, p.y, options.seed),
+        long_form.window_records(opened, seen, p, long_form.classify_windows(opened, p)),
+    )
     options.out.mkdir(parents=True, exist_ok=True)
     stem = str(options.out / f"{options.clip.stem}-{opened.config.name}-{options.condition}-{options.seed}-whole")
-    notes = [*seen.notes, *([f"the film is longer than {long_form.LONGEST:g} s: its first {long_form.LONGEST:g} s have a voice"] * p.cut)]
+    notes = [
+        *seen.notes,
+        *([f"the film is longer than {long_form.MAX_SECONDS:g} s: its first {long_form.MAX_SECONDS:g} s have a voice"] * p.is_truncated),
+    ]
     facts = {
         "clip": options.clip.name,
         "run": opened.run.id,
@@ -190,7 +196,7 @@ def _whole(options: Generate, opened, seen) -> int:
     Path(f"{stem}.wav").write_bytes(sound.wav)
     Path(f"{stem}.json").write_text(json.dumps(facts, indent=1, ensure_ascii=False) + "\n")
     np.save(f"{stem}.npy", p.y)
-    _strip(Path(f"{stem}.png"), p, windows, opened)
+    _save_long_voice_figure(Path(f"{stem}.png"), p, windows, opened)
     for note in notes:
         print(f"note: {note}")
     if p.c.shape[1]:
@@ -200,7 +206,7 @@ def _whole(options: Generate, opened, seen) -> int:
     return 0
 
 
-def _strip(path: Path, p, windows: list[dict], opened) -> None:
+def _save_long_voice_figure(path: Path, p, windows: list[dict], opened) -> None:
     """A film's spectrogram, and below it what the generator was told when."""
     from matplotlib.figure import Figure
 
@@ -220,7 +226,7 @@ def _strip(path: Path, p, windows: list[dict], opened) -> None:
     figure.savefig(path, dpi=110)
 
 
-def _picture(path: Path, x, y, opened, explanation, told: str) -> None:
+def _save_voice_figure(path: Path, x, y, opened, explanation, told: str) -> None:
     """The face, what was said of it, and the spectrogram, as a picture."""
     from matplotlib.figure import Figure
 
@@ -244,29 +250,29 @@ def _picture(path: Path, x, y, opened, explanation, told: str) -> None:
     figure.savefig(path, dpi=110)
 
 
-def conformal(options: Conformal) -> int:
+def conformal(options: ConformalOptions) -> int:
     from core.conformal import analysis
 
     o = options
     settings = {"r": o.r, "eps": o.eps, "smoothed": o.smoothed, "seed": o.seed}
-    print(analysis.report(o.run, o.condition, o.modality, o.measure, o.groups, o.json, **settings))
+    print(analysis.run_report(o.run, o.condition, o.modality, o.measure, o.groups, o.json, **settings))
     return 0
 
 
-def manage(options: Runs) -> int:
+def manage_runs(options: RunsOptions) -> int:
     from core import files, runs
     from core.experiments import jobs
 
     if options.action == "reindex":
-        print(f"{runs.reindex()} runs in {files.checkpoints()}")
+        print(f"{runs.reindex()} runs in {files.checkpoints_folder()}")
     elif options.action == "ship":
         from core.inference import export
 
-        print(export.ship(runs.find(options.run or ""), options.out or Path("checkpoints")))
+        print(export.ship_run(runs.resolve(options.run or ""), options.out or Path("checkpoints")))
     elif options.action == "export":
-        return experiments.export(options.run or "", options.out, options.format)
+        return experiments.export_curves(options.run or "", options.out, options.format)
     else:
         jobs.reconcile()
-        for r in runs.listing():
+        for r in runs.list_runs():
             print(f"{r['run']:<40} {r['state']:<8} {r['step'] or 0}/{r['steps']}  {r['error'] or ''}")
     return 0

@@ -16,7 +16,7 @@ from core.config import Config
 
 
 @dataclass(frozen=True)
-class Train:
+class TrainOptions:
     """Run the whole paper on one configuration: sets, face classifier, conformal prediction, GAN, metrics. Ctrl-C stops; the same
     command resumes. Examples: python -m core train --preset smoke · python -m core train --preset demo --gan.condition label"""
 
@@ -30,7 +30,7 @@ class Train:
 
 
 @dataclass(frozen=True)
-class Baseline:
+class BaselineOptions:
     """Accuracy of the voice or face classifier alone, over folds of subjects (§4.3). Example: python -m core baseline --preset demo"""
 
     modality: Literal["voice", "face"] = "voice"
@@ -42,7 +42,7 @@ class Baseline:
     config: Annotated[Config, tyro.conf.arg(name="")] = field(default_factory=Config)
 
 
-def train(options: Train) -> int:
+def train(options: TrainOptions) -> int:
     from core import files
     from core.data import preparation as preparing
     from core.data import splits
@@ -54,8 +54,8 @@ def train(options: Train) -> int:
     progress, config = Progress(), options.config
     begun = time.monotonic()
     try:
-        for name in splits.drawn(config.data):
-            preparing.prepare(
+        for name in splits.demo_corpora(config.data):
+            preparing.prepare_corpus(
                 name,
                 None,
                 tick=lambda d, t: progress("draw the demo corpus", d, t),
@@ -63,15 +63,15 @@ def train(options: Train) -> int:
                 should_stop=lambda: bool(asked),
             )
         run = pipeline.run(config, device=options.device, report=progress, should_stop=lambda: bool(asked))
-    except (pipeline.Stopped, files.Stopped):
+    except (pipeline.TrainingStopped, files.StopRequested):
         print("\nstopped; the same command resumes it", file=sys.stderr)
         return 130
     print(f"\n{run.directory} is done, {time.monotonic() - begun:.0f} s in this process\n")
-    print(figures(run.json("results")))
+    print(results_markdown(run.json("results")))
     return 0
 
 
-def figures(results: dict) -> str:
+def results_markdown(results: dict) -> str:
     """A run's results as a short table in Markdown."""
     q = results["quality"]
     chance, k = 100 * results["chance"], len(results["classes"])
@@ -94,7 +94,7 @@ def figures(results: dict) -> str:
     return "\n".join(lines + results["notes"])
 
 
-def baseline(options: Baseline) -> int:
+def baseline(options: BaselineOptions) -> int:
     import numpy as np
 
     from core.experiments import pipeline

@@ -17,19 +17,19 @@ from core.runs import Run
 
 Modality = Literal["face", "voice"]
 
-UPLOAD_BYTES = 64 << 20  # of an upload as sent, and of an npz unpacked
+MAX_UPLOAD_BYTES = 64 << 20  # of an upload as sent, and of an npz unpacked
 
-UPLOAD_CELLS, UPLOAD_ROWS = 4_000_000, 500_000  # softmax values, and rows, in one part of an upload
+MAX_UPLOAD_CELLS, MAX_UPLOAD_ROWS = 4_000_000, 500_000  # softmax values, and rows, in one part of an upload
 
-MOST = f"at most {UPLOAD_ROWS:,} rows and {UPLOAD_CELLS:,} probabilities are taken"
+UPLOAD_LIMITS_TEXT = f"at most {MAX_UPLOAD_ROWS:,} rows and {MAX_UPLOAD_CELLS:,} probabilities are taken"
 
-TOLERANCE = 1e-3  # by which a row may miss the sum of one
+PROBABILITY_TOLERANCE = 1e-3  # by which a row may miss the sum of one
 
-UNKNOWN = ("image-", "clip: ")  # what outputs name in place of a subject where a corpus knows none (core.datasets)
+UNKNOWN_SUBJECT_PREFIXES = ("image-", "clip: ")  # what outputs name in place of a subject where a corpus knows none (core.datasets)
 
 
 @dataclass(frozen=True)
-class Problem:
+class CalibrationData:
     """Outputs of one classifier on calibration and test points. Subjects may be unknown (None)."""
 
     name: str
@@ -42,7 +42,7 @@ class Problem:
     subject_test: np.ndarray | None = None  # (m,)
 
 
-def check(problem: Problem) -> None:
+def check_data(problem: CalibrationData) -> None:
     """Raises ValueError, with the problem's name and the first rows, for shapes, probabilities or labels that cannot be right."""
     K = len(problem.classes)
     if K < 2 or len(set(problem.classes)) != K:
@@ -55,26 +55,26 @@ def check(problem: Problem) -> None:
             raise ValueError(f"{problem.name}: {part}_softmax must be (rows, {K}), a column for each class, not {o.shape}")
         if not len(o):
             raise ValueError(f"{problem.name}: there is no {part} row; both calibration and test points are needed")
-        if o.size > UPLOAD_CELLS or len(o) > UPLOAD_ROWS:
-            raise ValueError(f"{problem.name}: {part}_softmax {o.shape} is too large; {MOST}")
+        if o.size > MAX_UPLOAD_CELLS or len(o) > MAX_UPLOAD_ROWS:
+            raise ValueError(f"{problem.name}: {part}_softmax {o.shape} is too large; {UPLOAD_LIMITS_TEXT}")
         for what, a in (("labels", label), ("subjects", subject)):
             if a is not None and a.shape != (len(o),):
                 raise ValueError(f"{problem.name}: {part}_{what} must be ({len(o)},), one for each row of {part}_softmax, not {a.shape}")
         with np.errstate(invalid="ignore"):
             total = o.sum(axis=1)
-            bad = ~((np.abs(total - 1) <= TOLERANCE) & (o >= -TOLERANCE).all(axis=1))
+            bad = ~((np.abs(total - 1) <= PROBABILITY_TOLERANCE) & (o >= -PROBABILITY_TOLERANCE).all(axis=1))
         if bad.any():
             some = ", ".join(f"{i} (sum {total[i]:.4g}, smallest {o[i].min():.4g})" for i in np.flatnonzero(bad)[:3])
             raise ValueError(
                 f"{problem.name}: {int(bad.sum())} row(s) of {part}_softmax are not probabilities, counted from 0: row {some}. "
-                f"Rows must be 0 or more and sum to 1 within {TOLERANCE}; give the softmax, not the logits"
+                f"Rows must be 0 or more and sum to 1 within {PROBABILITY_TOLERANCE}; give the softmax, not the logits"
             )
         if not np.issubdtype(label.dtype, np.integer) or label.min() < 0 or label.max() >= K:
             wrong = label[(label < 0) | (label >= K)][:3] if np.issubdtype(label.dtype, np.number) else label[:3]
             raise ValueError(f"{problem.name}: {part}_labels must be whole numbers from 0 to {K - 1} (the classes' order), not {wrong}")
 
 
-def problem_of(run: Run, modality: Modality = "face") -> Problem:
+def data_from_run(run: Run, modality: Modality = "face") -> CalibrationData:
     """A run's own problem: f_S's faces (calibrated by exactly the rows that made its p-values) or f_T's voices, S2 against S4.
 
     Raises ValueError when the run holds no such outputs.
@@ -91,13 +91,13 @@ def problem_of(run: Run, modality: Modality = "face") -> Problem:
         raise ValueError(f"{run.directory / 'outputs.npz'} has no {modality} outputs ({missing[0]} is missing): {remedy}")
     rows = arrays["calibration"] if not infix else slice(None)
     o, label, subject = ([arrays[f"{a}_{infix}{s}"] for s in ("S2", "S4")] for a in ("o", "label", "subject"))
-    known = not all(str(s).startswith(UNKNOWN) for s in np.unique(subject[1]))
+    known = not all(str(s).startswith(UNKNOWN_SUBJECT_PREFIXES) for s in np.unique(subject[1]))
     subjects = (subject[0][rows], subject[1]) if known else (None, None)
     name = f"{run.id} · {modality}s ({'f_T' if infix else 'f_S'})"
-    return Problem(name, run.config.data.classes, o[0][rows], label[0][rows], o[1], label[1], *subjects)
+    return CalibrationData(name, run.config.data.classes, o[0][rows], label[0][rows], o[1], label[1], *subjects)
 
 
-def problem_from_upload(name: str, data: bytes) -> Problem:
+def data_from_upload(name: str, data: bytes) -> CalibrationData:
     """Any classifier's outputs. Raises ValueError, in words for the visitor, for anything that is not as follows.
 
     npz: cal_softmax (n, K), cal_labels (n,), test_softmax (m, K), test_labels (m,); optional classes (K,), cal_subjects, test_subjects.
@@ -105,18 +105,18 @@ def problem_from_upload(name: str, data: bytes) -> Problem:
     Labels of an npz may be names where classes are given.
     """
     name = PurePath(name).name[:80] or "upload"
-    if len(data) > UPLOAD_BYTES:
-        raise ValueError(f"{name} is {len(data) >> 20} MB, more than {UPLOAD_BYTES >> 20} MB; send fewer rows")
-    columns = _from_npz(name, data) if data[:4] == b"PK\x03\x04" else _from_csv(name, data)
+    if len(data) > MAX_UPLOAD_BYTES:
+        raise ValueError(f"{name} is {len(data) >> 20} MB, more than {MAX_UPLOAD_BYTES >> 20} MB; send fewer rows")
+    columns = _read_npz(name, data) if data[:4] == b"PK\x03\x04" else _read_csv(name, data)
     classes = tuple(str(c) for c in columns["classes"])
     o = [np.asarray(columns[f"{part}_softmax"], np.float64) for part in ("cal", "test")]
-    label = [_numbers(name, what, columns[what], classes) for what in ("cal_labels", "test_labels")]
-    problem = Problem(name, classes, o[0], label[0], o[1], label[1], columns.get("cal_subjects"), columns.get("test_subjects"))
-    check(problem)
+    label = [_label_numbers(name, what, columns[what], classes) for what in ("cal_labels", "test_labels")]
+    problem = CalibrationData(name, classes, o[0], label[0], o[1], label[1], columns.get("cal_subjects"), columns.get("test_subjects"))
+    check_data(problem)
     return problem
 
 
-def _numbers(name: str, what: str, labels: np.ndarray, classes: tuple[str, ...]) -> np.ndarray:
+def _label_numbers(name: str, what: str, labels: np.ndarray, classes: tuple[str, ...]) -> np.ndarray:
     """Labels as numbers: names are looked up, whole floats and numerals taken as they are."""
     if np.issubdtype(labels.dtype, np.floating) and np.isfinite(labels).all() and (labels == np.rint(labels)).all():
         return labels.astype(np.int64)
@@ -130,7 +130,7 @@ def _numbers(name: str, what: str, labels: np.ndarray, classes: tuple[str, ...])
     return np.array([known[v] for v in values.tolist()], np.int64)[index.reshape(labels.shape)]
 
 
-def _from_npz(name: str, data: bytes) -> dict[str, np.ndarray]:
+def _read_npz(name: str, data: bytes) -> dict[str, np.ndarray]:
     wanted = ("cal_softmax", "cal_labels", "test_softmax", "test_labels", "classes", "cal_subjects", "test_subjects")
     try:
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
@@ -139,12 +139,12 @@ def _from_npz(name: str, data: bytes) -> dict[str, np.ndarray]:
             if missing:
                 raise ValueError(f"{name} has no {', '.join(missing)}; np.savez needs {', '.join(wanted[:4])}")
             unpacked = sum(i.file_size for i in members.values())
-            if unpacked > UPLOAD_BYTES:  # zipfile never unpacks more than a member's stated size
-                raise ValueError(f"{name} unpacks to {unpacked >> 20} MB, more than {UPLOAD_BYTES >> 20} MB; send fewer rows")
+            if unpacked > MAX_UPLOAD_BYTES:  # zipfile never unpacks more than a member's stated size
+                raise ValueError(f"{name} unpacks to {unpacked >> 20} MB, more than {MAX_UPLOAD_BYTES >> 20} MB; send fewer rows")
             arrays = {}
             for key, info in members.items():
                 with archive.open(info) as member:
-                    _check_header(name, key, member, info.file_size)
+                    _check_npy_header(name, key, member, info.file_size)
                 with archive.open(info) as member:
                     arrays[key] = np.lib.format.read_array(member, allow_pickle=False)
     except (zipfile.BadZipFile, zlib.error, RuntimeError, NotImplementedError, EOFError, OSError) as e:
@@ -160,7 +160,7 @@ def _from_npz(name: str, data: bytes) -> dict[str, np.ndarray]:
     return arrays
 
 
-def _check_header(name: str, key: str, member, size: int) -> None:
+def _check_npy_header(name: str, key: str, member, size: int) -> None:
     """An npy header may promise any shape, which would be allocated before a byte is read."""
     try:
         read = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}[np.lib.format.read_magic(member)]
@@ -172,13 +172,13 @@ def _check_header(name: str, key: str, member, size: int) -> None:
     values = math.prod(shape)
     if any(s < 0 for s in shape) or values * dtype.itemsize > size:
         raise ValueError(f"{name}: {key} promises more values than it holds; the file is damaged")
-    if values > (UPLOAD_CELLS if key.endswith("softmax") else UPLOAD_ROWS):
-        raise ValueError(f"{name}: {key} {shape} is too large; {MOST}")
+    if values > (MAX_UPLOAD_CELLS if key.endswith("softmax") else MAX_UPLOAD_ROWS):
+        raise ValueError(f"{name}: {key} {shape} is too large; {UPLOAD_LIMITS_TEXT}")
     if key.endswith("softmax") and dtype.kind == "U":
         raise ValueError(f"{name}: {key} holds text; it must hold probabilities")
 
 
-def _from_csv(name: str, data: bytes) -> dict[str, np.ndarray]:
+def _read_csv(name: str, data: bytes) -> dict[str, np.ndarray]:
     try:
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError as e:
@@ -218,12 +218,12 @@ def _from_csv(name: str, data: bytes) -> dict[str, np.ndarray]:
     return out
 
 
-def _plain(value: Any) -> Any:
+def _to_json_value(value: Any) -> Any:
     """Dataclasses, arrays and NaN as what JSON knows."""
     if is_dataclass(value):
-        return {f.name: _plain(getattr(value, f.name)) for f in fields(value)}
+        return {f.name: _to_json_value(getattr(value, f.name)) for f in fields(value)}
     if isinstance(value, dict):
-        return {k: _plain(v) for k, v in value.items()}
+        return {k: _to_json_value(v) for k, v in value.items()}
     if isinstance(value, list | tuple | np.ndarray):
-        return [_plain(v) for v in (value.tolist() if isinstance(value, np.ndarray) else value)]
+        return [_to_json_value(v) for v in (value.tolist() if isinstance(value, np.ndarray) else value)]
     return None if isinstance(value, float) and not np.isfinite(value) else value

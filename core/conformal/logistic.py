@@ -6,25 +6,25 @@ from collections.abc import Callable
 
 import numpy as np
 
-L2 = 1.0  # weight of half the squared weights of the head, beside the summed cross-entropy
+L2_WEIGHT = 1.0  # weight of half the squared weights of the head, beside the summed cross-entropy
 
-SOLVED = 1e-12  # a head counts as fitted when no entry of its gradient exceeds this share of its largest possible size
+GRADIENT_TOLERANCE = 1e-12  # a head counts as fitted when no entry of its gradient exceeds this share of its largest possible size
 
 
-def _refit(X: np.ndarray, labels: np.ndarray, classes: int, start: tuple[np.ndarray, np.ndarray]) -> np.ndarray:
-    """`logistic` for B labellings that share all rows but the last: (n, D), (B, n) -> softmax of the same rows (B, n, K).
+def refit_last_row(X: np.ndarray, labels: np.ndarray, classes: int, start: tuple[np.ndarray, np.ndarray]) -> np.ndarray:
+    """`fit_logistic` for B labellings that share all rows but the last: (n, D), (B, n) -> softmax of the same rows (B, n, K).
 
     `start` = (weights, inverse Hessian) of the shared rows alone. Newton's steps with that Hessian, to which the last row's own part is
     added by Woodbury's identity at its current softmax; heads that do not settle so get full Newton steps.
     """
     W0, inverse = start
-    Y, (n, D), B, solved, K = _one_hot(labels, classes).transpose(1, 0, 2), X.shape, len(labels), _solved(X), classes
+    Y, (n, D), B, solved, K = one_hot(labels, classes).transpose(1, 0, 2), X.shape, len(labels), _gradient_limit(X), classes
     W = np.repeat(W0[:, None], B, axis=1)  # (D, B, K)
     MU = np.einsum("pdk,d->pk", inverse.reshape(-1, D, K), X[-1])  # inverse Hessian times x (x) I, (D K, K)
     UMU = np.einsum("dkl,d->kl", MU.reshape(D, K, K), X[-1])
     for _ in range(40):
-        P = _softmax((X @ W.reshape(D, -1)).reshape(n, B, K))
-        gradient = (X.T @ (P - Y).reshape(n, -1)).reshape(D, B, K) + L2 * W
+        P = softmax((X @ W.reshape(D, -1)).reshape(n, B, K))
+        gradient = (X.T @ (P - Y).reshape(n, -1)).reshape(D, B, K) + L2_WEIGHT * W
         worst = np.abs(gradient).max(axis=(0, 2))  # (B,)
         if (worst <= solved).all():
             break
@@ -34,17 +34,17 @@ def _refit(X: np.ndarray, labels: np.ndarray, classes: int, start: tuple[np.ndar
         W = W - (step - (S @ inner)[:, :, 0] @ MU.T).reshape(B, D, K).transpose(1, 0, 2)
     else:
         for b in np.flatnonzero(worst > solved):
-            W[:, b] = _newton(X, Y[:, b], L2)[0]
-        P = _softmax((X @ W.reshape(D, -1)).reshape(n, B, K))
+            W[:, b] = newton(X, Y[:, b], L2_WEIGHT)[0]
+        P = softmax((X @ W.reshape(D, -1)).reshape(n, B, K))
     return P.transpose(1, 0, 2)
 
 
-def _newton(X: np.ndarray, Y: np.ndarray, l2: float) -> tuple[np.ndarray, np.ndarray]:
+def newton(X: np.ndarray, Y: np.ndarray, l2: float) -> tuple[np.ndarray, np.ndarray]:
     """Damped Newton from zero on a strictly convex loss: (n, D), one-hot (n, K) -> weights (D, K), inverse Hessian (D K, D K)."""
     (n, D), K = X.shape, Y.shape[1]
-    W, solved = np.zeros((D, K)), _solved(X)
+    W, solved = np.zeros((D, K)), _gradient_limit(X)
     for _ in range(100):
-        P = _softmax(X @ W)
+        P = softmax(X @ W)
         gradient = X.T @ (P - Y) + l2 * W
         A = (X[:, :, None] * P[:, None, :]).reshape(n, D * K)
         H = -(A.T @ A) + l2 * np.eye(D * K)
@@ -53,55 +53,55 @@ def _newton(X: np.ndarray, Y: np.ndarray, l2: float) -> tuple[np.ndarray, np.nda
         if np.abs(gradient).max() <= solved:
             return W, np.linalg.inv(H)
         step, size = np.linalg.solve(H, gradient.ravel()).reshape(D, K), 1.0
-        now, slope = _loss(X, Y, W, l2), float((gradient * step).sum())
-        while size > 1e-6 and _loss(X, Y, W - size * step, l2) > now - 1e-4 * size * slope + 1e-12 * abs(now):
+        now, slope = _regularised_loss(X, Y, W, l2), float((gradient * step).sum())
+        while size > 1e-6 and _regularised_loss(X, Y, W - size * step, l2) > now - 1e-4 * size * slope + 1e-12 * abs(now):
             size /= 2
         W = W - size * step
     raise ValueError("the head's fit does not settle; scale the features to about unit size")
 
 
-def _solved(X: np.ndarray) -> float:
-    return SOLVED * float(np.abs(X).sum(axis=0).max())
+def _gradient_limit(X: np.ndarray) -> float:
+    return GRADIENT_TOLERANCE * float(np.abs(X).sum(axis=0).max())
 
 
-def _loss(X: np.ndarray, Y: np.ndarray, W: np.ndarray, l2: float) -> float:
+def _regularised_loss(X: np.ndarray, Y: np.ndarray, W: np.ndarray, l2: float) -> float:
     z = X @ W
     top = z.max(axis=1)
     return float((top + np.log(np.exp(z - top[:, None]).sum(axis=1)) - (Y * z).sum(axis=1)).sum() + l2 / 2 * (W * W).sum())
 
 
-def _softmax(z: np.ndarray) -> np.ndarray:
+def softmax(z: np.ndarray) -> np.ndarray:
     e = np.exp(z - z.max(axis=-1, keepdims=True))
     return e / e.sum(axis=-1, keepdims=True)
 
 
-def _with_one(x: np.ndarray) -> np.ndarray:
+def with_bias(x: np.ndarray) -> np.ndarray:
     x = np.asarray(x, np.float64)
     if x.ndim != 2 or not np.isfinite(x).all():
         raise ValueError(f"features must be (n, F) and finite, not {x.shape}" + " with NaN or infinity" * (x.ndim == 2))
     return np.concatenate([x, np.ones((len(x), 1))], axis=1)
 
 
-def _one_hot(labels: np.ndarray, classes: int) -> np.ndarray:
+def one_hot(labels: np.ndarray, classes: int) -> np.ndarray:
     labels = np.asarray(labels)
     if labels.size and not (labels.min() >= 0 and labels.max() < classes):
         raise ValueError(f"labels must be whole numbers from 0 to {classes - 1}")
     return np.eye(classes)[labels]
 
 
-Predict = Callable[[np.ndarray], np.ndarray]  # features (m, F) -> softmax (m, K)
+PredictFunction = Callable[[np.ndarray], np.ndarray]  # features (m, F) -> softmax (m, K)
 
-Fit = Callable[[np.ndarray, np.ndarray], Predict]  # features (n, F), labels (n,) -> the head trained on them
+FitFunction = Callable[[np.ndarray, np.ndarray], PredictFunction]  # features (n, F), labels (n,) -> the head trained on them
 
 
-def logistic(features: np.ndarray, labels: np.ndarray, classes: int, l2: float = L2) -> Predict:
+def fit_logistic(features: np.ndarray, labels: np.ndarray, classes: int, l2: float = L2_WEIGHT) -> PredictFunction:
     """The light head: multinomial logistic regression, cross-entropy summed over rows + l2/2 ||W||^2 (bias included), solved exactly.
 
     (n, F), (n,) -> predict: (m, F) -> softmax (m, K). Raises ValueError for labels outside 0..K-1 and for features that are not finite.
     """
-    W = _newton(_with_one(features), _one_hot(labels, classes), l2)[0]
-    return lambda x: _softmax(_with_one(x) @ W)
+    W = newton(with_bias(features), one_hot(labels, classes), l2)[0]
+    return lambda x: softmax(with_bias(x) @ W)
 
 
-def _logistic_of(classes: int) -> Fit:
-    return lambda features, labels: logistic(features, labels, classes)
+def fit_function(classes: int) -> FitFunction:
+    return lambda features, labels: fit_logistic(features, labels, classes)

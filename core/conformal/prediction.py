@@ -17,8 +17,8 @@ from core.conformal import logistic
 Measure = Literal["margin", "hinge"]
 Groups = Literal["pooled", "class", "attribute"]
 
-CHUNK = 1 << 17  # test scores ranked at a time: a few MB of scratch, within a processor's cache
-TIE = 1e-8  # full CP: refits are solved to better than this, so scores nearer than it count as equal
+SCORES_PER_CHUNK = 1 << 17  # test scores ranked at a time: a few MB of scratch, within a processor's cache
+TIE_TOLERANCE = 1e-8  # full CP: refits are solved to better than this, so scores nearer than it count as equal
 
 
 def nonconformity(o: np.ndarray, measure: Measure = "margin") -> np.ndarray:
@@ -77,34 +77,34 @@ def p_values(
         raise ValueError("give both group_cal and group_test, or neither")
     u = None if rng is None else 1.0 - rng.random(alpha_test.shape)
     if group_cal is None or group_test is None:
-        return _rank(alpha_cal, alpha_test.ravel(), None if u is None else u.ravel()).reshape(alpha_test.shape)
+        return _pooled_p_values(alpha_cal, alpha_test.ravel(), None if u is None else u.ravel()).reshape(alpha_test.shape)
     group_cal, group_test = np.asarray(group_cal), np.asarray(group_test)
     if group_cal.shape != alpha_cal.shape:
         raise ValueError(f"group_cal must be {alpha_cal.shape}, not {group_cal.shape}")
     p = np.empty(alpha_test.shape)
     for g in np.unique(group_test):
         cells = np.broadcast_to(group_test == g, alpha_test.shape)
-        p[cells] = _rank(alpha_cal[group_cal == g], alpha_test[cells], None if u is None else u[cells])
+        p[cells] = _pooled_p_values(alpha_cal[group_cal == g], alpha_test[cells], None if u is None else u[cells])
     return p
 
 
-def _rank(alpha_cal: np.ndarray, alpha_new: np.ndarray, u: np.ndarray | None) -> np.ndarray:
+def _pooled_p_values(alpha_cal: np.ndarray, alpha_new: np.ndarray, u: np.ndarray | None) -> np.ndarray:
     """(n,), (m,), (m,) or None -> (m,). Searches for sorted values walk through the calibration scores once instead of jumping about."""
     kind = np.result_type(alpha_cal, alpha_new)
     scores, n = np.sort(alpha_cal.astype(kind, copy=False)), len(alpha_cal)
     p = np.empty(len(alpha_new))
-    for i in range(0, len(p), CHUNK):
-        part = alpha_new[i : i + CHUNK].astype(kind, copy=False)
+    for i in range(0, len(p), SCORES_PER_CHUNK):
+        part = alpha_new[i : i + SCORES_PER_CHUNK].astype(kind, copy=False)
         order = np.argsort(part)
         part = part[order]
         if np.isnan(part[-1]):  # NaN sorts last
             raise ValueError("nonconformity scores hold NaN")
         count = np.searchsorted(scores, part, side="left")  # calibration scores below
         if u is None:
-            p[i : i + CHUNK][order] = (n - count + 1) / (n + 1)
+            p[i : i + SCORES_PER_CHUNK][order] = (n - count + 1) / (n + 1)
         else:
             above = n - np.searchsorted(scores, part, side="right")
-            p[i : i + CHUNK][order] = (above + u[i : i + CHUNK][order] * (n - count - above + 1)) / (n + 1)
+            p[i : i + SCORES_PER_CHUNK][order] = (above + u[i : i + SCORES_PER_CHUNK][order] * (n - count - above + 1)) / (n + 1)
     return p
 
 
@@ -128,12 +128,12 @@ def ranking(alpha_cal: np.ndarray, alpha_new: np.ndarray, group_cal: np.ndarray 
     return Ranking(np.asarray(alpha_new), above, equal, n, (above + equal + 1) / (n + 1))
 
 
-def floor(n):
+def min_p_value(n):
     """The smallest value that an unsmoothed p-value can take, 1 / (n + 1): no label is ever rejected at an eps below it."""
     return 1.0 / (np.asarray(n) + 1.0)
 
 
-def inductive(
+def inductive_p_values(
     o_cal: np.ndarray,
     labels_cal: np.ndarray,
     o_test: np.ndarray,
@@ -161,34 +161,34 @@ def inductive(
     return p_values(alpha_cal, alpha_test, np.asarray(attribute[0]), np.asarray(attribute[1])[:, None], rng)
 
 
-def split(
+def split_p_values(
     features: np.ndarray,
     labels: np.ndarray,
     x: np.ndarray,
     calibrates: np.ndarray,
     classes: int,
-    fit: logistic.Fit | None = None,
+    fit: logistic.FitFunction | None = None,
     measure: Measure = "margin",
     groups: Literal["pooled", "class"] = "pooled",
 ) -> np.ndarray:
     """Inductive CP with a light head: trained on the rows that do not calibrate. (n, F), (n,), (m, F), (n,) bool -> (m, K).
 
-    What full CP is compared with: the same head (`logistic` unless `fit` is given) on the same fixed features.
+    What full CP is compared with: the same head (`fit_logistic` unless `fit` is given) on the same fixed features.
     """
     features, labels, calibrates = np.asarray(features), np.asarray(labels), np.asarray(calibrates, bool)
     if calibrates.all() or not calibrates.any():
         raise ValueError("some rows must train the head and some must calibrate it")
-    predict = (fit or logistic._logistic_of(classes))(features[~calibrates], labels[~calibrates])
-    return inductive(predict(features[calibrates]), labels[calibrates], predict(x), measure, groups)
+    predict = (fit or logistic.fit_function(classes))(features[~calibrates], labels[~calibrates])
+    return inductive_p_values(predict(features[calibrates]), labels[calibrates], predict(x), measure, groups)
 
 
-def cross(
+def cross_p_values(
     features: np.ndarray,
     labels: np.ndarray,
     x: np.ndarray,
     fold: np.ndarray,
     classes: int,
-    fit: logistic.Fit | None = None,
+    fit: logistic.FitFunction | None = None,
     measure: Measure = "margin",
     groups: Literal["pooled", "class"] = "pooled",
 ) -> np.ndarray:
@@ -198,15 +198,15 @@ def cross(
     The average of p-values promises an error of at most 2 eps only, not eps (Vovk & Wang 2020), though it is mostly near eps.
     """
     fold = np.asarray(fold)
-    return np.mean([split(features, labels, x, fold == k, classes, fit, measure, groups) for k in np.unique(fold)], axis=0)
+    return np.mean([split_p_values(features, labels, x, fold == k, classes, fit, measure, groups) for k in np.unique(fold)], axis=0)
 
 
-def full(
+def full_p_values(
     features: np.ndarray,
     labels: np.ndarray,
     x: np.ndarray,
     classes: int,
-    fit: logistic.Fit | None = None,
+    fit: logistic.FitFunction | None = None,
     measure: Measure = "margin",
     groups: Literal["pooled", "class"] = "pooled",
     rng: np.random.Generator | None = None,
@@ -215,7 +215,7 @@ def full(
 
     For each new point and each label k the head is refitted on the n points and (x, k); Eq. (8) scores all n + 1 and Eq. (9) ranks the
     new one: m K refits, no point spent on calibration alone. `fit` must treat its rows alike, whatever their order, or the promise is
-    lost; without it the head is `logistic`, for all K hypotheses of a point together.
+    lost; without it the head is `fit_logistic`, for all K hypotheses of a point together.
     Scores nearer than TIE count as equal, which can only raise p. The paper refits the network itself, which no small machine can.
     """
     features, labels = np.asarray(features, np.float64), np.asarray(labels)
@@ -225,27 +225,27 @@ def full(
     n, k = len(labels), np.arange(classes)
     hypotheses = np.concatenate([np.tile(labels, (classes, 1)), k[:, None]], axis=1)  # (K, n + 1)
     same = hypotheses[:, :n] == k[:, None] if groups == "class" else np.ones((classes, n), bool)
-    start = logistic._newton(logistic._with_one(features), logistic._one_hot(labels, classes), logistic.L2) if fit is None else None
+    start = logistic.newton(logistic.with_bias(features), logistic.one_hot(labels, classes), logistic.L2_WEIGHT) if fit is None else None
     u = None if rng is None else 1.0 - rng.random((len(x), classes))
     p = np.empty((len(x), classes))
     for i, row in enumerate(x):
         both = np.concatenate([features, row[None]])
         if start is not None:
-            o = logistic._refit(logistic._with_one(both), hypotheses, classes, start)  # (K, n + 1, K)
+            o = logistic.refit_last_row(logistic.with_bias(both), hypotheses, classes, start)  # (K, n + 1, K)
         elif fit is not None:
             o = np.stack([fit(both, h)(both) for h in hypotheses])
         alpha = true_scores(nonconformity(o.reshape(-1, classes), measure), hypotheses.ravel()).reshape(classes, n + 1)
         difference = alpha[:, :n] - alpha[:, n:]
-        at_least = (same & (difference >= -TIE)).sum(axis=1)
+        at_least = (same & (difference >= -TIE_TOLERANCE)).sum(axis=1)
         if u is None:
             p[i] = (at_least + 1) / (same.sum(axis=1) + 1)
         else:
-            above = (same & (difference > TIE)).sum(axis=1)
+            above = (same & (difference > TIE_TOLERANCE)).sum(axis=1)
             p[i] = (above + u[i] * (at_least - above + 1)) / (same.sum(axis=1) + 1)
     return p
 
 
-def prediction(p: np.ndarray) -> np.ndarray:
+def forced_prediction(p: np.ndarray) -> np.ndarray:
     """The forced prediction, the label of highest p-value (§3.1): (m, K) -> (m,)."""
     return p.argmax(axis=1)
 

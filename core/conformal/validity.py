@@ -3,7 +3,7 @@
 Letters as in `core.conformal.prediction`. All test points are ranked among the *same* n calibration scores, so their errors hang together: given the
 calibration set the number of errors at eps is binomial with a random rate, over calibration sets it is beta-binomial(m, j, n - j + 1) with
 j = floor(eps (n + 1)) (Vovk 2012, "Conditional validity of inductive conformal predictors"). Everything here compares with that law,
-simulated for all eps together (`null`), never with independent binomials. NumPy only; functions of arrays.
+simulated for all eps together (`null_band`), never with independent binomials. NumPy only; functions of arrays.
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ import numpy as np
 
 from core.conformal import prediction
 
-LEVELS = np.arange(101) / 100  # the eps of every curve; quotients, so that they equal p-values such as 7/100 exactly
-REPEATS = 2_000  # simulated curves behind a band
-COVERAGE = 0.95
-BINS = 20  # of the histogram of p-values; a divisor of the number of levels
+EPS_LEVELS = np.arange(101) / 100  # the eps of every curve; quotients, so that they equal p-values such as 7/100 exactly
+SIMULATED_CURVES = 2_000  # simulated curves behind a band
+BAND_COVERAGE = 0.95
+HISTOGRAM_BINS = 20  # of the histogram of p-values; a divisor of the number of levels
 
 
 @dataclass(frozen=True)
-class Null:
+class NullBand:
     """Error curves of a valid predictor: what exchangeability alone does to them. Arrays over LEVELS; shares in [0, 1]."""
 
     m: int  # test points
@@ -37,7 +37,7 @@ class Null:
 
 
 @dataclass(frozen=True)
-class Curve:
+class ErrorCurve:
     """Error against eps for some of the test points, with the band it should lie in."""
 
     name: str
@@ -53,7 +53,7 @@ class Curve:
 
 
 @dataclass(frozen=True)
-class Histogram:
+class PValueHistogram:
     """Smoothed p-values of the true label; flat when the predictor is valid."""
 
     edges: np.ndarray  # (BINS + 1,)
@@ -85,7 +85,7 @@ class Reliability:
 
 
 @dataclass(frozen=True)
-class Sizes:
+class CalibrationSizes:
     """What the calibration size does at one eps: draws of a share r of the calibration set."""
 
     r: np.ndarray  # (R,) shares
@@ -95,17 +95,17 @@ class Sizes:
 
 
 @dataclass(frozen=True)
-class Reference:
+class RandomSplits:
     """What the error would be if calibration and test points were exchangeable: both drawn at random from the test points."""
 
     n: int
     m: int
     error: np.ndarray  # (draws, L)
-    null: Null
+    null: NullBand
     left: float  # share of the draws whose curve leaves its band somewhere; about 1 - COVERAGE
 
 
-def null(sizes: tuple[tuple[int, int], ...], smoothed: bool = False, repeats: int = REPEATS, seed: int = 0) -> Null:
+def null_band(sizes: tuple[tuple[int, int], ...], smoothed: bool = False, repeats: int = SIMULATED_CURVES, seed: int = 0) -> NullBand:
     """Simulate error curves under exchangeability. `sizes`: (n, m) of each group of Eq. (9), one for pooled scores; hashable for a cache.
 
     Given the calibration set, test scores fall into its n + 1 gaps with the probabilities of n uniform points' spacings: Dirichlet, drawn
@@ -114,10 +114,10 @@ def null(sizes: tuple[tuple[int, int], ...], smoothed: bool = False, repeats: in
     quantiles, Myllymäki et al. 2017), chosen so that a share COVERAGE of the simulated curves stays inside everywhere.
     Scores without ties are assumed: with ties the unsmoothed curve runs lower, which is safe.
     """
-    rng, L = np.random.default_rng(seed), len(LEVELS)
+    rng, L = np.random.default_rng(seed), len(EPS_LEVELS)
     counts, expected, variance = np.zeros((repeats, L)), np.zeros(L), np.zeros(L)
     for n, m in sizes:
-        at = LEVELS * (n + 1)
+        at = EPS_LEVELS * (n + 1)
         j = np.floor(at + 1e-9).astype(np.int64)
         part = np.clip(at - j, 0, 1) if smoothed else np.zeros(L)  # of the next gap, which smoothing splits
         edges = np.unique(np.concatenate([j, np.minimum(j + 1, n + 1)]) if smoothed else j)
@@ -133,23 +133,23 @@ def null(sizes: tuple[tuple[int, int], ...], smoothed: bool = False, repeats: in
         variance += m * mean * (1 - mean) * (n + 1 + m) / (n + 2)  # beta-binomial
     M = max(1, sum(m for _, m in sizes))
     error, expected, sd = counts / M, expected / M, np.sqrt(variance) / M
-    tails = (1 - COVERAGE) / 2
+    tails = (1 - BAND_COVERAGE) / 2
     low, high = np.quantile(error, [tails, 1 - tails], axis=0)
     up, down = np.maximum(high - expected, sd), np.maximum(expected - low, sd)
     open_ = sd > 1e-12  # where the curve can vary at all
     away = error[:, open_] - expected[open_]
     worst = np.maximum(away / up[open_], -away / down[open_]).max(axis=1) if open_.any() else np.zeros(repeats)
-    factor = np.sort(worst)[min(repeats - 1, int(np.ceil(COVERAGE * (repeats + 1))) - 1)]
-    bins = np.diff(error[:, :: (L - 1) // BINS], axis=1)
+    factor = np.sort(worst)[min(repeats - 1, int(np.ceil(BAND_COVERAGE * (repeats + 1))) - 1)]
+    bins = np.diff(error[:, :: (L - 1) // HISTOGRAM_BINS], axis=1)
     bin_low, bin_high = np.quantile(bins, [tails, 1 - tails], axis=0)
-    return Null(
+    return NullBand(
         m=M,
         expected=expected,
         lower=np.clip(expected - factor * down, 0, 1),
         upper=np.clip(expected + factor * up, 0, 1),
         low=low,
         high=high,
-        deviation=np.sort(np.abs(error - LEVELS).max(axis=1)),
+        deviation=np.sort(np.abs(error - EPS_LEVELS).max(axis=1)),
         bin_low=bin_low,
         bin_high=bin_high,
     )
@@ -157,31 +157,31 @@ def null(sizes: tuple[tuple[int, int], ...], smoothed: bool = False, repeats: in
 
 def error_curve(p_true: np.ndarray) -> np.ndarray:
     """Share of points whose true label is rejected, p <= eps, at each of LEVELS: (m,) p-values of the true label -> (L,)."""
-    return np.searchsorted(np.sort(p_true), LEVELS, side="right") / max(1, len(p_true))
+    return np.searchsorted(np.sort(p_true), EPS_LEVELS, side="right") / max(1, len(p_true))
 
 
-def curve(name: str, p_true: np.ndarray, n: int, law: Null) -> Curve:
-    """The error curve of some points beside the band of `law`, which must be the `null` of their own number."""
+def curve_with_band(name: str, p_true: np.ndarray, n: int, law: NullBand) -> ErrorCurve:
+    """The error curve of some points beside the band of `law`, which must be the `null_band` of their own number."""
     error = error_curve(p_true)
     over, under = error - law.upper, law.lower - error
     a, b = int(over.argmax()), int(under.argmax())
     above, below = (float(max(0.0, v)) if v > 1e-12 else 0.0 for v in (over[a], under[b]))
-    at = [float(LEVELS[i]) if v else float("nan") for i, v in ((a, above), (b, below))]
-    return Curve(name, n, len(p_true), error, law.lower, law.upper, above, at[0], below, at[1])
+    at = [float(EPS_LEVELS[i]) if v else float("nan") for i, v in ((a, above), (b, below))]
+    return ErrorCurve(name, n, len(p_true), error, law.lower, law.upper, above, at[0], below, at[1])
 
 
-def histogram(p_true: np.ndarray, law: Null) -> Histogram:
-    """Histogram and uniformity test of *smoothed* p-values of the true label; `law` is the smoothed `null` of the same sizes.
+def p_value_histogram(p_true: np.ndarray, law: NullBand) -> PValueHistogram:
+    """Histogram and uniformity test of *smoothed* p-values of the true label; `law` is the smoothed `null_band` of the same sizes.
 
     The distance is compared with that of simulated curves, which share their calibration sets as the points do: the textbook
     Kolmogorov-Smirnov test would take the points as independent and reject far too often.
     """
     error = error_curve(p_true)
-    distance = float(np.abs(error - LEVELS).max())
+    distance = float(np.abs(error - EPS_LEVELS).max())
     reached = len(law.deviation) - np.searchsorted(law.deviation, distance - 1e-12, side="left")
-    edges = LEVELS[:: (len(LEVELS) - 1) // BINS]
-    share = np.diff(error[:: (len(LEVELS) - 1) // BINS])
-    return Histogram(edges, share, law.bin_low, law.bin_high, distance, float((reached + 1) / (len(law.deviation) + 1)))
+    edges = EPS_LEVELS[:: (len(EPS_LEVELS) - 1) // HISTOGRAM_BINS]
+    share = np.diff(error[:: (len(EPS_LEVELS) - 1) // HISTOGRAM_BINS])
+    return PValueHistogram(edges, share, law.bin_low, law.bin_high, distance, float((reached + 1) / (len(law.deviation) + 1)))
 
 
 def efficiency(p: np.ndarray) -> Efficiency:
@@ -189,8 +189,8 @@ def efficiency(p: np.ndarray) -> Efficiency:
     m = max(1, len(p))
     top = np.sort(p, axis=1)
     first, second = np.sort(top[:, -1]), np.sort(top[:, -2])
-    has_one, has_two = (len(p) - np.searchsorted(v, LEVELS, side="right") for v in (first, second))
-    labels = p.size - np.searchsorted(np.sort(p, axis=None), LEVELS, side="right")
+    has_one, has_two = (len(p) - np.searchsorted(v, EPS_LEVELS, side="right") for v in (first, second))
+    labels = p.size - np.searchsorted(np.sort(p, axis=None), EPS_LEVELS, side="right")
     return Efficiency(labels / m, (has_one - has_two) / m, 1 - has_one / m)
 
 
@@ -275,7 +275,7 @@ def calibration_sizes(
     draws: int = 20,
     seed: int = 0,
     group_cal: np.ndarray | None = None,
-) -> Sizes:
+) -> CalibrationSizes:
     """Error and set size at eps when only a random share r of the calibration set is used. (n,), (m, K), (m,), (R,) -> (R, draws) each.
 
     `p` are the unsmoothed p-values with the whole set, pooled, or class-conditional when `group_cal` holds the calibration labels. Each
@@ -308,17 +308,17 @@ def calibration_sizes(
                     edge = len(every) - 1 if kept > len(chosen) else np.partition(chosen, kept - 1)[kept - 1]
                     size_[i, d] += every[edge] / m
                     error[i, d] += true[edge] / m
-    return Sizes(r, chosen_n, 1 - error, size_)
+    return CalibrationSizes(r, chosen_n, 1 - error, size_)
 
 
-def reference(
+def random_splits(
     alpha_true: np.ndarray, n: int, law, smoothed: bool = False, draws: int = 20, seed: int = 0, group: np.ndarray | None = None
-) -> Reference:
+) -> RandomSplits:
     """Split the test points themselves at random into calibration and test, `draws` times, and rank the one in the other. (m,) scores of
     the true labels; at most n, and at most half, calibrate. Within `group` (m,), when given, as class-conditional prediction does.
 
     Exchangeable by construction, whoever the subjects are: what the same curve looks like when the promise holds. `law(sizes, smoothed)`
-    is `null`, or a cached form of it.
+    is `null_band`, or a cached form of it.
     """
     rng = np.random.default_rng(seed)
     group = np.zeros(len(alpha_true), np.int64) if group is None else np.asarray(group)
@@ -326,11 +326,11 @@ def reference(
     share = min(0.5, n / max(1, len(alpha_true)))
     cut = [int(share * len(rows)) for rows in members]
     expected = law(tuple((c, len(rows) - c) for c, rows in zip(cut, members)), smoothed)
-    error = np.zeros((draws, len(LEVELS)))
+    error = np.zeros((draws, len(EPS_LEVELS)))
     for d in range(draws):
         parts = [(shuffled[:c], shuffled[c:]) for c, shuffled in ((c, rng.permutation(rows)) for c, rows in zip(cut, members))]
         noise = rng if smoothed else None
         p = [prediction.p_values(alpha_true[a], alpha_true[b][None], rng=noise)[0] for a, b in parts]
         error[d] = error_curve(np.concatenate(p))
     outside = ((error > expected.upper + 1e-12) | (error < expected.lower - 1e-12)).any(axis=1)
-    return Reference(sum(cut), expected.m, error, expected, float(outside.mean()))
+    return RandomSplits(sum(cut), expected.m, error, expected, float(outside.mean()))

@@ -31,12 +31,12 @@ CREMA_WOMEN = frozenset(  # VideoDemographics.csv; copies without that file must
 )  # fmt: skip
 DEMO_NAME = re.compile(r"^demo_(\d\d)_(ANG|DIS|FEA|HAP|NEU|SAD)_(\d\d)$")
 RAVDESS_NAME = re.compile(r"^(0[123])-(0[12])-(0[1-8])-(0[12])-(0[12])-(0[12])-([01]\d|2[0-4])$")
-KINDS = {  # by what its name ends in; content is looked at when a file is read
+MEDIA_EXTENSIONS = {  # by what its name ends in; content is looked at when a file is read
     "picture": (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff"),
     "video": (".flv", ".mp4", ".mov", ".m4v", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".wmv", ".ogv"),
     "audio": (".wav", ".flac", ".mp3", ".m4a", ".aac", ".ogg"),
 }  # of two files of one clip CREMA-D takes that with the earlier ending: the official flv and wav before what was made of them
-SEXES = {"f": "female", "female": "female", "w": "female", "woman": "female", "m": "male", "male": "male", "man": "male", "": ""}
+SEX_SYNONYMS = {"f": "female", "female": "female", "w": "female", "woman": "female", "m": "male", "male": "male", "man": "male", "": ""}
 
 
 class CorpusError(files.UserError):
@@ -44,7 +44,7 @@ class CorpusError(files.UserError):
 
 
 @dataclass(frozen=True)
-class Entry:
+class ClipEntry:
     """One clip of a corpus. Media are 'path' or 'archive.zip!member'."""
 
     clip: str
@@ -70,14 +70,14 @@ class Corpus:
     source: str
 
 
-KNOWN = {
+KNOWN_CORPORA = {
     "demo": Corpus("demo", "Demo corpus (invented faces and voices)", 10.0, "MIT, drawn and synthesised by this project", "core/demo.py"),
     "demo-clips": Corpus("demo-clips", "Demo clips (invented), through video and sound files", 10.0, "MIT", "python -m core data draw"),
     "ravdess": Corpus("ravdess", "RAVDESS speech", 5.0, "CC BY-NC-SA 4.0", "Livingstone & Russo 2018, Zenodo record 1188976"),
     "crema-d": Corpus("crema-d", "CREMA-D", 5.0, "ODbL 1.0 / DbCL 1.0", "Cao et al. 2014, GitHub CheyneyComputerScience/CREMA-D"),
     "fer2013": Corpus("fer2013", "FER2013 faces", 0.0, "public challenge data, research use", "Goodfellow et al. 2013"),
 }
-EXPECTED = {
+EXPECTED_FILES = {
     "crema-d": "VideoFlash/1001_DFA_ANG_XX.flv and AudioWAV/1001_DFA_ANG_XX.wav",
     "demo-clips": "demo_01_ANG_00.mp4 and demo_01_ANG_00.wav; python -m core data draw writes them",
     "ravdess": "Actor_01/03-01-01-01-01-01-01.wav or the published zips",
@@ -85,7 +85,7 @@ EXPECTED = {
 }
 
 
-def index(name: str, root: Path, song: bool = False) -> list[Entry]:
+def index_clips(name: str, root: Path, song: bool = False) -> list[ClipEntry]:
     """Every usable clip of the corpus `name` below `root` (a folder, a zip, or the csv table of own data), sorted by clip id.
 
     Names not in KNOWN are own data. RAVDESS' songs are left out unless `song`. Files with odd names are left out; a clip that lies there
@@ -93,24 +93,24 @@ def index(name: str, root: Path, song: bool = False) -> list[Entry]:
     """
     if not root.exists():
         raise CorpusError(f"{root} does not exist; give the folder or zip of {name} with --source")
-    if name not in EXPECTED and root.suffix.lower() == ".csv":
-        return _own_table(root)
-    found = _listing(root)
+    if name not in EXPECTED_FILES and root.suffix.lower() == ".csv":
+        return _own_table_entries(root)
+    found = _scan_files(root)
     if name == "ravdess":
-        entries = _ravdess(found, song)
+        entries = _ravdess_entries(found, song)
     elif name == "crema-d":
-        entries = _crema(found)
+        entries = _crema_entries(found)
     elif name == "demo-clips":
-        entries = _demo_clips(found)
+        entries = _demo_entries(found)
     else:
-        entries = _own_folders(found, root) if name not in EXPECTED else []
-        entries = entries or _faces(found, official=name in EXPECTED)
+        entries = _own_folder_entries(found, root) if name not in EXPECTED_FILES else []
+        entries = entries or _face_folder_entries(found, official=name in EXPECTED_FILES)
     if not entries:
         own = "faces/<emotion>/<image>.jpg and audio/<emotion>/<sound>.wav, or a csv table, with emotion one of "
         inside = [p for _, p in found if p.lower().endswith(".zip")]
         fix = f". It holds {inside[0]} inside a zip: unpack the outer one" if inside else ""
         raise CorpusError(
-            f"{root} holds no clip of {name}; expected files like {EXPECTED.get(name) or own + ', '.join(labels.EMOTIONS)}{fix}"
+            f"{root} holds no clip of {name}; expected files like {EXPECTED_FILES.get(name) or own + ', '.join(labels.EMOTIONS)}{fix}"
         )
     return sorted(entries, key=lambda e: e.clip)
 
@@ -118,19 +118,19 @@ def index(name: str, root: Path, song: bool = False) -> list[Entry]:
 # ------------------------------------------------------------------ files and members of zips, by name
 
 
-def files(root: Path) -> list[str]:
+def list_files(root: Path) -> list[str]:
     """All files below a folder, in zips that lie there too, or all members of a zip, as media references 'path' or 'archive.zip!member'.
 
     Plain files come before members of zips, shallow before deep, then by name: of several copies the first is the one to read. Hidden files
     and folders (.git with its git-lfs objects) and __MACOSX are passed over. Raises CorpusError where a folder or zip cannot be read.
     """
-    return [reference for reference, _ in _listing(root)]
+    return [reference for reference, _ in _scan_files(root)]
 
 
-def _listing(root: Path) -> list[tuple[str, str]]:
-    """`files`, each with its path inside the corpus; a zip's members are as if it were unpacked into a folder of its name."""
+def _scan_files(root: Path) -> list[tuple[str, str]]:
+    """`list_files`, each with its path inside the corpus; a zip's members are as if it were unpacked into a folder of its name."""
     if root.is_file():
-        return sorted(_members(str(root), ""), key=_order)
+        return sorted(_list_members(str(root), ""), key=_sort_key)
     plain, packed = [], []
     seen = set()  # of folders, so that links in a circle end
     todo = [(str(root), "")]
@@ -143,7 +143,7 @@ def _listing(root: Path) -> list[tuple[str, str]]:
             raise CorpusError(f"{folder} cannot be read ({e.strerror}); allow it, or move it out of {root}") from e
         seen.add((state.st_dev, state.st_ino))
         for item in items:
-            if _passed_over(item.name):
+            if _is_ignored(item.name):
                 continue
             path = inside + item.name
             with contextlib.suppress(OSError):  # a link that leads nowhere is no file
@@ -153,42 +153,42 @@ def _listing(root: Path) -> list[tuple[str, str]]:
                     plain.append((item.path, path))
     archives = [(file, path) for file, path in plain if path.lower().endswith(".zip")]
     for file, path in archives:
-        packed += _members(file, path[:-4] + "/")
-    return sorted(set(plain) - set(archives), key=_order) + sorted(packed, key=_order)
+        packed += _list_members(file, path[:-4] + "/")
+    return sorted(set(plain) - set(archives), key=_sort_key) + sorted(packed, key=_sort_key)
 
 
-def _passed_over(name: str) -> bool:
+def _is_ignored(name: str) -> bool:
     return name == "__MACOSX" or (name.startswith(".") and name not in (".", ".."))
 
 
-def _order(found: tuple[str, str]) -> tuple[int, str, str]:
+def _sort_key(found: tuple[str, str]) -> tuple[int, str, str]:
     return found[1].count("/"), found[1], found[0]
 
 
-def _members(archive: str, inside: str) -> list[tuple[str, str]]:
+def _list_members(archive: str, inside: str) -> list[tuple[str, str]]:
     try:
         with zipfile.ZipFile(archive) as z:
             names = [n for n in z.namelist() if not n.endswith("/")]
     except (zipfile.BadZipFile, OSError) as e:
         raise CorpusError(f"{archive} is not a zip archive or is damaged ({e}); download it again") from e
     pairs = [(f"{archive}!{n}", n.replace("\\", "/").removeprefix("./")) for n in names]
-    return [(r, inside + p) for r, p in pairs if not any(map(_passed_over, p.split("/")))]
+    return [(r, inside + p) for r, p in pairs if not any(map(_is_ignored, p.split("/")))]
 
 
 @contextlib.contextmanager
 def media_file(reference: str) -> Iterator[Path]:
     """The file behind a media reference; a member of a zip is unpacked to a temporary file for as long as it is needed."""
-    archive, member = parts_of(reference)
+    archive, member = split_reference(reference)
     if not member:
         yield Path(reference)
         return
     with tempfile.TemporaryDirectory() as d:
         path = Path(d) / ("media" + Path(member).suffix)
-        path.write_bytes(_archive(archive, Path(archive).stat().st_mtime_ns).read(member))
+        path.write_bytes(_open_archive(archive, Path(archive).stat().st_mtime_ns).read(member))
         yield path
 
 
-def parts_of(reference: str) -> tuple[str, str]:
+def split_reference(reference: str) -> tuple[str, str]:
     """(archive, member) of a reference, (path, "") of a plain file; names of folders and files may hold '!' themselves."""
     at = reference.find("!")
     while at >= 0:
@@ -199,14 +199,14 @@ def parts_of(reference: str) -> tuple[str, str]:
 
 
 @functools.lru_cache(maxsize=64)  # RAVDESS is 48 zips and its clips are read across them
-def _archive(path: str, mtime: int) -> zipfile.ZipFile:
+def _open_archive(path: str, mtime: int) -> zipfile.ZipFile:
     return zipfile.ZipFile(path)  # kept open: its directory of thousands of members is read once; reading is thread-safe
 
 
-def _kind(path: str) -> tuple[str, int]:
+def _media_kind(path: str) -> tuple[str, int]:
     """What a file is by its name, and its place among its like; ("", 0) for what is no medium."""
     suffix = os.path.splitext(path)[1].lower()
-    return next(((kind, endings.index(suffix)) for kind, endings in KINDS.items() if suffix in endings), ("", 0))
+    return next(((kind, endings.index(suffix)) for kind, endings in MEDIA_EXTENSIONS.items() if suffix in endings), ("", 0))
 
 
 def _stem(path: str) -> str:
@@ -216,10 +216,10 @@ def _stem(path: str) -> str:
 # ------------------------------------------------------------------ official corpora
 
 
-def _ravdess(found: list[tuple[str, str]], song: bool) -> list[Entry]:
+def _ravdess_entries(found: list[tuple[str, str]], song: bool) -> list[ClipEntry]:
     performances: dict[str, dict[tuple[str, str], str]] = {}  # code without its modality -> {(modality, kind): file}
     for reference, path in found:
-        stem, kind = _stem(path), _kind(path)[0]
+        stem, kind = _stem(path), _media_kind(path)[0]
         match = RAVDESS_NAME.match(stem)
         if match and kind in ("video", "audio") and (match[2] == "01" or song):  # channel 01: speech, 02: song
             performances.setdefault(stem[3:], {}).setdefault((match[1], kind), reference)
@@ -228,7 +228,7 @@ def _ravdess(found: list[tuple[str, str]], song: bool) -> list[Entry]:
         channel, emotion, intensity, statement, _, actor = code.split("-")
         film = media.get(("01", "video"))  # with sound; 02 is the same without
         entries.append(
-            Entry(
+            ClipEntry(
                 clip="ravdess-" + code if channel == "01" else "ravdess-song-" + code[3:],
                 subject=f"ravdess-{actor}",
                 sex="male" if int(actor) % 2 else "female",
@@ -242,13 +242,13 @@ def _ravdess(found: list[tuple[str, str]], song: bool) -> list[Entry]:
     return [e for e in entries if e.video or e.audio]
 
 
-def _crema(found: list[tuple[str, str]]) -> list[Entry]:
+def _crema_entries(found: list[tuple[str, str]]) -> list[ClipEntry]:
     clips: dict[str, dict[str, tuple[int, str]]] = {}  # clip -> {kind: (place, file)}
     tables: dict[str, str] = {}
     for reference, path in found:
         if path.endswith(".csv"):
             tables.setdefault(os.path.basename(path), reference)
-        match, (kind, place) = CREMA_NAME.match(_stem(path)), _kind(path)
+        match, (kind, place) = CREMA_NAME.match(_stem(path)), _media_kind(path)
         if match and kind in ("video", "audio"):
             clip = _stem(path) + "X" * (match[4] == "X")  # an old copy writes one X for XX
             media = clips.setdefault(clip, {})
@@ -260,7 +260,7 @@ def _crema(found: list[tuple[str, str]]) -> list[Entry]:
         actor, statement, emotion, intensity = clip.split("_")
         video = media["video"][1] if "video" in media else None
         entries.append(
-            Entry(
+            ClipEntry(
                 clip="crema-" + clip,
                 subject=f"crema-{actor}",
                 sex=sexes.get(actor) or ("female" if actor in CREMA_WOMEN else "male" if "1001" <= actor <= "1091" else ""),
@@ -278,8 +278,8 @@ def _crema(found: list[tuple[str, str]]) -> list[Entry]:
 def _crema_sexes(tables: dict[str, str]) -> dict[str, str]:
     if "VideoDemographics.csv" not in tables:
         return {}
-    rows = _rows(tables["VideoDemographics.csv"], ("actorid", "sex"))
-    return {row["actorid"]: SEXES.get(row["sex"].lower(), "") for _, row in rows}
+    rows = _read_table_rows(tables["VideoDemographics.csv"], ("actorid", "sex"))
+    return {row["actorid"]: SEX_SYNONYMS.get(row["sex"].lower(), "") for _, row in rows}
 
 
 def _crema_votes(tables: dict[str, str]) -> dict[str, tuple[str, str, str]]:
@@ -288,44 +288,46 @@ def _crema_votes(tables: dict[str, str]) -> dict[str, tuple[str, str, str]]:
         return {}
     votes = {}
     columns = ("voicevote", "facevote", "multimodalvote")
-    for line, row in _rows(tables["summaryTable.csv"], ("filename", *columns)):
+    for line, row in _read_table_rows(tables["summaryTable.csv"], ("filename", *columns)):
         match = CREMA_NAME.match(row["filename"])
         try:
-            voice, face, both = (labels.vote(row[c]) for c in columns)
+            voice, face, both = (labels.parse_vote(row[c]) for c in columns)
         except ValueError as e:
             raise CorpusError(f"{tables['summaryTable.csv']}, line {line}: {e}; take the file from CREMA-D again") from e
         votes[row["filename"] + "X" * bool(match and match[4] == "X")] = (voice, face, both)
     return votes
 
 
-def _demo_clips(found: list[tuple[str, str]]) -> list[Entry]:
+def _demo_entries(found: list[tuple[str, str]]) -> list[ClipEntry]:
     films = {_stem(path): reference for reference, path in reversed(found) if path.lower().endswith(".mp4")}
     sounds = {_stem(path): reference for reference, path in reversed(found) if path.lower().endswith(".wav")}
     entries = []
     for clip, video in films.items():
         if match := DEMO_NAME.match(clip):
             sex = "male" if int(match[1]) % 2 else "female"
-            entries.append(Entry(clip, f"demo-{match[1]}", sex, labels.emotion_of(match[2]), video=video, audio=sounds.get(clip, video)))
+            entries.append(
+                ClipEntry(clip, f"demo-{match[1]}", sex, labels.emotion_of(match[2]), video=video, audio=sounds.get(clip, video))
+            )
     return entries
 
 
-def _faces(found: list[tuple[str, str]], official: bool) -> list[Entry]:
+def _face_folder_entries(found: list[tuple[str, str]], official: bool) -> list[ClipEntry]:
     """Pictures in folders named for emotions. The same official name is the same picture; of own ones that is not known."""
-    entries: dict[str, Entry] = {}
+    entries: dict[str, ClipEntry] = {}
     for reference, path in found:
         parts = PurePosixPath(path).parts
         emotion = labels.emotion_of(parts[-2]) if len(parts) > 1 else ""
-        if emotion and _kind(path)[0] == "picture":
+        if emotion and _media_kind(path)[0] == "picture":
             clip = "/".join(parts[-3:])
             clip = path if clip in entries and not official else clip
-            entries.setdefault(clip, Entry(clip, subject="", sex="", emotion=emotion, video=reference, crop=True))
+            entries.setdefault(clip, ClipEntry(clip, subject="", sex="", emotion=emotion, video=reference, crop=True))
     return list(entries.values())
 
 
 # ------------------------------------------------------------------ own data
 
 
-def _own_folders(found: list[tuple[str, str]], root: Path) -> list[Entry]:
+def _own_folder_entries(found: list[tuple[str, str]], root: Path) -> list[ClipEntry]:
     """faces/<label>/… and audio/<label>/…, perhaps in one folder more; a folder between label and file names the subject.
 
     Empty where there are no such folders. Raises CorpusError on a label that is no emotion.
@@ -335,17 +337,17 @@ def _own_folders(found: list[tuple[str, str]], root: Path) -> list[Entry]:
         return []
     entries = []
     for reference, path in found:
-        kind, label = _kind(path)[0], _label_at(path, depths[0])
+        kind, label = _media_kind(path)[0], _label_at(path, depths[0])
         role = path.split("/")[depths[0]].lower() if label else ""
         if kind not in {"faces": ("picture", "video"), "audio": ("audio", "video")}.get(role, ()):
             continue
         emotion = labels.emotion_of(label)
         if not emotion:
-            raise CorpusError(f"{root}: the folder of {path} has an {labels.unknown(label)}. Rename it, or move it out")
+            raise CorpusError(f"{root}: the folder of {path} has an {labels.unknown_emotion_message(label)}. Rename it, or move it out")
         rest = path.split("/")[depths[0] + 2 :]
         video, audio = (reference, None) if role == "faces" else (None, reference)
         subject = rest[0] if len(rest) > 1 else ""
-        entries.append(Entry(path, subject, "", emotion, video=video, audio=audio, crop=kind == "picture"))
+        entries.append(ClipEntry(path, subject, "", emotion, video=video, audio=audio, crop=kind == "picture"))
     return entries
 
 
@@ -355,7 +357,7 @@ def _label_at(path: str, depth: int) -> str:
     return parts[depth + 1] if len(parts) > depth + 2 and parts[depth].lower() in ("faces", "audio") else ""
 
 
-def _own_table(root: Path) -> list[Entry]:
+def _own_table_entries(root: Path) -> list[ClipEntry]:
     """A csv with the columns path, subject, label and clip, perhaps audio, sex, intensity and statement.
 
     Rows of the same clip id are one clip; `path` is a picture, a video or a sound, `audio` the sound that goes with it; both are relative
@@ -363,21 +365,21 @@ def _own_table(root: Path) -> list[Entry]:
     """
     clips: dict[str, dict[str, str]] = {}
     missing: dict[str, int] = {}
-    for line, row in _rows(str(root), ("path", "subject", "label", "clip")):
+    for line, row in _read_table_rows(str(root), ("path", "subject", "label", "clip")):
         where, emotion = f"{root}, line {line}", labels.emotion_of(row["label"])
         given = {key: row.get(key, "") for key in ("subject", "intensity", "statement")} | {"label": emotion}
         if not emotion:
-            raise CorpusError(f"{where}: {labels.unknown(row['label'])}")
+            raise CorpusError(f"{where}: {labels.unknown_emotion_message(row['label'])}")
         if not row["clip"] or not (row["path"] or row.get("audio")):
             raise CorpusError(f"{where}: {'the path' if row['clip'] else 'the clip id'} is empty; each row needs both")
-        if row.get("sex", "").lower() not in SEXES:
+        if row.get("sex", "").lower() not in SEX_SYNONYMS:
             raise CorpusError(f"{where}: sex is {row['sex']!r}; write female or male, or leave it empty")
-        given["sex"] = SEXES[row.get("sex", "").lower()]
+        given["sex"] = SEX_SYNONYMS[row.get("sex", "").lower()]
         for column in ("path", "audio"):
             if name := row.get(column):
-                kind = _kind(name)[0]
+                kind = _media_kind(name)[0]
                 if not kind or (column == "audio" and kind == "picture"):
-                    endings = " ".join(e for k, v in KINDS.items() if column == "path" or k != "picture" for e in v)
+                    endings = " ".join(e for k, v in MEDIA_EXTENSIONS.items() if column == "path" or k != "picture" for e in v)
                     raise CorpusError(f"{where}: {name} is no {column} that can be read; files end in {endings}")
                 file = str(root.parent / name)
                 if not os.path.isfile(file):
@@ -395,20 +397,22 @@ def _own_table(root: Path) -> list[Entry]:
     sexes = {c["subject"]: c["sex"] for c in clips.values() if c.get("subject") and c.get("sex")}
     entries = []
     for clip, c in clips.items():
-        subject, video, picture = c.get("subject", ""), c.get("video"), _kind(c.get("video", ""))[0] == "picture"
+        subject, video, picture = c.get("subject", ""), c.get("video"), _media_kind(c.get("video", ""))[0] == "picture"
         sex = c.get("sex", sexes.get(subject, ""))  # said once, it holds for all clips of a subject
         if sex != sexes.get(subject, sex):
             raise CorpusError(f"{root}: subject {subject} is female in one row and male in another; give each subject one sex")
         audio = c.get("audio") or (None if picture else video)
         entries.append(
-            Entry(clip, subject, sex, c["label"], c.get("intensity", ""), c.get("statement", ""), video=video, audio=audio, crop=picture)
+            ClipEntry(
+                clip, subject, sex, c["label"], c.get("intensity", ""), c.get("statement", ""), video=video, audio=audio, crop=picture
+            )
         )
     if not entries:
         raise CorpusError(f"{root} has no rows; write one for each file below the header path,subject,label,clip")
     return sorted(entries, key=lambda e: e.clip)
 
 
-def _rows(reference: str, needed: tuple[str, ...]) -> list[tuple[int, dict[str, str]]]:
+def _read_table_rows(reference: str, needed: tuple[str, ...]) -> list[tuple[int, dict[str, str]]]:
     """A table's rows that are not empty, with their line numbers; columns in lower case, separated by comma, semicolon or tab.
 
     Raises CorpusError that names the file where it is no such text or lacks a needed column.

@@ -15,18 +15,18 @@ import numpy as np
 
 from core.config import LogMel
 from core.data import corpora
-from core.data.corpora import Entry
-from core.data.splits import COLUMNS
+from core.data.corpora import ClipEntry
+from core.data.splits import STORED_COLUMNS
 from core.media import spectrograms
 
-CROP = 128  # pixels: pictures with a shorter side are faces cut out already, others photographs to find one in
+MAX_CROP_SIDE = 128  # pixels: pictures with a shorter side are faces cut out already, others photographs to find one in
 CROP_SIZE = 48  # pixels of a crop's side, as FER2013's
-AROUND = 25  # frames around the middle in which a face is looked for
-WINDOW = COLUMNS * LogMel().hop / LogMel().rate  # seconds that a spectrogram shows
+MAX_SEARCHED_FRAMES = 25  # frames around the middle in which a face is looked for
+WINDOW_SECONDS = STORED_COLUMNS * LogMel().hop / LogMel().rate  # seconds that a spectrogram shows
 
 
 @dataclass(frozen=True)
-class How:
+class ExtractionSettings:
     """What is taken from each clip, besides what LogMel says."""
 
     frames: int = 1  # faces, the first of the frame nearest the sound's middle
@@ -35,7 +35,7 @@ class How:
 
 
 @dataclass(frozen=True)
-class One:
+class ClipFeatures:
     """What has come of one clip."""
 
     reason: str = ""  # why it is left out
@@ -46,29 +46,29 @@ class One:
     repeats: tuple[bool, bool] = (False, False)  # fewer different frames, or windows, than asked for
 
 
-def read(item: Any, how: How) -> One:
+def extract_clip(item: Any, how: ExtractionSettings) -> ClipFeatures:
     """What comes of one clip, a corpora.Entry or a demo.Take. Whatever is wrong with it is its `reason`; raises ModelMissing only."""
     try:
-        return _clip(item, how) if isinstance(item, Entry) else _take(item, how)
+        return _extract_entry(item, how) if isinstance(item, ClipEntry) else _extract_take(item, how)
     except Exception as e:  # one odd clip must not stop a corpus; its reason is kept
         from core.media import faces
 
         if isinstance(e, faces.ModelMissing | MemoryError):
             raise  # not the clip's fault, and all the others would be left out, too
-        return One(reason=f"{type(e).__name__}: {e}")
+        return ClipFeatures(reason=f"{type(e).__name__}: {e}")
 
 
-def _take(take: Any, how: How) -> One:
+def _extract_take(take: Any, how: ExtractionSettings) -> ClipFeatures:
     from core.data.demo import actors
     from core.media import faces
 
-    wave = actors.voice(take)
-    y, repeated = _windows(wave, how)
-    times = _times(spectrograms.middle_time(len(wave) / LogMel().rate), how.frames)
-    return One(x=np.stack([faces.align(*actors.face(take, t=t)) for t in times]), y=y, repeats=(False, repeated))
+    wave = actors.synthesise_voice(take)
+    y, repeated = _spectrogram_windows(wave, how)
+    times = _frame_times(spectrograms.centre_time(len(wave) / LogMel().rate), how.frames)
+    return ClipFeatures(x=np.stack([faces.align(*actors.render_face(take, t=t)) for t in times]), y=y, repeats=(False, repeated))
 
 
-def _clip(entry: Entry, how: How) -> One:
+def _extract_entry(entry: ClipEntry, how: ExtractionSettings) -> ClipFeatures:
     """One clip through §3.3 and §3.4; pictures of faces already cut out keep only their landmarks where none can be found."""
     from core.media import clips  # late: a training on prepared arrays needs no decoder and no landmarks
 
@@ -77,53 +77,53 @@ def _clip(entry: Entry, how: How) -> One:
         with corpora.media_file(entry.audio) as path:
             wave = clips.read_waveform(path)
         seconds = len(wave) / LogMel().rate
-        y, repeated = _windows(wave, how)
+        y, repeated = _spectrogram_windows(wave, how)
     if not entry.video:
-        return One(y=y, repeats=(False, repeated))
+        return ClipFeatures(y=y, repeats=(False, repeated))
     with corpora.media_file(entry.video) as path:
-        crop = _as_crop(path) if path.suffix.lower() in corpora.KINDS["picture"] else None
+        crop = _read_crop(path) if path.suffix.lower() in corpora.MEDIA_EXTENSIONS["picture"] else None
         if crop is None:
-            x, few = _faces(path, entry.clip, seconds, how.frames)
-            return One(x=x, y=y, repeats=(few, repeated))
+            x, few = _aligned_faces(path, entry.clip, seconds, how.frames)
+            return ClipFeatures(x=x, y=y, repeats=(few, repeated))
     from core.media import faces
 
     five = faces.crop_points(crop)
     few = how.frames > 1
     if five is None:
-        return One(y=y, five=np.full((5, 2), np.nan), crop=crop, repeats=(few, repeated))
-    return One(x=np.stack([faces.align(crop, five)] * how.frames), y=y, five=five, repeats=(few, repeated))
+        return ClipFeatures(y=y, five=np.full((5, 2), np.nan), crop=crop, repeats=(few, repeated))
+    return ClipFeatures(x=np.stack([faces.align(crop, five)] * how.frames), y=y, five=five, repeats=(few, repeated))
 
 
-def _as_crop(path: Path) -> np.ndarray | None:
+def _read_crop(path: Path) -> np.ndarray | None:
     """A picture that is a face already cut out, (48, 48) uint8 grey; None for a larger one."""
     from PIL import Image
 
     with Image.open(path) as image:
-        return None if min(image.size) > CROP else np.asarray(image.convert("L").resize((CROP_SIZE, CROP_SIZE)))
+        return None if min(image.size) > MAX_CROP_SIDE else np.asarray(image.convert("L").resize((CROP_SIZE, CROP_SIZE)))
 
 
-def _windows(wave: np.ndarray, how: How) -> tuple[np.ndarray, bool]:
+def _spectrogram_windows(wave: np.ndarray, how: ExtractionSettings) -> tuple[np.ndarray, bool]:
     """dB of the clip's middle and of further windows evenly over its length: (crops, 112, bands); True where some are the same."""
     db, crops = spectrograms.log_mel(wave, LogMel(bands=how.bands)), how.crops
-    first = spectrograms.middle(db, COLUMNS)
-    if len(db) <= COLUMNS:
+    first = spectrograms.centre_crop(db, STORED_COLUMNS)
+    if len(db) <= STORED_COLUMNS:
         return np.stack([first] * crops), crops > 1
-    starts = [round(s * (len(db) - COLUMNS)) for s in _spread(crops)]
-    return np.stack([first, *(db[s : s + COLUMNS] for s in starts)]), len({(len(db) - COLUMNS) // 2, *starts}) < crops
+    starts = [round(s * (len(db) - STORED_COLUMNS)) for s in _further_positions(crops)]
+    return np.stack([first, *(db[s : s + STORED_COLUMNS] for s in starts)]), len({(len(db) - STORED_COLUMNS) // 2, *starts}) < crops
 
 
-def _spread(n: int) -> list[float]:
+def _further_positions(n: int) -> list[float]:
     """n - 1 places in 0..1, evenly apart, but for the middle one, which is taken already."""
     every = np.linspace(0, 1, n | 1).tolist()
     return [p for i, p in enumerate(every) if i != len(every) // 2][: n - 1]
 
 
-def _times(middle: float, frames: int) -> list[float]:
+def _frame_times(middle: float, frames: int) -> list[float]:
     """Instants (s) at which faces are taken: the middle, and further ones over the second that the spectrogram shows."""
-    return [middle, *(middle + (p - 0.5) * WINDOW for p in _spread(frames))]
+    return [middle, *(middle + (p - 0.5) * WINDOW_SECONDS for p in _further_positions(frames))]
 
 
-def _faces(path: Path, name: str, seconds: float | None, frames: int) -> tuple[np.ndarray, bool]:
+def _aligned_faces(path: Path, name: str, seconds: float | None, frames: int) -> tuple[np.ndarray, bool]:
     """Aligned faces (frames, 28, 28) of one person in a film, the first nearest the sound's middle; True where a frame is used again.
 
     Raises faces.NoFaceError where AROUND frames show none. Of several people it is the largest in the first frame.
@@ -131,21 +131,21 @@ def _faces(path: Path, name: str, seconds: float | None, frames: int) -> tuple[n
     from core.media import clips, faces
 
     if frames == 1 and seconds is not None:  # one picture is enough, nearly always
-        clip = clips.read_clip(path, clips.Limits(near=spectrograms.middle_time(seconds)))
+        clip = clips.read_clip(path, clips.Limits(near=spectrograms.centre_time(seconds)))
         found = faces.detect(clip.frames[0]) if len(clip.frames) == 1 else []
         if found:
             return faces.align(clip.frames[0], faces.five_points(found[0].points))[None], False
     clip = clips.read_clip(path)
     look = functools.cache(lambda i: faces.detect(clip.frames[i]))
-    times = _times(spectrograms.middle_time(float(clip.times[-1]) if seconds is None else seconds), frames)
+    times = _frame_times(spectrograms.centre_time(float(clip.times[-1]) if seconds is None else seconds), frames)
     order = np.argsort(np.abs(clip.times - times[0]), kind="stable")
-    first = next((int(i) for i in order[:AROUND] if look(int(i))), None)
+    first = next((int(i) for i in order[:MAX_SEARCHED_FRAMES] if look(int(i))), None)
     if first is None:
-        raise faces.NoFaceError(f"{name}: no face within {AROUND} frames of the middle")
+        raise faces.NoFaceError(f"{name}: no face within {MAX_SEARCHED_FRAMES} frames of the middle")
     face = look(first)[0]
     chosen = {first: face}
     x = [faces.align(clip.frames[first], faces.five_points(face.points))]
-    inside = [int(i) for i in order if abs(clip.times[i] - times[0]) <= WINDOW / 2]
+    inside = [int(i) for i in order if abs(clip.times[i] - times[0]) <= WINDOW_SECONDS / 2]
     for t in times[1:]:
         free = sorted((i for i in inside if i not in chosen), key=lambda i: abs(clip.times[i] - t))
         i = next((i for i in free if look(i)), None)

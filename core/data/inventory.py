@@ -1,6 +1,6 @@
 """§4.1: which media a corpus holds, by their names and first bytes, and which clips they make; oddities are noted, none stops it.
 
-`corpora.index` lists what is usable and refuses what it cannot understand; here everything is listed, so that `doctor` can say what
+`corpora.index_clips` lists what is usable and refuses what it cannot understand; here everything is listed, so that `doctor` can say what
 keeps it from being usable. Findings go to a table that the caller gives: kind of fault -> name of the file -> detail, or "".
 """
 
@@ -20,17 +20,17 @@ from core.data import corpora, labels
 from core.data.corpora import CREMA_NAME, DEMO_NAME, RAVDESS_NAME, CorpusError
 from core.media import clips, probe
 
-NAMED = {"crema-d": CREMA_NAME, "ravdess": RAVDESS_NAME, "demo-clips": DEMO_NAME}  # corpora whose file names say all
+NAME_PATTERNS = {"crema-d": CREMA_NAME, "ravdess": RAVDESS_NAME, "demo-clips": DEMO_NAME}  # corpora whose file names say all
 CREMA_SENTENCES = ("IOM", "IWL", "TAI", "TSI", "IWW", "DFA", "TIE", "ITS", "MTI", "ITH", "WSI")  # IEO is spoken at three levels
-CREMA_CODES = ("ANG", "DIS", "FEA", "HAP", "NEU", "SAD")
-CREMA_ABSENT = ("1002_TIE_NEU", "1008_WSI", "1009_MTI", "1019_ITH", "1076_ITS_NEU")  # never published
+CREMA_EMOTION_CODES = ("ANG", "DIS", "FEA", "HAP", "NEU", "SAD")
+CREMA_UNPUBLISHED = ("1002_TIE_NEU", "1008_WSI", "1009_MTI", "1019_ITH", "1076_ITS_NEU")  # never published
 
-Tick = Callable[[int, int, str], None]  # (done, total, phase)
-Found = dict[str, dict[str, str]]  # kind of fault -> name -> detail, "" if there is none
+ProgressCallback = Callable[[int, int, str], None]  # (done, total, phase)
+Findings = dict[str, dict[str, str]]  # kind of fault -> name -> detail, "" if there is none
 
 
 @dataclass(frozen=True)
-class File:
+class MediaFile:
     """One media file, or one member of a zip."""
 
     path: Path
@@ -48,7 +48,7 @@ class File:
     def role(self) -> str:
         """picture, video or audio, by what its name ends in; "" for other files."""
         suffix = PurePosixPath(self.member or self.path.name).suffix.lower()
-        return next((role for role, endings in corpora.KINDS.items() if suffix in endings), "")
+        return next((role for role, endings in corpora.MEDIA_EXTENSIONS.items() if suffix in endings), "")
 
     @property
     def reference(self) -> str:
@@ -70,52 +70,52 @@ class File:
 
 
 @dataclass
-class Clip:
+class ClipFiles:
     """The files that make one clip."""
 
     subject: str = ""
-    videos: list[File] = field(default_factory=list)  # those with sound first
-    sounds: list[File] = field(default_factory=list)
+    videos: list[MediaFile] = field(default_factory=list)  # those with sound first
+    sounds: list[MediaFile] = field(default_factory=list)
     crop: bool = False
 
 
-def official(name: str) -> dict[str, set[str]]:
+def official_clips(name: str) -> dict[str, set[str]]:
     """Actor -> every clip that the official corpus has of them, named as here; {} for a corpus without an official list.
 
     CREMA-D: 7,442 of 91 actors, "1001_DFA_ANG_XX". RAVDESS speech: 1,440 of 24, "01-01-01-01-01-01", that is without the modality.
     """
     if name == "crema-d":
-        one = [f"{s}_{e}_XX" for s, e in product(CREMA_SENTENCES, CREMA_CODES)]
-        start = ["IEO_NEU_XX"] + [f"IEO_{e}_{level}" for e, level in product(CREMA_CODES, ("LO", "MD", "HI")) if e != "NEU"]
+        one = [f"{s}_{e}_XX" for s, e in product(CREMA_SENTENCES, CREMA_EMOTION_CODES)]
+        start = ["IEO_NEU_XX"] + [f"IEO_{e}_{level}" for e, level in product(CREMA_EMOTION_CODES, ("LO", "MD", "HI")) if e != "NEU"]
         every = {str(actor): {f"{actor}_{rest}" for rest in (*one, *start)} for actor in range(1001, 1092)}
-        return {a: {c for c in of if not c.startswith(CREMA_ABSENT)} for a, of in every.items()}
+        return {a: {c for c in of if not c.startswith(CREMA_UNPUBLISHED)} for a, of in every.items()}
     if name == "ravdess":
         codes = ["-".join(c) for c in product(["01"], [f"{e:02d}" for e in range(1, 9)], *3 * [["01", "02"]])]
         return {f"{a:02d}": {f"{c}-{a:02d}" for c in codes if not c.startswith("01-01-02")} for a in range(1, 25)}
     return {}
 
 
-def walk(root: Path, found: Found, tick: Tick | None = None) -> list[File]:
+def list_media_files(root: Path, found: Findings, tick: ProgressCallback | None = None) -> list[MediaFile]:
     """Media files below a folder and in its zips, in a zip, or in a table of own data; what cannot be read goes to `found`.
 
-    In the order of `corpora.files`: plain files first, shallow before deep. Raises CorpusError for a table that is wrong.
+    In the order of `corpora.list_files`: plain files first, shallow before deep. Raises CorpusError for a table that is wrong.
     """
     if root.suffix.lower() == ".csv":
-        return _table(root)
-    files: list[File] = []
+        return _list_table_files(root)
+    files: list[MediaFile] = []
     todo, seen = [(root, "")], set()
     while todo:
         path, inside = todo.pop()
         try:
             if path.is_file():
                 if path.suffix.lower() == ".zip" or path == root:
-                    files += _members(path, inside, found)
+                    files += _list_members(path, inside, found)
                 else:
-                    files += _plain(path, inside, found)
+                    files += _read_plain_file(path, inside, found)
             elif path.is_dir():
                 state = path.stat()
                 if (state.st_dev, state.st_ino) in seen:
-                    found["link-loop"][_printable(inside)] = ""
+                    found["link-loop"][_to_printable(inside)] = ""
                     continue
                 seen.add((state.st_dev, state.st_ino))
                 inner = [p for p in sorted(path.iterdir()) if not p.name.startswith(".") and p.name != "__MACOSX"]
@@ -124,78 +124,78 @@ def walk(root: Path, found: Found, tick: Tick | None = None) -> list[File]:
                 here = [(p, f"{inside}/{p.name}".lstrip("/")) for p in inner]
                 todo = [*here[:last], *todo, *here[last:]]
             elif path.is_symlink():
-                found["unreachable"][_printable(inside)] = "a link to nothing"
+                found["unreachable"][_to_printable(inside)] = "a link to nothing"
         except OSError as error:
-            found["unreachable"][_printable(inside) or root.name] = error.strerror or type(error).__name__
+            found["unreachable"][_to_printable(inside) or root.name] = error.strerror or type(error).__name__
         if tick and files and len(files) % 500 == 0:
             tick(len(files), len(files), "names")
     return sorted(files, key=lambda f: (bool(f.member), len(f.folder), f.name))
 
 
-def _plain(path: Path, inside: str, found: Found) -> list[File]:
-    file = File(path, "", _printable(inside), path.stat().st_size, None, "")
+def _read_plain_file(path: Path, inside: str, found: Findings) -> list[MediaFile]:
+    file = MediaFile(path, "", _to_printable(inside), path.stat().st_size, None, "")
     if not file.role:
         return []
     try:
         with path.open("rb") as content:
-            return [dataclasses.replace(file, kind=clips.sniff(content.read(probe.HEAD)))]
+            return [dataclasses.replace(file, kind=clips.sniff_kind(content.read(probe.SNIFF_BYTES)))]
     except OSError as error:
         found["unreachable"][file.name] = error.strerror or type(error).__name__
         return [file]
 
 
-def _members(path: Path, inside: str, found: Found) -> list[File]:
+def _list_members(path: Path, inside: str, found: Findings) -> list[MediaFile]:
     files = []
     try:
         with path.open("rb") as content:
-            head = clips.sniff(content.read(probe.HEAD))
+            head = clips.sniff_kind(content.read(probe.SNIFF_BYTES))
         if head in ("lfs", "empty"):
-            found["pointer" if head == "lfs" else "empty"][_printable(inside or path.name)] = ""
+            found["pointer" if head == "lfs" else "empty"][_to_printable(inside or path.name)] = ""
             return []
         with zipfile.ZipFile(path) as archive:
             for info in archive.infolist():
-                shown = _printable(f"{inside}!{info.filename}" if inside else info.filename)
-                file = File(path, info.filename, shown, info.file_size, info.CRC, "")
+                shown = _to_printable(f"{inside}!{info.filename}" if inside else info.filename)
+                file = MediaFile(path, info.filename, shown, info.file_size, info.CRC, "")
                 if info.is_dir() or not file.role or any(p.startswith(".") or p == "__MACOSX" for p in info.filename.split("/")):
                     continue
                 try:
                     if info.file_size > clips.Limits().bytes:
                         raise ValueError(f"{info.file_size / 2**20:.0f} MiB")
                     with archive.open(info) as content:
-                        file = dataclasses.replace(file, kind=clips.sniff(content.read(probe.HEAD)))
+                        file = dataclasses.replace(file, kind=clips.sniff_kind(content.read(probe.SNIFF_BYTES)))
                 except Exception as error:  # encrypted, damaged or an unknown packing: zipfile raises many things
-                    found["unreadable"][shown] = reason(error)
+                    found["unreadable"][shown] = error_reason(error)
                 files.append(file)
     except (zipfile.BadZipFile, NotImplementedError, ValueError, EOFError) as error:
-        found["broken-archive"][_printable(inside or path.name)] = reason(error)
+        found["broken-archive"][_to_printable(inside or path.name)] = error_reason(error)
     return files
 
 
-def _table(root: Path) -> list[File]:
+def _list_table_files(root: Path) -> list[MediaFile]:
     """The files that a table of own data lists."""
-    references = {r: e for e in corpora.index("own", root) for r in (e.video, e.audio) if r}
-    parts = [(Path(r), _printable(os.path.relpath(r, root.parent))) for r in references]
-    return [f for path, inside in parts for f in _plain(path, inside, {})]
+    references = {r: e for e in corpora.index_clips("own", root) for r in (e.video, e.audio) if r}
+    parts = [(Path(r), _to_printable(os.path.relpath(r, root.parent))) for r in references]
+    return [f for path, inside in parts for f in _read_plain_file(path, inside, {})]
 
 
-def _printable(name: str) -> str:
+def _to_printable(name: str) -> str:
     """A name that can be shown and stored: bytes that are no text, and control characters, as escapes."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in name)
 
 
-def reason(error: BaseException) -> str:
+def error_reason(error: BaseException) -> str:
     """Its first line, for a table."""
     return (str(error).strip().splitlines() or [type(error).__name__])[0].removeprefix("it is ").removeprefix("it ")[:160]
 
 
-def recognise(root: Path, files: Sequence[File], found: Found) -> str:
+def recognise_corpus(root: Path, files: Sequence[MediaFile], found: Findings) -> str:
     """The name of the corpus whose files these are, "own" for own data. Raises CorpusError if they follow no form known here."""
     own = root.suffix.lower() == ".csv"
     votes = Counter({"crema-d": 0, "ravdess": 0, "demo-clips": 0, "fer2013": 0})
     for f in files:
         for name, pattern in (("crema-d", CREMA_NAME), ("ravdess", RAVDESS_NAME), ("demo-clips", DEMO_NAME)):
             votes[name] += bool(pattern.match(f.stem)) and f.role != "picture"
-        votes["fer2013"] += f.role == "picture" and _emotion(f) != ""
+        votes["fer2013"] += f.role == "picture" and _folder_emotion(f) != ""
         pairs = zip(f.folder[:2], f.folder[1:3], strict=False)
         own |= any(a.lower() in ("faces", "audio") and labels.emotion_of(b) != "" for a, b in pairs)
     best = max(votes, key=lambda name: votes[name])
@@ -214,15 +214,15 @@ def recognise(root: Path, files: Sequence[File], found: Found) -> str:
     )
 
 
-def _emotion(file: File) -> str:
+def _folder_emotion(file: MediaFile) -> str:
     return labels.emotion_of(file.folder[-1]) if file.folder else ""
 
 
-def once(name: str, files: list[File], sums: dict[File, str], found: Found) -> list[File]:
+def deduplicate(name: str, files: list[MediaFile], sums: dict[MediaFile, str], found: Findings) -> list[MediaFile]:
     """Official names stand for one performance: of files of one name the first is kept, the others are copies or contradictions."""
     if name not in ("crema-d", "ravdess", "demo-clips"):
         return files
-    kept: dict[str, File] = {}
+    kept: dict[str, MediaFile] = {}
     copies: Counter[tuple[tuple[str, ...], tuple[str, ...]]] = Counter()
     for file in files:
         first = kept.setdefault(PurePosixPath(file.member or file.path.name).name, file)
@@ -240,25 +240,25 @@ def once(name: str, files: list[File], sums: dict[File, str], found: Found) -> l
     return list(kept.values())
 
 
-def clips_of(name: str, root: Path, files: list[File], found: Found) -> dict[str, Clip]:
+def group_by_clip(name: str, root: Path, files: list[MediaFile], found: Findings) -> dict[str, ClipFiles]:
     """Clip -> its media, by the names; those that are not the corpus' own go to `found`."""
-    groups: dict[str, Clip] = defaultdict(Clip)
+    groups: dict[str, ClipFiles] = defaultdict(ClipFiles)
     if name not in ("crema-d", "ravdess", "demo-clips", "fer2013"):
         known = {f.reference: f for f in files}
         try:
-            entries = corpora.index(name, root)
+            entries = corpora.index_clips(name, root)
         except CorpusError:
             if found["broken-archive"] or found["unreachable"]:  # the report says so, and more
                 return {}
             raise
         for e in entries:
             media = [[known[r] for r in {ref} - {None} if r in known] for ref in (e.video, e.audio if e.audio != e.video else None)]
-            groups[e.clip] = Clip(e.subject, media[0], media[1], e.crop)
+            groups[e.clip] = ClipFiles(e.subject, media[0], media[1], e.crop)
         return dict(groups)
     for f in files:
         if name == "fer2013":
-            if f.role == "picture" and _emotion(f):
-                groups[f.name] = Clip("", [f], [], True)
+            if f.role == "picture" and _folder_emotion(f):
+                groups[f.name] = ClipFiles("", [f], [], True)
             else:
                 found["wrong-name"][f.name] = ""
             continue
@@ -280,9 +280,9 @@ def clips_of(name: str, root: Path, files: list[File], found: Found) -> dict[str
         if name == "ravdess":
             clip.videos.sort(key=lambda f: f.stem)
         else:  # the form that `corpora.index` prefers
-            clip.videos, clip.sounds = (sorted(m, key=lambda f: _preference(f))[:1] for m in (clip.videos, clip.sounds))
+            clip.videos, clip.sounds = (sorted(m, key=lambda f: _extension_rank(f))[:1] for m in (clip.videos, clip.sounds))
     return dict(groups)
 
 
-def _preference(file: File) -> int:
-    return corpora.KINDS[file.role].index(PurePosixPath(file.member or file.path.name).suffix.lower())
+def _extension_rank(file: MediaFile) -> int:
+    return corpora.MEDIA_EXTENSIONS[file.role].index(PurePosixPath(file.member or file.path.name).suffix.lower())

@@ -20,19 +20,22 @@ import torch
 
 from core import files
 from core.config import PROTOCOL_VERSION, Config
-from core.config import Classifier as Settings
+from core.config import ClassifierSettings as Settings
 from core.data import splits
 from core.evaluation import metrics, protocol, significance
-from core.evaluation.evaluator import augmentation_parts, joined, seed_of, target, tensor
+from core.evaluation.evaluator import augmentation_parts, image_tensor, join_parts, seed_of, target_settings
 from core.models import classifiers, gan, networks
 from core.runs import Run
 
-REACH = 1 / 8  # plain augmentation shifts and masks up to this share of the columns (and masks that of the bands)
-WHY_NOT = {False: "pseudo-labels need clips that hold a face and a voice", True: "plain augmentation is made for voices"}  # by Row.plain
+MAX_SHIFT_AND_MASK = 1 / 8  # plain augmentation shifts and masks up to this share of the columns (and masks that of the bands)
+LEFT_OUT_REASONS = {
+    False: "pseudo-labels need clips that hold a face and a voice",
+    True: "plain augmentation is made for voices",
+}  # by Row.plain
 
 
 @dataclass(frozen=True)
-class Plan:
+class TableSettings:
     """How often and how long each row is trained."""
 
     seeds: int = 3  # trainings of each row; each draws its own generated samples
@@ -40,21 +43,21 @@ class Plan:
     looks: int = 4  # looks at S2's voices per f_t.steps
 
 
-def plain(y: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+def plain_augmentation(y: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
     """Plain augmentation of voices (B, 1, columns, bands), drawn for each: a shift around the circle of time by up to an eighth, Gaussian
     noise of sd 0.05, and silence over up to an eighth of the columns and of the bands (Park et al. 2019)."""
     n, _, columns, bands = y.shape
     unit = torch.rand((5, n, 1), generator=generator, device=y.device)
     time, band = torch.arange(columns, device=y.device), torch.arange(bands, device=y.device)
-    rows = (time + ((2 * unit[0] - 1) * REACH * columns).round().long()) % columns  # (B, columns)
+    rows = (time + ((2 * unit[0] - 1) * MAX_SHIFT_AND_MASK * columns).round().long()) % columns  # (B, columns)
     y = y.gather(2, rows[:, None, :, None].expand_as(y))
     y = y + 0.05 * torch.randn(y.shape, generator=generator, device=y.device)
-    quiet_time = (time - unit[1] * columns) % columns < unit[2] * columns * REACH
-    quiet_band = (band - unit[3] * bands) % bands < unit[4] * bands * REACH
+    quiet_time = (time - unit[1] * columns) % columns < unit[2] * columns * MAX_SHIFT_AND_MASK
+    quiet_band = (band - unit[3] * bands) % bands < unit[4] * bands * MAX_SHIFT_AND_MASK
     return y.masked_fill((quiet_time[:, :, None] | quiet_band[:, None, :])[:, None], -1.0)
 
 
-def predicted(network: networks.Classifier, y: torch.Tensor) -> np.ndarray:
+def predict_classes(network: networks.Classifier, y: torch.Tensor) -> np.ndarray:
     """Classes (n,) that a network in training gives voices in evaluation mode; its mode is put back."""
     network.eval()
     guesses = classifiers.softmax(network, y).argmax(axis=1)
@@ -62,14 +65,14 @@ def predicted(network: networks.Classifier, y: torch.Tensor) -> np.ndarray:
     return guesses
 
 
-def marks_of(settings: Settings, plan: Plan) -> list[int]:
+def validation_steps(settings: Settings, plan: TableSettings) -> list[int]:
     """The steps at which S2's voices are looked at, among them `settings.steps`; the last is the longest training."""
     return sorted({max(1, round(k * settings.steps / plan.looks)) for k in range(1, plan.stretch * plan.looks + 1)})
 
 
-def table(
+def compute_table(
     run: Run,
-    plan: Plan | None = None,
+    plan: TableSettings | None = None,
     device: str = "cpu",
     tick: Callable[[str, int, int, str], None] = lambda *a: None,
     should_stop: Callable[[], bool] = lambda: False,
@@ -80,41 +83,41 @@ def table(
     table that was stopped goes on where it was, and rows without generated samples are shared by all runs of the fold. Raises ValueError
     where the run is not finished or its corpus is no longer the one at hand, runs.Stopped when `should_stop` answered true.
     """
-    plan = plan or Plan()
+    plan = plan or TableSettings()
     found = run.json("table")
     if found.get("plan") == asdict(plan) and (run.directory / "table.npz").exists():
         return found
     config = run.config
-    sets, c = opened(run, config)
+    sets, c = load_sets(run, config)
     where = torch.device(device)
-    f_S, Q, G = (networks.load(run.model(n), where) for n in ("f_S", "Q", "G"))
-    s, role = target(config)
-    K, marks = len(config.data.classes), marks_of(s, plan)
+    f_S, Q, G = (networks.load(run.model_path(n), where) for n in ("f_S", "Q", "G"))
+    s, role = target_settings(config)
+    K, marks = len(config.data.classes), validation_steps(s, plan)
     S2, S4 = sets["S2"], sets["S4"]
-    rows2 = splits.balanced(S2.y_label, seed_of(config, "balance"))
-    y2, l2, y4 = tensor(S2.y[rows2], where), S2.y_label[rows2], tensor(S4.y, where)
+    rows2 = splits.balanced_rows(S2.y_label, seed_of(config, "balance"))
+    y2, l2, y4 = image_tensor(S2.y[rows2], where), S2.y_label[rows2], image_tensor(S4.y, where)
     guesses: dict[str, list[tuple[np.ndarray, np.ndarray]]] = {}  # row -> for each seed, S4's classes under both rules
     curves: dict[str, list[list[float]]] = {}
     sizes: dict[str, int] = {}
-    total, done = plan.seeds * len(protocol.ROWS), 0
+    total, done = plan.seeds * len(protocol.TABLE_ROWS), 0
     for k in range(plan.seeds):
-        rows = joined(augmentation_parts(config, sets, c, f_S, Q, G, where, draw=k))
-        for row in protocol.ROWS:
+        rows = join_parts(augmentation_parts(config, sets, c, f_S, Q, G, where, draw=k))
+        for row in protocol.TABLE_ROWS:
             tick("augmentation table", done, total, row.name)
             done += 1
             if row.name not in rows or (row.plain and role == "face"):
                 continue
             y, labels = rows[row.name]
             seed = seed_of(config, "rows") + 10 * k
-            one = _row(run.directory.parent / ".cache", (y, labels, y2, l2, y4), s, role, K, seed, marks, row.plain, should_stop)
+            one = _train_row(run.directory.parent / ".cache", (y, labels, y2, l2, y4), s, role, K, seed, marks, row.plain, should_stop)
             guesses.setdefault(row.name, []).append((one["equal"], one["best"]))
             curves.setdefault(row.name, []).append(one["S2"].tolist())
             sizes[row.name] = len(labels)
     tick("augmentation table", total, total, "")
-    return _write(run, config, plan, marks, guesses, curves, sizes, S4)
+    return _write_table(run, config, plan, marks, guesses, curves, sizes, S4)
 
 
-def _row(
+def _train_row(
     cache: Path,
     arrays: tuple,
     s: Settings,
@@ -139,33 +142,33 @@ def _row(
     with contextlib.suppress(OSError, ValueError, EOFError, zipfile.BadZipFile):
         return files.read_arrays(file)
     extra = torch.Generator(y.device).manual_seed(seed + 2)
-    altered = functools.partial(plain, generator=extra) if change else None
+    altered = functools.partial(plain_augmentation, generator=extra) if change else None
     curve, best, equal = list[float](), dict[str, torch.Tensor](), None
-    for step, network, _ in classifiers.training(y, labels, s, K, seed, role, marks[-1], altered):
+    for step, network, _ in classifiers.training_steps(y, labels, s, K, seed, role, marks[-1], altered):
         if should_stop():
-            raise files.Stopped("the augmentation table was stopped; the same command goes on with the next row")
+            raise files.StopRequested("the augmentation table was stopped; the same command goes on with the next row")
         if step in marks:
-            curve.append(float((predicted(network, y2) == l2).mean()))
+            curve.append(float((predict_classes(network, y2) == l2).mean()))
             if curve[-1] > max(curve[:-1], default=-1.0):  # of equals the earliest
                 best = copy.deepcopy(network.state_dict())
         if step == s.steps:
-            equal = predicted(network, y4).astype(np.int8)
+            equal = predict_classes(network, y4).astype(np.int8)
     network.load_state_dict(best)
     assert equal is not None
-    found = {"S2": np.array(curve), "equal": equal, "best": predicted(network, y4).astype(np.int8)}
+    found = {"S2": np.array(curve), "equal": equal, "best": predict_classes(network, y4).astype(np.int8)}
     cache.mkdir(exist_ok=True)
     files.write_arrays(file, **found)
     return found
 
 
-def opened(run: Run, config: Config) -> tuple[dict[str, splits.Set], dict[str, np.ndarray]]:
+def load_sets(run: Run, config: Config) -> tuple[dict[str, splits.SampleSet], dict[str, np.ndarray]]:
     """The sets of a run and the condition of S3's faces as the run stored it."""
-    if not run.model("G").exists():
+    if not run.model_path("G").exists():
         command = f"python -m core train --config-file {run.directory}/config.json"
         raise ValueError(f"{run.id} has no generator yet; let its training finish: {command}")
-    sets, out = splits.build(config), run.arrays()
+    sets, out = splits.build_sets(config), run.arrays()
     digest, here = run.json("provenance").get("corpus"), splits.corpus_digest(config.data)
-    if digest != here and not alike(run, config, sets, out):
+    if digest != here and not has_same_sets(run, config, sets, out):
         raise ValueError(f"{run.id} was trained on the corpus {digest} and {here} is prepared here; prepare that corpus again")
     S3, g = sets["S3"], config.gan
     if len(out.get("o_S3", ())) != len(S3.x):
@@ -174,29 +177,31 @@ def opened(run: Run, config: Config) -> tuple[dict[str, splits.Set], dict[str, n
     return sets, {"S3": gan.condition(g.condition, labels, out["o_S3"], out["p_S3"], len(config.data.classes), g.soft)}
 
 
-def alike(run: Run, config: Config, sets: dict[str, splits.Set], out: dict[str, np.ndarray]) -> bool:
+def has_same_sets(run: Run, config: Config, sets: dict[str, splits.SampleSet], out: dict[str, np.ndarray]) -> bool:
     """Whether the sets here are those of a run whose corpora have another digest: prepared on another machine, the last bits differ.
 
     The same number of clips, dB reference and people in the same order, and the run's own networks say of them what they said then: f_S of
     S3's faces within 1e-3 of a probability, the scorer of S4's voices within a thousandth of what their IS is above 1.
     """
-    now, then = splits.describe(config.data), run.json("corpus")
-    if not all(splits.resembles(now[role], then[role]) for role in ("faces", "voices")):
+    now, then = splits.describe_corpora(config.data), run.json("corpus")
+    if not all(splits.is_same_corpus(now[role], then[role]) for role in ("faces", "voices")):
         return False
     if not all(np.array_equal(sets[k].x_subject, out[f"subject_{k}"]) for k in ("S2", "S3", "S4")):
         return False
 
     def said(name: str, images: np.ndarray) -> np.ndarray:
-        network = networks.load(run.model(name))
+        network = networks.load(run.model_path(name))
         assert isinstance(network, networks.Classifier)
-        return classifiers.softmax(network, tensor(images, torch.device("cpu")))
+        return classifiers.softmax(network, image_tensor(images, torch.device("cpu")))
 
-    rows = splits.balanced(sets["S4"].y_label, seed_of(config, "balance"))
+    rows = splits.balanced_rows(sets["S4"].y_label, seed_of(config, "balance"))
     score, was = metrics.inception_score(said("scorer", sets["S4"].y[rows])), run.json("results")["quality"]["IS real"]
     return bool(np.abs(said("f_S", sets["S3"].x) - out["o_S3"]).max() < 1e-3 and abs(score - was) < 1e-3 * (was - 1))
 
 
-def _write(run: Run, config: Config, plan: Plan, marks: list[int], guesses: dict, curves: dict, sizes: dict, S4: splits.Set) -> dict:
+def _write_table(
+    run: Run, config: Config, plan: TableSettings, marks: list[int], guesses: dict, curves: dict, sizes: dict, S4: splits.SampleSet
+) -> dict:
     """What a table is on disk.
 
     table.npz: rows (r,) names; predicted (r, 2 rules, seeds, n) int8, classes of S4's n voices; S2 (r, seeds, marks), the accuracy
@@ -204,8 +209,8 @@ def _write(run: Run, config: Config, plan: Plan, marks: list[int], guesses: dict
     counted (n,) bool, the class-balanced subsample of which every accuracy speaks. table.json: the same as accuracies and tests.
     """
     counted = np.zeros(len(S4.y), bool)
-    counted[splits.balanced(S4.y_label, seed_of(config, "balance"))] = True
-    equal = target(config)[0].steps
+    counted[splits.balanced_rows(S4.y_label, seed_of(config, "balance"))] = True
+    equal = target_settings(config)[0].steps
     names, at = list(guesses), marks.index(equal)
     arrays = {
         "rows": np.array(names),
@@ -238,7 +243,7 @@ def _write(run: Run, config: Config, plan: Plan, marks: list[int], guesses: dict
         "N test voices": int(counted.sum()),
         "test subjects": sorted(set(map(str, S4.y_subject[counted]))),
         "rows": out,
-        "left out": {r.name: WHY_NOT[r.plain] for r in protocol.ROWS if r.name not in out},
+        "left out": {r.name: LEFT_OUT_REASONS[r.plain] for r in protocol.TABLE_ROWS if r.name not in out},
         "gains": [asdict(g) for g in significance.gains([arrays])],
     }
     files.write_arrays(run.directory / "table.npz", **arrays)

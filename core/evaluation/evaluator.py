@@ -10,40 +10,51 @@ import numpy as np
 import torch
 
 from core import files
-from core.config import Classifier, Config
+from core.config import ClassifierSettings, Config
 from core.conformal import prediction
 from core.data import splits
-from core.data.splits import Set
+from core.data.splits import SampleSet
 from core.evaluation import metrics, protocol
 from core.models import classifiers, gan, networks
 from core.runs import Run
 
-SHOWN = 60  # samples of each emotion whose places in feature space are kept at each checkpoint
-DRAWS = {"f_S": 1, "f_T": 2, "Q": 3, "scorer": 4, "gan": 5, "samples": 6, "rows": 7, "pairs": 8, "balance": 9, "ways": 10}  # seeds, apart
+FEATURE_POINTS_PER_CLASS = 60  # samples of each emotion whose places in feature space are kept at each checkpoint
+SEED_OFFSETS = {
+    "f_S": 1,
+    "f_T": 2,
+    "Q": 3,
+    "scorer": 4,
+    "gan": 5,
+    "samples": 6,
+    "rows": 7,
+    "pairs": 8,
+    "balance": 9,
+    "ways": 10,
+}  # seeds, apart
 
 
 def seed_of(config: Config, draw: str) -> int:
     """An independent seed for each use of randomness, from the config's one seed."""
-    return config.seed * 1000 + DRAWS[draw]
+    return config.seed * 1000 + SEED_OFFSETS[draw]
 
 
-def source(config: Config) -> tuple[Classifier, Literal["face", "voice"]]:
+def source_settings(config: Config) -> tuple[ClassifierSettings, Literal["face", "voice"]]:
     """How f_S is trained, and what it looks at: faces, or in the reverse direction voices."""
     return (config.f_s, "face") if config.gan.direction == "face-voice" else (config.f_t, "voice")
 
 
-def target(config: Config) -> tuple[Classifier, Literal["face", "voice"]]:
+def target_settings(config: Config) -> tuple[ClassifierSettings, Literal["face", "voice"]]:
     """How f_T, Q, the scorer and the rows of the table are trained, and what they look at: voices, or in the reverse direction faces."""
     return (config.f_t, "voice") if config.gan.direction == "face-voice" else (config.f_s, "face")
 
 
-def tensor(images: np.ndarray, device: torch.device) -> torch.Tensor:
+def image_tensor(images: np.ndarray, device: torch.device) -> torch.Tensor:
     """(n, H, W) -> (n, 1, H, W) float32 on the device."""
     return torch.from_numpy(np.ascontiguousarray(images, np.float32))[:, None].to(device)
 
 
 @dataclass(frozen=True)
-class Fitted:
+class FittedClassifiers:
     """The classifiers of a run (§4.3), on its device."""
 
     f_S: networks.Classifier
@@ -63,19 +74,19 @@ def diversity(G: torch.nn.Module, x: torch.Tensor, c: torch.Tensor, z: int, seed
     return float(fakes.std(dim=0).mean()) / float(y.std(axis=0, ddof=1).mean())
 
 
-class Look:
+class TrainingMonitor:
     """What is watched while training: samples from S2's faces against S2's voices, through the scorer. Real features computed once."""
 
-    def __init__(self, config: Config, S2: Set, c: np.ndarray, fitted: Fitted, device):
-        rows = splits.balanced(S2.x_label, seed_of(config, "balance"))
+    def __init__(self, config: Config, S2: SampleSet, c: np.ndarray, fitted: FittedClassifiers, device):
+        rows = splits.balanced_rows(S2.x_label, seed_of(config, "balance"))
         self.config, self.scorer = config, fitted.scorer
-        self.x, self.c = tensor(S2.x[rows], device), torch.from_numpy(c[rows]).to(device)
-        voices = splits.balanced(S2.y_label, seed_of(config, "balance"))
+        self.x, self.c = image_tensor(S2.x[rows], device), torch.from_numpy(c[rows]).to(device)
+        voices = splits.balanced_rows(S2.y_label, seed_of(config, "balance"))
         self.labels = S2.x_label[rows]
-        self.o_real, self.real = classifiers.outputs(fitted.scorer, tensor(S2.y[voices], device))
+        self.o_real, self.real = classifiers.outputs(fitted.scorer, image_tensor(S2.y[voices], device))
         self.real_labels, self.y = S2.y_label[voices], S2.y[voices]
         few = np.concatenate([np.nonzero(self.labels == k)[0][:1] for k in np.unique(self.labels)])
-        self.few = few[: config.evaluate.samples]
+        self.saved_rows = few[: config.evaluate.samples]
         self.centre, self.axes, self.share = metrics.principal_axes(self.real)
         self.seen: tuple[np.ndarray, np.ndarray] | None = None  # softmax and features of the last samples that were measured
 
@@ -95,11 +106,11 @@ class Look:
             "diversity": diversity(G, self.x[::4], self.c[::4], self.config.gan.z, seed_of(self.config, "samples"), self.y),
         }
 
-    def reference(self, S1: Set, device) -> dict[str, float]:
+    def reference(self, S1: SampleSet, device) -> dict[str, float]:
         """The real-data lines beside the curves: IS and recognition of real S2, FID and KID between real S1 and real S2 at equal N."""
         n = len(self.real)
-        rows = np.random.default_rng(0).permutation(splits.balanced(S1.y_label))[:n]
-        features = classifiers.outputs(self.scorer, tensor(S1.y[rows], device))[1]
+        rows = np.random.default_rng(0).permutation(splits.balanced_rows(S1.y_label))[:n]
+        features = classifiers.outputs(self.scorer, image_tensor(S1.y[rows], device))[1]
         m = min(n, len(rows))
         return {
             "IS real": metrics.inception_score(self.o_real),
@@ -110,47 +121,47 @@ class Look:
             "features": self.real.shape[1],
         }
 
-    def save_grid(self, G: torch.nn.Module, r: Run, step: int) -> None:
+    def save_samples(self, G: torch.nn.Module, r: Run, step: int) -> None:
         """samples/step-<n>.npz: the sample `y` of one face per class with its `label`; then, of the samples that `figures` measured, the
         `confusion` (K, K) of their faces' emotion with what the scorer hears, and where the scorer's features lie: `at` (n, 2) of
         generated, `at_real` (m, 2) of S2's real voices, on the real ones' two principal axes, which hold `share` (2,) of the variance.
         """
-        fake = gan.sample(G, self.x[self.few], self.c[self.few], self.config.gan.z, seed_of(self.config, "samples"))
+        fake = gan.sample(G, self.x[self.saved_rows], self.c[self.saved_rows], self.config.gan.z, seed_of(self.config, "samples"))
         path = r.directory / "samples" / f"step-{step:07d}.npz"
-        arrays = {"y": fake[:, 0].cpu().numpy().astype(np.float16), "label": self.labels[self.few]}
+        arrays = {"y": fake[:, 0].cpu().numpy().astype(np.float16), "label": self.labels[self.saved_rows]}
         if self.seen:
             o, features = self.seen
             arrays["confusion"] = metrics.confusion(self.labels, o.argmax(axis=1), o.shape[1])
             for name, f, labels in (("", features, self.labels), ("_real", self.real, self.real_labels)):
-                shown = np.concatenate([np.nonzero(labels == k)[0][:SHOWN] for k in np.unique(labels)])
+                shown = np.concatenate([np.nonzero(labels == k)[0][:FEATURE_POINTS_PER_CLASS] for k in np.unique(labels)])
                 arrays |= {f"at{name}": ((f[shown] - self.centre) @ self.axes).astype(np.float32), f"of{name}": labels[shown]}
             arrays["share"] = self.share
         files.write_arrays(path, **arrays)
 
 
-def evaluate(config: Config, sets, fitted: Fitted, c: dict, G, r: Run, device, watch: Callable[..., None]) -> dict:
+def evaluate(config: Config, sets, fitted: FittedClassifiers, c: dict, G, r: Run, device, watch: Callable[..., None]) -> dict:
     """The final figures, S4's only use: augmentation rows, confusion matrices, IS, FID and KID with their reference lines."""
     K, seed = len(config.data.classes), seed_of(config, "samples")
     S1, S4 = sets["S1"], sets["S4"]
-    faces4 = splits.balanced(S4.x_label, seed_of(config, "balance"))
-    voices4 = splits.balanced(S4.y_label, seed_of(config, "balance"))
-    y4, l4 = tensor(S4.y[voices4], device), S4.y_label[voices4]
-    o_S = classifiers.softmax(fitted.f_S, tensor(S4.x[faces4], device))
+    faces4 = splits.balanced_rows(S4.x_label, seed_of(config, "balance"))
+    voices4 = splits.balanced_rows(S4.y_label, seed_of(config, "balance"))
+    y4, l4 = image_tensor(S4.y[voices4], device), S4.y_label[voices4]
+    o_S = classifiers.softmax(fitted.f_S, image_tensor(S4.x[faces4], device))
     face = metrics.confusion(S4.x_label[faces4], o_S.argmax(axis=1), K)
 
-    fake4 = gan.sample(G, tensor(S4.x[faces4], device), torch.from_numpy(c["S4"][faces4]).to(device), config.gan.z, seed)
+    fake4 = gan.sample(G, image_tensor(S4.x[faces4], device), torch.from_numpy(c["S4"][faces4]).to(device), config.gan.z, seed)
     o_real, real = classifiers.outputs(fitted.scorer, y4)
     o_fake, features = classifiers.outputs(fitted.scorer, fake4)
     n = min(len(real), len(features))
     rng = np.random.default_rng(seed)
     a, b = rng.permutation(len(real))[:n], rng.permutation(len(features))[:n]
     floor = np.concatenate([S1.y_label, sets["S2"].y_label])
-    other = rng.permutation(splits.balanced(floor))[:n]
-    real_other = classifiers.outputs(fitted.scorer, tensor(np.concatenate([S1.y, sets["S2"].y])[other], device))[1]
+    other = rng.permutation(splits.balanced_rows(floor))[:n]
+    real_other = classifiers.outputs(fitted.scorer, image_tensor(np.concatenate([S1.y, sets["S2"].y])[other], device))[1]
     m = min(n, len(other))
     kid, kid_sd = metrics.kid(real[a], features[b])
     density, coverage = metrics.density_coverage(real[a], features[b])
-    x4, c4 = tensor(S4.x[faces4[::4]], device), torch.from_numpy(c["S4"][faces4[::4]]).to(device)
+    x4, c4 = image_tensor(S4.x[faces4[::4]], device), torch.from_numpy(c["S4"][faces4[::4]]).to(device)
     quality = {
         "FID": metrics.fid(real[a], features[b]),
         "FID real": metrics.fid(real[a][:m], real_other[:m]),
@@ -170,7 +181,7 @@ def evaluate(config: Config, sets, fitted: Fitted, c: dict, G, r: Run, device, w
         "scorer": fitted.digest,
     }
 
-    settings, made = target(config)
+    settings, made = target_settings(config)
     rows, tables, notes = augmentation_sets(config, sets, c, fitted, G, device), {}, []
     for row in config.evaluate.rows:
         if row not in rows:
@@ -220,9 +231,9 @@ def augmentation_parts(config: Config, sets, c: dict, f_S, Q, G, device, draw: i
     else argmax c, else what Q names. `draw` draws other faces and noise.
     """
     S1, S3, seed = sets["S1"], sets["S3"], seed_of(config, "samples") + 100 * draw
-    own = voices_of_s1(config, S1)
-    y1, l1 = tensor(S1.y[own], device), torch.from_numpy(S1.y_label[own]).to(device)
-    x3 = tensor(S3.x, device)
+    own = s1_voice_rows(config, S1)
+    y1, l1 = image_tensor(S1.y[own], device), torch.from_numpy(S1.y_label[own]).to(device)
+    x3 = image_tensor(S3.x, device)
     most = max(len(S1.y), len(S3.y)) * config.evaluate.per_face  # faces may outnumber voices tenfold; generated ones should not drown S1
     pick = np.random.default_rng(seed).permutation(len(S3.x))[:most]
     c3 = torch.from_numpy(c["S3"][pick]).to(device)
@@ -232,14 +243,14 @@ def augmentation_parts(config: Config, sets, c: dict, f_S, Q, G, device, draw: i
     else:
         given = classifiers.softmax(Q, fakes[0]).argmax(axis=1)  # no condition: Q names what was made
     fake_label = torch.from_numpy(given.astype(np.int64)).to(device).repeat(len(fakes))
-    y3 = tensor(S3.y, device)
+    y3 = image_tensor(S3.y, device)
     parts = {"S1": (y1, l1), "generated": (torch.cat(fakes), fake_label), "S3": (y3, torch.from_numpy(S3.y_label).to(device))}
     if S3.paired:
         parts["pseudo"] = y3, torch.from_numpy(classifiers.softmax(f_S, x3).argmax(axis=1)).to(device)
     return parts
 
 
-def voices_of_s1(config: Config, S1: Set) -> np.ndarray:
+def s1_voice_rows(config: Config, S1: SampleSet) -> np.ndarray:
     """Rows of S1's voices that the rows of the table may see: all, or the seeded share `clf_fraction` that f_T and Q see too."""
     n = len(S1.y)
     if config.data.clf_fraction >= 1:
@@ -248,20 +259,20 @@ def voices_of_s1(config: Config, S1: Set) -> np.ndarray:
     return order[: max(len(config.data.classes), round(config.data.clf_fraction * n))]
 
 
-def augmentation_sets(config: Config, sets, c: dict, fitted: Fitted, G, device) -> dict[str, tuple[torch.Tensor, torch.Tensor]]:
-    """The training sets of `protocol.ROWS` without plain augmentation: row name -> voices (n, 1, columns, bands), labels (n,).
+def augmentation_sets(config: Config, sets, c: dict, fitted: FittedClassifiers, G, device) -> dict[str, tuple[torch.Tensor, torch.Tensor]]:
+    """The training sets of `protocol.TABLE_ROWS` without plain augmentation: row name -> voices (n, 1, columns, bands), labels (n,).
 
     Every row is trained with the same classifier, steps and balance.
     """
-    return joined(augmentation_parts(config, sets, c, fitted.f_S, fitted.Q, G, device))
+    return join_parts(augmentation_parts(config, sets, c, fitted.f_S, fitted.Q, G, device))
 
 
-def joined(parts: dict[str, tuple[torch.Tensor, torch.Tensor]]) -> dict[str, tuple[torch.Tensor, torch.Tensor]]:
-    """Rows of `protocol.ROWS` whose parts are there: row name -> voices, labels. "S1 again" repeats S1 as often as samples are made."""
+def join_parts(parts: dict[str, tuple[torch.Tensor, torch.Tensor]]) -> dict[str, tuple[torch.Tensor, torch.Tensor]]:
+    """Rows of `protocol.TABLE_ROWS` whose parts are there: row name -> voices, labels. "S1 again" repeats S1 as often as samples are made."""
     y1, l1 = parts["S1"]
     again = torch.arange(len(parts["generated"][0]), device=y1.device) % len(y1)
     parts = parts | {"S1 again": (y1[again], l1[again])}
-    there = [row for row in protocol.ROWS if set(row.parts) <= set(parts)]
+    there = [row for row in protocol.TABLE_ROWS if set(row.parts) <= set(parts)]
     return {row.name: tuple(torch.cat([parts[p][k] for p in row.parts]) for k in (0, 1)) for row in there}  # type: ignore[misc]
 
 

@@ -17,29 +17,29 @@ from core.config import LogMel
 from core.data import labels, splits
 from core.data.corpora import CorpusError
 from core.evaluation import metrics, protocol, significance
-from core.evaluation.protocol import REVERSE, Cell
+from core.evaluation.protocol import REVERSE_CASE, Cell
 from core.media import spectrograms
 from core.runs import Run
 
-Members = Sequence[tuple[Cell, Run]]  # a case's finished runs over folds and seeds
-Group = Mapping[str, Members]
-SAMPLES = {  # Figs 6 and 7: file -> what it shows, and the cases, one row of samples each
+CaseRuns = Sequence[tuple[Cell, Run]]  # a case's finished runs over folds and seeds
+RunsByCase = Mapping[str, CaseRuns]
+SAMPLE_FIGURES = {  # Figs 6 and 7: file -> what it shows, and the cases, one row of samples each
     "fig6": ("samples by condition", ("EncDec · label", "EncDec · classifier", "EncDec · CP")),
     "fig6-networks": (
         "samples by generator, with and without L1 or the source",
         ("EncDec · CP", "EncDec without L1 · CP", "EncDec without source · CP", "U-Net · CP", "convolutional · CP"),
     ),
     "fig6-sizes": ("samples by size of the spectrogram", ("28×28 · CP", "56×28 · CP", "112×28 · CP")),
-    "fig7b": ("faces made from voices", (REVERSE,)),
+    "fig7b": ("faces made from voices", (REVERSE_CASE,)),
 }
-TINT = {"S1": "tab:gray", "S1 + generated": "tab:blue"}
+ROW_COLOURS = {"S1": "tab:gray", "S1 + generated": "tab:blue"}
 
 
 # ------------------------------------------------------------------ samples
 
 
 @dataclass(frozen=True)
-class Row:
+class SampleRow:
     """One row of a sheet of samples: a picture for each class, or None where a run kept none."""
 
     title: str
@@ -52,7 +52,7 @@ class Row:
         return self.title.endswith("face")
 
 
-def sheet(members: Mapping[str, tuple[Cell, Run]]) -> list[Row]:
+def sample_rows(members: Mapping[str, tuple[Cell, Run]]) -> list[SampleRow]:
     """The rows of a figure of samples: real faces, real voices, then what each run made of the same faces (or voices), a column per class.
 
     The real rows are S4's of the first run with the longest spectrograms, and are left out where its corpora are not prepared here, or are
@@ -64,28 +64,28 @@ def sheet(members: Mapping[str, tuple[Cell, Run]]) -> list[Row]:
     K = len(first.config.data.classes)
     common = [set(a["row"].tolist()) for a in kept.values() if len(a)]
     shared = set.intersection(*common) if common else set()
-    rows = _real(cell, first, [_first(kept[named], k, shared) for k in range(K)])
+    rows = _real_rows(cell, first, [_first_sample(kept[named], k, shared) for k in range(K)])
     for name, (its, run) in members.items():
         a, s = kept[name], its.config.logmel
-        made = [None if (i := _first(a, k, shared)) is None else a["y"][i].astype(np.float32) for k in range(K)]
+        made = [None if (i := _first_sample(a, k, shared)) is None else a["y"][i].astype(np.float32) for k in range(K)]
         what = "face" if its.config.gan.direction == "voice-face" else "voice"
-        rows.append(Row(f"{name}:\ngenerated {what}", made, s, run.json("corpus")["voices"]["ref_db"]))
+        rows.append(SampleRow(f"{name}:\ngenerated {what}", made, s, run.json("corpus")["voices"]["ref_db"]))
     return rows
 
 
-def _first(kept: Mapping[str, np.ndarray], k: int, shared: set[int]) -> int | None:
+def _first_sample(kept: Mapping[str, np.ndarray], k: int, shared: set[int]) -> int | None:
     """Where the first sample of class k lies in a run's generated.npz, of a face that all runs have used if there is one."""
     of = np.nonzero(kept["label"] == k)[0] if "label" in kept else np.zeros(0, int)
     both = [int(i) for i in of if int(kept["row"][i]) in shared]
     return both[0] if both else int(of[0]) if len(of) else None
 
 
-def _real(cell: Cell, run: Run, places: Sequence[int | None]) -> list[Row]:
+def _real_rows(cell: Cell, run: Run, places: Sequence[int | None]) -> list[SampleRow]:
     """S4's faces and voices: of the clips that the first run's samples were made from; unpaired, the other of any clip of the class."""
     try:
         if run.json("provenance").get("corpus") != splits.corpus_digest(cell.config.data):
             return []
-        S4 = splits.build(cell.config)["S4"]
+        S4 = splits.build_sets(cell.config)["S4"]
     except CorpusError:
         return []
     row = run.arrays("generated")["row"]
@@ -95,12 +95,12 @@ def _real(cell: Cell, run: Run, places: Sequence[int | None]) -> list[Row]:
     given, made = ("face", "voice") if S4.source == "face" else ("voice", "face")
     s, ref = cell.config.logmel, run.json("corpus")["voices"]["ref_db"]
     return [
-        Row(names[given], [None if i is None else S4.x[i] for i in x], s, ref),
-        Row(names[made], [None if i is None else S4.y[i] for i in y], s, ref),
+        SampleRow(names[given], [None if i is None else S4.x[i] for i in x], s, ref),
+        SampleRow(names[made], [None if i is None else S4.y[i] for i in y], s, ref),
     ]
 
 
-def samples(rows: Sequence[Row], classes: Sequence[str]) -> Figure:
+def figure_samples(rows: Sequence[SampleRow], classes: Sequence[str]) -> Figure:
     """A sheet as a figure. All spectrograms stand on one scale of time and of dB, so a shorter one is the middle of the longest."""
     figure = Figure((1.6 + 1.35 * len(classes), 0.6 + 1.25 * len(rows)), layout="constrained")
     axes = figure.subplots(len(rows), len(classes), squeeze=False)
@@ -138,51 +138,51 @@ def samples(rows: Sequence[Row], classes: Sequence[str]) -> Figure:
 # ------------------------------------------------------------------ confusion
 
 
-def people(cell: Cell, by: str = "voice") -> np.ndarray | None:
+def rater_shares(cell: Cell, by: str = "voice") -> np.ndarray | None:
     """How raters confuse what was meant, by voice, face or both, as shares; None where nobody voted, or the corpus is not at hand."""
     d = cell.config.data
     try:
-        corpus = splits.load(d.faces if by == "face" else d.voices, d.demo_takes)
+        corpus = splits.load_corpus(d.faces if by == "face" else d.voices, d.demo_takes)
     except CorpusError:
         return None
-    votes = corpus.votes[:, labels.VOTED.index(by)]
-    return metrics.normalised(protocol.raters(corpus.emotion, votes, d.classes)) if (votes != "").any() else None
+    votes = corpus.votes[:, labels.VOTE_MODALITIES.index(by)]
+    return metrics.normalise_rows(protocol.rater_confusion(corpus.emotion, votes, d.classes)) if (votes != "").any() else None
 
 
-def shares(members: Members, row: str) -> np.ndarray | None:
+def confusion_shares(members: CaseRuns, row: str) -> np.ndarray | None:
     """The confusion of a row of the table summed over a case's runs, each true class's row in shares; None where no run has the row."""
     tables = [t["confusion"] for _, r in members if (t := r.json("results")["augmentation"].get(row))]
-    return metrics.normalised(np.sum(tables, axis=0)) if tables else None
+    return metrics.normalise_rows(np.sum(tables, axis=0)) if tables else None
 
 
-def figure_8(found: Group) -> Figure:
+def figure_8(found: RunsByCase) -> Figure:
     """Confusion of the baseline S1, of S1 + generated of each case, and of people where they voted; below, each minus the baseline.
 
     All matrices stand on one scale, 0 to 100 %, all differences on another, -50 to 50 points.
     """
     name, first = next(iter(found.items()))
     classes = first[0][0].config.data.classes
-    base = shares(first, "S1")
+    base = confusion_shares(first, "S1")
     assert base is not None, f"{name} has no row S1"
     shown: dict[str, np.ndarray] = {"baseline: S1": base}
-    shown |= {f"{k}: S1 + generated": m for k, of in found.items() if (m := shares(of, "S1 + generated")) is not None}
-    if (said := people(first[0][0])) is not None:
+    shown |= {f"{k}: S1 + generated": m for k, of in found.items() if (m := confusion_shares(of, "S1 + generated")) is not None}
+    if (said := rater_shares(first[0][0])) is not None:
         shown["people, by voice"] = said
     figure = Figure((0.8 + 2.9 * len(shown), 6.4), layout="constrained")
     axes = figure.subplots(2, len(shown), squeeze=False)
     for k, (title, matrix) in enumerate(shown.items()):
-        whole = _matrix(axes[0][k], 100 * matrix, classes, title, "Blues", (0, 100))
+        whole = _draw_matrix(axes[0][k], 100 * matrix, classes, title, "Blues", (0, 100))
         if k == 0:
             axes[1][0].axis("off")
             continue
-        gap = _matrix(axes[1][k], 100 * (matrix - base), classes, "minus the baseline", "RdBu", (-50, 50))
+        gap = _draw_matrix(axes[1][k], 100 * (matrix - base), classes, "minus the baseline", "RdBu", (-50, 50))
         if k == len(shown) - 1:
             figure.colorbar(gap, ax=axes[1], label="points", shrink=0.8)
     figure.colorbar(whole, ax=axes[0], label="% of the true class", shrink=0.8)
     return figure
 
 
-def _matrix(ax, percent: np.ndarray, classes: Sequence[str], title: str, colours: str, scale: tuple[float, float]):
+def _draw_matrix(ax, percent: np.ndarray, classes: Sequence[str], title: str, colours: str, scale: tuple[float, float]):
     image = ax.imshow(percent, cmap=colours, vmin=scale[0], vmax=scale[1])
     for i, j in np.ndindex(percent.shape):
         dark = abs(percent[i, j]) > 0.6 * scale[1]
@@ -199,16 +199,16 @@ def _matrix(ax, percent: np.ndarray, classes: Sequence[str], title: str, colours
 # ------------------------------------------------------------------ spread and curves
 
 
-def accuracies(members: Members, row: str) -> list[float]:
+def accuracies(members: CaseRuns, row: str) -> list[float]:
     return [t["accuracy"] for _, r in members if (t := r.json("results")["augmentation"].get(row))]
 
 
-def figure_9(found: Group) -> Figure:
+def figure_9(found: RunsByCase) -> Figure:
     """Accuracy of each case over folds and seeds: mean ± sd, S1 alone beside S1 + generated."""
     figure = Figure((8, 1.2 + 0.34 * len(found)), layout="constrained")
     ax = figure.subplots()
     for row, shift in (("S1", -0.15), ("S1 + generated", 0.15)):
-        _bars(ax, found, row, np.arange(len(found)) + shift, upright=False)
+        _draw_error_bars(ax, found, row, np.arange(len(found)) + shift, upright=False)
     ax.set_yticks(range(len(found)), list(found), fontsize=8)
     ax.invert_yaxis()
     ax.set(xlabel="accuracy on real voices of S4, % (mean ± sd over runs)", ylabel="case")
@@ -217,16 +217,16 @@ def figure_9(found: Group) -> Figure:
     return figure
 
 
-def _bars(ax, found: Group, row: str, places: np.ndarray, upright: bool) -> None:
-    values = [significance.spread([100 * v for v in a]) if (a := accuracies(m, row)) else (math.nan, math.nan) for m in found.values()]
+def _draw_error_bars(ax, found: RunsByCase, row: str, places: np.ndarray, upright: bool) -> None:
+    values = [significance.mean_and_sd([100 * v for v in a]) if (a := accuracies(m, row)) else (math.nan, math.nan) for m in found.values()]
     mean, sd = [v for v, _ in values], [0 if math.isnan(s) else s for _, s in values]
     place = {"x": places, "y": mean, "yerr": sd} if upright else {"x": mean, "y": places, "xerr": sd}
-    ax.errorbar(**place, fmt="o", ms=4, capsize=3, color=TINT[row], label=row)
+    ax.errorbar(**place, fmt="o", ms=4, capsize=3, color=ROW_COLOURS[row], label=row)
 
 
 def figure_curves(run: Run, names: Sequence[tuple[str, Sequence[str]]], titles: str) -> Figure:
     """Curves of one run by step: a panel for each (axis label, curves); a curve "… real" is a line across."""
-    curves = runs.metrics(run.id, run.directory.parent)
+    curves = runs.load_curves(run.id, run.directory.parent)
     figure = Figure((4.2 * len(names), 3.2), layout="constrained")
     for ax, (label, shown) in zip(np.atleast_1d(figure.subplots(1, len(names))), names, strict=True):
         for k in shown:
@@ -244,19 +244,19 @@ def figure_curves(run: Run, names: Sequence[tuple[str, Sequence[str]]], titles: 
     return figure
 
 
-def figure_sparsity(found: Group) -> Figure:
+def figure_sparsity(found: RunsByCase) -> Figure:
     """Fig. 11's sparsity (§4.6): FID and IS while training with shares of S3, and the accuracy of S1 + generated at the end."""
     figure = Figure((12.6, 3.2), layout="constrained")
     left, middle, right = figure.subplots(1, 3)
     for ax, k in ((left, "FID"), (middle, "IS")):
         for share, members in found.items():
             run = members[0][1]
-            steps, values = runs.metrics(run.id, run.directory.parent).get(k, ([], []))
+            steps, values = runs.load_curves(run.id, run.directory.parent).get(k, ([], []))
             ax.plot(steps, values, lw=1.2, label=f"{share} (fold {run.config.data.fold}, seed {run.config.seed})")
         ax.set(xlabel="step", ylabel=k)
         ax.legend(fontsize=7)
     for row in ("S1", "S1 + generated"):
-        _bars(right, found, row, np.arange(len(found)) + (0.06 if row == "S1" else -0.06), upright=True)
+        _draw_error_bars(right, found, row, np.arange(len(found)) + (0.06 if row == "S1" else -0.06), upright=True)
     right.set_xticks(range(len(found)), [s.split(" ")[0] for s in found])
     right.set(xlabel="share of S3's pairs", ylabel="accuracy on real voices of S4, %")
     right.legend(fontsize=7)

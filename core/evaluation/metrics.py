@@ -27,7 +27,7 @@ def fid(real: np.ndarray, generated: np.ndarray) -> float:
     small N: compare at equal N, with N beside it.
     """
     real, generated = np.asarray(real, np.float64), np.asarray(generated, np.float64)
-    _check(real, generated)
+    _check_features(real, generated)
     mean = real.mean(axis=0) - generated.mean(axis=0)
     s_r, s_g = np.atleast_2d(np.cov(real, rowvar=False)), np.atleast_2d(np.cov(generated, rowvar=False))
     values, vectors = np.linalg.eigh(s_r)
@@ -42,7 +42,7 @@ def kid(real: np.ndarray, generated: np.ndarray, seed: int = 0, subsets: int = 1
     Kernel (a.b / F + 1)^3. Unbiased at any N, so it leads where N is under ten times F.
     """
     real, generated = np.asarray(real, np.float64), np.asarray(generated, np.float64)
-    _check(real, generated)
+    _check_features(real, generated)
     rng = np.random.default_rng(seed)
     n = min(len(real), len(generated), 100)
 
@@ -65,7 +65,7 @@ def density_coverage(real: np.ndarray, generated: np.ndarray, k: int = 5) -> tup
     Coverage: the share of balls that hold a generated sample, so a generator that makes one picture covers next to nothing.
     """
     real, generated = np.asarray(real, np.float64), np.asarray(generated, np.float64)
-    _check(real, generated)
+    _check_features(real, generated)
     if len(real) <= k:
         raise ValueError(f"density and coverage need more than k = {k} real samples, not {len(real)}")
     radius = np.sort(_distances(real, real), axis=1)[:, k]  # column 0 is the sample itself
@@ -78,7 +78,7 @@ def _distances(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     return np.sqrt(np.maximum(square, 0))
 
 
-def _check(real: np.ndarray, generated: np.ndarray) -> None:
+def _check_features(real: np.ndarray, generated: np.ndarray) -> None:
     if real.ndim != 2 or generated.ndim != 2 or real.shape[1] != generated.shape[1] or min(len(real), len(generated)) < 2:
         raise ValueError(f"features must be (N, F) and (M, F) with N, M >= 2, not {real.shape} and {generated.shape}")
     if not (np.isfinite(real).all() and np.isfinite(generated).all()):
@@ -103,7 +103,7 @@ def balanced_accuracy(matrix: np.ndarray) -> float:
     return float((np.diag(matrix)[rows > 0] / rows[rows > 0]).mean())
 
 
-def normalised(matrix: np.ndarray) -> np.ndarray:
+def normalise_rows(matrix: np.ndarray) -> np.ndarray:
     """Shares of each true class, so that confusion matrices of sets of any size stand on one scale: rows sum to 1, or 0 where empty.
 
     (K, K) counts -> (K, K) in [0, 1]. The difference of two of them is in [-1, 1] and its rows sum to 0.

@@ -16,11 +16,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from core import files
-from core.config import Classifier as Settings
+from core.config import ClassifierSettings as Settings
 from core.conformal import prediction
 from core.data import splits
 from core.evaluation import augmentation
-from core.evaluation.evaluator import seed_of, target, tensor
+from core.evaluation.evaluator import image_tensor, seed_of, target_settings
 from core.models import classifiers, gan, networks
 from core.models.classifiers import softmax
 from core.models.networks import Classifier
@@ -77,7 +77,7 @@ def fitted(way: Way, real: Stream, made: Stream, s: Settings, seed: int, role: s
     cpu = torch.Generator().manual_seed(seed)
     random = torch.Generator(real.y.device).manual_seed(seed + 1)
     shape, K = (int(real.y.shape[2]), int(real.y.shape[3])), real.target.shape[1]
-    network, optimiser = classifiers.fresh(s, shape, K, role, cpu, real.y.device)
+    network, optimiser = classifiers.new_classifier(s, shape, K, role, cpu, real.y.device)
     for step in range(s.steps):
         share = float(step < s.steps // 2) if way.first else way.share
         parts = []
@@ -87,7 +87,7 @@ def fitted(way: Way, real: Stream, made: Stream, s: Settings, seed: int, role: s
                 parts.append((stream.y[i], stream.target[i], torch.full((n,), weight, device=stream.y.device)))
         y, told, weights = (torch.cat(k) for k in zip(*parts))
         if way.plain:
-            y = augmentation.plain(y, random)
+            y = augmentation.plain_augmentation(y, random)
         y = y + s.noise * torch.randn(y.shape, generator=random, device=y.device)  # §3.2
         each = F.cross_entropy(network(y), told, label_smoothing=s.smoothing, reduction="none")
         optimiser.zero_grad(set_to_none=True)
@@ -109,19 +109,19 @@ def compare(
     classifier has not seen. Raises ValueError where the run is not finished or its corpus is another, runs.Stopped when told to stop.
     """
     config = run.config
-    sets, c = augmentation.opened(run, config)
-    f_S, Q, G = (networks.load(run.model(n)) for n in ("f_S", "Q", "G"))
+    sets, c = augmentation.load_sets(run, config)
+    f_S, Q, G = (networks.load(run.model_path(n)) for n in ("f_S", "Q", "G"))
     assert isinstance(f_S, Classifier)
     assert isinstance(Q, Classifier)
-    s, role = target(config)
+    s, role = target_settings(config)
     K, S1, S2, S3 = len(config.data.classes), *(sets[k] for k in ("S1", "S2", "S3"))
     if not c["S3"].shape[1]:
         raise ValueError(f"{run.id} has no condition, so its samples have no label of their own; choose a run with one")
-    counted = splits.balanced(S2.y_label, seed_of(config, "balance"))
-    y2, label2 = tensor(S2.y[counted], torch.device("cpu")), S2.y_label[counted]
-    y1, label1 = tensor(S1.y, torch.device("cpu")), torch.from_numpy(S1.y_label)
+    counted = splits.balanced_rows(S2.y_label, seed_of(config, "balance"))
+    y2, label2 = image_tensor(S2.y[counted], torch.device("cpu")), S2.y_label[counted]
+    y1, label1 = image_tensor(S1.y, torch.device("cpu")), torch.from_numpy(S1.y_label)
     pick = np.random.default_rng(seed_of(config, "ways")).permutation(len(S3.x))[: max(len(S1.y), len(S3.y))]
-    x, c3 = tensor(S3.x, torch.device("cpu"))[pick], torch.from_numpy(c["S3"][pick])
+    x, c3 = image_tensor(S3.x, torch.device("cpu"))[pick], torch.from_numpy(c["S3"][pick])
     made = torch.cat([gan.sample(G, x, c3, config.gan.z, seed_of(config, "ways") + k) for k in range(per_face)])
     label = c3.argmax(dim=1).repeat(per_face)
     told = {"label": F.one_hot(label, K).float(), "c": (c3 / c3.sum(dim=1, keepdim=True)).repeat(per_face, 1)}
@@ -136,7 +136,7 @@ def compare(
         for seed in range(seeds):
             tick("ways", i * seeds + seed, len(WAYS) * seeds, way.name)
             if should_stop():
-                raise files.Stopped("the comparison was stopped; the same command begins it anew")
+                raise files.StopRequested("the comparison was stopped; the same command begins it anew")
             network = fitted(way, real, stream, s, seed_of(config, "rows") + 10 * seed, role)
             right.append(float((softmax(network, y2).argmax(axis=1) == label2).mean()))
         found[way.name] = {"way": asdict(way), "accuracy": right, "kept": float(k.float().mean())}
@@ -151,7 +151,7 @@ def _credible(subject, y1: Tensor, label1: Tensor, made: Tensor, label: Tensor, 
     names = sorted(set(subject.tolist()))
     held = torch.from_numpy(np.isin(subject, names[HELD - 1 :: HELD] or names[-1:]))
     judge = classifiers.fit(y1[~held], label1[~held], s, K, seed, role)
-    p = prediction.inductive(softmax(judge, y1[held]), label1[held].numpy(), softmax(judge, made))
+    p = prediction.inductive_p_values(softmax(judge, y1[held]), label1[held].numpy(), softmax(judge, made))
     return p[np.arange(len(label)), label.numpy()] > CREDIBLE
 
 

@@ -17,8 +17,8 @@ from core.data import splits
 from core.data.corpora import CorpusError
 
 Grid = Literal["quick", "paper", "studio"]
-GRIDS: dict[Grid, tuple[int, int]] = {"quick": (1, 1), "paper": (5, 1), "studio": (5, 3)}  # folds and seeds unless told otherwise
-NAMES = {"label": "label", "classifier": "classifier", "cp": "CP", "none": "none"}  # of the conditions, as the paper says them
+GRID_SIZES: dict[Grid, tuple[int, int]] = {"quick": (1, 1), "paper": (5, 1), "studio": (5, 3)}  # folds and seeds unless told otherwise
+CONDITION_NAMES = {"label": "label", "classifier": "classifier", "cp": "CP", "none": "none"}  # of the conditions, as the paper says them
 
 
 # ------------------------------------------------------------------ the cases
@@ -37,8 +37,8 @@ class Cell:
         return f"{self.name} · fold {self.config.data.fold} · seed {self.config.seed}"
 
 
-REVERSE = "voice → face · label"
-NO_OTHER = "f_S of another corpus (§4.7): prepare one with faces of the same emotions and add --f-s-corpus NAME (make: F_S=NAME)"
+REVERSE_CASE = "voice → face · label"
+F_S_CORPUS_HINT = "f_S of another corpus (§4.7): prepare one with faces of the same emotions and add --f-s-corpus NAME (make: F_S=NAME)"
 
 
 def cases(base: Config, f_s_corpus: str = "") -> list[Cell]:
@@ -56,12 +56,12 @@ def cases(base: Config, f_s_corpus: str = "") -> list[Cell]:
     for generator, called in (("encdec", "EncDec"), ("unet", "U-Net"), ("conv", "convolutional")):
         section = "ours" if generator == "conv" else "§4.4, Table 1" if generator == "unet" else "§4.3, Table 2"
         for c in conditions:
-            case(f"{called} · {NAMES[c]}", section, gan={"generator": generator, "condition": c})
+            case(f"{called} · {CONDITION_NAMES[c]}", section, gan={"generator": generator, "condition": c})
     for c in conditions:
-        case(f"EncDec without L1 · {NAMES[c]}", "§4.4, Table 1", gan={"generator": "encdec", "condition": c, "l1": 0.0})
+        case(f"EncDec without L1 · {CONDITION_NAMES[c]}", "§4.4, Table 1", gan={"generator": "encdec", "condition": c, "l1": 0.0})
     for generator, called in (("encdec", "EncDec"), ("unet", "U-Net")):
         for c in conditions:
-            name = f"{called} without source · {NAMES[c]}"
+            name = f"{called} without source · {CONDITION_NAMES[c]}"
             case(name, "§4.4", gan={"generator": generator, "condition": c, "use_source": False})
     for columns in (28, 56, 112):
         case(f"{columns}×{base.logmel.bands} · CP", "§4.3", gan={"condition": "cp"}, logmel={"columns": columns})
@@ -76,11 +76,11 @@ def cases(base: Config, f_s_corpus: str = "") -> list[Cell]:
     case("no condition", "§4.7", gan={"condition": "none"})
     if f_s_corpus:
         case(f"f_S of {f_s_corpus} · CP", "§4.7", gan={"condition": "cp"}, data={"f_s_corpus": f_s_corpus})
-    case(REVERSE, "§4.5, Fig. 7b", gan={"condition": "label", "direction": "voice-face"})
+    case(REVERSE_CASE, "§4.5, Fig. 7b", gan={"condition": "label", "direction": "voice-face"})
     return found
 
 
-def small(base: Config) -> Config:
+def quick_config(base: Config) -> Config:
     """`base` with the fewest steps and the smallest networks that still go the whole way: seconds per run, and figures worth nothing."""
     return replace(
         base,
@@ -96,21 +96,21 @@ def small(base: Config) -> Config:
 def cells(grid: Grid, base: Config, folds: int | None = None, seeds: int | None = None, f_s_corpus: str = "") -> list[Cell]:
     """The runs of a grid, folds and seeds innermost (GRIDS says how many, if not told).
 
-    quick: a few cases of `small(base)`, to see that everything works. paper: `cases`. studio: `base` itself, for the headline gains.
+    quick: a few cases of `quick_config(base)`, to see that everything works. paper: `cases`. studio: `base` itself, for the headline gains.
     Raises ValueError for folds that would test a subject twice, or fewer than one of either.
     """
-    usual = GRIDS[grid]
+    usual = GRID_SIZES[grid]
     folds, seeds = usual[0] if folds is None else folds, usual[1] if seeds is None else seeds
     most = max(1, round(1 / base.data.sets[3])) if base.data.sets[3] > 0 else 1
     if not 1 <= folds <= most or seeds < 1:
         raise ValueError(f"folds must be 1 to {most}, as S4 is {base.data.sets[3]:.0%} of the subjects, and seeds at least 1")
     if grid == "quick":
         few = {"EncDec · CP", "EncDec · label", "U-Net · classifier", "EncDec without source · CP", "28×28 · CP", "full CP"}
-        found = [c for c in cases(small(base)) if c.name in few]
+        found = [c for c in cases(quick_config(base)) if c.name in few]
     elif grid == "paper":
         found = cases(base, f_s_corpus)
     else:
-        found = [Cell(f"{base.name} · {NAMES[base.gan.condition]}", "headline gains", base)]
+        found = [Cell(f"{base.name} · {CONDITION_NAMES[base.gan.condition]}", "headline gains", base)]
     every = [(f, s) for f in range(folds) for s in range(seeds)]
     return [
         dataclasses.replace(c, config=replace(c.config, seed=c.config.seed + s, data={"fold": c.config.data.fold + f}))
@@ -132,7 +132,7 @@ def labels_mode(config: Config) -> str:
 
 
 @dataclass(frozen=True)
-class Row:
+class TableRow:
     """A training set of the table. All rows share the classifier, its steps, the crop and the balance of classes."""
 
     name: str
@@ -140,26 +140,26 @@ class Row:
     plain: bool = False  # trained under plain augmentation: time shift, noise, masking
 
 
-PLAIN = " + plain augmentation"
-ROWS = (
-    Row("S1", ("S1",)),
-    Row("S1 oversampled", ("S1", "S1 again")),
-    Row("S1" + PLAIN, ("S1",), True),
-    Row("S1 + pseudo-labelled S3", ("S1", "pseudo")),
-    Row("S1 + generated", ("S1", "generated")),
-    Row("S1 + generated" + PLAIN, ("S1", "generated"), True),
-    Row("S1 + S3", ("S1", "S3")),
-    Row("S1 + S3" + PLAIN, ("S1", "S3"), True),
-    Row("S1 + S3 + generated", ("S1", "S3", "generated")),
-    Row("S1 + S3 + generated" + PLAIN, ("S1", "S3", "generated"), True),
-    Row("generated only", ("generated",)),
+PLAIN_SUFFIX = " + plain augmentation"
+TABLE_ROWS = (
+    TableRow("S1", ("S1",)),
+    TableRow("S1 oversampled", ("S1", "S1 again")),
+    TableRow("S1" + PLAIN_SUFFIX, ("S1",), True),
+    TableRow("S1 + pseudo-labelled S3", ("S1", "pseudo")),
+    TableRow("S1 + generated", ("S1", "generated")),
+    TableRow("S1 + generated" + PLAIN_SUFFIX, ("S1", "generated"), True),
+    TableRow("S1 + S3", ("S1", "S3")),
+    TableRow("S1 + S3" + PLAIN_SUFFIX, ("S1", "S3"), True),
+    TableRow("S1 + S3 + generated", ("S1", "S3", "generated")),
+    TableRow("S1 + S3 + generated" + PLAIN_SUFFIX, ("S1", "S3", "generated"), True),
+    TableRow("generated only", ("generated",)),
 )
 
 
 # ------------------------------------------------------------------ what runs say together, and what people say
 
 
-def raters(emotion: np.ndarray, votes: np.ndarray, classes: Sequence[str]) -> np.ndarray:
+def rater_confusion(emotion: np.ndarray, votes: np.ndarray, classes: Sequence[str]) -> np.ndarray:
     """Fig. 8's yardstick: how people confuse the emotions. Intended (N,), winning votes of one modality (N,) -> (K, K) float64 counts.
 
     Rows are what was meant, columns what most raters said; a tie such as "angry|disgust" counts in equal parts. Clips nobody rated and
@@ -173,7 +173,7 @@ def raters(emotion: np.ndarray, votes: np.ndarray, classes: Sequence[str]) -> np
     return out
 
 
-def runs_of(cells: Sequence[Cell]) -> list[tuple[Cell, str, str]]:
+def identify_runs(cells: Sequence[Cell]) -> list[tuple[Cell, str, str]]:
     """Each cell with its run's id and, where its corpus is not prepared, the reason instead: (cell, id or "", reason or "")."""
     digests: dict[tuple, str | CorpusError] = {}
     out = []

@@ -11,32 +11,32 @@ import numpy as np
 
 from core.evaluation import protocol
 
-RULES = ("equal", "best")  # equal optimiser steps; each row at its own best steps, chosen on S2's voices
+STEP_RULES = ("equal", "best")  # equal optimiser steps; each row at its own best steps, chosen on S2's voices
 
-Family = tuple[str, ...]  # rows that do the same job; which of them stands for it is chosen on S2
+RowFamily = tuple[str, ...]  # rows that do the same job; which of them stands for it is chosen on S2
 
-S1_ROWS: Family = ("S1", "S1 oversampled", "S1" + protocol.PLAIN)
+S1_ROWS: RowFamily = ("S1", "S1 oversampled", "S1" + protocol.PLAIN_SUFFIX)
 
-GENERATED: Family = ("S1 + generated", "S1 + generated" + protocol.PLAIN)
+GENERATED_ROWS: RowFamily = ("S1 + generated", "S1 + generated" + protocol.PLAIN_SUFFIX)
 
-CEILING: Family = ("S1 + S3", "S1 + S3" + protocol.PLAIN)
+CEILING_ROWS: RowFamily = ("S1 + S3", "S1 + S3" + protocol.PLAIN_SUFFIX)
 
-PRIMARY: dict[str, tuple[Family, Family]] = {  # headline (a) and (b)
-    "a": (GENERATED, S1_ROWS),
-    "b": (("S1 + S3 + generated" + protocol.PLAIN,), ("S1 + S3" + protocol.PLAIN,)),
+PRIMARY_COMPARISONS: dict[str, tuple[RowFamily, RowFamily]] = {  # headline (a) and (b)
+    "a": (GENERATED_ROWS, S1_ROWS),
+    "b": (("S1 + S3 + generated" + protocol.PLAIN_SUFFIX,), ("S1 + S3" + protocol.PLAIN_SUFFIX,)),
 }
 
-SECONDARY: dict[str, tuple[Family, Family]] = {
-    "generated over the best row without a GAN": (GENERATED, (*S1_ROWS, "S1 + pseudo-labelled S3")),
+SECONDARY_COMPARISONS: dict[str, tuple[RowFamily, RowFamily]] = {
+    "generated over the best row without a GAN": (GENERATED_ROWS, (*S1_ROWS, "S1 + pseudo-labelled S3")),
     "generated, as the paper compares": (("S1 + generated",), ("S1",)),
-    "plain augmentation": (("S1" + protocol.PLAIN,), ("S1",)),
+    "plain augmentation": (("S1" + protocol.PLAIN_SUFFIX,), ("S1",)),
     "pseudo-labels": (("S1 + pseudo-labelled S3",), ("S1",)),
     "generated beside S3, both without plain augmentation": (("S1 + S3 + generated",), ("S1 + S3",)),
     "generated only": (("generated only",), ("S1",)),
-    "ceiling": (CEILING, S1_ROWS),
+    "ceiling": (CEILING_ROWS, S1_ROWS),
 }
 
-Table = Mapping[str, np.ndarray]  # a run's table.npz: core.augmentation.write says what is in it
+TableArrays = Mapping[str, np.ndarray]  # a run's table.npz: core.augmentation.write says what is in it
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ class Gain:
     recovered: float | None = None  # (a): share of the distance to the ceiling; None where that is less than a point or nothing is gained
 
 
-def chosen(table: Table, family: Family, rule: str) -> str | None:
+def choose_row(table: TableArrays, family: RowFamily, rule: str) -> str | None:
     """The row of a family that S2's voices prefer, by mean accuracy over seeds under the rule; None where the table has none of them."""
     names, marks = [str(n) for n in table["rows"]], table["marks"]
     there = [n for n in family if n in names]
@@ -65,7 +65,9 @@ def chosen(table: Table, family: Family, rule: str) -> str | None:
     return there[int(at.mean(axis=1).argmax())]
 
 
-def differences(tables: Sequence[Table], better: Family, worse: Family, rule: str) -> tuple[np.ndarray, tuple[str, str]]:
+def accuracy_differences(
+    tables: Sequence[TableArrays], better: RowFamily, worse: RowFamily, rule: str
+) -> tuple[np.ndarray, tuple[str, str]]:
     """Per subject, the accuracy of `better` minus that of `worse`, averaged over the runs that test it: (m,); and which rows these were.
 
     Balanced subsample of S4 only. (0,) where no table holds both. Each subject weighs the same, however many of its clips count.
@@ -73,10 +75,10 @@ def differences(tables: Sequence[Table], better: Family, worse: Family, rule: st
     of: dict[str, list[float]] = {}
     used: tuple[set[str], set[str]] = (set(), set())
     for t in tables:
-        pair = chosen(t, better, rule), chosen(t, worse, rule)
+        pair = choose_row(t, better, rule), choose_row(t, worse, rule)
         if pair[0] is None or pair[1] is None:
             continue
-        names, counted, k = [str(n) for n in t["rows"]], t["counted"].astype(bool), RULES.index(rule)
+        names, counted, k = [str(n) for n in t["rows"]], t["counted"].astype(bool), STEP_RULES.index(rule)
         a, b = (t["predicted"][names.index(str(n)), k][:, counted] for n in pair)
         for who, d in zip(*subject_differences(t["label"][counted], a, b, t["subject"][counted]), strict=True):
             of.setdefault(str(who), []).append(float(d))
@@ -85,20 +87,20 @@ def differences(tables: Sequence[Table], better: Family, worse: Family, rule: st
     return np.array([np.mean(v) for _, v in sorted(of.items())]), (" or ".join(sorted(used[0])), " or ".join(sorted(used[1])))
 
 
-MADE = ("S1 + generated", "S1 + S3 + generated", "generated only")  # rows in which two generators may be held against each other
+COMPARABLE_ROWS = ("S1 + generated", "S1 + S3 + generated", "generated only")  # rows in which two generators may be held against each other
 
 
-def between(ours: Sequence[Table], theirs: Sequence[Table]) -> list[Gain]:
+def method_gains(ours: Sequence[TableArrays], theirs: Sequence[TableArrays]) -> list[Gain]:
     """Ours minus theirs in each row of MADE, paired by test subject, Holm-corrected within a rule: two methods on equal S1 to S4.
 
     Tables that have no partner with the same test voices are left out.
     """
     out: list[Gain] = []
-    for rule in RULES:
-        k, later = RULES.index(rule), list[Gain]()
-        for name in MADE:
+    for rule in STEP_RULES:
+        k, later = STEP_RULES.index(rule), list[Gain]()
+        for name in COMPARABLE_ROWS:
             of: dict[str, list[float]] = {}
-            for a, b in _paired(ours, theirs):
+            for a, b in _pair_tables(ours, theirs):
                 if name not in a["rows"] or name not in b["rows"]:
                     continue
                 counted = a["counted"].astype(bool)
@@ -108,14 +110,14 @@ def between(ours: Sequence[Table], theirs: Sequence[Table]) -> list[Gain]:
                     of.setdefault(str(who), []).append(float(d))
             if of:
                 d = np.array([np.mean(v) for _, v in sorted(of.items())])
-                p = sign_flip(d)
-                later.append(Gain(name, rule, (name, name), float(d.mean()), bootstrap(d), p, p, len(d)))
-        adjusted = holm(np.array([g.p for g in later]))
+                p = sign_flip_p_value(d)
+                later.append(Gain(name, rule, (name, name), float(d.mean()), bootstrap_interval(d), p, p, len(d)))
+        adjusted = holm_p_values(np.array([g.p for g in later]))
         out += [dataclasses.replace(g, adjusted=float(p)) for g, p in zip(later, adjusted, strict=True)]
     return out
 
 
-def _paired(ours: Sequence[Table], theirs: Sequence[Table]) -> list[tuple[Table, Table]]:
+def _pair_tables(ours: Sequence[TableArrays], theirs: Sequence[TableArrays]) -> list[tuple[TableArrays, TableArrays]]:
     """Tables of the same test voices, each used once, in the order of `ours`."""
     left, pairs = list(theirs), []
     for a in ours:
@@ -125,42 +127,42 @@ def _paired(ours: Sequence[Table], theirs: Sequence[Table]) -> list[tuple[Table,
     return pairs
 
 
-def gains(tables: Sequence[Table]) -> list[Gain]:
+def gains(tables: Sequence[TableArrays]) -> list[Gain]:
     """Headline (a) and (b) and the secondary comparisons, under both step rules, over the tables of one setting's folds and seeds.
 
-    A claim holds only if it does under both rules (`holds`). Comparisons that no table allows are left out.
+    A claim holds only if it does under both rules (`is_significant`). Comparisons that no table allows are left out.
     """
     out: list[Gain] = []
-    for rule in RULES:
+    for rule in STEP_RULES:
         later: list[Gain] = []
-        for name, (better, worse) in (PRIMARY | SECONDARY).items():
-            d, rows = differences(tables, better, worse, rule)
+        for name, (better, worse) in (PRIMARY_COMPARISONS | SECONDARY_COMPARISONS).items():
+            d, rows = accuracy_differences(tables, better, worse, rule)
             if not len(d):
                 continue
-            p, recovered = sign_flip(d), None
+            p, recovered = sign_flip_p_value(d), None
             if name == "a":
-                whole = differences(tables, CEILING, S1_ROWS, rule)[0]
+                whole = accuracy_differences(tables, CEILING_ROWS, S1_ROWS, rule)[0]
                 recovered = float(d.mean() / whole.mean()) if d.mean() > 0 and len(whole) and whole.mean() >= 0.01 else None
-            gain = Gain(name, rule, rows, float(d.mean()), bootstrap(d), p, p, len(d), recovered)
-            (out if name in PRIMARY else later).append(gain)
-        adjusted = holm(np.array([g.p for g in later]))
+            gain = Gain(name, rule, rows, float(d.mean()), bootstrap_interval(d), p, p, len(d), recovered)
+            (out if name in PRIMARY_COMPARISONS else later).append(gain)
+        adjusted = holm_p_values(np.array([g.p for g in later]))
         out += [dataclasses.replace(g, adjusted=float(p)) for g, p in zip(later, adjusted, strict=True)]
     return out
 
 
-def holds(found: Sequence[Gain], name: str, level: float = 0.05) -> bool:
+def is_significant(found: Sequence[Gain], name: str, level: float = 0.05) -> bool:
     """Whether a gain is above 0 and significant under both step rules."""
     both = [g for g in found if g.name == name]
-    return {g.rule for g in both} == set(RULES) and all(g.difference > 0 and g.adjusted < level for g in both)
+    return {g.rule for g in both} == set(STEP_RULES) and all(g.difference > 0 and g.adjusted < level for g in both)
 
 
-def spread(values: Sequence[float]) -> tuple[float, float]:
+def mean_and_sd(values: Sequence[float]) -> tuple[float, float]:
     """Mean and sd (n - 1) over runs, as in the paper's Fig. 9; the sd of one run is NaN."""
     v = np.asarray(values, np.float64)
     return float(v.mean()), float(v.std(ddof=1)) if len(v) > 1 else math.nan
 
 
-EXACT = 14  # subjects up to which all 2^m sign patterns are counted
+MAX_EXACT_SUBJECTS = 14  # subjects up to which all 2^m sign patterns are counted
 
 
 def subject_differences(labels: np.ndarray, a: np.ndarray, b: np.ndarray, subject: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -178,7 +180,7 @@ def subject_differences(labels: np.ndarray, a: np.ndarray, b: np.ndarray, subjec
     return names, np.bincount(row, gain) / np.bincount(row)
 
 
-def sign_flip(differences: np.ndarray, draws: int = 50_000, seed: int = 0) -> float:
+def sign_flip_p_value(differences: np.ndarray, draws: int = 50_000, seed: int = 0) -> float:
     """Two-sided sign-flip permutation test that differences (m,) lie about 0: a p-value in (0, 1], super-uniform if they do symmetrically.
 
     p is the share of sign patterns whose mean is at least as far from 0: of all 2^m up to EXACT subjects, else of the `draws` seeded ones
@@ -188,7 +190,7 @@ def sign_flip(differences: np.ndarray, draws: int = 50_000, seed: int = 0) -> fl
     if d.ndim != 1 or not len(d) or not np.isfinite(d).all():
         raise ValueError(f"differences must be (m,), m >= 1, and finite, not {d.shape}")
     reached = abs(d.sum()) - 1e-12 * np.abs(d).sum()  # equal up to rounding counts as equal, which can only raise p
-    if len(d) <= EXACT:
+    if len(d) <= MAX_EXACT_SUBJECTS:
         signs = 1.0 - 2.0 * (np.arange(2 ** len(d))[:, None] >> np.arange(len(d)) & 1)
         return float((np.abs(signs @ d) >= reached).mean())
     rng, count, left = np.random.default_rng(seed), 0, draws
@@ -199,7 +201,7 @@ def sign_flip(differences: np.ndarray, draws: int = 50_000, seed: int = 0) -> fl
     return (1 + count) / (1 + draws)
 
 
-def bootstrap(differences: np.ndarray, level: float = 0.95, draws: int = 10_000, seed: int = 0) -> tuple[float, float]:
+def bootstrap_interval(differences: np.ndarray, level: float = 0.95, draws: int = 10_000, seed: int = 0) -> tuple[float, float]:
     """Percentile interval of the mean of differences (m,) over `draws` seeded resamplings of the subjects: (low, high)."""
     d = np.asarray(differences, np.float64)
     if d.ndim != 1 or not len(d) or not 0 < level < 1:
@@ -209,7 +211,7 @@ def bootstrap(differences: np.ndarray, level: float = 0.95, draws: int = 10_000,
     return float(low), float(high)
 
 
-def holm(p: np.ndarray) -> np.ndarray:
+def holm_p_values(p: np.ndarray) -> np.ndarray:
     """Holm's (1979) correction of m p-values (m,) -> (m,): rejecting those at or below a level makes one or more
     false rejections no more often than the level says."""
     p = np.asarray(p, np.float64)
@@ -219,30 +221,30 @@ def holm(p: np.ndarray) -> np.ndarray:
     return adjusted
 
 
-def null(differences: np.ndarray, draws: int = 20_000, seed: int = 0) -> np.ndarray:
+def sign_flip_means(differences: np.ndarray, draws: int = 20_000, seed: int = 0) -> np.ndarray:
     """What the mean of subjects' differences (m,) would be if each one's sign were a coin's: all 2^m means, or `draws` seeded ones.
 
-    `sign_flip` is the share of these that lie at least as far from 0 as the mean itself. Raises ValueError where there is none.
+    `sign_flip_p_value` is the share of these that lie at least as far from 0 as the mean itself. Raises ValueError where there is none.
     """
     d = np.asarray(differences, np.float64)
     if d.ndim != 1 or not len(d):
         raise ValueError(f"differences must be (m,), m >= 1, not {d.shape}")
     m = len(d)
-    if m <= EXACT:
+    if m <= MAX_EXACT_SUBJECTS:
         signs = 1.0 - 2.0 * (np.arange(2**m)[:, None] >> np.arange(m) & 1)
     else:
         signs = np.random.default_rng(seed).choice((-1.0, 1.0), (draws, m))
     return signs @ d / m
 
 
-def by_subject(tables: Sequence[Table], name: str, rule: str) -> tuple[list[str], np.ndarray]:
+def comparison_differences(tables: Sequence[TableArrays], name: str, rule: str) -> tuple[list[str], np.ndarray]:
     """The test subjects (m) and their differences (m,) of a comparison of `gains`, under a rule; ([], (0,)): no table has it."""
-    better, worse = (PRIMARY | SECONDARY)[name]
-    have = [t for t in tables if chosen(t, better, rule) and chosen(t, worse, rule)]
-    d, _ = differences(have, better, worse, rule)
+    better, worse = (PRIMARY_COMPARISONS | SECONDARY_COMPARISONS)[name]
+    have = [t for t in tables if choose_row(t, better, rule) and choose_row(t, worse, rule)]
+    d, _ = accuracy_differences(have, better, worse, rule)
     return sorted({str(s) for t in have for s in t["subject"][t["counted"].astype(bool)]}), d
 
 
-def least_p(subjects: int) -> float:
+def min_p_value(subjects: int) -> float:
     """The smallest p that a two-sided sign-flip test over so many subjects can give."""
     return min(1.0, 2.0 / 2**subjects)

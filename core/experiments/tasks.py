@@ -21,13 +21,13 @@ from core import files
 from core.data import splits
 from core.experiments import jobs
 
-FILE = "DACSSGAN_ERRAND"  # names the errand's file to its process
-GRACE = 10.0  # seconds that an errand has to end by itself
-STOPPING = "stopping"  # the phase of one that was asked to end
+TASK_FILE_VARIABLE = "DACSSGAN_ERRAND"  # names the errand's file to its process
+STOP_GRACE_SECONDS = 10.0  # seconds that an errand has to end by itself
+STOPPING_PHASE = "stopping"  # the phase of one that was asked to end
 
 
 @dataclass(frozen=True)
-class Errand:
+class Task:
     """What is known of one errand."""
 
     id: str
@@ -49,75 +49,75 @@ class Errand:
 
 
 def folder() -> Path:
-    return splits.folder() / ".errands"
+    return splits.processed_folder() / ".errands"
 
 
-def command(arguments: Sequence[str]) -> list[str]:
+def cli_arguments(arguments: Sequence[str]) -> list[str]:
     """What `python -m core` is told: `table ARGUMENTS` works on a run, all others are `data ARGUMENTS`."""
     return list(arguments) if arguments[:1] == ["table"] else ["data", *arguments]
 
 
 def start(arguments: Sequence[str]) -> str:
-    """Start an errand (`command`), unless it is already running; returns its id."""
+    """Start an errand (`cli_arguments`), unless it is already running; returns its id."""
     key = files.digest("\0".join(arguments).encode(errors="surrogateescape"))[:8]
     name = "-".join([*arguments[:1], key])
     folder().mkdir(parents=True, exist_ok=True)
     path = folder() / f"{name}.json"
-    with files.locked(path.with_suffix(".lock"), "starting this errand", wait=True):  # two tabs, one errand
+    with files.file_lock(path.with_suffix(".lock"), "starting this errand", wait=True):  # two tabs, one errand
         known = find(name)
         if known and known.state == "running":
             return name
-        end = time.monotonic() + GRACE
-        while known and _lives(known) and time.monotonic() < end:
+        end = time.monotonic() + STOP_GRACE_SECONDS
+        while known and _is_alive(known) and time.monotonic() < end:
             time.sleep(0.1)  # it has said how it ended, and still holds what the next one needs
         path.with_suffix(".stop").unlink(missing_ok=True)
-        files.write_json(path, asdict(Errand(name, list(arguments), started=time.time(), beat=time.time())))
+        files.write_json(path, asdict(Task(name, list(arguments), started=time.time(), beat=time.time())))
         with open(path.with_suffix(".out"), "w") as out, open(path.with_suffix(".log"), "w") as err:
-            pid = jobs.spawn(command(arguments), out, err, {FILE: str(path.resolve())})
-        if (now := _read(path)) and not now.pid:  # its process may have written first
+            pid = jobs.spawn(cli_arguments(arguments), out, err, {TASK_FILE_VARIABLE: str(path.resolve())})
+        if (now := _read_task(path)) and not now.pid:  # its process may have written first
             files.write_json(path, asdict(replace(now, pid=pid)))
     return name
 
 
-def _read(path: Path) -> Errand | None:
+def _read_task(path: Path) -> Task | None:
     try:
-        return Errand(**json.loads(path.read_text()))
+        return Task(**json.loads(path.read_text()))
     except (OSError, ValueError, TypeError):
         return None
 
 
-def _lives(errand: Errand) -> bool:
-    return errand.pid > 0 and jobs.is_ours(errand.pid, command(errand.arguments)[0])
+def _is_alive(errand: Task) -> bool:
+    return errand.pid > 0 and jobs.is_ours(errand.pid, cli_arguments(errand.arguments)[0])
 
 
-def find(name: str) -> Errand | None:
+def find(name: str) -> Task | None:
     """One errand in the state that it is really in, or None."""
     path = folder() / f"{name}.json"
-    errand, asked = _read(path), path.with_suffix(".stop").exists()
-    if errand and errand.state == "running" and not _lives(errand) and (asked or time.time() - errand.beat > 2):
-        errand = _read(path) or errand  # it may have ended between the two looks
+    errand, asked = _read_task(path), path.with_suffix(".stop").exists()
+    if errand and errand.state == "running" and not _is_alive(errand) and (asked or time.time() - errand.beat > 2):
+        errand = _read_task(path) or errand  # it may have ended between the two looks
         if errand.state == "running":
-            said = [line for line in _text(path.with_suffix(".log"))[-4000:].splitlines() if line.strip()]
+            said = [line for line in _read_text(path.with_suffix(".log"))[-4000:].splitlines() if line.strip()]
             why = "its process ended without saying why" + (f" (its last line: {said[-1].strip()[:200]})" if said else "")
             end = {"state": "stopped"} if asked else {"state": "failed", "message": f"{why}; start it again to continue"}
             errand = replace(errand, **end)  # type: ignore[arg-type]
             files.write_json(path, asdict(errand))
-    return replace(errand, phase=STOPPING) if errand and asked and errand.state == "running" else errand
+    return replace(errand, phase=STOPPING_PHASE) if errand and asked and errand.state == "running" else errand
 
 
-def listing(of: Literal["data", "table"] = "data") -> list[Errand]:
+def listing(of: Literal["data", "table"] = "data") -> list[Task]:
     """All errands on data, or on runs' tables, newest first."""
     found = [find(p.stem) for p in folder().glob("*.json") if not p.name.startswith(".")]
-    return sorted((e for e in found if e and command(e.arguments)[0] == of), key=lambda e: -e.started)
+    return sorted((e for e in found if e and cli_arguments(e.arguments)[0] == of), key=lambda e: -e.started)
 
 
 def stop(name: str) -> None:
     """Ask an errand to end; what it has done is kept. Asked again after GRACE seconds, it and its children are killed: nothing is lost
     by that either, as the work is on the disk at any moment."""
     errand, mark = find(name), folder() / f"{name}.stop"
-    if not errand or errand.state != "running" or not _lives(errand):
+    if not errand or errand.state != "running" or not _is_alive(errand):
         return
-    late = mark.exists() and time.time() - mark.stat().st_mtime > GRACE
+    late = mark.exists() and time.time() - mark.stat().st_mtime > STOP_GRACE_SECONDS
     if not mark.exists():
         mark.touch()
     with contextlib.suppress(ProcessLookupError):
@@ -137,33 +137,33 @@ def forget(name: str) -> None:
 
 def output(name: str) -> str:
     """What an errand has printed."""
-    return _text(folder() / f"{name}.out")
+    return _read_text(folder() / f"{name}.out")
 
 
-def complaints(name: str, most: int = 20_000) -> str:
+def errors(name: str, most: int = 20_000) -> str:
     """The end of what an errand has written to its log: progress, warnings, errors."""
-    return _text(folder() / f"{name}.log")[-most:]
+    return _read_text(folder() / f"{name}.log")[-most:]
 
 
-def _text(path: Path) -> str:
+def _read_text(path: Path) -> str:
     return path.read_text(errors="replace") if path.exists() else ""
 
 
 # ------------------------------------------------------------------ said by the process itself
 
 
-def beat(phase: str, done: int, total: int, rate: float) -> None:
+def report_progress(phase: str, done: int, total: int, rate: float) -> None:
     """Progress of this process' errand, if it runs as one."""
-    _say(phase=phase, done=done, total=total, rate=rate)
+    _update_own_task(phase=phase, done=done, total=total, rate=rate)
 
 
-def ended(state: Literal["stopped", "failed", "done"], message: str = "") -> None:
+def report_end(state: Literal["stopped", "failed", "done"], message: str = "") -> None:
     """How this process' errand ended, if it runs as one."""
-    _say(state=state, message=message)
+    _update_own_task(state=state, message=message)
 
 
-def _say(**fields) -> None:
-    path = os.environ.get(FILE)
-    errand = _read(Path(path)) if path else None
+def _update_own_task(**fields) -> None:
+    path = os.environ.get(TASK_FILE_VARIABLE)
+    errand = _read_task(Path(path)) if path else None
     if path and errand:
         files.write_json(Path(path), asdict(replace(errand, pid=os.getpid(), beat=time.time(), **fields)))

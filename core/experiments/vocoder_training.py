@@ -20,16 +20,16 @@ from core import files
 from core.config import Config, LogMel
 from core.data import corpora, splits
 from core.data.corpora import CorpusError
-from core.files import Stopped
+from core.files import StopRequested
 from core.media import clips, spectrograms, vocoder
-from core.media.vocoder import HIGHEST, LOWEST, PITCHES, Vocoder
+from core.media.vocoder import MAX_F0, MIN_F0, PITCH_BINS, Vocoder
 from core.models import networks
 from core.runs import Run
 
-GAP = 8  # columns of silence between two recordings
-RANGE = 80.0  # dB below a crop's level, under which nothing is asked of the network
-Tick = Callable[[str, int, int, str], None]  # (phase, done, total, remark)
-Ask = Callable[[], bool]
+GAP_COLUMNS = 8  # columns of silence between two recordings
+DYNAMIC_RANGE_DB = 80.0  # dB below a crop's level, under which nothing is asked of the network
+ProgressCallback = Callable[[str, int, int, str], None]  # (phase, done, total, remark)
+StopCallback = Callable[[], bool]
 
 
 @dataclass(frozen=True)
@@ -38,25 +38,25 @@ class Speech:
 
     wave: Tensor  # (samples,) float32 in [-1, 1]
     f0: Tensor  # (columns,) Hz, 0 where there is no pitch
-    glide: Tensor  # (columns,) Hz, the same with its gaps bridged
+    continuous_f0: Tensor  # (columns,) Hz, the same with its gaps bridged
     starts: Tensor  # columns at which a crop may begin
 
 
 # ------------------------------------------------------------------ recordings
 
 
-def recordings(config: Config, sets: tuple[str, ...]) -> list[tuple[str, np.ndarray]]:
+def load_recordings(config: Config, sets: tuple[str, ...]) -> list[tuple[str, np.ndarray]]:
     """(clip, (samples,) float32) of all recordings of the people in some of S1 to S4, whatever their emotion.
 
     Raises CorpusError where the recordings are not on this machine any more: a prepared corpus keeps spectrograms alone.
     """
     name, rate = config.data.voices, config.logmel.rate
-    side = splits.path_of(name).with_suffix(".source.json")
+    side = splits.corpus_path(name).with_suffix(".source.json")
     if not side.exists():
         raise CorpusError(f"{side} is not there, which says where the recordings of {name} lie; prepare the corpus again from its source")
-    found = splits.build(config)
+    found = splits.build_sets(config)
     people = {str(p) for k in sets for p in found[k].y_subject}
-    corpus, told = splits.load(name), json.loads(side.read_text())["clips"]
+    corpus, told = splits.load_corpus(name), json.loads(side.read_text())["clips"]
     out = []
     for clip in (str(c) for c, who in zip(corpus.clip, corpus.subject, strict=True) if str(who) in people):
         try:
@@ -72,19 +72,25 @@ def pitch(wave: np.ndarray, s: LogMel) -> np.ndarray:
     import librosa
 
     f0, voiced, _ = librosa.pyin(
-        wave, fmin=LOWEST, fmax=HIGHEST, sr=s.rate, frame_length=1024, hop_length=s.hop, resolution=0.2, pad_mode="constant"
+        wave, fmin=MIN_F0, fmax=MAX_F0, sr=s.rate, frame_length=1024, hop_length=s.hop, resolution=0.2, pad_mode="constant"
     )
     return np.where(voiced, f0, 0).astype(np.float32)
 
 
-def speech(spoken: list[tuple[np.ndarray, np.ndarray]], s: LogMel, columns: int) -> Speech:
+def join_recordings(spoken: list[tuple[np.ndarray, np.ndarray]], s: LogMel, columns: int) -> Speech:
     """Waveforms with their pitches as four tensors; crops are of `columns`."""
-    waves, f0s, glides, starts, at = [np.zeros(GAP * s.hop)], [np.zeros(GAP)], [np.full(GAP, 150.0)], [], GAP
+    waves, f0s, glides, starts, at = (
+        [np.zeros(GAP_COLUMNS * s.hop)],
+        [np.zeros(GAP_COLUMNS)],
+        [np.full(GAP_COLUMNS, 150.0)],
+        [],
+        GAP_COLUMNS,
+    )
     for wave, f0 in [*spoken, (np.zeros(2 * columns * s.hop), np.zeros(2 * columns))]:  # the last so that every crop ends in time
-        n, given = len(f0) + GAP, np.flatnonzero(f0)
+        n, given = len(f0) + GAP_COLUMNS, np.flatnonzero(f0)
         bridged = np.exp(np.interp(np.arange(n), given, np.log(f0[given]))) if len(given) else np.full(n, 150.0)
         waves.append(np.pad(wave, (0, max(0, n * s.hop - len(wave))))[: n * s.hop])
-        f0s.append(np.pad(f0, (0, GAP)))
+        f0s.append(np.pad(f0, (0, GAP_COLUMNS)))
         glides.append(bridged)
         starts.append(at + np.arange(max(1, len(f0) - columns + 1)))
         at += n
@@ -95,7 +101,7 @@ def speech(spoken: list[tuple[np.ndarray, np.ndarray]], s: LogMel, columns: int)
 # ------------------------------------------------------------------ training
 
 
-def degraded(db: Tensor, generator: torch.Generator) -> Tensor:
+def degrade_spectrograms(db: Tensor, generator: torch.Generator) -> Tensor:
     """As a generator draws them: half of the spectrograms (B, T, bands) blurred along time and bands, half noisy by up to 4 dB."""
     unit = torch.rand((4, len(db), 1, 1), generator=generator)
     blurred = F.avg_pool2d(F.pad(db[:, None], (1, 1, 2, 2), mode="replicate"), (5, 3), 1)[:, 0]
@@ -116,28 +122,28 @@ def losses(
     shift = torch.randint(-s.hop // 2, s.hop // 2 + 1, (n, 1), generator=generator) if robust else torch.zeros((n, 1), dtype=torch.long)
     samples = at[:, None] * s.hop - s.n_fft // 2 + offsets
     filters = torch.from_numpy(np.ascontiguousarray(spectrograms.mel_filters(s)))
-    true = vocoder.frames(spoken.wave[samples], s).abs()  # (B, T, bins)
-    power = vocoder.frames(spoken.wave[samples + shift], s).abs().square() @ filters.T
+    true = vocoder.stft_frames(spoken.wave[samples], s).abs()  # (B, T, bins)
+    power = vocoder.stft_frames(spoken.wave[samples + shift], s).abs().square() @ filters.T
     db = 10 * power.clamp(min=1e-10).log10()
     top = torch.quantile(db.flatten(1), 0.99, dim=1)[:, None, None]
-    db = db.maximum(top - RANGE)
-    db = degraded(db, generator) if robust else db
-    maps = network(vocoder.relative(db))
+    db = db.maximum(top - DYNAMIC_RANGE_DB)
+    db = degrade_spectrograms(db, generator) if robust else db
+    maps = network(vocoder.to_network_input(db))
     rows = at[:, None] + torch.arange(columns)
     f0 = spoken.f0[rows][..., None]
-    made = vocoder.shaped(db, maps, vocoder.pulses(spoken.glide[rows], s).abs(), torch.ones(()), s)
-    least = 10 ** ((top - RANGE) / 20)
+    made = vocoder.shape_spectrum(db, maps, vocoder.pulse_spectrum(spoken.continuous_f0[rows], s).abs(), torch.ones(()), s)
+    least = 10 ** ((top - DYNAMIC_RANGE_DB) / 20)
     reached = filters.sum(dim=0) > 1e-6
     log = ((made + least).log10() - (true + least).log10()).abs()[..., reached].mean()
     linear = ((made - true).flatten(1).norm(dim=1) / true.flatten(1).norm(dim=1).clamp(min=1e-3)).mean()
-    steps = (vocoder.pitches().log() - f0.clamp(min=1).log()) / np.log(HIGHEST / LOWEST) * (PITCHES - 1)
+    steps = (vocoder.pitch_grid().log() - f0.clamp(min=1).log()) / np.log(MAX_F0 / MIN_F0) * (PITCH_BINS - 1)
     near = torch.exp(-0.5 * steps.square())
     wanted = torch.cat([near / near.sum(dim=-1, keepdim=True).clamp(min=1e-6) * (f0 > 0), (f0 == 0).float()], dim=-1)
     return {"log": log, "linear": linear, "pitch": -(wanted * maps[0].log_softmax(dim=-1)).sum(dim=-1).mean()}
 
 
 @dataclass
-class Training:
+class TrainingState:
     """All that a training step changes; `state_dict` and `load_state_dict` make it go on exactly."""
 
     network: Vocoder
@@ -157,17 +163,19 @@ class Training:
         self.step = saved["step"]
 
 
-def begun(s: LogMel, steps: int = 5_000, lr: float = 2e-3, seed: int = 0) -> Training:
+def new_state(s: LogMel, steps: int = 5_000, lr: float = 2e-3, seed: int = 0) -> TrainingState:
     """A fresh network from `seed`, AdamW, and a rate that rises for a twentieth of `steps` and then falls as half a cosine."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         network = Vocoder(s.bands, 1 + s.n_fft // 2)
     optimiser = torch.optim.AdamW(network.parameters(), lr=lr, betas=(0.8, 0.99), weight_decay=0.01)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, lr, total_steps=steps + 1, pct_start=0.05)
-    return Training(network, optimiser, schedule, torch.Generator().manual_seed(seed))
+    return TrainingState(network, optimiser, schedule, torch.Generator().manual_seed(seed))
 
 
-def train(spoken: Speech, t: Training, s: LogMel, steps: int = 5_000, batch: int = 16, columns: int = 112) -> Iterator[dict[str, Tensor]]:
+def train(
+    spoken: Speech, t: TrainingState, s: LogMel, steps: int = 5_000, batch: int = 16, columns: int = 112
+) -> Iterator[dict[str, Tensor]]:
     """Takes the steps from `t.step` to `steps`; yields the losses of each, between which `t` may be saved."""
     while t.step < steps:
         at = spoken.starts[torch.randint(len(spoken.starts), (batch,), generator=t.generator)]
@@ -181,32 +189,32 @@ def train(spoken: Speech, t: Training, s: LogMel, steps: int = 5_000, batch: int
         yield {k: v.detach() for k, v in terms.items()}
 
 
-def learn(
-    config: Config, s: LogMel, steps: int, seed: int, folder: Path, tick: Tick, should_stop: Ask = lambda: False
+def train_vocoder(
+    config: Config, s: LogMel, steps: int, seed: int, folder: Path, tick: ProgressCallback, should_stop: StopCallback = lambda: False
 ) -> tuple[Path, Path | None]:
     """Trains the network for spectrograms like `s` on the recordings of S1's and S3's people, and writes it into `folder`, the one of the
     runs. Returns its file, and where the weights are now that were in its place. `tick` is told (phase, done, total, remark).
 
     Raises Stopped when `should_stop` answers true: what it has found out and learnt is kept there, and the same call goes on from it.
     """
-    waves = recordings(config, ("S1", "S3"))
+    waves = load_recordings(config, ("S1", "S3"))
     sums = files.digest(b"".join(w.tobytes() for _, w in waves))
-    kept = folder / ".cache" / f"vocoder-{files.key(sums, vars(s), steps, seed)}.pt"
-    with files.locked(kept.with_suffix(".lock"), "this training"):
-        pitches = known_pitches(waves, s, folder / ".cache" / f"pitch-{files.key(sums, s.rate, s.hop)}.npz", tick, should_stop)
-        spoken = speech([(wave, pitches[clip]) for clip, wave in waves], s, s.columns)
-        t = begun(s, steps, seed=seed)
+    kept = folder / ".cache" / f"vocoder-{files.cache_key(sums, vars(s), steps, seed)}.pt"
+    with files.file_lock(kept.with_suffix(".lock"), "this training"):
+        pitches = cached_pitches(waves, s, folder / ".cache" / f"pitch-{files.cache_key(sums, s.rate, s.hop)}.npz", tick, should_stop)
+        spoken = join_recordings([(wave, pitches[clip]) for clip, wave in waves], s, s.columns)
+        t = new_state(s, steps, seed=seed)
         if kept.exists():
             t.load_state_dict(torch.load(kept, weights_only=True))
         for terms in train(spoken, t, s, steps, columns=s.columns):
             asked = should_stop()
             if asked or t.step % 250 == 0:
-                networks.checkpoint(kept, t.state_dict())
+                networks.save_checkpoint(kept, t.state_dict())
             if t.step % 50 == 0 or t.step == steps:
                 tick("train", t.step, steps, " ".join(f"{k} {float(v):.3f}" for k, v in terms.items()))
             if asked:
-                raise Stopped(f"stopped at step {t.step:,} of {steps:,}; the same command goes on from there")
-        path = folder / vocoder.FOLDER / f"{s.bands}.safetensors"
+                raise StopRequested(f"stopped at step {t.step:,} of {steps:,}; the same command goes on from there")
+        path = folder / vocoder.WEIGHTS_FOLDER / f"{s.bands}.safetensors"
         before = path.with_stem(f"{path.stem}.{files.digest(path)[:8]}") if path.exists() else None
         if before:
             path.replace(before)
@@ -215,7 +223,9 @@ def learn(
     return path, before
 
 
-def known_pitches(waves: list[tuple[str, np.ndarray]], s: LogMel, file: Path, tick: Tick, should_stop: Ask) -> dict[str, np.ndarray]:
+def cached_pitches(
+    waves: list[tuple[str, np.ndarray]], s: LogMel, file: Path, tick: ProgressCallback, should_stop: StopCallback
+) -> dict[str, np.ndarray]:
     """clip -> its `pitch`, as far as `file` has it; the others are found out and written there. Raises Stopped, with those kept."""
     file.parent.mkdir(parents=True, exist_ok=True)
     known = files.read_arrays(file) if file.exists() else {}
@@ -230,7 +240,7 @@ def known_pitches(waves: list[tuple[str, np.ndarray]], s: LogMel, file: Path, ti
     if missing:
         files.write_arrays(file, **known)
     if len(known) < len(waves):
-        raise Stopped(f"stopped at the pitch of recording {len(known):,} of {len(waves):,}; the same command goes on from there")
+        raise StopRequested(f"stopped at the pitch of recording {len(known):,} of {len(waves):,}; the same command goes on from there")
     return known
 
 
@@ -238,7 +248,7 @@ def known_pitches(waves: list[tuple[str, np.ndarray]], s: LogMel, file: Path, ti
 
 
 @dataclass(frozen=True)
-class Worth:
+class InversionQuality:
     """How well a way of inversion carries spectrograms; of generated ones there is no recording, so the first two are NaN."""
 
     distance: float  # log-spectral distance to the recording, dB: the root mean square over the bins, its mean over columns
@@ -250,15 +260,17 @@ class Worth:
     n: int
 
 
-def worth(run: Run, y: np.ndarray, label: np.ndarray, waves: np.ndarray | None, ref_db: float, plain: bool, seed: int = 0) -> Worth:
+def inversion_quality(
+    run: Run, y: np.ndarray, label: np.ndarray, waves: np.ndarray | None, ref_db: float, plain: bool, seed: int = 0
+) -> InversionQuality:
     """Invert spectrograms y (n, columns, bands) in [-1, 1] and analyse the sounds again: `plain` by Griffin-Lim, else by the network.
 
     `waves` (n, (columns - 1) hop) are the recordings that y was made of, None for generated ones. The judge is the run's scorer.
     """
-    s, scorer = run.config.logmel, networks.load(run.model("scorer"))
-    vocoder.to_sound(y[:1], ref_db, s, seed, plain)  # what is read and built once is no part of the speed
+    s, scorer = run.config.logmel, networks.load(run.model_path("scorer"))
+    vocoder.to_waveform(y[:1], ref_db, s, seed, plain)  # what is read and built once is no part of the speed
     begun = time.perf_counter()
-    made, gain = vocoder.to_sound(y, ref_db, s, seed, plain)
+    made, gain = vocoder.to_waveform(y, ref_db, s, seed, plain)
     took = time.perf_counter() - begun
     again = spectrograms.scale(spectrograms.log_mel(made, s) - gain[:, None, None], ref_db, s)
 
@@ -270,15 +282,15 @@ def worth(run: Run, y: np.ndarray, label: np.ndarray, waves: np.ndarray | None, 
     if waves is not None:
         ours, theirs = (np.abs(spectrograms.stft(w, s)) for w in (made / 10 ** (gain[:, None] / 20), waves))
         reached = spectrograms.mel_filters(s).sum(axis=0) > 1e-6
-        least = theirs.max(axis=(1, 2), keepdims=True) * 10 ** (-RANGE / 20)
+        least = theirs.max(axis=(1, 2), keepdims=True) * 10 ** (-DYNAMIC_RANGE_DB / 20)
         apart = 20 * (np.log10(np.maximum(ours, least)) - np.log10(np.maximum(theirs, least)))[..., reached]
         distance = float(np.sqrt((apart**2).mean(axis=-1)).mean())
         convergence = float((np.linalg.norm(ours - theirs, axis=(1, 2)) / np.linalg.norm(theirs, axis=(1, 2))).mean())
     error = float(np.abs(again - y).mean() * s.range_db / 2)
-    return Worth(distance, convergence, error, right(again), right(y), made.size / s.rate / took, len(y))
+    return InversionQuality(distance, convergence, error, right(again), right(y), made.size / s.rate / took, len(y))
 
 
-def windows(waves: list[np.ndarray], s: LogMel) -> tuple[np.ndarray, np.ndarray]:
+def centre_crops(waves: list[np.ndarray], s: LogMel) -> tuple[np.ndarray, np.ndarray]:
     """The middle of each recording as a spectrogram in dB (n, columns, bands) and as sound (n, (columns - 1) hop)."""
     db, parts = [], []
     for wave in waves:
@@ -286,24 +298,24 @@ def windows(waves: list[np.ndarray], s: LogMel) -> tuple[np.ndarray, np.ndarray]
         start = max(0, (len(every) - s.columns) // 2)
         part = wave[start * s.hop : (start + s.columns - 1) * s.hop]
         missing = (s.columns - 1) * s.hop - len(part)
-        db.append(spectrograms.middle(every, s.columns))
+        db.append(spectrograms.centre_crop(every, s.columns))
         parts.append(np.pad(part, (missing // 2, missing - missing // 2)))
     return np.stack(db), np.stack(parts)
 
 
-def measured(run: Run) -> dict[str, Worth]:
+def measure_inversion(run: Run) -> dict[str, InversionQuality]:
     """Both ways of inversion on the middle second of the recordings of S4, and on what the run has generated: way -> its worth.
 
     Raises CorpusError where the recordings are not on this machine.
     """
     config, ref_db, kept = run.config, run.json("corpus")["voices"]["ref_db"], run.arrays("generated")
-    classes, corpus = config.data.classes, splits.load(config.data.voices)
+    classes, corpus = config.data.classes, splits.load_corpus(config.data.voices)
     emotion = dict(zip(map(str, corpus.clip), map(str, corpus.emotion), strict=True))
-    spoken = [(emotion[clip], wave) for clip, wave in recordings(config, ("S4",)) if emotion[clip] in classes]
-    db, waves = windows([wave for _, wave in spoken], config.logmel)
+    spoken = [(emotion[clip], wave) for clip, wave in load_recordings(config, ("S4",)) if emotion[clip] in classes]
+    db, waves = centre_crops([wave for _, wave in spoken], config.logmel)
     label = np.array([classes.index(e) for e, _ in spoken])
     real, made = spectrograms.scale(db, ref_db, config.logmel), kept["y"].astype(np.float32)
     ways = {"network": False, "Griffin-Lim": True}
-    return {f"real, {k}": worth(run, real, label, waves, ref_db, v) for k, v in ways.items()} | {
-        f"generated, {k}": worth(run, made, kept["label"], None, ref_db, v) for k, v in ways.items()
+    return {f"real, {k}": inversion_quality(run, real, label, waves, ref_db, v) for k, v in ways.items()} | {
+        f"generated, {k}": inversion_quality(run, made, kept["label"], None, ref_db, v) for k, v in ways.items()
     }

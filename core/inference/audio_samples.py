@@ -1,7 +1,7 @@
 """Examples to listen to: for each emotion of the runs that came with the project a voice by each condition, and a real one beside them.
 
 Each by the vocoder and by plain Griffin-Lim, with how well the sound carries its spectrogram and what the scorer hears in both. The wavs
-and their index lie in `checkpoints/examples/`. Nothing is picked: a run's first kept sample of each emotion (`examples.example`).
+and their index lie in `checkpoints/examples/`. Nothing is picked: a run's first kept sample of each emotion (`examples.load_face_example`).
 """
 
 from __future__ import annotations
@@ -15,20 +15,20 @@ from typing import Literal
 import numpy as np
 
 from core import files, runs
-from core.config import CONDITIONS, family
+from core.config import CONDITIONS, family_hash
 from core.inference import examples, gallery, generation
-from core.inference.generation import Opened
+from core.inference.generation import LoadedRun
 from core.media import spectrograms, vocoder
 from core.runs import Run
 
 FOLDER, INDEX = "examples", "index.json"
-SEED = 0  # of the sounds' noise
-WAYS = {"vocoder": False, "griffin-lim": True}  # name -> whether it is the plain way
-Tick = Callable[[int, int], None]  # done, of how many
+NOISE_SEED = 0  # of the sounds' noise
+INVERSIONS = {"vocoder": False, "griffin-lim": True}  # name -> whether it is the plain way
+ProgressCallback = Callable[[int, int], None]  # done, of how many
 
 
 @dataclass(frozen=True)
-class Piece:
+class AudioSample:
     """One wav of the collection."""
 
     run: str  # id
@@ -47,24 +47,24 @@ class Piece:
 
 
 def folder() -> Path:
-    return files.checkpoints() / FOLDER
+    return files.checkpoints_folder() / FOLDER
 
 
-def chosen(names: Sequence[str] = ()) -> list[Run]:
+def resolve_runs(names: Sequence[str] = ()) -> list[Run]:
     """The runs that names mean, with their siblings of other conditions; without a name the finished ones from faces to voices that came
     with the project. Raises KeyError for a name that no run has, and ValueError where no run came."""
     if names:
-        return list({r.id: r for name in names for r in generation.siblings(runs.find(name)).values()}.values())
-    runs.adopt()
-    found = [Run(files.checkpoints() / r["run"]) for r in runs.listing() if r["state"] == "done" and r["shipped"]]
+        return list({r.id: r for name in names for r in generation.siblings(runs.resolve(name)).values()}.values())
+    runs.index_existing()
+    found = [Run(files.checkpoints_folder() / r["run"]) for r in runs.list_runs() if r["state"] == "done" and r["shipped"]]
     found = [r for r in found if r.config.gan.direction == "face-voice"]
     if not found:
-        where = files.checkpoints()
+        where = files.checkpoints_folder()
         raise files.UserError(f"no shipped run is in {where}; restore checkpoints/, or name a run: python -m core examples --run NAME")
     return sorted(found, key=lambda r: (r.config.name, CONDITIONS.index(r.config.gan.condition)))
 
 
-def write(of_runs: Sequence[Run], into: Path | None = None, tick: Tick | None = None) -> list[Piece]:
+def write_samples(of_runs: Sequence[Run], into: Path | None = None, tick: ProgressCallback | None = None) -> list[AudioSample]:
     """Makes the wavs of these runs and writes them into the index, last of all; what it says of other runs stays.
 
     A real voice stands beside the voices of a family once for each emotion: the same clip's where a clip holds both, else the first of
@@ -72,20 +72,20 @@ def write(of_runs: Sequence[Run], into: Path | None = None, tick: Tick | None = 
     """
     into = into or folder()
     into.mkdir(parents=True, exist_ok=True)
-    pieces: list[Piece] = []
+    pieces: list[AudioSample] = []
     done, of, families = 0, sum(len(r.config.data.classes) for r in of_runs), set()
     for run in of_runs:
-        opened, first = generation.open_run(run), family(run.config) not in families
-        families.add(family(run.config))
-        ways = [way for way, plain in WAYS.items() if plain or vocoder.knows(run.config.logmel)]
-        voices = gallery.real_voices(run) if first else gallery.Voices()
+        opened, first = generation.load_run(run), family_hash(run.config) not in families
+        families.add(family_hash(run.config))
+        ways = [way for way, plain in INVERSIONS.items() if plain or vocoder.has_network(run.config.logmel)]
+        voices = gallery.load_real_voices(run) if first else gallery.RealVoices()
         for emotion in opened.classes:
-            one = examples.example(run, emotion)
+            one = examples.load_face_example(run, emotion)
             same = np.nonzero(voices.label == opened.classes.index(emotion))[0]
             real = one.real if first and one.real is not None else voices.y[same[0]] if len(same) else None
             for what, y in (("real", real), ("generated", one.y)):
                 if y is not None:
-                    pieces += [_piece(opened, emotion, what, way, y, into) for way in ways]  # type: ignore[arg-type]
+                    pieces += [_write_sample(opened, emotion, what, way, y, into) for way in ways]  # type: ignore[arg-type]
             done += 1
             if tick:
                 tick(done, of)
@@ -97,30 +97,32 @@ def write(of_runs: Sequence[Run], into: Path | None = None, tick: Tick | None = 
     return pieces
 
 
-def _piece(opened: Opened, emotion: str, what: Literal["real", "generated"], way: str, y: np.ndarray, into: Path) -> Piece:
+def _write_sample(opened: LoadedRun, emotion: str, what: Literal["real", "generated"], way: str, y: np.ndarray, into: Path) -> AudioSample:
     s, run, condition = opened.config.logmel, opened.run, opened.config.gan.condition if what == "generated" else ""
-    words = spectrograms.GENERATED if what == "generated" else spectrograms.THROUGH
-    sound = generation.sound(opened, y, SEED, f"{emotion}: {words}", WAYS[way])
+    words = spectrograms.GENERATED_COMMENT if what == "generated" else spectrograms.RESYNTHESIS_COMMENT
+    sound = generation.to_audio(opened, y, NOISE_SEED, f"{emotion}: {words}", INVERSIONS[way])
     again = spectrograms.scale(spectrograms.log_mel(sound.wave, s) - sound.gain_db, opened.ref_db, s)
-    o = generation.judge(opened, np.stack([y, again]))["scorer"]
+    o = generation.classify_samples(opened, np.stack([y, again]))["scorer"]
     file = f"{run.id}-{emotion}-{what}-{way}.wav"
     (into / file).write_bytes(sound.wav)
     heard, heard_again = ({k: round(float(v), 4) for k, v in zip(opened.classes, row, strict=True)} for row in o)
     figures = {"gain_db": round(sound.gain_db, 3), "correlation": round(sound.correlation, 5), "error_db": round(sound.error_db, 4)}
-    return Piece(run.id, opened.config.name, condition, emotion, what, way, SEED, file, **figures, heard=heard, heard_again=heard_again)
+    return AudioSample(
+        run.id, opened.config.name, condition, emotion, what, way, NOISE_SEED, file, **figures, heard=heard, heard_again=heard_again
+    )
 
 
-def read(where: Path | None = None) -> list[Piece]:
+def read(where: Path | None = None) -> list[AudioSample]:
     """The collection that is here; [] where none was made, or its index is not whole. Only wavs of its own folder are in it."""
     where = where or folder()
     try:
-        pieces = [Piece(**p) for p in json.loads((where / INDEX).read_text())]
+        pieces = [AudioSample(**p) for p in json.loads((where / INDEX).read_text())]
         return [p for p in pieces if Path(p.file).name == p.file and (where / p.file).suffix == ".wav" and (where / p.file).is_file()]
     except (OSError, ValueError, TypeError):
         return []
 
 
-def table(pieces: Sequence[Piece]) -> str:
+def table(pieces: Sequence[AudioSample]) -> str:
     """How well the sounds carry their spectrograms, by family, kind and way, as Markdown."""
     lines = ["| runs | what | way | N | analysed again, dB | scorer: the emotion, in the spectrogram | in the sound |", "|" + "---|" * 7]
     for name, what, way in dict.fromkeys((p.name, p.what, p.way) for p in pieces):
@@ -133,7 +135,7 @@ def table(pieces: Sequence[Piece]) -> str:
     return "\n".join(lines)
 
 
-def _heard(some: Sequence[Piece]) -> tuple[list[dict[str, float]], list[dict[str, float]]]:
+def _heard(some: Sequence[AudioSample]) -> tuple[list[dict[str, float]], list[dict[str, float]]]:
     return [p.heard for p in some], [p.heard_again for p in some]
 
 

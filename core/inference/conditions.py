@@ -16,14 +16,14 @@ from core.media import spectrograms, waveforms
 
 if TYPE_CHECKING:
     from core.config import Config
-    from core.inference.generation import Explanation, Opened
+    from core.inference.generation import Explanation, LoadedRun
 
-PRESETS = ("told", "softmax", "p", "uniform", "none")  # names that `preset` knows beside the emotions
-DRAWN = 300  # conditions of each emotion that stand for the noisy labels of a training
+NAMED_CONDITIONS = ("told", "softmax", "p", "uniform", "none")  # names that `preset` knows beside the emotions
+NOISY_LABELS_PER_EMOTION = 300  # conditions of each emotion that stand for the noisy labels of a training
 
 
 @dataclass(frozen=True)
-class Drawn:
+class GuidedSamples:
     """What came out of G, and what two classifiers of real voices hear in it. Row i of each array belongs to one point of the way."""
 
     x: np.ndarray  # (n, 28, 28) uint8 the face
@@ -36,7 +36,7 @@ class Drawn:
 
 
 @dataclass(frozen=True)
-class Training:
+class TrainingConditions:
     """The conditions that G was trained with."""
 
     rows: np.ndarray  # (m, K)
@@ -48,26 +48,26 @@ class Training:
 
 
 @dataclass(frozen=True)
-class Familiarity:
+class TrainingSupport:
     """How a condition lies among those of the training."""
 
     distance: float  # from the nearest of them
-    usual: float  # 95 % of them are at most this far from their own nearest neighbour
+    typical_distance: float  # 95 % of them are at most this far from their own nearest neighbour
     most: float  # the loneliest one's distance
-    beyond: tuple[int, ...]  # emotions whose value is outside of [low, high]
+    emotions_beyond: tuple[int, ...]  # emotions whose value is outside of [low, high]
     total: float  # the sum of c
-    total_beyond: bool  # that is outside of the training's sums
+    is_total_beyond: bool  # that is outside of the training's sums
 
     @property
     def place(self) -> str:
         """`inside`, at the `edge`, or `outside`."""
-        return "inside" if self.distance <= self.usual else "edge" if self.distance <= self.most else "outside"
+        return "inside" if self.distance <= self.typical_distance else "edge" if self.distance <= self.most else "outside"
 
 
 # ------------------------------------------------------------------ conditions
 
 
-def emotion(config: Config, k: int) -> np.ndarray:
+def of_emotion(config: Config, k: int) -> np.ndarray:
     """One emotion alone, (K,): one-hot, softened for a label run exactly as in its training (§3.2)."""
     K, soft = len(config.data.classes), config.gan.soft if config.gan.condition == "label" else 0.0
     c = np.full(K, soft / (K - 1))
@@ -75,7 +75,7 @@ def emotion(config: Config, k: int) -> np.ndarray:
     return c
 
 
-def preset(opened: Opened, said: Explanation, name: str) -> np.ndarray:
+def by_name(opened: LoadedRun, said: Explanation, name: str) -> np.ndarray:
     """A condition (K,) by name, of the face that `said` explains.
 
     told: what this run's G is told of it. softmax, p: f_S's softmax, the p-values. uniform: 1/K each. none: zeros. Or an emotion.
@@ -85,15 +85,15 @@ def preset(opened: Opened, said: Explanation, name: str) -> np.ndarray:
 
     K, classes = len(opened.classes), opened.classes
     if name in classes:
-        return emotion(opened.config, classes.index(name))
-    if name not in PRESETS:
-        raise ValueError(f"{name!r} is no condition; there are {', '.join((*PRESETS, *classes))}")
+        return of_emotion(opened.config, classes.index(name))
+    if name not in NAMED_CONDITIONS:
+        raise ValueError(f"{name!r} is no condition; there are {', '.join((*NAMED_CONDITIONS, *classes))}")
     if name == "told":
         return generation.condition_of(opened, said)[0].astype(np.float64)
     return {"softmax": said.softmax, "p": said.p, "uniform": np.full(K, 1 / K), "none": np.zeros(K)}[name]
 
 
-def rebalanced(c: np.ndarray, k: int, value: float, digits: int = 2) -> np.ndarray:
+def rebalance(c: np.ndarray, k: int, value: float, digits: int = 2) -> np.ndarray:
     """c (K,) with c_k = value in [0, 1] and the others scaled so that all sum to exactly one, in steps of 10^-digits.
 
     Where the others are all zero, they share the rest evenly.
@@ -109,7 +109,7 @@ def rebalanced(c: np.ndarray, k: int, value: float, digits: int = 2) -> np.ndarr
     return out / unit
 
 
-def training(opened: Opened) -> Training:
+def of_training(opened: LoadedRun) -> TrainingConditions:
     """The conditions of the run's S3, from its saved outputs; for the label condition noisy labels as §3.2 makes them, as many of each.
 
     Raises ValueError where the run has no condition, or its file of outputs is not whole.
@@ -118,26 +118,28 @@ def training(opened: Opened) -> Training:
     if g.condition == "none":
         raise ValueError(f"{opened.run.id} has no condition: its generator is told nothing")
     if g.condition == "label":
-        labels = np.repeat([emotion(opened.config, k) for k in range(K)], DRAWN, axis=0)
+        labels = np.repeat([of_emotion(opened.config, k) for k in range(K)], NOISY_LABELS_PER_EMOTION, axis=0)
         rows = labels + g.label_noise * np.random.default_rng(0).standard_normal(labels.shape)
     else:
         name, arrays = {"classifier": "o_S3", "cp": "p_S3"}[g.condition], opened.run.arrays()
         if name not in arrays:
             raise ValueError(f"{opened.run.directory / 'outputs.npz'} has no {name}: train the run again, or restore the file")
         rows = np.asarray(arrays[name], np.float64)
-    return training_of(rows)
+    return summarise_rows(rows)
 
 
-def training_of(rows: np.ndarray) -> Training:
+def summarise_rows(rows: np.ndarray) -> TrainingConditions:
     """The same for any conditions (m, K), m at least 2."""
     from scipy.spatial import cKDTree
 
     spacing = np.sort(cKDTree(rows).query(rows, k=2)[0][:, 1])
     total = rows.sum(axis=1)
-    return Training(rows, rows.mean(axis=0), rows.min(axis=0), rows.max(axis=0), (float(total.min()), float(total.max())), spacing)
+    return TrainingConditions(
+        rows, rows.mean(axis=0), rows.min(axis=0), rows.max(axis=0), (float(total.min()), float(total.max())), spacing
+    )
 
 
-def familiarity(known: Training, c: np.ndarray, slack: float = 0.01) -> Familiarity:
+def training_support(known: TrainingConditions, c: np.ndarray, slack: float = 0.01) -> TrainingSupport:
     """Has training shown such a c (K,)? Its distance (Euclidean) from the nearest condition, held against how far those lie apart.
 
     `slack` is the step in which c is set by hand.
@@ -147,21 +149,21 @@ def familiarity(known: Training, c: np.ndarray, slack: float = 0.01) -> Familiar
     total, (low, high) = float(c.sum()), known.total
     aside = not low - slack * len(c) <= total <= high + slack * len(c)
     usual, most = float(np.quantile(known.spacing, 0.95)) + slack, float(known.spacing[-1]) + slack
-    return Familiarity(distance, usual, most, tuple(beyond.tolist()), total, aside)
+    return TrainingSupport(distance, usual, most, tuple(beyond.tolist()), total, aside)
 
 
 # ------------------------------------------------------------------ drawing
 
 
-def draw(
-    opened: Opened,
+def guided_samples(
+    opened: LoadedRun,
     x: np.ndarray,
     c: np.ndarray,
     c0: np.ndarray,
     strength: float | np.ndarray = 1.0,
     seed: int = 0,
     scale: float = 1.0,
-) -> Drawn:
+) -> GuidedSamples:
     """G(x|c, z) for a whole way at once, guided: y = y(c0) + strength (y(c) - y(c0)), clipped to [-1, 1].
 
     x (n, 28, 28), c (n, K), strength (n,) or each of them once for all. One z serves all points: `scale` times the noise that
@@ -181,12 +183,12 @@ def draw(
     faces = torch.from_numpy(x.astype(np.float32) / 127.5 - 1)[:, None]
     with torch.no_grad():
         out = opened.G(torch.cat([faces, faces]), torch.from_numpy(both), z.expand(2 * n, -1))[:, 0].numpy()
-    y = guided(out[n:], out[:n], s)
-    heard = generation.judge(opened, y)
-    return Drawn(np.array(x), np.array(c), np.array(s), y, out[n:], heard["Q"], heard["scorer"])
+    y = apply_guidance(out[n:], out[:n], s)
+    heard = generation.classify_samples(opened, y)
+    return GuidedSamples(np.array(x), np.array(c), np.array(s), y, out[n:], heard["Q"], heard["scorer"])
 
 
-def guided(base: np.ndarray, y: np.ndarray, strength: np.ndarray) -> np.ndarray:
+def apply_guidance(base: np.ndarray, y: np.ndarray, strength: np.ndarray) -> np.ndarray:
     """Linear guidance of outputs: base + strength (y - base), clipped to [-1, 1]; (n, columns, bands) twice, (n,) -> float32.
 
     It borrows its form from classifier-free guidance, which does this to a model trained with and without c; here G always had one.
@@ -195,7 +197,7 @@ def guided(base: np.ndarray, y: np.ndarray, strength: np.ndarray) -> np.ndarray:
     return np.clip(np.where(s == 1, y, base + s * (y - base)), -1, 1).astype(np.float32)
 
 
-def between(a: np.ndarray, b: np.ndarray, n: int) -> np.ndarray:
+def interpolate(a: np.ndarray, b: np.ndarray, n: int) -> np.ndarray:
     """n points on the straight line from a to b, both ends among them: shape (n, *a.shape); bytes stay bytes. n is at least 2."""
     if n < 2:
         raise ValueError(f"a way has two ends or more points; {n} were asked for")
@@ -204,21 +206,21 @@ def between(a: np.ndarray, b: np.ndarray, n: int) -> np.ndarray:
     return np.rint(way).astype(np.uint8) if a.dtype == np.uint8 else way
 
 
-def told(opened: Opened, x: np.ndarray) -> np.ndarray:
+def of_faces(opened: LoadedRun, x: np.ndarray) -> np.ndarray:
     """What this run's G is told of each of the faces (n, 28, 28): (n, K)."""
     from core.inference import generation
 
-    return np.stack([preset(opened, generation.explain(opened, one), "told") for one in x])
+    return np.stack([by_name(opened, generation.explain_face(opened, one), "told") for one in x])
 
 
-def aloud(opened: Opened, y: Sequence[np.ndarray] | np.ndarray, seed: int = 0, pause: float = 0.12) -> bytes:
+def concatenated_wav(opened: LoadedRun, y: Sequence[np.ndarray] | np.ndarray, seed: int = 0, pause: float = 0.12) -> bytes:
     """Spectrograms (n, columns, bands) one after the other as one wav, `pause` seconds between them, their loudness to one another kept."""
     from core.media import vocoder
 
     s = opened.config.logmel
-    waves, gain = vocoder.to_sound(np.asarray(y), opened.ref_db, s, seed)
+    waves, gain = vocoder.to_waveform(np.asarray(y), opened.ref_db, s, seed)
     waves = waves * 10 ** ((gain.min() - gain) / 20)[:, None]
     fade = np.minimum(1, np.minimum(np.arange(waves.shape[1]), np.arange(waves.shape[1])[::-1]) / (0.005 * s.rate))
-    words = waveforms.remark(spectrograms.GENERATED, s, opened.run.id, seed, vocoder.way(s))
+    words = waveforms.wav_comment(spectrograms.GENERATED_COMMENT, s, opened.run.id, seed, vocoder.inversion_name(s))
     silence = np.zeros((len(waves), round(pause * s.rate)), np.float32)
     return waveforms.wav_bytes(np.concatenate([waves * fade, silence], axis=1).ravel(), s.rate, words)

@@ -19,7 +19,7 @@ from core.runs import Run
 
 
 @dataclass(frozen=True)
-class Example:
+class FaceExample:
     """One face of S4 and the voice that the run drew for it."""
 
     run: str
@@ -38,7 +38,7 @@ class Example:
     heard: np.ndarray  # (K,) the scorer's softmax of y
 
 
-def example(run: Run, emotion: str, number: int = 0) -> Example:
+def load_face_example(run: Run, emotion: str, number: int = 0) -> FaceExample:
     """The example `number` (counted round) of an emotion. Raises ValueError where the run has kept none of it."""
     config, kept, out, corpus = run.config, run.arrays("generated"), run.arrays(), run.json("corpus")
     classes = config.data.classes
@@ -52,17 +52,17 @@ def example(run: Run, emotion: str, number: int = 0) -> Example:
     at = own[number % len(own)]
     row = int(kept["row"][at])
     name, face, picture, real, wave = "", None, None, None, None
-    if _drawn_all(config):
-        name, face, picture, real, wave = _drawn(config, corpus["voices"]["ref_db"], out, row)
+    if _is_demo(config):
+        name, face, picture, real, wave = _render_demo_row(config, corpus["voices"]["ref_db"], out, row)
     else:
-        face, real = _prepared(config, corpus, row)
+        face, real = _load_prepared_row(config, corpus, row)
     y, c, heard = (kept[k][at].astype(np.float32) for k in ("y", "c", "o"))
     o, p = out["o_S4"][row], out["p_S4"][row]
-    return Example(run.id, emotion, number % len(own), len(own), name, face, picture, real, wave, y, o, p, c, heard)
+    return FaceExample(run.id, emotion, number % len(own), len(own), name, face, picture, real, wave, y, o, p, c, heard)
 
 
 @dataclass(frozen=True)
-class Spoken:
+class VoiceExample:
     """One voice of S4, for a run that makes faces (§4.5)."""
 
     emotion: str  # the voice's own
@@ -74,7 +74,7 @@ class Spoken:
     face: np.ndarray | None  # (28, 28) uint8, the same clip's own face; None where faces and voices are not of one clip
 
 
-def spoken(run: Run, emotion: str, number: int = 0) -> Spoken:
+def load_voice_example(run: Run, emotion: str, number: int = 0) -> VoiceExample:
     """The voice `number` (counted round) of an emotion, people by turns. Raises ValueError where the run or its corpus has none."""
     config, out, corpus = run.config, run.arrays(), run.json("corpus")
     if config.gan.direction != "voice-face":
@@ -87,26 +87,26 @@ def spoken(run: Run, emotion: str, number: int = 0) -> Spoken:
     turn = [np.count_nonzero(subjects[own[:i]] == subjects[row]) for i, row in enumerate(own)]
     row = int(own[np.argsort(turn, kind="stable")][number % len(own)])
     name, face, y, wave = "", None, None, None
-    if _drawn_all(config):
-        name, face, _, y, wave = _drawn(config, corpus["voices"]["ref_db"], out, row)
-    elif S4 := _s4(config, corpus):
-        y, face = S4.x[row], _byte(S4.y[row]) if S4.paired else None
+    if _is_demo(config):
+        name, face, _, y, wave = _render_demo_row(config, corpus["voices"]["ref_db"], out, row)
+    elif S4 := _load_s4(config, corpus):
+        y, face = S4.x[row], _to_uint8(S4.y[row]) if S4.paired else None
     if y is None:
         raise ValueError(f"the voices of {config.data.voices} are not on this machine as {run.id} met them; upload or record one")
-    return Spoken(emotion, number % len(own), len(own), name, y, wave, face)
+    return VoiceExample(emotion, number % len(own), len(own), name, y, wave, face)
 
 
-def _byte(face: np.ndarray) -> np.ndarray:
+def _to_uint8(face: np.ndarray) -> np.ndarray:
     """[-1, 1] -> 0..255."""
     return np.rint((face + 1) * 127.5).astype(np.uint8)
 
 
-def _drawn_all(config: Config) -> bool:
+def _is_demo(config: Config) -> bool:
     """Whether faces and voices are of the invented corpus."""
-    return config.data.faces == config.data.voices and splits.is_drawn(config.data.faces)
+    return config.data.faces == config.data.voices and splits.is_demo(config.data.faces)
 
 
-def _drawn(config: Config, ref_db: float, out: dict[str, np.ndarray], row: int):
+def _render_demo_row(config: Config, ref_db: float, out: dict[str, np.ndarray], row: int):
     """A row of S4 of the demo corpus, drawn again as `prepare` drew it: clip, face, frame, voice, recording; nothing where its takes are
     not known."""
     subject, label, s = out["subject_S4"][row], out["label_S4"][row], config.logmel
@@ -114,25 +114,25 @@ def _drawn(config: Config, ref_db: float, out: dict[str, np.ndarray], row: int):
     if len(same) != config.data.demo_takes:
         return "", None, None, None, None
     actor, emotion, number = int(subject.removeprefix("demo-")), config.data.classes[label], int(np.searchsorted(same, row))
-    take = next(t for t in actors.takes(config.data.demo_takes) if (t.actor, t.emotion, t.number) == (actor, emotion, number))
-    wave = actors.voice(take)
-    picture, places = actors.face(take, t=spectrograms.middle_time(len(wave) / s.rate))
-    db = spectrograms.middle(spectrograms.middle(spectrograms.log_mel(wave, s), splits.COLUMNS), s.columns)
+    take = next(t for t in actors.list_takes(config.data.demo_takes) if (t.actor, t.emotion, t.number) == (actor, emotion, number))
+    wave = actors.synthesise_voice(take)
+    picture, places = actors.render_face(take, t=spectrograms.centre_time(len(wave) / s.rate))
+    db = spectrograms.centre_crop(spectrograms.centre_crop(spectrograms.log_mel(wave, s), splits.STORED_COLUMNS), s.columns)
     return take.clip_id, faces.align(picture, places), picture, spectrograms.scale(db, ref_db, s), wave
 
 
-def _prepared(config: Config, corpus: dict, row: int) -> tuple[np.ndarray | None, np.ndarray | None]:
+def _load_prepared_row(config: Config, corpus: dict, row: int) -> tuple[np.ndarray | None, np.ndarray | None]:
     """A row of S4's faces, and its own voice where a clip holds both, from the very corpora that the run was made of; None without them."""
-    S4 = _s4(config, corpus)
-    return (None, None) if S4 is None else (_byte(S4.x[row]), S4.y[row] if S4.paired else None)
+    S4 = _load_s4(config, corpus)
+    return (None, None) if S4 is None else (_to_uint8(S4.x[row]), S4.y[row] if S4.paired else None)
 
 
-def _s4(config: Config, corpus: dict) -> splits.Set | None:
+def _load_s4(config: Config, corpus: dict) -> splits.SampleSet | None:
     """S4 as the run met it; None where its corpora are not on this machine."""
     try:
         for role, name in (("faces", config.data.faces), ("voices", config.data.voices)):
-            if splits.load(name, config.data.demo_takes).digest != corpus[role]["digest"]:
+            if splits.load_corpus(name, config.data.demo_takes).digest != corpus[role]["digest"]:
                 return None
-        return splits.build(config)["S4"]
+        return splits.build_sets(config)["S4"]
     except CorpusError:
         return None

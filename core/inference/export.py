@@ -14,14 +14,14 @@ from core import files, runs
 from core.data import splits
 from core.runs import Run
 
-KEPT = ("config.json", "provenance.json", "corpus.json", "sets.json", "results.json", "outputs.npz", "metrics.jsonl")
-TABLE = ("table.json", "table.npz")  # of a run that has one: rows, verdicts on S4's voices by class and person
-PER_CLASS = 8  # generated samples of each emotion that travel with a run
-MODELS = ("G", "f_S", "Q", "scorer")
-REVERSED = "\nIt goes the paper's other way (§4.5, Fig. 7b): its f_S knows voices, its Q and its scorer know faces."
+COPIED_FILES = ("config.json", "provenance.json", "corpus.json", "sets.json", "results.json", "outputs.npz", "metrics.jsonl")
+TABLE_FILES = ("table.json", "table.npz")  # of a run that has one: rows, verdicts on S4's voices by class and person
+SAMPLES_PER_CLASS = 8  # generated samples of each emotion that travel with a run
+COPIED_MODELS = ("G", "f_S", "Q", "scorer")
+REVERSE_NOTE = "\nIt goes the paper's other way (§4.5, Fig. 7b): its f_S knows voices, its Q and its scorer know faces."
 
 
-def ship(run: Run, folder: Path) -> Path:
+def ship_run(run: Run, folder: Path) -> Path:
     """Copy what a visitor needs of a finished run to `folder`/<run id> and write its CARD.md there; returns that directory.
 
     Raises ValueError when the run is not finished.
@@ -32,23 +32,23 @@ def ship(run: Run, folder: Path) -> Path:
     (target / "models").mkdir(parents=True, exist_ok=True)
     (target / "samples").mkdir(exist_ok=True)
     if target.resolve() != run.directory.resolve():
-        for name in (*KEPT, *(n for n in TABLE if (run.directory / n).exists())):
+        for name in (*COPIED_FILES, *(n for n in TABLE_FILES if (run.directory / n).exists())):
             shutil.copyfile(run.directory / name, target / name)
-        for name in MODELS:
-            shutil.copyfile(run.model(name), target / "models" / f"{name}.safetensors")
+        for name in COPIED_MODELS:
+            shutil.copyfile(run.model_path(name), target / "models" / f"{name}.safetensors")
         grids = sorted((run.directory / "samples").glob("step-*.npz"))
         for path in dict.fromkeys(grids[:: max(1, len(grids) // 4)] + grids[-1:]):
             shutil.copyfile(path, target / "samples" / path.name)
         generated = run.arrays("generated")
         label = generated["label"]
-        few = np.sort(np.concatenate([np.nonzero(label == k)[0][:PER_CLASS] for k in np.unique(label)]))
+        few = np.sort(np.concatenate([np.nonzero(label == k)[0][:SAMPLES_PER_CLASS] for k in np.unique(label)]))
         files.write_arrays(target / "generated.npz", **{k: v[few] for k, v in generated.items()})
-    files.write_atomic(target / "CARD.md", card(run))
+    files.write_atomic(target / "CARD.md", model_card(run))
     runs.register(Run(target))
     return target
 
 
-def _table(made: dict) -> str:
+def _augmentation_item(made: dict) -> str:
     """What the augmentation table says of generated samples, as an item of the card; "" where there is none."""
     if not made:
         return ""
@@ -64,13 +64,13 @@ def _table(made: dict) -> str:
     return "\n".join([head, *told]) + "\n"
 
 
-def card(run: Run) -> str:
+def model_card(run: Run) -> str:
     """The model card of a finished run, from its own files: data and terms, figures, what it must not be used for."""
     c, r, corpus, p = run.config, run.json("results"), run.json("corpus"), run.json("provenance")
     turned = c.gan.direction == "voice-face"
     given, made = ("voice", "face") if turned else ("face", "voice")
     q, own = r["quality"], r[given]
-    invented = splits.is_drawn(c.data.voices)
+    invented = splits.is_demo(c.data.voices)
     condition = {
         "label": "the emotion's label",
         "classifier": f"the {given} classifier's softmax",
@@ -105,7 +105,7 @@ def card(run: Run) -> str:
     return f"""# {run.id}
 
 A dacssGAN generator ({c.gan.generator}, {c.gan.width}, {r["parameters"]["G"]:,} parameters)
-that makes {makes}, noise, and {condition}.{REVERSED if turned else ""}
+that makes {makes}, noise, and {condition}.{REVERSE_NOTE if turned else ""}
 
 ## Data and terms
 
@@ -131,7 +131,7 @@ Seed {c.seed}, fold {c.data.fold}, {r["steps"]} steps; one run, so no spread: se
 - coverage {q["coverage"]:.2f} (real {q["coverage real"]:.2f}), density {q["density"]:.2f}; the noise decides {q["diversity"]:.2f} of how
   much real {made}s differ (0: one {made} for a {given})
 - the scorer recognises {100 * q["recognised"]:.1f} % of the generated and {100 * q["recognised real"]:.1f} % of the real samples
-{_table(run.json("table"))}
+{_augmentation_item(run.json("table"))}
 ## What it must not be used for
 
 It does not tell what a person feels, and {limit}.

@@ -22,26 +22,26 @@ from core.config import Config
 from core.conformal import prediction
 from core.data import splits
 from core.data.corpora import CorpusError
-from core.data.splits import Set
+from core.data.splits import SampleSet
 from core.evaluation import evaluator
-from core.inference.generation import Opened
+from core.inference.generation import LoadedRun
 from core.media import spectrograms
 from core.models import classifiers, gan, networks
 from core.runs import Run
 
-VERSION = 1  # of what is kept in `checkpoints/.cache/`; raised whenever the same run would give other arrays
-SHIFT = 14  # columns, an eighth of the window: D sees voices moved so far (`gan.augmented`), so a copy may be moved so far too
+CACHE_VERSION = 1  # of what is kept in `checkpoints/.cache/`; raised whenever the same run would give other arrays
+MAX_SHIFT_COLUMNS = 14  # columns, an eighth of the window: D sees voices moved so far (`gan.augmented`), so a copy may be moved so far too
 
-Name = Literal["S3", "S4"]
-Report = Callable[[float, str], None]  # (share done in 0..1, what is being done); whoever gives it may raise, and the work ends
+SetName = Literal["S3", "S4"]
+ProgressCallback = Callable[[float, str], None]  # (share done in 0..1, what is being done); whoever gives it may raise, and the work ends
 
 
-def quiet(share: float, words: str) -> None:
+def no_progress(share: float, words: str) -> None:
     """A report to nobody."""
 
 
 @dataclass(frozen=True)
-class Voices:
+class RealVoices:
     """Real voices of one set."""
 
     y: np.ndarray = field(default_factory=lambda: np.zeros((0, 112, 28), np.float32))  # (m, columns, bands) in [-1, 1]
@@ -51,10 +51,10 @@ class Voices:
 
 
 @dataclass(frozen=True)
-class Real:
+class RealItems:
     """Some faces of a set with the real voices beside them: what runs that differ in the condition alone share."""
 
-    name: Name
+    name: SetName
     row: np.ndarray  # (n,) among the set's faces
     label: np.ndarray  # (n,) emotion
     o: np.ndarray  # (n, K) softmax of f_S
@@ -62,10 +62,10 @@ class Real:
     subject: np.ndarray  # (n,) whose face; "" unknown
     clip: np.ndarray  # (n,) its name in the corpus; "" where the faces are not here
     face: np.ndarray  # (n, 28, 28) uint8, or (0, 28, 28) where they are not here
-    voices: Voices  # the set's real voices, all of them; empty where they are not here
-    beside: np.ndarray  # (n,) row of `voices`: the same clip, or with class pairs one of the same emotion; -1 where there is none
-    trained: Voices  # S3's real voices, which G learnt from
-    typical: np.ndarray  # (q,) dB, sorted: from each real voice of S4 to the nearest of S3's, whom other people speak
+    voices: RealVoices  # the set's real voices, all of them; empty where they are not here
+    voice_row: np.ndarray  # (n,) row of `voices`: the same clip, or with class pairs one of the same emotion; -1 where there is none
+    trained: RealVoices  # S3's real voices, which G learnt from
+    real_nearest_db: np.ndarray  # (q,) dB, sorted: from each real voice of S4 to the nearest of S3's, whom other people speak
     paired: bool  # a clip holds both face and voice
     missing: tuple[str, ...] = ()  # corpora that are not prepared here
     notes: tuple[str, ...] = ()  # what a looker must know of how they fit
@@ -88,7 +88,7 @@ class Real:
 
 
 @dataclass(frozen=True)
-class Made:
+class GeneratedVoices:
     """What one run's generator made of those faces, and who hears what in it."""
 
     condition: str
@@ -104,7 +104,7 @@ class Made:
 # ------------------------------------------------------------------ the real side
 
 
-def real(run: Run, name: Name = "S4", report: Report = quiet) -> Real:
+def load_real_items(run: Run, name: SetName = "S4", report: ProgressCallback = no_progress) -> RealItems:
     """The faces and real voices of S4 (or S3) that belong to a finished run, as far as they are on this machine.
 
     Raises ValueError where the run keeps no outputs, or where S3 is asked for without its faces, of which a run keeps no samples.
@@ -115,9 +115,9 @@ def real(run: Run, name: Name = "S4", report: Report = quiet) -> Real:
     if f"p_{name}" not in outputs:
         raise ValueError(f"{run.id} has no outputs.npz with p-values of {name}; let its training finish, or restore the run")
     report(0.0, "Reading faces and voices")
-    sets, missing, notes = _sets(run, config)
-    faces = sets.get(name) if sets and _same_faces(sets, outputs) else None
-    voices = _voices(run, config, sets, outputs, notes)
+    sets, missing, notes = _build_sets(run, config)
+    faces = sets.get(name) if sets and _has_same_faces(sets, outputs) else None
+    voices = _voices_by_set(run, config, sets, outputs, notes)
     paired = config.data.pairing == "clip"
     if paired and (faces is None or not voices):
         faces, voices = None, {}  # of a pair both are shown, or none
@@ -125,7 +125,7 @@ def real(run: Run, name: Name = "S4", report: Report = quiet) -> Real:
     lost += [config.data.voices] * (not voices and config.data.voices not in missing and bool(sets or missing))
     notes += [f"{n} as prepared here falls into other sets than this run's: its real clips are left out." for n in dict.fromkeys(lost)]
     if faces is not None:
-        label, rows = faces.x_label, splits.balanced(faces.x_label, evaluator.seed_of(config, "balance"))
+        label, rows = faces.x_label, splits.balanced_rows(faces.x_label, evaluator.seed_of(config, "balance"))
     else:
         stored = run.arrays("generated")
         if name != "S4" or not stored:
@@ -133,79 +133,83 @@ def real(run: Run, name: Name = "S4", report: Report = quiet) -> Real:
         label, rows = outputs["label_S4"], stored["row"]
     pixels = np.rint((faces.x[rows] + 1) * 127.5).astype(np.uint8) if faces is not None else np.zeros((0, 28, 28), np.uint8)
     subject = outputs[f"subject_{name}"][rows]
-    known = ~np.array([bool(splits.UNKNOWN.fullmatch(s)) for s in subject.tolist()], bool)
-    of_set, trained = voices.get(name, Voices()), voices.get("S3", Voices())
+    known = ~np.array([bool(splits.UNKNOWN_SUBJECT.fullmatch(s)) for s in subject.tolist()], bool)
+    of_set, trained = voices.get(name, RealVoices()), voices.get("S3", RealVoices())
     if not paired:
-        beside = _same_emotion(label[rows], of_set.label, evaluator.seed_of(config, "pairs"))
+        beside = _pair_by_emotion(label[rows], of_set.label, evaluator.seed_of(config, "pairs"))
     else:
         beside = rows if len(of_set.y) else np.full(len(rows), -1)
     report(0.2, "Comparing real voices with each other")
-    tested = voices.get("S4", Voices()).y
+    tested = voices.get("S4", RealVoices()).y
     typical = np.zeros(0)
     if len(tested):
-        typical = np.sort(nearest(tested, trained.y, config.logmel.range_db, lambda s, w: report(0.2 + 0.8 * s, w))[1])
-    return Real(
+        typical = np.sort(nearest_voices(tested, trained.y, config.logmel.range_db, lambda s, w: report(0.2 + 0.8 * s, w))[1])
+    return RealItems(
         name=name,
         row=rows,
         label=label[rows],
         o=outputs[f"o_{name}"][rows],
         p=outputs[f"p_{name}"][rows],
         subject=np.where(known, subject, ""),
-        clip=_clips(config, "face", pixels) if len(pixels) else np.full(len(rows), ""),
+        clip=_clip_names(config, "face", pixels) if len(pixels) else np.full(len(rows), ""),
         face=pixels,
         voices=of_set,
-        beside=beside,
+        voice_row=beside,
         trained=trained,
-        typical=typical,
+        real_nearest_db=typical,
         paired=paired,
         missing=missing,
         notes=tuple(notes),
     )
 
 
-def real_voices(run: Run, name: Name = "S4") -> Voices:
+def load_real_voices(run: Run, name: SetName = "S4") -> RealVoices:
     """A set's real voices, as far as they are on this machine, without a comparison of any."""
     config, notes = run.config, list[str]()
-    sets, _, _ = _sets(run, config)
-    return _voices(run, config, sets, run.arrays(), notes).get(name, Voices())
+    sets, _, _ = _build_sets(run, config)
+    return _voices_by_set(run, config, sets, run.arrays(), notes).get(name, RealVoices())
 
 
-def _sets(run: Run, config: Config) -> tuple[dict[str, Set] | None, tuple[str, ...], list[str]]:
+def _build_sets(run: Run, config: Config) -> tuple[dict[str, SampleSet] | None, tuple[str, ...], list[str]]:
     """S1-S4 from the corpora here (None where that cannot be), names of corpora that are not here, and notes."""
     d = config.data
     names = tuple(dict.fromkeys((d.faces, d.voices)))
-    missing = tuple(n for n in names if not splits.path_of(n, d.demo_takes).exists())
+    missing = tuple(n for n in names if not splits.corpus_path(n, d.demo_takes).exists())
     if missing:
         return None, missing, []
     try:
-        sets = splits.build(config)
+        sets = splits.build_sets(config)
     except CorpusError as e:
         return None, (), [str(e)]
     known = {of["name"]: of["digest"] for of in run.json("corpus").values()}
-    anew = [n for n in names if splits.load(n, d.demo_takes).digest != known.get(n)]
+    anew = [n for n in names if splits.load_corpus(n, d.demo_takes).digest != known.get(n)]
     words = f"{' and '.join(anew)}, prepared on this machine, may differ in detail from the real clips that trained this run."
     return sets, (), [words] if anew else []
 
 
-def _same_faces(sets: dict[str, Set], outputs: dict[str, np.ndarray]) -> bool:
+def _has_same_faces(sets: dict[str, SampleSet], outputs: dict[str, np.ndarray]) -> bool:
     """Whether the faces here are those whose softmax the run keeps: the same subjects and emotions in the same order."""
     return all(np.array_equal(sets[k].x_subject, outputs[f"subject_{k}"]) for k in ("S3", "S4")) and np.array_equal(
         sets["S4"].x_label, outputs["label_S4"]
     )
 
 
-def _voices(run: Run, config: Config, sets: dict[str, Set] | None, outputs: dict, notes: list[str]) -> dict[str, Voices]:
+def _voices_by_set(run: Run, config: Config, sets: dict[str, SampleSet] | None, outputs: dict, notes: list[str]) -> dict[str, RealVoices]:
     """Real voices of S3 and S4, {} where they are not here. Faces of another corpus may lack: voices are told by their subjects' names."""
     level = run.json("corpus")["voices"]["ref_db"]
     if sets:
         known = ("subject_voice_S4", "subject_S4")[config.data.pairing == "clip"]
         if np.array_equal(sets["S4"].y_subject, outputs.get(known, [])):
-            here = splits.load(config.data.voices, config.data.demo_takes).meta["ref_db"]
+            here = splits.load_corpus(config.data.voices, config.data.demo_takes).meta["ref_db"]
             if abs(here - level) < 0.5:
-                return {k: Voices(s.y, s.y_label, s.y_subject, _clips(config, "voice", s.y)) for k, s in sets.items() if k in ("S3", "S4")}
-    if config.data.pairing == "emotion" and splits.path_of(config.data.voices, config.data.demo_takes).exists():
+                return {
+                    k: RealVoices(s.y, s.y_label, s.y_subject, _clip_names(config, "voice", s.y))
+                    for k, s in sets.items()
+                    if k in ("S3", "S4")
+                }
+    if config.data.pairing == "emotion" and splits.corpus_path(config.data.voices, config.data.demo_takes).exists():
         try:
-            if found := _by_name(run, config, level):
+            if found := _voices_of_subjects(run, config, level):
                 return found
         except CorpusError as e:
             notes.append(str(e))
@@ -213,21 +217,21 @@ def _voices(run: Run, config: Config, sets: dict[str, Set] | None, outputs: dict
     return {}
 
 
-def _clips(config: Config, role: Literal["face", "voice"], images: np.ndarray) -> np.ndarray:
+def _clip_names(config: Config, role: Literal["face", "voice"], images: np.ndarray) -> np.ndarray:
     """(n,) names of the clips that hold these faces (n, 28, 28) uint8 or voices (n, columns, bands), told by their content."""
     d, s = config.data, config.logmel
-    corpus = splits.load(d.faces if role == "face" else d.voices, d.demo_takes)
-    start, row = (splits.COLUMNS - s.columns) // 2, corpus.face_of if role == "face" else corpus.voice_of
+    corpus = splits.load_corpus(d.faces if role == "face" else d.voices, d.demo_takes)
+    start, row = (splits.STORED_COLUMNS - s.columns) // 2, corpus.face_of if role == "face" else corpus.voice_of
     bank = corpus.faces if role == "face" else spectrograms.scale(corpus.voices[:, start : start + s.columns], corpus.meta["ref_db"], s)
     names = {bank[row[i]].tobytes(): str(corpus.clip[i]) for i in np.nonzero(row >= 0)[0][::-1]}
     return np.array([names.get(image.tobytes(), "") for image in images])
 
 
-def _by_name(run: Run, config: Config, ref_db: float) -> dict[str, Voices]:
+def _voices_of_subjects(run: Run, config: Config, ref_db: float) -> dict[str, RealVoices]:
     """Voices of the people whom the run's own record names for each set, from a corpus that may hold more; {} where clips lack."""
     d, s, table = config.data, config.logmel, run.json("sets")
-    corpus = splits.load(d.voices, d.demo_takes)
-    start, out = (splits.COLUMNS - s.columns) // 2, {}
+    corpus = splits.load_corpus(d.voices, d.demo_takes)
+    start, out = (splits.STORED_COLUMNS - s.columns) // 2, {}
     for name in ("S3", "S4"):
         of = table.get(name, {}).get("voices", {"clips": 0, "subjects": {}})
         usable = (corpus.voice_of >= 0) & np.isin(corpus.emotion, d.classes)
@@ -236,11 +240,11 @@ def _by_name(run: Run, config: Config, ref_db: float) -> dict[str, Voices]:
             return {}
         y = spectrograms.scale(corpus.voices[corpus.voice_of[rows], start : start + s.columns], ref_db, s)
         label = np.array([d.classes.index(e) for e in corpus.emotion[rows].tolist()], np.int64)
-        out[name] = Voices(y, label, corpus.subject[rows], corpus.clip[rows])
+        out[name] = RealVoices(y, label, corpus.subject[rows], corpus.clip[rows])
     return out
 
 
-def _same_emotion(label: np.ndarray, voices: np.ndarray, seed: int) -> np.ndarray:
+def _pair_by_emotion(label: np.ndarray, voices: np.ndarray, seed: int) -> np.ndarray:
     """For each face a real voice of its emotion, each voice about equally often: (n,), (m,) -> (n,) rows of the voices, -1 for none."""
     rng, out = np.random.default_rng(seed), np.full(len(label), -1)
     for k in np.unique(label):
@@ -253,7 +257,9 @@ def _same_emotion(label: np.ndarray, voices: np.ndarray, seed: int) -> np.ndarra
 # ------------------------------------------------------------------ the generated side
 
 
-def nearest(y: np.ndarray, bank: np.ndarray, range_db: float, report: Report = quiet) -> tuple[np.ndarray, np.ndarray]:
+def nearest_voices(
+    y: np.ndarray, bank: np.ndarray, range_db: float, report: ProgressCallback = no_progress
+) -> tuple[np.ndarray, np.ndarray]:
     """The most similar of `bank` (m, columns, bands) for each of y (n, columns, bands), all in [-1, 1]: rows (n,) and distances (n,) in dB.
 
     Distance: root mean square difference over all cells, the smallest over shifts around the circle of time by up to an eighth, so that
@@ -261,7 +267,7 @@ def nearest(y: np.ndarray, bank: np.ndarray, range_db: float, report: Report = q
     """
     if not len(bank):
         raise ValueError("there is no voice to compare with")
-    a, most = y.reshape(len(y), -1).astype(np.float32), min(SHIFT, y.shape[1] // 8)
+    a, most = y.reshape(len(y), -1).astype(np.float32), min(MAX_SHIFT_COLUMNS, y.shape[1] // 8)
     square = (a * a).sum(axis=1)[:, None] + (bank.astype(np.float32) ** 2).sum(axis=(1, 2))
     best, row = np.full(len(y), np.inf, np.float32), np.zeros(len(y), np.int64)
     for k in range(-most, most + 1):
@@ -273,19 +279,19 @@ def nearest(y: np.ndarray, bank: np.ndarray, range_db: float, report: Report = q
     return row, np.sqrt(np.maximum(best, 0) / a.shape[1]).astype(np.float64) * range_db / 2
 
 
-def made(opened: Opened, r: Real, report: Report = quiet) -> Made:
+def load_generated_voices(opened: LoadedRun, r: RealItems, report: ProgressCallback = no_progress) -> GeneratedVoices:
     """G's voices for the faces of `r`, as `evaluation.evaluate` draws them; without faces, the samples that come with the run.
 
     Computed once: kept in `checkpoints/.cache/` under what decides it, where that can be written. Raises ValueError where samples lack.
     """
-    path, key = _kept(opened.run, r), _key(opened, r)
+    path, key = _cache_path(opened.run, r), _cache_key(opened, r)
     try:
         stored = files.read_arrays(path)
         if str(stored.pop("key", "")) == key:
-            return Made(opened.config.gan.condition, **stored)
+            return GeneratedVoices(opened.config.gan.condition, **stored)
     except Exception:  # not there, or damaged: zip, zlib and NumPy's header raise what they like
         pass
-    found = _make(opened, r, report)
+    found = _compute_generated_voices(opened, r, report)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         files.write_arrays(path, key=np.array(key), **{k: v for k, v in vars(found).items() if k != "condition"})
@@ -294,26 +300,26 @@ def made(opened: Opened, r: Real, report: Report = quiet) -> Made:
     return found
 
 
-def _kept(run: Run, r: Real) -> Path:
+def _cache_path(run: Run, r: RealItems) -> Path:
     return run.directory.parent / ".cache" / "gallery" / f"{run.id}-{r.name}.npz"
 
 
-def _key(opened: Opened, r: Real) -> str:
+def _cache_key(opened: LoadedRun, r: RealItems) -> str:
     """Digest of all that decides what is kept."""
-    found = hashlib.sha256(f"{VERSION} {opened.run.id} {r.name} {evaluator.seed_of(opened.config, 'samples')}".encode())
+    found = hashlib.sha256(f"{CACHE_VERSION} {opened.run.id} {r.name} {evaluator.seed_of(opened.config, 'samples')}".encode())
     for name in ("G", "Q", "scorer"):
-        found.update(opened.run.model(name).read_bytes())
+        found.update(opened.run.model_path(name).read_bytes())
     for a in (r.row, r.face, r.o, r.p, r.label, r.trained.y, r.voices.y):
         found.update(np.ascontiguousarray(a).tobytes())
     return found.hexdigest()[:16]
 
 
 @torch.no_grad()
-def _make(opened: Opened, r: Real, report: Report) -> Made:
+def _compute_generated_voices(opened: LoadedRun, r: RealItems, report: ProgressCallback) -> GeneratedVoices:
     g, K = opened.config.gan, len(opened.classes)
     if len(r.face):
         c = gan.condition(g.condition, r.label if g.condition == "label" else None, r.o, r.p, K, g.soft)
-        y = _drawn(opened, r, c, lambda s, w: report(0.3 * s, w))
+        y = _sample_voices(opened, r, c, lambda s, w: report(0.3 * s, w))
     else:
         stored = opened.run.arrays("generated")
         at = {int(row): i for i, row in enumerate(stored.get("row", []))}
@@ -328,16 +334,16 @@ def _make(opened: Opened, r: Real, report: Report) -> Made:
     near, near_db, far = np.full(len(r), -1), np.full(len(r), np.nan), np.full(len(r), np.nan)
     if len(r.trained.y):
         bounds = opened.config.logmel.range_db
-        near, near_db = nearest(y.astype(np.float32), r.trained.y, bounds, lambda s, w: report(0.4 + 0.6 * s, w))
+        near, near_db = nearest_voices(y.astype(np.float32), r.trained.y, bounds, lambda s, w: report(0.4 + 0.6 * s, w))
     if len(r.voices.y) > 1:
         own = classifiers.outputs(S, torch.from_numpy(r.voices.y)[:, None])[1]
         among = np.sort(cdist(own, own), axis=1)[:, 1]
         far = cdist(features, own).min(axis=1) / max(float(np.median(among)), 1e-9)
     heard = classifiers.softmax(Q, images)
-    return Made(g.condition, c, y, heard.astype(np.float32), scorer.astype(np.float32), near, near_db, far)
+    return GeneratedVoices(g.condition, c, y, heard.astype(np.float32), scorer.astype(np.float32), near, near_db, far)
 
 
-def _drawn(opened: Opened, r: Real, c: np.ndarray, report: Report) -> np.ndarray:
+def _sample_voices(opened: LoadedRun, r: RealItems, c: np.ndarray, report: ProgressCallback) -> np.ndarray:
     """(n, columns, bands) float16: `gan.sample` on a copy of G, which says after each batch how far it is."""
     G, done = copy.deepcopy(opened.G), 0
 

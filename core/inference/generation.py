@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from core import runs
-from core.config import Config, family
+from core.config import Config, family_hash
 from core.conformal import prediction
 from core.media import clips, faces, spectrograms, tracking, vocoder, waveforms
 from core.models import gan, networks
@@ -20,7 +20,7 @@ from core.runs import Run
 
 
 @dataclass(frozen=True)
-class Opened:
+class LoadedRun:
     """A trained run in memory, on the CPU. Networks are only read, so that visitors may share them."""
 
     run: Run
@@ -40,7 +40,7 @@ class Opened:
 
 
 @dataclass(frozen=True)
-class Seen:
+class AnalysedClip:
     """A clip as the machine sees it. Frames without a face have found = False and an empty (zero) aligned face."""
 
     name: str
@@ -68,7 +68,7 @@ class Explanation:
 
 
 @dataclass(frozen=True)
-class Sound:
+class Audio:
     """A spectrogram made audible."""
 
     wave: np.ndarray  # (samples,) float32
@@ -78,20 +78,20 @@ class Sound:
     error_db: float  # mean absolute error of the same, dB
 
 
-def open_run(run: Run) -> Opened:
+def load_run(run: Run) -> LoadedRun:
     """Load a finished run. Raises ValueError naming the file that is missing or damaged, and what to do."""
     config = run.config
     corpus, outputs = run.json("corpus"), run.arrays()
-    if not corpus or "o_S2" not in outputs or not run.model("G").exists():
+    if not corpus or "o_S2" not in outputs or not run.model_path("G").exists():
         raise ValueError(f"{run.id} has no trained generator yet; let its training finish, or choose another run")
     rows = outputs["calibration"]
-    return Opened(
+    return LoadedRun(
         run=run,
         config=config,
-        G=networks.load(run.model("G")),
-        f_S=networks.load(run.model("f_S")),
-        Q=networks.load(run.model("Q")),
-        scorer=networks.load(run.model("scorer")),
+        G=networks.load(run.model_path("G")),
+        f_S=networks.load(run.model_path("f_S")),
+        Q=networks.load(run.model_path("Q")),
+        scorer=networks.load(run.model_path("scorer")),
         o_cal=outputs["o_S2"][rows],
         label_cal=outputs["label_S2"][rows],
         ref_db=corpus["voices"]["ref_db"],
@@ -101,29 +101,29 @@ def open_run(run: Run) -> Opened:
 
 def siblings(run: Run) -> dict[str, Run]:
     """The finished runs that differ from this one in the condition alone: condition -> run, itself included."""
-    folder, own = run.directory.parent, family(run.config)
+    folder, own = run.directory.parent, family_hash(run.config)
     found: dict[str, Run] = {}
-    for row in runs.listing(folder):
+    for row in runs.list_runs(folder):
         if row["state"] == "done" and row["name"] == run.config.name:
             other = Run(folder / row["run"])
-            if family(other.config) == own:
+            if family_hash(other.config) == own:
                 found.setdefault(row["condition"], other)
     return found | {run.config.gan.condition: run}
 
 
-def look_at(path: Path, person: int = 0, name: str | None = None) -> Seen:
+def analyse_file(path: Path, person: int = 0, name: str | None = None) -> AnalysedClip:
     """Decode a clip or still and align the face of one person in each frame (the largest by default).
 
     It is decoded in a child process with limits, as every upload is. Raises MediaError or NoFaceError in words for the visitor.
     """
-    *_, last = tracking.watch(path, name=name or path.name)
-    assert isinstance(last, tracking.Watched)
-    return see(last.clip, person, last.tracks)
+    *_, last = tracking.track_stream(path, name=name or path.name)
+    assert isinstance(last, tracking.TrackedClip)
+    return analyse_clip(last.clip, person, last.tracks)
 
 
-def see(clip: clips.Clip, person: int = 0, tracks: list[tracking.Track] | None = None) -> Seen:
-    """`look_at` for a clip that is already decoded; `tracks` where its people are already known."""
-    tracks = tracking.track(clip.frames, clip.times) if tracks is None else tracks
+def analyse_clip(clip: clips.Clip, person: int = 0, tracks: list[tracking.Track] | None = None) -> AnalysedClip:
+    """`analyse_file` for a clip that is already decoded; `tracks` where its people are already known."""
+    tracks = tracking.track_faces(clip.frames, clip.times) if tracks is None else tracks
     if not tracks:
         raise faces.NoFaceError(
             f"{clip.name}: no face was found in {len(clip.frames)} frame(s). Use a clip where one face is seen from the front, well lit, "
@@ -135,51 +135,51 @@ def see(clip: clips.Clip, person: int = 0, tracks: list[tracking.Track] | None =
     points = track.points[track.found]
     boxes[track.found] = np.concatenate([points.min(axis=1), points.max(axis=1)], axis=1)
     seconds = len(clip.waveform) / clip.rate if clip.waveform is not None else float(clip.times[-1])
-    distance = np.where(track.found, np.abs(clip.times - spectrograms.middle_time(seconds)), np.inf)
+    distance = np.where(track.found, np.abs(clip.times - spectrograms.centre_time(seconds)), np.inf)
     notes = list(clip.notes)
     if len(tracks) > 1:
         notes.append(f"{len(tracks)} faces were found; this is number {min(person, len(tracks) - 1) + 1}, counted from the largest")
     if not track.found.all():
         notes.append(f"a face was found in {int(track.found.sum())} of {len(track.found)} frames")
-    return Seen(
+    return AnalysedClip(
         clip.name, clip.times, clip.frames, boxes, aligned, track.found, len(tracks), clip.waveform, tuple(notes), int(distance.argmin())
     )
 
 
-def explain(opened: Opened, face: np.ndarray) -> Explanation:
+def explain_face(opened: LoadedRun, face: np.ndarray) -> Explanation:
     """f_S's softmax, nonconformity, p-values, credibility and confidence of one aligned face (28, 28) uint8 (§3.1).
 
     Raises ValueError for a run of the reverse direction, whose f_S knows voices.
     """
-    _of(opened, "face-voice")
-    return _explained(opened, face_tensor(face))[0]
+    _require_direction(opened, "face-voice")
+    return _explanations(opened, face_tensor(face))[0]
 
 
-def explain_all(opened: Opened, aligned: np.ndarray) -> list[Explanation]:
-    """`explain` for faces (n, 28, 28) uint8, in one call of f_S."""
-    _of(opened, "face-voice")
-    return _explained(opened, torch.from_numpy(aligned.astype(np.float32) / 127.5 - 1)[:, None])
+def explain_faces(opened: LoadedRun, aligned: np.ndarray) -> list[Explanation]:
+    """`explain_face` for faces (n, 28, 28) uint8, in one call of f_S."""
+    _require_direction(opened, "face-voice")
+    return _explanations(opened, torch.from_numpy(aligned.astype(np.float32) / 127.5 - 1)[:, None])
 
 
-def explain_voice(opened: Opened, y: np.ndarray) -> Explanation:
-    """`explain` for a run of the reverse direction (§4.5): of one spectrogram (columns, bands) in [-1, 1], as `heard` makes them.
+def explain_voice(opened: LoadedRun, y: np.ndarray) -> Explanation:
+    """`explain_face` for a run of the reverse direction (§4.5): of one spectrogram (columns, bands) in [-1, 1], as `voice_spectrogram` makes them.
 
     Raises ValueError for a run that makes voices, and for a spectrogram of another size than the run's.
     """
-    return _explained(opened, _voice_tensor(opened, y))[0]
+    return _explanations(opened, _voice_tensor(opened, y))[0]
 
 
 @torch.no_grad()
-def _explained(opened: Opened, x: torch.Tensor) -> list[Explanation]:
+def _explanations(opened: LoadedRun, x: torch.Tensor) -> list[Explanation]:
     o = opened.f_S(x).double().softmax(dim=1).numpy()
     settings = opened.config.conformal
-    p = prediction.inductive(opened.o_cal, opened.label_cal, o, settings.measure, settings.groups)
+    p = prediction.inductive_p_values(opened.o_cal, opened.label_cal, o, settings.measure, settings.groups)
     alpha = prediction.nonconformity(o, settings.measure)
-    best, credible, sure = prediction.prediction(p), prediction.credibility(p), prediction.confidence(p)
+    best, credible, sure = prediction.forced_prediction(p), prediction.credibility(p), prediction.confidence(p)
     return [Explanation(o[i], alpha[i], p[i], int(best[i]), float(credible[i]), float(sure[i])) for i in range(len(o))]
 
 
-def _of(opened: Opened, direction: str) -> None:
+def _require_direction(opened: LoadedRun, direction: str) -> None:
     """Raises ValueError where a run goes the other way."""
     if opened.config.gan.direction != direction:
         makes = {"face-voice": "voices from faces", "voice-face": "faces from voices"}
@@ -189,9 +189,9 @@ def _of(opened: Opened, direction: str) -> None:
         )
 
 
-def _voice_tensor(opened: Opened, y: np.ndarray) -> torch.Tensor:
+def _voice_tensor(opened: LoadedRun, y: np.ndarray) -> torch.Tensor:
     """(columns, bands) -> (1, 1, columns, bands) float32, of the size that a run of the reverse direction reads; ValueError otherwise."""
-    _of(opened, "voice-face")
+    _require_direction(opened, "voice-face")
     size = (opened.config.logmel.columns, opened.config.logmel.bands)
     if np.shape(y) != size:
         raise ValueError(f"{opened.run.id} reads spectrograms of {size[0]}×{size[1]}, not {'×'.join(map(str, np.shape(y)))}")
@@ -203,7 +203,7 @@ def face_tensor(face: np.ndarray) -> torch.Tensor:
     return torch.from_numpy(face.astype(np.float32) / 127.5 - 1)[None, None]
 
 
-def condition_of(opened: Opened, seen: Explanation, emotion: str | None = None) -> tuple[np.ndarray, str]:
+def condition_of(opened: LoadedRun, seen: Explanation, emotion: str | None = None) -> tuple[np.ndarray, str]:
     """The condition c (K,) that this run's generator is given for a face, and a sentence that says where it came from.
 
     The label condition without an emotion takes argmax f_S. Raises ValueError for an emotion that the run does not know.
@@ -221,29 +221,29 @@ def condition_of(opened: Opened, seen: Explanation, emotion: str | None = None) 
 
 
 @torch.no_grad()
-def generate(opened: Opened, face: np.ndarray, c: np.ndarray, seed: int = 0, n: int = 1) -> np.ndarray:
+def generate_voices(opened: LoadedRun, face: np.ndarray, c: np.ndarray, seed: int = 0, n: int = 1) -> np.ndarray:
     """G(x|c, z) for n draws of z from `seed`: (28, 28) uint8, (K,) -> (n, columns, bands) float32 in [-1, 1].
 
-    Raises ValueError for a run of the reverse direction; `face_of` is for those.
+    Raises ValueError for a run of the reverse direction; `generate_face` is for those.
     """
-    _of(opened, "face-voice")
+    _require_direction(opened, "face-voice")
     x = face_tensor(face).expand(n, -1, -1, -1)
     rows = torch.from_numpy(np.asarray(c, np.float32)).expand(n, -1)
     return gan.sample(opened.G, x, rows, opened.config.gan.z, seed)[:, 0].numpy()
 
 
-def face_of(opened: Opened, y: np.ndarray, emotion: str | None = None, seed: int = 0) -> np.ndarray:
+def generate_face(opened: LoadedRun, y: np.ndarray, emotion: str | None = None, seed: int = 0) -> np.ndarray:
     """The face that goes with a voice (§4.5, Fig. 7b): a spectrogram (columns, bands) in [-1, 1] and z from `seed` -> (28, 28) uint8.
 
     `emotion` is for the label condition; without it the voice classifier's first choice is taken. Raises ValueError for a run that makes
     voices, for an emotion that it does not know, and for a spectrogram of another size.
     """
-    return faces_of(opened, y, condition_of(opened, explain_voice(opened, y), emotion)[0], seed)[0]
+    return generate_faces(opened, y, condition_of(opened, explain_voice(opened, y), emotion)[0], seed)[0]
 
 
 @torch.no_grad()
-def faces_of(opened: Opened, y: np.ndarray, c: np.ndarray, seed: int = 0, n: int = 1) -> np.ndarray:
-    """`face_of` for a condition c (K,) and n draws of z from `seed`: (columns, bands) -> (n, 28, 28) uint8."""
+def generate_faces(opened: LoadedRun, y: np.ndarray, c: np.ndarray, seed: int = 0, n: int = 1) -> np.ndarray:
+    """`generate_face` for a condition c (K,) and n draws of z from `seed`: (columns, bands) -> (n, 28, 28) uint8."""
     x = _voice_tensor(opened, y).expand(n, -1, -1, -1)
     rows = torch.from_numpy(np.asarray(c, np.float32)).expand(n, -1)
     made = gan.sample(opened.G, x, rows, opened.config.gan.z, seed)[:, 0]
@@ -251,7 +251,7 @@ def faces_of(opened: Opened, y: np.ndarray, c: np.ndarray, seed: int = 0, n: int
 
 
 @torch.no_grad()
-def judge(opened: Opened, y: np.ndarray) -> dict[str, np.ndarray]:
+def classify_samples(opened: LoadedRun, y: np.ndarray) -> dict[str, np.ndarray]:
     """What Q and the scorer, both trained on real voices, hear in spectrograms (n, columns, bands): name -> (n, K) softmax.
 
     In a run of the reverse direction they know faces, and are given (n, 28, 28) in [-1, 1].
@@ -260,24 +260,24 @@ def judge(opened: Opened, y: np.ndarray) -> dict[str, np.ndarray]:
     return {k: getattr(opened, k)(images).double().softmax(dim=1).numpy() for k in ("Q", "scorer")}
 
 
-def sound(opened: Opened, y: np.ndarray, seed: int = 0, what: str = spectrograms.GENERATED, plain: bool = False) -> Sound:
+def to_audio(opened: LoadedRun, y: np.ndarray, seed: int = 0, what: str = spectrograms.GENERATED_COMMENT, plain: bool = False) -> Audio:
     """One spectrogram (columns, bands) of any length as a wav, by the vocoder (seeded) or plain Griffin-Lim, with how well it carries y.
 
     The file says `what` it is, and the run, seed and settings it comes from; with "" it says nothing.
     """
     s = opened.config.logmel
-    wave, gain = vocoder.to_sound(y, opened.ref_db, s, seed, plain)
-    correlation, error = spectrograms.agreement(y, wave, opened.ref_db, s, float(gain))
-    comment = waveforms.remark(what, s, opened.run.id, seed, vocoder.way(s, plain)) if what else ""
-    return Sound(wave, float(gain), waveforms.wav_bytes(wave, s.rate, comment), correlation, error)
+    wave, gain = vocoder.to_waveform(y, opened.ref_db, s, seed, plain)
+    correlation, error = spectrograms.resynthesis_agreement(y, wave, opened.ref_db, s, float(gain))
+    comment = waveforms.wav_comment(what, s, opened.run.id, seed, vocoder.inversion_name(s, plain)) if what else ""
+    return Audio(wave, float(gain), waveforms.wav_bytes(wave, s.rate, comment), correlation, error)
 
 
-def heard(opened: Opened, waveform: np.ndarray) -> tuple[np.ndarray, float]:
+def voice_spectrogram(opened: LoadedRun, waveform: np.ndarray) -> tuple[np.ndarray, float]:
     """A clip's own voice as this run would see it: spectrogram (columns, bands) in [-1, 1], and the gain in dB that was applied.
 
     The rule for uploads: gain that lifts the window's level (99th percentile) to the corpus' median, within ±30 dB.
     """
     s = opened.config.logmel
-    db = spectrograms.middle(spectrograms.log_mel(waveform, s), s.columns)
-    gain = spectrograms.upload_gain(db, opened.level)
+    db = spectrograms.centre_crop(spectrograms.log_mel(waveform, s), s.columns)
+    gain = spectrograms.upload_gain_db(db, opened.level)
     return spectrograms.scale(db + gain, opened.ref_db, s), gain

@@ -12,7 +12,7 @@ import numpy as np
 from scipy.stats import binom
 
 if TYPE_CHECKING:
-    from core.inference.gallery import Made, Real
+    from core.inference.gallery import GeneratedVoices, RealItems
 
 # ------------------------------------------------------------------ which of them, in which order
 
@@ -30,25 +30,27 @@ ORDERS = {  # -> words, what the items are sorted by, smallest first
     "set": ("as in the set", lambda r, m: np.arange(len(r))),
     "credible": ("most credible face first", lambda r, m: -r.credibility),
     "strange": ("least credible face first", lambda r, m: r.credibility),
-    "sure": ("scorer surest of the emotion", lambda r, m: -_own(m.scorer, r.label)),
-    "unsure": ("scorer least sure of it", lambda r, m: _own(m.scorer, r.label)),
+    "sure": ("scorer surest of the emotion", lambda r, m: -_label_probability(m.scorer, r.label)),
+    "unsure": ("scorer least sure of it", lambda r, m: _label_probability(m.scorer, r.label)),
     "copy": ("nearest to a training voice", lambda r, m: m.near_db),
     "typical": ("most like real voices (FID's features)", lambda r, m: m.far),
     "odd": ("least like real voices", lambda r, m: -m.far),
 }
 
 
-def _own(o: np.ndarray, label: np.ndarray) -> np.ndarray:
+def _label_probability(o: np.ndarray, label: np.ndarray) -> np.ndarray:
     return o[np.arange(len(label)), label]
 
 
-def offered(m: Made) -> list[str]:
+def available_orders(m: GeneratedVoices) -> list[str]:
     """The orders that have something to sort by."""
     needs = {"copy": m.near_db, "typical": m.far, "odd": m.far}
     return [k for k in ORDERS if k not in needs or np.isfinite(needs[k]).all()]
 
 
-def chosen(r: Real, m: Made, emotion: int | None = None, subject: str = "", verdict: str = "any", order: str = "mixed") -> np.ndarray:
+def select_items(
+    r: RealItems, m: GeneratedVoices, emotion: int | None = None, subject: str = "", verdict: str = "any", order: str = "mixed"
+) -> np.ndarray:
     """Items of an emotion, a subject ("" is any) and a verdict, in an order: rows of `r`."""
     keep = VERDICTS[verdict][1](m.scorer.argmax(axis=1), m.Q.argmax(axis=1), r.label)
     if emotion is not None:
@@ -59,14 +61,14 @@ def chosen(r: Real, m: Made, emotion: int | None = None, subject: str = "", verd
     return rows[np.argsort(ORDERS[order][1](r, m)[rows], kind="stable")]
 
 
-def closer(typical: np.ndarray, distance: float) -> float:
+def share_closer(typical: np.ndarray, distance: float) -> float:
     """The share of real voices whose nearest training voice is as close as `distance` or closer: near 0, it is closer than people are."""
     return float((typical <= distance).mean()) if len(typical) else float("nan")
 
 
 # ------------------------------------------------------------------ real or generated? A quiz
 
-ROUNDS = 10  # of a quiz
+ROUNDS_PER_QUIZ = 10  # of a quiz
 
 
 @dataclass(frozen=True)
@@ -75,7 +77,7 @@ class Round:
 
     item: int  # row of `Real`
     condition: str  # whose generator it is, or would be
-    generated: bool
+    is_generated: bool
 
 
 @dataclass(frozen=True)
@@ -84,20 +86,20 @@ class Score:
 
     right: int
     streak: int  # right answers in a row, up to now
-    longest: int
-    fooled: dict[int, tuple[int, int]]  # emotion -> wrong answers, questions
-    believed: int  # generated voices taken for real
-    doubted: int  # real voices taken for generated
+    longest_streak: int
+    errors_by_emotion: dict[int, tuple[int, int]]  # emotion -> wrong answers, questions
+    generated_as_real: int  # generated voices taken for real
+    real_as_generated: int  # real voices taken for generated
     chance: float  # how often somebody who only guesses is right as often, or oftener
 
 
-def rounds(r: Real, conditions: Sequence[str], seed: int, n: int = ROUNDS) -> list[Round]:
+def make_rounds(r: RealItems, conditions: Sequence[str], seed: int, n: int = ROUNDS_PER_QUIZ) -> list[Round]:
     """n questions from a seed, half of them generated, no item twice, emotions and conditions as even as they can be.
 
     Raises ValueError where no real voice is here, or fewer than n items have one.
     """
     rng = np.random.default_rng(seed)
-    pool = [rng.permutation(np.nonzero((r.label == k) & (r.beside >= 0))[0]).tolist() for k in rng.permutation(np.unique(r.label))]
+    pool = [rng.permutation(np.nonzero((r.label == k) & (r.voice_row >= 0))[0]).tolist() for k in rng.permutation(np.unique(r.label))]
     items = [of[i] for i in range(max(map(len, pool), default=0)) for of in pool if i < len(of)][:n]
     if len(items) < n:
         raise ValueError(f"a quiz of {n} rounds needs as many real voices, and there are {len(items)}")
@@ -105,16 +107,16 @@ def rounds(r: Real, conditions: Sequence[str], seed: int, n: int = ROUNDS) -> li
     return [Round(int(i), str(c), bool(g)) for i, c, g in zip(rng.permutation(items), rng.permutation(whose), generated, strict=True)]
 
 
-def score(questions: Sequence[Round], answers: Sequence[bool], label: np.ndarray) -> Score:
+def score_answers(questions: Sequence[Round], answers: Sequence[bool], label: np.ndarray) -> Score:
     """The score of the answers given so far (True: "generated"); label (n,) is `Real.label`."""
-    good = [q.generated == a for q, a in zip(questions, answers, strict=False)]
+    good = [q.is_generated == a for q, a in zip(questions, answers, strict=False)]
     streak, longest, fooled, believed = 0, 0, dict[int, tuple[int, int]](), 0
     for q, right in zip(questions, good, strict=False):
         streak = streak + 1 if right else 0
         longest = max(longest, streak)
         wrong, asked = fooled.get(int(label[q.item]), (0, 0))
         fooled[int(label[q.item])] = wrong + (not right), asked + 1
-        believed += q.generated and not right
+        believed += q.is_generated and not right
     doubted = good.count(False) - believed
     return Score(sum(good), streak, longest, fooled, believed, doubted, float(binom.sf(sum(good) - 1, len(good), 0.5)))
 
@@ -122,7 +124,7 @@ def score(questions: Sequence[Round], answers: Sequence[bool], label: np.ndarray
 # ------------------------------------------------------------------ to take away
 
 
-def facts(r: Real, m: dict[str, Made], i: int, classes: Sequence[str], ids: dict[str, str]) -> dict[str, Any]:
+def item_record(r: RealItems, m: dict[str, GeneratedVoices], i: int, classes: Sequence[str], ids: dict[str, str]) -> dict[str, Any]:
     """All that is known of one item, ready for json. `ids`: condition -> run id."""
 
     def named(v: np.ndarray) -> dict[str, float]:
@@ -131,8 +133,8 @@ def facts(r: Real, m: dict[str, Made], i: int, classes: Sequence[str], ids: dict
     out: dict[str, Any] = {"set": r.name, "row": int(r.row[i]), "clip": str(r.clip[i]), "subject": str(r.subject[i])}
     out |= {"emotion": classes[r.label[i]], "pairing": "clip" if r.paired else "emotion"}
     out |= {"softmax": named(r.o[i]), "p-values": named(r.p[i])}
-    if r.beside[i] >= 0:
-        out["real voice"] = {"clip": str(r.voices.clip[r.beside[i]]), "subject": str(r.voices.subject[r.beside[i]])}
+    if r.voice_row[i] >= 0:
+        out["real voice"] = {"clip": str(r.voices.clip[r.voice_row[i]]), "subject": str(r.voices.subject[r.voice_row[i]])}
     out["generated"] = {}
     for condition, one in m.items():
         of: dict[str, Any] = {
@@ -143,12 +145,12 @@ def facts(r: Real, m: dict[str, Made], i: int, classes: Sequence[str], ids: dict
         }
         if one.near[i] >= 0:
             of["nearest training voice"] = {"clip": str(r.trained.clip[one.near[i]]), "distance_db": round(float(one.near_db[i]), 3)}
-            of["real voices as near"] = round(closer(r.typical, float(one.near_db[i])), 4)
+            of["real voices as near"] = round(share_closer(r.real_nearest_db, float(one.near_db[i])), 4)
         out["generated"][condition] = of
     return out
 
 
-def to_csv(r: Real, m: dict[str, Made], rows: np.ndarray, classes: Sequence[str]) -> str:
+def to_csv(r: RealItems, m: dict[str, GeneratedVoices], rows: np.ndarray, classes: Sequence[str]) -> str:
     """A line for each of some items: the face, its real voice, and for each condition what is heard, how near a training voice is."""
     out, names = io.StringIO(), list(classes)
     write = csv.writer(out, lineterminator="\n")
@@ -157,7 +159,7 @@ def to_csv(r: Real, m: dict[str, Made], rows: np.ndarray, classes: Sequence[str]
     write.writerow(heads + [f"{c}: {k}" for c in m for k in each])
     seen, first, sure = r.seen, r.credibility, r.confidence
     for i in rows.tolist():
-        k, j = int(r.label[i]), int(r.beside[i])
+        k, j = int(r.label[i]), int(r.voice_row[i])
         line = [r.name, r.row[i], r.clip[i], r.subject[i], names[k], names[seen[i]], f"{first[i]:.6g}", f"{sure[i]:.6g}"]
         line += [r.voices.clip[j], r.voices.subject[j]] if j >= 0 else ["", ""]
         for one in m.values():

@@ -21,15 +21,17 @@ from PIL import Image, ImageOps
 
 from core.files import UserError
 
-FILMS = {"mp4": "mov", "webm": "matroska", "mpg": "mpeg", "ts": "mpegts"} | {kind: kind for kind in ("flv", "avi", "ogg", "asf", "gif")}
-SOUNDS = {kind: kind for kind in ("wav", "mp3", "flac", "aac")}  # kind -> FFmpeg's demuxer, as in FILMS
-STILLS = {"jpg": "JPEG", "png": "PNG", "webp": "WEBP", "bmp": "BMP", "tiff": "TIFF", "avif": "AVIF"}  # kind -> PIL's format
+VIDEO_DEMUXERS = {"mp4": "mov", "webm": "matroska", "mpg": "mpeg", "ts": "mpegts"} | {
+    kind: kind for kind in ("flv", "avi", "ogg", "asf", "gif")
+}
+AUDIO_DEMUXERS = {kind: kind for kind in ("wav", "mp3", "flac", "aac")}  # kind -> FFmpeg's demuxer, as in FILMS
+PICTURE_FORMATS = {"jpg": "JPEG", "png": "PNG", "webp": "WEBP", "bmp": "BMP", "tiff": "TIFF", "avif": "AVIF"}  # kind -> PIL's format
 
-AGAIN, EXPORT = "Copy or record it again", "Export it again as mp4 (H.264)"
-LEAST = 16  # pixels of a picture's shorter side
-JUMP = 10.0  # seconds between two frames, or between the starts of sound and picture, that no clock makes
-GAP = 0.1  # seconds of missing sound from which on silence is put in its place
-SILENT = 1e-4  # of full scale; below it there is nothing to hear
+RETRY_HINT, EXPORT_HINT = "Copy or record it again", "Export it again as mp4 (H.264)"
+MIN_PICTURE_SIDE = 16  # pixels of a picture's shorter side
+MAX_TIMESTAMP_JUMP = 10.0  # seconds between two frames, or between the starts of sound and picture, that no clock makes
+MIN_FILLED_GAP = 0.1  # seconds of missing sound from which on silence is put in its place
+MAX_SILENT_PEAK = 1e-4  # of full scale; below it there is nothing to hear
 
 PathName = str | os.PathLike[str]
 
@@ -53,7 +55,7 @@ class Limits:
     memory: int = 3 * 2**30  # bytes that the child process may take
 
 
-LIMITS = Limits()
+DEFAULT_LIMITS = Limits()
 
 
 @dataclass(frozen=True)
@@ -70,16 +72,16 @@ class Clip:
 
 
 @dataclass(frozen=True)
-class Kept:
+class DecodedFrame:
     """A frame that a clip keeps, as soon as it is decoded."""
 
     time: float  # s after the first frame
     frame: np.ndarray  # (H, W, 3) uint8 RGB, upright
     number: int  # frames kept with it; where that is no more than before it, a clip longer than it said keeps every other of them all
-    promised: float  # s that the file says it lasts, as far as it is read; 0 where it does not say
+    header_seconds: float  # s that the file says it lasts, as far as it is read; 0 where it does not say
 
 
-def gathered(frames: list, one: Any, number: int) -> list:
+def append_and_thin(frames: list, one: Any, number: int) -> list:
     """The frames kept (or what belongs to each) with the next one, of which `number` are left."""
     frames = [*frames, one]
     while len(frames) > number:
@@ -87,7 +89,7 @@ def gathered(frames: list, one: Any, number: int) -> list:
     return frames
 
 
-def sniff(head: bytes) -> str:
+def sniff_kind(head: bytes) -> str:
     """The kind of a file from its first bytes (600 are enough): a key of FILMS, SOUNDS or STILLS, or lfs, empty, heic, text, unknown."""
     if not head:
         return "empty"
@@ -113,21 +115,21 @@ def sniff(head: bytes) -> str:
     return "text" if not head.translate(None, bytes(range(32, 127)) + b"\t\r\n\f\x1b") else "unknown"
 
 
-def _admit(path: Path, name: str, limits: Limits) -> str:
+def _check_file(path: Path, name: str, limits: Limits) -> str:
     """The file's kind, if it is media of a bearable size."""
     try:
         size = path.stat().st_size
         with path.open("rb") as file:
-            kind = sniff(file.read(600))
+            kind = sniff_kind(file.read(600))
     except OSError as error:
         raise MediaError(f"{name} cannot be read ({error.strerror}). Check that the file is there and readable") from error
     if kind == "empty":
-        raise MediaError(f"{name} is empty. {AGAIN}")
+        raise MediaError(f"{name} is empty. {RETRY_HINT}")
     if kind == "lfs":
         raise MediaError(f"{name} is a git-lfs pointer, not the media itself. Run `git lfs pull` in the corpus' folder")
     if kind == "heic":
         raise MediaError(f"{name} is a HEIC picture, which cannot be read here. Save it as jpg or png")
-    if kind not in FILMS | SOUNDS | STILLS:
+    if kind not in VIDEO_DEMUXERS | AUDIO_DEMUXERS | PICTURE_FORMATS:
         raise MediaError(f"{name} is not a media file{' but text' if kind == 'text' else ''}. Choose a video, a picture or a sound")
     if size > limits.bytes:
         raise MediaError(f"{name} has {size / 2**20:.0f} MiB; at most {limits.bytes / 2**20:.0f} are taken. Cut it or export it smaller")
@@ -136,10 +138,10 @@ def _admit(path: Path, name: str, limits: Limits) -> str:
 
 def read_clip(
     path: PathName,
-    limits: Limits = LIMITS,
+    limits: Limits = DEFAULT_LIMITS,
     need_sound: bool = False,
     name: str | None = None,
-    tell: Callable[[Kept], None] | None = None,
+    tell: Callable[[DecodedFrame], None] | None = None,
 ) -> Clip:
     """A video (or a still picture: one frame, no sound) as a Clip. `name` is what people know it by, the file's own if None.
 
@@ -151,19 +153,19 @@ def read_clip(
     path, name = Path(path), name or Path(path).name
     if not limits.frames:
         return Clip(name, np.zeros(0), np.zeros((0, 1, 1, 3), np.uint8), read_waveform(path, Clip.rate, limits, name))
-    kind = _admit(path, name, limits)
-    if kind in SOUNDS:
+    kind = _check_file(path, name, limits)
+    if kind in AUDIO_DEMUXERS:
         raise MediaError(f"{name} is sound only and has no picture. Choose a video, or a picture of a face")
-    clip = _still(path, kind, name, limits) if kind in STILLS else _film(path, kind, name, limits, tell)
+    clip = _read_picture(path, kind, name, limits) if kind in PICTURE_FORMATS else _read_video(path, kind, name, limits, tell)
     if need_sound and clip.waveform is None:
         raise MediaError(f"{name} has no sound, which is needed here. Choose a clip with a voice")
     return clip
 
 
-def _still(path: Path, kind: str, name: str, limits: Limits) -> Clip:
+def _read_picture(path: Path, kind: str, name: str, limits: Limits) -> Clip:
     try:
-        with Image.open(path, formats=[STILLS[kind]]) as image:
-            _check_size(*image.size, name, limits)
+        with Image.open(path, formats=[PICTURE_FORMATS[kind]]) as image:
+            _check_frame_size(*image.size, name, limits)
             turned = ImageOps.exif_transpose(image)
             if turned.mode.startswith("I"):  # 16 bits, which PIL would cut off at 255
                 turned = Image.fromarray((np.asarray(turned) / 257).clip(0, 255).astype(np.uint8))
@@ -179,24 +181,31 @@ def _still(path: Path, kind: str, name: str, limits: Limits) -> Clip:
     return Clip(name, np.zeros(1), np.asarray(rgb)[None], None, notes=notes, is_still=True)
 
 
-def _check_size(w: int, h: int, name: str, limits: Limits) -> None:
+def _check_frame_size(w: int, h: int, name: str, limits: Limits) -> None:
     if w * h > limits.pixels:
         raise MediaError(f"{name} has {w} x {h} pixels; at most {limits.pixels / 1e6:.0f} million are taken. Scale it down")
-    if min(w, h) < LEAST:
+    if min(w, h) < MIN_PICTURE_SIDE:
         raise MediaError(f"{name} has only {w} x {h} pixels, too few for a face. Choose a larger picture")
 
 
 @contextlib.contextmanager
-def _opened(path: Path, kind: str, name: str) -> Iterator[Any]:
+def _open_container(path: Path, kind: str, name: str) -> Iterator[Any]:
     try:
-        box = av.open(str(path.resolve()), format=(FILMS | SOUNDS)[kind], metadata_errors="ignore", options={"protocol_whitelist": "file"})
+        box = av.open(
+            str(path.resolve()),
+            format=(VIDEO_DEMUXERS | AUDIO_DEMUXERS)[kind],
+            metadata_errors="ignore",
+            options={"protocol_whitelist": "file"},
+        )
     except (av.FFmpegError, ValueError) as error:
-        raise MediaError(f"{name} is damaged or cut short: it begins as {kind} but cannot be opened. {AGAIN}. {EXPORT}") from error
+        raise MediaError(
+            f"{name} is damaged or cut short: it begins as {kind} but cannot be opened. {RETRY_HINT}. {EXPORT_HINT}"
+        ) from error
     with box:
         yield box
 
 
-def _decoded(box: Any, streams: list[Any], wanted: Callable[[Any], bool]) -> Iterator[Any]:
+def _decode_frames(box: Any, streams: list[Any], wanted: Callable[[Any], bool]) -> Iterator[Any]:
     """Frames of those streams, as long as one is wanted. A word stands for what cannot be decoded: "packet", or "rest" of the file."""
     packets = box.demux(streams)
     while any(wanted(stream) for stream in streams):
@@ -214,17 +223,17 @@ def _decoded(box: Any, streams: list[Any], wanted: Callable[[Any], bool]) -> Ite
                 yield "packet"
 
 
-class _Pictures:
+class _FrameSampler:
     """Keeps at most `fps` frames a second and `frames` in all of those shown to it, upright and scaled down."""
 
-    def __init__(self, limits: Limits, rate: float, promised: float, tell: Callable[[Kept], None] | None) -> None:
+    def __init__(self, limits: Limits, rate: float, promised: float, tell: Callable[[DecodedFrame], None] | None) -> None:
         self.limits, self.period, self.step = limits, 1 / rate, 1 / limits.fps
-        self.promised, self.tell = promised, tell if limits.near == np.inf else None
+        self.header_seconds, self.tell = promised, tell if limits.near == np.inf else None
         while promised > self.step * limits.frames:  # so that a film that tells its length truly loses no frame that was kept
             self.step *= 2
         self.frames: list[Any] = []  # (H, W, 3); with limits.near frames as decoded, None further than a second away
         self.times: list[float] = []
-        self.start, self.last, self.strange = 0.0, -np.inf, 0  # strange: timestamps that were missing or impossible
+        self.start, self.last, self.bad_timestamps = 0.0, -np.inf, 0  # strange: timestamps that were missing or impossible
         self.size, self.turns, self.slot, self.full = (0, 0), 0, -1, False
 
     def see(self, frame: av.VideoFrame, shape: float) -> None:
@@ -232,11 +241,11 @@ class _Pictures:
         t = frame.time
         if not np.isfinite(self.last):
             self.start = self.last = 0.0 if t is None else t
-            self.strange += t is None
+            self.bad_timestamps += t is None
             scale = min(1.0, self.limits.side / max(w := frame.width * shape, h := float(frame.height)))
             self.size, self.turns = (max(round(w * scale), 1), max(round(h * scale), 1)), round(frame.rotation / 90) % 4
-        elif t is None or not self.last < t < self.last + JUMP:
-            self.last, self.strange = self.last + self.period, self.strange + 1
+        elif t is None or not self.last < t < self.last + MAX_TIMESTAMP_JUMP:
+            self.last, self.bad_timestamps = self.last + self.period, self.bad_timestamps + 1
         else:
             self.last = t
         elapsed = self.last - self.start
@@ -245,20 +254,20 @@ class _Pictures:
         if self.full or slot <= self.slot:
             return
         self.slot = slot
-        newest = self.upright(frame) if self.limits.near == np.inf else frame if elapsed > self.limits.near - 1 else None
+        newest = self.to_upright_rgb(frame) if self.limits.near == np.inf else frame if elapsed > self.limits.near - 1 else None
         self.frames.append(newest)
         self.times.append(self.last)
         if len(self.frames) > self.limits.frames:
             self.frames, self.times = self.frames[::2], self.times[::2]
             self.step, self.slot = 2 * self.step, self.slot // 2
         if self.tell and isinstance(newest, np.ndarray):
-            self.tell(Kept(elapsed, newest, len(self.frames), self.promised))
+            self.tell(DecodedFrame(elapsed, newest, len(self.frames), self.header_seconds))
 
-    def upright(self, frame: av.VideoFrame) -> np.ndarray:
+    def to_upright_rgb(self, frame: av.VideoFrame) -> np.ndarray:
         return np.rot90(frame.reformat(*self.size, format="rgb24", interpolation="AREA").to_ndarray(), self.turns)
 
 
-class _Sound:
+class _AudioResampler:
     """Resamples frames of sound to mono, with silence where some is missing."""
 
     def __init__(self, rate: int, seconds: float) -> None:
@@ -269,7 +278,7 @@ class _Sound:
         self.form: tuple[Any, ...] = ()
         self.resampler: Any = None
 
-    def hear(self, frame: av.AudioFrame | None) -> None:
+    def add_frame(self, frame: av.AudioFrame | None) -> None:
         """None ends the sound."""
         form = (frame.sample_rate, frame.format.name, frame.layout.name) if frame else ()
         if frame and not 1_000 <= frame.sample_rate <= 768_000:  # a damaged header
@@ -277,20 +286,20 @@ class _Sound:
         with contextlib.suppress(av.FFmpegError):  # of the resampler: that part is lost
             if form != self.form:  # also in the middle of a file
                 if self.form:
-                    self._add(self.resampler.resample(None))
+                    self._append_parts(self.resampler.resample(None))
                 # The layout stays: FFmpeg's own mixing to mono would make a voice on both channels louder than on one.
                 self.form, self.resampler = form, av.AudioResampler("fltp", None, self.rate)
             if frame:
                 t = frame.time
                 if self.start is None:
                     self.start = self.heard = t or 0.0
-                if t is not None and GAP < t - self.heard < JUMP:
-                    self._add([np.zeros((1, round((t - self.heard) * self.rate)), np.float32)])
+                if t is not None and MIN_FILLED_GAP < t - self.heard < MAX_TIMESTAMP_JUMP:
+                    self._append_parts([np.zeros((1, round((t - self.heard) * self.rate)), np.float32)])
                     self.heard = t
                 self.heard += frame.samples / frame.sample_rate
-                self._add(self.resampler.resample(frame))
+                self._append_parts(self.resampler.resample(frame))
 
-    def _add(self, parts: list[Any]) -> None:
+    def _append_parts(self, parts: list[Any]) -> None:
         for part in parts:
             mono = (part if isinstance(part, np.ndarray) else part.to_ndarray()).mean(0)
             self.parts.append(mono)
@@ -301,31 +310,31 @@ class _Sound:
         return np.nan_to_num(np.concatenate(self.parts, dtype=np.float32)[: self.most], posinf=1, neginf=-1).clip(-1, 1)
 
 
-def _film(path: Path, kind: str, name: str, limits: Limits, tell: Callable[[Kept], None] | None = None) -> Clip:
-    with _opened(path, kind, name) as box:
+def _read_video(path: Path, kind: str, name: str, limits: Limits, tell: Callable[[DecodedFrame], None] | None = None) -> Clip:
+    with _open_container(path, kind, name) as box:
         video = next((s for s in box.streams.video if not s.disposition & av.stream.Disposition.attached_pic), None)
         audio = next((s for s in box.streams.audio if s.codec_context), None)
         if video is None or video.codec_context is None:
             raise MediaError(f"{name} has no picture that can be decoded. Choose a video, or a picture of a face")
         if video.width and video.height:
-            _check_size(video.width, video.height, name, limits)
+            _check_frame_size(video.width, video.height, name, limits)
         video.codec_context.thread_type, video.codec_context.thread_count = "AUTO", 2
         rate = next((float(r) for r in (video.average_rate, video.guessed_rate) if r and 1 <= r <= 240), 25.0)  # webm: none, or 1000
         shape = float(video.sample_aspect_ratio or 1)
         promised = box.duration / 1e6 if box.duration else 0.0
-        pictures, sound = _Pictures(limits, rate, min(promised, limits.seconds), tell), _Sound(Clip.rate, limits.seconds)
+        pictures, sound = _FrameSampler(limits, rate, min(promised, limits.seconds), tell), _AudioResampler(Clip.rate, limits.seconds)
         broken = unreadable = 0
-        for frame in _decoded(box, [t for t in (video, audio) if t], lambda t: not (pictures.full if t is video else sound.full)):
+        for frame in _decode_frames(box, [t for t in (video, audio) if t], lambda t: not (pictures.full if t is video else sound.full)):
             if isinstance(frame, av.AudioFrame):
-                sound.hear(frame)
+                sound.add_frame(frame)
             elif isinstance(frame, av.VideoFrame) and not frame.is_corrupt:
-                _check_size(frame.width, frame.height, name, limits)
+                _check_frame_size(frame.width, frame.height, name, limits)
                 pictures.see(frame, shape if 0.25 < shape < 4 else 1.0)
             else:
                 broken, unreadable = broken + 1, unreadable + (frame == "rest")
-        sound.hear(None)
+        sound.add_frame(None)
     if not pictures.frames:
-        raise MediaError(f"{name} is damaged or cut short: not one frame of it could be decoded. {AGAIN}. {EXPORT}")
+        raise MediaError(f"{name} is damaged or cut short: not one frame of it could be decoded. {RETRY_HINT}. {EXPORT_HINT}")
     notes = []
     if pictures.turns:
         notes.append(f"turned by {360 - pictures.turns * 90} degrees clockwise, as the file asks")
@@ -336,18 +345,18 @@ def _film(path: Path, kind: str, name: str, limits: Limits, tell: Callable[[Kept
         notes.append(f"cut short: only the first {read:.1f} s{f' of {promised:.1f} s' if read < promised else ''} could be read")
     elif broken:
         notes.append("damaged: some frames were left out")
-    if pictures.strange:
+    if pictures.bad_timestamps:
         notes.append("some timestamps are missing or wrong: times are counted by the frame rate")
     if pictures.step > 1 / limits.fps:
         notes.append(f"long: {1 / pictures.step:.3g} frames a second are kept")
     waveform, lead = None, 0.0
     if sound.length:
         lead = pictures.start - (sound.start or 0.0)  # how much later the picture begins
-        if abs(lead) > JUMP:
+        if abs(lead) > MAX_TIMESTAMP_JUMP:
             notes.append("sound and picture have unrelated clocks: both are taken to start together")
             lead = 0.0
         waveform = np.concatenate([np.zeros(round(max(-lead, 0) * Clip.rate), np.float32), sound.waveform()])
-        if np.abs(waveform).max() < SILENT:
+        if np.abs(waveform).max() < MAX_SILENT_PEAK:
             notes.append("the sound is silent")
     else:
         notes.append("has no sound")
@@ -355,21 +364,21 @@ def _film(path: Path, kind: str, name: str, limits: Limits, tell: Callable[[Kept
     if limits.near < np.inf:
         k = int(np.abs(times - limits.near).argmin())
         if frames[k] is None:  # the picture begins so late that the second around it was sought in the wrong place
-            return _film(path, kind, name, dataclasses.replace(limits, near=np.inf), tell)
-        times, frames = times[k : k + 1], [pictures.upright(frames[k])]
+            return _read_video(path, kind, name, dataclasses.replace(limits, near=np.inf), tell)
+        times, frames = times[k : k + 1], [pictures.to_upright_rgb(frames[k])]
     return Clip(name, times, np.stack(frames), waveform, notes=tuple(notes))
 
 
-def read_waveform(path: PathName, rate: int = 16_000, limits: Limits = LIMITS, name: str | None = None) -> np.ndarray:
+def read_waveform(path: PathName, rate: int = 16_000, limits: Limits = DEFAULT_LIMITS, name: str | None = None) -> np.ndarray:
     """The sound of a file, of a video too: (T,) float32 mono (the mean of the channels) in [-1, 1] at `rate` Hz, at most limits.seconds.
 
     Raises MediaError for what is not media or has no sound.
     """
     path, name = Path(path), name or Path(path).name
-    kind = _admit(path, name, limits)
-    if kind in STILLS:
+    kind = _check_file(path, name, limits)
+    if kind in PICTURE_FORMATS:
         raise MediaError(f"{name} is a picture and has no sound. Choose a sound or a video")
-    sound = _Sound(rate, limits.seconds)
+    sound = _AudioResampler(rate, limits.seconds)
     if kind in ("wav", "flac", "mp3", "ogg"):
         import soundfile  # knows more broken headers of wav files than FFmpeg, and less of everything else
 
@@ -377,14 +386,14 @@ def read_waveform(path: PathName, rate: int = 16_000, limits: Limits = LIMITS, n
             while not sound.full and len(data := file.read(2**16, dtype="float32", always_2d=True)):
                 frame = av.AudioFrame.from_ndarray(data.mean(1, dtype=np.float32)[None], format="fltp", layout="mono")
                 frame.sample_rate = file.samplerate
-                sound.hear(frame)
+                sound.add_frame(frame)
     if not sound.parts:
-        with _opened(path, kind, name) as box:
+        with _open_container(path, kind, name) as box:
             stream = next((s for s in box.streams.audio if s.codec_context), None)
-            for frame in _decoded(box, [stream], lambda _: not sound.full) if stream else ():
+            for frame in _decode_frames(box, [stream], lambda _: not sound.full) if stream else ():
                 if isinstance(frame, av.AudioFrame):
-                    sound.hear(frame)
-    sound.hear(None)
+                    sound.add_frame(frame)
+    sound.add_frame(None)
     if not sound.length:
         raise MediaError(f"{name} has no sound that can be decoded. Choose a file with a voice, for instance wav or mp3")
     return sound.waveform()

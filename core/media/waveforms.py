@@ -17,7 +17,7 @@ from core.media import spectrograms
 if TYPE_CHECKING:
     import torch
 
-SOUND_PEAK = 0.95  # of a wav's full scale; louder inversions are turned down, never clipped
+MAX_PEAK = 0.95  # of a wav's full scale; louder inversions are turned down, never clipped
 
 
 def mel_to_magnitude(db: np.ndarray, s: LogMel, iterations: int = 30) -> np.ndarray:
@@ -35,11 +35,11 @@ def mel_to_magnitude(db: np.ndarray, s: LogMel, iterations: int = 30) -> np.ndar
     return np.sqrt(power).astype(np.float32)
 
 
-BLOCK = 4  # spectrograms that a thread of Griffin-Lim takes at once: what it works on then stays in the processor's cache
+SPECTROGRAMS_PER_TASK = 4  # spectrograms that a thread of Griffin-Lim takes at once: what it works on then stays in the processor's cache
 
 
 @functools.cache
-def workers() -> ThreadPoolExecutor:
+def thread_pool() -> ThreadPoolExecutor:
     """A thread for each processor, in which torch uses no threads of its own: those would wait for each other at every small operation,
     and long where something else keeps a processor busy."""
     import torch
@@ -55,7 +55,7 @@ def workers() -> ThreadPoolExecutor:
     return pool
 
 
-def overlapped(spectrum: torch.Tensor, s: LogMel) -> torch.Tensor:
+def overlap_add(spectrum: torch.Tensor, s: LogMel) -> torch.Tensor:
     """The least-squares inverse of `stft`, with what lies beyond its ends: (B, columns, bins) complex64 -> (B, n_fft + hop (columns - 1)).
 
     Frames are added by hops, few times for all of them.
@@ -69,7 +69,7 @@ def overlapped(spectrum: torch.Tensor, s: LogMel) -> torch.Tensor:
     out = torch.zeros(len(frames), columns + per - 1, s.hop)
     for k in range(per):
         out[:, k : k + columns] += frames[:, :, k * s.hop : (k + 1) * s.hop]
-    return out.view(len(frames), -1)[:, :length].mul_(torch.from_numpy(spectrograms._reach(columns, s)))
+    return out.view(len(frames), -1)[:, :length].mul_(torch.from_numpy(spectrograms._window_normaliser(columns, s)))
 
 
 def griffin_lim(magnitude: np.ndarray, s: LogMel, seed: int = 0, iterations: int = 48, momentum: float = 0.99) -> np.ndarray:
@@ -89,29 +89,29 @@ def griffin_lim(magnitude: np.ndarray, s: LogMel, seed: int = 0, iterations: int
         spectrum = torch.polar(m, 2 * np.pi * turn)
         previous = torch.zeros_like(spectrum)
         for _ in range(iterations):
-            wave = overlapped(spectrum, s)
+            wave = overlap_add(spectrum, s)
             wave[:, :half] = wave[:, length - half :] = 0
             rebuilt = torch.fft.rfft(wave.unfold(-1, s.n_fft, s.hop) * window)
             sides = torch.view_as_real(torch.sub(rebuilt, previous, alpha=momentum / (1 + momentum)))  # the sum's phase; its size falls out
             scale = sides[..., 0].square().addcmul_(sides[..., 1], sides[..., 1]).clamp_(min=1e-24).rsqrt_().mul_(m)
             spectrum, previous = torch.view_as_complex(sides * scale[..., None]), rebuilt
-        return overlapped(spectrum, s)[:, half : length - half]
+        return overlap_add(spectrum, s)[:, half : length - half]
 
     if not len(wanted):
         return np.zeros((*magnitude.shape[:-2], length - 2 * half), np.float32)
-    blocks = (torch.from_numpy(a).split(BLOCK) for a in (wanted, random))
-    return torch.cat(list(workers().map(block, *blocks))).numpy().reshape(*magnitude.shape[:-2], length - 2 * half)
+    blocks = (torch.from_numpy(a).split(SPECTROGRAMS_PER_TASK) for a in (wanted, random))
+    return torch.cat(list(thread_pool().map(block, *blocks))).numpy().reshape(*magnitude.shape[:-2], length - 2 * half)
 
 
-def asked(y: np.ndarray, ref_db: float, s: LogMel) -> np.ndarray:
+def to_inversion_db(y: np.ndarray, ref_db: float, s: LogMel) -> np.ndarray:
     """`unscale` for an inversion: cells at the bottom of the range are silence (-100 dB). Any shape."""
     return np.where(np.asarray(y) <= -1, spectrograms.FLOOR_DB, spectrograms.unscale(y, ref_db, s))
 
 
-def turned_down(wave: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def limit_peak(wave: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """(..., samples) with no peak above 0.95, each sound turned down as a whole and nothing clipped; and the gain in dB, at most 0."""
     peak = np.maximum(np.abs(wave).max(axis=-1, keepdims=True), 1e-9)
-    gain = np.minimum(1.0, SOUND_PEAK / peak)
+    gain = np.minimum(1.0, MAX_PEAK / peak)
     return (wave * gain).astype(np.float32), (20 * np.log10(gain[..., 0])).astype(np.float32)
 
 
@@ -133,14 +133,14 @@ def wav_bytes(wave: np.ndarray, rate: int, comment: str = "", fade: float = 0.00
     return buffer.getvalue()
 
 
-def remark(what: str, s: LogMel, run: str = "", seed: int | None = None, way: str = "") -> str:
+def wav_comment(what: str, s: LogMel, run: str = "", seed: int | None = None, way: str = "") -> str:
     """A wav's comment: what it is, and what made it: the run, the seed, the way back to sound, the spectrogram's settings."""
     made = f"dacssGAN {run} seed {seed}; " if run else ""
     by = f", made sound by {way}" if way else ""
     return f"{made}{what}{by}; {s.bands} mel bands from {s.f_min:g} to {s.f_max:g} Hz, a column each {1000 * s.hop / s.rate:g} ms"
 
 
-def recorded(
+def crop_to_wav(
     wave: np.ndarray, columns: int, s: LogMel, gain_db: float = 0.0, comment: str = "", start: int | None = None
 ) -> tuple[bytes, float]:
     """The recording (samples,) under `columns` of its spectrogram, those in its middle or from `start` on, as a wav of (columns - 1) hop.
@@ -149,5 +149,5 @@ def recorded(
     """
     first = max(0, (1 + len(wave) // s.hop - columns) // 2) if start is None else start
     part = wave[first * s.hop : (first + columns - 1) * s.hop] * np.float32(10 ** (gain_db / 20))
-    part, less = turned_down(part if len(part) else np.zeros(1, np.float32))
+    part, less = limit_peak(part if len(part) else np.zeros(1, np.float32))
     return wav_bytes(part, s.rate, comment), float(less)

@@ -8,30 +8,30 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from core.config import Classifier as Settings
-from core.models.networks import Classifier, initialise
+from core.config import ClassifierSettings as Settings
+from core.models.networks import Classifier, initialise_weights
 
-FEATURES = {"face": 64, "voice": 64, "scorer": 16}  # width of the layer before the last; the scorer's keeps FID's N/F above ten
+FEATURE_WIDTHS = {"face": 64, "voice": 64, "scorer": 16}  # width of the layer before the last; the scorer's keeps FID's N/F above ten
 
 
 def arguments(settings: Settings, shape: tuple[int, int], classes: int, role: str = "voice") -> dict:
     """The architecture of a classifier as plain data. A face (28x28) has one convolution fewer than a voice (§4.3)."""
     channels = settings.channels[1:] if role == "face" else settings.channels
-    return {"shape": list(shape), "channels": list(channels), "classes": classes, "features": FEATURES[role]}
+    return {"shape": list(shape), "channels": list(channels), "classes": classes, "features": FEATURE_WIDTHS[role]}
 
 
-def fresh(
+def new_classifier(
     settings: Settings, shape: tuple[int, int], classes: int, role: str, generator: torch.Generator, device: torch.device
 ) -> tuple[Classifier, torch.optim.Optimizer]:
     """A classifier in training mode, drawn from `generator` alone, and its optimiser."""
     a = arguments(settings, shape, classes, role)
     network = Classifier(shape, tuple(a["channels"]), classes, a["features"])
-    network = initialise(network, generator).to(device).train()  # type: ignore[assignment]
+    network = initialise_weights(network, generator).to(device).train()  # type: ignore[assignment]
     make = torch.optim.Adagrad if settings.optimiser == "adagrad" else torch.optim.Adam
     return network, make(network.parameters(), lr=settings.lr)
 
 
-def training(
+def training_steps(
     images: torch.Tensor,
     labels: torch.Tensor,
     settings: Settings,
@@ -50,7 +50,7 @@ def training(
     cpu = torch.Generator().manual_seed(seed)
     generator = torch.Generator(device).manual_seed(seed + 1)
     shape = (int(images.shape[2]), int(images.shape[3]))
-    network, optimiser = fresh(settings, shape, classes, role, cpu, device)
+    network, optimiser = new_classifier(settings, shape, classes, role, cpu, device)
     counts = torch.bincount(labels, minlength=classes)
     if counts.sum() == 0:
         raise ValueError("there is no sample to train a classifier on")
@@ -85,7 +85,7 @@ def fit(
     Raises ValueError when no class has a sample.
     """
     network = None
-    for step, network, loss in training(images, labels, settings, classes, seed, role):  # noqa: B007  (the last one is returned)
+    for step, network, loss in training_steps(images, labels, settings, classes, seed, role):  # noqa: B007  (the last one is returned)
         if tick:
             tick(step, float(loss) if step % 20 == 0 or step == settings.steps else float("nan"))
     if network is None:

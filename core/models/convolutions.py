@@ -16,16 +16,16 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn.grad import conv2d_input
 
-Pair = Sequence[int]
+IntPair = Sequence[int]
 
 
-class Patches(torch.autograd.Function):
-    """What a kernel (h, w) meets at each place of pictures: x (B, H, W) -> (B, h w, cells). Linear; `Overlay` is its adjoint."""
+class Unfold(torch.autograd.Function):
+    """What a kernel (h, w) meets at each place of pictures: x (B, H, W) -> (B, h w, cells). Linear; `Fold` is its adjoint."""
 
     generate_vmap_rule = True
 
     @staticmethod
-    def forward(x: Tensor, kernel: Pair, stride: Pair, padding: Pair) -> Tensor:
+    def forward(x: Tensor, kernel: IntPair, stride: IntPair, padding: IntPair) -> Tensor:
         (h, w), (down, right) = kernel, padding
         met = F.pad(x, (right, right, down, down)).unfold(1, h, stride[0]).unfold(2, w, stride[1])  # (B, H', W', h, w), a view
         return met.permute(0, 3, 4, 1, 2).reshape(len(x), h * w, -1)
@@ -37,16 +37,16 @@ class Patches(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, g: Tensor) -> tuple:
-        return Overlay.apply(g, ctx.size, *ctx.form).to(ctx.dtype), None, None, None
+        return Fold.apply(g, ctx.size, *ctx.form).to(ctx.dtype), None, None, None
 
 
-class Overlay(torch.autograd.Function):
-    """Pictures of `size` (H, W) as the sum of patches laid where `Patches` would take them: (B, h w, cells) -> (B, H, W), fp32 at least."""
+class Fold(torch.autograd.Function):
+    """Pictures of `size` (H, W) as the sum of patches laid where `Unfold` would take them: (B, h w, cells) -> (B, H, W), fp32 at least."""
 
     generate_vmap_rule = True
 
     @staticmethod
-    def forward(parts: Tensor, size: Pair, kernel: Pair, stride: Pair, padding: Pair) -> Tensor:
+    def forward(parts: Tensor, size: IntPair, kernel: IntPair, stride: IntPair, padding: IntPair) -> Tensor:
         (height, width), (h, w), (y, x), (down, right) = size, kernel, stride, padding
         tall, wide = ((n + 2 * p - k) // s + 1 for n, p, k, s in zip(size, padding, kernel, stride))
         grid, kind = parts.view(len(parts), h, w, tall, wide), torch.promote_types(parts.dtype, torch.float32)
@@ -65,10 +65,10 @@ class Overlay(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, g: Tensor) -> tuple:
-        return Patches.apply(g.to(ctx.dtype), *ctx.form), None, None, None, None
+        return Unfold.apply(g.to(ctx.dtype), *ctx.form), None, None, None, None
 
 
-class Mixed(torch.autograd.Function):
+class BatchedProduct(torch.autograd.Function):
     """taps (B, m, n) @ x (B, n, cells); the gradient of x lies in memory as x does."""
 
     generate_vmap_rule = True
@@ -94,7 +94,7 @@ class Mixed(torch.autograd.Function):
         return of_taps, of_x
 
 
-class Halved(torch.autograd.Function):
+class Bf16Conv(torch.autograd.Function):
     """A convolution or (`transposed`) its adjoint in bf16, square in kernel, stride and padding; the gradient of its weights is a product
     of what the kernel met with what came of it, summed in fp32."""
 
@@ -129,7 +129,7 @@ class Halved(torch.autograd.Function):
         return of_x, of_weight, of_bias, None, None, None
 
 
-class Kept(torch.autograd.Function):
+class MatchGradientLayout(torch.autograd.Function):
     """x (B, n, H, W) itself; its gradient is made to lie in memory as x does, for a layer that walks through both alike."""
 
     generate_vmap_rule = True
@@ -144,25 +144,25 @@ class Kept(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, g: Tensor) -> Tensor:
-        return channels_last(g) if ctx.last else g.contiguous()
+        return to_channels_last(g) if ctx.last else g.contiguous()
 
 
-def channels_last(x: Tensor) -> Tensor:
+def to_channels_last(x: Tensor) -> Tensor:
     """x (B, n, H, W) with its channels next to each other in memory, which convolutions keep; in a stack of networks too."""
     return x.permute(0, 2, 3, 1).contiguous().permute(0, 3, 1, 2)
 
 
-def precision(x: Tensor) -> torch.dtype:
+def product_dtype(x: Tensor) -> torch.dtype:
     """What products of x are computed in."""
     kind = x.device.type
     return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else x.dtype
 
 
-def from_one(x: Tensor, weight: Tensor, bias: Tensor | None, stride: Pair, padding: Pair) -> Tensor:
+def conv_from_one_channel(x: Tensor, weight: Tensor, bias: Tensor | None, stride: IntPair, padding: IntPair) -> Tensor:
     """A convolution of pictures of one channel: x (B, 1, H, W), weight (o, 1, h, w), bias (o,) or None -> (B, o, H', W')."""
     kernel = weight.shape[2:]
     size = [(n + 2 * p - k) // s + 1 for n, p, k, s in zip(x.shape[2:], padding, kernel, stride)]
-    met = Patches.apply(x[:, 0].to(precision(x)), kernel, stride, padding)
+    met = Unfold.apply(x[:, 0].to(product_dtype(x)), kernel, stride, padding)
     taps = weight.flatten(1).expand(len(x), -1, -1).to(met.dtype)  # (B, o, h w)
     start = taps.new_zeros(len(weight)) if bias is None else bias.to(met.dtype)
     if weight.stride(1) == 1:  # the weights' layout, channels last or not, is the answer's
@@ -172,18 +172,18 @@ def from_one(x: Tensor, weight: Tensor, bias: Tensor | None, stride: Pair, paddi
     return out.unflatten(2, size)
 
 
-def to_one(x: Tensor, weight: Tensor, bias: Tensor, padding: Pair) -> Tensor:
+def conv_to_one_channel(x: Tensor, weight: Tensor, bias: Tensor, padding: IntPair) -> Tensor:
     """A convolution of stride 1 to pictures of one channel: x (B, n, H, W), weight (1, n, h, w), bias (1,) -> (B, 1, H', W')."""
     kernel = weight.shape[2:]
     size = [n + 2 * p - k + 1 for n, p, k in zip(x.shape[2:], padding, kernel)]
     taps = weight[0].flip(1, 2).flatten(1).t().expand(len(x), -1, -1)  # (B, h w, n)
-    parts = Mixed.apply(taps.to(precision(x)), x.flatten(2).to(precision(x)))
-    return (Overlay.apply(parts, size, kernel, (1, 1), [k - 1 - p for k, p in zip(kernel, padding)]) + bias)[:, None]
+    parts = BatchedProduct.apply(taps.to(product_dtype(x)), x.flatten(2).to(product_dtype(x)))
+    return (Fold.apply(parts, size, kernel, (1, 1), [k - 1 - p for k, p in zip(kernel, padding)]) + bias)[:, None]
 
 
-def halves(x: Tensor, weight: Tensor) -> bool:
+def is_bf16_product_faster(x: Tensor, weight: Tensor) -> bool:
     """Whether the gradient of these weights is sooner a product: few channels make more to copy than to multiply."""
-    return weight.requires_grad and precision(x) == torch.bfloat16 and weight.shape[0] > 16 and weight.shape[1] > 8
+    return weight.requires_grad and product_dtype(x) == torch.bfloat16 and weight.shape[0] > 16 and weight.shape[1] > 8
 
 
 class Conv2d(nn.Conv2d):
@@ -198,16 +198,16 @@ class Conv2d(nn.Conv2d):
         assert not isinstance(padding, str)
         if x.device.type == "cpu":
             if weight.shape[1] == 1 and x.requires_grad:
-                return from_one(x, weight, bias, stride, padding)
+                return conv_from_one_channel(x, weight, bias, stride, padding)
             if weight.shape[0] == 1 and stride == (1, 1) and bias is not None:
-                return to_one(x, weight, bias, padding)
-            if halves(x, weight):
+                return conv_to_one_channel(x, weight, bias, padding)
+            if is_bf16_product_faster(x, weight):
                 half = None if bias is None else bias.bfloat16()
-                return Halved.apply(x.bfloat16(), weight.bfloat16(), half, stride[0], padding[0], False)
+                return Bf16Conv.apply(x.bfloat16(), weight.bfloat16(), half, stride[0], padding[0], False)
         return F.conv2d(x, weight, bias, stride, padding)
 
 
-class Block(nn.Sequential):
+class ConvBlock(nn.Sequential):
     """Convolution, norm or none, LeakyReLU. A batch norm that only repeats what it has learnt is part of the convolution's weights."""
 
     def forward(self, x: Tensor) -> Tensor:
@@ -223,11 +223,13 @@ class Block(nn.Sequential):
         return F.leaky_relu(h, act.negative_slope)  # not in place: what of h is a view would be copied on the way back
 
 
-_ROW = torch.tensor([[0.0, 0, 1], [0, 1, 1], [1, 1, 0], [1, 0, 0]])  # which of three taps meet each of four doubled cells, last one first
-_SQUARE = torch.kron(_ROW, _ROW)  # (16, 9)
+_TAP_SUMS_1D = torch.tensor(
+    [[0.0, 0, 1], [0, 1, 1], [1, 1, 0], [1, 0, 0]]
+)  # which of three taps meet each of four doubled cells, last one first
+_TAP_SUMS_2D = torch.kron(_TAP_SUMS_1D, _TAP_SUMS_1D)  # (16, 9)
 
 
-def doubled(h: Tensor, weight: Tensor, size: Pair) -> Tensor:
+def upsample_and_convolve(h: Tensor, weight: Tensor, size: IntPair) -> Tensor:
     """A 3x3 convolution (padding 1, no bias) of h (B, n, H, W) stretched by nearest neighbours to `size`, (2 H, 2 W) or (2 H, 2 W - 1),
     without stretching it: weight (o, n, 3, 3) -> (B, o, *size).
 
@@ -236,10 +238,10 @@ def doubled(h: Tensor, weight: Tensor, size: Pair) -> Tensor:
     """
     o, n = weight.shape[:2]
     with torch.autocast(h.device.type, enabled=False):  # sums of weights stay as precise as these
-        taps = (weight.transpose(0, 1).reshape(n * o, 9) @ _SQUARE.t().to(weight)).view(n, o, 4, 4)
-        right = weight[..., 2].transpose(0, 1) @ _ROW.t().to(weight)  # (n, o, 4)
-    if h.device.type == "cpu" and halves(h, taps):
-        out = Halved.apply(h.bfloat16(), taps.bfloat16(), None, 2, 1, True)
+        taps = (weight.transpose(0, 1).reshape(n * o, 9) @ _TAP_SUMS_2D.t().to(weight)).view(n, o, 4, 4)
+        right = weight[..., 2].transpose(0, 1) @ _TAP_SUMS_1D.t().to(weight)  # (n, o, 4)
+    if h.device.type == "cpu" and is_bf16_product_faster(h, taps):
+        out = Bf16Conv.apply(h.bfloat16(), taps.bfloat16(), None, 2, 1, True)
     else:
         out = F.conv_transpose2d(h, taps, stride=2, padding=1)
     if size[1] == out.shape[3]:

@@ -14,15 +14,15 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from core.config import Condition, Gan
+from core.config import Condition, GanSettings
 from core.models import losses, networks
-from core.models.networks import CONV, DISCRIMINATOR, ENCDEC, FACE, UNET, Classifier, initialise
+from core.models.networks import CONV_WIDTHS, DISCRIMINATOR_CHANNELS, ENCDEC_WIDTHS, FACE_SIZE, UNET_WIDTHS, Classifier, initialise_weights
 
-LAZY = 8  # steps between two penalties on D's gradient, each then LAZY times as large (Karras et al. 2020)
+R1_INTERVAL = 8  # steps between two penalties on D's gradient, each then LAZY times as large (Karras et al. 2020)
 
 
 @dataclass(frozen=True)
-class Pool:
+class TrainingData:
     """S3 on the device that trains. `pairs_of(epoch)` gives the rows of x and y that meet in an epoch, as index arrays (n,), (n,)."""
 
     x: Tensor  # (n_x, 1, 28, 28) faces in [-1, 1]
@@ -30,11 +30,11 @@ class Pool:
     target: Tensor  # (n_x,) class that Eq. (6) asks Q for; -1 where there is none
     y: Tensor  # (n_y, 1, columns, bands) spectrograms in [-1, 1]
     y_target: Tensor  # (n_y,) class of y that a joint Q is trained on; -1 where unknown
-    pairs_of: Callable[[int], tuple[np.ndarray, np.ndarray]]
+    epoch_pairs: Callable[[int], tuple[np.ndarray, np.ndarray]]
 
 
 @dataclass
-class State:
+class GanState:
     """Everything that a training step changes. `state_dict` and `load_state_dict` make resume exact.
 
     In a stack (`stacks.joined`) each network is several, tensors have a first dimension more, and every run draws from its own generator.
@@ -50,7 +50,7 @@ class State:
 
 
 @dataclass(frozen=True)
-class Record:
+class StepRecord:
     """What one step did: detached scalars on the device, so that reading them is the reader's choice of moment."""
 
     step: int
@@ -78,23 +78,29 @@ def condition(
     return source.astype(np.float32)
 
 
-def generator_arguments(g: Gan, classes: int, shape: tuple[int, int], source: tuple[int, int] = FACE) -> dict:
+def generator_arguments(g: GanSettings, classes: int, shape: tuple[int, int], source: tuple[int, int] = FACE_SIZE) -> dict:
     """The architecture of G as plain data, for its file's header: from `source` to `shape`; a face is the source where none is named."""
-    widths = {"encdec": ENCDEC, "unet": UNET, "conv": CONV}[g.generator][g.width]
+    widths = {"encdec": ENCDEC_WIDTHS, "unet": UNET_WIDTHS, "conv": CONV_WIDTHS}[g.generator][g.width]
     n = 0 if g.condition == "none" else classes
     arguments = {"classes": n, "z": g.z, "shape": list(shape), "widths": list(widths), "use_source": g.use_source}
-    return arguments if source == FACE else arguments | {"source": list(source)}
+    return arguments if source == FACE_SIZE else arguments | {"source": list(source)}
 
 
-def discriminator_arguments(g: Gan, classes: int, shape: tuple[int, int]) -> dict:
+def discriminator_arguments(g: GanSettings, classes: int, shape: tuple[int, int]) -> dict:
     """The architecture of D as plain data."""
     told = classes if g.projection and g.condition != "none" else 0
-    return {"shape": list(shape), "channels": list(DISCRIMINATOR[g.width]), "norm": g.d_norm, "classes": told}
+    return {"shape": list(shape), "channels": list(DISCRIMINATOR_CHANNELS[g.width]), "norm": g.d_norm, "classes": told}
 
 
 def new_state(
-    g: Gan, classes: int, shape: tuple[int, int], Q: Classifier, seed: int, device: str | torch.device, source: tuple[int, int] = FACE
-) -> State:
+    g: GanSettings,
+    classes: int,
+    shape: tuple[int, int],
+    Q: Classifier,
+    seed: int,
+    device: str | torch.device,
+    source: tuple[int, int] = FACE_SIZE,
+) -> GanState:
     """Fresh G, D and their optimisers, drawn from `seed` alone. Q comes trained (frozen) or fresh (joint) from the caller."""
     cpu = torch.Generator().manual_seed(seed)
     with torch.random.fork_rng(devices=[]):
@@ -103,8 +109,8 @@ def new_state(
         D = networks.build("discriminator", discriminator_arguments(g, classes, shape))
     # The paper's networks start as its [54] says. Ours keep torch's smaller start: where norms make a layer blind to its weights' size,
     # larger weights are slower ones, and with He's start D fell behind G and the training was lost (LOG.md).
-    G = G if g.generator == "conv" else initialise(G, cpu)
-    D = initialise(D, cpu) if g.d_norm == "batch" else D
+    G = G if g.generator == "conv" else initialise_weights(G, cpu)
+    D = initialise_weights(D, cpu) if g.d_norm == "batch" else D
     on_gpu = torch.device(device).type == "cuda"
     for network in (G, Q, D):  # channels last: few channels are a quarter faster so, but not group norm on a CPU
         layout = torch.contiguous_format if network is D and g.d_norm == "group" and not on_gpu else torch.channels_last
@@ -114,10 +120,10 @@ def new_state(
     players = {"G": (G, g.lr_g), "D": (D, g.lr_d)} | ({"Q": (Q, g.lr_d)} if g.q_training == "joint" else {})
     optimisers: dict[str, torch.optim.Optimizer] = {k: make(n.parameters(), lr=lr, **extra) for k, (n, lr) in players.items()}  # type: ignore[arg-type]
     shown = copy.deepcopy(G).requires_grad_(False) if g.average else G
-    return State(G, D, Q, optimisers, torch.Generator(device).manual_seed(seed + 1), shown)
+    return GanState(G, D, Q, optimisers, torch.Generator(device).manual_seed(seed + 1), shown)
 
 
-def augmented(y: Tensor, generator: torch.Generator) -> Tensor:
+def augment_spectrograms(y: Tensor, generator: torch.Generator) -> Tensor:
     """Changes that leave a spectrogram (B, 1, columns, bands) speech, drawn for each sample: a shift around the circle of time by up to an
     eighth, a gain of sd 0.1 (4 dB of 80), silence over up to an eighth. Differentiable; no flips, as low and high are no equals in a voice.
 
@@ -134,8 +140,8 @@ def augmented(y: Tensor, generator: torch.Generator) -> Tensor:
     return torch.where(gap, -torch.ones_like(y), y.gather(2, rows) + gain)
 
 
-def altered(y: Tensor, generator: torch.Generator) -> Tensor:
-    """`augmented` for faces (B, 1, 28, 28): half of them mirrored left to right, shifted by up to two cells (the border is repeated),
+def augment_faces(y: Tensor, generator: torch.Generator) -> Tensor:
+    """`augment_spectrograms` for faces (B, 1, 28, 28): half of them mirrored left to right, shifted by up to two cells (the border is repeated),
     brighter or darker by an sd of 0.1. Drawn for each, differentiable."""
     n, _, height, width = y.shape
     unit = torch.rand((3, n, 1), generator=generator, device=y.device)
@@ -147,7 +153,7 @@ def altered(y: Tensor, generator: torch.Generator) -> Tensor:
     return y.gather(2, row).gather(3, column) + light
 
 
-def keep_memory() -> None:
+def retain_freed_memory() -> None:
     """Let this process keep the memory that a step gives back, for the next step (glibc; elsewhere nothing happens).
 
     Else every step of a training on a CPU asks the system for some hundred megabytes anew, and each page of them is cleared.
@@ -160,14 +166,14 @@ def keep_memory() -> None:
         mallopt(parameter, value)
 
 
-def step(state: State, g: Gan, x: Tensor, c: Tensor, target: Tensor, y: Tensor, y_target: Tensor) -> dict[str, Tensor]:
+def step(state: GanState, g: GanSettings, x: Tensor, c: Tensor, target: Tensor, y: Tensor, y_target: Tensor) -> dict[str, Tensor]:
     """One update of D, (a joint) Q and G on a batch of pairs: x (B, 1, 28, 28), c (B, K), y (B, 1, columns, bands).
 
     One generator forward serves both players. Noise is added to the inputs of all networks (§3.2), drawn on the device. In a stack of R
     runs all of these have R in front, and so have the values: each run's losses are its own, and their sum moves all weights at once.
     """
     G, D, Q, opt = state.G, state.D, state.Q, state.optimisers
-    change = augmented if g.direction == "face-voice" else altered
+    change = augment_spectrograms if g.direction == "face-voice" else augment_faces
     single = isinstance(state.generator, torch.Generator)
     cached = x.device.type == "cpu"  # a recorded step (`capture`) must make its own copies of the weights each time
     bf16 = torch.autocast(x.device.type, torch.bfloat16, enabled=g.precision == "bf16", cache_enabled=cached)
@@ -200,7 +206,7 @@ def step(state: State, g: Gan, x: Tensor, c: Tensor, target: Tensor, y: Tensor, 
     fake = of(G, noisy(x), c, z)  # Eq. (3): G(x|c, z)
 
     D.requires_grad_(True)
-    penalised = g.r1 > 0 and state.step % LAZY == 0
+    penalised = g.r1 > 0 and state.step % R1_INTERVAL == 0
     real = shown_to_d(y).requires_grad_(penalised)
     seen = shown_to_d(fake.detach())
     if penalised:  # the gradient of a gradient stays as precise as its inputs
@@ -211,7 +217,7 @@ def step(state: State, g: Gan, x: Tensor, c: Tensor, target: Tensor, y: Tensor, 
         d_real, d_fake = of(D, real, c), of(D, seen, c)
     loss_d = each(losses.discriminator_loss, d_real, d_fake, real_target=g.real_target, game=g.game)
     if penalised:
-        loss_d = loss_d + LAZY * g.r1 * each(losses.r1_penalty, losses.slope(d_real, real))
+        loss_d = loss_d + R1_INTERVAL * g.r1 * each(losses.r1_penalty, losses.logit_gradient(d_real, real))
     opt["D"].zero_grad(set_to_none=True)
     loss_d.sum().backward()
     opt["D"].step()
@@ -235,13 +241,13 @@ def step(state: State, g: Gan, x: Tensor, c: Tensor, target: Tensor, y: Tensor, 
     loss_g.sum().backward()
     opt["G"].step()
     if state.shown is not G:
-        follow(state.shown, G, g.average)
+        update_average(state.shown, G, g.average)
     values |= {"loss/G": loss_g} | {f"loss/{k}": v for k, v in terms.items()}
     return {k: v.detach() for k, v in values.items()}
 
 
 @torch.no_grad()
-def follow(shown: nn.Module, G: nn.Module, decay: float) -> None:
+def update_average(shown: nn.Module, G: nn.Module, decay: float) -> None:
     """shown = decay * shown + (1 - decay) * G, for weights and batch norm's statistics alike; counters are copied.
 
     D and G circle each other; the average stands where they circle around (Yazıcı et al., ICLR 2019).
@@ -254,17 +260,17 @@ def follow(shown: nn.Module, G: nn.Module, decay: float) -> None:
             a.copy_(b)
 
 
-def plain_step(state: State, g: Gan, batch: tuple[Tensor, ...]) -> dict[str, Tensor]:
+def eager_step(state: GanState, g: GanSettings, batch: tuple[Tensor, ...]) -> dict[str, Tensor]:
     """`step` of (x, c, target, y, y_target), counted."""
     values = step(state, g, *batch)
     state.step += 1
     return values
 
 
-Take = Callable[[State, Gan, tuple[Tensor, ...]], dict[str, Tensor]]
+StepFunction = Callable[[GanState, GanSettings, tuple[Tensor, ...]], dict[str, Tensor]]
 
 
-def train(state: State, pool: Pool, g: Gan, take: Take = plain_step) -> Iterator[Record]:
+def train(state: GanState, pool: TrainingData, g: GanSettings, take: StepFunction = eager_step) -> Iterator[StepRecord]:
     """Run the steps from `state.step` to `g.steps`, yielding a Record after each; `state` may be saved between any two.
 
     Batches are indices on the device; which pairs an epoch holds depends on its number alone, so a resumed run continues exactly.
@@ -273,15 +279,15 @@ def train(state: State, pool: Pool, g: Gan, take: Take = plain_step) -> Iterator
     device = pool.y.device
     state.G.train()
     state.D.train()
-    per_epoch = max(1, len(pool.pairs_of(0)[1]) // g.batch)
+    per_epoch = max(1, len(pool.epoch_pairs(0)[1]) // g.batch)
     epoch, rows = -1, (torch.empty(0), torch.empty(0))
     while state.step < g.steps:
         if state.step // per_epoch != epoch:
             epoch = state.step // per_epoch
-            rows = tuple(torch.from_numpy(np.asarray(r)).to(device) for r in pool.pairs_of(epoch))  # type: ignore[assignment]
+            rows = tuple(torch.from_numpy(np.asarray(r)).to(device) for r in pool.epoch_pairs(epoch))  # type: ignore[assignment]
         k = state.step % per_epoch * g.batch
         i, j = rows[0][k : k + g.batch], rows[1][k : k + g.batch]
-        yield Record(state.step + 1, take(state, g, (pool.x[i], pool.c[i], pool.target[i], pool.y[j], pool.y_target[j])))
+        yield StepRecord(state.step + 1, take(state, g, (pool.x[i], pool.c[i], pool.target[i], pool.y[j], pool.y_target[j])))
 
 
 @torch.no_grad()
@@ -298,7 +304,7 @@ def sample(G: nn.Module, x: Tensor, c: Tensor, z_length: int, seed: int, batch: 
     return torch.cat(parts)
 
 
-def state_dict(state: State) -> dict:
+def state_dict(state: GanState) -> dict:
     """Tensors and numbers from which `load_state_dict` continues bit for bit (same machine, CPU, thread count)."""
     networks = {k: getattr(state, k).state_dict() for k in ("G", "D", "Q", "shown")}
     optimisers = {k: o.state_dict() for k, o in state.optimisers.items()}
@@ -307,26 +313,26 @@ def state_dict(state: State) -> dict:
     return {"networks": networks, "optimisers": optimisers, "random": random, "step": state.step, "threads": torch.get_num_threads()}
 
 
-def load_state_dict(state: State, saved: dict) -> None:
+def load_state_dict(state: GanState, saved: dict) -> None:
     """Continue from what `state_dict` saved; restores the thread count, on which the last bit of sums depends."""
     for k, v in saved["networks"].items():
         getattr(state, k).load_state_dict(v)
     for k, v in saved["optimisers"].items():
         state.optimisers[k].load_state_dict(v)
         for p, moments in state.optimisers[k].state.items():  # a fused optimiser reads memory as it lies, and layouts differ by device
-            moments.update({n: laid_out(m, p) for n, m in moments.items() if m.dim()})
+            moments.update({n: copy_with_layout(m, p) for n, m in moments.items() if m.dim()})
     assert isinstance(state.generator, torch.Generator)
     state.generator.set_state(saved["random"].cpu())
     state.step = saved["step"]
     torch.set_num_threads(saved["threads"])
 
 
-def laid_out(t: Tensor, like: Tensor) -> Tensor:
+def copy_with_layout(t: Tensor, like: Tensor) -> Tensor:
     """A copy of t whose memory is ordered as that of `like`, a tensor of the same shape."""
     return torch.empty_like(like).copy_(t)
 
 
-def largest_batch(g: Gan, state: State, pool: Pool) -> int:
+def largest_batch(g: GanSettings, state: GanState, pool: TrainingData) -> int:
     """The largest halving of the batch with which a step fits into the device's memory; 0 when not even one pair does."""
     batch = g.batch // 2
     while batch >= 2:

@@ -24,13 +24,13 @@ def discriminator_loss(d_real: Tensor, d_fake: Tensor, real_target: float = 1.0,
     return real + fake
 
 
-def slope(d_real: Tensor, real: Tensor) -> Tensor:
+def logit_gradient(d_real: Tensor, real: Tensor) -> Tensor:
     """The gradient of D's logits (B,) at real samples (B, ...), which must require gradients; itself differentiable."""
     return torch.autograd.grad(d_real.sum(), real, create_graph=True)[0]
 
 
 def r1_penalty(slope: Tensor) -> Tensor:
-    """R1 (Mescheder et al. 2018), ours: half the mean squared `slope` (B, ...) of D at real samples.
+    """R1 (Mescheder et al. 2018), ours: half the mean squared `logit_gradient` (B, ...) of D at real samples.
 
     It keeps D flat there, against Eqs (1) and (3) as printed, where D's gradient may grow without bound while G stands still.
     """

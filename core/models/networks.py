@@ -20,42 +20,48 @@ from torch.nn.utils.parametrizations import spectral_norm
 from torch.nn.utils.parametrize import is_parametrized
 
 from core import files
-from core.models.convolutions import Block, Conv2d, Kept, channels_last, doubled
+from core.models.convolutions import Conv2d, ConvBlock, MatchGradientLayout, to_channels_last, upsample_and_convolve
 
-SLOPE = 0.1  # of every LeakyReLU
-FACE = (28, 28)
+LEAKY_RELU_SLOPE = 0.1  # of every LeakyReLU
+FACE_SIZE = (28, 28)
 
-ENCDEC: dict[str, tuple[int, ...]] = {"paper": (1024, 1024, 1024, 1024, 512, 512), "compact": (320, 320, 320, 256)}
-UNET: dict[str, tuple[int, ...]] = {"paper": (64, 128, 256, 512), "compact": (8, 16, 32, 64)}
-CONV: dict[str, tuple[int, ...]] = {"paper": (512, 256, 128, 64), "compact": (128, 64, 32, 16)}
-DISCRIMINATOR = {"paper": (64, 128, 512, 1024, 512, 512, 512), "compact": (16, 32, 64, 128)}
+ENCDEC_WIDTHS: dict[str, tuple[int, ...]] = {"paper": (1024, 1024, 1024, 1024, 512, 512), "compact": (320, 320, 320, 256)}
+UNET_WIDTHS: dict[str, tuple[int, ...]] = {"paper": (64, 128, 256, 512), "compact": (8, 16, 32, 64)}
+CONV_WIDTHS: dict[str, tuple[int, ...]] = {"paper": (512, 256, 128, 64), "compact": (128, 64, 32, 16)}
+DISCRIMINATOR_CHANNELS = {"paper": (64, 128, 512, 1024, 512, 512, 512), "compact": (16, 32, 64, 128)}
 
 
-def dense(n_in: int, n_out: int) -> nn.Sequential:
+def dense_block(n_in: int, n_out: int) -> nn.Sequential:
     """Linear, batch norm, LeakyReLU: the block of EncDec (§3.2 names the last two as remedies)."""
-    return nn.Sequential(nn.Linear(n_in, n_out), nn.BatchNorm1d(n_out), nn.LeakyReLU(SLOPE))
+    return nn.Sequential(nn.Linear(n_in, n_out), nn.BatchNorm1d(n_out), nn.LeakyReLU(LEAKY_RELU_SLOPE))
 
 
-def convolution(n_in: int, n_out: int, stride: int = 1, kernel: int = 3, norm: str = "batch") -> Block:
+def conv_block(n_in: int, n_out: int, stride: int = 1, kernel: int = 3, norm: str = "batch") -> ConvBlock:
     """Convolution (same padding for odd kernels), LeakyReLU, and between them batch or group norm, or spectral norm of the weights."""
     conv = Conv2d(n_in, n_out, kernel, stride, (kernel - 1) // 2, bias=norm != "batch")
-    act = nn.LeakyReLU(SLOPE, inplace=True)
+    act = nn.LeakyReLU(LEAKY_RELU_SLOPE, inplace=True)
     if norm == "spectral":
-        return Block(spectral_norm(conv), act)
-    return Block(conv, nn.GroupNorm(4, n_out) if norm == "group" else nn.BatchNorm2d(n_out), act)
+        return ConvBlock(spectral_norm(conv), act)
+    return ConvBlock(conv, nn.GroupNorm(4, n_out) if norm == "group" else nn.BatchNorm2d(n_out), act)
 
 
 class EncDec(nn.Module):
     """Fig. 4b: dense layers from (x, c, z) to the spectrogram, tanh. Without the source the encoder's input is (c, z) alone (§4.4)."""
 
     def __init__(
-        self, classes: int, z: int, shape: tuple[int, int], widths: tuple[int, ...], use_source: bool = True, source: tuple[int, int] = FACE
+        self,
+        classes: int,
+        z: int,
+        shape: tuple[int, int],
+        widths: tuple[int, ...],
+        use_source: bool = True,
+        source: tuple[int, int] = FACE_SIZE,
     ):
         super().__init__()
         self.shape, self.use_source = shape, use_source
         self.norm = nn.BatchNorm1d(source[0] * source[1]) if use_source else None
         sizes = [(source[0] * source[1] if use_source else 0) + classes + z, *widths]
-        self.layers = nn.Sequential(*[dense(a, b) for a, b in zip(sizes, sizes[1:], strict=False)])
+        self.layers = nn.Sequential(*[dense_block(a, b) for a, b in zip(sizes, sizes[1:], strict=False)])
         self.out = nn.Linear(sizes[-1], shape[0] * shape[1])
 
     def forward(self, x: Tensor, c: Tensor, z: Tensor) -> Tensor:
@@ -71,19 +77,25 @@ class UNet(nn.Module):
     """
 
     def __init__(
-        self, classes: int, z: int, shape: tuple[int, int], widths: tuple[int, ...], use_source: bool = True, source: tuple[int, int] = FACE
+        self,
+        classes: int,
+        z: int,
+        shape: tuple[int, int],
+        widths: tuple[int, ...],
+        use_source: bool = True,
+        source: tuple[int, int] = FACE_SIZE,
     ):
         super().__init__()
         self.shape, self.use_source = shape, use_source
         self.bottom = (shape[0] // 4, shape[1] // 4)  # after two halvings: 28 x 7 for 112 x 28
         a, b, c, d = widths
         if use_source:
-            self.down = nn.ModuleList([convolution(1, a), convolution(a, b, 2), convolution(b, c, 2)])
+            self.down = nn.ModuleList([conv_block(1, a), conv_block(a, b, 2), conv_block(b, c, 2)])
         self.coarse = (self.bottom[0] // 4 or 1, self.bottom[1])  # the code is drawn coarsely in time, then stretched
         self.inject = nn.Linear(classes + z, d * self.coarse[0] * self.coarse[1])
-        self.mix = convolution((c if use_source else 0) + d, d)
+        self.mix = conv_block((c if use_source else 0) + d, d)
         skip = (b, a) if use_source else (0, 0)
-        self.up = nn.ModuleList([convolution(d + skip[0], c), convolution(c + skip[1], b)])
+        self.up = nn.ModuleList([conv_block(d + skip[0], c), conv_block(c + skip[1], b)])
         self.out = Conv2d(b, 1, 3, padding=1)
 
     def forward(self, x: Tensor, c: Tensor, z: Tensor) -> Tensor:
@@ -102,14 +114,20 @@ class UNet(nn.Module):
         return torch.tanh(self.out(h))  # (B, 1, columns, bands)
 
 
-class Conv(nn.Module):
+class ConvGenerator(nn.Module):
     """Ours, not the paper's: a face code, c and z spread over a coarse map, then nearest-neighbour doublings and convolutions.
 
     With convolutions a sample's parts look like speech wherever they stand, which the dense EncDec has to learn for every cell apart.
     """
 
     def __init__(
-        self, classes: int, z: int, shape: tuple[int, int], widths: tuple[int, ...], use_source: bool = True, source: tuple[int, int] = FACE
+        self,
+        classes: int,
+        z: int,
+        shape: tuple[int, int],
+        widths: tuple[int, ...],
+        use_source: bool = True,
+        source: tuple[int, int] = FACE_SIZE,
     ):
         super().__init__()
         self.use_source = use_source
@@ -118,22 +136,22 @@ class Conv(nn.Module):
             self.sizes.insert(0, (-(-self.sizes[0][0] // 2), -(-self.sizes[0][1] // 2)))
         a, b = widths[-1], 2 * widths[-1]
         if use_source:
-            act = nn.LeakyReLU(SLOPE)
+            act = nn.LeakyReLU(LEAKY_RELU_SLOPE)
             code = nn.Linear(b * (source[0] // 4) * (source[1] // 4), 64)
             self.face = nn.Sequential(Conv2d(1, a, 4, 2, 1), act, Conv2d(a, b, 4, 2, 1), act, nn.Flatten(), code, act)
         self.spread = nn.Linear((64 if use_source else 0) + classes + z, widths[0] * self.sizes[0][0] * self.sizes[0][1])
-        self.layers = nn.ModuleList([convolution(p, q) for p, q in zip(widths, (*widths[1:], widths[-1]), strict=True)])
+        self.layers = nn.ModuleList([conv_block(p, q) for p, q in zip(widths, (*widths[1:], widths[-1]), strict=True)])
         self.out = Conv2d(widths[-1], 1, 3, padding=1)
 
     def forward(self, x: Tensor, c: Tensor, z: Tensor) -> Tensor:
         parts = [self.face(x), c, z] if self.use_source else [c, z]
         h = self.spread(torch.cat(parts, dim=1)).view(len(z), -1, *self.sizes[0])
-        h = channels_last(h)
+        h = to_channels_last(h)
         for size, layer in zip(self.sizes[1:], self.layers, strict=True):
             twice = size[0] == 2 * h.shape[2] and 2 * h.shape[3] - size[1] in (0, 1)
             assert isinstance(layer, nn.Sequential)
             assert isinstance(layer[0], nn.Conv2d)
-            h = layer[1:](doubled(h, layer[0].weight, size)) if twice else layer(F.interpolate(h, size))
+            h = layer[1:](upsample_and_convolve(h, layer[0].weight, size)) if twice else layer(F.interpolate(h, size))
         return torch.tanh(self.out(h))  # (B, 1, columns, bands)
 
 
@@ -149,14 +167,14 @@ class Trunk(nn.Module):
         layers, (h, w) = [], shape
         for a, b in zip(sizes, sizes[1:], strict=False):
             shrink = min(h, w) > 3  # the paper-width D is deeper than a 28-band spectrogram can be halved
-            layers.append(convolution(a, b, 2 if shrink else 1, kernel if shrink else 3, norm))
+            layers.append(conv_block(a, b, 2 if shrink else 1, kernel if shrink else 3, norm))
             if shrink:
                 h, w = ((n + 2 * ((kernel - 1) // 2) - kernel) // 2 + 1 for n in (h, w))
         self.layers = nn.Sequential(*layers)
         self.features = channels[-1] * h * w
 
     def forward(self, image: Tensor) -> Tensor:
-        return Kept.apply(self.layers(image)).flatten(1)
+        return MatchGradientLayout.apply(self.layers(image)).flatten(1)
 
 
 class Discriminator(nn.Module):
@@ -190,7 +208,7 @@ class Classifier(nn.Module):
     def __init__(self, shape: tuple[int, int], channels: tuple[int, ...], classes: int, features: int = 64):
         super().__init__()
         self.trunk = Trunk(shape, channels, kernel=5)
-        self.hidden = dense(self.trunk.features, features)
+        self.hidden = dense_block(self.trunk.features, features)
         self.head = nn.Linear(features, classes)
 
     def penultimate(self, image: Tensor) -> Tensor:
@@ -201,17 +219,17 @@ class Classifier(nn.Module):
         return self.head(self.penultimate(image))
 
 
-KINDS = {"encdec": EncDec, "unet": UNet, "conv": Conv, "discriminator": Discriminator, "classifier": Classifier}
+NETWORK_CLASSES = {"encdec": EncDec, "unet": UNet, "conv": ConvGenerator, "discriminator": Discriminator, "classifier": Classifier}
 
 
 def build(kind: str, arguments: dict) -> nn.Module:
-    """A network of `KINDS` from the arguments that stand in its file's header (lists become tuples)."""
-    return KINDS[kind](**{k: tuple(v) if isinstance(v, list) else v for k, v in arguments.items()})
+    """A network of `NETWORK_CLASSES` from the arguments that stand in its file's header (lists become tuples)."""
+    return NETWORK_CLASSES[kind](**{k: tuple(v) if isinstance(v, list) else v for k, v in arguments.items()})
 
 
-def initialise(network: nn.Module, generator: torch.Generator) -> nn.Module:
+def initialise_weights(network: nn.Module, generator: torch.Generator) -> nn.Module:
     """He initialisation (the paper's [54]) drawn from `generator` alone, so that no global random state decides a run."""
-    gain = nn.init.calculate_gain("leaky_relu", SLOPE)
+    gain = nn.init.calculate_gain("leaky_relu", LEAKY_RELU_SLOPE)
     for module in network.modules():
         if isinstance(module, nn.Linear | nn.Conv2d):
             fan_in = module.weight[0].numel()
@@ -235,7 +253,7 @@ def save(path: Path, network: nn.Module, kind: str, arguments: dict) -> None:
     files.write_atomic(path, serialise(halves, header))
 
 
-def checkpoint(path: Path, state: dict) -> None:
+def save_checkpoint(path: Path, state: dict) -> None:
     """What `torch.load(path, weights_only=True)` gives back. Written aside, then renamed."""
     files.write_atomic(path, lambda f: torch.save(state, f))
 

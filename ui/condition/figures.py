@@ -13,24 +13,26 @@ import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from core.config import LogMel
-from core.inference.conditions import Drawn, Training
+from core.inference.conditions import GuidedSamples, TrainingConditions
 from core.media import spectrograms
 from ui import theme
-from ui.widgets.charts import laid_out, mel_axis
+from ui.widgets.charts import apply_layout, mel_axis
 
-GREY = theme.REFERENCE
-AUDIBLE = 0.1  # an emotion whose curve stays below is left out of the strip's curves
+GREY = theme.REFERENCE_COLOUR
+MIN_SHOWN_PROBABILITY = 0.1  # an emotion whose curve stays below is left out of the strip's curves
 STEP_MS = 450  # a step's time while the strip plays
 
 
-def _hatched(colours: Sequence[str]) -> dict[str, Any]:
+def _hatched_marker(colours: Sequence[str]) -> dict[str, Any]:
     pattern = {"shape": "/", "fgcolor": list(colours), "bgcolor": "rgba(0,0,0,0)", "size": 5, "solidity": 0.35}
     return {"color": list(colours), "line": {"color": list(colours), "width": 1}, "pattern": pattern}
 
 
-def told(classes: Sequence[str], c: np.ndarray, known: Training | None, q: np.ndarray, scorer: np.ndarray, height: int = 240) -> go.Figure:
+def condition_and_verdicts(
+    classes: Sequence[str], c: np.ndarray, known: TrainingConditions | None, q: np.ndarray, scorer: np.ndarray, height: int = 240
+) -> go.Figure:
     """Left what G is told, each bar with the range and the mean of training; right what Q and the scorer hear."""
-    names, colours = list(classes), [theme.colour(k) for k in classes]
+    names, colours = list(classes), [theme.emotion_colour(k) for k in classes]
     figure = make_subplots(1, 2, shared_yaxes=True, horizontal_spacing=0.05)
     if len(c):
         hover = "%{y}: told %{x:.3f}<extra></extra>"
@@ -43,55 +45,55 @@ def told(classes: Sequence[str], c: np.ndarray, known: Training | None, q: np.nd
         more = {"error_x": ends, "marker": mark, "customdata": np.stack([low, high], axis=1), "hovertemplate": hover}
         figure.add_scatter(y=names, x=known.mean, mode="markers", name="training: mean and range", **more, row=1, col=1)
     plain = {"color": colours, "line": {"color": colours, "width": 1}}
-    for name, o, look in (("Q", q, plain), ("scorer", scorer, _hatched(colours))):
+    for name, o, look in (("Q", q, plain), ("scorer", scorer, _hatched_marker(colours))):
         hover = f"{name} hears %{{y}}: %{{x:.3f}}<extra></extra>"
         figure.add_bar(y=names, x=o, orientation="h", name=name, marker=look, hovertemplate=hover, row=1, col=2)
     figure.update_xaxes(range=[0, 1.02], dtick=0.2).update_xaxes(title="c, what G is told", row=1, col=1)
     figure.update_xaxes(title="heard: probability (softmax)", row=1, col=2)
     figure.update_yaxes(autorange="reversed", showgrid=False).update_yaxes(title="emotion", row=1, col=1)
     legend = {"orientation": "h", "x": 1, "xanchor": "right", "y": 1.0, "yanchor": "bottom"}
-    return laid_out(figure, height, left=80, top=26, legend=legend, bargap=0.25, bargroupgap=0.05)
+    return apply_layout(figure, height, left=80, top=26, legend=legend, bargap=0.25, bargroupgap=0.05)
 
 
 # ------------------------------------------------------------------ a way as a strip
 
 
-def _in_a_row(pictures: np.ndarray, shorten: int = 1) -> np.ndarray:
+def _concatenate_pictures(pictures: np.ndarray, shorten: int = 1) -> np.ndarray:
     """(n, columns, bands) -> (bands, n * columns / shorten), `shorten` columns averaged into one."""
     n, columns, bands = pictures.shape
     parts = pictures.reshape(n, columns // shorten, shorten, bands).mean(axis=2)
     return parts.reshape(-1, bands).T
 
 
-def _bytes(db: np.ndarray) -> np.ndarray:
+def _to_int8_db(db: np.ndarray) -> np.ndarray:
     """Whole decibels, a byte each: a strip is sent as one file."""
     return np.rint(np.clip(db, -127, 127)).astype(np.int8)
 
 
-def strip(
-    d: Drawn, classes: Sequence[str], at: int, positions: np.ndarray, axis: str, ref_db: float, s: LogMel, faces: bool = False
+def interpolation_strip(
+    d: GuidedSamples, classes: Sequence[str], at: int, positions: np.ndarray, axis: str, ref_db: float, s: LogMel, faces: bool = False
 ) -> go.Figure:
     """All n steps side by side (with `faces`, their faces too), and of step `at` (from 0) the spectrogram; c and both verdicts as curves.
 
     `positions` (n,) are the steps' places on the curves' x-axis, which `axis` names.
     """
-    n, db = len(d.y), _bytes(spectrograms.unscale(d.y, ref_db, s))
+    n, db = len(d.y), _to_int8_db(spectrograms.unscale(d.y, ref_db, s))
     parts = [(0.82, 1), (0.64, 0.8), (0, 0.48)] if faces else [(0.74, 1), (0, 0.55)]  # of the height, from top to bottom
     rows = len(parts)
     specs = [[{"colspan": 3}, None, None]] * (rows - 1) + [[{}, {}, {}]]
     figure = make_subplots(rows, 3, specs=specs, horizontal_spacing=0.085)
     for row, part in enumerate(parts, 1):
         figure.update_yaxes(domain=part, row=row)
-    level = {"colorscale": theme.LEVELS, "zmin": ref_db - s.range_db, "zmax": ref_db}
+    level = {"colorscale": theme.SPECTROGRAM_COLOUR_SCALE, "zmin": ref_db - s.range_db, "zmax": ref_db}
     shorten = 2 if s.columns % 2 == 0 else 1
     cells = s.columns // shorten
     if faces:
-        bricks = _in_a_row(np.transpose(d.x, (0, 2, 1))).astype(np.uint8)
+        bricks = _concatenate_pictures(np.transpose(d.x, (0, 2, 1))).astype(np.uint8)
         side = d.x.shape[2]
         place = {"x0": -0.5 + 0.5 / side, "dx": 1 / side, "zmin": 0, "zmax": 255, "colorscale": [[0, "#010101"], [1, "#fefefe"]]}
         figure.add_heatmap(z=bricks, showscale=False, hovertemplate="the face at step %{x:.0f}<extra></extra>", **place, row=1, col=1)
         figure.update_yaxes(autorange="reversed", row=1, col=1)
-    film, hover = _bytes(_in_a_row(db, shorten)), "%{z} dB<extra></extra>"
+    film, hover = _to_int8_db(_concatenate_pictures(db, shorten)), "%{z} dB<extra></extra>"
     place = {"x0": -0.5 + 0.5 / cells, "dx": 1 / cells}
     figure.add_heatmap(z=film, showscale=False, hovertemplate=hover, **place, **level, row=rows - 1, col=1)
     for row in range(1, rows):
@@ -106,7 +108,7 @@ def strip(
         figure.update_xaxes(showticklabels=False, ticks="", row=1, col=1)
         figure.update_yaxes(title="face", tickvals=[], ticktext=[], row=1, col=1)
 
-    _curves(figure, d, classes, positions, axis, rows)
+    _add_curves(figure, d, classes, positions, axis, rows)
     first = len(figure.data)
     bar = {"title": {"text": "dB", "side": "top"}, "thickness": 7, "outlinewidth": 0, "x": 0.24, "xpad": 2, "nticks": 4}
     bar |= {"len": parts[-1][1] - 0.08, "y": 0, "yanchor": "bottom"}
@@ -117,27 +119,27 @@ def strip(
     figure.update_yaxes(**mel_axis(s), row=rows, col=1)
     for trace, column in ((_cursor(positions[at]), 2), (_cursor(positions[at]), 3)):
         figure.add_trace(trace, row=rows, col=column)
-    figure.add_trace(_frame_around(at, s.bands), row=rows - 1, col=1)
+    figure.add_trace(_step_outline(at, s.bands), row=rows - 1, col=1)
 
     moving = list(range(first, first + 4))
     figure.frames = [
-        go.Frame(name=str(k + 1), data=[go.Heatmap(z=db[k].T), *[_cursor(positions[k])] * 2, _frame_around(k, s.bands)], traces=moving)
+        go.Frame(name=str(k + 1), data=[go.Heatmap(z=db[k].T), *[_cursor(positions[k])] * 2, _step_outline(k, s.bands)], traces=moving)
         for k in range(n)
     ]
     legend = {"orientation": "h", "x": 0, "y": 1.01, "yanchor": "bottom", "traceorder": "normal", "itemsizing": "constant"}
-    more = {"sliders": _slider(n, at), "updatemenus": _buttons(), "legend": legend, "hovermode": "closest"}
-    return laid_out(figure, 455 if faces else 440, left=58, right=6, top=30, bottom=122, **more)
+    more = {"sliders": _step_slider(n, at), "updatemenus": _play_buttons(), "legend": legend, "hovermode": "closest"}
+    return apply_layout(figure, 455 if faces else 440, left=58, right=6, top=30, bottom=122, **more)
 
 
-def _curves(figure: go.Figure, d: Drawn, classes: Sequence[str], positions: np.ndarray, axis: str, row: int) -> None:
+def _add_curves(figure: go.Figure, d: GuidedSamples, classes: Sequence[str], positions: np.ndarray, axis: str, row: int) -> None:
     """What is told and what is heard along the way, an emotion that hardly appears left out."""
     x, mode = np.round(positions, 3), {"mode": "lines", "row": row}
     heard = np.maximum(d.Q.max(axis=0), d.scorer.max(axis=0))
     for k, name in enumerate(classes):
-        is_told = d.c.shape[1] > 0 and d.c[:, k].max() >= AUDIBLE
-        if not is_told and heard[k] < AUDIBLE:
+        is_told = d.c.shape[1] > 0 and d.c[:, k].max() >= MIN_SHOWN_PROBABILITY
+        if not is_told and heard[k] < MIN_SHOWN_PROBABILITY:
             continue
-        colour, group = theme.colour(name), {"legendgroup": name, "name": name}
+        colour, group = theme.emotion_colour(name), {"legendgroup": name, "name": name}
         if d.c.shape[1]:
             style, hover = {"color": colour, "width": 2.5}, f"told {name} %{{y:.2f}}<extra></extra>"
             figure.add_scatter(x=x, y=np.round(d.c[:, k], 4), line=style, hovertemplate=hover, showlegend=False, col=2, **group, **mode)
@@ -162,13 +164,13 @@ def _cursor(x: float) -> go.Scatter:
     )
 
 
-def _frame_around(k: int, bands: int) -> go.Scatter:
+def _step_outline(k: int, bands: int) -> go.Scatter:
     """A frame around step k of the film."""
     x, y = np.array([-0.47, 0.47, 0.47, -0.47, -0.47]) + k, np.array([0, 0, bands - 1, bands - 1, 0])
     return go.Scatter(x=x, y=y, mode="lines", line={"color": "#ffd84d", "width": 3}, hoverinfo="skip", showlegend=False)
 
 
-def _slider(n: int, at: int) -> list[dict[str, Any]]:
+def _step_slider(n: int, at: int) -> list[dict[str, Any]]:
     now = {"mode": "immediate", "frame": {"duration": 0, "redraw": True}, "transition": {"duration": 0}}
     steps = [{"method": "animate", "label": str(k + 1), "args": [[str(k + 1)], now]} for k in range(n)]
     words = {"prefix": "step ", "xanchor": "left", "font": {"size": 12}, "offset": 6}
@@ -176,7 +178,7 @@ def _slider(n: int, at: int) -> list[dict[str, Any]]:
     return [{"active": at, "steps": steps, "currentvalue": words, "font": {"size": 11}, "bgcolor": GREY, "bordercolor": GREY, **place}]
 
 
-def _buttons() -> list[dict[str, Any]]:
+def _play_buttons() -> list[dict[str, Any]]:
     play = {"mode": "immediate", "frame": {"duration": STEP_MS, "redraw": True}, "transition": {"duration": 0}}
     stop = {"mode": "immediate", "frame": {"duration": 0, "redraw": False}, "transition": {"duration": 0}}
     buttons = [

@@ -6,13 +6,13 @@ import numpy as np
 import streamlit as st
 
 from core.conformal import validity
-from core.conformal.analysis import View
-from core.conformal.validity import Curve
+from core.conformal.analysis import Analysis
+from core.conformal.validity import ErrorCurve
 from ui import theme
-from ui.conformal.calibration import Point, names
+from ui.conformal.calibration import Point, label_names
 from ui.session import query_params
 
-ABOUT = {
+PANEL_HELP = {
     "chain": """One input, and the classifier's answer to it. A **test point** is one that the classifier and the calibration never
 saw; its true label is known, so the prediction can be checked. A face of your own has no known label, and nothing is promised for it: it
 does not come from where the calibration faces come from.
@@ -72,7 +72,7 @@ label, the classifier's softmax, or the p-values. The difference shows where a v
 real voices, Q and the scorer, then say what they hear.""",
 }
 
-MISTAKES = (
+COMMON_MISTAKES = (
     """
 - **“p = 0.3 means 30 % probable.”** No. It means that 30 % of calibration points are at least as strange under their true label.
 - **“The p-values must sum to one.”** No. All can be high (several labels fit) or all low (none does).
@@ -88,7 +88,7 @@ it.
 )
 
 
-STEPS = {  # in the lesson's order: name of the step -> in a word, in full
+LESSON_STEPS = {  # in the lesson's order: name of the step -> in a word, in full
     "chain": ("Point", "From softmax to p-value"),
     "area": ("p-value", "The p-value is an area"),
     "set": ("Set", "Credibility, confidence, and the set at ε"),
@@ -97,29 +97,29 @@ STEPS = {  # in the lesson's order: name of the step -> in a word, in full
     "broken": ("Limits", "When does it break?"),
     "generator": ("Generator", "What it does to the generator"),
 }
-OF_A_POINT = ("chain", "area", "set", "map", "generator")
+POINT_STEPS = ("chain", "area", "set", "map", "generator")
 
 
-def short(step: str) -> str:
-    return f"{list(STEPS).index(step) + 1} · {STEPS[step][0]}"
+def short_title(step: str) -> str:
+    return f"{list(LESSON_STEPS).index(step) + 1} · {LESSON_STEPS[step][0]}"
 
 
-def heading(step: str, steps: list[str]) -> None:
+def show_heading(step: str, steps: list[str]) -> None:
     """A step's title, its explanation behind a button, and the way to the next step."""
     with st.container(horizontal=True, vertical_alignment="center", gap="small"):
-        st.subheader(STEPS[step][1], width="stretch")
-        explain(step)
+        st.subheader(LESSON_STEPS[step][1], width="stretch")
+        show_help(step)
         for after in steps[steps.index(step) + 1 :][:1]:
-            about, go = STEPS[after][1], {"on_click": query_params.write, "args": ("step", after)}
+            about, go = LESSON_STEPS[after][1], {"on_click": query_params.set_value, "args": ("step", after)}
             st.button("Next", icon=":material/arrow_forward:", key="next", help=about, **go)
 
 
-def explain(about: str, label: str = "What am I looking at?") -> None:
+def show_help(about: str, label: str = "What am I looking at?") -> None:
     with st.popover(label, icon=":material/help:", type="tertiary", key=f"about {about}"):
-        st.markdown(ABOUT[about])
+        st.markdown(PANEL_HELP[about])
 
 
-def counted(point: Point, k: int, name: str, smoothed: bool) -> str:
+def p_value_text(point: Point, k: int, name: str, smoothed: bool) -> str:
     """Eq. (9) with its numbers."""
     a = point.ranking
     floor = f"The smallest that it can be is 1 / ({a.n[k]:,} + 1) = **{1 / (a.n[k] + 1):.4f}**."
@@ -137,9 +137,9 @@ def counted(point: Point, k: int, name: str, smoothed: bool) -> str:
     )
 
 
-def meaning(point: Point, classes: tuple[str, ...], eps: float) -> str:
+def prediction_text(point: Point, classes: tuple[str, ...], eps: float) -> str:
     """Credibility, confidence and the set in a sentence."""
-    held, best = names(classes, point.p > eps), classes[point.prediction]
+    held, best = label_names(classes, point.p > eps), classes[point.prediction]
     if not held:
         return f"At ε = {eps:g} **no label fits**: the point is unlike the calibration points. The best guess is still *{best}*."
     if len(held) == 1:
@@ -149,14 +149,14 @@ def meaning(point: Point, classes: tuple[str, ...], eps: float) -> str:
     return f"At ε = {eps:g} **{len(held)} labels fit** and {len(classes) - len(held)} are ruled out. The best guess is *{best}*."
 
 
-def chips(classes: tuple[str, ...], p: np.ndarray, eps: float) -> str:
+def label_set_html(classes: tuple[str, ...], p: np.ndarray, eps: float) -> str:
     """The set as chips (HTML)."""
     style = "display:inline-block;border:1px solid;border-radius:1rem;padding:.05rem .6rem;margin:.1rem .2rem .1rem 0"
-    held = names(classes, p > eps)
-    return "".join(f'<span style="{style}">{theme.dot(k)}</span>' for k in held) or f'<span style="{style}">∅ empty</span>'
+    held = label_names(classes, p > eps)
+    return "".join(f'<span style="{style}">{theme.emotion_html(k)}</span>' for k in held) or f'<span style="{style}">∅ empty</span>'
 
 
-def leaves(c: Curve) -> str:
+def band_exit_text(c: ErrorCurve) -> str:
     """Where a curve leaves its band."""
     said = []
     if c.above:
@@ -166,21 +166,21 @@ def leaves(c: Curve) -> str:
     return ", and ".join(said) or "stays inside it everywhere"
 
 
-def kept(v: View) -> str:
+def validity_text(v: Analysis) -> str:
     """Does the promise hold?"""
     answer = ":red[**No.**]" if v.overall.above else ":orange[**Not exactly.**]" if v.overall.below else ":green[**Yes.**]"
     answer = "**Yes.**" if not (v.overall.above or v.overall.below) else answer
-    return f"{answer} Against its 95 % band the error curve {leaves(v.overall)} (N = {v.m:,} test points, n = {v.n:,} calibration points)."
+    return f"{answer} Against its 95 % band the error curve {band_exit_text(v.overall)} (N = {v.m:,} test points, n = {v.n:,} calibration points)."
 
 
-def uniformity(v: View) -> str:
+def uniformity_text(v: Analysis) -> str:
     h = v.histogram
     verdict = "not uniform: calibration and test points are **not exchangeable**" if h.p < 0.05 else "**compatible with uniform**"
     far = f"Largest distance from uniform {h.distance:.3f}; a valid predictor is so far off with probability {h.p:.3g}."
     return f"{far} They are {verdict}."
 
 
-def worst(curves: tuple[Curve, ...], what: str) -> str:
+def worst_curve_text(curves: tuple[ErrorCurve, ...], what: str) -> str:
     """How many parts leave their own bands, and which does most."""
     if not curves:
         return f"No {what} has enough test points for a curve."
@@ -188,10 +188,10 @@ def worst(curves: tuple[Curve, ...], what: str) -> str:
     if not out:
         return f"All {len(curves)} curves stay inside their own bands."
     most = max(out, key=lambda c: max(c.above, c.below))
-    return f"{len(out)} of {len(curves)} leave the band that fits their number of points. Most of all *{most.name}*: it {leaves(most)}."
+    return f"{len(out)} of {len(curves)} leave the band that fits their number of points. Most of all *{most.name}*: it {band_exit_text(most)}."
 
 
-def exchangeable(v: View) -> str:
+def exchangeability_text(v: Analysis) -> str:
     """What changing the subjects does."""
     p, ref = v.problem, v.reference
     draws, left = len(ref.error), round(ref.left * len(ref.error))
@@ -202,19 +202,19 @@ def exchangeable(v: View) -> str:
         same = len(cal & test)
         people = f"{len(cal)} subjects calibrate, {len(test)} are tested, " + (f"{same} are in both." if same else "**none is in both**.")
     return (
-        f"{people} From calibration set to test set the error curve, held against its band, {leaves(v.overall)}. "
+        f"{people} From calibration set to test set the error curve, held against its band, {band_exit_text(v.overall)}. "
         f"Of {draws} random splits of the test points themselves, {left} leave their band somewhere; 5 % are expected to."
     )
 
 
-def criteria(v: View) -> list[dict[str, str]]:
+def criteria_rows(v: Analysis) -> list[dict[str, str]]:
     """The table of criteria: name, value, meaning."""
     return [
         {"criterion": k, "value": "–" if np.isnan(x) else f"{x:.3f}", "what it means": validity.CRITERIA[k]} for k, x in v.criteria.items()
     ]
 
 
-FORM = """**npz** (`np.savez`): `cal_softmax` (n, K), `cal_labels` (n,), `test_softmax` (m, K), `test_labels` (m,); optional `classes` (K,),
+UPLOAD_FORMAT = """**npz** (`np.savez`): `cal_softmax` (n, K), `cal_labels` (n,), `test_softmax` (m, K), `test_labels` (m,); optional `classes` (K,),
 `cal_subjects`, `test_subjects`.
 
 **csv**: a first line that names the columns `set` (cal or test), `label`, one column for each class, and optionally `subject`; then a

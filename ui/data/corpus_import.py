@@ -11,16 +11,16 @@ from pathlib import Path
 import streamlit as st
 
 from core.data import download, splits
-from core.data.corpora import EXPECTED, KNOWN
+from core.data.corpora import EXPECTED_FILES, KNOWN_CORPORA
 from core.experiments import tasks
 from ui import theme
 from ui.session import query_params
 
-SIZES = {"audio": 0.21, "video": 12.4}  # GB of RAVDESS' speech
+RAVDESS_GB = {"audio": 0.21, "video": 12.4}  # GB of RAVDESS' speech
 
 
 @dataclass(frozen=True)
-class Form:
+class CorpusFormat:
     """One form that a corpus may have on the disk."""
 
     title: str
@@ -30,19 +30,23 @@ class Form:
     @property
     def looks(self) -> str:
         """What lies at the path."""
-        return f"{self.about} Expected: {EXPECTED[self.corpus]}." if self.corpus else self.about
+        return f"{self.about} Expected: {EXPECTED_FILES[self.corpus]}." if self.corpus else self.about
 
 
-FORMS = {
-    "ravdess": Form("RAVDESS", "ravdess", "24 actors, 8 emotions, faces and voices (CC BY-NC-SA 4.0)."),
-    "crema-d": Form("CREMA-D", "crema-d", "91 actors, 6 emotions, faces, voices and raters' votes (ODbL)."),
-    "fer2013": Form("FER2013, or labelled faces", "fer2013", "Faces of unknown people, 7 emotions."),
-    "folder": Form("My own folder", "", "A folder or zip with faces/<emotion>/… and audio/<emotion>/… of pictures, videos, sounds."),
-    "table": Form("My own table (CSV)", "", "A csv file with path, subject, label, clip; perhaps audio, sex, intensity, statement."),
+CORPUS_FORMATS = {
+    "ravdess": CorpusFormat("RAVDESS", "ravdess", "24 actors, 8 emotions, faces and voices (CC BY-NC-SA 4.0)."),
+    "crema-d": CorpusFormat("CREMA-D", "crema-d", "91 actors, 6 emotions, faces, voices and raters' votes (ODbL)."),
+    "fer2013": CorpusFormat("FER2013, or labelled faces", "fer2013", "Faces of unknown people, 7 emotions."),
+    "folder": CorpusFormat(
+        "My own folder", "", "A folder or zip with faces/<emotion>/… and audio/<emotion>/… of pictures, videos, sounds."
+    ),
+    "table": CorpusFormat(
+        "My own table (CSV)", "", "A csv file with path, subject, label, clip; perhaps audio, sex, intensity, statement."
+    ),
 }
 
 
-def place(text: str) -> Path | str:
+def parse_path(text: str) -> Path | str:
     """A path on this machine that a person has typed, or in words what is wrong with it."""
     text = text.strip()
     if len(text) > 1 and text[0] == text[-1] and text[0] in "\"'":
@@ -58,22 +62,24 @@ def place(text: str) -> Path | str:
     return path
 
 
-def named(text: str, path: Path) -> str:
+def corpus_name(text: str, path: Path) -> str:
     """The name of an own corpus. Raises ValueError that says what a name may be."""
     name = re.sub(r"[^a-z0-9]+", "-", (text.strip() or path.stem).lower()).strip("-")[:40]
-    if not re.match(r"[a-z]", name) or name in KNOWN or name.startswith("demo"):
-        raise ValueError(f"{name or text!r} cannot be a corpus' name: begin with a letter, and not with demo, nor {', '.join(KNOWN)}.")
-    if splits.clips_of(name)[0] != name:
+    if not re.match(r"[a-z]", name) or name in KNOWN_CORPORA or name.startswith("demo"):
+        raise ValueError(
+            f"{name or text!r} cannot be a corpus' name: begin with a letter, and not with demo, nor {', '.join(KNOWN_CORPORA)}."
+        )
+    if splits.parse_name(name)[0] != name:
         raise ValueError(f"{name!r} cannot be a corpus' name: such an ending says how many mel bands, which the options below ask for.")
     return name
 
 
-def begin(arguments: Sequence[str]) -> None:
+def start_task(arguments: Sequence[str]) -> None:
     """Start an errand and show it."""
     try:
-        query_params.write("errand", tasks.start(arguments))
+        query_params.set_value("errand", tasks.start(arguments))
     except OSError as e:
-        st.error(theme.escaped(f"It cannot be started: {e}"), icon=":material/error:")
+        st.error(theme.escape_markdown(f"It cannot be started: {e}"), icon=":material/error:")
         return
     st.rerun()
 
@@ -81,14 +87,14 @@ def begin(arguments: Sequence[str]) -> None:
 # ------------------------------------------------------------------ how a corpus is got
 
 
-def how_to_get(form: str) -> None:
+def show_instructions(form: str) -> None:
     """For a corpus that is not on this machine yet: a button, or what to type."""
-    target = splits.folder().parent.resolve() / "raw" / form
+    target = splits.processed_folder().parent.resolve() / "raw" / form
     if form == "ravdess":
-        size = lambda k: f"{k}: {SIZES[k]:g} GB"  # noqa: E731
-        what = st.pills("Parts", list(SIZES), selection_mode="multi", default=["audio"], format_func=size, key="what")
+        size = lambda k: f"{k}: {RAVDESS_GB[k]:g} GB"  # noqa: E731
+        what = st.pills("Parts", list(RAVDESS_GB), selection_mode="multi", default=["audio"], format_func=size, key="what")
         free = shutil.disk_usage(next(p for p in (target, *target.parents) if p.exists())).free / 1e9
-        need = sum(SIZES[k] for k in what)
+        need = sum(RAVDESS_GB[k] for k in what)
         st.markdown(
             f"{need:.1f} GB from Zenodo (CC BY-NC-SA 4.0) into `{target}`, where {free:.1f} GB are free. "
             "The audio is enough for voices; faces need the video. It can be stopped, and goes on where it was."
@@ -98,13 +104,13 @@ def how_to_get(form: str) -> None:
         elif not what:
             st.caption("Choose at least one part.")
         elif st.button("Fetch", icon=":material/download:", key="fetch"):
-            begin(["fetch", "ravdess", "--what", *[k for k in SIZES if k in what]])
-    elif form in KNOWN:
-        for block in re.split(r"\n\n+", download.steps(form, target)):
+            start_task(["fetch", "ravdess", "--what", *[k for k in RAVDESS_GB if k in what]])
+    elif form in KNOWN_CORPORA:
+        for block in re.split(r"\n\n+", download.manual_steps(form, target)):
             if block.startswith("  "):
                 st.code("\n".join(line.strip() for line in block.splitlines()), language="bash", wrap_lines=True)
             else:
-                st.markdown(theme.escaped(block))
+                st.markdown(theme.escape_markdown(block))
     elif form == "folder":
         st.markdown("The folders above the files name the emotion; one folder more, and it names the person:")
         st.code("faces/happy/anna/01.jpg\naudio/happy/anna/01.wav", language=None)

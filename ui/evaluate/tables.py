@@ -10,20 +10,20 @@ import streamlit as st
 
 from core.config import PRESETS, Config, replace
 from core.evaluation import comparison, significance
-from core.evaluation.comparison import CONDITIONS, GENERATORS, Base, Entry, Summary
-from core.paper import PUBLISHED, PUBLISHED_1
+from core.evaluation.comparison import GENERATOR_NAMES, TABLE_CONDITIONS, BaseSettings, RunSummary, TableEntry
+from core.paper import PUBLISHED_TABLE_1, PUBLISHED_TABLE_2
 from ui import theme
 from ui.evaluate import figures, runs
 from ui.session import cache
 
-CASES_1 = [f"{kind} · {c}" for kind in PUBLISHED_1 for c in CONDITIONS]
-UNITS = {"accuracy": "accuracy, %", "FID": "FID", "IS": "IS"}
-DIGITS = {"accuracy": 1, "FID": 2, "IS": 2}
+TABLE_1_CASES = [f"{kind} · {c}" for kind in PUBLISHED_TABLE_1 for c in TABLE_CONDITIONS]
+METRIC_LABELS = {"accuracy": "accuracy, %", "FID": "FID", "IS": "IS"}
+METRIC_DIGITS = {"accuracy": 1, "FID": 2, "IS": 2}
 
 # ------------------------------------------------------------------ folds
 
 
-def folds(picked: Sequence[Summary], found: Sequence[Summary]) -> None:
+def show_folds(picked: Sequence[RunSummary], found: Sequence[RunSummary]) -> None:
     """Every setting with its repetitions: those of the chosen runs, or of all runs on the same corpora."""
     st.markdown("A fold is a group of test people. Only several folds tell how much is luck: each run is a point, the bar mean ± sd.")
     done = [s for s in picked if s.results]
@@ -35,15 +35,18 @@ def folds(picked: Sequence[Summary], found: Sequence[Summary]) -> None:
     ids = {s.id for s in done}
     groups = [g for g in comparison.repetitions(found) if (g[0].corpus, g[0].config.data.classes, g[0].made) in kinds]
     groups = groups if every else [g for g in groups if ids & {s.id for s in g}]
-    names = comparison.short_names([_first(g) for g in groups])
+    names = comparison.short_names([_first_run(g) for g in groups])
     lines = []
     for corpus, classes, what in kinds:
         of = {names[g[0].id]: g for g in groups if (g[0].corpus, g[0].config.data.classes, g[0].made) == (corpus, classes, what)}
-        points = {name: {row: _points(g, row) for row in figures.ROWS} for name, g in of.items()}
-        figure, save = figures.folds(points, 100 / len(classes), what), figures.config(f"folds-{corpus}".replace(" × ", "-"))
-        st.markdown(f"**{theme.escaped(corpus)}**, {len(classes)} emotions, {what}")
+        points = {name: {row: _accuracy_points(g, row) for row in figures.ROW_COLOURS} for name, g in of.items()}
+        figure, save = (
+            figures.fold_accuracies(points, 100 / len(classes), what),
+            figures.export_config(f"folds-{corpus}".replace(" × ", "-")),
+        )
+        st.markdown(f"**{theme.escape_markdown(corpus)}**, {len(classes)} emotions, {what}")
         st.plotly_chart(figure, key=f"folds {corpus} {len(classes)} {what}", config=save, alt="accuracy over folds and seeds, mean and sd")
-        lines += [_repeated(name, g) for name, g in of.items()]
+        lines += [_repetitions_row(name, g) for name, g in of.items()]
     st.dataframe(
         {k: [x[k] for x in lines] for k in lines[0]},
         hide_index=True,
@@ -52,22 +55,22 @@ def folds(picked: Sequence[Summary], found: Sequence[Summary]) -> None:
         alt="mean and sd over folds and seeds",
     )
     st.caption("sd is that of single runs (n − 1); one run has none. S1, generated and ceiling of one run share its test people.")
-    runs.download(lines, "folds")
+    runs.show_csv_download(lines, "folds")
     alone = [g[0] for g in groups if len({s.config.data.fold for s in g}) < 2]
     if alone:
         st.info(f"{len(alone)} of {len(groups)} settings have one fold only, so no sd over people.", icon=":material/groups:")
-        runs.command(*dict.fromkeys(_more(s) for s in alone[:3]), said="More folds, in a terminal:")
+        runs.show_command(*dict.fromkeys(_other_folds_command(s) for s in alone[:3]), said="More folds, in a terminal:")
 
 
-def _first(group: Sequence[Summary]) -> Summary:
+def _first_run(group: Sequence[RunSummary]) -> RunSummary:
     return group[0]
 
 
-def _points(group: Sequence[Summary], row: str) -> list[tuple[float, str]]:
+def _accuracy_points(group: Sequence[RunSummary], row: str) -> list[tuple[float, str]]:
     return [(100 * v, f"fold {s.config.data.fold}, seed {s.config.seed}") for s in group if not math.isnan(v := s.accuracy(row))]
 
 
-def _repeated(name: str, group: Sequence[Summary]) -> dict[str, Any]:
+def _repetitions_row(name: str, group: Sequence[RunSummary]) -> dict[str, Any]:
     """A setting as a line of a table."""
     line: dict[str, Any] = {
         "settings": name,
@@ -76,26 +79,26 @@ def _repeated(name: str, group: Sequence[Summary]) -> dict[str, Any]:
         "seeds": len({s.config.seed for s in group}),
         "test people": len({p for s in group for p in s.results.get("subjects", {}).get("S4", ())}),
     }
-    for row in figures.ROWS:
-        mean, sd = significance.spread([v for v, _ in _points(group, row)]) if _points(group, row) else (math.nan, math.nan)
+    for row in figures.ROW_COLOURS:
+        mean, sd = (
+            significance.mean_and_sd([v for v, _ in _accuracy_points(group, row)]) if _accuracy_points(group, row) else (math.nan, math.nan)
+        )
         line |= {f"{row}, %": None if mean != mean else mean, f"{row}, sd": None if sd != sd else sd}
     return line
 
 
-def _more(s: Summary) -> str:
+def _other_folds_command(s: RunSummary) -> str:
     """What trains the other folds of a run's settings."""
     condition = s.config.gan.condition
     for preset, config in PRESETS.items():
-        if comparison.setting(replace(config, gan={"condition": condition})) == comparison.setting(s.config):
-            return (
-                f"python -m core sweep --grid studio --preset {preset} --condition {condition} --folds {_folds(s.config)} --seeds 1 --table"
-            )
-    file = cache.run(s.id).directory / "config.json"
-    others = " ".join(str(f) for f in range(_folds(s.config)) if f != s.config.data.fold)
+        if comparison.without_fold_and_seed(replace(config, gan={"condition": condition})) == comparison.without_fold_and_seed(s.config):
+            return f"python -m core sweep --grid studio --preset {preset} --condition {condition} --folds {_fold_count(s.config)} --seeds 1 --table"
+    file = cache.run_by_id(s.id).directory / "config.json"
+    others = " ".join(str(f) for f in range(_fold_count(s.config)) if f != s.config.data.fold)
     return f"for fold in {others}; do python -m core train --config-file {file} --data.fold $fold; done"
 
 
-def _folds(config: Config) -> int:
+def _fold_count(config: Config) -> int:
     share = config.data.sets[3]
     return max(1, round(1 / share)) if share > 0 else 1
 
@@ -103,34 +106,34 @@ def _folds(config: Config) -> int:
 # ------------------------------------------------------------------ the paper's tables
 
 
-def paper(found: Sequence[Summary]) -> None:
+def show_paper(found: Sequence[RunSummary]) -> None:
     """Tables 1 and 2 on one base of settings, beside the paper's figures."""
-    bases = {b.title: b for b in comparison.bases()}
-    of = {title: comparison.matched(b.config, found) for title, b in bases.items()}
+    bases = {b.title: b for b in comparison.base_settings()}
+    of = {title: comparison.runs_by_case(b.config, found) for title, b in bases.items()}
     count = {title: len({s.id for members in m.values() for s in members}) for title, m in of.items()}
     order = sorted(bases, key=lambda t: -count[t])
     said = lambda t: f"{t} · {count[t]} {'run' if count[t] == 1 else 'runs'}"  # noqa: E731
     left, right = st.columns(2, gap="large")
     with left:
         about = "Every case of the paper is a difference of settings from these. Runs are found by their settings, whatever their name."
-        title = runs.select("Settings to start from", "base", order, order[0], format_func=said, help=about)
+        title = runs.choose_from_list("Settings to start from", "base", order, order[0], format_func=said, help=about)
     base, here = bases[title], of[title]
     with right:
-        kinds = list(GENERATORS.values())
-        usual = max(kinds, key=lambda k: sum(len(here.get(f"{k} · {c}", ())) for c in CONDITIONS))
+        kinds = list(GENERATOR_NAMES.values())
+        usual = max(kinds, key=lambda k: sum(len(here.get(f"{k} · {c}", ())) for c in TABLE_CONDITIONS))
         about = "The paper's are EncDec and U-Net (Fig. 4); the convolutional one is ours."
-        kind = runs.one("Generator of Table 2", "generator", kinds, usual, str, help=about)
-    _comparable(base)
+        kind = runs.choose_one("Generator of Table 2", "generator", kinds, usual, str, help=about)
+    _show_comparability(base)
     st.subheader("Table 2: baselines and conditions")
     second = comparison.table_2(here, kind)
-    st.dataframe(_table_2(second), hide_index=True, alt="Table 2, ours beside the paper's")
-    st.caption(_told(second))
+    st.dataframe(_table_2_rows(second), hide_index=True, alt="Table 2, ours beside the paper's")
+    st.caption(_repetitions_note(second))
     st.subheader("Table 1: generators, accuracy with S1 + generated, %")
     first = comparison.table_1(here)
-    st.dataframe(_table_1(first), hide_index=True, alt="Table 1, ours beside the paper's")
+    st.dataframe(_table_1_rows(first), hide_index=True, alt="Table 1, ours beside the paper's")
     st.caption("The paper's column is of CREMA-D.")
-    runs.download([_flat("Table 1", e) for e in first] + [_flat("Table 2", e) for e in second], "paper")
-    lacking = comparison.missing(base, here, [*(f"{kind} · {c}" for c in CONDITIONS), *CASES_1])
+    runs.show_csv_download([_csv_row("Table 1", e) for e in first] + [_csv_row("Table 2", e) for e in second], "paper")
+    lacking = comparison.missing_cases(base, here, [*(f"{kind} · {c}" for c in TABLE_CONDITIONS), *TABLE_1_CASES])
     if lacking:
         with st.expander(f"{len(lacking)} cells have no run yet: what trains them", icon=":material/model_training:", expanded=not here):
             st.markdown("All cases of the paper on these settings, each trained once:")
@@ -138,11 +141,11 @@ def paper(found: Sequence[Summary]) -> None:
             for name, command in lacking.items():
                 st.caption(name)
                 st.code(command, language="bash", wrap_lines=True)
-    runs.command(base.command("report"))
+    runs.show_command(base.command("report"))
 
 
-def _comparable(base: Base) -> None:
-    d, corpus = base.config.data, comparison.comparable(base.config)
+def _show_comparability(base: BaseSettings) -> None:
+    d, corpus = base.config.data, comparison.published_corpus(base.config)
     ours = d.voices if d.faces == d.voices else f"{d.faces} faces and {d.voices} voices"
     if corpus:
         words = f"These settings use {corpus}, as the paper does: compare accuracies with care, as its sets are not known exactly."
@@ -153,49 +156,49 @@ def _comparable(base: Base) -> None:
     st.info(f"{words} FID and IS never compare: other scorer, other N, other classes.", icon=":material/balance:")
 
 
-def _ours(e: Entry) -> str:
+def _our_value(e: TableEntry) -> str:
     """Mean ± sd, and over how many runs; a dash for none."""
     if not e.values:
         return "–"
-    mean, sd = significance.spread(e.values)
-    d = DIGITS[e.figure]
+    mean, sd = significance.mean_and_sd(e.values)
+    d = METRIC_DIGITS[e.metric]
     return f"{mean:.{d}f}" + ("" if math.isnan(sd) else f" ± {sd:.{d}f} ({len(e.values)})")
 
 
-def _theirs(e: Entry, corpus: str) -> str:
+def _published_value(e: TableEntry, corpus: str) -> str:
     return f"{e.published[corpus]:.2f}" if corpus in e.published else "–"
 
 
-def _table_1(entries: Sequence[Entry]) -> list[dict[str, str]]:
+def _table_1_rows(entries: Sequence[TableEntry]) -> list[dict[str, str]]:
     at = {e.case: e for e in entries}
     rows = []
-    for c in CONDITIONS:
+    for c in TABLE_CONDITIONS:
         row = {"condition": c}
-        for kind in PUBLISHED_1:
+        for kind in PUBLISHED_TABLE_1:
             e = at[f"{kind} · {c}"]
-            row |= {f"{kind}: ours": _ours(e), f"{kind}: paper": _theirs(e, "CREMA-D")}
+            row |= {f"{kind}: ours": _our_value(e), f"{kind}: paper": _published_value(e, "CREMA-D")}
         rows.append(row)
     return rows
 
 
-def _table_2(entries: Sequence[Entry]) -> list[dict[str, str]]:
+def _table_2_rows(entries: Sequence[TableEntry]) -> list[dict[str, str]]:
     rows: dict[str, dict[str, str]] = {}
     for e in entries:
-        places = [f"{whose}: {u}" for whose in ("ours", *PUBLISHED) for u in UNITS.values()]
+        places = [f"{whose}: {u}" for whose in ("ours", *PUBLISHED_TABLE_2) for u in METRIC_LABELS.values()]
         row = rows.setdefault(e.case, {"case": e.case} | dict.fromkeys(places, ""))
-        row[f"ours: {UNITS[e.figure]}"] = _ours(e)
-        row |= {f"{corpus}: {UNITS[e.figure]}": _theirs(e, corpus) for corpus in PUBLISHED}
+        row[f"ours: {METRIC_LABELS[e.metric]}"] = _our_value(e)
+        row |= {f"{corpus}: {METRIC_LABELS[e.metric]}": _published_value(e, corpus) for corpus in PUBLISHED_TABLE_2}
     return list(rows.values())
 
 
-def _told(entries: Sequence[Entry]) -> str:
+def _repetitions_note(entries: Sequence[TableEntry]) -> str:
     n = max((len(e.values) for e in entries), default=0)
-    scorers = max((e.scorers for e in entries), default=0)
+    scorers = max((e.n_scorers for e in entries), default=0)
     words = "Ours: mean ± sd over folds and seeds, in brackets how many runs." if n > 1 else "Ours: one run of each case, so no spread."
     return words + (f" FID and IS are averaged over {scorers} scorers, one of each fold and seed." if scorers > 1 else "")
 
 
-def _flat(table: str, e: Entry) -> Mapping[str, Any]:
-    mean, sd = significance.spread(e.values) if e.values else (math.nan, math.nan)
+def _csv_row(table: str, e: TableEntry) -> Mapping[str, Any]:
+    mean, sd = significance.mean_and_sd(e.values) if e.values else (math.nan, math.nan)
     ours = {"mean": None if mean != mean else mean, "sd": None if sd != sd else sd, "runs": len(e.values)}
-    return {"table": table, "case": e.case, "figure": e.figure, **ours, **{f"paper, {c}": v for c, v in e.published.items()}}
+    return {"table": table, "case": e.case, "figure": e.metric, **ours, **{f"paper, {c}": v for c, v in e.published.items()}}

@@ -9,16 +9,16 @@ from typing import TYPE_CHECKING, Any
 import streamlit as st
 
 from ui import theme
-from ui.session.cache import Family
+from ui.session.cache import RunFamily
 
 if TYPE_CHECKING:
-    from core.inference.audio_samples import Piece
+    from core.inference.audio_samples import AudioSample
 
 COMMAND = "python -m core examples"
 WAYS = {"vocoder": "Vocoder", "griffin-lim": "Plain Griffin-Lim", "both": "Both"}
 
 
-def show(family: Family, follow: Callable[..., dict[str, Any]]) -> None:
+def show(family: RunFamily, follow: Callable[..., dict[str, Any]]) -> None:
     """The collection's part of a family; without one, how it is made. `follow` gives a widget its place in the address."""
     from core.inference import audio_samples
 
@@ -49,11 +49,11 @@ def show(family: Family, follow: Callable[..., dict[str, Any]]) -> None:
     shown = [k for k in ("", *family.members) if k in have]
     widths = [1, *[2] * len(shown)]
     for column, k in zip(st.columns(widths, gap="small")[1:], shown):
-        about = theme.CONDITION[k][2] if k else "Of the same clip where a clip holds face and voice, else of the same emotion."
-        column.markdown(f"**{theme.CONDITION[k][0] if k else 'Real'}**", help=about)
+        about = theme.CONDITION_TEXTS[k][2] if k else "Of the same clip where a clip holds face and voice, else of the same emotion."
+        column.markdown(f"**{theme.CONDITION_TEXTS[k][0] if k else 'Real'}**", help=about)
     for emotion in dict.fromkeys(p.emotion for p in pieces):
         cells = st.columns(widths, gap="small", vertical_alignment="center")
-        cells[0].html(f"<b>{theme.dot(html.escape(emotion))}</b>")
+        cells[0].html(f"<b>{theme.emotion_html(html.escape(emotion))}</b>")
         for cell, k in zip(cells[1:], shown):
             with cell:
                 for one in (p for w in ways for p in pieces if (p.condition, p.emotion, p.way) == (k, emotion, w)):
@@ -62,20 +62,20 @@ def show(family: Family, follow: Callable[..., dict[str, Any]]) -> None:
         st.markdown(audio_samples.table(pieces))
         st.caption(
             f"Each sound is analysed again and held against its spectrogram: the mean absolute error over its cells. `{COMMAND}` makes all "
-            f"{len(pieces)} wavs and {audio_samples.INDEX} anew in {theme.escaped(str(audio_samples.folder()))}."
+            f"{len(pieces)} wavs and {audio_samples.INDEX} anew in {theme.escape_markdown(str(audio_samples.folder()))}."
         )
 
 
-def _player(one: Piece, named: bool) -> None:
+def _player(one: AudioSample, named: bool) -> None:
     from core.inference import audio_samples
 
     path = audio_samples.folder() / one.file  # one of those that `read` has found in the folder
-    whose = f"{theme.CONDITION[one.condition][0]}, generated" if one.condition else "real"
+    whose = f"{theme.CONDITION_TEXTS[one.condition][0]}, generated" if one.condition else "real"
     st.audio(_wav(str(path), path.stat().st_mtime_ns), "audio/wav", alt=f"{one.emotion}, {whose}, by {WAYS[one.way]}")
     best = max(one.heard_again, key=one.heard_again.__getitem__)
     words = f"{html.escape(WAYS[one.way])} · " if named else ""
     mark, less = "✓" if best == one.emotion else "✕", f" · {one.gain_db:.1f} dB" if one.gain_db <= -0.05 else ""
-    line = f"{words}{theme.dot(html.escape(best))} {one.heard_again[best]:.0%} {mark} · ±{one.error_db:.2f} dB{less}"
+    line = f"{words}{theme.emotion_html(html.escape(best))} {one.heard_again[best]:.0%} {mark} · ±{one.error_db:.2f} dB{less}"
     about = "What the scorer hears in the sound; how far the sound, analysed again, is from its spectrogram; what it was turned down by."
     st.html(f"<div title='{html.escape(about, quote=True)}' style='font-size:.8125rem'>{line}</div>")
 

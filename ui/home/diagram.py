@@ -18,9 +18,9 @@ from core.config import Config
 from ui import theme
 
 if TYPE_CHECKING:
-    from core.inference.examples import Example
+    from core.inference.examples import FaceExample
 
-WIDE, HIGH = 1160, 320  # of the drawing, in its own units; about pixels at 1280
+DRAWING_WIDTH, DRAWING_HEIGHT = 1160, 320  # of the drawing, in its own units; about pixels at 1280
 
 
 @dataclass(frozen=True)
@@ -56,34 +56,34 @@ EQUATIONS = {  # tag -> where it stands, as the paper numbers it, and its number
 }
 
 
-PLAYERS = {"real": "real", "recorded": "real", "fake": "fake"}  # sound -> the box of its button
-PLAY = {"real": "Play the real voice", "recorded": "Play the recording itself", "fake": "Play the generated voice"}
+BOX_OF_SOUND = {"real": "real", "recorded": "real", "fake": "fake"}  # sound -> the box of its button
+PLAY_LABELS = {"real": "Play the real voice", "recorded": "Play the recording itself", "fake": "Play the generated voice"}
 
-Ways = dict[str, tuple[str, dict[str, str]]]  # a box or an equation -> its page, and what is chosen there
+LinkTargets = dict[str, tuple[str, dict[str, str]]]  # a box or an equation -> its page, and what is chosen there
 
 
-def ways_from(run_id: str, pages: Sequence[str]) -> Ways:
+def link_targets(run_id: str, pages: Sequence[str]) -> LinkTargets:
     """Where the drawing's boxes and equations lead, as far as there are such pages; the run that is shown goes along."""
     found = {name: (b.page, {"run": run_id}) for name, b in BOXES.items()}
     found |= {tag: ("paper", {"eq": number}) for tag, (*_, number) in EQUATIONS.items()}
     return {name: way for name, way in found.items() if way[0] in pages}
 
 
-def png(values: np.ndarray) -> str:
+def png_data_url(values: np.ndarray) -> str:
     """(H, W) or (H, W, 3) uint8 as an address that an image can have."""
     file = io.BytesIO()
     Image.fromarray(values).save(file, "PNG", optimize=True)
     return "data:image/png;base64," + base64.b64encode(file.getvalue()).decode()
 
 
-def spectrogram(y: np.ndarray) -> np.ndarray:
+def spectrogram_image(y: np.ndarray) -> np.ndarray:
     """(columns, bands) in [-1, 1] -> (bands, columns, 3) uint8 in the colours of all spectrograms, low bands at the bottom."""
-    levels = np.array([[int(k[i : i + 2], 16) for i in (1, 3, 5)] for k in theme.LEVELS], float)
+    levels = np.array([[int(k[i : i + 2], 16) for i in (1, 3, 5)] for k in theme.SPECTROGRAM_COLOUR_SCALE], float)
     share = np.clip((y.T[::-1] + 1) / 2, 0, 1)
     return np.stack([np.interp(share, np.linspace(0, 1, len(levels)), part) for part in levels.T], axis=-1).astype(np.uint8)
 
 
-def fig_3(config: Config, condition: str, e: Example, sounds: Sequence[str], ways: Ways) -> str:
+def fig_3_svg(config: Config, condition: str, e: FaceExample, sounds: Sequence[str], ways: LinkTargets) -> str:
     """The drawing as SVG. `sounds` that PLAYERS names have a play button; only boxes that are among `ways` are links.
 
     What the condition does not pass through is pale: the label needs no f_S, the softmax no conformal prediction.
@@ -94,27 +94,27 @@ def fig_3(config: Config, condition: str, e: Example, sounds: Sequence[str], way
     noise = np.random.default_rng(0).normal(128, 60, (12, 12)).clip(0, 255).astype(np.uint8)
     parts = [_arrows(condition)]
     for name, box in BOXES.items():
-        inner = [_frame(box)]
+        inner = [_box_outline(box)]
         if name == "x" and e.face is not None:
-            inner.append(_picture(png(e.face), (box.at[0] + 14, box.at[1] + 32, 112, 112)))
+            inner.append(_image(png_data_url(e.face), (box.at[0] + 14, box.at[1] + 32, 112, 112)))
         elif name == "z":
-            inner.append(_picture(png(noise), (box.at[0] + 15, box.at[1] + 30, 48, 38)))
+            inner.append(_image(png_data_url(noise), (box.at[0] + 15, box.at[1] + 30, 48, 38)))
         elif name == "c":
-            inner.append(_bars(box, config.data.classes, e.c))
+            inner.append(_condition_bars(box, config.data.classes, e.c))
         elif name in ("fake", "real"):
             what = "drawn by G" if name == "fake" else "the real voice"
-            inner.append(_voice(box, e.y if name == "fake" else e.real, f"{what} · {size}"))
+            inner.append(_spectrogram_panel(box, e.y if name == "fake" else e.real, f"{what} · {size}"))
         group = f'<g class="{"pale" if name in pale else "box"}">{"".join(inner)}</g>'
         parts.append(_link(name, ways, f"{box.title}: {box.about}", group))
     for tag, (left, top, _) in EQUATIONS.items():
         words = f'<text class="eq" x="{left}" y="{top}" text-anchor="middle">{tag}</text>'
         parts.append(_link(tag, ways, f"{tag} in the paper", words))
-    parts += [_player(BOXES[box], name) for name, box in PLAYERS.items() if name in sounds]
+    parts += [_play_button(BOXES[box], name) for name, box in BOX_OF_SOUND.items() if name in sounds]
     about = "The paper's figure 3: a face, a condition and noise become a voice, which D and Q judge"
-    return f'<svg viewBox="0 0 {WIDE} {HIGH}" aria-label="{about}">{"".join(parts)}</svg>'
+    return f'<svg viewBox="0 0 {DRAWING_WIDTH} {DRAWING_HEIGHT}" aria-label="{about}">{"".join(parts)}</svg>'
 
 
-def _link(name: str, ways: Ways, about: str, inner: str) -> str:
+def _link(name: str, ways: LinkTargets, about: str, inner: str) -> str:
     if name not in ways:
         return inner
     page, query = ways[name]
@@ -122,7 +122,7 @@ def _link(name: str, ways: Ways, about: str, inner: str) -> str:
     return f'<a href="{href}" data-name="{html.escape(name)}"><title>{html.escape(about)}</title>{inner}</a>'
 
 
-def _frame(box: Box) -> str:
+def _box_outline(box: Box) -> str:
     left, top, width, height = box.at
     middle = left + width / 2
     words = "".join(
@@ -137,17 +137,17 @@ def _title(text: str) -> str:
     return "<tspan>f</tspan><tspan class='sub' dy='4'>S</tspan>" if text == "f_S" else html.escape(text)
 
 
-def _picture(address: str, at: tuple[int, int, int, int]) -> str:
+def _image(address: str, at: tuple[int, int, int, int]) -> str:
     return f'<image href="{address}" x="{at[0]}" y="{at[1]}" width="{at[2]}" height="{at[3]}" preserveAspectRatio="none"/>'
 
 
-def _bars(box: Box, classes: Sequence[str], c: np.ndarray) -> str:
+def _condition_bars(box: Box, classes: Sequence[str], c: np.ndarray) -> str:
     """What G is told, a bar of its colour for each emotion, from 0 to 1."""
     left, top, width, _ = box.at
     step, most = 74 / max(1, len(classes)), width - 74
     rows = []
     for k, (name, value) in enumerate(zip(classes, c)):
-        y, colour = top + 28 + k * step, theme.colour(name)
+        y, colour = top + 28 + k * step, theme.emotion_colour(name)
         long = most * float(np.clip(value, 0, 1))
         rows.append(
             f'<text class="tiny" x="{left + 56}" y="{y + step / 2 + 3:.1f}" text-anchor="end">{html.escape(name)}</text>'
@@ -157,19 +157,19 @@ def _bars(box: Box, classes: Sequence[str], c: np.ndarray) -> str:
     return "".join(rows) or f'<text class="small" x="{left + width / 2}" y="{top + 62}" text-anchor="middle">nothing</text>'
 
 
-def _voice(box: Box, y: np.ndarray | None, words: str) -> str:
+def _spectrogram_panel(box: Box, y: np.ndarray | None, words: str) -> str:
     left, top, width, height = box.at
     title = f'<text class="tiny" x="{left + width / 2}" y="{top + height - 8}" text-anchor="middle">{words}</text>'
     if y is None:
         none = "not of the same clip"
         return title + f'<text class="small" x="{left + width / 2}" y="{top + 80}" text-anchor="middle">{none}</text>'
-    return title + _picture(png(spectrogram(y)), (left + 12, top + 32, width - 24, height - 56))
+    return title + _image(png_data_url(spectrogram_image(y)), (left + 12, top + 32, width - 24, height - 56))
 
 
-def _player(box: Box, name: str) -> str:
+def _play_button(box: Box, name: str) -> str:
     """A round button over a spectrogram, and the line that moves over it while it sounds; the recording's is a small one above."""
     left, top, width, height = box.at
-    x, y, label, aside = left + width / 2, top + 32 + (height - 56) / 2, PLAY[name], name == "recorded"
+    x, y, label, aside = left + width / 2, top + 32 + (height - 56) / 2, PLAY_LABELS[name], name == "recorded"
     place = f' transform="translate({left + width - 22} {top + 16}) scale(.58) translate({-x} {-y})"' if aside else ""
     return (
         f'<line class="head" data-of="{name}" x1="{left + 12}" x2="{left + 12}" y1="{top + 32}" y2="{top + height - 24}" '
@@ -279,10 +279,10 @@ JS = """export default function ({ data, parentElement, setTriggerValue }) {
   return quiet
 }"""
 
-_show = st.components.v2.component("dacssgan_fig_3", html='<div class="drawn"></div>', css=CSS, js=JS)
+_component = st.components.v2.component("dacssgan_fig_3", html='<div class="drawn"></div>', css=CSS, js=JS)
 
 
-def show(svg: str, sounds: dict[str, bytes], key: str) -> str:
+def show_fig_3(svg: str, sounds: dict[str, bytes], key: str) -> str:
     """Draws Fig. 3; the name of the box or equation that was clicked, or "". `sounds` are wav files by the box that plays them."""
     addresses = {k: "data:audio/wav;base64," + base64.b64encode(v).decode() for k, v in sounds.items()}
-    return str(_show(key="fig 3", data={"svg": svg, "sounds": addresses, "key": key}, on_go_change=lambda: None).go or "")
+    return str(_component(key="fig 3", data={"svg": svg, "sounds": addresses, "key": key}, on_go_change=lambda: None).go or "")

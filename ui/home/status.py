@@ -14,12 +14,12 @@ from core.runs import Run
 from ui import theme
 from ui.home import diagram
 from ui.session import cache, query_params
-from ui.session.cache import Family
+from ui.session.cache import RunFamily
 
 if TYPE_CHECKING:
-    from core.inference.examples import Example
+    from core.inference.examples import FaceExample
 
-WAYS = (  # for whom, in a sentence, and the pages: file, label, icon
+PAGE_GROUPS = (  # for whom, in a sentence, and the pages: file, label, icon
     (
         "Hear a face",
         "Bring a clip, a picture or your webcam, and hear three voices for it. Nothing leaves this machine.",
@@ -51,74 +51,80 @@ WAYS = (  # for whom, in a sentence, and the pages: file, label, icon
 
 
 @dataclass(frozen=True)
-class Shown:
+class AudibleExample:
     """An example with its sounds."""
 
-    example: Example
+    example: FaceExample
     sounds: dict[str, bytes]  # "fake", "real" and "recorded" -> wav
 
 
-def shown(run_id: str, emotion: str, number: int) -> Shown:
+def load_audible_example(run_id: str, emotion: str, number: int) -> AudibleExample:
     """An example of a finished run. Raises ValueError in words where it has kept none."""
-    return _shown(files.checkpoints() / run_id, emotion, number)
+    return _load_audible_example(files.checkpoints_folder() / run_id, emotion, number)
 
 
 @st.cache_resource(show_spinner="Drawing a face and its voice …", max_entries=64)
-def _shown(directory: Path, emotion: str, number: int) -> Shown:
+def _load_audible_example(directory: Path, emotion: str, number: int) -> AudibleExample:
     from core.inference import examples
     from core.media import spectrograms, vocoder, waveforms
 
     run = Run(directory)
-    found = examples.example(run, emotion, number)
+    found = examples.load_face_example(run, emotion, number)
     s, ref_db, sounds = run.config.logmel, run.json("corpus")["voices"]["ref_db"], {}
     for name, y in (("fake", found.y), ("real", found.real)):
         if y is not None:
-            what = waveforms.remark(spectrograms.GENERATED if name == "fake" else spectrograms.THROUGH, s, run.id, 0, vocoder.way(s))
-            sounds[name] = waveforms.wav_bytes(vocoder.to_sound(y, ref_db, s)[0], s.rate, what)
+            what = waveforms.wav_comment(
+                spectrograms.GENERATED_COMMENT if name == "fake" else spectrograms.RESYNTHESIS_COMMENT,
+                s,
+                run.id,
+                0,
+                vocoder.inversion_name(s),
+            )
+            sounds[name] = waveforms.wav_bytes(vocoder.to_waveform(y, ref_db, s)[0], s.rate, what)
     if found.wave is not None:
-        sounds["recorded"], _ = waveforms.recorded(found.wave, s.columns, s, comment=f"a recording's middle: {found.name}, invented")
-    return Shown(found, sounds)
+        sounds["recorded"], _ = waveforms.crop_to_wav(found.wave, s.columns, s, comment=f"a recording's middle: {found.name}, invented")
+    return AudibleExample(found, sounds)
 
 
-def family() -> Family | None:
+def example_family() -> RunFamily | None:
     """The runs that Home shows: the drawn corpus', of which everything is on this machine; else the first there are."""
     found = cache.families()
-    return next((f for f in found if cache.config(f.id).data.faces == "demo"), found[0] if found else None)
+    return next((f for f in found if cache.run_config(f.id).data.faces == "demo"), found[0] if found else None)
 
 
-def example(of: Family) -> None:
+def show_example(of: RunFamily) -> None:
     """One face of S4 on its way through Fig. 3."""
     conditions = list(of.members)
-    config = cache.config(of.id)
+    config = cache.run_config(of.id)
     classes = config.data.classes
     first = "happy" if "happy" in classes else classes[0]
-    query_params.follow("emotion", "home emotion", first, lambda k: k if k in classes else None)
-    query_params.follow(
+    query_params.restore_widget("emotion", "home emotion", first, lambda k: k if k in classes else None)
+    query_params.restore_widget(
         "condition", "home condition", "cp" if "cp" in conditions else conditions[0], lambda k: k if k in conditions else None
     )
-    query_params.follow("face", "home face", 0, lambda k: int(k) if k.isascii() and k.isdecimal() and len(k) < 4 else None)
-    go = {"required": True, "on_change": query_params.keep, "label_visibility": "collapsed"}
+    query_params.restore_widget("face", "home face", 0, lambda k: int(k) if k.isascii() and k.isdecimal() and len(k) < 4 else None)
+    go = {"required": True, "on_change": query_params.save_widget, "label_visibility": "collapsed"}
     left, right = st.columns([7, 5], gap="small", vertical_alignment="center")
     with left:
         emotion = st.pills("Emotion of the face", classes, key="home emotion", args=("emotion", "home emotion"), **go)
     with right, st.container(horizontal=True, horizontal_alignment="right", vertical_alignment="center"):
-        told = lambda k: theme.CONDITION[k][0]  # noqa: E731
+        told = lambda k: theme.CONDITION_TEXTS[k][0]  # noqa: E731
         condition = st.segmented_control(
             "The generator is told", conditions, format_func=told, key="home condition", args=("condition", "home condition"), **go
         )
         number = st.session_state["home face"]
-        after = {"on_click": query_params.write, "args": ("face", number + 1)}
+        after = {"on_click": query_params.set_value, "args": ("face", number + 1)}
         st.button("Another face", icon=":material/face:", key="another face", help="The next face that the run has kept.", **after)
     run_id = of.members[condition]
     try:
-        one = shown(run_id, emotion, number)
+        one = load_audible_example(run_id, emotion, number)
     except ValueError as error:
-        st.warning(theme.escaped(str(error)), icon=":material/warning:")
+        st.warning(theme.escape_markdown(str(error)), icon=":material/warning:")
         return
     e = one.example
-    onwards = diagram.ways_from(run_id, query_params.pages())
-    svg = diagram.fig_3(config, condition, e, list(one.sounds), onwards)
-    clicked = diagram.show(svg, one.sounds, f"{run_id} {emotion} {e.number}")
+    onwards = diagram.link_targets(run_id, query_params.page_names())
+    svg = diagram.fig_3_svg(config, condition, e, list(one.sounds), onwards)
+    clicked = diagram.show_fig_3(svg, one.sounds, f"{run_id} {emotion} {e.number}")
     if clicked in onwards:
         page, query = onwards[clicked]
         st.switch_page(f"pages/{page}.py", query_params=query)
@@ -137,18 +143,18 @@ def example(of: Family) -> None:
 # ------------------------------------------------------------------ work that goes on
 
 
-def _live() -> tuple[list[dict], list]:
-    return [r for r in cache.rows() if r["state"] in cache.LIVE], [e for e in tasks.listing() if e.state == "running"]
+def _live_work() -> tuple[list[dict], list]:
+    return [r for r in cache.run_rows() if r["state"] in cache.LIVE_STATES], [e for e in tasks.listing() if e.state == "running"]
 
 
-def going_on() -> None:
+def show_live_work() -> None:
     """Trainings and work on data that run now, each with its progress and the way back to it; nothing where none does."""
-    trainings, work = _live()
+    trainings, work = _live_work()
     every = 2 if trainings or work else None
 
     @st.fragment(run_every=every)
     def watched() -> None:
-        trainings, work = _live()
+        trainings, work = _live_work()
         if not (trainings or work):
             if every:
                 st.rerun()  # the last one has ended: no more looking
@@ -160,13 +166,13 @@ def going_on() -> None:
         for row in trainings:
             with st.container(horizontal=True, vertical_alignment="center", border=True):
                 with st.container():
-                    st.markdown(f"{theme.states(row['state'])}  ·  `{row['run']}`")
-                    progress.progress(row, row["phase"] or "")
+                    st.markdown(f"{theme.state_badges(row['state'])}  ·  `{row['run']}`")
+                    progress.show_stage(row, row["phase"] or "")
                 st.page_link("pages/train.py", label="Back to it", icon=":material/monitoring:", query_params={"run": row["run"]})
         for one in work:
             with st.container(horizontal=True, vertical_alignment="center", border=True):
                 with st.container():
-                    st.markdown(f"**{theme.escaped(task_progress.title(one))}** · {theme.escaped(one.phase)}")
+                    st.markdown(f"**{theme.escape_markdown(task_progress.task_title(one))}** · {theme.escape_markdown(one.phase)}")
                     st.progress(min(1.0, one.done / max(1, one.total)), f"{one.done:,} of {one.total:,}" if one.total else "…")
                 link = {"part": "bring", "errand": one.id}
                 st.page_link("pages/data.py", label="Back to it", icon=":material/monitoring:", query_params=link)
@@ -177,10 +183,10 @@ def going_on() -> None:
 # ------------------------------------------------------------------ where to go
 
 
-def ways() -> None:
+def show_page_links() -> None:
     """Three ways on, for three kinds of visitors."""
-    there = query_params.pages()
-    for column, (title, words, links) in zip(st.columns(3, gap="medium"), WAYS):
+    there = query_params.page_names()
+    for column, (title, words, links) in zip(st.columns(3, gap="medium"), PAGE_GROUPS):
         with column.container(border=True, height="stretch"):
             st.markdown(f"**{title}**  \n{words}")
             for page, label, icon in links:

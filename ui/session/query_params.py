@@ -10,7 +10,7 @@ import streamlit as st
 from core import files
 
 
-def follow(name: str, key: str, default: Any, admit: Callable[[str], Any]) -> None:
+def restore_widget(name: str, key: str, default: Any, admit: Callable[[str], Any]) -> None:
     """Give the widget `key` the address' value of `name`, before it is drawn.
 
     `admit` turns the address' text into a value that the widget knows, or None; then what was chosen before stays, or the default.
@@ -21,24 +21,24 @@ def follow(name: str, key: str, default: Any, admit: Callable[[str], Any]) -> No
         value = default
     st.session_state[key] = st.session_state[f"last {key}"] = value
     if value != default or (asked is not None and asked != str(value)):
-        write(name, value)
+        set_value(name, value)
 
 
-def keep(name: str, key: str) -> None:
+def save_widget(name: str, key: str) -> None:
     """The widget's callback: what was chosen goes into the address."""
-    write(name, st.session_state[key])
+    set_value(name, st.session_state[key])
 
 
-def write(name: str, value: Any) -> None:
+def set_value(name: str, value: Any) -> None:
     if value is None:
         st.query_params.pop(name, None)
     else:
         st.query_params[name] = str(value)
 
 
-PAGES = files.ROOT / "pages"
+PAGES_FOLDER = files.ROOT / "pages"
 
 
-def pages() -> list[str]:
+def page_names() -> list[str]:
     """The pages that there are."""
-    return [p.stem for p in sorted(PAGES.glob("*.py"))]
+    return [p.stem for p in sorted(PAGES_FOLDER.glob("*.py"))]

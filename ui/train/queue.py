@@ -8,14 +8,14 @@ from core.experiments import jobs
 from ui import theme
 
 
-def line(rows: list[dict]) -> list[dict]:
+def queued_rows(rows: list[dict]) -> list[dict]:
     """The rows of `access.rows` that are in the queue, in its order."""
     return sorted((r for r in rows if r["place"] is not None), key=lambda r: r["place"])
 
 
-def show(rows: list[dict], chosen: str) -> None:
+def show_entries(rows: list[dict], chosen: str) -> None:
     """The queue, where it is more than the chosen run's own training."""
-    waiting = [r for r in line(rows) if jobs.waits(r)]
+    waiting = [r for r in queued_rows(rows) if jobs.is_waiting(r)]
     busy = [r for r in rows if r["state"] == "running" or (r["state"] == "queued" and r["pid"])]
     if not waiting or (len(waiting) == 1 and not busy and waiting[0]["run"] == chosen):
         return
@@ -23,18 +23,18 @@ def show(rows: list[dict], chosen: str) -> None:
         st.markdown(f"**Queue** · one trains, {len(waiting)} after it" if busy else f"**Queue** · {len(waiting)} in it")
         for row in busy:
             at = f"step {row['step']:,} of {row['steps']:,}" if row["step"] else "at its beginning"
-            st.markdown(f"{badge(row)} {theme.escaped(row['run'])} · {at}")
+            st.markdown(f"{state_badge(row)} {theme.escape_markdown(row['run'])} · {at}")
         for k, row in enumerate(waiting):
-            _one(row, k, len(waiting))
+            _show_entry(row, k, len(waiting))
         if waiting[0]["state"] == "paused":
             after = " The others wait behind it: resume it, stop it, or move it down." if len(waiting) > 1 else ""
             st.caption(f":material/pause_circle: A paused run keeps its place.{after}")
 
 
-def _one(row: dict, place: int, of: int) -> None:
+def _show_entry(row: dict, place: int, of: int) -> None:
     run, go = row["run"], {"type": "tertiary"}
     with st.container(horizontal=True, vertical_alignment="center", gap="medium"):
-        st.markdown(f"{place + 1}. {badge(row)} {theme.escaped(run)}", width="stretch")
+        st.markdown(f"{place + 1}. {state_badge(row)} {theme.escape_markdown(run)}", width="stretch")
         st.button("Up", key=f"up {run}", disabled=place == 0, help="Its turn comes earlier.", on_click=jobs.move, args=(run, -1), **go)
         last = place == of - 1
         st.button("Down", key=f"down {run}", disabled=last, help="Its turn comes later.", on_click=jobs.move, args=(run, 1), **go)
@@ -42,13 +42,13 @@ def _one(row: dict, place: int, of: int) -> None:
         st.button("Remove", key=f"remove {run}", help=about, on_click=jobs.stop, args=(run,), **go)
 
 
-def badge(row: dict) -> str:
-    return f":{theme.STATE[row['state']]}-badge[{row['state']}]"
+def state_badge(row: dict) -> str:
+    return f":{theme.STATE_COLOURS[row['state']]}-badge[{row['state']}]"
 
 
-def before(row: dict, rows: list[dict]) -> str:
+def waiting_text(row: dict, rows: list[dict]) -> str:
     """What a waiting run waits for, in words."""
-    ahead = [r for r in line(rows) if jobs.waits(r) and r["place"] < row["place"]]
+    ahead = [r for r in queued_rows(rows) if jobs.is_waiting(r) and r["place"] < row["place"]]
     held = next((r for r in ahead if r["state"] == "paused"), None)
     if held:
         return f"It waits behind {held['run']}, which is paused and keeps its place."

@@ -6,11 +6,11 @@ import typing
 
 import streamlit as st
 
-from core.config import BANDS, EMOTIONS, Config, replace
+from core.config import BAND_COUNTS, EMOTIONS, Config, replace
 from core.data import splits
 from ui.session import corpora
 
-LEGENDS = {  # section -> its title, and field -> (label, legend)
+SECTIONS = {  # section -> its title, and field -> (label, legend)
     "gan": (
         "Generator, discriminator and Q",
         {
@@ -106,8 +106,8 @@ LEGENDS = {  # section -> its title, and field -> (label, legend)
         },
     ),
 }
-OPTIONS = {"bands": BANDS, "columns": (28, 56, 112)}  # numbers that are chosen, not typed
-BOUNDS = {
+FIELD_OPTIONS = {"bands": BAND_COUNTS, "columns": (28, 56, 112)}  # numbers that are chosen, not typed
+FIELD_BOUNDS = {
     "r": (0.05, 1.0),
     "g_fraction": (0.05, 1.0),
     "clf_fraction": (0.05, 1.0),
@@ -121,10 +121,10 @@ BOUNDS = {
 }
 
 
-def form(config: Config, prefix: str) -> Config:
+def show_form(config: Config, prefix: str) -> Config:
     """Widgets for all settings that have a legend, starting from `config`; returns it with what was changed."""
     changes: dict[str, dict[str, object]] = {}
-    for section, (title, fields) in LEGENDS.items():
+    for section, (title, fields) in SECTIONS.items():
         st.markdown(f"**{title}**")
         part = getattr(config, section)
         hints = typing.get_type_hints(type(part))
@@ -133,57 +133,59 @@ def form(config: Config, prefix: str) -> Config:
             for column, name in zip(st.columns(3, gap="medium"), row):
                 label, legend = fields[name]
                 with column:
-                    changes.setdefault(section, {})[name] = _widget(
+                    changes.setdefault(section, {})[name] = _show_widget(
                         label, hints[name], getattr(part, name), name, f"{prefix} {section}.{name}"
                     )
                     st.caption(legend)
-    return _changed(config, changes)
+    return _apply_changes(config, changes)
 
 
-def kept(config: Config, prefix: str) -> Config:
-    """What `form` returned last, its sixty widgets not drawn."""
+def last_config(config: Config, prefix: str) -> Config:
+    """What `show_form` returned last, its sixty widgets not drawn."""
     changes: dict[str, dict[str, object]] = {}
-    for section, (_, fields) in LEGENDS.items():
+    for section, (_, fields) in SECTIONS.items():
         part = getattr(config, section)
         hints = typing.get_type_hints(type(part))
         for name in fields:
             shown = st.session_state.get(f"{prefix} {section}.{name}", getattr(part, name))
-            changes.setdefault(section, {})[name] = _typed(shown, hints[name], getattr(part, name))
-    return _changed(config, changes)
+            changes.setdefault(section, {})[name] = _to_field_value(shown, hints[name], getattr(part, name))
+    return _apply_changes(config, changes)
 
 
-def _changed(config: Config, changes: dict[str, dict[str, object]]) -> Config:
+def _apply_changes(config: Config, changes: dict[str, dict[str, object]]) -> Config:
     return replace(config, **{k: v for k, v in changes.items() if any(getattr(getattr(config, k), n) != x for n, x in v.items())})
 
 
-def _typed(shown, hint: object, value):
+def _to_field_value(shown, hint: object, value):
     """What a widget shows, as the setting has it; `value` is the preset's."""
     if typing.get_origin(hint) is tuple:
-        return tuple(e for e in _known(value) if e in shown)
+        return tuple(e for e in _ordered_emotions(value) if e in shown)
     return hint(shown) if hint in (int, float) else shown
 
 
-def _known(value: tuple[str, ...]) -> list[str]:
+def _ordered_emotions(value: tuple[str, ...]) -> list[str]:
     return [*value, *(e for e in EMOTIONS if e not in value)]
 
 
-def _widget(label: str, hint: object, value, name: str, key: str):
+def _show_widget(label: str, hint: object, value, name: str, key: str):
     if hint is bool:
         return st.toggle(label, value, key=key, persist_state="session")
     if typing.get_origin(hint) is tuple:
-        return _typed(st.pills(label, _known(value), selection_mode="multi", default=value, key=key, persist_state="session"), hint, value)
-    if typing.get_origin(hint) is typing.Literal or hint is str or name in OPTIONS:
-        options = _corpora(name, value) if hint is str else OPTIONS.get(name) or typing.get_args(hint)
+        return _to_field_value(
+            st.pills(label, _ordered_emotions(value), selection_mode="multi", default=value, key=key, persist_state="session"), hint, value
+        )
+    if typing.get_origin(hint) is typing.Literal or hint is str or name in FIELD_OPTIONS:
+        options = _corpus_options(name, value) if hint is str else FIELD_OPTIONS.get(name) or typing.get_args(hint)
         return st.selectbox(label, options, options.index(value), key=key, persist_state="session")
-    low, high = BOUNDS.get(name, (1, 10**6) if hint is int else (0.0, 100.0))
+    low, high = FIELD_BOUNDS.get(name, (1, 10**6) if hint is int else (0.0, 100.0))
     if hint is int:
-        return _typed(st.number_input(label, int(low), int(high), int(value), 1, key=key, persist_state="session"), hint, value)
+        return _to_field_value(st.number_input(label, int(low), int(high), int(value), 1, key=key, persist_state="session"), hint, value)
     places = 5 if name.startswith("lr") else 4 if name == "average" else 2
     bounds = float(low), float(high), float(value)
-    return _typed(st.number_input(label, *bounds, 10.0**-places, f"%.{places}f", key=key, persist_state="session"), hint, value)
+    return _to_field_value(st.number_input(label, *bounds, 10.0**-places, f"%.{places}f", key=key, persist_state="session"), hint, value)
 
 
-def _corpora(name: str, value: str) -> list[str]:
+def _corpus_options(name: str, value: str) -> list[str]:
     """Prepared corpora that a setting may name, its present value first."""
-    here = [splits.of_stem(n)[0] for n in corpora.names()]
+    here = [splits.parse_stem(n)[0] for n in corpora.prepared_stems()]
     return list(dict.fromkeys([value, *([""] if name == "f_s_corpus" else []), *here]))

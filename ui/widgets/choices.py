@@ -13,9 +13,9 @@ import streamlit as st
 
 from ui.session import query_params
 
-HTML = """<label><span class="line"><span class="name"></span><output></output></span><input type="range" min="0" step="1">
+SLIDER_HTML = """<label><span class="line"><span class="name"></span><output></output></span><input type="range" min="0" step="1">
 <span class="line ends"><span></span><span></span></span></label>"""
-CSS = """label {display: block; font-family: var(--st-font); font-size: .875rem; color: var(--st-text-color);}
+SLIDER_CSS = """label {display: block; font-family: var(--st-font); font-size: .875rem; color: var(--st-text-color);}
 .line {display: flex; justify-content: space-between; gap: 1rem;}
 output {font-weight: 600;}
 .ends {opacity: .7;}
@@ -25,7 +25,7 @@ input {display: block; width: 100%; margin: .35rem 0 .15rem; height: 1.1rem; cur
 input::-webkit-slider-thumb {appearance: none; width: 1.1rem; height: 1.1rem; border-radius: 50%; background: var(--st-primary-color);}
 input::-moz-range-thumb {border: 0; width: 1.1rem; height: 1.1rem; border-radius: 50%; background: var(--st-primary-color);}
 input:focus-visible {outline: 2px solid var(--st-primary-color); outline-offset: 3px; border-radius: .3rem;}"""
-JS = """export default function ({ data, parentElement, setStateValue }) {
+SLIDER_JS = """export default function ({ data, parentElement, setStateValue }) {
   const find = (what) => parentElement.querySelector(what), input = find("input")
   const say = () => {
     find("output").textContent = data.names[input.value]
@@ -68,7 +68,7 @@ JS = """export default function ({ data, parentElement, setStateValue }) {
     setStateValue("place", [Number(input.value), Date.now()]) // not a trigger: of two at once one is lost
   }
 }"""
-FOLLOW = """export default function ({ data, setStateValue }) {
+CHART_EVENTS_JS = """export default function ({ data, setStateValue }) {
   const look = () => data.charts.forEach((key) => {
     const chart = document.querySelector(`.st-key-${key} .js-plotly-plot`)
     if (!chart || !chart.on) return
@@ -84,7 +84,7 @@ FOLLOW = """export default function ({ data, setStateValue }) {
 READOUT_HTML = """<div class="words"><div></div><div></div><div></div></div>"""
 READOUT_CSS = """.words {display: grid; grid-template-columns: 1fr 1fr 1fr; column-gap: 7.5%; font-family: var(--st-font); font-size: .8rem;
   line-height: 1.35; color: var(--st-text-color); min-height: 2.7em;}"""
-READOUT = """export default function ({ data, parentElement }) {
+READOUT_JS = """export default function ({ data, parentElement }) {
   const words = parentElement.querySelector(".words"), said = words.children, share = (x) => `${(100 * x).toFixed(0)}%`
   words.style.padding = `0 ${data.right}px 0 ${data.left}px`
   const say = (sliders) => {
@@ -107,9 +107,9 @@ READOUT = """export default function ({ data, parentElement }) {
   const timer = setInterval(look, 200)
   return () => clearInterval(timer)
 }"""
-_slider = st.components.v2.component("dacssgan_slider", html=HTML, css=CSS, js=JS)
-_follow = st.components.v2.component("dacssgan_follow", js=FOLLOW)
-_readout = st.components.v2.component("dacssgan_readout", html=READOUT_HTML, css=READOUT_CSS, js=READOUT)
+_slider_component = st.components.v2.component("dacssgan_slider", html=SLIDER_HTML, css=SLIDER_CSS, js=SLIDER_JS)
+_chart_events_component = st.components.v2.component("dacssgan_follow", js=CHART_EVENTS_JS)
+_readout_component = st.components.v2.component("dacssgan_readout", html=READOUT_HTML, css=READOUT_CSS, js=READOUT_JS)
 
 
 def slider(
@@ -127,21 +127,21 @@ def slider(
     Meanwhile it moves the sliders of the same options inside charts: `moves` names a chart's key and which of its sliders.
     """
     known = {str(o): o for o in options}
-    query_params.follow(name, key, default, known.get)
+    query_params.restore_widget(name, key, default, known.get)
     state = f"{key} rail"
 
     def let_go() -> None:
         place, _ = st.session_state[state]["place"]
         if isinstance(place, int) and 0 <= place < len(options):
-            query_params.write(name, options[place])
+            query_params.set_value(name, options[place])
 
     at = list(options).index(st.session_state[key])
     told = {"label": label, "help": about, "names": [shown(o) for o in options], "at": at, "moves": moves}
-    _slider(key=state, data=told, on_place_change=let_go)
+    _slider_component(key=state, data=told, on_place_change=let_go)
     return st.session_state[key]
 
 
-def follow(names: dict[str, dict[str, Any]], *charts: str) -> None:
+def save_chart_sliders(names: dict[str, dict[str, Any]], *charts: str) -> None:
     """When a slider inside one of the charts is let go, its step goes into the address: the browser has moved the charts already.
 
     `names`: for each slider of a chart, in their order, the name in the address -> {a step's label: its value}.
@@ -152,12 +152,12 @@ def follow(names: dict[str, dict[str, Any]], *charts: str) -> None:
         which, told, _ = st.session_state[key]["step"]
         for name, options in list(names.items())[which : which + 1]:
             if told in options:
-                query_params.write(name, options[told])
+                query_params.set_value(name, options[told])
 
-    _follow(key=key, data={"charts": charts}, on_step_change=let_go)
+    _chart_events_component(key=key, data={"charts": charts}, on_step_change=let_go)
 
 
-def start(chart: str, what: Any, at: Any) -> Any:
+def initial_positions(chart: str, what: Any, at: Any) -> Any:
     """Where a chart's sliders are drawn at: `at` when it is first drawn of `what`, and there ever after, since the browser moves them on
     and a chart that stays as it is need not be sent and drawn again."""
     kept = st.session_state.get(f"{chart} began")
@@ -166,26 +166,26 @@ def start(chart: str, what: Any, at: Any) -> Any:
     return kept[1]
 
 
-def begin_anew(chart: str) -> None:
+def reset_positions(chart: str) -> None:
     """The chart is not on the page: its sliders are drawn where they stand when it comes back."""
     st.session_state.pop(f"{chart} began", None)
 
 
-def readout(chart: str, labels: int, table: list[list[list[float]]], left: int, right: int) -> None:
+def show_readout(chart: str, labels: int, table: list[list[list[float]]], left: int, right: int) -> None:
     """What curves are where a chart's sliders stand, in words above its three columns: numbers as `figures.readings` orders them, [position
     of the second slider][of the first]. `left` and `right` are the chart's margins in pixels."""
-    _readout(key=f"{chart} in words", data={"chart": chart, "labels": labels, "table": table, "left": left, "right": right})
+    _readout_component(key=f"{chart} in words", data={"chart": chart, "labels": labels, "table": table, "left": left, "right": right})
 
 
-def chosen(label: str, name: str, options: Sequence[str], default: str, shown: Callable, **more) -> str:
+def choose_one(label: str, name: str, options: Sequence[str], default: str, shown: Callable, **more) -> str:
     """One of a few, kept in the address under `name`."""
-    query_params.follow(name, f"lab {name}", default, lambda k: k if k in options else None)
-    go = {"on_change": query_params.keep, "args": (name, f"lab {name}")}
+    query_params.restore_widget(name, f"lab {name}", default, lambda k: k if k in options else None)
+    go = {"on_change": query_params.save_widget, "args": (name, f"lab {name}")}
     st.segmented_control(label, options, format_func=shown, required=True, key=f"lab {name}", **go, **more)
     return st.session_state[f"lab {name}"]
 
 
-def remembered(name: str, options: Sequence[str], default: str) -> str:
-    """What `chosen` said when it was last on the page."""
+def last_choice(name: str, options: Sequence[str], default: str) -> str:
+    """What `choose_one` said when it was last on the page."""
     found = st.query_params.get(name, st.session_state.get(f"last lab {name}", default))
     return found if found in options else default

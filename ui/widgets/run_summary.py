@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from core.inference.generation import Explanation
 
 
-def no_run() -> None:
+def show_no_run() -> None:
     """Nothing is trained yet: what to do."""
     st.info(
         "**There is no trained run yet.** Train the demo: it needs no download and takes some minutes. Its faces and voices are invented.",
@@ -26,15 +26,15 @@ def no_run() -> None:
     st.code("python -m core train --preset demo", language="bash")
 
 
-def not_trained(condition: str, name: str) -> None:
+def show_untrained_condition(condition: str, name: str) -> None:
     """In the place of a voice whose condition has no finished run in this family."""
-    title, _, about = theme.CONDITION[condition]
+    title, _, about = theme.CONDITION_TEXTS[condition]
     st.markdown(f"**{title}** · not trained yet", help=about)
     known = {"condition": condition} | ({"preset": name} if name in PRESETS else {})
     st.page_link("pages/train.py", label="Train it", icon=":material/model_training:", query_params=known)
 
 
-def certainty(classes: Sequence[str], said: Explanation) -> None:
+def show_certainty(classes: Sequence[str], said: Explanation) -> None:
     """Credibility and confidence, in words."""
     a, b, c = st.columns(3, gap="small")
     a.metric("Prediction", classes[said.prediction], help="The emotion with the highest p-value.")
@@ -50,7 +50,7 @@ def certainty(classes: Sequence[str], said: Explanation) -> None:
     )
 
 
-def about(run: Run) -> None:
+def show_results(run: Run) -> None:
     """Corpus, labels, N, accuracy and FID with their references, and the model card."""
     corpus, results = run.json("corpus"), run.json("results")
     if not (corpus and results):

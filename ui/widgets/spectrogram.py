@@ -74,26 +74,26 @@ JS = """export default function ({ data, parentElement }) {
   canvas.onpointerleave = () => { tip.style.visibility = "hidden" }
   box.querySelector("button").onclick = () => (document.fullscreenElement ? document.exitFullscreen() : box.requestFullscreen())
 }"""
-_show = st.components.v2.component("dacssgan_spectrogram", html='<div class="voice"></div>', css=CSS, js=JS)
+_component = st.components.v2.component("dacssgan_spectrogram", html='<div class="voice"></div>', css=CSS, js=JS)
 
 
-def show(y: np.ndarray, ref_db: float, s: LogMel, key: str, alt: str, height: int = 215) -> None:
+def show_canvas(y: np.ndarray, ref_db: float, s: LogMel, key: str, alt: str, height: int = 215) -> None:
     """(columns, bands) in [-1, 1] as dB over time and mel frequency."""
     decibels = np.rint(100 * spectrograms.unscale(y, ref_db, s)).astype("<i2")  # hundredths: what is shown is what was drawn
     low, high, dx = ref_db - s.range_db, ref_db, s.hop / s.rate
-    _show(
+    _component(
         key=key,
         data={
-            "frame": _frame(len(y), low, high, s, alt),
+            "frame": _axes_html(len(y), low, high, s, alt),
             "decibels": base64.b64encode(decibels.tobytes()).decode(),
-            "colours": [hex_to_rgb(k) for k in theme.LEVELS],
-            "kilohertz": charts.centres(s).tolist(),
+            "colours": [hex_to_rgb(k) for k in theme.SPECTROGRAM_COLOUR_SCALE],
+            "kilohertz": charts.band_centres_khz(s).tolist(),
             **{"columns": len(y), "bands": s.bands, "low": low, "high": high, "dx": dx, "height": height},
         },
     )
 
 
-def _frame(columns: int, low: float, high: float, s: LogMel, alt: str) -> str:
+def _axes_html(columns: int, low: float, high: float, s: LogMel, alt: str) -> str:
     """All but the picture's cells: axes with their titles, the scale of levels, places for what moves."""
     seconds = columns * s.hop / s.rate
     step = next(k for k in (0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0) if seconds / k <= 6)
@@ -109,7 +109,7 @@ def _frame(columns: int, low: float, high: float, s: LogMel, alt: str) -> str:
     return (
         f'<div class="y"><span class="title">{mel["title"]}</span>{up}</div>'
         f'<div><canvas role="img" aria-label="{html.escape(alt)}"></canvas><span class="tip"></span></div>'
-        f'<div class="scale"><i style="background:linear-gradient(to top,{",".join(theme.LEVELS)})"></i>{levels}</div>'
+        f'<div class="scale"><i style="background:linear-gradient(to top,{",".join(theme.SPECTROGRAM_COLOUR_SCALE)})"></i>{levels}</div>'
         f'<div></div><div class="x">{across}<span class="title">time (s)</span></div><div></div>'
         '<button title="Full screen" aria-label="Full screen"><svg width="14" height="14" fill="none" stroke="currentColor" '
         'stroke-width="2"><path d="M1 5V1h4M9 1h4v4M13 9v4H9M5 13H1V9"/></svg></button>'

@@ -21,11 +21,11 @@ from core.config import CREMA_EMOTIONS, LogMel
 from core.data.demo import rendering
 
 RATE = LogMel().rate  # Hz
-SIZE = 192  # pixels of a face's side
+FRAME_SIZE = 192  # pixels of a face's side
 F32 = np.float32
-CODES = {"neutral": "NEU", "happy": "HAP", "sad": "SAD", "angry": "ANG", "fear": "FEA", "disgust": "DIS"}  # as CREMA-D names them
+EMOTION_CODES = {"neutral": "NEU", "happy": "HAP", "sad": "SAD", "angry": "ANG", "fear": "FEA", "disgust": "DIS"}  # as CREMA-D names them
 
-UNITS = {  # facial action unit -> activation 0..1 at full strength for neutral, happy, sad, angry, fear, disgust
+ACTION_UNITS = {  # facial action unit -> activation 0..1 at full strength for neutral, happy, sad, angry, fear, disgust
     "inner_raise": (0, 0.1, 1, 0, 0.95, 0),  # AU1
     "outer_raise": (0, 0.15, 0, 0, 0.8, 0),  # AU2
     "lower_brow": (0, 0, 0.35, 1, 0.3, 0.6),  # AU4
@@ -66,7 +66,7 @@ CONSONANTS = np.array(  # m n b d g l w v z s ʃ t: locus F1, F2, F3 (Hz), voici
      (300, 700, 2200, 0.5, 0, 1000, 900), (250, 1100, 2300, 0.3, 0.15, 4500, 2500), (250, 1600, 2500, 0.25, 0.45, 5800, 1300),
      (250, 1600, 2500, 0, 0.7, 5900, 1300), (250, 1800, 2400, 0, 0.7, 3300, 1200), (250, 1700, 2600, 0, 0.5, 4200, 1500)]
 )  # fmt: skip
-STOPS = (2, 3, 4, 11)  # b d g t
+STOP_CONSONANTS = (2, 3, 4, 11)  # b d g t
 
 
 @dataclass(frozen=True)
@@ -83,7 +83,7 @@ class Difficulty:
     pose: float = 0.06  # sd of the head's turn, radians
 
 
-DEFAULT = Difficulty()
+DEFAULT_DIFFICULTY = Difficulty()
 
 
 @dataclass(frozen=True)
@@ -98,11 +98,11 @@ class Take:
     strength: float
 
 
-def takes(takes_per_emotion: int = 10, actors: int = 24, seed: int = 0, difficulty: Difficulty = DEFAULT) -> list[Take]:
+def list_takes(takes_per_emotion: int = 10, actors: int = 24, seed: int = 0, difficulty: Difficulty = DEFAULT_DIFFICULTY) -> list[Take]:
     """The corpus' index, `actors` x 6 x `takes_per_emotion`, by actor (from 1; odd ones male, as in RAVDESS), emotion, number."""
     return [
         Take(
-            clip_id=f"demo_{actor:02d}_{CODES[emotion]}_{number:02d}",
+            clip_id=f"demo_{actor:02d}_{EMOTION_CODES[emotion]}_{number:02d}",
             actor=actor,
             sex="male" if actor % 2 else "female",
             emotion=emotion,
@@ -120,7 +120,7 @@ def _rng(seed: int, actor: int, emotion: str, number: int, use: str) -> np.rando
     return np.random.default_rng([seed, actor, CREMA_EMOTIONS.index(emotion), number, *use.encode()])
 
 
-def _mood(take: Take, seed: int, d: Difficulty) -> np.ndarray:
+def _emotion_mixture(take: Take, seed: int, d: Difficulty) -> np.ndarray:
     """(6,) how much of each emotion is in the take: its own, some of another, the rest of 1 is neutral. Face and voice share it."""
     rng = _rng(seed, take.actor, take.emotion, take.number, "mood")
     own = CREMA_EMOTIONS.index(take.emotion)
@@ -134,13 +134,13 @@ def _mood(take: Take, seed: int, d: Difficulty) -> np.ndarray:
 # ---------------------------------------------------------------------------------------------------------------------------- voice
 
 
-def _speech(take: Take, seed: int, d: Difficulty) -> SimpleNamespace:
+def _speech_plan(take: Take, seed: int, d: Difficulty) -> SimpleNamespace:
     """What is said and how: `seconds`; `times` (n, 3) s of each syllable's consonant, vowel and end; `vowels`, `consonants` (n,), rows of
     the tables; `stress` (n,) 0..1; `how`, PROSODY's measures."""
     rng = _rng(seed, take.actor, take.emotion, take.number, "speech")
     habit = _rng(seed, take.actor, "neutral", 0, "voice habit").normal(size=len(PROSODY)) * d.voice_habit
     table = np.array(list(PROSODY.values()))  # (measures, 1 + 6)
-    values = table[:, 1:] @ _mood(take, seed, d) + table[:, 0] * (habit + d.voice_spread * rng.normal(size=len(PROSODY)))
+    values = table[:, 1:] @ _emotion_mixture(take, seed, d) + table[:, 0] * (habit + d.voice_spread * rng.normal(size=len(PROSODY)))
     how = dict(zip(PROSODY, values.tolist(), strict=True))
     n = int(rng.integers(3, 6))
     lengths = rng.uniform(0.9, 1.1, (n, 2)) * (0.09, 0.21) * 2 ** -how["rate"]
@@ -156,9 +156,9 @@ def _speech(take: Take, seed: int, d: Difficulty) -> SimpleNamespace:
     return SimpleNamespace(seconds=seconds, times=times, vowels=vowels, consonants=consonants, stress=stress, how=how)
 
 
-def voice(take: Take, seed: int = 0, difficulty: Difficulty = DEFAULT) -> np.ndarray:
+def synthesise_voice(take: Take, seed: int = 0, difficulty: Difficulty = DEFAULT_DIFFICULTY) -> np.ndarray:
     """Nonsense speech of 3 to 5 syllables: (T,) float32 at 16 kHz, 1.6 to 2.4 s, peak below 1."""
-    s = _speech(take, seed, difficulty)
+    s = _speech_plan(take, seed, difficulty)
     how, rng = s.how, _rng(seed, take.actor, take.emotion, take.number, "voice")
     body = _rng(seed, take.actor, "neutral", 0, "body")
     female = take.sex == "female"
@@ -178,14 +178,22 @@ def voice(take: Take, seed: int = 0, difficulty: Difficulty = DEFAULT) -> np.nda
     loud = 10 ** (how["attack"] * (s.stress[syllable] - 0.4) * 6 / 20)
     voicing = np.where(silent, 0.0, np.where(vowel, 1.0, c[syllable, 3])) * loud
     hiss = np.where(silent | vowel, 0.0, c[syllable, 4]) * loud
-    stop = np.isin(s.consonants, STOPS)[syllable]
+    stop = np.isin(s.consonants, STOP_CONSONANTS)[syllable]
     hiss *= np.where(stop, 2.5 * (s.times[syllable, 1] - t < 0.022), 1.0)  # closed, then a burst
-    formants, voicing, hiss = _slow(formants, 0.022 / step), _slow(voicing, 0.012 / step), _slow(hiss, 0.008 / step)
+    formants, voicing, hiss = (
+        _smooth_in_time(formants, 0.022 / step),
+        _smooth_in_time(voicing, 0.012 / step),
+        _smooth_in_time(hiss, 0.008 / step),
+    )
     centre, width = c[syllable, 5], c[syllable, 6]
     voicing *= np.interp(t, [0, s.times[0, 0], s.times[-1, 2]], [1, 1, 0.65])  # breath runs out
     move = sum(k * np.exp(-(((t - v) / 0.09) ** 2)) for k, v in zip(2.2 * s.stress, s.times[:, 1] + 0.07, strict=True))
     semitones = how["pitch"] + 2 ** how["range"] * (move - 0.4) + (how["slope"] - 1.0) * (t - s.seconds / 2)
-    semitones = semitones + max(how["tremor"], 0) * 0.6 * np.sin(2 * np.pi * (7 * t + rng.random())) + _slow(rng.normal(0, 1.2, len(t)), 6)
+    semitones = (
+        semitones
+        + max(how["tremor"], 0) * 0.6 * np.sin(2 * np.pi * (7 * t + rng.random()))
+        + _smooth_in_time(rng.normal(0, 1.2, len(t)), 6)
+    )
     f0 = base * 2 ** (semitones / 12)
 
     # Glottal pulses: at every whole turn of the phase, each with its own irregularity.
@@ -206,7 +214,7 @@ def voice(take: Take, seed: int = 0, difficulty: Difficulty = DEFAULT) -> np.nda
     at = when * RATE
     whole = at.astype(int)
     delay = np.exp((-2j * np.pi / RATE) * f * (at - whole).astype(F32)[:, None])
-    pulses = np.fft.irfft(source * delay * _tract(f, t, formants, tract, when) * (strength * pitch**0.5)[:, None])
+    pulses = np.fft.irfft(source * delay * _tract_response(f, t, formants, tract, when) * (strength * pitch**0.5)[:, None])
     out = np.zeros(int(s.seconds * RATE) + 1024)
     for k, pulse in zip(whole.tolist(), pulses, strict=True):
         out[k : k + 512] += pulse
@@ -215,7 +223,7 @@ def voice(take: Take, seed: int = 0, difficulty: Difficulty = DEFAULT) -> np.nda
     middle = np.arange(0, s.seconds - 0.017, 0.008)
     frames = np.fft.rfft(rng.normal(size=(len(middle), 256)) * np.hanning(256), 512)
     g = [np.interp(middle, t, row)[:, None] for row in (voicing, hiss, centre, width)]
-    breath = 10 ** ((how["breath"] - 30) / 20) * g[0] * _tract(f, t, formants, tract, middle) * f / (f + 1500)
+    breath = 10 ** ((how["breath"] - 30) / 20) * g[0] * _tract_response(f, t, formants, tract, middle) * f / (f + 1500)
     friction = 0.5 * g[1] / (1 + ((f - g[2]) / g[3]) ** 2) ** 1.5
     for k, frame in zip((middle * RATE).astype(int).tolist(), np.fft.irfft(frames * (4 * breath + friction)), strict=True):
         out[k : k + 512] += frame
@@ -224,11 +232,11 @@ def voice(take: Take, seed: int = 0, difficulty: Difficulty = DEFAULT) -> np.nda
     return (out * min(1.0, 0.97 / np.abs(out).max())).astype(F32)
 
 
-def _slow(x: np.ndarray, sd: float) -> np.ndarray:
+def _smooth_in_time(x: np.ndarray, sd: float) -> np.ndarray:
     return gaussian_filter1d(x, sd, axis=-1, mode="nearest")
 
 
-def _tract(f: np.ndarray, t: np.ndarray, formants: np.ndarray, scale: float, when: np.ndarray) -> np.ndarray:
+def _tract_response(f: np.ndarray, t: np.ndarray, formants: np.ndarray, scale: float, when: np.ndarray) -> np.ndarray:
     """Transfer function of the vocal tract at the times `when` (n,), seven resonators in a row: (n, 257) complex.
 
     f (257,) Hz; the score's clock t (N,) s and formants (3, N) Hz of a man; `scale` is his tract's length over the speaker's.
@@ -244,13 +252,15 @@ def _tract(f: np.ndarray, t: np.ndarray, formants: np.ndarray, scale: float, whe
     return above / below
 
 
-def _units(take: Take, seed: int, t: float, d: Difficulty) -> dict[str, float]:
+def _action_units(take: Take, seed: int, t: float, d: Difficulty) -> dict[str, float]:
     """Action units 0..1.2 at time t: mood, the actor's face at rest, chance, and the mouth that speaks."""
     rng = _rng(seed, take.actor, take.emotion, take.number, "units")
-    habit = _rng(seed, take.actor, "neutral", 0, "face habit").normal(size=len(UNITS)) * d.face_habit
-    values = np.array(list(UNITS.values())) @ _mood(take, seed, d) + habit + d.face_spread * rng.normal(size=len(UNITS))
-    units = dict(zip(UNITS, np.clip(values, 0, 1.1).tolist(), strict=True))
-    s = _speech(take, seed, d)
+    habit = _rng(seed, take.actor, "neutral", 0, "face habit").normal(size=len(ACTION_UNITS)) * d.face_habit
+    values = (
+        np.array(list(ACTION_UNITS.values())) @ _emotion_mixture(take, seed, d) + habit + d.face_spread * rng.normal(size=len(ACTION_UNITS))
+    )
+    units = dict(zip(ACTION_UNITS, np.clip(values, 0, 1.1).tolist(), strict=True))
+    s = _speech_plan(take, seed, d)
     vowel, wide = s.times[:, 1:].mean(axis=1), np.diff(s.times[:, 1:]).ravel() * 0.4 + 0.02
     talk = float((VOWELS[s.vowels, 3] * np.exp(-(((t - vowel) / wide) ** 2))).max())
     units["open"] = min(1.2, units["open"] * (1 - 0.3 * talk) + 0.4 * talk)
@@ -260,25 +270,29 @@ def _units(take: Take, seed: int, t: float, d: Difficulty) -> dict[str, float]:
     return units
 
 
-def face(take: Take, seed: int = 0, t: float = 0.0, size: int = SIZE, difficulty: Difficulty = DEFAULT) -> tuple[np.ndarray, np.ndarray]:
+def render_face(
+    take: Take, seed: int = 0, t: float = 0.0, size: int = FRAME_SIZE, difficulty: Difficulty = DEFAULT_DIFFICULTY
+) -> tuple[np.ndarray, np.ndarray]:
     """The actor's face t seconds into the clip: (size, size, 3) uint8 RGB, and (5, 2) float pixels (x, y) of the places that §3.4 aligns.
 
     The points are the centres of the eye on the image's left and right, the tip of the nose, the mouth's centre and the chin.
-    The mouth follows the syllables of `voice`, so the frame of a spectrogram's middle is t = half of the voice's duration.
+    The mouth follows the syllables of `synthesise_voice`, so the frame of a spectrogram's middle is t = half of the voice's duration.
     """
-    units = _units(take, seed, t, difficulty)
+    units = _action_units(take, seed, t, difficulty)
     rng = _rng(seed, take.actor, take.emotion, take.number, "pose")
     pose = (np.clip(rng.normal(size=5), -1.8, 1.8) * difficulty.pose * (0.8, 1.5, 1.1, 1.0, 0.7)).tolist()
     roll, yaw, pitch, sway, skew = pose
     pitch += 0.06 * units["corner_down"] - 0.03 * units["open"]
     roll += 0.02 * float(np.sin(2 * t + 20 * sway))
     gaze = (rng.normal(size=2) * (0.012, 0.006)).tolist()
-    look = rendering.look_of(_rng(seed, take.actor, "neutral", 0, "look"), take.actor, take.sex == "female")
-    return rendering.draw(look, units, (roll, yaw, pitch), skew, gaze, size)
+    look = rendering.random_appearance(_rng(seed, take.actor, "neutral", 0, "look"), take.actor, take.sex == "female")
+    return rendering.draw_face(look, units, (roll, yaw, pitch), skew, gaze, size)
 
 
-def clip(take: Take, seed: int = 0, fps: int = 25, size: int = 320, difficulty: Difficulty = DEFAULT) -> tuple[np.ndarray, np.ndarray]:
+def render_clip(
+    take: Take, seed: int = 0, fps: int = 25, size: int = 320, difficulty: Difficulty = DEFAULT_DIFFICULTY
+) -> tuple[np.ndarray, np.ndarray]:
     """The whole clip: (F, size, size, 3) uint8 frames at `fps` and the voice, (T,) float32 at 16 kHz, of the same duration."""
-    wave = voice(take, seed, difficulty)
-    frames = [face(take, seed, k / fps, size, difficulty)[0] for k in range(round(len(wave) / RATE * fps))]
+    wave = synthesise_voice(take, seed, difficulty)
+    frames = [render_face(take, seed, k / fps, size, difficulty)[0] for k in range(round(len(wave) / RATE * fps))]
     return np.stack(frames), wave
