@@ -43,12 +43,12 @@ test: setup
 	@$(VENV_PYTHON) -m pytest -m browser $(ARGS) || [ $$? = 5 ]
 
 faults: setup
-	@FAULTS=$(FAULTS) $(VENV_PYTHON) -m pytest tests/test_prepare.py tests/test_fetch.py -k killed --timeout 0 $(ARGS)
+	@FAULTS=$(FAULTS) $(VENV_PYTHON) -m pytest tests/data/test_preparation.py tests/data/test_download.py -k killed --timeout 0 $(ARGS)
 
 # Both files in one resolve, so that Ray comes to the pinned torch and not another torch to Ray.
 test-cluster: setup
 	@$(VENV_PYTHON) -c "import ray" 2>/dev/null || $(VENV_PYTHON) -m pip install --disable-pip-version-check --no-input -r requirements.txt -r requirements-cluster.txt
-	@$(VENV_PYTHON) -m pytest tests/test_cluster.py tests/test_prepare.py::test_ray_makes_the_same_bytes $(ARGS)
+	@$(VENV_PYTHON) -m pytest tests/experiments/test_ray_cluster.py tests/data/test_preparation.py::test_ray_makes_the_same_bytes $(ARGS)
 
 lint: setup
 	@$(VENV_PYTHON) -m ruff check .

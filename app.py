@@ -21,8 +21,18 @@ PAGE_TITLES = {  # file -> title; one whose file is not here is not offered. Bar
 }
 st.set_page_config(page_title="dacssGAN studio", page_icon=theme.icon(), layout="wide")
 theme.apply_css()
-page_files = [file for file in PAGE_TITLES if Path(__file__).with_name("pages").joinpath(f"{file}.py").exists()]
-page = st.navigation([st.Page(f"pages/{file}.py", title=PAGE_TITLES[file], default=file == "home") for file in page_files], position="top")
+page_files = [
+    file
+    for file in PAGE_TITLES
+    if Path(__file__).with_name("pages").joinpath(f"{file}.py").exists()
+]
+page = st.navigation(
+    [
+        st.Page(f"pages/{file}.py", title=PAGE_TITLES[file], default=file == "home")
+        for file in page_files
+    ],
+    position="top",
+)
 cache.prepare_server()
 try:
     page.run()

@@ -18,7 +18,10 @@ import time
 
 OLDEST, NEWEST = (3, 11), (3, 14)  # the pinned packages have wheels for these Pythons
 HOLDS_GB = {"cpu": 3, "cuda": 7}  # .venv in the end
-NEEDS_GB = {"cpu": 4, "cuda": 10}  # free space to start with: that and the downloads, which lie beside it while they are unpacked
+NEEDS_GB = {
+    "cpu": 4,
+    "cuda": 10,
+}  # free space to start with: that and the downloads, which lie beside it while they are unpacked
 VENV, REQUIREMENTS = ".venv", "requirements.txt"
 READY, PYTHON = os.path.join(VENV, ".ready"), os.path.join(VENV, "bin", "python")
 UNDER_WAY = "under way"
@@ -53,7 +56,11 @@ def torch_build(offered, pin, system):
 def disk_problem(free_bytes, build):
     """ "" where the disk has room for this build of torch and the rest."""
     free, needs = free_bytes / 1e9, NEEDS_GB[build]
-    return "" if free >= needs else f"about {needs} GB of free disk space is needed and there is {free:.1f} GB: make room, then make again."
+    return (
+        ""
+        if free >= needs
+        else f"about {needs} GB of free disk space is needed and there is {free:.1f} GB: make room, then make again."
+    )
 
 
 def stamp(requirements, version):
@@ -108,10 +115,25 @@ def stop(text):
 
 def offered_versions(package):
     """Versions that pip sees under its own settings, newest first; stops where it sees none, which is quicker than pip's retries."""
-    command = [PYTHON, "-m", "pip", "index", "versions", package, "--retries", "1", "--timeout", "20"]
-    answer = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True).stdout
+    command = [
+        PYTHON,
+        "-m",
+        "pip",
+        "index",
+        "versions",
+        package,
+        "--retries",
+        "1",
+        "--timeout",
+        "20",
+    ]
+    answer = subprocess.run(
+        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    ).stdout
     if "No matching distribution" in answer:
-        stop(f"pip finds no {package}: is there a network? Behind a proxy set HTTPS_PROXY, for a mirror PIP_INDEX_URL, and make again.")
+        stop(
+            f"pip finds no {package}: is there a network? Behind a proxy set HTTPS_PROXY, for a mirror PIP_INDEX_URL, and make again."
+        )
     return re.findall(r"[^\s,]+", (re.findall(r"Available versions: (.*)", answer) or [""])[0])
 
 
@@ -132,7 +154,11 @@ def one_at_a_time():
 def make_venv(version):
     """An environment of this Python with pip in it: the one that is there if it is whole, else a new one. True for a new one."""
     site = os.path.join(VENV, "lib", f"python{version[0]}.{version[1]}", "site-packages")
-    if os.path.exists(PYTHON) and os.path.isdir(os.path.join(site, "pip")) and read(READY) != UNDER_WAY:
+    if (
+        os.path.exists(PYTHON)
+        and os.path.isdir(os.path.join(site, "pip"))
+        and read(READY) != UNDER_WAY
+    ):
         return False
     if os.path.isdir(VENV):
         say("the .venv here was cut short or is of another Python; making it anew.")
@@ -140,7 +166,9 @@ def make_venv(version):
     os.makedirs(VENV)
     write(READY, UNDER_WAY)
     if subprocess.call([sys.executable, "-m", "venv", VENV]):
-        stop(f"`{sys.executable} -m venv` failed as printed above: mend that, or name another Python with PYTHON=..., then make again.")
+        stop(
+            f"`{sys.executable} -m venv` failed as printed above: mend that, or name another Python with PYTHON=..., then make again."
+        )
     return True
 
 
@@ -177,16 +205,32 @@ def install(requirements, version):
         if sys.stdin.isatty():
             time.sleep(10)
     if new:
-        say(f"Python {platform.python_version()}, torch for {build.upper()}, about {HOLDS_GB[build]} GB in .venv; some minutes, once.")
+        say(
+            f"Python {platform.python_version()}, torch for {build.upper()}, about {HOLDS_GB[build]} GB in .venv; some minutes, once."
+        )
     before = read(READY)
     write(READY, UNDER_WAY)
-    scratch = os.path.abspath(os.path.join(VENV, "tmp"))  # not /tmp, which may be a small memory disk
+    scratch = os.path.abspath(
+        os.path.join(VENV, "tmp")
+    )  # not /tmp, which may be a small memory disk
     os.makedirs(scratch, exist_ok=True)
-    command = [PYTHON, "-m", "pip", "install", "--disable-pip-version-check", "--no-input", "-r", REQUIREMENTS]
+    command = [
+        PYTHON,
+        "-m",
+        "pip",
+        "install",
+        "--disable-pip-version-check",
+        "--no-input",
+        "-r",
+        REQUIREMENTS,
+    ]
     if subprocess.call(command, env=dict(os.environ, TMPDIR=scratch)):
         write(READY, before)  # pip gave up in good order, so what was there is as good as before
         full = shutil.disk_usage(VENV).free < 5e8
-        stop(("the disk is full: make room" if full else "pip stopped as printed above: mend that") + ", then make again.")
+        stop(
+            ("the disk is full: make room" if full else "pip stopped as printed above: mend that")
+            + ", then make again."
+        )
     shutil.rmtree(scratch)
     write(READY, stamp(requirements, version))
     say(f"ready after {time.time() - started:.0f} s.")

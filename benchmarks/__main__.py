@@ -18,18 +18,29 @@ def processor_name() -> str:
     """The processor's name, from Linux' list of processors or from Python."""
     try:
         with open("/proc/cpuinfo") as f:
-            return next(line.split(":", 1)[1].strip() for line in f if line.startswith("model name"))
+            return next(
+                line.split(":", 1)[1].strip() for line in f if line.startswith("model name")
+            )
     except (OSError, StopIteration):
         return platform.processor() or platform.machine()
 
 
 def main() -> int:
-    every = sorted(m.name for m in pkgutil.iter_modules(benchmarks.__path__) if m.name not in ("__main__", "browser", "table", "textbook"))
+    every = sorted(
+        m.name
+        for m in pkgutil.iter_modules(benchmarks.__path__)
+        if m.name not in ("__main__", "browser", "table", "textbook")
+    )
     chosen = sys.argv[1:] or [name for name in every if name not in SLOW_BENCHMARKS]
     if set(chosen) - set(every):
-        print(f"There is no benchmark {', '.join(sorted(set(chosen) - set(every)))}; there are {', '.join(every)}.", file=sys.stderr)
+        print(
+            f"There is no benchmark {', '.join(sorted(set(chosen) - set(every)))}; there are {', '.join(every)}.",
+            file=sys.stderr,
+        )
         return 2
-    print(f"{time.strftime('%Y-%m-%d')} · {processor_name()} · {os.cpu_count()} cores · Python {platform.python_version()}")
+    print(
+        f"{time.strftime('%Y-%m-%d')} · {processor_name()} · {os.cpu_count()} cores · Python {platform.python_version()}"
+    )
     for name in chosen:
         for row in importlib.import_module(f"benchmarks.{name}").rows():
             print(row, flush=True)

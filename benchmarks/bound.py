@@ -27,7 +27,10 @@ REPEATS = 7
 
 def matrix_product(device: str, kind: torch.dtype) -> Callable[[], None]:
     """One product of two large square matrices, to its end on the device."""
-    a, b = (torch.randn(MATRIX_SIDE[device], MATRIX_SIDE[device], device=device).to(kind) for _ in range(2))
+    a, b = (
+        torch.randn(MATRIX_SIDE[device], MATRIX_SIDE[device], device=device).to(kind)
+        for _ in range(2)
+    )
 
     def work() -> None:
         a @ b
@@ -63,17 +66,26 @@ def rows() -> list[Row]:
     torch.backends.cuda.matmul.allow_tf32 = False
     kinds = {"fp32": torch.float32} | ({"bf16": torch.bfloat16} if device == "cuda" else {})
     found = []
-    for name, config in (("studio", PRESETS["demo"]), ("paper", with_method("paper", PRESETS["demo"]))):
+    for name, config in (
+        ("studio", PRESETS["demo"]),
+        ("paper", with_method("paper", PRESETS["demo"])),
+    ):
         g, s = config.gan, config.logmel
         Q = Classifier((s.columns, s.bands), (16, 32, 64, 128), training.CLASSES).eval()
         arrays = training.random_arrays(32 * g.batch, s.columns, s.bands)
         work = count_operations(g, Q, arrays)
         for precision, kind in kinds.items():
             told = dataclasses.replace(g, precision=precision)
-            step, whole = training.our_steps(told, Q.to(device), arrays, device), matrix_product(device, kind)
+            step, whole = (
+                training.our_steps(told, Q.to(device), arrays, device),
+                matrix_product(device, kind),
+            )
             step(), whole()
             pairs = [
-                (training.STEPS_PER_REPEAT * work / wall_seconds(step), 2 * MATRIX_SIDE[device] ** 3 / wall_seconds(whole))
+                (
+                    training.STEPS_PER_REPEAT * work / wall_seconds(step),
+                    2 * MATRIX_SIDE[device] ** 3 / wall_seconds(whole),
+                )
                 for _ in range(REPEATS)
             ]
             shares = [ours / bound for ours, bound in pairs]

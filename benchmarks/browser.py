@@ -38,7 +38,9 @@ class StudioServer:
 
 
 @contextlib.contextmanager
-def studio_server(log: Path, environment: dict[str, str], app: Path = ROOT / "app.py", seconds: float = 120.0) -> Iterator[StudioServer]:
+def studio_server(
+    log: Path, environment: dict[str, str], app: Path = ROOT / "app.py", seconds: float = 120.0
+) -> Iterator[StudioServer]:
     """A Streamlit app on a free port of the loopback, in a process of its own; it ends with the block.
 
     What it prints goes into the file `log`. Raises RuntimeError with the end of that file when it does not answer.
@@ -48,7 +50,9 @@ def studio_server(log: Path, environment: dict[str, str], app: Path = ROOT / "ap
         port = s.getsockname()[1]
     command = [sys.executable, "-m", "streamlit", "run", str(app), "--server.port", str(port)]
     with open(log, "w") as out:
-        process = subprocess.Popen(command, cwd=ROOT, env=os.environ | environment, stdout=out, stderr=subprocess.STDOUT)
+        process = subprocess.Popen(
+            command, cwd=ROOT, env=os.environ | environment, stdout=out, stderr=subprocess.STDOUT
+        )
     address, end = f"http://127.0.0.1:{port}", time.monotonic() + seconds
     try:
         while True:
@@ -56,7 +60,9 @@ def studio_server(log: Path, environment: dict[str, str], app: Path = ROOT / "ap
                 urllib.request.urlopen(f"{address}/_stcore/health", timeout=1).close()
                 break
             if process.poll() is not None or time.monotonic() > end:
-                raise RuntimeError(f"The studio does not start. The end of what it printed:\n{log.read_text()[-2000:]}")
+                raise RuntimeError(
+                    f"The studio does not start. The end of what it printed:\n{log.read_text()[-2000:]}"
+                )
             time.sleep(0.05)
         yield StudioServer(address, process.pid)
     finally:
@@ -69,9 +75,13 @@ def studio_server(log: Path, environment: dict[str, str], app: Path = ROOT / "ap
 
 def chromium_path() -> str:
     """The path of Chromium or Chrome. Raises RuntimeError where there is none."""
-    path = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+    path = next(
+        filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None
+    )
     if not path:
-        raise RuntimeError("No Chromium was found: pages need a browser to be shown in. On Debian: apt install chromium.")
+        raise RuntimeError(
+            "No Chromium was found: pages need a browser to be shown in. On Debian: apt install chromium."
+        )
     return path
 
 
@@ -92,10 +102,18 @@ def record_faults(tab) -> list[str]:
     faults: list[str] = []
     # Streamlit looks for its server at /train/_stcore first, which a page's own address answers with 404.
     tab.on(
-        "console", lambda m: m.type == "error" and "/_stcore/" not in m.location["url"] and faults.append(f"{m.text} {m.location['url']}")
+        "console",
+        lambda m: (
+            m.type == "error"
+            and "/_stcore/" not in m.location["url"]
+            and faults.append(f"{m.text} {m.location['url']}")
+        ),
     )
     tab.on("pageerror", lambda e: faults.append(str(e)))
-    tab.on("request", lambda r: urlparse(r.url).hostname in ("127.0.0.1", None) or faults.append(f"asks {r.url}"))
+    tab.on(
+        "request",
+        lambda r: urlparse(r.url).hostname in ("127.0.0.1", None) or faults.append(f"asks {r.url}"),
+    )
     return faults
 
 
@@ -107,5 +125,7 @@ def wait_for_page(tab, seconds: float = 120.0) -> None:
 def page_titles(tab) -> dict[str, str]:
     """The pages that the navigation offers: address below the server ("" is Home) -> title."""
     tab.locator("[data-testid=stTopNavLink]").first.wait_for()
-    links = tab.locator("[data-testid=stTopNavLink]").evaluate_all("all => all.map(a => [a.pathname, a.innerText.trim()])")
+    links = tab.locator("[data-testid=stTopNavLink]").evaluate_all(
+        "all => all.map(a => [a.pathname, a.innerText.trim()])"
+    )
     return {path.strip("/"): title for path, title in links}

@@ -36,7 +36,10 @@ def make_clip(folder: Path) -> Path:
         return next(folder.glob("*.mp4"))
     target = folder / "three-seconds.mp4"
     with av.open(str(real[0])) as source, av.open(str(target), "w") as box:
-        streams = {s: box.add_stream_from_template(s) for s in (source.streams.video[0], source.streams.audio[0])}
+        streams = {
+            s: box.add_stream_from_template(s)
+            for s in (source.streams.video[0], source.streams.audio[0])
+        }
         for packet in source.demux(list(streams)):
             if packet.dts is not None and packet.pts * packet.time_base < CLIP_SECONDS:
                 packet.stream = streams[packet.stream]
@@ -49,9 +52,15 @@ def decode_and_track(path: Path, times: np.ndarray) -> None:
     with av.open(str(path)) as box:
         video = box.streams.video[0]
         video.thread_type, video.codec_context.thread_count = "AUTO", 2  # as core.clips
-        frames = [f.to_ndarray(format="rgb24") for f in box.decode(video) if np.abs(times - f.time).min() < 1e-3]
+        frames = [
+            f.to_ndarray(format="rgb24")
+            for f in box.decode(video)
+            if np.abs(times - f.time).min() < 1e-3
+        ]
     if len(frames) != len(times):
-        raise AssertionError(f"{len(frames)} frames for {len(times)}: the floor would search others")
+        raise AssertionError(
+            f"{len(frames)} frames for {len(times)}: the floor would search others"
+        )
     tracking.track_faces(np.stack(frames), times)
 
 
@@ -73,7 +82,9 @@ def page_seconds(data: bytes) -> float:
     app = AppTest.from_file(str(ROOT / "app.py"), default_timeout=120)
     app.switch_page("pages/listen.py").run()
     app.segmented_control(key="kind").set_value("Upload").run()
-    took = wall_seconds(app.file_uploader(key="upload").set_value(("clip.mp4", data, "video/mp4")).run)
+    took = wall_seconds(
+        app.file_uploader(key="upload").set_value(("clip.mp4", data, "video/mp4")).run
+    )
     if len(app.get("audio")) < 3:
         raise AssertionError("the page has no voices")
     return took
@@ -83,7 +94,11 @@ def find_first_face(data: bytes) -> None:
     """Until the frame near the middle is known, which is when the page shows it."""
     sights = uploads._track_bytes("clip.mp4", data)
     for sight in sights:
-        if isinstance(sight, tracking.TrackingProgress) and sight.faces and sight.time >= spectrograms.centre_time(sight.header_seconds):
+        if (
+            isinstance(sight, tracking.TrackingProgress)
+            and sight.faces
+            and sight.time >= spectrograms.centre_time(sight.header_seconds)
+        ):
             break
     sights.close()
 
@@ -111,11 +126,18 @@ def rows() -> list[Row]:
                     took[name].append(once)
     floors = took.pop("floor")
     count, height, width, _ = clip.frames.shape
-    size = f"{len(clip.waveform) / clip.rate:.1f} s, {count} frames of {width}×{height} looked at" if clip.waveform is not None else ""
+    size = (
+        f"{len(clip.waveform) / clip.rate:.1f} s, {count} frames of {width}×{height} looked at"
+        if clip.waveform is not None
+        else ""
+    )
     found = []
     for name, ours in took.items():
         ratios = [a / b for a, b in zip(ours, floors)]
         note = f"{1000 * statistics.median(ours):.0f} of {1000 * statistics.median(floors):.0f} ms; {size}"
-        what, aim = f"upload → {name} / bare decoding and landmarks", "at most 1.3" if name == "its voices" else ""
+        what, aim = (
+            f"upload → {name} / bare decoding and landmarks",
+            "at most 1.3" if name == "its voices" else "",
+        )
         found.append(Row(what, statistics.median(ratios), min(ratios), max(ratios), aim, note))
     return found

@@ -17,7 +17,10 @@ def random_scores() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Margins of a middling classifier: calibration scores, their labels, test scores of every label."""
     rng = np.random.default_rng(0)
     labels = rng.integers(0, CLASSES, CALIBRATION_ROWS + TEST_ROWS)
-    z = 1.5 * rng.normal(size=(CALIBRATION_ROWS + TEST_ROWS, CLASSES)) + 1.5 * np.eye(CLASSES)[labels]
+    z = (
+        1.5 * rng.normal(size=(CALIBRATION_ROWS + TEST_ROWS, CLASSES))
+        + 1.5 * np.eye(CLASSES)[labels]
+    )
     o = np.exp(z - z.max(axis=1, keepdims=True))
     alpha = prediction.nonconformity(o / o.sum(axis=1, keepdims=True))
     return (
@@ -37,7 +40,9 @@ def rows() -> list[Row]:
         return np.searchsorted(np.sort(alpha_cal), alpha)
 
     def bare_by_class():
-        return [np.searchsorted(np.sort(alpha_cal[labels == k]), alpha[:, k]) for k in range(CLASSES)]
+        return [
+            np.searchsorted(np.sort(alpha_cal[labels == k]), alpha[:, k]) for k in range(CLASSES)
+        ]
 
     def ours(**smoothing):
         return prediction.p_values(alpha_cal, alpha, **smoothing)
@@ -47,8 +52,12 @@ def rows() -> list[Row]:
 
     part = np.ascontiguousarray(alpha[::CREPES_STRIDE])
     theirs = ConformalClassifier().fit(alpha_cal)
-    if not np.array_equal(theirs.predict_p(part[:50], smoothing=False), ours()[::CREPES_STRIDE][:50]):
-        raise AssertionError("crepes gives other p-values: a comparison of times would mean nothing")
+    if not np.array_equal(
+        theirs.predict_p(part[:50], smoothing=False), ours()[::CREPES_STRIDE][:50]
+    ):
+        raise AssertionError(
+            "crepes gives other p-values: a comparison of times would mean nothing"
+        )
     what = "np.sort + np.searchsorted"
     peak = f"peak {_peak_memory_mb(ours):.0f} MB, of which the answer {alpha.nbytes / 1e6:.0f} MB"
     peer = measure_ratio(
@@ -60,11 +69,25 @@ def rows() -> list[Row]:
     )
     return [
         measure_ratio(f"p-values: ours / {what}, {size}", ours, bare, aim="at most 1.5", note=peak),
-        measure_ratio("p-values by class: ours / the same for each class", ours_by_class, bare_by_class, aim="at most 1.5"),
         measure_ratio(
-            "p-values smoothed: ours / one bare search", lambda: ours(rng=np.random.default_rng(0)), bare, note=_smoothed_note(ours)
+            "p-values by class: ours / the same for each class",
+            ours_by_class,
+            bare_by_class,
+            aim="at most 1.5",
         ),
-        Row(peer.name, peer.ratio * CREPES_STRIDE, peer.low * CREPES_STRIDE, peer.high * CREPES_STRIDE, note=peer.note),
+        measure_ratio(
+            "p-values smoothed: ours / one bare search",
+            lambda: ours(rng=np.random.default_rng(0)),
+            bare,
+            note=_smoothed_note(ours),
+        ),
+        Row(
+            peer.name,
+            peer.ratio * CREPES_STRIDE,
+            peer.low * CREPES_STRIDE,
+            peer.high * CREPES_STRIDE,
+            note=peer.note,
+        ),
     ]
 
 

@@ -18,14 +18,25 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from unittest import mock
 
-from benchmarks.browser import VIEWPORT, StudioServer, chromium, page_titles, studio_server, wait_for_page
+from benchmarks.browser import (
+    VIEWPORT,
+    StudioServer,
+    chromium,
+    page_titles,
+    studio_server,
+    wait_for_page,
+)
 from core import files, runs
 from core.config import SMOKE, replace
 from core.data import preparation, splits
 from core.experiments import jobs
 
 SWITCHES, EARLY_SWITCH = 200, 50
-MAX_FIRST_PAINT_MS, MAX_SWITCH_MS, MAX_MEMORY_GROWTH = 2000.0, 500.0, 0.10  # the aims: ms, ms, share of the memory
+MAX_FIRST_PAINT_MS, MAX_SWITCH_MS, MAX_MEMORY_GROWTH = (
+    2000.0,
+    500.0,
+    0.10,
+)  # the aims: ms, ms, share of the memory
 SWITCH_PAGE_JS = """path => new Promise((done, failed) => {
   const link = [...document.querySelectorAll('[data-testid=stTopNavLink]')].find(a => a.pathname === path);
   const title = () => document.querySelector('.stMainBlockContainer h1')?.innerText;
@@ -53,7 +64,9 @@ class Tour:
     first: dict[str, float] = field(default_factory=dict)  # page -> its first visit
     title_ms: list[float] = field(default_factory=list)  # click -> the page's title
     whole: list[float] = field(default_factory=list)  # click -> the whole page
-    median_ms_by_page: dict[str, float] = field(default_factory=dict)  # page -> median of its later visits
+    median_ms_by_page: dict[str, float] = field(
+        default_factory=dict
+    )  # page -> median of its later visits
     early_memory_mb: float = 0.0  # memory at the EARLYth switch, or a quarter of the way
     late: float = 0.0  # memory at the last
     processor_ms: float = 0.0  # the server's processor time of one later switch, ms
@@ -74,8 +87,14 @@ def measure_tour(tab, server: StudioServer, switches: int) -> Tour:
         each.setdefault(name or "home", []).append(whole)
         if k + 1 == max(1, EARLY_SWITCH * switches // SWITCHES):
             result.early_memory_mb = memory_mb(server.pid)
-    result.late, result.processor_ms = memory_mb(server.pid), 1000 * (processor_seconds(server.pid) - begun) / switches
-    result.median_ms_by_page = {k: statistics.median(v) for k, v in sorted(each.items(), key=lambda kv: -statistics.median(kv[1]))}
+    result.late, result.processor_ms = (
+        memory_mb(server.pid),
+        1000 * (processor_seconds(server.pid) - begun) / switches,
+    )
+    result.median_ms_by_page = {
+        k: statistics.median(v)
+        for k, v in sorted(each.items(), key=lambda kv: -statistics.median(kv[1]))
+    }
     return result
 
 
@@ -86,7 +105,14 @@ def p95(times: list[float]) -> float:
 
 def memory_mb(pid: int) -> float:
     """A process' memory in MB (RSS)."""
-    return float(subprocess.run(["ps", "-o", "rss=", "-p", str(pid)], capture_output=True, text=True, check=True).stdout) / 1000
+    return (
+        float(
+            subprocess.run(
+                ["ps", "-o", "rss=", "-p", str(pid)], capture_output=True, text=True, check=True
+            ).stdout
+        )
+        / 1000
+    )
 
 
 def processor_seconds(pid: int) -> float:
@@ -95,8 +121,13 @@ def processor_seconds(pid: int) -> float:
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
         return (int(fields[11]) + int(fields[12])) / 100
     except OSError:
-        clock = subprocess.run(["ps", "-o", "time=", "-p", str(pid)], capture_output=True, text=True, check=True).stdout.strip()
-        return sum(float(part) * 60**k for k, part in enumerate(reversed(clock.replace("-", ":").split(":"))))
+        clock = subprocess.run(
+            ["ps", "-o", "time=", "-p", str(pid)], capture_output=True, text=True, check=True
+        ).stdout.strip()
+        return sum(
+            float(part) * 60**k
+            for k, part in enumerate(reversed(clock.replace("-", ":").split(":")))
+        )
 
 
 def first_paint_ms(browser, address: str) -> float:
@@ -124,7 +155,11 @@ def copy_home(folder: Path) -> dict[str, str]:
     for file in source.glob("*.task"):
         shutil.copyfile(file, target / file.name)
     if splits.processed_folder().is_dir():
-        shutil.copytree(splits.processed_folder(), folder / "data" / "processed", ignore=shutil.ignore_patterns(".*"))
+        shutil.copytree(
+            splits.processed_folder(),
+            folder / "data" / "processed",
+            ignore=shutil.ignore_patterns(".*"),
+        )
     return {"DACSSGAN_CHECKPOINTS": str(target), "DACSSGAN_DATA": str(folder / "data")}
 
 
@@ -132,8 +167,12 @@ def write_bare_app(folder: Path, count: int) -> Path:
     """The peer: a Streamlit app of `count` pages with a title and a line each."""
     folder.mkdir()
     for k in range(count):
-        (folder / f"p{k}.py").write_text(f"import streamlit as st\nst.title('Page {k}')\nst.markdown('A line.')\n")
-    listed = ", ".join(f"st.Page('p{k}.py', title='Page {k}', default={k == 0})" for k in range(count))
+        (folder / f"p{k}.py").write_text(
+            f"import streamlit as st\nst.title('Page {k}')\nst.markdown('A line.')\n"
+        )
+    listed = ", ".join(
+        f"st.Page('p{k}.py', title='Page {k}', default={k == 0})" for k in range(count)
+    )
     text = f"import streamlit as st\nst.set_page_config(layout='wide')\nst.navigation([{listed}], position='top').run()\n"
     (folder / "app.py").write_text(text)
     return folder / "app.py"
@@ -149,7 +188,9 @@ def smoke_training(environment: dict[str, str]) -> Iterator[str]:
             end = time.monotonic() + 120
             while not next(r for r in runs.list_runs() if r["run"] == run)["step"]:
                 if time.monotonic() > end:
-                    raise RuntimeError(f"The training beside the visitor does not begin:\n{jobs.log_tail(run)}")
+                    raise RuntimeError(
+                        f"The training beside the visitor does not begin:\n{jobs.log_tail(run)}"
+                    )
                 time.sleep(0.2)
             yield run
         finally:
@@ -162,7 +203,11 @@ def smoke_training(environment: dict[str, str]) -> Iterator[str]:
 def aim_line(name: str, value: float, aim: float, unit: str = "ms", note: str = "") -> str:
     """A line of the table: what was measured, the figure, the aim and whether it is met."""
     met = "met" if value <= aim else "not met"
-    return "  ".join(filter(None, [f"{name:<76} {value:6.0f} {unit}", f"aim: at most {aim:.0f} {unit}, {met}", note]))
+    return "  ".join(
+        filter(
+            None, [f"{name:<76} {value:6.0f} {unit}", f"aim: at most {aim:.0f} {unit}, {met}", note]
+        )
+    )
 
 
 def tour_lines(what: str, t: Tour, peer: Tour) -> Iterator[str]:
@@ -172,19 +217,35 @@ def tour_lines(what: str, t: Tour, peer: Tour) -> Iterator[str]:
     note = f"median {statistics.median(t.whole):.0f}, title {p95(t.title_ms):.0f}"
     bound = f"{p95(t.whole) / p95(peer.whole):.1f}× a bare app's {p95(peer.whole):.0f} ms"
     yield aim_line(
-        f"pages, {what}: a later switch, 95th percentile of {len(t.whole)}", p95(t.whole), MAX_SWITCH_MS, note=f"{note}; {bound}"
+        f"pages, {what}: a later switch, 95th percentile of {len(t.whole)}",
+        p95(t.whole),
+        MAX_SWITCH_MS,
+        note=f"{note}; {bound}",
     )
     yield f"pages, {what}: the server's processor time {t.processor_ms:.0f} ms a switch, a bare app's {peer.processor_ms:.0f} ms"
     slow = " · ".join(f"{k} {v:.0f}" for k, v in t.median_ms_by_page.items())
     yield f"pages, {what}: medians by page, ms: {slow}"
-    grown, first = 100 * (t.late / t.early_memory_mb - 1), max(1, EARLY_SWITCH * len(t.whole) // SWITCHES)
+    grown, first = (
+        100 * (t.late / t.early_memory_mb - 1),
+        max(1, EARLY_SWITCH * len(t.whole) // SWITCHES),
+    )
     note = f"{t.early_memory_mb:.0f} → {t.late:.0f} MB"
-    yield aim_line(f"pages, {what}: the server's memory from switch {first} to {len(t.whole)}", grown, 100 * MAX_MEMORY_GROWTH, "%", note)
+    yield aim_line(
+        f"pages, {what}: the server's memory from switch {first} to {len(t.whole)}",
+        grown,
+        100 * MAX_MEMORY_GROWTH,
+        "%",
+        note,
+    )
 
 
 def system_load() -> str:
     """How many processes wait for the processor, where the system says so."""
-    return f"load {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores" if hasattr(os, "getloadavg") else ""
+    return (
+        f"load {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores"
+        if hasattr(os, "getloadavg")
+        else ""
+    )
 
 
 def rows(switches: int = SWITCHES) -> Iterator[str]:
@@ -199,11 +260,17 @@ def rows(switches: int = SWITCHES) -> Iterator[str]:
                 note=system_load(),
             )
             again = statistics.median(first_paint_ms(browser, server.address) for _ in range(5))
-            yield aim_line("pages: first paint of Home, for later visitors, median of 5", again, MAX_FIRST_PAINT_MS)
+            yield aim_line(
+                "pages: first paint of Home, for later visitors, median of 5",
+                again,
+                MAX_FIRST_PAINT_MS,
+            )
             tab = browser.new_context(base_url=server.address, viewport=VIEWPORT).new_page()
             tab.goto("/")
             wait_for_page(tab)
-            with studio_server(folder / "bare.txt", {}, write_bare_app(folder / "bare", len(page_titles(tab)))) as peer:
+            with studio_server(
+                folder / "bare.txt", {}, write_bare_app(folder / "bare", len(page_titles(tab)))
+            ) as peer:
                 other = browser.new_context(base_url=peer.address, viewport=VIEWPORT).new_page()
                 other.goto("/")
                 wait_for_page(other)
@@ -211,6 +278,10 @@ def rows(switches: int = SWITCHES) -> Iterator[str]:
             yield from tour_lines("alone", measure_tour(tab, server, switches), bound)
             yield f"pages, alone: {system_load()} at the end"
             with smoke_training(home) as run:
-                yield from tour_lines("beside a training", measure_tour(tab, server, switches), bound)
-                row = next(r for r in runs.list_runs(Path(home["DACSSGAN_CHECKPOINTS"])) if r["run"] == run)
+                yield from tour_lines(
+                    "beside a training", measure_tour(tab, server, switches), bound
+                )
+                row = next(
+                    r for r in runs.list_runs(Path(home["DACSSGAN_CHECKPOINTS"])) if r["run"] == run
+                )
                 yield f"pages, beside a training: at its step {row['step']:,}, {row['state']}; {system_load()} at the end"

@@ -52,16 +52,35 @@ def rows() -> list[Row]:
         return replace(SHORT_CONFIG, seed=seed, gan={"precision": precision})
 
     folder = files.checkpoints_folder() / ".cache" / "precision"
-    cells = {(p, seed): Cell(p, "ours", config(p, seed)) for seed in range(SEEDS) for p in ("fp32", "bf16")}
+    cells = {
+        (p, seed): Cell(p, "ours", config(p, seed))
+        for seed in range(SEEDS)
+        for p in ("fp32", "bf16")
+    }
     workers = int(os.environ.get("WORKERS", "1"))
     if not splits.corpus_path("demo", SHORT_CONFIG.data.demo_takes).exists():
         preparation.prepare_corpus("demo", None, takes=SHORT_CONFIG.data.demo_takes)
-    done = sweep.train_cells(list(cells.values()), folder, workers, "cpu", tell=lambda o, n, of: print(o.line(n, of), flush=True))
+    done = sweep.train_cells(
+        list(cells.values()),
+        folder,
+        workers,
+        "cpu",
+        tell=lambda o, n, of: print(o.line(n, of), flush=True),
+    )
     ids = {o.cell.config: o.run for o in done if o.state in ("done", "was done")}
     if len(ids) < len(cells):
-        raise SystemExit(f"{len(cells) - len(ids)} of {len(cells)} trainings did not end, for the reasons above: give the command again")
-    got = {k: np.array([fid_and_accuracy(Run(folder / ids[cells[k, seed].config])) for seed in range(SEEDS)]) for k in ("fp32", "bf16")}
+        raise SystemExit(
+            f"{len(cells) - len(ids)} of {len(cells)} trainings did not end, for the reasons above: give the command again"
+        )
+    got = {
+        k: np.array(
+            [fid_and_accuracy(Run(folder / ids[cells[k, seed].config])) for seed in range(SEEDS)]
+        )
+        for k in ("fp32", "bf16")
+    }
     return [
-        equivalence_row(f"bf16 / fp32: {n}, sds of fp32's seeds", got["fp32"][:, i], got["bf16"][:, i])
+        equivalence_row(
+            f"bf16 / fp32: {n}, sds of fp32's seeds", got["fp32"][:, i], got["bf16"][:, i]
+        )
         for i, n in enumerate(("FID", "accuracy"))
     ]

@@ -34,7 +34,10 @@ def whole_preparation(folder: Path, workers: int) -> Callable[[], None]:
     """A whole `prepare` of those clips from nothing."""
 
     def work() -> None:
-        with tempfile.TemporaryDirectory() as home, mock.patch.dict(os.environ, {"DACSSGAN_DATA": home}):
+        with (
+            tempfile.TemporaryDirectory() as home,
+            mock.patch.dict(os.environ, {"DACSSGAN_DATA": home}),
+        ):
             preparation.prepare_corpus("demo-clips", folder, workers)
 
     return work
@@ -53,8 +56,15 @@ def rows() -> list[Row]:
             aim="at most 1.25",
         )
         cores = os.cpu_count() or 1
-        note = f"of {cores} cores; processes started before" + ("" if cores > 1 else ": nothing to gain here")
+        note = f"of {cores} cores; processes started before" + (
+            "" if cores > 1 else ": nothing to gain here"
+        )
         scaling = measure_ratio(
-            f"prepare, 1 worker / 2 workers, {CLIP_COUNT} clips", one, whole_preparation(folder, 2), REPEATS, aim="at least 1.6", note=note
+            f"prepare, 1 worker / 2 workers, {CLIP_COUNT} clips",
+            one,
+            whole_preparation(folder, 2),
+            REPEATS,
+            aim="at least 1.6",
+            note=note,
         )
         return [least, scaling]

@@ -33,7 +33,12 @@ def wall_seconds(work: Callable[[], object]) -> float:
 
 
 def measure_ratio(
-    name: str, top: Callable[[], object], bottom: Callable[[], object], repeats: int = 5, aim: str = "", note: str = ""
+    name: str,
+    top: Callable[[], object],
+    bottom: Callable[[], object],
+    repeats: int = 5,
+    aim: str = "",
+    note: str = "",
 ) -> Row:
     """Time of `top` / time of `bottom`: one warm-up of each, then `repeats` of both in turns, so that noise meets both alike."""
     top(), bottom()

@@ -33,7 +33,12 @@ class PairDataset(Dataset):
 
     def __getitem__(self, i: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         x, c, target, y = self.arrays
-        return torch.from_numpy(x[i]), torch.from_numpy(c[i]), torch.tensor(target[i]), torch.from_numpy(y[i])
+        return (
+            torch.from_numpy(x[i]),
+            torch.from_numpy(c[i]),
+            torch.tensor(target[i]),
+            torch.from_numpy(y[i]),
+        )
 
 
 class UpsamplingGenerator(networks.ConvGenerator):
@@ -59,9 +64,18 @@ def use_torch_layers(network: nn.Module) -> nn.Module:
 class TextbookLoop:
     """Networks, optimisers and the running average of G, as `core.models.gan.GanState` has them."""
 
-    def __init__(self, g: GanSettings, classes: int, shape: tuple[int, int], Q: Classifier, device: str = "cpu"):
+    def __init__(
+        self,
+        g: GanSettings,
+        classes: int,
+        shape: tuple[int, int],
+        Q: Classifier,
+        device: str = "cpu",
+    ):
         arguments = gan.generator_arguments(g, classes, shape)
-        make = UpsamplingGenerator if g.generator == "conv" else networks.NETWORK_CLASSES[g.generator]
+        make = (
+            UpsamplingGenerator if g.generator == "conv" else networks.NETWORK_CLASSES[g.generator]
+        )
         self.g, self.device = g, device
         self.G = make(**{k: tuple(v) if isinstance(v, list) else v for k, v in arguments.items()})
         self.D = networks.build("discriminator", gan.discriminator_arguments(g, classes, shape))
@@ -78,7 +92,13 @@ class TextbookLoop:
     def loader(self, pairs: PairDataset, workers: int) -> DataLoader:
         pinned = self.device != "cpu"
         return DataLoader(
-            pairs, self.g.batch, shuffle=True, drop_last=True, num_workers=workers, pin_memory=pinned, persistent_workers=workers > 0
+            pairs,
+            self.g.batch,
+            shuffle=True,
+            drop_last=True,
+            num_workers=workers,
+            pin_memory=pinned,
+            persistent_workers=workers > 0,
         )
 
     def epoch(self, loader: DataLoader) -> Iterator[int]:
@@ -102,15 +122,29 @@ class TextbookLoop:
         penalised = g.r1 > 0 and self.steps % gan.R1_INTERVAL == 0
         real.requires_grad_(penalised)
         d_real = D(real, c)
-        loss_d = losses.discriminator_loss(d_real, D(noisy(fake.detach()), c), g.real_target, g.game)
+        loss_d = losses.discriminator_loss(
+            d_real, D(noisy(fake.detach()), c), g.real_target, g.game
+        )
         if penalised:
-            loss_d = loss_d + gan.R1_INTERVAL * g.r1 * losses.r1_penalty(losses.logit_gradient(d_real, real))
+            loss_d = loss_d + gan.R1_INTERVAL * g.r1 * losses.r1_penalty(
+                losses.logit_gradient(d_real, real)
+            )
         loss_d.backward()
         self.opt_d.step()
 
         D.requires_grad_(False)
         self.opt_g.zero_grad()
-        loss_g, _ = losses.generator_loss(D(noisy(fake), c), Q(noisy(fake)), target, y, fake, g.adversarial, g.l1, g.classify, g.game)
+        loss_g, _ = losses.generator_loss(
+            D(noisy(fake), c),
+            Q(noisy(fake)),
+            target,
+            y,
+            fake,
+            g.adversarial,
+            g.l1,
+            g.classify,
+            g.game,
+        )
         loss_g.backward()
         self.opt_g.step()
         if g.average:

@@ -21,16 +21,24 @@ from core.config import PRESETS, GanSettings, with_method
 from core.models import cuda_graphs, gan, stacked_training
 from core.models.networks import Classifier
 
-CLASSES, STEPS_PER_REPEAT = 6, 16  # steps of one repeat; every eighth has D's penalty, so a multiple of that
+CLASSES, STEPS_PER_REPEAT = (
+    6,
+    16,
+)  # steps of one repeat; every eighth has D's penalty, so a multiple of that
 BATCHES_PER_EPOCH = 32  # batches in an epoch
 STACKED_RUNS = 8  # in a stack
 PAPER_SAMPLES = 7_442 * 280  # of the preset `paper`: CREMA-D's clips, and the authors' epochs
 
 
-def random_arrays(n: int, columns: int, bands: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+def random_arrays(
+    n: int, columns: int, bands: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """Faces, conditions, targets and spectrograms of the right sizes: what they show does not change the time."""
     rng = np.random.default_rng(0)
-    x, y = (rng.uniform(-1, 1, (n, 1, *size)).astype(np.float32) for size in ((28, 28), (columns, bands)))
+    x, y = (
+        rng.uniform(-1, 1, (n, 1, *size)).astype(np.float32)
+        for size in ((28, 28), (columns, bands))
+    )
     return x, rng.random((n, CLASSES), dtype=np.float32), rng.integers(0, CLASSES, n), y
 
 
@@ -54,19 +62,37 @@ def next_steps(steps: Iterator, device: str, count: int = STEPS_PER_REPEAT) -> C
 def make_pool(arrays: tuple, device: str) -> gan.TrainingData:
     x, c, label, y = (torch.from_numpy(a).to(device) for a in arrays)
     rng = np.random.default_rng(0)
-    return gan.TrainingData(x, c, label, y, label, lambda epoch: (rng.permutation(len(x)), rng.permutation(len(x))))
+    return gan.TrainingData(
+        x, c, label, y, label, lambda epoch: (rng.permutation(len(x)), rng.permutation(len(x)))
+    )
 
 
-def our_steps(g: GanSettings, Q: Classifier, arrays: tuple, device: str, count: int = STEPS_PER_REPEAT) -> Callable[[], None]:
+def our_steps(
+    g: GanSettings, Q: Classifier, arrays: tuple, device: str, count: int = STEPS_PER_REPEAT
+) -> Callable[[], None]:
     """Some steps of an endless training of ours, as the pipeline has it."""
     state = gan.new_state(g, CLASSES, tuple(arrays[3].shape[2:]), Q, 0, device)  # type: ignore[arg-type]
     if device == "cpu":
         gan.retain_freed_memory()
-    return next_steps(gan.train(state, make_pool(arrays, device), replace(g, steps=10**9), cuda_graphs.new_step_function()), device, count)
+    return next_steps(
+        gan.train(
+            state,
+            make_pool(arrays, device),
+            replace(g, steps=10**9),
+            cuda_graphs.new_step_function(),
+        ),
+        device,
+        count,
+    )
 
 
 def textbook_steps(
-    g: GanSettings, Q: Classifier, arrays: tuple, device: str, workers: int, count: int = STEPS_PER_REPEAT
+    g: GanSettings,
+    Q: Classifier,
+    arrays: tuple,
+    device: str,
+    workers: int,
+    count: int = STEPS_PER_REPEAT,
 ) -> Callable[[], None]:
     """Some steps of the peer, its DataLoader going on from one call to the next."""
     loop = TextbookLoop(g, CLASSES, tuple(arrays[3].shape[2:]), Q, device)  # type: ignore[arg-type]
@@ -79,16 +105,24 @@ def textbook_steps(
     return next_steps(endless(), device, count)
 
 
-def sequential_steps(g: GanSettings, Q: Classifier, arrays: tuple, device: str) -> Callable[[], None]:
+def sequential_steps(
+    g: GanSettings, Q: Classifier, arrays: tuple, device: str
+) -> Callable[[], None]:
     """A step of each of RUNS runs."""
-    runs = [our_steps(g, frozen_classifier(arrays[3], device), arrays, device, 1) for _ in range(STACKED_RUNS)]
+    runs = [
+        our_steps(g, frozen_classifier(arrays[3], device), arrays, device, 1)
+        for _ in range(STACKED_RUNS)
+    ]
     return lambda: [run() for run in runs] and None
 
 
 def stacked_steps(g: GanSettings, Q: Classifier, arrays: tuple, device: str) -> Callable[[], None]:
     """A step of RUNS runs at once."""
     shape = tuple(arrays[3].shape[2:])
-    states = [gan.new_state(g, CLASSES, shape, frozen_classifier(arrays[3], device), k, device) for k in range(STACKED_RUNS)]  # type: ignore[arg-type]
+    states = [
+        gan.new_state(g, CLASSES, shape, frozen_classifier(arrays[3], device), k, device)
+        for k in range(STACKED_RUNS)
+    ]  # type: ignore[arg-type]
     together, p, take, i = (
         stacked_training.stack_states(states),
         make_pool(arrays, device),
@@ -110,7 +144,9 @@ def stacked_steps(g: GanSettings, Q: Classifier, arrays: tuple, device: str) -> 
 # ------------------------------------------------------------------ each side in its own process
 
 
-def _serve_calls(pipe, make: Callable[..., Callable[[], None]], arguments: tuple, threads: int) -> None:
+def _serve_calls(
+    pipe, make: Callable[..., Callable[[], None]], arguments: tuple, threads: int
+) -> None:
     torch.set_num_threads(threads)
     work = make(*arguments)
     while pipe.recv():
@@ -119,12 +155,20 @@ def _serve_calls(pipe, make: Callable[..., Callable[[], None]], arguments: tuple
 
 
 @contextlib.contextmanager
-def separate_process(make: Callable[..., Callable[[], None]], *arguments) -> Iterator[Callable[[], None]]:
+def separate_process(
+    make: Callable[..., Callable[[], None]], *arguments
+) -> Iterator[Callable[[], None]]:
     """What `make` makes of the arguments, living in a process of its own until the block ends."""
     context = multiprocessing.get_context("spawn")
     here, there = context.Pipe()
     process = context.Process(
-        target=_serve_calls, args=(there, make, arguments, int(os.environ.get("OMP_NUM_THREADS") or os.cpu_count() or 1))
+        target=_serve_calls,
+        args=(
+            there,
+            make,
+            arguments,
+            int(os.environ.get("OMP_NUM_THREADS") or os.cpu_count() or 1),
+        ),
     )
     process.start()
     there.close()
@@ -145,7 +189,10 @@ def rows() -> list[Row]:
     device = "cuda" if torch.cuda.is_available() else "cpu"
     aim = f"at least {15 if device == 'cuda' else 2.5}"
     found = []
-    for name, config in (("studio", PRESETS["demo"]), ("paper", with_method("paper", PRESETS["demo"]))):
+    for name, config in (
+        ("studio", PRESETS["demo"]),
+        ("paper", with_method("paper", PRESETS["demo"])),
+    ):
         g, s = config.gan, config.logmel
         arrays = random_arrays(BATCHES_PER_EPOCH * g.batch, s.columns, s.bands)
         Q = frozen_classifier(arrays[3], "cpu")
@@ -161,28 +208,50 @@ def rows() -> list[Row]:
             peer = stack.enter_context(separate_process(textbook_steps, g, Q, arrays, device, best))
             note = f"batch {g.batch}; DataLoader with {best} workers, the best of 0, 1, 2"
             for precision in ("fp32", "bf16"):
-                mine = stack.enter_context(separate_process(our_steps, replace(g, precision=precision), Q, arrays, device))
+                mine = stack.enter_context(
+                    separate_process(our_steps, replace(g, precision=precision), Q, arrays, device)
+                )
                 what = f"training on {device}, {name}'s networks, {precision}: textbook / ours"
                 found.append(measure_ratio(what, peer, mine, aim=aim, note=note, repeats=7))
         if name == "studio":
             with (
-                separate_process(textbook_steps, g, Q, arrays, device, best, BATCHES_PER_EPOCH) as peer,
+                separate_process(
+                    textbook_steps, g, Q, arrays, device, best, BATCHES_PER_EPOCH
+                ) as peer,
                 separate_process(our_steps, g, Q, arrays, device, BATCHES_PER_EPOCH) as mine,
             ):
                 found.append(
-                    measure_ratio(f"an epoch of {BATCHES_PER_EPOCH} batches on {device}, fp32: textbook / ours", peer, mine, repeats=3)
+                    measure_ratio(
+                        f"an epoch of {BATCHES_PER_EPOCH} batches on {device}, fp32: textbook / ours",
+                        peer,
+                        mine,
+                        repeats=3,
+                    )
                 )
             with (
                 separate_process(sequential_steps, g, Q, arrays, device) as singly,
                 separate_process(stacked_steps, g, Q, arrays, device) as together,
             ):
-                found.append(measure_ratio(f"{STACKED_RUNS} runs on {device}, fp32: one after another / stacked", singly, together))
+                found.append(
+                    measure_ratio(
+                        f"{STACKED_RUNS} runs on {device}, fp32: one after another / stacked",
+                        singly,
+                        together,
+                    )
+                )
             with (
                 separate_process(our_steps, g, Q, arrays, device, 1) as single,
                 separate_process(stacked_steps, g, Q, arrays, device) as together,
             ):
                 goal = "at most 2.5" if device == "cuda" else ""
-                found.append(measure_ratio(f"a step on {device}, fp32: {STACKED_RUNS} stacked runs / one", together, single, aim=goal))
+                found.append(
+                    measure_ratio(
+                        f"a step on {device}, fp32: {STACKED_RUNS} stacked runs / one",
+                        together,
+                        single,
+                        aim=goal,
+                    )
+                )
     if device == "cuda":
         found.append(paper_preset_row())
     return found
@@ -192,12 +261,22 @@ def paper_preset_row() -> Row:
     """The time that the preset `paper` takes for its samples, from a repeat's rate, over two minutes."""
     g, s = replace(PRESETS["paper"].gan, precision="bf16"), PRESETS["paper"].logmel
     arrays = random_arrays(BATCHES_PER_EPOCH * g.batch, s.columns, s.bands)
-    with separate_process(our_steps, g, frozen_classifier(arrays[3], "cpu"), arrays, "cuda") as work:
+    with separate_process(
+        our_steps, g, frozen_classifier(arrays[3], "cpu"), arrays, "cuda"
+    ) as work:
         work()
         spent = []
         for _ in range(5):
             begun = time.perf_counter()
             work()
-            spent.append((time.perf_counter() - begun) / (STEPS_PER_REPEAT * g.batch) * PAPER_SAMPLES / 120)
+            spent.append(
+                (time.perf_counter() - begun) / (STEPS_PER_REPEAT * g.batch) * PAPER_SAMPLES / 120
+            )
     spent.sort()
-    return Row(f"{PAPER_SAMPLES:,} samples of the preset paper, bf16 / two minutes", spent[2], spent[0], spent[-1], "at most 1")
+    return Row(
+        f"{PAPER_SAMPLES:,} samples of the preset paper, bf16 / two minutes",
+        spent[2],
+        spent[0],
+        spent[-1],
+        "at most 1",
+    )

@@ -37,7 +37,11 @@ def main(argv: list[str] | None = None) -> int:
             "evaluate": inference.EvaluateOptions,
             "generate": inference.GenerateOptions,
         }
-        commands |= {"table": experiments.TableOptions, "sweep": experiments.SweepOptions, "report": experiments.ReportOptions}
+        commands |= {
+            "table": experiments.TableOptions,
+            "sweep": experiments.SweepOptions,
+            "report": experiments.ReportOptions,
+        }
         commands |= {
             "conformal": inference.ConformalOptions,
             "vocoder": experiments.VocoderOptions,
@@ -51,7 +55,11 @@ def main(argv: list[str] | None = None) -> int:
     name, rest = argv[0], argv[1:]
     kind = commands[name]
     preset = _find_preset(rest)
-    default = kind(preset=preset, config=_base_config(rest, preset)) if kind in (training.TrainOptions, training.BaselineOptions) else None
+    default = (
+        kind(preset=preset, config=_base_config(rest, preset))
+        if kind in (training.TrainOptions, training.BaselineOptions)
+        else None
+    )
     options = tyro.cli(kind, args=rest, default=default, prog=f"{prog} {name}")
     from core.data.corpora import CorpusError
     from core.media.clips import MediaError
@@ -63,10 +71,21 @@ def main(argv: list[str] | None = None) -> int:
         inference.EvaluateOptions: inference.evaluate,
         inference.GenerateOptions: inference.generate,
     }
-    actions |= {inference.ConformalOptions: inference.conformal, inference.RunsOptions: inference.manage_runs} | experiments.ACTIONS
+    actions |= {
+        inference.ConformalOptions: inference.conformal,
+        inference.RunsOptions: inference.manage_runs,
+    } | experiments.ACTIONS
     try:
         return actions.get(kind, data.run_command)(options)
-    except (CorpusError, MediaError, NoFaceError, ModelMissing, KeyError, ValueError, RuntimeError) as e:
+    except (
+        CorpusError,
+        MediaError,
+        NoFaceError,
+        ModelMissing,
+        KeyError,
+        ValueError,
+        RuntimeError,
+    ) as e:
         print(f"{prog} {name}: {e.args[0] if isinstance(e, KeyError) else e}", file=sys.stderr)
         return 1
 

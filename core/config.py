@@ -13,11 +13,30 @@ import typing
 from dataclasses import dataclass, field
 from typing import Literal
 
-PROTOCOL_VERSION = 2  # raised whenever the same config would give other figures; part of every run id
+PROTOCOL_VERSION = (
+    2  # raised whenever the same config would give other figures; part of every run id
+)
 
-EMOTIONS = ("neutral", "calm", "happy", "sad", "angry", "fear", "disgust", "surprise")  # one vocabulary for all corpora
+EMOTIONS = (
+    "neutral",
+    "calm",
+    "happy",
+    "sad",
+    "angry",
+    "fear",
+    "disgust",
+    "surprise",
+)  # one vocabulary for all corpora
 CREMA_EMOTIONS = ("neutral", "happy", "sad", "angry", "fear", "disgust")
-SHARED_EMOTIONS = ("neutral", "happy", "sad", "angry", "fear", "disgust", "surprise")  # FER2013 and RAVDESS both name these
+SHARED_EMOTIONS = (
+    "neutral",
+    "happy",
+    "sad",
+    "angry",
+    "fear",
+    "disgust",
+    "surprise",
+)  # FER2013 and RAVDESS both name these
 
 Condition = Literal["label", "classifier", "cp", "none"]
 CONDITIONS: tuple[Condition, ...] = ("label", "classifier", "cp", "none")
@@ -47,18 +66,35 @@ class DataSettings:
     faces: str = "demo"  # name of a prepared corpus that has faces
     voices: str = "demo"  # name of a prepared corpus that has voices
     classes: tuple[str, ...] = CREMA_EMOTIONS
-    pairing: Literal["clip", "emotion"] = "clip"  # by emotion is a use of labels: PROTOCOL prints it as label-supervised
-    sets: tuple[float, float, float, float] = (0.40, 0.15, 0.25, 0.20)  # shares of the subjects in S1, S2, S3, S4
-    labels: Literal["intended", "voice", "face", "both"] = "intended"  # CREMA-D: what was meant, or what raters voted
-    ties: Literal["drop", "intended"] = "drop"  # a tied vote: leave the clip out, or take the intended emotion if it is among the tied
-    subjects: Literal["seeded", "luna-jimenez-2021"] = "seeded"  # S4: a fifth of the seeded order, or published folds
+    pairing: Literal["clip", "emotion"] = (
+        "clip"  # by emotion is a use of labels: PROTOCOL prints it as label-supervised
+    )
+    sets: tuple[float, float, float, float] = (
+        0.40,
+        0.15,
+        0.25,
+        0.20,
+    )  # shares of the subjects in S1, S2, S3, S4
+    labels: Literal["intended", "voice", "face", "both"] = (
+        "intended"  # CREMA-D: what was meant, or what raters voted
+    )
+    ties: Literal["drop", "intended"] = (
+        "drop"  # a tied vote: leave the clip out, or take the intended emotion if it is among the tied
+    )
+    subjects: Literal["seeded", "luna-jimenez-2021"] = (
+        "seeded"  # S4: a fifth of the seeded order, or published folds
+    )
     split_seed: int = 0
     fold: int = 0  # which fifth (for a share of 0.20) of the shuffled subjects is S4
     g_fraction: float = 1.0  # share of S3's pairs that G, D, Q see (the paper's sparsity, §4.6)
     clf_fraction: float = 1.0  # share of S1's voices that the audio classifiers see
     demo_takes: int = 10  # demo corpus only: clips per invented actor and emotion
-    f_s_corpus: str = ""  # another prepared corpus, of other people, whose samples train f_S (§4.7); "": S1's own
-    frames: Literal["middle", "all"] = "middle"  # S3: the face nearest a clip's middle, or all that were prepared (`--frames`) as pairs
+    f_s_corpus: str = (
+        ""  # another prepared corpus, of other people, whose samples train f_S (§4.7); "": S1's own
+    )
+    frames: Literal["middle", "all"] = (
+        "middle"  # S3: the face nearest a clip's middle, or all that were prepared (`--frames`) as pairs
+    )
 
 
 @dataclass(frozen=True)
@@ -80,17 +116,25 @@ class ConformalSettings:
     """How f_S becomes p-values (§3.1, Eqs 8 and 9)."""
 
     measure: Literal["margin", "hinge"] = "margin"  # the paper uses the margin
-    groups: Literal["pooled", "class"] = "pooled"  # calibration scores of all classes, or Mondrian per class
+    groups: Literal["pooled", "class"] = (
+        "pooled"  # calibration scores of all classes, or Mondrian per class
+    )
     r: float = 1.0  # share of S2 used for calibration (the paper's r was tuned)
-    kind: Literal["inductive", "head", "full"] = "inductive"  # of f_S itself; or of a light head on its features: inductive, or Alg. 1
+    kind: Literal["inductive", "head", "full"] = (
+        "inductive"  # of f_S itself; or of a light head on its features: inductive, or Alg. 1
+    )
 
 
 @dataclass(frozen=True)
 class GanSettings:
     """G, D and Q (§3, Figs 3 and 4) and the weights of Eq. (7)'s three terms."""
 
-    direction: Literal["face-voice", "voice-face"] = "face-voice"  # what G is given and what it makes; the second is §4.5's reverse
-    generator: Literal["encdec", "unet", "conv"] = "encdec"  # the paper's two (Fig. 4), and our convolutional one
+    direction: Literal["face-voice", "voice-face"] = (
+        "face-voice"  # what G is given and what it makes; the second is §4.5's reverse
+    )
+    generator: Literal["encdec", "unet", "conv"] = (
+        "encdec"  # the paper's two (Fig. 4), and our convolutional one
+    )
     width: Literal["compact", "paper"] = "compact"
     condition: Condition = "cp"
     use_source: bool = True  # False: z and c alone (§4.4)
@@ -98,23 +142,37 @@ class GanSettings:
     adversarial: float = 1.0  # weight of Eq. (3)
     l1: float = 1.0  # weight of Eq. (4); 0 is the paper's ablation
     classify: float = 1.0  # weight of Eq. (6)
-    game: Literal["nonsaturating", "minmax", "hinge"] = "nonsaturating"  # Eq. (1)'s usual form, its literal one, or the hinge
-    d_norm: Literal["batch", "group", "spectral"] = "batch"  # of D's convolutions; the paper names batch norm (§3.2)
-    r1: float = 0.0  # weight of the penalty on D's gradient at real samples; 0, as in the paper: none
+    game: Literal["nonsaturating", "minmax", "hinge"] = (
+        "nonsaturating"  # Eq. (1)'s usual form, its literal one, or the hinge
+    )
+    d_norm: Literal["batch", "group", "spectral"] = (
+        "batch"  # of D's convolutions; the paper names batch norm (§3.2)
+    )
+    r1: float = (
+        0.0  # weight of the penalty on D's gradient at real samples; 0, as in the paper: none
+    )
     augment: bool = False  # D sees real and generated spectrograms shifted in time, louder or softer, and with a gap
     projection: bool = False  # D is told c too, by a projection; in Eq. (3) as printed D sees the spectrogram alone
-    q_training: Literal["frozen", "joint"] = "frozen"  # Q trained before on S1's voices, or beside D on S3's
-    q_labels: Literal["true", "condition"] = "condition"  # what Eq. (6) aims at: S3's labels, or argmax c
+    q_training: Literal["frozen", "joint"] = (
+        "frozen"  # Q trained before on S1's voices, or beside D on S3's
+    )
+    q_labels: Literal["true", "condition"] = (
+        "condition"  # what Eq. (6) aims at: S3's labels, or argmax c
+    )
     optimiser: Literal["adagrad", "adam"] = "adagrad"
     lr_g: float = 2e-3
     lr_d: float = 2e-3
     average: float = 0.0  # decay of a running average of the weights of G, kept in its place; 0: the last G, as in the paper
     batch: int = 64
     steps: int = 3_000
-    precision: Literal["fp32", "bf16"] = "fp32"  # of what networks compute while training; weights and losses stay fp32
+    precision: Literal["fp32", "bf16"] = (
+        "fp32"  # of what networks compute while training; weights and losses stay fp32
+    )
     noise: float = 0.05  # sd of the Gaussian noise on the inputs of G, D and Q (§3.2)
     soft: float = 0.1  # label condition: 1 becomes 1 - soft, the rest shares it (§3.2)
-    label_noise: float = 0.05  # label condition: sd of the Gaussian noise on c while training (§3.2)
+    label_noise: float = (
+        0.05  # label condition: sd of the Gaussian noise on c while training (§3.2)
+    )
     real_target: float = 0.9  # D's target for real samples (one-sided smoothing)
 
 
@@ -155,8 +213,15 @@ def from_dict(cls, data: dict):
     hints = typing.get_type_hints(cls)
     unknown = set(data) - set(hints)
     if unknown:
-        raise ValueError(f"{cls.__name__} has no setting {sorted(unknown)}; it knows {sorted(hints)}")
-    return cls(**{key: _parse_value(hints[key], value, f"{cls.__name__}.{key}") for key, value in data.items()})
+        raise ValueError(
+            f"{cls.__name__} has no setting {sorted(unknown)}; it knows {sorted(hints)}"
+        )
+    return cls(
+        **{
+            key: _parse_value(hints[key], value, f"{cls.__name__}.{key}")
+            for key, value in data.items()
+        }
+    )
 
 
 def _parse_value(hint, value, where: str):
@@ -188,14 +253,20 @@ def config_hash(config: Config, corpus_digest: str) -> str:
     Only settings that differ from their defaults are hashed, so that a setting added later leaves the old runs their names; in turn
     a changed default raises PROTOCOL_VERSION (a test holds the defaults).
     """
-    relevant = _changed_settings(to_dict(replace(config, name="")), to_dict(replace(Config(), name="")))
+    relevant = _changed_settings(
+        to_dict(replace(config, name="")), to_dict(replace(Config(), name=""))
+    )
     payload = json.dumps([relevant, corpus_digest, PROTOCOL_VERSION], sort_keys=True)
     return hashlib.sha256(payload.encode()).hexdigest()[:8]
 
 
 def _changed_settings(a: dict, b: dict) -> dict:
     """What of `a` is not as in `b`, both nested plain dicts of the same keys."""
-    return {k: _changed_settings(v, b[k]) if isinstance(v, dict) else v for k, v in a.items() if v != b[k]}
+    return {
+        k: _changed_settings(v, b[k]) if isinstance(v, dict) else v
+        for k, v in a.items()
+        if v != b[k]
+    }
 
 
 def family_hash(config: Config) -> str:
@@ -234,12 +305,22 @@ SMOKE = replace(
 FER_RAVDESS = replace(
     DEMO,
     name="fer2013-ravdess",
-    data={"faces": "fer2013", "voices": "ravdess", "classes": SHARED_EMOTIONS, "pairing": "emotion"},
+    data={
+        "faces": "fer2013",
+        "voices": "ravdess",
+        "classes": SHARED_EMOTIONS,
+        "pairing": "emotion",
+    },
     f_s={"steps": 2_000, "channels": (32, 48, 96), "noise": 0.3, "smoothing": 0.1},
     f_t={"steps": 300},
-    gan={"steps": 1_200, "augment": True},  # some 260 real voices in S3: without augmentation D has learnt them by heart after 500 steps
+    gan={
+        "steps": 1_200,
+        "augment": True,
+    },  # some 260 real voices in S3: without augmentation D has learnt them by heart after 500 steps
 )
-FINE = replace(FER_RAVDESS, name="fine", data={"voices": "ravdess-64"}, logmel={"bands": 64})  # better sound than the paper's size allows
+FINE = replace(
+    FER_RAVDESS, name="fine", data={"voices": "ravdess-64"}, logmel={"bands": 64}
+)  # better sound than the paper's size allows
 PAPER = replace(
     Config(),
     name="paper",
@@ -247,8 +328,19 @@ PAPER = replace(
     gan={"width": "paper", "lr_g": 1e-5, "lr_d": 1e-5, "batch": 100, "steps": 20_000, "z": 100},
     evaluate={"every": 500},
 )
-STUDIO = replace(PAPER, name="studio", gan=vars(GanSettings()) | OUR_GAN_SETTINGS | {"augment": True, "steps": 6_000})
-PRESETS = {"smoke": SMOKE, "demo": DEMO, "fer2013-ravdess": FER_RAVDESS, "fine": FINE, "paper": PAPER, "studio": STUDIO}
+STUDIO = replace(
+    PAPER,
+    name="studio",
+    gan=vars(GanSettings()) | OUR_GAN_SETTINGS | {"augment": True, "steps": 6_000},
+)
+PRESETS = {
+    "smoke": SMOKE,
+    "demo": DEMO,
+    "fer2013-ravdess": FER_RAVDESS,
+    "fine": FINE,
+    "paper": PAPER,
+    "studio": STUDIO,
+}
 
 Method = Literal["paper", "studio"]
 
@@ -257,5 +349,9 @@ def with_method(method: Method, config: Config) -> Config:
     """`config` with the G, D and Q of a method, its condition as before: the paper's networks, losses and Adagrad (compact, 3,000 steps,
     a rate that fits both), or ours. The data, the classifiers and the conformal predictor stay."""
     gan = vars(GanSettings(condition=config.gan.condition))
-    gan |= OUR_GAN_SETTINGS | {k: getattr(config.gan, k) for k in ("steps", "augment", "batch", "z")} if method == "studio" else {}
+    gan |= (
+        OUR_GAN_SETTINGS | {k: getattr(config.gan, k) for k in ("steps", "augment", "batch", "z")}
+        if method == "studio"
+        else {}
+    )
     return replace(config, name=f"{config.name}-{method}", gan=gan)

@@ -80,7 +80,10 @@ def write_arrays(path: Path, **arrays: np.ndarray) -> None:
 
 def read_arrays(path: Path) -> dict[str, np.ndarray]:
     """All arrays of an npz, pickle refused."""
-    with open(path, "rb") as file, np.load(file, allow_pickle=False) as f:  # a damaged file is closed too
+    with (
+        open(path, "rb") as file,
+        np.load(file, allow_pickle=False) as f,
+    ):  # a damaged file is closed too
         return {k: f[k] for k in f.files}
 
 
@@ -112,7 +115,9 @@ def file_lock(path: Path, what: str, wait: bool = False) -> Iterator[None]:
         except BlockingIOError:
             f.seek(0)
             who = f.read().strip() or "another process"
-            raise BusyError(f"{what} is being done by {who}; wait for it or end it, and give the command again") from None
+            raise BusyError(
+                f"{what} is being done by {who}; wait for it or end it, and give the command again"
+            ) from None
         f.truncate(0)
         f.write(f"process {os.getpid()} on {platform.node()}")
         f.flush()

@@ -36,7 +36,11 @@ class MapEntry:
         number = re.search(r"\((\d+)\)", self.tag)
         if number:
             return number[1]
-        return self.function.split(":")[1] if self.tag.startswith("§") else re.sub(r"\W+", "-", self.tag.lower())
+        return (
+            self.function.split(":")[1]
+            if self.tag.startswith("§")
+            else re.sub(r"\W+", "-", self.tag.lower())
+        )
 
 
 PAPER_MAP = (
@@ -119,7 +123,13 @@ PAPER_MAP = (
         where="§3.1",
         page="conformal?step=area",
     ),
-    MapEntry("§3.1", "credibility: the highest p-value", "core.conformal.prediction:credibility", r"\max_k p_k", page="conformal?step=set"),
+    MapEntry(
+        "§3.1",
+        "credibility: the highest p-value",
+        "core.conformal.prediction:credibility",
+        r"\max_k p_k",
+        page="conformal?step=set",
+    ),
     MapEntry(
         "§3.1",
         "confidence: 1 - the second highest p-value",
@@ -127,12 +137,36 @@ PAPER_MAP = (
         r"1-p_{(2)}",
         page="conformal?step=map",
     ),
-    MapEntry("§3.2", "noise on all inputs, soft and noisy labels, batch norm, LeakyReLU, Adagrad", "core.models.gan:step", page="train"),
-    MapEntry("§3.3", "spectrograms 28, 56, 112 x 28 from the clip's middle", "core.media.spectrograms:log_mel", page="listen"),
-    MapEntry("§3.4", "face alignment by a similarity transform", "core.media.faces:align", page="listen"),
-    MapEntry("§4.1", "four subject-disjoint sets", "core.data.splits:by_subject", page="data?view=sets"),
-    MapEntry("§4.2", "accuracy when real data is augmented with generated", "core.evaluation.evaluator:augmentation_sets", page="evaluate"),
-    MapEntry("§4.3", "label, classifier and conformal condition", "core.models.gan:condition", page="condition"),
+    MapEntry(
+        "§3.2",
+        "noise on all inputs, soft and noisy labels, batch norm, LeakyReLU, Adagrad",
+        "core.models.gan:step",
+        page="train",
+    ),
+    MapEntry(
+        "§3.3",
+        "spectrograms 28, 56, 112 x 28 from the clip's middle",
+        "core.media.spectrograms:log_mel",
+        page="listen",
+    ),
+    MapEntry(
+        "§3.4", "face alignment by a similarity transform", "core.media.faces:align", page="listen"
+    ),
+    MapEntry(
+        "§4.1", "four subject-disjoint sets", "core.data.splits:by_subject", page="data?view=sets"
+    ),
+    MapEntry(
+        "§4.2",
+        "accuracy when real data is augmented with generated",
+        "core.evaluation.evaluator:augmentation_sets",
+        page="evaluate",
+    ),
+    MapEntry(
+        "§4.3",
+        "label, classifier and conformal condition",
+        "core.models.gan:condition",
+        page="condition",
+    ),
     MapEntry(
         "Alg. 1",
         "full conformal prediction: the classifier is fitted anew for every test point and every label",
@@ -160,10 +194,20 @@ PAPER_MAP = (
         where="§4.2",
         page="evaluate",
     ),
-    MapEntry("Fig. 3", "the whole architecture", "core.experiments.pipeline:run", where="§3", page="home"),
+    MapEntry(
+        "Fig. 3", "the whole architecture", "core.experiments.pipeline:run", where="§3", page="home"
+    ),
     MapEntry("Fig. 4a", "U-Net generator", "core.models.networks:UNet", where="§3", page="train"),
-    MapEntry("Fig. 4b", "EncDec generator", "core.models.networks:EncDec", where="§3", page="train"),
-    MapEntry("Fig. 8", "confusion matrices", "core.evaluation.metrics:confusion", where="§4.5", page="evaluate"),
+    MapEntry(
+        "Fig. 4b", "EncDec generator", "core.models.networks:EncDec", where="§3", page="train"
+    ),
+    MapEntry(
+        "Fig. 8",
+        "confusion matrices",
+        "core.evaluation.metrics:confusion",
+        where="§4.5",
+        page="evaluate",
+    ),
 )
 
 
@@ -182,15 +226,24 @@ FIGURES = (
     FigureEntry("Fig. 1", "the face and the voice of one clip", "listen"),
     FigureEntry("Fig. 2", "a generator and a discriminator", "paper?eq=1"),
     FigureEntry("Fig. 3", "the whole architecture", "home"),
-    FigureEntry("Fig. 4", "the two generators, U-Net and EncDec", "train", "python -m core train --preset demo --gan.generator unet"),
+    FigureEntry(
+        "Fig. 4",
+        "the two generators, U-Net and EncDec",
+        "train",
+        "python -m core train --preset demo --gan.generator unet",
+    ),
     FigureEntry("Fig. 5", "real spectrograms and aligned faces", "data?view=clips"),
     FigureEntry("Fig. 6", "generated spectrograms, by condition", "gallery", REPORT_COMMAND),
-    FigureEntry("Fig. 7a", "generated spectrograms under conformal prediction", "gallery", REPORT_COMMAND),
+    FigureEntry(
+        "Fig. 7a", "generated spectrograms under conformal prediction", "gallery", REPORT_COMMAND
+    ),
     FigureEntry("Fig. 7b", "faces generated from voices", "reverse", REPORT_COMMAND),
     FigureEntry("Fig. 8", "confusion matrices", "evaluate", REPORT_COMMAND),
     FigureEntry("Fig. 9", "mean and spread over folds of subjects", "evaluate", REPORT_COMMAND),
     FigureEntry("Fig. 10", "losses of G, D and Q over training", "train", REPORT_COMMAND),
-    FigureEntry("Fig. 11", "IS and FID over training, and with less data", "evaluate", REPORT_COMMAND),
+    FigureEntry(
+        "Fig. 11", "IS and FID over training, and with less data", "evaluate", REPORT_COMMAND
+    ),
     FigureEntry("Table 1", "ablations: generators, and no L1", "evaluate", REPORT_COMMAND),
     FigureEntry("Table 2", "accuracy, FID and IS of every condition", "evaluate", REPORT_COMMAND),
 )
@@ -240,9 +293,7 @@ PUBLISHED_TABLE_2 = {  # Table 2: accuracy in %, FID, IS
                 "classifier": (46.23, 50.33, 2.05), "CP": (46.55, 49.95, 2.01)},
 }  # fmt: skip
 
-PUBLISHED_ELSEWHERE = (
-    "For RAVDESS the paper also gives an audio baseline of 46.28 (§4.3) and 46.90 (abstract), and 48.65 for CP (abstract)."
-)
+PUBLISHED_ELSEWHERE = "For RAVDESS the paper also gives an audio baseline of 46.28 (§4.3) and 46.90 (abstract), and 48.65 for CP (abstract)."
 
 PUBLISHED_TABLE_1 = {  # Table 1, CREMA-D: accuracy in % by condition
     "EncDec": {"label": 52.52, "classifier": 49.92, "CP": 50.29},

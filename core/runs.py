@@ -20,7 +20,9 @@ import numpy as np
 from core import files
 from core.config import Config, from_dict, to_dict
 
-RunState = Literal["queued", "running", "paused", "stopped", "failed", "done"]  # paused: stopped, but it holds its place in the queue
+RunState = Literal[
+    "queued", "running", "paused", "stopped", "failed", "done"
+]  # paused: stopped, but it holds its place in the queue
 HEARTBEAT_TIMEOUT = 60.0  # seconds without a heartbeat after which a running run counts as dead
 
 SCHEMA = """
@@ -61,7 +63,9 @@ class Run:
         try:
             return from_dict(Config, json.loads(path.read_text()))
         except (OSError, ValueError, TypeError) as e:
-            raise ValueError(f"{path} cannot be read as a configuration ({e}); restore the run or remove its folder") from e
+            raise ValueError(
+                f"{path} cannot be read as a configuration ({e}); restore the run or remove its folder"
+            ) from e
 
     def json(self, name: str) -> dict:
         """`results`, `provenance`, `status` or `card` of the run; {} where it has none yet."""
@@ -82,7 +86,9 @@ class Run:
         return (self.directory / "CARD.md").exists()
 
 
-def create(directory: Path, config: Config, parent: str | None = None, provenance: dict | None = None) -> Run:
+def create(
+    directory: Path, config: Config, parent: str | None = None, provenance: dict | None = None
+) -> Run:
     """Make (or reopen) a run directory and register it. config.json is never edited: another config in its place is an error."""
     run = Run(directory)
     (directory / "models").mkdir(parents=True, exist_ok=True)
@@ -116,7 +122,10 @@ def register(run: Run) -> None:
         names = ", ".join(row)
         marks = ", ".join(":" + k for k in row)
         updates = ", ".join(f"{k}=excluded.{k}" for k in row if k != "run")
-        db.execute(f"INSERT INTO runs ({names}) VALUES ({marks}) ON CONFLICT(run) DO UPDATE SET {updates}", row)
+        db.execute(
+            f"INSERT INTO runs ({names}) VALUES ({marks}) ON CONFLICT(run) DO UPDATE SET {updates}",
+            row,
+        )
 
 
 def update(run: Run, **fields: Any) -> None:
@@ -136,14 +145,21 @@ def record_metrics(run: Run, step: int, values: dict[str, float]) -> None:
     with open(run.directory / "metrics.jsonl", "a") as f:
         f.write(json.dumps({"step": step, **finite}) + "\n")
     with database(run.directory.parent) as db:
-        db.executemany("INSERT OR REPLACE INTO metrics VALUES (?, ?, ?, ?)", [(run.id, step, k, v) for k, v in finite.items()])
+        db.executemany(
+            "INSERT OR REPLACE INTO metrics VALUES (?, ?, ?, ?)",
+            [(run.id, step, k, v) for k, v in finite.items()],
+        )
 
 
 def drop_metrics_after(run: Run, step: int) -> None:
     """On resume: forget the records after the checkpoint's step, so that no step is drawn twice."""
     path = run.directory / "metrics.jsonl"
     if path.exists():
-        kept = [line for line in path.read_text().splitlines() if _step_of(line) is not None and _step_of(line) <= step]
+        kept = [
+            line
+            for line in path.read_text().splitlines()
+            if _step_of(line) is not None and _step_of(line) <= step
+        ]
         files.write_atomic(path, "".join(line + "\n" for line in kept))
     with database(run.directory.parent) as db:
         db.execute("DELETE FROM metrics WHERE run=? AND step>?", (run.id, step))
@@ -156,11 +172,16 @@ def _step_of(line: str) -> int:
         return 1 << 60  # a line cut by a kill is dropped
 
 
-def load_curves(run: str, folder: Path | None = None, after: int = -1) -> dict[str, tuple[list[int], list[float]]]:
+def load_curves(
+    run: str, folder: Path | None = None, after: int = -1
+) -> dict[str, tuple[list[int], list[float]]]:
     """Curves of a run: name -> (steps, values), in order of steps."""
     curves: dict[str, tuple[list[int], list[float]]] = {}
     with database(folder) as db:
-        for row in db.execute("SELECT step, name, value FROM metrics WHERE run=? AND step>? ORDER BY step", (run, after)):
+        for row in db.execute(
+            "SELECT step, name, value FROM metrics WHERE run=? AND step>? ORDER BY step",
+            (run, after),
+        ):
             steps, values = curves.setdefault(row["name"], ([], []))
             steps.append(row["step"])
             values.append(row["value"])
@@ -175,7 +196,12 @@ def list_runs(folder: Path | None = None) -> list[dict]:
     """
     folder = folder or files.checkpoints_folder()
     with database(folder) as db:
-        rows = [dict(r) for r in db.execute("SELECT * FROM runs LEFT JOIN queue USING (run) ORDER BY created DESC, run")]
+        rows = [
+            dict(r)
+            for r in db.execute(
+                "SELECT * FROM runs LEFT JOIN queue USING (run) ORDER BY created DESC, run"
+            )
+        ]
     for r in rows:
         if r["state"] == "stopped" and r["place"] is not None:
             r["state"] = "paused"
@@ -187,15 +213,23 @@ def list_runs(folder: Path | None = None) -> list[dict]:
 
 def list_queue(folder: Path | None = None) -> list[dict]:
     """The rows of `list_runs` that are in the queue, in its order: what trains, what is paused, what waits."""
-    return sorted((r for r in list_runs(folder) if r["place"] is not None), key=lambda r: r["place"])
+    return sorted(
+        (r for r in list_runs(folder) if r["place"] is not None), key=lambda r: r["place"]
+    )
 
 
 def enqueue(run: Run, device: str = "auto", first: bool = False) -> None:
     """Put a run at the end of the queue, or in front of it; one that is there keeps its place and takes the device."""
-    end = "(SELECT coalesce(min(place), 0) - 1 FROM queue)" if first else "(SELECT coalesce(max(place), 0) + 1 FROM queue)"
+    end = (
+        "(SELECT coalesce(min(place), 0) - 1 FROM queue)"
+        if first
+        else "(SELECT coalesce(max(place), 0) + 1 FROM queue)"
+    )
     with database(run.directory.parent) as db:
         known = "ON CONFLICT(run) DO UPDATE SET device=excluded.device"
-        db.execute(f"INSERT INTO queue (run, place, device) VALUES (?, {end}, ?) {known}", (run.id, device))
+        db.execute(
+            f"INSERT INTO queue (run, place, device) VALUES (?, {end}, ?) {known}", (run.id, device)
+        )
 
 
 def dequeue(run: Run) -> None:
@@ -207,9 +241,13 @@ def dequeue(run: Run) -> None:
 def swap_places(a: Run, b: Run) -> None:
     """Let two runs of the queue change places."""
     with database(a.directory.parent) as db:
-        places = dict(db.execute("SELECT run, place FROM queue WHERE run IN (?, ?)", (a.id, b.id)).fetchall())
+        places = dict(
+            db.execute("SELECT run, place FROM queue WHERE run IN (?, ?)", (a.id, b.id)).fetchall()
+        )
         if len(places) == 2:
-            db.executemany("UPDATE queue SET place=? WHERE run=?", [(places[b.id], a.id), (places[a.id], b.id)])
+            db.executemany(
+                "UPDATE queue SET place=? WHERE run=?", [(places[b.id], a.id), (places[a.id], b.id)]
+            )
 
 
 def index_existing(folder: Path | None = None) -> list[str]:
@@ -225,7 +263,11 @@ def index_existing(folder: Path | None = None) -> list[str]:
         except ValueError:
             continue  # a folder that is no run of this version
         log = run.directory / "metrics.jsonl"
-        rows = [json.loads(line) for line in log.read_text().splitlines() if _step_of(line) < 1 << 60] if log.exists() else []
+        rows = (
+            [json.loads(line) for line in log.read_text().splitlines() if _step_of(line) < 1 << 60]
+            if log.exists()
+            else []
+        )
         values = [(run.id, r["step"], k, v) for r in rows for k, v in r.items() if k != "step"]
         with database(folder) as db:
             db.executemany("INSERT OR REPLACE INTO metrics VALUES (?, ?, ?, ?)", values)
@@ -237,12 +279,19 @@ def reindex(folder: Path | None = None) -> int:
     """Rebuild the database from the run directories; returns how many there are. The processes of running ones stay known."""
     folder = folder or files.checkpoints_folder()
     with database(folder) as db:
-        live = [dict(r) for r in db.execute("SELECT run, state, pid, heartbeat FROM runs WHERE state IN ('running', 'queued')")]
+        live = [
+            dict(r)
+            for r in db.execute(
+                "SELECT run, state, pid, heartbeat FROM runs WHERE state IN ('running', 'queued')"
+            )
+        ]
         db.execute("DELETE FROM runs")
         db.execute("DELETE FROM metrics")
     found = index_existing(folder)
     with database(folder) as db:
-        db.executemany("UPDATE runs SET state=:state, pid=:pid, heartbeat=:heartbeat WHERE run=:run", live)
+        db.executemany(
+            "UPDATE runs SET state=:state, pid=:pid, heartbeat=:heartbeat WHERE run=:run", live
+        )
     return len(found)
 
 
@@ -258,12 +307,20 @@ def resolve(name: str, condition: str | None = None, folder: Path | None = None)
     index_existing(folder)
     rows = list_runs(folder)
     exact = [r for r in rows if r["run"] == name]
-    matches = exact or [r for r in rows if r["name"] == name] or [r for r in rows if r["run"].startswith(name)]
+    matches = (
+        exact
+        or [r for r in rows if r["name"] == name]
+        or [r for r in rows if r["run"].startswith(name)]
+    )
     if condition:
         matches = [r for r in matches if r["condition"] == condition]
     if not matches:
         known = ", ".join(r["run"] for r in rows) or "none"
-        raise KeyError(f"no run {name!r}" + (f" with condition {condition!r}" if condition else "") + f"; there are: {known}")
+        raise KeyError(
+            f"no run {name!r}"
+            + (f" with condition {condition!r}" if condition else "")
+            + f"; there are: {known}"
+        )
     order = {"done": 0, "running": 1}
     best = min(matches, key=lambda r: (order.get(r["state"], 2), -r["shipped"], -r["created"]))
     return Run(folder / best["run"])

@@ -59,12 +59,18 @@ def power_law(sizes, times) -> tuple[float, float, float]:
     """
     x, y = np.asarray(sizes, np.float64), np.asarray(times, np.float64)
     if len(x) != len(y) or len(x) < 3 or not (x > 0).all() or not (y > 0).all() or np.ptp(x) == 0:
-        raise ValueError(f"a power law needs three different positive sizes and times, not {list(sizes)} and {list(times)}")
+        raise ValueError(
+            f"a power law needs three different positive sizes and times, not {list(sizes)} and {list(times)}"
+        )
     x, y = np.log(x), np.log(y)
     away = x - x.mean()
     b = float(away @ y / (away @ away))
     rest = y - y.mean() - b * away
-    return b, float(np.sqrt(rest @ rest / (len(x) - 2) / (away @ away))), float(np.exp(y.mean() - b * x.mean()))
+    return (
+        b,
+        float(np.sqrt(rest @ rest / (len(x) - 2) / (away @ away))),
+        float(np.exp(y.mean() - b * x.mean())),
+    )
 
 
 # ------------------------------------------------------------------ what is measured
@@ -80,11 +86,19 @@ def p_values(n: int, m: int) -> Callable[[], object]:
 def training(g: GanSettings, classes: int, pairs: int) -> tuple[gan.GanState, gan.TrainingData]:
     """A fresh training of these networks and so many pairs of noise of the right sizes, which take as long as real ones."""
     rng, s = np.random.default_rng(0), PRESETS["demo"].logmel
-    x, y = (torch.from_numpy(rng.uniform(-1, 1, (pairs, 1, *size)).astype(np.float32)) for size in ((28, 28), (s.columns, s.bands)))
-    c, label = torch.from_numpy(rng.random((pairs, classes), dtype=np.float32)), torch.from_numpy(rng.integers(0, classes, pairs))
+    x, y = (
+        torch.from_numpy(rng.uniform(-1, 1, (pairs, 1, *size)).astype(np.float32))
+        for size in ((28, 28), (s.columns, s.bands))
+    )
+    c, label = (
+        torch.from_numpy(rng.random((pairs, classes), dtype=np.float32)),
+        torch.from_numpy(rng.integers(0, classes, pairs)),
+    )
     Q = Classifier((s.columns, s.bands), (16, 32, 64, 128), classes).eval()
     state = gan.new_state(g, classes, (s.columns, s.bands), Q, 0, "cpu")
-    return state, gan.TrainingData(x, c, label, y, label, lambda epoch: (rng.permutation(pairs), rng.permutation(pairs)))
+    return state, gan.TrainingData(
+        x, c, label, y, label, lambda epoch: (rng.permutation(pairs), rng.permutation(pairs))
+    )
 
 
 def steps(records: Iterator, count: int = STEPS) -> Callable[[], object]:
@@ -106,15 +120,25 @@ def stacked(runs: int) -> Callable[[], object]:
     states, pools = zip(*(training(g, CLASSES, 4 * BATCH) for _ in range(runs)), strict=True)
     together = stacked_training.stack_states(states)
     batches = [tuple(t[:BATCH] for t in (p.x, p.c, p.target, p.y, p.y_target)) for p in pools]
-    return lambda: [stacked_training.step_together(together, states, g, batches) for _ in range(STEPS)]
+    return lambda: [
+        stacked_training.step_together(together, states, g, batches) for _ in range(STEPS)
+    ]
 
 
 def growths() -> Iterator[Growth]:
     """Each in turn. Of one series the sizes take turns, so that a busy moment of the machine meets them all."""
     n, m, each = SIZES["calibration"][2], SIZES["rows"][3], f"{STEPS} training steps"
     made = {
-        "calibration": (f"p-values of {m:,} rows × {CLASSES}", "calibration scores n", lambda size: p_values(size, m)),
-        "rows": (f"p-values, n = {n:,}", f"test rows m (× {CLASSES} classes)", lambda size: p_values(n, size)),
+        "calibration": (
+            f"p-values of {m:,} rows × {CLASSES}",
+            "calibration scores n",
+            lambda size: p_values(size, m),
+        ),
+        "rows": (
+            f"p-values, n = {n:,}",
+            f"test rows m (× {CLASSES} classes)",
+            lambda size: p_values(n, size),
+        ),
         "batch": (each, "pairs in a batch", lambda size: trained(batch=size)),
         "pairs": (f"an epoch in batches of {BATCH}", "pairs", lambda size: trained(pairs=size)),
         "classes": (f"{each} of {BATCH} pairs", "classes", lambda size: trained(classes=size)),
@@ -158,7 +182,11 @@ def draw(g: Growth, path: Path) -> None:
 def table(found: list[Growth], load: float) -> str:
     """docs/costs/README.md: a row for each, and where and how it was measured."""
     cores, threads = os.cpu_count() or 1, torch.get_num_threads()
-    busy = "the machine was idle" if load < 0.3 else f"**other programs took about {load:.1f} processors meanwhile**: figures are rough"
+    busy = (
+        "the machine was idle"
+        if load < 0.3
+        else f"**other programs took about {load:.1f} processors meanwhile**: figures are rough"
+    )
     head = (
         f"# How cost grows\n\nWritten by `make costs` on {time.strftime('%Y-%m-%d')}: {processor_name()}, {cores} cores, {threads} threads, "
         f"Python {platform.python_version()}, torch {torch.__version__}; {busy}. Medians of {REPEATS} repeats, smallest and largest in "

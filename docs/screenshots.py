@@ -11,7 +11,15 @@ from pathlib import Path
 
 from PIL import Image, ImageColor
 
-from benchmarks.browser import ROOT, VIEWPORT, chromium, page_titles, record_faults, studio_server, wait_for_page
+from benchmarks.browser import (
+    ROOT,
+    VIEWPORT,
+    chromium,
+    page_titles,
+    record_faults,
+    studio_server,
+    wait_for_page,
+)
 from core import runs
 from ui import theme
 
@@ -19,14 +27,31 @@ FOLDER = ROOT / "docs" / "screenshots"
 SCHEMES = ("light", "dark")
 VIEWS = {  # page -> picture's name -> what its address says; a page that is not named here is taken as it opens
     "": {"home": ""},
-    "condition": {"condition": "face=drawn-happy", "condition-emotions": "face=drawn-happy&view=emotions", "condition-faces": "view=faces"},
-    "gallery": {"gallery": "", "gallery-demo": "run={demo}", "gallery-copy": "look=copy", "gallery-quiz": "view=quiz"}
+    "condition": {
+        "condition": "face=drawn-happy",
+        "condition-emotions": "face=drawn-happy&view=emotions",
+        "condition-faces": "view=faces",
+    },
+    "gallery": {
+        "gallery": "",
+        "gallery-demo": "run={demo}",
+        "gallery-copy": "look=copy",
+        "gallery-quiz": "view=quiz",
+    }
     | {"gallery-examples": "view=examples"},
     "conformal": {"conformal": "step=area"}
-    | {f"conformal-{k}": f"step={k}" for k in ("chain", "set", "map", "promise", "broken", "generator")},
+    | {
+        f"conformal-{k}": f"step={k}"
+        for k in ("chain", "set", "map", "promise", "broken", "generator")
+    },
     "evaluate": {"evaluate": "view=runs"}
-    | {f"evaluate-{k}": f"view={k}" for k in ("curves", "confusion", "augmentation", "folds", "paper")},
-    "data": {"data": ""} | {f"data-{k}": f"view={k}" for k in ("sets", "clips")} | {"data-bring": "part=bring"},
+    | {
+        f"evaluate-{k}": f"view={k}"
+        for k in ("curves", "confusion", "augmentation", "folds", "paper")
+    },
+    "data": {"data": ""}
+    | {f"data-{k}": f"view={k}" for k in ("sets", "clips")}
+    | {"data-bring": "part=bring"},
     "paper": {"paper": "", "paper-eq-9": "eq=9"},
 }
 README = {
@@ -62,10 +87,21 @@ def main(wanted: list[str]) -> int:
     FOLDER.mkdir(exist_ok=True)
     bad: list[str] = []
     taken = set()
-    demo = next((r["run"] for r in runs.list_runs() if r["name"] == "demo" and r["state"] == "done"), "")
-    with tempfile.TemporaryDirectory() as folder, chromium() as browser, studio_server(log := Path(folder) / "log.txt", {}) as server:
+    demo = next(
+        (r["run"] for r in runs.list_runs() if r["name"] == "demo" and r["state"] == "done"), ""
+    )
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        chromium() as browser,
+        studio_server(log := Path(folder) / "log.txt", {}) as server,
+    ):
         for scheme in SCHEMES:
-            context = browser.new_context(base_url=server.address, viewport=VIEWPORT, color_scheme=scheme, reduced_motion="reduce")
+            context = browser.new_context(
+                base_url=server.address,
+                viewport=VIEWPORT,
+                color_scheme=scheme,
+                reduced_motion="reduce",
+            )
             tab = context.new_page()
             faults = record_faults(tab)
             tab.goto("/")

@@ -10,7 +10,9 @@ from ui.widgets import choices, run_summary
 
 with st.container(horizontal=True, vertical_alignment="center", gap="small"):
     st.title("Condition lab: say it, and hear what comes out", width="stretch")
-    with st.popover("What am I looking at?", icon=":material/help:", type="tertiary", key="about condition"):
+    with st.popover(
+        "What am I looking at?", icon=":material/help:", type="tertiary", key="about condition"
+    ):
         st.markdown(sampling.ABOUT)
 
 # ------------------------------------------------------------------ which run, and which of its conditions (at the left)
@@ -20,7 +22,11 @@ if not families:
     run_summary.show_no_run()
     unfinished_runs = [r for r in cache.run_rows() if r["state"] in ("queued", "running")]
     if unfinished_runs:
-        st.page_link("pages/train.py", label="A training is under way: look at it", icon=":material/hourglass_top:")
+        st.page_link(
+            "pages/train.py",
+            label="A training is under way: look at it",
+            icon=":material/hourglass_top:",
+        )
     st.stop()
 family_by_id = {f.id: f for f in families}
 family_id_by_run = {run: f.id for f in families for run in f.members.values()}
@@ -28,12 +34,20 @@ query_params.restore_widget("run", "cond run", families[0].id, family_id_by_run.
 with st.sidebar:
     go = {"on_change": query_params.save_widget, "args": ("run", "cond run")}
     family = family_by_id[
-        st.selectbox("Trained run", list(family_by_id), format_func=lambda k: family_by_id[k].label, key="cond run", **go)
+        st.selectbox(
+            "Trained run",
+            list(family_by_id),
+            format_func=lambda k: family_by_id[k].label,
+            key="cond run",
+            **go,
+        )
     ]
     members, condition_label = list(family.members), lambda k: theme.CONDITION_TEXTS[k][0]
     default = "cp" if "cp" in members else members[0]
     about = "What the generator was told while it was trained: a label, the face classifier's softmax, or the conformal p-values."
-    kind = choices.choose_one("Trained with", "condition", members, default, condition_label, help=about)
+    kind = choices.choose_one(
+        "Trained with", "condition", members, default, condition_label, help=about
+    )
     for missing in [k for k in family.shown if k not in members]:
         run_summary.show_untrained_condition(missing, family.name)
 
@@ -51,13 +65,23 @@ try:
 except (ModelMissing, ValueError) as error:
     st.error(str(error), icon=":material/error:")
     if isinstance(error, ModelMissing):
-        st.button("Take a drawn face, which needs no model", on_click=query_params.set_value, args=("face", "drawn-happy"), key="to drawn")
+        st.button(
+            "Take a drawn face, which needs no model",
+            on_click=query_params.set_value,
+            args=("face", "drawn-happy"),
+            key="to drawn",
+        )
     st.stop()
 if face is None:
-    st.info("Give a picture or a clip at the left. Nothing leaves this machine.", icon=":material/familiar_face_and_zone:")
+    st.info(
+        "Give a picture or a clip at the left. Nothing leaves this machine.",
+        icon=":material/familiar_face_and_zone:",
+    )
     st.stop()
 if not loaded_run.config.gan.use_source:
-    st.caption("This generator was trained without the face: it is drawn from c and the noise alone.")
+    st.caption(
+        "This generator was trained without the face: it is drawn from c and the noise alone."
+    )
 
 # ------------------------------------------------------------------ what is drawn again when something is moved
 
@@ -65,7 +89,15 @@ if not loaded_run.config.gan.use_source:
 @st.fragment
 def show_view() -> None:
     views = [k for k in sampling.VIEWS if kind != "none" or k in ("point", "faces")]
-    view = choices.choose_one("View", "view", views, "point", sampling.VIEWS.get, label_visibility="collapsed", width="stretch")
+    view = choices.choose_one(
+        "View",
+        "view",
+        views,
+        "point",
+        sampling.VIEWS.get,
+        label_visibility="collapsed",
+        width="stretch",
+    )
     if view == "point":
         sampling.show_one_condition(loaded_run, face, explanation, sampling_settings)
     else:

@@ -19,22 +19,40 @@ else:
 # ------------------------------------------------------------------ whose outputs, and with which settings (at the left)
 
 with st.sidebar:
-    origin = choices.choose_one("Outputs of", "source", ("run", "own"), "run", {"run": "A trained run", "own": "My classifier"}.get)
+    origin = choices.choose_one(
+        "Outputs of",
+        "source",
+        ("run", "own"),
+        "run",
+        {"run": "A trained run", "own": "My classifier"}.get,
+    )
     modality, source, families = "face", "", {}
     if origin == "run":
         families, run_labels = calibration.run_choices()
     if origin == "run" and run_labels:
-        choice_by_run = {run: f.id for f in families.values() for run in f.members.values()} | {k: k for k in run_labels}
+        choice_by_run = {run: f.id for f in families.values() for run in f.members.values()} | {
+            k: k for k in run_labels
+        }
         query_params.restore_widget("run", "lab run", next(iter(run_labels)), choice_by_run.get)
         go = {"on_change": query_params.save_widget, "args": ("run", "lab run")}
-        source = st.selectbox("Trained run", list(run_labels), format_func=run_labels.get, key="lab run", **go)
+        source = st.selectbox(
+            "Trained run", list(run_labels), format_func=run_labels.get, key="lab run", **go
+        )
         modality = choices.choose_one(
-            "Classifier of", "modality", ("face", "voice"), "face", {"face": "Faces (f_S)", "voice": "Voices (f_T)"}.get
+            "Classifier of",
+            "modality",
+            ("face", "voice"),
+            "face",
+            {"face": "Faces (f_S)", "voice": "Voices (f_T)"}.get,
         )
 if origin == "run" and not run_labels:
     run_summary.show_no_run()
     st.stop()
-key, outputs = (f"{source} {modality}", calibration.load_run_outputs(source, modality)) if origin == "run" else panels.upload_outputs()
+key, outputs = (
+    (f"{source} {modality}", calibration.load_run_outputs(source, modality))
+    if origin == "run"
+    else panels.upload_outputs()
+)
 if isinstance(outputs, str):
     st.error(outputs, icon=":material/error:")
     st.stop()
@@ -47,7 +65,15 @@ classes = outputs.classes
 
 is_face_classifier = origin == "run" and modality == "face"
 steps = [k for k in explanations.LESSON_STEPS if k != "generator" or is_face_classifier]
-step = choices.choose_one("Step", "step", steps, "chain", explanations.short_title, label_visibility="collapsed", width="stretch")
+step = choices.choose_one(
+    "Step",
+    "step",
+    steps,
+    "chain",
+    explanations.short_title,
+    label_visibility="collapsed",
+    width="stretch",
+)
 kinds = ("test", "example", "upload", "webcam") if is_face_classifier else ("test",)
 default = "test" if not is_face_classifier or "row" in st.query_params else "example"
 analysed_clip = None
@@ -59,22 +85,41 @@ try:
             analysed_clip = uploads.choose_face(kind) if kind != "test" else None
             row = panels.choose_row(full_analysis, shown=kind == "test")
     else:
-        kind, row = choices.last_choice("from", kinds, default), panels.choose_row(full_analysis, shown=False)
+        kind, row = (
+            choices.last_choice("from", kinds, default),
+            panels.choose_row(full_analysis, shown=False),
+        )
         analysed_clip = uploads.last_face(kind) if step in explanations.POINT_STEPS else None
-    softmax = cache.explain_face(source, analysed_clip.aligned[analysed_clip.middle]).softmax if analysed_clip else None
+    softmax = (
+        cache.explain_face(source, analysed_clip.aligned[analysed_clip.middle]).softmax
+        if analysed_clip
+        else None
+    )
 except (ModelMissing, ValueError) as error:
     st.error(f"{error}  \nTest points need no picture.", icon=":material/error:")
-    st.button("Look at a test point", on_click=query_params.set_value, args=("from", "test"), key="to test")
+    st.button(
+        "Look at a test point",
+        on_click=query_params.set_value,
+        args=("from", "test"),
+        key="to test",
+    )
     st.stop()
 if step == "chain":
     with right:
         if analysed_clip:
             players.show_face(analysed_clip, analysed_clip.middle)
-            st.caption(f"{uploads.safe_file_name(analysed_clip.name)} · not from the corpus, so no error rate is promised for it.")
+            st.caption(
+                f"{uploads.safe_file_name(analysed_clip.name)} · not from the corpus, so no error rate is promised for it."
+            )
         elif kind != "test":
-            st.info(f"Until there is a picture, test point {row} is looked at. Nothing leaves this machine.", icon=":material/face:")
+            st.info(
+                f"Until there is a picture, test point {row} is looked at. Nothing leaves this machine.",
+                icon=":material/face:",
+            )
         elif is_face_classifier:
-            st.caption("Runs keep scores, no pictures: there is no face to see here. For one, choose *Example*, *Upload* or *Webcam*.")
+            st.caption(
+                "Runs keep scores, no pictures: there is no face to see here. For one, choose *Example*, *Upload* or *Webcam*."
+            )
 explanations.show_heading(step, steps)
 
 # ------------------------------------------------------------------ the step: what the two sliders change is drawn again, no more
@@ -82,7 +127,9 @@ explanations.show_heading(step, steps)
 
 @st.fragment
 def show_step() -> None:
-    choice = panels.choose_eps_and_share(settings) if step != "generator" else settings  # a generator is told what it was trained with
+    choice = (
+        panels.choose_eps_and_share(settings) if step != "generator" else settings
+    )  # a generator is told what it was trained with
     view = calibration.analyse(key, outputs, choice, origin == "own")
     point = (
         calibration.test_point(view, row)
@@ -92,10 +139,19 @@ def show_step() -> None:
     if step != "promise":
         choices.reset_positions("promise")
     if step in explanations.POINT_STEPS:
-        panels.show_current_point(point, classes, analysed_clip if step != "chain" else None, step != "chain")
+        panels.show_current_point(
+            point, classes, analysed_clip if step != "chain" else None, step != "chain"
+        )
     if step == "chain":
-        chain = figures.p_value_chain(classes, point.softmax, point.ranking, point.p, point.shown, choice.measure)
-        st.plotly_chart(chain, key="chain", config=charts.EXPORT_CONFIG, alt="softmax, nonconformity and p-value of each label")
+        chain = figures.p_value_chain(
+            classes, point.softmax, point.ranking, point.p, point.shown, choice.measure
+        )
+        st.plotly_chart(
+            chain,
+            key="chain",
+            config=charts.EXPORT_CONFIG,
+            alt="softmax, nonconformity and p-value of each label",
+        )
     elif step == "area":
         panels.show_p_value_area(view, point)
     elif step == "set":
@@ -103,13 +159,23 @@ def show_step() -> None:
     elif step == "map":
         panels.show_point_map(view, point)
     elif step == "promise":
-        panels.show_validity(view, lambda: calibration.analyses_by_size(key, outputs, choice, origin == "own"))
+        panels.show_validity(
+            view, lambda: calibration.analyses_by_size(key, outputs, choice, origin == "own")
+        )
     elif step == "broken":
         panels.show_limits(view)
     else:
-        panels.show_generated_voices(families.get(source), source, analysed_clip.aligned[analysed_clip.middle] if analysed_clip else None)
+        panels.show_generated_voices(
+            families.get(source),
+            source,
+            analysed_clip.aligned[analysed_clip.middle] if analysed_clip else None,
+        )
     if step != "generator":
-        panels.show_downloads(view, point, calibration.command_line(source, modality, choice) if origin == "run" else "")
+        panels.show_downloads(
+            view,
+            point,
+            calibration.command_line(source, modality, choice) if origin == "run" else "",
+        )
 
 
 show_step()

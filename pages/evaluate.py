@@ -16,14 +16,24 @@ VIEW_LABELS = {
 }
 
 st.title("Evaluate: what the runs are worth")
-st.markdown("Runs side by side, from what each has saved. Every figure has its N, its chance and the line of real voices beside it.")
+st.markdown(
+    "Runs side by side, from what each has saved. Every figure has its N, its chance and the line of real voices beside it."
+)
 run_summaries, errors = runs.load_summaries()
 for words in errors:
     st.error(theme.escape_markdown(words), icon=":material/error:")
 if not run_summaries:
     run_summary.show_no_run()
     st.stop()
-view = runs.choose_one("View", "view", tuple(VIEW_LABELS), "runs", VIEW_LABELS.get, label_visibility="collapsed", width="stretch")
+view = runs.choose_one(
+    "View",
+    "view",
+    tuple(VIEW_LABELS),
+    "runs",
+    VIEW_LABELS.get,
+    label_visibility="collapsed",
+    width="stretch",
+)
 
 if view == "paper":  # of all runs
     tables.show_paper(run_summaries)

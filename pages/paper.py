@@ -16,13 +16,30 @@ st.markdown(
 parts = paper.entries_by_part()
 part_by_entry = {e.key: part for part, entries in parts.items() for e in entries}
 query_params.restore_widget("eq", "eq", None, lambda k: k if k in part_by_entry else None)
-entry_part = part_by_entry.get(st.session_state["eq"])  # an equation stands in its part, or in the whole paper
+entry_part = part_by_entry.get(
+    st.session_state["eq"]
+)  # an equation stands in its part, or in the whole paper
 allowed_parts = {entry_part, paper.ALL_PARTS} if entry_part else {*paper.PART_LABELS}
-query_params.restore_widget("part", "part", entry_part or next(iter(parts)), lambda k: k if k in allowed_parts else None)
+query_params.restore_widget(
+    "part", "part", entry_part or next(iter(parts)), lambda k: k if k in allowed_parts else None
+)
 go = {"on_change": paper.save_part, "label_visibility": "collapsed", "required": True}
-part = st.segmented_control("Part of the paper", list(paper.PART_LABELS), format_func=paper.PART_LABELS.get, key="part", **go)
+part = st.segmented_control(
+    "Part of the paper",
+    list(paper.PART_LABELS),
+    format_func=paper.PART_LABELS.get,
+    key="part",
+    **go,
+)
 about = "The address keeps it: such a link can be shared."
-entry_key = st.pills("Go to", list(part_by_entry), format_func=paper.entry_label, key="eq", help=about, on_change=paper.save_equation)
+entry_key = st.pills(
+    "Go to",
+    list(part_by_entry),
+    format_func=paper.entry_label,
+    key="eq",
+    help=about,
+    on_change=paper.save_equation,
+)
 
 for one, entries in parts.items():
     if part in (one, paper.ALL_PARTS):

@@ -21,11 +21,19 @@ st.markdown(
 def linked_args(name: str, default, admit) -> dict:
     """A widget's place in the address: what it needs of `ui.session.query_params`, as arguments."""
     query_params.restore_widget(name, f"reverse {name}", default, admit)
-    return {"key": f"reverse {name}", "on_change": query_params.save_widget, "args": (name, f"reverse {name}")}
+    return {
+        "key": f"reverse {name}",
+        "on_change": query_params.save_widget,
+        "args": (name, f"reverse {name}"),
+    }
 
 
 def integer_parser(most: int, least: int = 0):
-    return lambda k: int(k) if k.isascii() and k.isdecimal() and len(k) < 10 and least <= int(k) <= most else None
+    return lambda k: (
+        int(k)
+        if k.isascii() and k.isdecimal() and len(k) < 10 and least <= int(k) <= most
+        else None
+    )
 
 
 # ------------------------------------------------------------------ which run
@@ -37,9 +45,15 @@ if not finished_runs:
     st.stop()
 go = linked_args("run", next(iter(finished_runs)), lambda k: k if k in finished_runs else None)
 run_id = choice.selectbox(
-    "Trained run", list(finished_runs), format_func=lambda k: reverse.run_label(finished_runs[k]), label_visibility="collapsed", **go
+    "Trained run",
+    list(finished_runs),
+    format_func=lambda k: reverse.run_label(finished_runs[k]),
+    label_visibility="collapsed",
+    **go,
 )
-reverse.show_unfinished_runs([r for r in unfinished_runs if r["state"] in ("running", "queued", "failed")])
+reverse.show_unfinished_runs(
+    [r for r in unfinished_runs if r["state"] in ("running", "queued", "failed")]
+)
 try:
     run = cache.load_run(run_id)
 except ValueError as error:
@@ -52,25 +66,43 @@ classes, s = run.classes, run.config.logmel
 left, middle, right = st.columns([3, 4, 4], gap="medium")
 with left:
     kinds = ["Example", "Upload", "Microphone"]
-    kind = st.segmented_control("Voice from", kinds, default="Example", required=True, key="reverse kind", persist_state="session")
+    kind = st.segmented_control(
+        "Voice from",
+        kinds,
+        default="Example",
+        required=True,
+        key="reverse kind",
+        persist_state="session",
+    )
     upload = None
     if kind == "Example":
         default_emotion = "happy" if "happy" in classes else classes[0]
         with st.container(horizontal=True, vertical_alignment="bottom", gap="small"):
             emotion = st.selectbox(
-                "Voice meant as", classes, **linked_args("voice", default_emotion, lambda k: k if k in classes else None)
+                "Voice meant as",
+                classes,
+                **linked_args("voice", default_emotion, lambda k: k if k in classes else None),
             )
             take = integer_parser(9999)(st.query_params.get("take", "")) or 0
             about = "The next voice of this emotion, of other people by turns."
-            go = {"on_click": query_params.set_value, "args": ("take", take + 1), "key": "another voice", "help": about}
+            go = {
+                "on_click": query_params.set_value,
+                "args": ("take", take + 1),
+                "key": "another voice",
+                "help": about,
+            }
             st.button("Another", icon=":material/record_voice_over:", **go)
     elif kind == "Upload":
         about = "wav, mp3, flac, ogg, m4a, or a video with sound. The first minute is read."
         upload = st.file_uploader("Sound or clip with a voice", key="reverse upload", help=about)
     else:
-        upload = st.audio_input("Say something with feeling, for two seconds", key="reverse microphone")
+        upload = st.audio_input(
+            "Say something with feeling, for two seconds", key="reverse microphone"
+        )
 if kind != "Example" and upload is None:
-    middle.info("The voice will appear here. Nothing leaves this machine.", icon=":material/graphic_eq:")
+    middle.info(
+        "The voice will appear here. Nothing leaves this machine.", icon=":material/graphic_eq:"
+    )
     st.stop()
 with middle:
     try:
@@ -84,7 +116,15 @@ with middle:
                 if length > 1.2:
                     about = "The second around this moment is what the networks hear. It starts in the middle."
                     with left:
-                        at = st.slider("Heard around (s)", 0.5, length - 0.5, length / 2, 0.1, key=f"at {upload.file_id}", help=about)
+                        at = st.slider(
+                            "Heard around (s)",
+                            0.5,
+                            length - 0.5,
+                            length / 2,
+                            0.1,
+                            key=f"at {upload.file_id}",
+                            help=about,
+                        )
                 voice = reverse.load_visitor_voice(run_id, name, wave, at)
     except ValueError as error:
         voice = str(error)
@@ -96,19 +136,31 @@ explanation = reverse.explain_voice(run_id, voice.y)
 with middle:
     picture = charts.spectrogram(voice.y, run.ref_db, s, height=200)
     st.plotly_chart(
-        picture, key="reverse spectrogram", config=charts.NO_TOOLBAR_CONFIG, alt="spectrogram of the second that the networks hear"
+        picture,
+        key="reverse spectrogram",
+        config=charts.NO_TOOLBAR_CONFIG,
+        alt="spectrogram of the second that the networks hear",
     )
 with left if upload is None else middle:
     st.audio(voice.wav, "audio/wav", alt="the second of voice that the networks hear")
     if upload is None:
         origin_text = f"Back from {s.bands} mel bands" if voice.again else "Its middle second"
         about = "None of these people is known to the run (S4)."
-        st.caption(f"`{voice.name}` · {origin_text} · {take % voice.of + 1} of {voice.of}", help=about)
+        st.caption(
+            f"`{voice.name}` · {origin_text} · {take % voice.of + 1} of {voice.of}", help=about
+        )
     else:
-        st.caption(f"{theme.escape_markdown(voice.name)}: its level was changed by {voice.gain:+.1f} dB, to that of the voices of the run.")
+        st.caption(
+            f"{theme.escape_markdown(voice.name)}: its level was changed by {voice.gain:+.1f} dB, to that of the voices of the run."
+        )
 with right:
     bars = charts.softmax_and_p_values(classes, explanation.softmax, explanation.p, height=200)
-    st.plotly_chart(bars, key="reverse beliefs", config=charts.NO_TOOLBAR_CONFIG, alt="softmax and p-value of each emotion")
+    st.plotly_chart(
+        bars,
+        key="reverse beliefs",
+        config=charts.NO_TOOLBAR_CONFIG,
+        alt="softmax and p-value of each emotion",
+    )
     words = f"The voice classifier hears **{classes[int(explanation.softmax.argmax())]}**, credibility {explanation.credibility:.2f}"
     about = f"p-values from {len(run.label_cal):,} calibration voices. For a voice from elsewhere no error rate is promised."
     st.caption(words, help=about)
@@ -129,11 +181,22 @@ with st.container(horizontal=True, vertical_alignment="bottom", gap="small"):
         }
         options |= {k: k for k in classes}
         go = linked_args("emotion", "all", lambda k: k if k in options else None)
-        emotion_choice = st.selectbox("Emotion that the generator is told", list(options), format_func=options.get, width=300, **go)
+        emotion_choice = st.selectbox(
+            "Emotion that the generator is told",
+            list(options),
+            format_func=options.get,
+            width=300,
+            **go,
+        )
     else:
         st.markdown(f"This generator is told **{condition_texts[kind_of_c]}** of the voice.")
     seed = st.number_input(
-        "Seed", 0, 10**9 - 1, width=140, help="Of the noise z; the others count up.", **linked_args("seed", 0, integer_parser(10**9 - 1))
+        "Seed",
+        0,
+        10**9 - 1,
+        width=140,
+        help="Of the noise z; the others count up.",
+        **linked_args("seed", 0, integer_parser(10**9 - 1)),
     )
     rows = st.number_input("Rows", 1, 4, width=110, **linked_args("rows", 1, integer_parser(4, 1)))
     if emotion_choice == "all":
@@ -142,16 +205,41 @@ with st.container(horizontal=True, vertical_alignment="bottom", gap="small"):
         emotions = [emotion_choice if emotion_choice in classes else None]
         seeds = range(seed, seed + column_count * rows)
     seed_args = {"on_click": query_params.set_value, "args": ("seed", seeds.stop % 10**9)}
-    st.button("Other faces", key="other faces", icon=":material/casino:", help="The next seeds: the same voice, other noise.", **seed_args)
+    st.button(
+        "Other faces",
+        key="other faces",
+        icon=":material/casino:",
+        help="The next seeds: the same voice, other noise.",
+        **seed_args,
+    )
     faces = reverse.generate_faces(run_id, voice.y, emotions, seeds)
     stem, more = f"faces-{run_id}-{seed}", {"on_click": "ignore", "icon": ":material/download:"}
     st.download_button(
-        "png", lambda: reverse.faces_png(faces, column_count), f"{stem}.png", "image/png", help="All of them, enlarged.", **more
+        "png",
+        lambda: reverse.faces_png(faces, column_count),
+        f"{stem}.png",
+        "image/png",
+        help="All of them, enlarged.",
+        **more,
     )
     about = "28×28 numbers from 0 to 255 for each face, in the order of the page."
-    st.download_button("npy", lambda: reverse.faces_npy(faces), f"{stem}.npy", "application/octet-stream", help=about, **more)
+    st.download_button(
+        "npy",
+        lambda: reverse.faces_npy(faces),
+        f"{stem}.npy",
+        "application/octet-stream",
+        help=about,
+        **more,
+    )
     about = "What was told, seed and verdict of each face."
-    st.download_button("csv", lambda: reverse.faces_csv(run_id, faces, classes), f"{stem}.csv", "text/csv", help=about, **more)
+    st.download_button(
+        "csv",
+        lambda: reverse.faces_csv(run_id, faces, classes),
+        f"{stem}.csv",
+        "text/csv",
+        help=about,
+        **more,
+    )
 if voice.face is None:
     reverse.show_faces(faces, classes, column_count)
 else:

@@ -3,13 +3,18 @@
 import os
 from pathlib import Path
 
-os.environ.update(OMP_NUM_THREADS="1", MKL_NUM_THREADS="1", OPENBLAS_NUM_THREADS="1", MPLBACKEND="Agg")  # before they are read
+os.environ.update(
+    OMP_NUM_THREADS="1", MKL_NUM_THREADS="1", OPENBLAS_NUM_THREADS="1", MPLBACKEND="Agg"
+)  # before they are read
 
 import pytest
 from hypothesis import settings
-from visiting import chromium, faces_found, home, page, server, studio, trained  # noqa: F401
 
-settings.register_profile("tests", derandomize=True, deadline=None, print_blob=True)  # the same examples every time, whatever the load
+from tests.support.app import chromium, home, landmark_model, own_trained_home, page, server, studio  # noqa: F401
+
+settings.register_profile(
+    "tests", derandomize=True, deadline=None, print_blob=True
+)  # the same examples every time, whatever the load
 settings.load_profile("tests")
 
 

@@ -8,7 +8,16 @@ import numpy as np
 import pytest
 
 from core import files, runs
-from core.config import SMOKE, Config, config_hash, family_hash, from_dict, replace, run_name, to_dict
+from core.config import (
+    SMOKE,
+    Config,
+    config_hash,
+    family_hash,
+    from_dict,
+    replace,
+    run_name,
+    to_dict,
+)
 from core.experiments import jobs
 
 
@@ -55,7 +64,9 @@ def test_a_setting_that_joins_later_renames_no_run():
     """A config.json from before a setting existed reads as its default and keeps its hash."""
     old = to_dict(SMOKE)
     del old["gan"]["average"], old["data"]["labels"]
-    assert config_hash(from_dict(Config, old), "a") == config_hash(replace(SMOKE, gan={"average": 0.0}), "a")
+    assert config_hash(from_dict(Config, old), "a") == config_hash(
+        replace(SMOKE, gan={"average": 0.0}), "a"
+    )
 
 
 def test_metrics_are_recorded_dropped_and_rebuilt(run, tmp_path):
@@ -80,7 +91,11 @@ def test_rebuilding_the_index_keeps_a_running_process(run, tmp_path):
     assert runs.reindex(tmp_path) == 1
     runs.resolve(run.id, None, tmp_path)
     after = runs.list_runs(tmp_path)[0]
-    assert (after["state"], after["pid"], after["heartbeat"]) == ("running", 4321, before["heartbeat"])
+    assert (after["state"], after["pid"], after["heartbeat"]) == (
+        "running",
+        4321,
+        before["heartbeat"],
+    )
     assert runs.index_existing(tmp_path) == []
 
 

@@ -24,12 +24,16 @@ CSS = """<style>
 [class*=st-key-entry-] .katex {font-size: 1.08em;}
 [class*=st-key-entry-] code {font-size: .8rem;}
 </style>"""  # so that the widest formula fits half a page at 1280 pixels
-MAX_SOURCE_HEIGHT = 330  # pixels of a source that is longer than about fifteen lines; the rest is scrolled to
+MAX_SOURCE_HEIGHT = (
+    330  # pixels of a source that is longer than about fifteen lines; the rest is scrolled to
+)
 
 
 def entries_by_part() -> dict[str, list[MapEntry]]:
     """The paper's entries by the part of the page that shows them, in the paper's order."""
-    found: dict[str, list[MapEntry]] = {part: [] for part in PART_LABELS if part not in (TABLES_PART, ALL_PARTS)}
+    found: dict[str, list[MapEntry]] = {
+        part: [] for part in PART_LABELS if part not in (TABLES_PART, ALL_PARTS)
+    }
     for e in sorted(PAPER_MAP, key=lambda e: e.section):
         game = "game" if e.tag.startswith("Eq.") else "networks"
         found[{"§3": game, "§3.1": "conformal"}.get(e.section, "rest")].append(e)
@@ -39,7 +43,11 @@ def entries_by_part() -> dict[str, list[MapEntry]]:
 def entry_label(key: str) -> str:
     """An entry in the row of links."""
     entry = next(e for e in PAPER_MAP if e.key == key)
-    return f"{entry.tag} {key.replace('_', ' ')}" if entry.tag.startswith("§") else entry.tag.replace("Eq. (", "(")
+    return (
+        f"{entry.tag} {key.replace('_', ' ')}"
+        if entry.tag.startswith("§")
+        else entry.tag.replace("Eq. (", "(")
+    )
 
 
 def save_equation() -> None:
@@ -90,16 +98,28 @@ def show_entry(entry: MapEntry) -> None:
             if isinstance(found, str):
                 st.error(found, icon=":material/error:")
                 return
-            st.caption(f"`{entry.function.replace('core.', '').replace(':', '.')}` · {found.file}, line {found.line}")
+            st.caption(
+                f"`{entry.function.replace('core.', '').replace(':', '.')}` · {found.file}, line {found.line}"
+            )
             long = len(found.text.splitlines()) > 15
-            st.code(found.text, language="python", height=MAX_SOURCE_HEIGHT if long else "content", wrap_lines=True)
+            st.code(
+                found.text,
+                language="python",
+                height=MAX_SOURCE_HEIGHT if long else "content",
+                wrap_lines=True,
+            )
 
 
 def show_page_link(where: str, label: str) -> None:
     """A link to a page of the app, if there is such a page."""
     page, _, query = where.partition("?")
     if page in query_params.page_names():
-        st.page_link(f"pages/{page}.py", label=label, icon=":material/arrow_forward:", query_params=dict(parse_qsl(query)))
+        st.page_link(
+            f"pages/{page}.py",
+            label=label,
+            icon=":material/arrow_forward:",
+            query_params=dict(parse_qsl(query)),
+        )
 
 
 # ------------------------------------------------------------------ figures and numbers
@@ -123,16 +143,28 @@ def show_published_numbers() -> None:
     with left:
         st.markdown("**Table 2** · trained on real and generated voices, tested on real ones")
         corpora = list(paper.PUBLISHED_TABLE_2)
-        rows = ["| | " + " | ".join(f"{c}: accuracy (%) | FID | IS" for c in corpora) + " |", "|---|" + "---:|" * 3 * len(corpora)]
+        rows = [
+            "| | " + " | ".join(f"{c}: accuracy (%) | FID | IS" for c in corpora) + " |",
+            "|---|" + "---:|" * 3 * len(corpora),
+        ]
         for name in dict.fromkeys(k for of in paper.PUBLISHED_TABLE_2.values() for k in of):
-            cells = [[*paper.PUBLISHED_TABLE_2[c].get(name, ()), None, None, None][:3] for c in corpora]
-            rows.append(f"| {name} | " + " | ".join("–" if v is None else f"{v:.2f}" for of in cells for v in of) + " |")
+            cells = [
+                [*paper.PUBLISHED_TABLE_2[c].get(name, ()), None, None, None][:3] for c in corpora
+            ]
+            rows.append(
+                f"| {name} | "
+                + " | ".join("–" if v is None else f"{v:.2f}" for of in cells for v in of)
+                + " |"
+            )
         st.markdown("\n".join(rows))
     with right:
         st.markdown("**Table 1** · CREMA-D, accuracy (%)")
         kinds = list(dict.fromkeys(k for of in paper.PUBLISHED_TABLE_1.values() for k in of))
         rows = ["| | " + " | ".join(kinds) + " |", "|---|" + "---:|" * len(kinds)]
-        rows += [f"| {name} | " + " | ".join(f"{of[k]:.2f}" for k in kinds) + " |" for name, of in paper.PUBLISHED_TABLE_1.items()]
+        rows += [
+            f"| {name} | " + " | ".join(f"{of[k]:.2f}" for k in kinds) + " |"
+            for name, of in paper.PUBLISHED_TABLE_1.items()
+        ]
         st.markdown("\n".join(rows))
     st.caption(
         "FID and IS depend on the network that scores: these compare with each other, and never with ours. "

@@ -38,8 +38,12 @@ def _preload() -> None:
     from ui.gallery import voices
 
     me, context = threading.get_ident(), "streamlit.runtime.scriptrunner_utils.script_run_context"
-    logging.getLogger(context).addFilter(lambda _: threading.get_ident() != me)  # it warns of spinners that no visitor sees: there is none
-    for first in cache.families()[:1]:  # the one that pages show until another is chosen; what is wrong with it is said there
+    logging.getLogger(context).addFilter(
+        lambda _: threading.get_ident() != me
+    )  # it warns of spinners that no visitor sees: there is none
+    for first in cache.families()[
+        :1
+    ]:  # the one that pages show until another is chosen; what is wrong with it is said there
         with contextlib.suppress(*voices.LOAD_ERRORS):
             for run_id in first.members.values():
                 cache.load_run(run_id)

@@ -90,29 +90,47 @@ def _is_reverse_run(directory: Path) -> bool:
 
 def run_label(row: dict) -> str:
     """A finished run, as the list of runs shows it."""
-    return f"Run: {row['name']} · " + ("shipped" if row["shipped"] else f"{row['condition']} {row['run'].rsplit('-', 1)[-1]}")
+    return f"Run: {row['name']} · " + (
+        "shipped" if row["shipped"] else f"{row['condition']} {row['run'].rsplit('-', 1)[-1]}"
+    )
 
 
 def show_no_run() -> None:
     """No run of this direction is finished: what to do."""
     words = "**There is no trained run from voices to faces yet.** Train one on the demo corpus, with no download."
     st.info(words, icon=":material/swap_horiz:")
-    st.caption("In a terminal, in the project's folder; it shows its progress here and on *Train*, and can be stopped and resumed:")
+    st.caption(
+        "In a terminal, in the project's folder; it shows its progress here and on *Train*, and can be stopped and resumed:"
+    )
     st.code(TRAIN_COMMAND, language="bash", wrap_lines=True)
     settings = {"preset": "demo", "condition": "label"}
     words = "Or on Train: under *All other settings*, Direction *voice-face* and weight of L1 *0*"
-    st.page_link("pages/train.py", label=words, icon=":material/model_training:", query_params=settings)
+    st.page_link(
+        "pages/train.py", label=words, icon=":material/model_training:", query_params=settings
+    )
 
 
 def show_unfinished_runs(others: Sequence[dict]) -> None:
     """Runs of this direction that are not finished, each with its state and the way to it."""
     for row in others:
         with st.container(border=True, horizontal=True, vertical_alignment="center"):
-            reason = f": {theme.escape_markdown(row['error'])}" if row["state"] == "failed" and row["error"] else ""
+            reason = (
+                f": {theme.escape_markdown(row['error'])}"
+                if row["state"] == "failed" and row["error"]
+                else ""
+            )
             step = f"step {row['step'] or 0:,} of {row['steps'] or 0:,}"
-            st.markdown(f":{theme.STATE_COLOURS[row['state']]}-badge[**{row['state']}**] `{row['run']}` · {step}{reason}", width="stretch")
+            st.markdown(
+                f":{theme.STATE_COLOURS[row['state']]}-badge[**{row['state']}**] `{row['run']}` · {step}{reason}",
+                width="stretch",
+            )
             where = "Back to it" if row["state"] in cache.LIVE_STATES else "Resume it on Train"
-            st.page_link("pages/train.py", label=where, icon=":material/monitoring:", query_params={"run": row["run"]})
+            st.page_link(
+                "pages/train.py",
+                label=where,
+                icon=":material/monitoring:",
+                query_params={"run": row["run"]},
+            )
 
 
 # ------------------------------------------------------------------ a voice
@@ -131,7 +149,11 @@ def _load_example_voice(directory: Path, emotion: str, number: int) -> SourceVoi
     return SourceVoice(
         one.name or f"voice {one.number + 1}",
         one.y,
-        _middle_wav(wave, run.config, spectrograms.RESYNTHESIS_COMMENT if again else "a recording's middle, invented"),
+        _middle_wav(
+            wave,
+            run.config,
+            spectrograms.RESYNTHESIS_COMMENT if again else "a recording's middle, invented",
+        ),
         emotion,
         one.face,
         of=one.of,
@@ -145,22 +167,31 @@ def load_example_voice(run_id: str, emotion: str, number: int) -> SourceVoice:
 
 
 @st.cache_resource(show_spinner=False, max_entries=8, scope="session")
-def _load_visitor_voice(directory: Path, name: str, wave: np.ndarray, at: float) -> SourceVoice | str:
+def _load_visitor_voice(
+    directory: Path, name: str, wave: np.ndarray, at: float
+) -> SourceVoice | str:
     from core.inference import generation
 
     opened = cache.load_run(directory.name)
     rate, centre = opened.config.logmel.rate, len(wave) / 2
     centre = min(max(at * opened.config.logmel.rate, 1.0), len(wave) - 1.0) if at else centre
     half = int(min(centre, len(wave) - centre))
-    part = wave[int(centre) - half : int(centre) + half]  # its middle is the moment that was asked for
+    part = wave[
+        int(centre) - half : int(centre) + half
+    ]  # its middle is the moment that was asked for
     wav = _middle_wav(part, opened.config, "a visitor's recording, its middle")
-    if len(part) < rate // 10 or np.abs(_middle_second(part, opened.config)).max() < MIN_AUDIBLE_PEAK:
+    if (
+        len(part) < rate // 10
+        or np.abs(_middle_second(part, opened.config)).max() < MIN_AUDIBLE_PEAK
+    ):
         return f"{name} is silent there, or too short: there is no voice to draw a face for. Choose another moment, or record it again."
     y, gain = generation.voice_spectrogram(opened, part)
     return SourceVoice(name, y, wav, gain=gain)
 
 
-def load_visitor_voice(run_id: str, name: str, wave: np.ndarray, at: float = 0.0) -> SourceVoice | str:
+def load_visitor_voice(
+    run_id: str, name: str, wave: np.ndarray, at: float = 0.0
+) -> SourceVoice | str:
     """A visitor's sound around the moment `at` (s; 0: its middle), as the run hears it; or in words why there is nothing to hear."""
     return _load_visitor_voice(files.checkpoints_folder() / run_id, name, wave, at)
 
@@ -190,13 +221,17 @@ def _explain_voice(directory: Path, y: np.ndarray) -> Explanation:
 # ------------------------------------------------------------------ its faces
 
 
-def generate_faces(run_id: str, y: np.ndarray, emotions: Sequence[str | None], seeds: Sequence[int]) -> list[GeneratedFace]:
+def generate_faces(
+    run_id: str, y: np.ndarray, emotions: Sequence[str | None], seeds: Sequence[int]
+) -> list[GeneratedFace]:
     """A face for each seed and, within it, each emotion (None: the classifier's first choice), as `studio.face_of` draws it."""
     return _generate_faces(files.checkpoints_folder() / run_id, y, tuple(emotions), tuple(seeds))
 
 
 @st.cache_resource(show_spinner="Drawing faces …", max_entries=40, scope="session")
-def _generate_faces(directory: Path, y: np.ndarray, emotions: tuple[str | None, ...], seeds: tuple[int, ...]) -> list[GeneratedFace]:
+def _generate_faces(
+    directory: Path, y: np.ndarray, emotions: tuple[str | None, ...], seeds: tuple[int, ...]
+) -> list[GeneratedFace]:
     from core.inference import generation
 
     opened = cache.load_run(directory.name)
@@ -206,7 +241,9 @@ def _generate_faces(directory: Path, y: np.ndarray, emotions: tuple[str | None, 
             c, _ = generation.condition_of(opened, said, emotion)
             x = generation.generate_faces(opened, y, c, seed)[0]
             made.append((opened.classes[int(c.argmax())] if len(c) else "", seed, x))
-    verdicts = generation.classify_samples(opened, np.stack([x for *_, x in made]) / 127.5 - 1)["scorer"]
+    verdicts = generation.classify_samples(opened, np.stack([x for *_, x in made]) / 127.5 - 1)[
+        "scorer"
+    ]
     return [GeneratedFace(*one, o) for one, o in zip(made, verdicts)]
 
 
@@ -214,7 +251,9 @@ def _generate_faces(directory: Path, y: np.ndarray, emotions: tuple[str | None, 
 def _classify_face(directory: Path, x: np.ndarray) -> np.ndarray:
     from core.inference import generation
 
-    return generation.classify_samples(cache.load_run(directory.name), x[None] / 127.5 - 1)["scorer"][0]
+    return generation.classify_samples(cache.load_run(directory.name), x[None] / 127.5 - 1)[
+        "scorer"
+    ][0]
 
 
 def _figure_html(x: np.ndarray, alt: str, *lines: str) -> str:
@@ -240,7 +279,11 @@ def show_faces(made: Sequence[GeneratedFace], classes: Sequence[str], across: in
     for one in made:
         told = f"told {theme.emotion_html(one.told)}" if one.told else "told nothing"
         alt = f"generated face, told {one.told or 'nothing'}, seed {one.seed}"
-        cells.append(_figure_html(one.x, alt, f"{told} · seed {one.seed}", _verdict_html(one.o, classes, one.told)))
+        cells.append(
+            _figure_html(
+                one.x, alt, f"{told} · seed {one.seed}", _verdict_html(one.o, classes, one.told)
+            )
+        )
     grid = f"display:grid;grid-template-columns:repeat({across},minmax(0,1fr));gap:.9rem .8rem"
     st.html(f'<div style="{grid}">{"".join(cells)}</div>')
 
@@ -248,16 +291,27 @@ def show_faces(made: Sequence[GeneratedFace], classes: Sequence[str], across: in
 def show_own_face(run_id: str, voice: SourceVoice, classes: Sequence[str]) -> None:
     """The real face of the same clip."""
     assert voice.face is not None
-    verdict = _verdict_html(_classify_face(files.checkpoints_folder() / run_id, voice.face), classes, voice.emotion)
+    verdict = _verdict_html(
+        _classify_face(files.checkpoints_folder() / run_id, voice.face), classes, voice.emotion
+    )
     st.html(
-        _figure_html(voice.face, "the real face of the same clip", f"<b>real</b> · meant as {theme.emotion_html(voice.emotion)}", verdict)
+        _figure_html(
+            voice.face,
+            "the real face of the same clip",
+            f"<b>real</b> · meant as {theme.emotion_html(voice.emotion)}",
+            verdict,
+        )
     )
 
 
 def tally_text(run: Run, made: Sequence[GeneratedFace], classes: Sequence[str]) -> str:
     """How many faces are seen as what was told, and how much the noise changes in this run, in words."""
     right = sum(one.right(classes) for one in made)
-    words = f"The scorer sees the emotion that was told in {right} of {len(made)}. " if made[0].told else ""
+    words = (
+        f"The scorer sees the emotion that was told in {right} of {len(made)}. "
+        if made[0].told
+        else ""
+    )
     share = run.json("results").get("quality", {}).get("diversity")
     more = "The noise decides {:.2f} of how much real faces differ (0: one face for a voice); the rest is voice and emotion."
     return words + (more.format(share) if share is not None else "")
@@ -273,7 +327,9 @@ def faces_png(made: Sequence[GeneratedFace], across: int) -> bytes:
     whole = np.full((down * (side + gap) - gap, across * (side + gap) - gap), 255, np.uint8)
     for i, one in enumerate(made):
         y, x = (k * (side + gap) for k in divmod(i, across))
-        whole[y : y + side, x : x + side] = np.kron(one.x, np.ones((PICTURE_SCALE, PICTURE_SCALE), np.uint8))
+        whole[y : y + side, x : x + side] = np.kron(
+            one.x, np.ones((PICTURE_SCALE, PICTURE_SCALE), np.uint8)
+        )
     return contact_sheet.png_bytes(whole)
 
 
@@ -290,5 +346,14 @@ def faces_csv(run_id: str, made: Sequence[GeneratedFace], classes: Sequence[str]
     lines = csv.writer(file, lineterminator="\n")
     lines.writerow(["index", "run", "told", "seed", "seen as", *(f"softmax {k}" for k in classes)])
     for i, one in enumerate(made):
-        lines.writerow([i, run_id, one.told, one.seed, classes[int(one.o.argmax())], *(f"{v:.4f}" for v in one.o)])
+        lines.writerow(
+            [
+                i,
+                run_id,
+                one.told,
+                one.seed,
+                classes[int(one.o.argmax())],
+                *(f"{v:.4f}" for v in one.o),
+            ]
+        )
     return file.getvalue()

@@ -20,15 +20,33 @@ EMOTION_COLOURS = {  # told apart with normal, red-blind, green-blind and blue-b
 }
 OTHER_EMOTION_COLOUR = "#8a9499"  # an emotion outside the vocabulary
 # Streamlit's badge colours
-STATE_COLOURS = {"queued": "gray", "running": "blue", "paused": "violet", "stopped": "orange", "failed": "red", "done": "green"}
-LINE_COLOURS = ("#2f8f9d", "#d1793b", "#8467c9", "#b8508c", "#7d8a3c", "#7b8790")  # curves that are no emotion, readable on both grounds
+STATE_COLOURS = {
+    "queued": "gray",
+    "running": "blue",
+    "paused": "violet",
+    "stopped": "orange",
+    "failed": "red",
+    "done": "green",
+}
+LINE_COLOURS = (
+    "#2f8f9d",
+    "#d1793b",
+    "#8467c9",
+    "#b8508c",
+    "#7d8a3c",
+    "#7b8790",
+)  # curves that are no emotion, readable on both grounds
 REFERENCE_COLOUR = "#8a9499"  # reference lines of real data
 # Every spectrogram's colour map: magma. Streamlit takes colours from #000001 to #000016 for places of its own, and magma begins there.
 SPECTROGRAM_COLOUR_SCALE = [k.replace("#000004", "#01010a") for k in sequential.Magma]
 CONFUSION_COLOUR_SCALE = "Teal"  # every confusion matrix'
 
 CONDITION_TEXTS = {  # name on a page, what the generator is told, in what the paper calls
-    "label": ("Label", "one emotion: **{}**", "Supervised: the generator is told the face and one emotion."),
+    "label": (
+        "Label",
+        "one emotion: **{}**",
+        "Supervised: the generator is told the face and one emotion.",
+    ),
     "classifier": (
         "Classifier",
         "the softmax",
@@ -59,7 +77,9 @@ def icon() -> Image.Image:
     image = Image.new("RGBA", (64, 64))
     draw = ImageDraw.Draw(image)
     for k, height in enumerate((18, 40, 58, 34, 22)):
-        draw.rounded_rectangle([4 + 12 * k, 32 - height / 2, 11 + 12 * k, 32 + height / 2], 3, "#1b828b")
+        draw.rounded_rectangle(
+            [4 + 12 * k, 32 - height / 2, 11 + 12 * k, 32 + height / 2], 3, "#1b828b"
+        )
     return image
 
 
@@ -84,6 +104,9 @@ def escape_markdown(text: str) -> str:
 
 def state_badges(current: str) -> str:
     """The state machine of a training as a row of words, the current state a badge in its colour, as Markdown."""
-    shown = [f":{STATE_COLOURS[s]}-badge[**{s}**]" if s == current else f":gray[{s}]" for s in STATE_COLOURS]
+    shown = [
+        f":{STATE_COLOURS[s]}-badge[**{s}**]" if s == current else f":gray[{s}]"
+        for s in STATE_COLOURS
+    ]
     queued, running, paused, stopped, failed, done = shown
     return f"{queued} → {running} ⇄ {paused}  →  {done} / {stopped} / {failed}"

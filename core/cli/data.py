@@ -88,18 +88,31 @@ def run_command(options: Any) -> int:
     """
     from core.files import StopRequested
 
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C: what is done is on the disk at any moment
-    actions: dict[Any, Any] = {PrepareOptions: prepare, FetchOptions: fetch, DoctorOptions: doctor, DrawOptions: draw}
+    signal.signal(
+        signal.SIGTERM, signal.default_int_handler
+    )  # as Ctrl-C: what is done is on the disk at any moment
+    actions: dict[Any, Any] = {
+        PrepareOptions: prepare,
+        FetchOptions: fetch,
+        DoctorOptions: doctor,
+        DrawOptions: draw,
+    }
     try:
         code, message = actions[type(options)](options)
     except (KeyboardInterrupt, StopRequested):
-        for s in (signal.SIGINT, signal.SIGTERM):  # whoever is impatient must not break off the farewell
+        for s in (
+            signal.SIGINT,
+            signal.SIGTERM,
+        ):  # whoever is impatient must not break off the farewell
             signal.signal(s, signal.SIG_IGN)
         tasks.report_end("stopped")
         print("\nstopped; the same command continues", file=sys.stderr)
         return 130
     except BaseException as e:
-        tasks.report_end("failed", str(e.args[0] if isinstance(e, KeyError) and e.args else e) or type(e).__name__)
+        tasks.report_end(
+            "failed",
+            str(e.args[0] if isinstance(e, KeyError) and e.args else e) or type(e).__name__,
+        )
         raise
     tasks.report_end("done", message)
     return code
@@ -113,11 +126,25 @@ def prepare(o: PrepareOptions) -> tuple[int, str]:
 
     clips, bands = splits.parse_name(o.corpus)  # the name may say it, too
     if len({bands, o.bands} - {PrepareOptions.bands}) > 1:
-        raise CorpusError(f"{o.corpus} means {bands} mel bands, and --bands says {o.bands}; leave one of them out")
+        raise CorpusError(
+            f"{o.corpus} means {bands} mel bands, and --bands says {o.bands}; leave one of them out"
+        )
     name, progress = splits.name_with_bands(clips, max(bands, o.bands)), Progress()
-    engine = functools.partial(ray_cluster.run_tasks, workers=o.workers, address=o.address) if o.engine == "ray" else None
+    engine = (
+        functools.partial(ray_cluster.run_tasks, workers=o.workers, address=o.address)
+        if o.engine == "ray"
+        else None
+    )
     path = preparing.prepare_corpus(
-        name, o.source, o.workers, lambda d, t: progress("prepare", d, t), o.takes, o.frames, o.crops, o.song, engine
+        name,
+        o.source,
+        o.workers,
+        lambda d, t: progress("prepare", d, t),
+        o.takes,
+        o.frames,
+        o.crops,
+        o.song,
+        engine,
     )
     corpus = splits.load_corpus_file(path)
     message = f"{len(corpus.clip)} clips, {len(corpus.faces)} faces, {len(corpus.voices)} voices, digest {corpus.digest}"
@@ -126,7 +153,9 @@ def prepare(o: PrepareOptions) -> tuple[int, str]:
         print(f"  a run takes it by: --data.voices {name} --logmel.bands {corpus.bands}")
     for what, asked, kind in (("frames", o.frames, "faces"), ("crops", o.crops, "voices")):
         if asked > 1:
-            print(f"  {asked} {kind} of each clip; {corpus.meta['repeated'][what]} clips have fewer different ones and repeat some")
+            print(
+                f"  {asked} {kind} of each clip; {corpus.meta['repeated'][what]} clips have fewer different ones and repeat some"
+            )
     left_out = list(corpus.meta["left_out"].items())
     for clip, reason in left_out[:20]:
         print(f"  {clip}: {reason}")
@@ -148,7 +177,9 @@ def fetch(o: FetchOptions) -> tuple[int, str]:
         return 0, f"what to type for {o.corpus}"
     progress = Progress((1e6, " MB"))
     paths = fetching.fetch_corpus(o.corpus, target, o.what, lambda d, t: progress("fetch", d, t))
-    print(f"\n{len(paths)} files, whole and right, in {target}\nnext: python -m core data prepare {o.corpus} --source {target}")
+    print(
+        f"\n{len(paths)} files, whole and right, in {target}\nnext: python -m core data prepare {o.corpus} --source {target}"
+    )
     return 0, f"{len(paths)} files in {target}"
 
 
@@ -156,12 +187,20 @@ def doctor(o: DoctorOptions) -> tuple[int, str]:
     from core.data import doctor as doctors
 
     progress = Progress()
-    report = doctors.examine_corpus(o.path, o.corpus, seconds=o.seconds, tick=lambda d, t, phase: progress(phase, d, t))
+    report = doctors.examine_corpus(
+        o.path, o.corpus, seconds=o.seconds, tick=lambda d, t, phase: progress(phase, d, t)
+    )
     if sys.stderr.isatty():
         print(file=sys.stderr)
-    print(json.dumps(doctors.to_dict(report), indent=1, ensure_ascii=False) if o.json else doctors.to_text(report))
+    print(
+        json.dumps(doctors.to_dict(report), indent=1, ensure_ascii=False)
+        if o.json
+        else doctors.to_text(report)
+    )
     found = sum(f.severity == "error" for f in report.faults)
-    return int(found > 0), f"{found} kind{'s' * (found != 1)} of errors found" if found else "no errors found"
+    return int(
+        found > 0
+    ), f"{found} kind{'s' * (found != 1)} of errors found" if found else "no errors found"
 
 
 def draw(o: DrawOptions) -> tuple[int, str]:

@@ -132,7 +132,9 @@ def grid_cells(g: GridOptions):
     base: Config = PRESETS[g.preset]
     base = with_method(g.method, base) if g.method else base
     if g.condition and g.grid != "studio":
-        raise ValueError("--condition belongs to --grid studio; the other grids have every condition")
+        raise ValueError(
+            "--condition belongs to --grid studio; the other grids have every condition"
+        )
     if g.condition:
         base = replace(base, gan={"condition": g.condition})
     return protocol.cells(g.grid, base, g.folds, g.seeds, g.f_s_corpus)
@@ -141,7 +143,13 @@ def grid_cells(g: GridOptions):
 def command_line(g: GridOptions, name: str) -> str:
     """What to type for a sweep or report of this grid."""
     parts = [f"python -m core {name} --grid {g.grid} --preset {g.preset}"]
-    given = {"method": g.method, "condition": g.condition, "folds": g.folds, "seeds": g.seeds, "f-s-corpus": g.f_s_corpus or None}
+    given = {
+        "method": g.method,
+        "condition": g.condition,
+        "folds": g.folds,
+        "seeds": g.seeds,
+        "f-s-corpus": g.f_s_corpus or None,
+    }
     parts += [f"--{k} {v}" for k, v in given.items() if v is not None]
     return " ".join(parts)
 
@@ -152,9 +160,23 @@ def train_or_measure_vocoder(o: VocoderOptions) -> int:
     from core.media import vocoder
 
     if o.action == "measure":
-        ways = vocoder_training.measure_inversion(runs.resolve(o.run or "fer2013-ravdess", o.condition))
-        heads = ("spectrograms, way", "N", "log-spectral distance, dB", "spectral convergence", "analysed again, dB")
-        print("| " + " | ".join([*heads, "scorer before", "after", "speed"]) + " |\n" + "|---" * 8 + "|")
+        ways = vocoder_training.measure_inversion(
+            runs.resolve(o.run or "fer2013-ravdess", o.condition)
+        )
+        heads = (
+            "spectrograms, way",
+            "N",
+            "log-spectral distance, dB",
+            "spectral convergence",
+            "analysed again, dB",
+        )
+        print(
+            "| "
+            + " | ".join([*heads, "scorer before", "after", "speed"])
+            + " |\n"
+            + "|---" * 8
+            + "|"
+        )
         for name, w in ways.items():
             figures = f"{w.distance:.2f} | {w.convergence:.3f} | {w.error:.3f} | {w.before:.1%} | {w.accuracy:.1%} | {w.speed:.0f} ×"
             print(f"| {name} | {w.n} | {figures} |")
@@ -162,7 +184,9 @@ def train_or_measure_vocoder(o: VocoderOptions) -> int:
     config, stop = PRESETS[o.preset], _stop_on_signals()
     s = dataclasses.replace(config.logmel, bands=o.bands)
     try:
-        path, before = vocoder_training.train_vocoder(config, s, o.steps, o.seed, files.checkpoints_folder(), Progress(), stop.is_set)
+        path, before = vocoder_training.train_vocoder(
+            config, s, o.steps, o.seed, files.checkpoints_folder(), Progress(), stop.is_set
+        )
     except files.StopRequested as e:
         print(f"\n{e}", file=sys.stderr)
         return 130
@@ -192,20 +216,27 @@ def table(o: TableOptions) -> int:
         if o.ways:
             tried = mixing.compare(run, o.seeds, tick=Progress(), should_stop=stop.is_set)
         else:
-            made = augmentation.compute_table(run, augmentation.TableSettings(o.seeds, o.stretch), where, Progress(), stop.is_set)
+            made = augmentation.compute_table(
+                run, augmentation.TableSettings(o.seeds, o.stretch), where, Progress(), stop.is_set
+            )
     except files.StopRequested as e:
         tasks.report_end("stopped")
         print(f"\n{e}", file=sys.stderr)
         return 130
     except BaseException as e:
-        tasks.report_end("failed", str(e.args[0] if isinstance(e, KeyError) and e.args else e) or type(e).__name__)
+        tasks.report_end(
+            "failed",
+            str(e.args[0] if isinstance(e, KeyError) and e.args else e) or type(e).__name__,
+        )
         raise
     if o.ways:
         tasks.report_end("done", f"{run.id} has its comparison of ways.")
         print(f"\n{run.id}\n\n{mixing.text(tried)}")
         return 0
     tasks.report_end("done", f"{run.id} has its augmentation table.")
-    print(f"\n{run.id}\n\n{report.augmentation_text([made])}\n\n{report.gains_text(report.gains_of([run]))}")
+    print(
+        f"\n{run.id}\n\n{report.augmentation_text([made])}\n\n{report.gains_text(report.gains_of([run]))}"
+    )
     return 0
 
 
@@ -220,13 +251,21 @@ def sweep(o: SweepOptions) -> int:
     if o.address and o.engine != "ray":
         raise ValueError("--address belongs to --engine ray")
     serve = (
-        functools.partial(ray_driver.train_on_cluster, workers=o.workers, address=o.address, every=60 * o.sync)
+        functools.partial(
+            ray_driver.train_on_cluster, workers=o.workers, address=o.address, every=60 * o.sync
+        )
         if o.engine == "ray"
         else None
     )
     cells, stop, begun = grid_cells(o), _stop_on_signals(), time.monotonic()
     try:
-        for name, takes in sorted({(n, c.config.data.demo_takes) for c in cells for n in splits.demo_corpora(c.config.data)}):
+        for name, takes in sorted(
+            {
+                (n, c.config.data.demo_takes)
+                for c in cells
+                for n in splits.demo_corpora(c.config.data)
+            }
+        ):
             preparing.prepare_corpus(name, None, takes=takes, should_stop=stop.is_set)
     except files.StopRequested:
         print("stopped; the same command resumes it", file=sys.stderr)
@@ -234,8 +273,12 @@ def sweep(o: SweepOptions) -> int:
     plan = augmentation.TableSettings(o.table_seeds, o.table_stretch) if o.table else None
     tell = lambda outcome, done, total: print(outcome.line(done, total), flush=True)  # noqa: E731
     outcomes = sweeping.train_cells(cells, None, o.workers or 1, o.device, plan, tell, stop, serve)
-    count = {s: sum(x.state == s for x in outcomes) for s in dict.fromkeys(x.state for x in outcomes)}
-    print(f"\n{', '.join(f'{n} {s}' for s, n in count.items())}, {time.monotonic() - begun:.0f} s; next: {command_line(o, 'report')}")
+    count = {
+        s: sum(x.state == s for x in outcomes) for s in dict.fromkeys(x.state for x in outcomes)
+    }
+    print(
+        f"\n{', '.join(f'{n} {s}' for s, n in count.items())}, {time.monotonic() - begun:.0f} s; next: {command_line(o, 'report')}"
+    )
     if stop.is_set():
         print("stopped; the same command resumes it", file=sys.stderr)
         return 130
@@ -248,7 +291,9 @@ def report(o: ReportOptions) -> int:
     if o.against and (o.grid != "studio" or o.method in (None, o.against)):
         raise ValueError("--against belongs to --grid studio with another --method")
     others = grid_cells(dataclasses.replace(o, method=o.against)) if o.against else ()
-    here = f"{command_line(o, 'report')}{f' --against {o.against}' if o.against else ''} --out {o.out}"
+    here = (
+        f"{command_line(o, 'report')}{f' --against {o.against}' if o.against else ''} --out {o.out}"
+    )
     path = reporting.write(grid_cells(o), o.out, command_line(o, "sweep"), here, against=others)
     print(f"wrote {path}")
     return 0
@@ -272,8 +317,12 @@ def write_examples(o: ExamplesOptions) -> int:
     from core.inference import audio_samples
 
     progress = Progress()
-    pieces = audio_samples.write_samples(audio_samples.resolve_runs(o.run), o.out, lambda done, of: progress("examples", done, of))
-    print(f"\n{audio_samples.table(pieces)}\n\nwrote {len(pieces)} wavs and {(o.out or audio_samples.folder()) / audio_samples.INDEX}")
+    pieces = audio_samples.write_samples(
+        audio_samples.resolve_runs(o.run), o.out, lambda done, of: progress("examples", done, of)
+    )
+    print(
+        f"\n{audio_samples.table(pieces)}\n\nwrote {len(pieces)} wavs and {(o.out or audio_samples.folder()) / audio_samples.INDEX}"
+    )
     return 0
 
 

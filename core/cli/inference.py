@@ -99,7 +99,11 @@ def evaluate(options: EvaluateOptions) -> int:
     if not results:
         command = f"python -m core train --config-file {run.directory}/config.json"
         raise ValueError(f"{run.id} has no results yet; let its training finish: {command}")
-    print(json.dumps(results, indent=1) if options.json else f"{run.id}\n\n{training.results_markdown(results)}")
+    print(
+        json.dumps(results, indent=1)
+        if options.json
+        else f"{run.id}\n\n{training.results_markdown(results)}"
+    )
     return 0
 
 
@@ -117,7 +121,9 @@ def generate(options: GenerateOptions) -> int:
         return _generate_long_voice(options, opened, seen)
     frame = seen.middle if options.frame is None else options.frame
     if not (0 <= frame < len(seen.frames) and seen.found[frame]):
-        raise ValueError(f"{options.clip.name}: frame {frame} shows no face; choose one of {np.nonzero(seen.found)[0].tolist()[:30]}")
+        raise ValueError(
+            f"{options.clip.name}: frame {frame} shows no face; choose one of {np.nonzero(seen.found)[0].tolist()[:30]}"
+        )
     x = seen.aligned[frame]
     explanation = generation.explain_face(opened, x)
     c, told = generation.condition_of(opened, explanation, options.emotion)
@@ -125,7 +131,9 @@ def generate(options: GenerateOptions) -> int:
     sound = generation.to_audio(opened, y[0], options.seed)
     verdicts = generation.classify_samples(opened, y)
     options.out.mkdir(parents=True, exist_ok=True)
-    stem = options.out / f"{options.clip.stem}-{opened.config.name}-{options.condition}-{options.seed}"
+    stem = (
+        options.out / f"{options.clip.stem}-{opened.config.name}-{options.condition}-{options.seed}"
+    )
 
     def named(v):
         return {k: round(float(a), 6) for k, a in zip(opened.classes, v, strict=True)}
@@ -146,7 +154,11 @@ def generate(options: GenerateOptions) -> int:
         "confidence": explanation.confidence,
         "heard by Q": named(verdicts["Q"][0]),
         "heard by the scorer": named(verdicts["scorer"][0]),
-        "sound": {"gain_db": sound.gain_db, "correlation": sound.correlation, "error_db": sound.error_db},
+        "sound": {
+            "gain_db": sound.gain_db,
+            "correlation": sound.correlation,
+            "error_db": sound.error_db,
+        },
         "logmel": vars(opened.config.logmel) | {"ref_db": opened.ref_db},
         "notes": list(seen.notes),
     }
@@ -169,17 +181,27 @@ def _generate_long_voice(options: GenerateOptions, opened, seen) -> int:
     from core.inference import generation, long_form
 
     if options.frame is not None:
-        raise ValueError("--frame belongs to a voice of one second; --whole takes the frames that it needs")
+        raise ValueError(
+            "--frame belongs to a voice of one second; --whole takes the frames that it needs"
+        )
     p = long_form.generate_long_voice(opened, seen, options.emotion, options.seed)
     sound, windows = (
         generation.to_audio(opened, p.y, options.seed),
         long_form.window_records(opened, seen, p, long_form.classify_windows(opened, p)),
     )
     options.out.mkdir(parents=True, exist_ok=True)
-    stem = str(options.out / f"{options.clip.stem}-{opened.config.name}-{options.condition}-{options.seed}-whole")
+    stem = str(
+        options.out
+        / f"{options.clip.stem}-{opened.config.name}-{options.condition}-{options.seed}-whole"
+    )
     notes = [
         *seen.notes,
-        *([f"the film is longer than {long_form.MAX_SECONDS:g} s: its first {long_form.MAX_SECONDS:g} s have a voice"] * p.is_truncated),
+        *(
+            [
+                f"the film is longer than {long_form.MAX_SECONDS:g} s: its first {long_form.MAX_SECONDS:g} s have a voice"
+            ]
+            * p.is_truncated
+        ),
     ]
     facts = {
         "clip": options.clip.name,
@@ -189,7 +211,11 @@ def _generate_long_voice(options: GenerateOptions, opened, seen) -> int:
         "seed": options.seed,
         "seconds": round(len(sound.wave) / opened.config.logmel.rate, 3),
         "windows": windows,
-        "sound": {"gain_db": sound.gain_db, "correlation": sound.correlation, "error_db": sound.error_db},
+        "sound": {
+            "gain_db": sound.gain_db,
+            "correlation": sound.correlation,
+            "error_db": sound.error_db,
+        },
         "logmel": vars(opened.config.logmel) | {"ref_db": opened.ref_db},
         "notes": notes,
     }
@@ -201,7 +227,9 @@ def _generate_long_voice(options: GenerateOptions, opened, seen) -> int:
         print(f"note: {note}")
     if p.c.shape[1]:
         said = ", ".join(f"{w['from']:.1f} s {max(w['c'], key=w['c'].get)}" for w in windows)
-        print(f"{facts['seconds']:.1f} s in {len(windows)} window{'s' * (len(windows) > 1)}, told most of all: {said}")
+        print(
+            f"{facts['seconds']:.1f} s in {len(windows)} window{'s' * (len(windows) > 1)}, told most of all: {said}"
+        )
     print("wrote " + ", ".join(stem + end for end in (".wav", ".png", ".json", ".npy")))
     return 0
 
@@ -214,7 +242,15 @@ def _save_long_voice_figure(path: Path, p, windows: list[dict], opened) -> None:
     figure = Figure((12, 4), layout="constrained")
     a, b = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
     seconds = len(p.y) * s.hop / s.rate
-    image = a.imshow(p.y.T, origin="lower", aspect="auto", vmin=-1, vmax=1, cmap="magma", extent=(0, seconds, 0, s.bands))
+    image = a.imshow(
+        p.y.T,
+        origin="lower",
+        aspect="auto",
+        vmin=-1,
+        vmax=1,
+        cmap="magma",
+        extent=(0, seconds, 0, s.bands),
+    )
     a.set(ylabel="mel band", title=f"generated voice · {p.told}")
     figure.colorbar(image, ax=a, label="level, -1 is the floor")
     if p.c.shape[1]:
@@ -244,7 +280,15 @@ def _save_voice_figure(path: Path, x, y, opened, explanation, told: str) -> None
     b.legend(fontsize=7)
     b.set_title("face classifier")
     seconds = len(y) * s.hop / s.rate
-    image = c.imshow(y.T, origin="lower", aspect="auto", vmin=-1, vmax=1, cmap="magma", extent=(0, seconds, 0, s.bands))
+    image = c.imshow(
+        y.T,
+        origin="lower",
+        aspect="auto",
+        vmin=-1,
+        vmax=1,
+        cmap="magma",
+        extent=(0, seconds, 0, s.bands),
+    )
     c.set(xlabel="time (s)", ylabel="mel band", title=f"generated voice · {told}")
     figure.colorbar(image, ax=c, label="level, -1 is the floor")
     figure.savefig(path, dpi=110)
@@ -255,7 +299,9 @@ def conformal(options: ConformalOptions) -> int:
 
     o = options
     settings = {"r": o.r, "eps": o.eps, "smoothed": o.smoothed, "seed": o.seed}
-    print(analysis.run_report(o.run, o.condition, o.modality, o.measure, o.groups, o.json, **settings))
+    print(
+        analysis.run_report(o.run, o.condition, o.modality, o.measure, o.groups, o.json, **settings)
+    )
     return 0
 
 
@@ -274,5 +320,7 @@ def manage_runs(options: RunsOptions) -> int:
     else:
         jobs.reconcile()
         for r in runs.list_runs():
-            print(f"{r['run']:<40} {r['state']:<8} {r['step'] or 0}/{r['steps']}  {r['error'] or ''}")
+            print(
+                f"{r['run']:<40} {r['state']:<8} {r['step'] or 0}/{r['steps']}  {r['error'] or ''}"
+            )
     return 0

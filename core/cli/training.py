@@ -62,7 +62,9 @@ def train(options: TrainOptions) -> int:
                 takes=config.data.demo_takes,
                 should_stop=lambda: bool(asked),
             )
-        run = pipeline.run(config, device=options.device, report=progress, should_stop=lambda: bool(asked))
+        run = pipeline.run(
+            config, device=options.device, report=progress, should_stop=lambda: bool(asked)
+        )
     except (pipeline.TrainingStopped, files.StopRequested):
         print("\nstopped; the same command resumes it", file=sys.stderr)
         return 130
@@ -75,7 +77,9 @@ def results_markdown(results: dict) -> str:
     """A run's results as a short table in Markdown."""
     q = results["quality"]
     chance, k = 100 * results["chance"], len(results["classes"])
-    given, made = ("voice", "face") if results.get("direction") == "voice-face" else ("face", "voice")
+    given, made = (
+        ("voice", "face") if results.get("direction") == "voice-face" else ("face", "voice")
+    )
     lines = [
         f"labels: {results['labels']} · {k} classes · chance {chance:.1f} % · "
         f"N = {results['N test voices']} voices, {results['N test faces']} faces of S4",
@@ -83,7 +87,10 @@ def results_markdown(results: dict) -> str:
         f"| trained on | N | accuracy on real S4 {made}s |",
         "|---|---|---|",
     ]
-    lines += [f"| {row} | {t['N train']} | {100 * t['accuracy']:.2f} % |" for row, t in results["augmentation"].items()]
+    lines += [
+        f"| {row} | {t['N train']} | {100 * t['accuracy']:.2f} % |"
+        for row, t in results["augmentation"].items()
+    ]
     lines += [
         "",
         f"{given}s (f_S) {100 * results[given]['accuracy']:.2f} % · FID {q['FID']:.2f} (real {q['FID real']:.2f}) · "
@@ -99,9 +106,13 @@ def baseline(options: BaselineOptions) -> int:
 
     from core.experiments import pipeline
 
-    folds = pipeline.baselines(options.config, options.folds, options.modality, options.device, Progress())
+    folds = pipeline.baselines(
+        options.config, options.folds, options.modality, options.device, Progress()
+    )
     data, accuracy = options.config.data, np.array([100 * f["accuracy"] for f in folds])
-    print(f"\n{options.modality}s of {data.voices if options.modality == 'voice' else data.faces}, trained on S1, scored on S4")
+    print(
+        f"\n{options.modality}s of {data.voices if options.modality == 'voice' else data.faces}, trained on S1, scored on S4"
+    )
     for f in folds:
         print(f"  fold {f['fold']}: {100 * f['accuracy']:.2f} %, N = {f['N']}")
     spread = accuracy.std(ddof=1) if len(folds) > 1 else float("nan")

@@ -22,12 +22,25 @@ from core.conformal.prediction import Measure
 
 LabelGroups = Literal["pooled", "class"]
 
-CALIBRATION_SHARES = np.array([0.05, 0.1, 0.2, 0.4, 0.6, 0.8, 1.0])  # calibration sizes that are compared
-MIN_SUBJECT_POINTS, MAX_SUBJECT_CURVES = 20, 40  # a subject's curve needs so many test points; so many subjects at most, the largest first
+CALIBRATION_SHARES = np.array(
+    [0.05, 0.1, 0.2, 0.4, 0.6, 0.8, 1.0]
+)  # calibration sizes that are compared
+MIN_SUBJECT_POINTS, MAX_SUBJECT_CURVES = (
+    20,
+    40,
+)  # a subject's curve needs so many test points; so many subjects at most, the largest first
 
-PART_SIMULATED_CURVES = 500  # simulated curves behind the band of one class or subject; the whole has validity.REPEATS
+PART_SIMULATED_CURVES = (
+    500  # simulated curves behind the band of one class or subject; the whole has validity.REPEATS
+)
 
-POINT_FIELDS = ("problem", "alpha_cal", "label_cal", "p", "sets")  # of a view: a value for each point, which its JSON leaves out
+POINT_FIELDS = (
+    "problem",
+    "alpha_cal",
+    "label_cal",
+    "p",
+    "sets",
+)  # of a view: a value for each point, which its JSON leaves out
 cached_null_band = functools.lru_cache(maxsize=512)(
     validity.null_band
 )  # bands depend on sizes alone, so that moving eps or the measure costs none
@@ -48,7 +61,9 @@ class Analysis:
     m: int
     alpha_cal: np.ndarray  # (n,) those scores
     label_cal: np.ndarray  # (n,) and whose they are
-    notes: tuple[str, ...]  # what a reader must know: empty groups, eps under the floor, new subjects
+    notes: tuple[
+        str, ...
+    ]  # what a reader must know: empty groups, eps under the floor, new subjects
     floor: np.ndarray  # (K,) smallest unsmoothed p-value of each label
     p: np.ndarray  # (m, K)
     sets: np.ndarray  # (m, K) bool, at eps
@@ -86,30 +101,54 @@ def analyse_outputs(
     if groups not in ("pooled", "class"):
         raise ValueError(f"groups is {groups!r}; it must be 'pooled' or 'class'")
     K, labels, by_class = len(problem.classes), problem.label_test, groups == "class"
-    every = prediction.true_scores(prediction.nonconformity(problem.o_cal, measure), problem.label_cal)
+    every = prediction.true_scores(
+        prediction.nonconformity(problem.o_cal, measure), problem.label_cal
+    )
     alpha = prediction.nonconformity(problem.o_test, measure)
-    rows = np.sort(np.random.default_rng([seed, 0]).permutation(len(every))[: max(1, round(r * len(every)))])
+    rows = np.sort(
+        np.random.default_rng([seed, 0]).permutation(len(every))[: max(1, round(r * len(every)))]
+    )
     alpha_cal, label_cal = every[rows], problem.label_cal[rows]
     true = prediction.true_scores(alpha, labels)
 
     def ranked(a_cal, g_cal, a, g, rng=None):
-        return prediction.p_values(a_cal, a, g_cal, g, rng) if by_class else prediction.p_values(a_cal, a, rng=rng)
+        return (
+            prediction.p_values(a_cal, a, g_cal, g, rng)
+            if by_class
+            else prediction.p_values(a_cal, a, rng=rng)
+        )
 
-    p = ranked(alpha_cal, label_cal, alpha, np.arange(K), np.random.default_rng([seed, 1]) if smoothed else None)
+    p = ranked(
+        alpha_cal,
+        label_cal,
+        alpha,
+        np.arange(K),
+        np.random.default_rng([seed, 1]) if smoothed else None,
+    )
     whole = p if r == 1 and not smoothed else ranked(every, problem.label_cal, alpha, np.arange(K))
     p_true = prediction.true_scores(p, labels)
-    uniform = ranked(alpha_cal, label_cal, true[:, None], labels[:, None], np.random.default_rng([seed, 2]))[:, 0]
+    uniform = ranked(
+        alpha_cal, label_cal, true[:, None], labels[:, None], np.random.default_rng([seed, 2])
+    )[:, 0]
 
     n, m = len(alpha_cal), len(labels)
     n_k = np.bincount(label_cal, minlength=K)
 
     def sizes(chosen: np.ndarray) -> tuple[tuple[int, int], ...]:
         m_k = np.bincount(labels[chosen], minlength=K)
-        return tuple((int(a), int(b)) for a, b in zip(n_k, m_k) if b) if by_class else ((n, int(m_k.sum())),)
+        return (
+            tuple((int(a), int(b)) for a, b in zip(n_k, m_k) if b)
+            if by_class
+            else ((n, int(m_k.sum())),)
+        )
 
     def curve(name: str, chosen: np.ndarray) -> validity.ErrorCurve:
         s = sizes(chosen)
-        band = cached_null_band(s, smoothed) if chosen.all() else cached_null_band(s, smoothed, PART_SIMULATED_CURVES)
+        band = (
+            cached_null_band(s, smoothed)
+            if chosen.all()
+            else cached_null_band(s, smoothed, PART_SIMULATED_CURVES)
+        )
         return validity.curve_with_band(name, p_true[chosen], sum(a for a, _ in s), band)
 
     all_points = np.ones(m, bool)
@@ -123,16 +162,30 @@ def analyse_outputs(
         levels=validity.EPS_LEVELS,
         expected=cached_null_band(sizes(all_points), smoothed).expected,
         overall=curve("all", all_points),
-        by_class=tuple(curve(c, labels == k) for k, c in enumerate(problem.classes) if (labels == k).any()),
-        by_subject=tuple(curve(str(s), problem.subject_test == s) for s in _subjects_with_curves(problem)),
+        by_class=tuple(
+            curve(c, labels == k) for k, c in enumerate(problem.classes) if (labels == k).any()
+        ),
+        by_subject=tuple(
+            curve(str(s), problem.subject_test == s) for s in _subjects_with_curves(problem)
+        ),
         histogram=validity.p_value_histogram(uniform, cached_null_band(sizes(all_points), True)),
         efficiency=validity.efficiency(p),
         criteria=validity.criteria(p, labels, eps),
-        reliability={by: validity.reliability(problem.o_test, labels, 15, by) for by in ("width", "mass")},
+        reliability={
+            by: validity.reliability(problem.o_test, labels, 15, by) for by in ("width", "mass")
+        },
         sizes=validity.calibration_sizes(
-            every, whole, labels, eps, CALIBRATION_SHARES, seed=seed, group_cal=problem.label_cal if by_class else None
+            every,
+            whole,
+            labels,
+            eps,
+            CALIBRATION_SHARES,
+            seed=seed,
+            group_cal=problem.label_cal if by_class else None,
         ),
-        reference=validity.random_splits(true, n, cached_null_band, smoothed, seed=seed, group=labels if by_class else None),
+        reference=validity.random_splits(
+            true, n, cached_null_band, smoothed, seed=seed, group=labels if by_class else None
+        ),
     )
 
 
@@ -144,18 +197,32 @@ def _subjects_with_curves(problem: calibration.CalibrationData) -> np.ndarray:
     return np.sort(names[order[count[order] >= MIN_SUBJECT_POINTS][:MAX_SUBJECT_CURVES]])
 
 
-def _notes(problem: calibration.CalibrationData, by_class: bool, n_k: np.ndarray, floor: np.ndarray, eps: float) -> tuple[str, ...]:
+def _notes(
+    problem: calibration.CalibrationData,
+    by_class: bool,
+    n_k: np.ndarray,
+    floor: np.ndarray,
+    eps: float,
+) -> tuple[str, ...]:
     notes = []
     empty = [c for c, k in zip(problem.classes, n_k) if not k]
     if empty:
-        what = "their p-values are 1 and they are in every set" if by_class else "they are ranked among the other classes' scores"
+        what = (
+            "their p-values are 1 and they are in every set"
+            if by_class
+            else "they are ranked among the other classes' scores"
+        )
         notes.append(f"No calibration point is {', '.join(empty)}: {what}.")
     held = [c for c, f in zip(problem.classes, floor) if f > eps and c not in empty]
     if held:
         which = "No label" if len(held) == len(problem.classes) else ", ".join(held) + " never"
-        notes.append(f"{which} can be rejected: eps {eps:g} is under the smallest p-value, 1/(n + 1) = {floor.max():.3g}.")
+        notes.append(
+            f"{which} can be rejected: eps {eps:g} is under the smallest p-value, 1/(n + 1) = {floor.max():.3g}."
+        )
     if problem.subject_cal is None or problem.subject_test is None:
-        notes.append("Subjects are unknown. If they differ between calibration and test, the promise does not hold.")
+        notes.append(
+            "Subjects are unknown. If they differ between calibration and test, the promise does not hold."
+        )
         return tuple(notes)
     cal, test = set(problem.subject_cal.tolist()), set(problem.subject_test.tolist())
     if not cal & test:
@@ -168,9 +235,15 @@ def _notes(problem: calibration.CalibrationData, by_class: bool, n_k: np.ndarray
 
 def to_json(v: Analysis) -> str:
     """Settings, figures and curves of a view; its points are `to_csv`'s."""
-    facts = {f.name: calibration._to_json_value(getattr(v, f.name)) for f in fields(v) if f.name not in POINT_FIELDS}
+    facts = {
+        f.name: calibration._to_json_value(getattr(v, f.name))
+        for f in fields(v)
+        if f.name not in POINT_FIELDS
+    }
     facts["reference"]["null"].pop("deviation")
-    return json.dumps({"problem": v.problem.name, "classes": list(v.problem.classes)} | facts, ensure_ascii=False)
+    return json.dumps(
+        {"problem": v.problem.name, "classes": list(v.problem.classes)} | facts, ensure_ascii=False
+    )
 
 
 def to_csv(v: Analysis) -> str:
@@ -178,9 +251,22 @@ def to_csv(v: Analysis) -> str:
     out, names, o = io.StringIO(), np.array(v.problem.classes), v.problem.o_test
     write = csv.writer(out, lineterminator="\n")
     heads = ["prediction", "credibility", "confidence", f"set at eps {v.eps:g}"]
-    write.writerow(["row", "subject", "label", *(f"softmax {c}" for c in names), *(f"p {c}" for c in names), *heads])
+    write.writerow(
+        [
+            "row",
+            "subject",
+            "label",
+            *(f"softmax {c}" for c in names),
+            *(f"p {c}" for c in names),
+            *heads,
+        ]
+    )
     subject = v.problem.subject_test if v.problem.subject_test is not None else np.full(v.m, "")
-    best, first, sure = prediction.forced_prediction(v.p), prediction.credibility(v.p), prediction.confidence(v.p)
+    best, first, sure = (
+        prediction.forced_prediction(v.p),
+        prediction.credibility(v.p),
+        prediction.confidence(v.p),
+    )
     for i in range(v.m):
         numbers = [f"{x:.6g}" for x in (*o[i], *v.p[i])]
         end = [names[best[i]], f"{first[i]:.6g}", f"{sure[i]:.6g}", " ".join(names[v.sets[i]])]
@@ -203,7 +289,12 @@ def run_report(
     """
     found = runs.resolve(run, condition)
     own = found.config.conformal
-    v = analyse_outputs(calibration.data_from_run(found, modality), measure or own.measure, groups or own.groups, **settings)
+    v = analyse_outputs(
+        calibration.data_from_run(found, modality),
+        measure or own.measure,
+        groups or own.groups,
+        **settings,
+    )
     return to_json(v) if as_json else analysis_text(v)
 
 
@@ -212,26 +303,61 @@ def analysis_text(v: Analysis) -> str:
     p = v.problem
     how = f"{v.measure}, {v.groups}, {'smoothed' if v.smoothed else 'unsmoothed'}, r = {v.r:g}, seed {v.seed}"
     floor = f"{v.floor.min():.4f}" + (f"–{v.floor.max():.4f} by class" if np.ptp(v.floor) else "")
-    lines = [p.name, f"{how} · n = {v.n} calibration scores, m = {v.m} test points · smallest p-value {floor}", *v.notes, ""]
-    lines += ["| eps | error | band, 95 % of curves | mean set size | one label | empty |", "|---|---|---|---|---|---|"]
+    lines = [
+        p.name,
+        f"{how} · n = {v.n} calibration scores, m = {v.m} test points · smallest p-value {floor}",
+        *v.notes,
+        "",
+    ]
+    lines += [
+        "| eps | error | band, 95 % of curves | mean set size | one label | empty |",
+        "|---|---|---|---|---|---|",
+    ]
     c, e, h, ref, K = v.overall, v.efficiency, v.histogram, v.reference, len(p.classes)
     for i in np.searchsorted(v.levels, (0.01, 0.05, 0.1, 0.2, 0.3, 0.5)):
         line = f"| {v.levels[i]:g} | {c.error[i]:.3f} | {c.lower[i]:.3f}–{c.upper[i]:.3f} "
         lines.append(line + f"| {e.size[i]:.2f} of {K} | {e.single[i]:.3f} | {e.empty[i]:.3f} |")
     uniform = f"distance {h.distance:.3f}, p = {h.p:.4f}"
-    lines += ["", f"Against its band the error curve {_band_verdict(c)}. Are the true labels' p-values uniform? {uniform}."]
-    typical, splits = np.abs(ref.error.mean(axis=0) - ref.null.expected).max(), f"(n = {ref.n}, m = {ref.m})"
+    lines += [
+        "",
+        f"Against its band the error curve {_band_verdict(c)}. Are the true labels' p-values uniform? {uniform}.",
+    ]
+    typical, splits = (
+        np.abs(ref.error.mean(axis=0) - ref.null.expected).max(),
+        f"(n = {ref.n}, m = {ref.m})",
+    )
     left = f"{round(ref.left * len(ref.error))} of {len(ref.error)} leave their band"
-    lines.append(f"Random splits of the test points themselves {splits}: {left}; mean error within {typical:.3f} of its expectation.")
-    lines += ["", f"| points | m | error at {v.eps:g} | against their own band |", "|---|---|---|---|"]
+    lines.append(
+        f"Random splits of the test points themselves {splits}: {left}; mean error within {typical:.3f} of its expectation."
+    )
+    lines += [
+        "",
+        f"| points | m | error at {v.eps:g} | against their own band |",
+        "|---|---|---|---|",
+    ]
     at = int(np.abs(v.levels - v.eps).argmin())
-    lines += [f"| {k.name} | {k.m} | {k.error[at]:.3f} | {_band_verdict(k)} |" for k in (*v.by_class, *v.by_subject)]
-    lines += ["", f"criteria at eps = {v.eps:g}: " + ", ".join(f"{k} {x:.3f}" for k, x in v.criteria.items())]
+    lines += [
+        f"| {k.name} | {k.m} | {k.error[at]:.3f} | {_band_verdict(k)} |"
+        for k in (*v.by_class, *v.by_subject)
+    ]
+    lines += [
+        "",
+        f"criteria at eps = {v.eps:g}: " + ", ".join(f"{k} {x:.3f}" for k, x in v.criteria.items()),
+    ]
     width, mass = v.reliability["width"], v.reliability["mass"]
-    lines.append(f"softmax: ECE {width.ece:.3f} (15 bins of equal width), {mass.ece:.3f} (of equal mass)")
-    lines += ["", f"| r | n | error at {v.eps:g} over {v.sizes.error.shape[1]} draws (sd) | mean set size (sd) |", "|---|---|---|---|"]
+    lines.append(
+        f"softmax: ECE {width.ece:.3f} (15 bins of equal width), {mass.ece:.3f} (of equal mass)"
+    )
+    lines += [
+        "",
+        f"| r | n | error at {v.eps:g} over {v.sizes.error.shape[1]} draws (sd) | mean set size (sd) |",
+        "|---|---|---|---|",
+    ]
     draws = zip(v.sizes.r, v.sizes.n, v.sizes.error, v.sizes.size)
-    lines += [f"| {r:g} | {n} | {a.mean():.3f} ({a.std():.3f}) | {b.mean():.2f} ({b.std():.2f}) |" for r, n, a, b in draws]
+    lines += [
+        f"| {r:g} | {n} | {a.mean():.3f} ({a.std():.3f}) | {b.mean():.2f} ({b.std():.2f}) |"
+        for r, n, a, b in draws
+    ]
     return "\n".join(lines)
 
 

@@ -17,8 +17,12 @@ from core.conformal import logistic
 Measure = Literal["margin", "hinge"]
 Groups = Literal["pooled", "class", "attribute"]
 
-SCORES_PER_CHUNK = 1 << 17  # test scores ranked at a time: a few MB of scratch, within a processor's cache
-TIE_TOLERANCE = 1e-8  # full CP: refits are solved to better than this, so scores nearer than it count as equal
+SCORES_PER_CHUNK = (
+    1 << 17
+)  # test scores ranked at a time: a few MB of scratch, within a processor's cache
+TIE_TOLERANCE = (
+    1e-8  # full CP: refits are solved to better than this, so scores nearer than it count as equal
+)
 
 
 def nonconformity(o: np.ndarray, measure: Measure = "margin") -> np.ndarray:
@@ -36,7 +40,9 @@ def nonconformity(o: np.ndarray, measure: Measure = "margin") -> np.ndarray:
         return 1.0 - o
     if measure != "margin":
         raise ValueError(f"measure is {measure!r}; it must be 'margin' or 'hinge'")
-    top = np.sort(o, axis=1)  # the largest of the others is the row's largest, or its second for the argmax itself
+    top = np.sort(
+        o, axis=1
+    )  # the largest of the others is the row's largest, or its second for the argmax itself
     best, second = top[:, -1:], top[:, -2:-1]
     is_best = np.arange(o.shape[1]) == o.argmax(axis=1)[:, None]
     return np.where(is_best, second, best) - o
@@ -45,8 +51,12 @@ def nonconformity(o: np.ndarray, measure: Measure = "margin") -> np.ndarray:
 def true_scores(alpha: np.ndarray, labels: np.ndarray) -> np.ndarray:
     """The calibration scores: alpha of each row's own label. (n, K), (n,) -> (n,). Raises ValueError for labels outside 0..K-1."""
     labels = np.asarray(labels)
-    if labels.shape != alpha.shape[:1] or (len(labels) and not (labels.min() >= 0 and labels.max() < alpha.shape[1])):
-        raise ValueError(f"labels must be ({len(alpha)},) whole numbers from 0 to {alpha.shape[1] - 1}")
+    if labels.shape != alpha.shape[:1] or (
+        len(labels) and not (labels.min() >= 0 and labels.max() < alpha.shape[1])
+    ):
+        raise ValueError(
+            f"labels must be ({len(alpha)},) whole numbers from 0 to {alpha.shape[1] - 1}"
+        )
     return np.take_along_axis(alpha, labels[:, None], axis=1)[:, 0]
 
 
@@ -70,25 +80,33 @@ def p_values(
     """
     alpha_cal, alpha_test = np.asarray(alpha_cal), np.asarray(alpha_test)
     if alpha_cal.ndim != 1 or alpha_test.ndim != 2:
-        raise ValueError(f"scores must be (n,) and (m, K), not {alpha_cal.shape} and {alpha_test.shape}")
+        raise ValueError(
+            f"scores must be (n,) and (m, K), not {alpha_cal.shape} and {alpha_test.shape}"
+        )
     if np.isnan(alpha_cal).any():
         raise ValueError("nonconformity scores hold NaN")
     if (group_cal is None) != (group_test is None):
         raise ValueError("give both group_cal and group_test, or neither")
     u = None if rng is None else 1.0 - rng.random(alpha_test.shape)
     if group_cal is None or group_test is None:
-        return _pooled_p_values(alpha_cal, alpha_test.ravel(), None if u is None else u.ravel()).reshape(alpha_test.shape)
+        return _pooled_p_values(
+            alpha_cal, alpha_test.ravel(), None if u is None else u.ravel()
+        ).reshape(alpha_test.shape)
     group_cal, group_test = np.asarray(group_cal), np.asarray(group_test)
     if group_cal.shape != alpha_cal.shape:
         raise ValueError(f"group_cal must be {alpha_cal.shape}, not {group_cal.shape}")
     p = np.empty(alpha_test.shape)
     for g in np.unique(group_test):
         cells = np.broadcast_to(group_test == g, alpha_test.shape)
-        p[cells] = _pooled_p_values(alpha_cal[group_cal == g], alpha_test[cells], None if u is None else u[cells])
+        p[cells] = _pooled_p_values(
+            alpha_cal[group_cal == g], alpha_test[cells], None if u is None else u[cells]
+        )
     return p
 
 
-def _pooled_p_values(alpha_cal: np.ndarray, alpha_new: np.ndarray, u: np.ndarray | None) -> np.ndarray:
+def _pooled_p_values(
+    alpha_cal: np.ndarray, alpha_new: np.ndarray, u: np.ndarray | None
+) -> np.ndarray:
     """(n,), (m,), (m,) or None -> (m,). Searches for sorted values walk through the calibration scores once instead of jumping about."""
     kind = np.result_type(alpha_cal, alpha_new)
     scores, n = np.sort(alpha_cal.astype(kind, copy=False)), len(alpha_cal)
@@ -104,7 +122,9 @@ def _pooled_p_values(alpha_cal: np.ndarray, alpha_new: np.ndarray, u: np.ndarray
             p[i : i + SCORES_PER_CHUNK][order] = (n - count + 1) / (n + 1)
         else:
             above = n - np.searchsorted(scores, part, side="right")
-            p[i : i + SCORES_PER_CHUNK][order] = (above + u[i : i + SCORES_PER_CHUNK][order] * (n - count - above + 1)) / (n + 1)
+            p[i : i + SCORES_PER_CHUNK][order] = (
+                above + u[i : i + SCORES_PER_CHUNK][order] * (n - count - above + 1)
+            ) / (n + 1)
     return p
 
 
@@ -119,11 +139,16 @@ class Ranking:
     p: np.ndarray  # (above + equal + 1) / (n + 1), the unsmoothed p-value
 
 
-def ranking(alpha_cal: np.ndarray, alpha_new: np.ndarray, group_cal: np.ndarray | None = None) -> Ranking:
+def ranking(
+    alpha_cal: np.ndarray, alpha_new: np.ndarray, group_cal: np.ndarray | None = None
+) -> Ranking:
     """The counts behind `p_values` of one point: (n,), (K,) -> Ranking. With `group_cal` (n,), the labels, each class is its own group."""
     K = len(alpha_new)
     groups = [alpha_cal if group_cal is None else alpha_cal[group_cal == k] for k in range(K)]
-    above, equal = (np.array([int(f(g, a).sum()) for g, a in zip(groups, alpha_new)]) for f in (np.greater, np.equal))
+    above, equal = (
+        np.array([int(f(g, a).sum()) for g, a in zip(groups, alpha_new)])
+        for f in (np.greater, np.equal)
+    )
     n = np.array([len(g) for g in groups])
     return Ranking(np.asarray(alpha_new), above, equal, n, (above + equal + 1) / (n + 1))
 
@@ -153,12 +178,18 @@ def inductive_p_values(
     if groups == "pooled":
         return p_values(alpha_cal, alpha_test, rng=rng)
     if groups == "class":
-        return p_values(alpha_cal, alpha_test, np.asarray(labels_cal), np.arange(alpha_test.shape[1]), rng)
+        return p_values(
+            alpha_cal, alpha_test, np.asarray(labels_cal), np.arange(alpha_test.shape[1]), rng
+        )
     if groups != "attribute":
         raise ValueError(f"groups is {groups!r}; it must be 'pooled', 'class' or 'attribute'")
     if attribute is None:
-        raise ValueError("groups is 'attribute': give attribute=(values of the calibration points, values of the test points)")
-    return p_values(alpha_cal, alpha_test, np.asarray(attribute[0]), np.asarray(attribute[1])[:, None], rng)
+        raise ValueError(
+            "groups is 'attribute': give attribute=(values of the calibration points, values of the test points)"
+        )
+    return p_values(
+        alpha_cal, alpha_test, np.asarray(attribute[0]), np.asarray(attribute[1])[:, None], rng
+    )
 
 
 def split_p_values(
@@ -175,11 +206,17 @@ def split_p_values(
 
     What full CP is compared with: the same head (`fit_logistic` unless `fit` is given) on the same fixed features.
     """
-    features, labels, calibrates = np.asarray(features), np.asarray(labels), np.asarray(calibrates, bool)
+    features, labels, calibrates = (
+        np.asarray(features),
+        np.asarray(labels),
+        np.asarray(calibrates, bool),
+    )
     if calibrates.all() or not calibrates.any():
         raise ValueError("some rows must train the head and some must calibrate it")
     predict = (fit or logistic.fit_function(classes))(features[~calibrates], labels[~calibrates])
-    return inductive_p_values(predict(features[calibrates]), labels[calibrates], predict(x), measure, groups)
+    return inductive_p_values(
+        predict(features[calibrates]), labels[calibrates], predict(x), measure, groups
+    )
 
 
 def cross_p_values(
@@ -198,7 +235,13 @@ def cross_p_values(
     The average of p-values promises an error of at most 2 eps only, not eps (Vovk & Wang 2020), though it is mostly near eps.
     """
     fold = np.asarray(fold)
-    return np.mean([split_p_values(features, labels, x, fold == k, classes, fit, measure, groups) for k in np.unique(fold)], axis=0)
+    return np.mean(
+        [
+            split_p_values(features, labels, x, fold == k, classes, fit, measure, groups)
+            for k in np.unique(fold)
+        ],
+        axis=0,
+    )
 
 
 def full_p_values(
@@ -220,21 +263,38 @@ def full_p_values(
     """
     features, labels = np.asarray(features, np.float64), np.asarray(labels)
     x = np.asarray(x, np.float64)
-    if features.ndim != 2 or labels.shape != features.shape[:1] or x.ndim != 2 or x.shape[1] != features.shape[1]:
-        raise ValueError(f"features, labels and x must be (n, F), (n,) and (m, F), not {features.shape}, {labels.shape} and {x.shape}")
+    if (
+        features.ndim != 2
+        or labels.shape != features.shape[:1]
+        or x.ndim != 2
+        or x.shape[1] != features.shape[1]
+    ):
+        raise ValueError(
+            f"features, labels and x must be (n, F), (n,) and (m, F), not {features.shape}, {labels.shape} and {x.shape}"
+        )
     n, k = len(labels), np.arange(classes)
     hypotheses = np.concatenate([np.tile(labels, (classes, 1)), k[:, None]], axis=1)  # (K, n + 1)
     same = hypotheses[:, :n] == k[:, None] if groups == "class" else np.ones((classes, n), bool)
-    start = logistic.newton(logistic.with_bias(features), logistic.one_hot(labels, classes), logistic.L2_WEIGHT) if fit is None else None
+    start = (
+        logistic.newton(
+            logistic.with_bias(features), logistic.one_hot(labels, classes), logistic.L2_WEIGHT
+        )
+        if fit is None
+        else None
+    )
     u = None if rng is None else 1.0 - rng.random((len(x), classes))
     p = np.empty((len(x), classes))
     for i, row in enumerate(x):
         both = np.concatenate([features, row[None]])
         if start is not None:
-            o = logistic.refit_last_row(logistic.with_bias(both), hypotheses, classes, start)  # (K, n + 1, K)
+            o = logistic.refit_last_row(
+                logistic.with_bias(both), hypotheses, classes, start
+            )  # (K, n + 1, K)
         elif fit is not None:
             o = np.stack([fit(both, h)(both) for h in hypotheses])
-        alpha = true_scores(nonconformity(o.reshape(-1, classes), measure), hypotheses.ravel()).reshape(classes, n + 1)
+        alpha = true_scores(
+            nonconformity(o.reshape(-1, classes), measure), hypotheses.ravel()
+        ).reshape(classes, n + 1)
         difference = alpha[:, :n] - alpha[:, n:]
         at_least = (same & (difference >= -TIE_TOLERANCE)).sum(axis=1)
         if u is None:

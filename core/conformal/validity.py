@@ -15,7 +15,9 @@ import numpy as np
 
 from core.conformal import prediction
 
-EPS_LEVELS = np.arange(101) / 100  # the eps of every curve; quotients, so that they equal p-values such as 7/100 exactly
+EPS_LEVELS = (
+    np.arange(101) / 100
+)  # the eps of every curve; quotients, so that they equal p-values such as 7/100 exactly
 SIMULATED_CURVES = 2_000  # simulated curves behind a band
 BAND_COVERAGE = 0.95
 HISTOGRAM_BINS = 20  # of the histogram of p-values; a divisor of the number of levels
@@ -27,7 +29,9 @@ class NullBand:
 
     m: int  # test points
     expected: np.ndarray  # (L,) floor(eps (n + 1)) / (n + 1), or eps where smoothed
-    lower: np.ndarray  # (L,) the simultaneous band: a share COVERAGE of curves lies within it at every eps at once
+    lower: (
+        np.ndarray
+    )  # (L,) the simultaneous band: a share COVERAGE of curves lies within it at every eps at once
     upper: np.ndarray
     low: np.ndarray  # (L,) pointwise interval of the same coverage, for one eps chosen beforehand
     high: np.ndarray
@@ -105,7 +109,12 @@ class RandomSplits:
     left: float  # share of the draws whose curve leaves its band somewhere; about 1 - COVERAGE
 
 
-def null_band(sizes: tuple[tuple[int, int], ...], smoothed: bool = False, repeats: int = SIMULATED_CURVES, seed: int = 0) -> NullBand:
+def null_band(
+    sizes: tuple[tuple[int, int], ...],
+    smoothed: bool = False,
+    repeats: int = SIMULATED_CURVES,
+    seed: int = 0,
+) -> NullBand:
     """Simulate error curves under exchangeability. `sizes`: (n, m) of each group of Eq. (9), one for pooled scores; hashable for a cache.
 
     Given the calibration set, test scores fall into its n + 1 gaps with the probabilities of n uniform points' spacings: Dirichlet, drawn
@@ -119,7 +128,9 @@ def null_band(sizes: tuple[tuple[int, int], ...], smoothed: bool = False, repeat
     for n, m in sizes:
         at = EPS_LEVELS * (n + 1)
         j = np.floor(at + 1e-9).astype(np.int64)
-        part = np.clip(at - j, 0, 1) if smoothed else np.zeros(L)  # of the next gap, which smoothing splits
+        part = (
+            np.clip(at - j, 0, 1) if smoothed else np.zeros(L)
+        )  # of the next gap, which smoothing splits
         edges = np.unique(np.concatenate([j, np.minimum(j + 1, n + 1)]) if smoothed else j)
         gaps = rng.standard_gamma(np.diff(edges), (repeats, len(edges) - 1))
         rate = np.concatenate([np.zeros((repeats, 1)), np.cumsum(gaps, axis=1)], axis=1)
@@ -127,7 +138,9 @@ def null_band(sizes: tuple[tuple[int, int], ...], smoothed: bool = False, repeat
         i = np.searchsorted(edges, j)
         rate = rate[:, i] + part * (rate[:, np.minimum(i + 1, len(edges) - 1)] - rate[:, i])
         steps = np.clip(np.diff(rate, axis=1), 0, None)
-        counts[:, 1:] += np.cumsum(rng.multinomial(m, steps / steps.sum(axis=1, keepdims=True)), axis=1)
+        counts[:, 1:] += np.cumsum(
+            rng.multinomial(m, steps / steps.sum(axis=1, keepdims=True)), axis=1
+        )
         mean = (j + part) / (n + 1)
         expected += m * mean
         variance += m * mean * (1 - mean) * (n + 1 + m) / (n + 2)  # beta-binomial
@@ -138,7 +151,11 @@ def null_band(sizes: tuple[tuple[int, int], ...], smoothed: bool = False, repeat
     up, down = np.maximum(high - expected, sd), np.maximum(expected - low, sd)
     open_ = sd > 1e-12  # where the curve can vary at all
     away = error[:, open_] - expected[open_]
-    worst = np.maximum(away / up[open_], -away / down[open_]).max(axis=1) if open_.any() else np.zeros(repeats)
+    worst = (
+        np.maximum(away / up[open_], -away / down[open_]).max(axis=1)
+        if open_.any()
+        else np.zeros(repeats)
+    )
     factor = np.sort(worst)[min(repeats - 1, int(np.ceil(BAND_COVERAGE * (repeats + 1))) - 1)]
     bins = np.diff(error[:, :: (L - 1) // HISTOGRAM_BINS], axis=1)
     bin_low, bin_high = np.quantile(bins, [tails, 1 - tails], axis=0)
@@ -181,7 +198,14 @@ def p_value_histogram(p_true: np.ndarray, law: NullBand) -> PValueHistogram:
     reached = len(law.deviation) - np.searchsorted(law.deviation, distance - 1e-12, side="left")
     edges = EPS_LEVELS[:: (len(EPS_LEVELS) - 1) // HISTOGRAM_BINS]
     share = np.diff(error[:: (len(EPS_LEVELS) - 1) // HISTOGRAM_BINS])
-    return PValueHistogram(edges, share, law.bin_low, law.bin_high, distance, float((reached + 1) / (len(law.deviation) + 1)))
+    return PValueHistogram(
+        edges,
+        share,
+        law.bin_low,
+        law.bin_high,
+        distance,
+        float((reached + 1) / (len(law.deviation) + 1)),
+    )
 
 
 def efficiency(p: np.ndarray) -> Efficiency:
@@ -189,7 +213,9 @@ def efficiency(p: np.ndarray) -> Efficiency:
     m = max(1, len(p))
     top = np.sort(p, axis=1)
     first, second = np.sort(top[:, -1]), np.sort(top[:, -2])
-    has_one, has_two = (len(p) - np.searchsorted(v, EPS_LEVELS, side="right") for v in (first, second))
+    has_one, has_two = (
+        len(p) - np.searchsorted(v, EPS_LEVELS, side="right") for v in (first, second)
+    )
     labels = p.size - np.searchsorted(np.sort(p, axis=None), EPS_LEVELS, side="right")
     return Efficiency(labels / m, (has_one - has_two) / m, 1 - has_one / m)
 
@@ -238,14 +264,18 @@ def criteria(p: np.ndarray, labels: np.ndarray, eps: float) -> dict[str, float]:
         "OU": float(np.where(truth, -1.0, p).max(axis=1).mean()),
         "OF": float(np.where(truth, 0.0, p).sum(axis=1).mean()),
         "single": float(single.mean()),
-        "single right": float((single & (false == 0)).sum() / single.sum()) if single.any() else float("nan"),
+        "single right": float((single & (false == 0)).sum() / single.sum())
+        if single.any()
+        else float("nan"),
         "empty": float((size == 0).mean()),
         "credibility": float(top[:, -1].mean()),
         "confidence": float(1 - top[:, -2].mean()),
     }
 
 
-def reliability(o: np.ndarray, labels: np.ndarray, bins: int = 15, by: Literal["width", "mass"] = "width") -> Reliability:
+def reliability(
+    o: np.ndarray, labels: np.ndarray, bins: int = 15, by: Literal["width", "mass"] = "width"
+) -> Reliability:
     """Reliability diagram and expected calibration error of the softmax (Naeini et al. 2015; Guo et al. 2017): (m, K), (m,).
 
     Bins of the largest probability: of equal width on [0, 1] (closed on the right), or of equal mass, cut between ranks.
@@ -263,7 +293,13 @@ def reliability(o: np.ndarray, labels: np.ndarray, bins: int = 15, by: Literal["
     held = np.where(count > 0, count, np.nan)
     confidence = np.bincount(index, best, minlength=bins) / held
     accuracy = np.bincount(index, right, minlength=bins) / held
-    return Reliability(edges, count, confidence, accuracy, float(np.nansum(count * np.abs(accuracy - confidence)) / max(1, len(best))))
+    return Reliability(
+        edges,
+        count,
+        confidence,
+        accuracy,
+        float(np.nansum(count * np.abs(accuracy - confidence)) / max(1, len(best))),
+    )
 
 
 def calibration_sizes(
@@ -291,9 +327,13 @@ def calibration_sizes(
         size = int(rows.sum())
         rank = np.full(n, -1)
         rank[rows] = np.argsort(np.argsort(alpha_cal[rows], kind="stable"))
-        below = np.rint(size + 1 - p[:, columns] * (size + 1)).astype(np.int64)  # calibration scores below each cell
+        below = np.rint(size + 1 - p[:, columns] * (size + 1)).astype(
+            np.int64
+        )  # calibration scores below each cell
         true = below[(np.arange(p.shape[1])[columns] == labels[:, None])]
-        tables.append((rank, [np.cumsum(np.bincount(b, minlength=size + 1)) for b in (below.ravel(), true)]))
+        tables.append(
+            (rank, [np.cumsum(np.bincount(b, minlength=size + 1)) for b in (below.ravel(), true)])
+        )
     rng = np.random.default_rng(seed)
     chosen_n = np.maximum(1, np.rint(r * n).astype(np.int64))
     error, size_ = np.zeros((len(r), draws)), np.zeros((len(r), draws))
@@ -303,16 +343,28 @@ def calibration_sizes(
             ranks = rank[order]
             for i, last in enumerate(chosen_n):
                 chosen = ranks[:last][ranks[:last] >= 0]
-                kept = int(((len(chosen) + 1 - np.arange(len(chosen) + 1)) / (len(chosen) + 1) > eps).sum())  # ranks with p > eps
+                kept = int(
+                    ((len(chosen) + 1 - np.arange(len(chosen) + 1)) / (len(chosen) + 1) > eps).sum()
+                )  # ranks with p > eps
                 if kept:
-                    edge = len(every) - 1 if kept > len(chosen) else np.partition(chosen, kept - 1)[kept - 1]
+                    edge = (
+                        len(every) - 1
+                        if kept > len(chosen)
+                        else np.partition(chosen, kept - 1)[kept - 1]
+                    )
                     size_[i, d] += every[edge] / m
                     error[i, d] += true[edge] / m
     return CalibrationSizes(r, chosen_n, 1 - error, size_)
 
 
 def random_splits(
-    alpha_true: np.ndarray, n: int, law, smoothed: bool = False, draws: int = 20, seed: int = 0, group: np.ndarray | None = None
+    alpha_true: np.ndarray,
+    n: int,
+    law,
+    smoothed: bool = False,
+    draws: int = 20,
+    seed: int = 0,
+    group: np.ndarray | None = None,
 ) -> RandomSplits:
     """Split the test points themselves at random into calibration and test, `draws` times, and rank the one in the other. (m,) scores of
     the true labels; at most n, and at most half, calibrate. Within `group` (m,), when given, as class-conditional prediction does.
@@ -328,9 +380,14 @@ def random_splits(
     expected = law(tuple((c, len(rows) - c) for c, rows in zip(cut, members)), smoothed)
     error = np.zeros((draws, len(EPS_LEVELS)))
     for d in range(draws):
-        parts = [(shuffled[:c], shuffled[c:]) for c, shuffled in ((c, rng.permutation(rows)) for c, rows in zip(cut, members))]
+        parts = [
+            (shuffled[:c], shuffled[c:])
+            for c, shuffled in ((c, rng.permutation(rows)) for c, rows in zip(cut, members))
+        ]
         noise = rng if smoothed else None
-        p = [prediction.p_values(alpha_true[a], alpha_true[b][None], rng=noise)[0] for a, b in parts]
+        p = [
+            prediction.p_values(alpha_true[a], alpha_true[b][None], rng=noise)[0] for a, b in parts
+        ]
         error[d] = error_curve(np.concatenate(p))
     outside = ((error > expected.upper + 1e-12) | (error < expected.lower - 1e-12)).any(axis=1)
     return RandomSplits(sum(cut), expected.m, error, expected, float(outside.mean()))

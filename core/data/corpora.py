@@ -22,7 +22,16 @@ from pathlib import Path, PurePosixPath
 from core import files
 from core.data import labels
 
-RAVDESS_CODES = ("neutral", "calm", "happy", "sad", "angry", "fear", "disgust", "surprise")  # 01..08, Livingstone & Russo 2018
+RAVDESS_CODES = (
+    "neutral",
+    "calm",
+    "happy",
+    "sad",
+    "angry",
+    "fear",
+    "disgust",
+    "surprise",
+)  # 01..08, Livingstone & Russo 2018
 RAVDESS_STATEMENTS = {"01": "Kids are talking by the door", "02": "Dogs are sitting by the door"}
 CREMA_NAME = re.compile(r"^(10\d\d)_([A-Z]{3})_(ANG|DIS|FEA|HAP|NEU|SAD)_(LO|MD|HI|XX|X)$")
 CREMA_WOMEN = frozenset(  # VideoDemographics.csv; copies without that file must fall into the same sets S1-S4
@@ -33,10 +42,31 @@ DEMO_NAME = re.compile(r"^demo_(\d\d)_(ANG|DIS|FEA|HAP|NEU|SAD)_(\d\d)$")
 RAVDESS_NAME = re.compile(r"^(0[123])-(0[12])-(0[1-8])-(0[12])-(0[12])-(0[12])-([01]\d|2[0-4])$")
 MEDIA_EXTENSIONS = {  # by what its name ends in; content is looked at when a file is read
     "picture": (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff"),
-    "video": (".flv", ".mp4", ".mov", ".m4v", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".wmv", ".ogv"),
+    "video": (
+        ".flv",
+        ".mp4",
+        ".mov",
+        ".m4v",
+        ".mkv",
+        ".webm",
+        ".avi",
+        ".mpg",
+        ".mpeg",
+        ".wmv",
+        ".ogv",
+    ),
     "audio": (".wav", ".flac", ".mp3", ".m4a", ".aac", ".ogg"),
 }  # of two files of one clip CREMA-D takes that with the earlier ending: the official flv and wav before what was made of them
-SEX_SYNONYMS = {"f": "female", "female": "female", "w": "female", "woman": "female", "m": "male", "male": "male", "man": "male", "": ""}
+SEX_SYNONYMS = {
+    "f": "female",
+    "female": "female",
+    "w": "female",
+    "woman": "female",
+    "m": "male",
+    "male": "male",
+    "man": "male",
+    "": "",
+}
 
 
 class CorpusError(files.UserError):
@@ -56,7 +86,11 @@ class ClipEntry:
     video: str | None = None
     audio: str | None = None
     crop: bool = False  # `video` is a picture and not a film
-    votes: tuple[str, str, str] = ("", "", "")  # raters' emotion of voice, face, both; a tie is "angry|disgust", no vote ""
+    votes: tuple[str, str, str] = (
+        "",
+        "",
+        "",
+    )  # raters' emotion of voice, face, both; a tie is "angry|disgust", no vote ""
 
 
 @dataclass(frozen=True)
@@ -71,11 +105,41 @@ class Corpus:
 
 
 KNOWN_CORPORA = {
-    "demo": Corpus("demo", "Demo corpus (invented faces and voices)", 10.0, "MIT, drawn and synthesised by this project", "core/demo.py"),
-    "demo-clips": Corpus("demo-clips", "Demo clips (invented), through video and sound files", 10.0, "MIT", "python -m core data draw"),
-    "ravdess": Corpus("ravdess", "RAVDESS speech", 5.0, "CC BY-NC-SA 4.0", "Livingstone & Russo 2018, Zenodo record 1188976"),
-    "crema-d": Corpus("crema-d", "CREMA-D", 5.0, "ODbL 1.0 / DbCL 1.0", "Cao et al. 2014, GitHub CheyneyComputerScience/CREMA-D"),
-    "fer2013": Corpus("fer2013", "FER2013 faces", 0.0, "public challenge data, research use", "Goodfellow et al. 2013"),
+    "demo": Corpus(
+        "demo",
+        "Demo corpus (invented faces and voices)",
+        10.0,
+        "MIT, drawn and synthesised by this project",
+        "core/demo.py",
+    ),
+    "demo-clips": Corpus(
+        "demo-clips",
+        "Demo clips (invented), through video and sound files",
+        10.0,
+        "MIT",
+        "python -m core data draw",
+    ),
+    "ravdess": Corpus(
+        "ravdess",
+        "RAVDESS speech",
+        5.0,
+        "CC BY-NC-SA 4.0",
+        "Livingstone & Russo 2018, Zenodo record 1188976",
+    ),
+    "crema-d": Corpus(
+        "crema-d",
+        "CREMA-D",
+        5.0,
+        "ODbL 1.0 / DbCL 1.0",
+        "Cao et al. 2014, GitHub CheyneyComputerScience/CREMA-D",
+    ),
+    "fer2013": Corpus(
+        "fer2013",
+        "FER2013 faces",
+        0.0,
+        "public challenge data, research use",
+        "Goodfellow et al. 2013",
+    ),
 }
 EXPECTED_FILES = {
     "crema-d": "VideoFlash/1001_DFA_ANG_XX.flv and AudioWAV/1001_DFA_ANG_XX.wav",
@@ -138,9 +202,15 @@ def _scan_files(root: Path) -> list[tuple[str, str]]:
         try:
             state = os.stat(folder)
             with os.scandir(folder) as scan:
-                items = [] if (state.st_dev, state.st_ino) in seen else sorted(scan, key=lambda item: item.name)
+                items = (
+                    []
+                    if (state.st_dev, state.st_ino) in seen
+                    else sorted(scan, key=lambda item: item.name)
+                )
         except OSError as e:
-            raise CorpusError(f"{folder} cannot be read ({e.strerror}); allow it, or move it out of {root}") from e
+            raise CorpusError(
+                f"{folder} cannot be read ({e.strerror}); allow it, or move it out of {root}"
+            ) from e
         seen.add((state.st_dev, state.st_ino))
         for item in items:
             if _is_ignored(item.name):
@@ -170,7 +240,9 @@ def _list_members(archive: str, inside: str) -> list[tuple[str, str]]:
         with zipfile.ZipFile(archive) as z:
             names = [n for n in z.namelist() if not n.endswith("/")]
     except (zipfile.BadZipFile, OSError) as e:
-        raise CorpusError(f"{archive} is not a zip archive or is damaged ({e}); download it again") from e
+        raise CorpusError(
+            f"{archive} is not a zip archive or is damaged ({e}); download it again"
+        ) from e
     pairs = [(f"{archive}!{n}", n.replace("\\", "/").removeprefix("./")) for n in names]
     return [(r, inside + p) for r, p in pairs if not any(map(_is_ignored, p.split("/")))]
 
@@ -200,13 +272,22 @@ def split_reference(reference: str) -> tuple[str, str]:
 
 @functools.lru_cache(maxsize=64)  # RAVDESS is 48 zips and its clips are read across them
 def _open_archive(path: str, mtime: int) -> zipfile.ZipFile:
-    return zipfile.ZipFile(path)  # kept open: its directory of thousands of members is read once; reading is thread-safe
+    return zipfile.ZipFile(
+        path
+    )  # kept open: its directory of thousands of members is read once; reading is thread-safe
 
 
 def _media_kind(path: str) -> tuple[str, int]:
     """What a file is by its name, and its place among its like; ("", 0) for what is no medium."""
     suffix = os.path.splitext(path)[1].lower()
-    return next(((kind, endings.index(suffix)) for kind, endings in MEDIA_EXTENSIONS.items() if suffix in endings), ("", 0))
+    return next(
+        (
+            (kind, endings.index(suffix))
+            for kind, endings in MEDIA_EXTENSIONS.items()
+            if suffix in endings
+        ),
+        ("", 0),
+    )
 
 
 def _stem(path: str) -> str:
@@ -217,11 +298,15 @@ def _stem(path: str) -> str:
 
 
 def _ravdess_entries(found: list[tuple[str, str]], song: bool) -> list[ClipEntry]:
-    performances: dict[str, dict[tuple[str, str], str]] = {}  # code without its modality -> {(modality, kind): file}
+    performances: dict[
+        str, dict[tuple[str, str], str]
+    ] = {}  # code without its modality -> {(modality, kind): file}
     for reference, path in found:
         stem, kind = _stem(path), _media_kind(path)[0]
         match = RAVDESS_NAME.match(stem)
-        if match and kind in ("video", "audio") and (match[2] == "01" or song):  # channel 01: speech, 02: song
+        if (
+            match and kind in ("video", "audio") and (match[2] == "01" or song)
+        ):  # channel 01: speech, 02: song
             performances.setdefault(stem[3:], {}).setdefault((match[1], kind), reference)
     entries = []
     for code, media in performances.items():
@@ -263,7 +348,14 @@ def _crema_entries(found: list[tuple[str, str]]) -> list[ClipEntry]:
             ClipEntry(
                 clip="crema-" + clip,
                 subject=f"crema-{actor}",
-                sex=sexes.get(actor) or ("female" if actor in CREMA_WOMEN else "male" if "1001" <= actor <= "1091" else ""),
+                sex=sexes.get(actor)
+                or (
+                    "female"
+                    if actor in CREMA_WOMEN
+                    else "male"
+                    if "1001" <= actor <= "1091"
+                    else ""
+                ),
                 emotion=labels.emotion_of(emotion),
                 intensity=intensity,
                 statement=statement,
@@ -293,20 +385,37 @@ def _crema_votes(tables: dict[str, str]) -> dict[str, tuple[str, str, str]]:
         try:
             voice, face, both = (labels.parse_vote(row[c]) for c in columns)
         except ValueError as e:
-            raise CorpusError(f"{tables['summaryTable.csv']}, line {line}: {e}; take the file from CREMA-D again") from e
+            raise CorpusError(
+                f"{tables['summaryTable.csv']}, line {line}: {e}; take the file from CREMA-D again"
+            ) from e
         votes[row["filename"] + "X" * bool(match and match[4] == "X")] = (voice, face, both)
     return votes
 
 
 def _demo_entries(found: list[tuple[str, str]]) -> list[ClipEntry]:
-    films = {_stem(path): reference for reference, path in reversed(found) if path.lower().endswith(".mp4")}
-    sounds = {_stem(path): reference for reference, path in reversed(found) if path.lower().endswith(".wav")}
+    films = {
+        _stem(path): reference
+        for reference, path in reversed(found)
+        if path.lower().endswith(".mp4")
+    }
+    sounds = {
+        _stem(path): reference
+        for reference, path in reversed(found)
+        if path.lower().endswith(".wav")
+    }
     entries = []
     for clip, video in films.items():
         if match := DEMO_NAME.match(clip):
             sex = "male" if int(match[1]) % 2 else "female"
             entries.append(
-                ClipEntry(clip, f"demo-{match[1]}", sex, labels.emotion_of(match[2]), video=video, audio=sounds.get(clip, video))
+                ClipEntry(
+                    clip,
+                    f"demo-{match[1]}",
+                    sex,
+                    labels.emotion_of(match[2]),
+                    video=video,
+                    audio=sounds.get(clip, video),
+                )
             )
     return entries
 
@@ -320,7 +429,10 @@ def _face_folder_entries(found: list[tuple[str, str]], official: bool) -> list[C
         if emotion and _media_kind(path)[0] == "picture":
             clip = "/".join(parts[-3:])
             clip = path if clip in entries and not official else clip
-            entries.setdefault(clip, ClipEntry(clip, subject="", sex="", emotion=emotion, video=reference, crop=True))
+            entries.setdefault(
+                clip,
+                ClipEntry(clip, subject="", sex="", emotion=emotion, video=reference, crop=True),
+            )
     return list(entries.values())
 
 
@@ -332,7 +444,11 @@ def _own_folder_entries(found: list[tuple[str, str]], root: Path) -> list[ClipEn
 
     Empty where there are no such folders. Raises CorpusError on a label that is no emotion.
     """
-    depths = [d for d in (0, 1) if any(_label_at(path, d) and labels.emotion_of(_label_at(path, d)) for _, path in found)]
+    depths = [
+        d
+        for d in (0, 1)
+        if any(_label_at(path, d) and labels.emotion_of(_label_at(path, d)) for _, path in found)
+    ]
     if not depths:
         return []
     entries = []
@@ -343,18 +459,26 @@ def _own_folder_entries(found: list[tuple[str, str]], root: Path) -> list[ClipEn
             continue
         emotion = labels.emotion_of(label)
         if not emotion:
-            raise CorpusError(f"{root}: the folder of {path} has an {labels.unknown_emotion_message(label)}. Rename it, or move it out")
+            raise CorpusError(
+                f"{root}: the folder of {path} has an {labels.unknown_emotion_message(label)}. Rename it, or move it out"
+            )
         rest = path.split("/")[depths[0] + 2 :]
         video, audio = (reference, None) if role == "faces" else (None, reference)
         subject = rest[0] if len(rest) > 1 else ""
-        entries.append(ClipEntry(path, subject, "", emotion, video=video, audio=audio, crop=kind == "picture"))
+        entries.append(
+            ClipEntry(path, subject, "", emotion, video=video, audio=audio, crop=kind == "picture")
+        )
     return entries
 
 
 def _label_at(path: str, depth: int) -> str:
     """The folder below faces/ or audio/, where that stands at `depth`; "" elsewhere."""
     parts = path.split("/")
-    return parts[depth + 1] if len(parts) > depth + 2 and parts[depth].lower() in ("faces", "audio") else ""
+    return (
+        parts[depth + 1]
+        if len(parts) > depth + 2 and parts[depth].lower() in ("faces", "audio")
+        else ""
+    )
 
 
 def _own_table_entries(root: Path) -> list[ClipEntry]:
@@ -367,20 +491,33 @@ def _own_table_entries(root: Path) -> list[ClipEntry]:
     missing: dict[str, int] = {}
     for line, row in _read_table_rows(str(root), ("path", "subject", "label", "clip")):
         where, emotion = f"{root}, line {line}", labels.emotion_of(row["label"])
-        given = {key: row.get(key, "") for key in ("subject", "intensity", "statement")} | {"label": emotion}
+        given = {key: row.get(key, "") for key in ("subject", "intensity", "statement")} | {
+            "label": emotion
+        }
         if not emotion:
             raise CorpusError(f"{where}: {labels.unknown_emotion_message(row['label'])}")
         if not row["clip"] or not (row["path"] or row.get("audio")):
-            raise CorpusError(f"{where}: {'the path' if row['clip'] else 'the clip id'} is empty; each row needs both")
+            raise CorpusError(
+                f"{where}: {'the path' if row['clip'] else 'the clip id'} is empty; each row needs both"
+            )
         if row.get("sex", "").lower() not in SEX_SYNONYMS:
-            raise CorpusError(f"{where}: sex is {row['sex']!r}; write female or male, or leave it empty")
+            raise CorpusError(
+                f"{where}: sex is {row['sex']!r}; write female or male, or leave it empty"
+            )
         given["sex"] = SEX_SYNONYMS[row.get("sex", "").lower()]
         for column in ("path", "audio"):
             if name := row.get(column):
                 kind = _media_kind(name)[0]
                 if not kind or (column == "audio" and kind == "picture"):
-                    endings = " ".join(e for k, v in MEDIA_EXTENSIONS.items() if column == "path" or k != "picture" for e in v)
-                    raise CorpusError(f"{where}: {name} is no {column} that can be read; files end in {endings}")
+                    endings = " ".join(
+                        e
+                        for k, v in MEDIA_EXTENSIONS.items()
+                        if column == "path" or k != "picture"
+                        for e in v
+                    )
+                    raise CorpusError(
+                        f"{where}: {name} is no {column} that can be read; files end in {endings}"
+                    )
                 file = str(root.parent / name)
                 if not os.path.isfile(file):
                     file = file.replace("\\", "/")  # as Windows writes paths
@@ -390,25 +527,45 @@ def _own_table_entries(root: Path) -> list[ClipEntry]:
         known = clips.setdefault(row["clip"], {})
         for key, value in given.items():
             if value and known.setdefault(key, value) != value:
-                raise CorpusError(f"{where}: clip {row['clip']} has two values of {key}: {known[key]} and {value}; give each clip one")
+                raise CorpusError(
+                    f"{where}: clip {row['clip']} has two values of {key}: {known[key]} and {value}; give each clip one"
+                )
     if missing:
         first = ", ".join(f"{name} (line {line})" for name, line in list(missing.items())[:5])
-        raise CorpusError(f"{root}: {len(missing)} files are not there, counted from the table's folder: {first}")
+        raise CorpusError(
+            f"{root}: {len(missing)} files are not there, counted from the table's folder: {first}"
+        )
     sexes = {c["subject"]: c["sex"] for c in clips.values() if c.get("subject") and c.get("sex")}
     entries = []
     for clip, c in clips.items():
-        subject, video, picture = c.get("subject", ""), c.get("video"), _media_kind(c.get("video", ""))[0] == "picture"
+        subject, video, picture = (
+            c.get("subject", ""),
+            c.get("video"),
+            _media_kind(c.get("video", ""))[0] == "picture",
+        )
         sex = c.get("sex", sexes.get(subject, ""))  # said once, it holds for all clips of a subject
         if sex != sexes.get(subject, sex):
-            raise CorpusError(f"{root}: subject {subject} is female in one row and male in another; give each subject one sex")
+            raise CorpusError(
+                f"{root}: subject {subject} is female in one row and male in another; give each subject one sex"
+            )
         audio = c.get("audio") or (None if picture else video)
         entries.append(
             ClipEntry(
-                clip, subject, sex, c["label"], c.get("intensity", ""), c.get("statement", ""), video=video, audio=audio, crop=picture
+                clip,
+                subject,
+                sex,
+                c["label"],
+                c.get("intensity", ""),
+                c.get("statement", ""),
+                video=video,
+                audio=audio,
+                crop=picture,
             )
         )
     if not entries:
-        raise CorpusError(f"{root} has no rows; write one for each file below the header path,subject,label,clip")
+        raise CorpusError(
+            f"{root} has no rows; write one for each file below the header path,subject,label,clip"
+        )
     return sorted(entries, key=lambda e: e.clip)
 
 
@@ -422,24 +579,42 @@ def _read_table_rows(reference: str, needed: tuple[str, ...]) -> list[tuple[int,
     try:
         text = data.decode("utf-16" if data[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig")
     except UnicodeDecodeError as e:
-        raise CorpusError(f"{reference} is not UTF-8 text ({e.reason} at byte {e.start}); save it as 'CSV UTF-8'") from e
+        raise CorpusError(
+            f"{reference} is not UTF-8 text ({e.reason} at byte {e.start}); save it as 'CSV UTF-8'"
+        ) from e
     if text.startswith("version https://git-lfs"):
-        raise CorpusError(f"{reference} is a git-lfs pointer, not the table; in its folder run: git lfs pull")
+        raise CorpusError(
+            f"{reference} is a git-lfs pointer, not the table; in its folder run: git lfs pull"
+        )
     header = text.split("\n", 1)[0]
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=max(",;\t", key=header.count))
     try:
         lines = [(reader.line_num, [value.strip() for value in row]) for row in reader]
     except csv.Error as e:
-        raise CorpusError(f"{reference}, line {reader.line_num}: {e}; save it as 'CSV UTF-8' again") from e
-    columns = ["clip" if c.lower() in ("clip id", "clip_id", "clip-id") else c.lower() for c in (lines or [(0, [])])[0][1]]
+        raise CorpusError(
+            f"{reference}, line {reader.line_num}: {e}; save it as 'CSV UTF-8' again"
+        ) from e
+    columns = [
+        "clip" if c.lower() in ("clip id", "clip_id", "clip-id") else c.lower()
+        for c in (lines or [(0, [])])[0][1]
+    ]
     if lacking := [c for c in needed if c not in columns]:
-        raise CorpusError(f"{reference} has no column {' nor '.join(lacking)}; its first line must name {', '.join(needed)}")
+        raise CorpusError(
+            f"{reference} has no column {' nor '.join(lacking)}; its first line must name {', '.join(needed)}"
+        )
     if twice := [c for c in needed if columns.count(c) > 1]:
         raise CorpusError(f"{reference} has two columns {twice[0]}; remove one")
     rows = []
     for number, values in lines[1:]:
         if len(values) > len(columns) and any(values[len(columns) :]):
-            raise CorpusError(f"{reference}, line {number}: more fields than the header; put fields that hold the separator in quotes")
+            raise CorpusError(
+                f"{reference}, line {number}: more fields than the header; put fields that hold the separator in quotes"
+            )
         if any(values):
-            rows.append((number, dict(zip(columns, values + [""] * (len(columns) - len(values)), strict=False))))
+            rows.append(
+                (
+                    number,
+                    dict(zip(columns, values + [""] * (len(columns) - len(values)), strict=False)),
+                )
+            )
     return rows

@@ -26,17 +26,35 @@ from core.media import clips, probe
 
 REPORT_VERSION = 1  # of the json form
 # Of 1,200 RAVDESS voices the quietest peaks at -46.8 dBFS, so -50 leaves every voice of it in, and -60 all but excludes one.
-MAX_SILENT_PEAK_DBFS, MAX_QUIET_PEAK_DBFS = -60.0, -50.0  # dBFS of the peak: nothing to hear, or hardly anything
-MIN_CLIP_SECONDS = LogMel().columns * LogMel().hop / LogMel().rate  # seconds that fill the 112 columns
+MAX_SILENT_PEAK_DBFS, MAX_QUIET_PEAK_DBFS = (
+    -60.0,
+    -50.0,
+)  # dBFS of the peak: nothing to hear, or hardly anything
+MIN_CLIP_SECONDS = (
+    LogMel().columns * LogMel().hop / LogMel().rate
+)  # seconds that fill the 112 columns
 # Seconds. By the sizes of its wavs CREMA-D's 7,442 clips last 1.3 to 5.0 s; 1,200 of RAVDESS last 2.9 to 5.3 s.
 MAX_CLIP_SECONDS_BY_CORPUS = {"crema-d": 8.0, "ravdess": 8.0, "demo-clips": 8.0}
 MAX_CLIP_SECONDS = 60.0  # seconds of any other clip; prepare reads no more
-SAMPLE_RATES = {"crema-d": {16_000}, "ravdess": {48_000, 16_000}, "demo-clips": {16_000}}  # Hz, official or resampled; else from 16 kHz on
+SAMPLE_RATES = {
+    "crema-d": {16_000},
+    "ravdess": {48_000, 16_000},
+    "demo-clips": {16_000},
+}  # Hz, official or resampled; else from 16 kHz on
 # Share of the videos (or pictures), those of fewest bytes a second, in which faces are looked for first: a still error picture packs
 # well. By the official sizes CREMA-D's 1076_MTI_SAD_XX is the 34th of 7,442.
 SUSPECT_SHARE = 0.01
-UNREADABLE_KINDS = ("pointer", "empty", "unreadable", "unreachable")  # there is nothing more to be looked at in these
-SEVERITY_TITLES = {"error": "ERRORS: not usable as they are", "warning": "WARNINGS: usable, but you should know", "note": "NOTES"}
+UNREADABLE_KINDS = (
+    "pointer",
+    "empty",
+    "unreadable",
+    "unreachable",
+)  # there is nothing more to be looked at in these
+SEVERITY_TITLES = {
+    "error": "ERRORS: not usable as they are",
+    "warning": "WARNINGS: usable, but you should know",
+    "note": "NOTES",
+}
 
 # What makes a clip suspect of showing no face.
 SUSPECT_KINDS = (
@@ -90,7 +108,9 @@ class Fault:
 
     kind: str  # a key of KINDS
     severity: str  # "error": unusable; "warning": prepare copes; "note"
-    names: tuple[str, ...]  # sorted; relative to the corpus' root, a zip's member as 'archive.zip!member'
+    names: tuple[
+        str, ...
+    ]  # sorted; relative to the corpus' root, a zip's member as 'archive.zip!member'
     details: dict[str, str]  # name -> a reason or a figure, for some
     means: str
     fix: str
@@ -145,29 +165,49 @@ def examine_corpus(
         raise CorpusError(f"{root} holds no media; give the folder or zip of {name}")
     for file in files:
         kind = {"lfs": "pointer", "empty": "empty"}.get(file.kind, "")
-        if kind or (file.kind and file.kind not in clips.VIDEO_DEMUXERS | clips.AUDIO_DEMUXERS | clips.PICTURE_FORMATS):
+        if kind or (
+            file.kind
+            and file.kind not in clips.VIDEO_DEMUXERS | clips.AUDIO_DEMUXERS | clips.PICTURE_FORMATS
+        ):
             found[kind or "unreadable"][file.name] = "" if kind else f"no media but {file.kind}"
     alive = [f for f in files if not _is_unreadable(f, found)]
 
     looked["names"] = len(files), len(files)
     equal = _possible_duplicates(alive)
     sums = each("contents", _content_digest, _spread_evenly(equal), early)
-    looked["contents"] = len(alive) - len(equal) + looked["contents"][0], len(alive)  # one of its size has no equal
-    groups = inventory.group_by_clip(name, root, inventory.deduplicate(name, files, sums, found), found)
+    looked["contents"] = (
+        len(alive) - len(equal) + looked["contents"][0],
+        len(alive),
+    )  # one of its size has no equal
+    groups = inventory.group_by_clip(
+        name, root, inventory.deduplicate(name, files, sums, found), found
+    )
     used = [f for clip in groups.values() for f in (*clip.videos, *clip.sounds)]
     _note_duplicates({f: sums[f] for f in used if f in sums}, found)
 
     films = [f for f in used if f.role == "video" and not _is_unreadable(f, found)]
     facts = each("videos", _video_info, _spread_evenly(films), early)
     _note_video_faults(facts, MAX_CLIP_SECONDS_BY_CORPUS.get(name, MAX_CLIP_SECONDS), found)
-    sounds = [f for f in _note_missing_media(name, groups, facts, found) if not _is_unreadable(f, found)]
+    sounds = [
+        f for f in _note_missing_media(name, groups, facts, found) if not _is_unreadable(f, found)
+    ]
     heard = each("sounds", _audio_info, _spread_evenly(sounds), early)
-    _note_audio_faults(heard, SAMPLE_RATES.get(name), MAX_CLIP_SECONDS_BY_CORPUS.get(name, MAX_CLIP_SECONDS), found)
+    _note_audio_faults(
+        heard, SAMPLE_RATES.get(name), MAX_CLIP_SECONDS_BY_CORPUS.get(name, MAX_CLIP_SECONDS), found
+    )
     _compare_with_official(name, groups, found)
 
-    shown = {c.videos[0]: c for c in groups.values() if c.videos and not _is_unreadable(c.videos[0], found)}
+    shown = {
+        c.videos[0]: c
+        for c in groups.values()
+        if c.videos and not _is_unreadable(c.videos[0], found)
+    }
     order, suspects = _face_order(shown, facts, found)
-    order = order[: len(order) if face_clips is None else face_clips] if faces_per_clip > 0 and _has_face_model(found) else []
+    order = (
+        order[: len(order) if face_clips is None else face_clips]
+        if faces_per_clip > 0 and _has_face_model(found)
+        else []
+    )
 
     def look(file: MediaFile) -> str:
         with file.content() as path:
@@ -182,48 +222,89 @@ def examine_corpus(
         if kind:
             found[kind][file.name] = ""
 
-    counts = {"files": len(files)} | {f"{role} files": sum(f.role == role for f in used) for role in corpora.MEDIA_EXTENSIONS}
+    counts = {"files": len(files)} | {
+        f"{role} files": sum(f.role == role for f in used) for role in corpora.MEDIA_EXTENSIONS
+    }
     counts |= {"clips": len(groups), "subjects": len({c.subject for c in groups.values()} - {""})}
     again = RETRIEVAL_HINTS.get(name, "copy or export these files again")
     faults = [_make_fault(kind, found[kind], again) for kind in FAULT_KINDS if found.get(kind)]
     faults.sort(key=lambda fault: list(SEVERITY_TITLES).index(fault.severity))
     taken = round(time.monotonic() - start, 2)
     return CorpusReport(
-        name, root.name or str(root), counts, tuple(faults), looked, min(suspects, looked["faces"][0]), taken, float(seconds)
+        name,
+        root.name or str(root),
+        counts,
+        tuple(faults),
+        looked,
+        min(suspects, looked["faces"][0]),
+        taken,
+        float(seconds),
     )
 
 
 def _make_fault(kind: str, names: dict[str, str], again: str) -> Fault:
     severity, means, fix = FAULT_KINDS[kind]
-    return Fault(kind, severity, tuple(sorted(names)), {n: d for n, d in sorted(names.items()) if d}, means, fix.format(again=again))
+    return Fault(
+        kind,
+        severity,
+        tuple(sorted(names)),
+        {n: d for n, d in sorted(names.items()) if d},
+        means,
+        fix.format(again=again),
+    )
 
 
 def to_dict(report: CorpusReport) -> dict:
     """A report as plain dicts and lists, ready for json."""
-    faults = [dataclasses.asdict(f) | {"names": list(f.names), "count": len(f.names)} for f in report.faults]
+    faults = [
+        dataclasses.asdict(f) | {"names": list(f.names), "count": len(f.names)}
+        for f in report.faults
+    ]
     looked = {phase: list(of) for phase, of in report.looked_at.items()}
-    return {"version": REPORT_VERSION} | dataclasses.asdict(report) | {"faults": faults, "looked_at": looked}
+    return (
+        {"version": REPORT_VERSION}
+        | dataclasses.asdict(report)
+        | {"faults": faults, "looked_at": looked}
+    )
 
 
 def to_text(report: CorpusReport, most: int = 5) -> str:
     """A report for people: the first `most` names of each fault, what it means, what to do."""
     title = KNOWN_CORPORA[report.corpus].title if report.corpus in KNOWN_CORPORA else report.corpus
-    lines = [f"{title} in {report.root}: " + ", ".join(f"{n:,} {what}" for what, n in report.counts.items() if n)]
+    lines = [
+        f"{title} in {report.root}: "
+        + ", ".join(f"{n:,} {what}" for what, n in report.counts.items() if n)
+    ]
     lines.append(f"Looked at for {report.seconds:.1f} s of at most {report.budget:g} s:")
-    words = {"names": "names and first bytes", "contents": "contents compared", "videos": "videos read", "sounds": "sounds heard"}
+    words = {
+        "names": "names and first bytes",
+        "contents": "contents compared",
+        "videos": "videos read",
+        "sounds": "sounds heard",
+    }
     for phase, (done, total) in report.looked_at.items():
         if total and phase in words:
-            lines.append(f"  {words[phase]}: " + (f"all {total:,}" if done == total else f"{done:,} of {total:,}, evenly spread"))
+            lines.append(
+                f"  {words[phase]}: "
+                + (f"all {total:,}" if done == total else f"{done:,} of {total:,}, evenly spread")
+            )
     done, total = report.looked_at["faces"]
     if total:
-        how = f" ({report.suspects:,} that looked odd first, the rest evenly spread)" if 0 < done < total else ""
+        how = (
+            f" ({report.suspects:,} that looked odd first, the rest evenly spread)"
+            if 0 < done < total
+            else ""
+        )
         lines.append(f"  faces looked for in {done:,} of {total:,} clips{how}")
     for severity, heading in SEVERITY_TITLES.items():
         of = [fault for fault in report.faults if fault.severity == severity]
         lines += ["", heading] if of else []
         for fault in of:
             lines.append(f"  {fault.kind} ({len(fault.names):,}): {fault.means}")
-            some = [n + (f" ({fault.details[n]})" if n in fault.details else "") for n in fault.names[:most]]
+            some = [
+                n + (f" ({fault.details[n]})" if n in fault.details else "")
+                for n in fault.names[:most]
+            ]
             more = f" and {len(fault.names) - most:,} more" if len(fault.names) > most else ""
             lines += [f"    {', '.join(some)}{more}", f"    -> {fault.fix}"]
     return "\n".join([*lines, *([] if report.faults else ["", "No fault was found."])])
@@ -255,7 +336,9 @@ def _apply_to_each(
             return file, "", function(file)
         except OSError as error:
             return file, "unreachable", inventory.error_reason(error)
-        except Exception as error:  # a corpus may hold anything; one odd file must not end the examination
+        except (
+            Exception
+        ) as error:  # a corpus may hold anything; one odd file must not end the examination
             return file, "unreadable", inventory.error_reason(error)
 
     done: dict[MediaFile, Any] = {}
@@ -319,7 +402,9 @@ def _note_duplicates(sums: dict[MediaFile, str], found: Findings) -> None:
             found["duplicate"][" = ".join(sorted(names))] = ""
 
 
-def _note_video_faults(facts: dict[MediaFile, probe.VideoInfo], longest: float, found: Findings) -> None:
+def _note_video_faults(
+    facts: dict[MediaFile, probe.VideoInfo], longest: float, found: Findings
+) -> None:
     for file, film in facts.items():
         says = f"{film.seconds:.2f} s"
         if film.header_seconds is None:
@@ -332,14 +417,18 @@ def _note_video_faults(facts: dict[MediaFile, probe.VideoInfo], longest: float, 
             found["too-long"][file.name] = says
 
 
-def _note_audio_faults(heard: dict[MediaFile, probe.AudioInfo], rates: set[int] | None, longest: float, found: Findings) -> None:
+def _note_audio_faults(
+    heard: dict[MediaFile, probe.AudioInfo], rates: set[int] | None, longest: float, found: Findings
+) -> None:
     for file, sound in heard.items():
         if sound.peak_dbfs < MAX_QUIET_PEAK_DBFS:
             found["silent" if sound.peak_dbfs < MAX_SILENT_PEAK_DBFS else "quiet"][file.name] = (
                 f"{sound.peak_dbfs:.0f} dBFS" if sound.peak_dbfs > -200 else "all zero"
             )
         if sound.seconds < MIN_CLIP_SECONDS or sound.seconds > longest:
-            found["too-short" if sound.seconds < MIN_CLIP_SECONDS else "too-long"][file.name] = f"{sound.seconds:.2f} s"
+            found["too-short" if sound.seconds < MIN_CLIP_SECONDS else "too-long"][file.name] = (
+                f"{sound.seconds:.2f} s"
+            )
         if sound.header_seconds and sound.seconds < 0.95 * sound.header_seconds - 0.1:
             found["cut-short"][file.name] = f"{sound.seconds:.2f} s of {sound.header_seconds:.2f} s"
         if sound.channels > 1:
@@ -349,7 +438,10 @@ def _note_audio_faults(heard: dict[MediaFile, probe.AudioInfo], rates: set[int] 
 
 
 def _note_missing_media(
-    name: str, groups: dict[str, ClipFiles], facts: dict[MediaFile, probe.VideoInfo], found: Findings
+    name: str,
+    groups: dict[str, ClipFiles],
+    facts: dict[MediaFile, probe.VideoInfo],
+    found: Findings,
 ) -> list[MediaFile]:
     """Notes clips that lack a face or a voice; returns the files from which voices will be taken."""
     filmed = {c.subject for c in groups.values() if c.videos}
@@ -363,8 +455,15 @@ def _note_missing_media(
             sounds.append(sound)
             if name in inventory.NAME_PATTERNS and not video:
                 whole = clip.subject not in filmed
-                found["actors-without-video" if whole else "no-video"][clip.subject if whole else sound.name] = ""
-            if video and film and not film.sound and not (name == "ravdess" and video.stem.startswith("02")):  # silent by design
+                found["actors-without-video" if whole else "no-video"][
+                    clip.subject if whole else sound.name
+                ] = ""
+            if (
+                video
+                and film
+                and not film.sound
+                and not (name == "ravdess" and video.stem.startswith("02"))
+            ):  # silent by design
                 found["video-without-sound"][video.name] = ""
         elif video and film and not film.sound:
             found["no-sound"][video.name] = ""
@@ -373,7 +472,9 @@ def _note_missing_media(
                 sounds.append(video)
             if name in inventory.NAME_PATTERNS and name != "demo-clips":
                 whole = clip.subject not in voiced
-                found["actors-without-wav" if whole else "no-wav"][clip.subject if whole else video.name] = ""
+                found["actors-without-wav" if whole else "no-wav"][
+                    clip.subject if whole else video.name
+                ] = ""
     return sounds
 
 
@@ -387,27 +488,46 @@ def _compare_with_official(name: str, groups: dict[str, ClipFiles], found: Findi
         if 2 * len(mine[actor] & expected) > len(expected):
             found["missing-clips"] |= dict.fromkeys(expected - mine[actor], "")
             for modality in ("01", "02") if name == "ravdess" else ():
-                there = {f.stem[3:] for key in mine[actor] for f in groups[key].videos if f.stem[:2] == modality}
+                there = {
+                    f.stem[3:]
+                    for key in mine[actor]
+                    for f in groups[key].videos
+                    if f.stem[:2] == modality
+                }
                 if 2 * len(there) > len(expected):
                     absent = {key for key in expected & mine[actor] - there if groups[key].videos}
                     found["missing-clips"] |= {f"{modality}-{key}": "" for key in absent}
     total = sum(map(len, lists.values()))
     if lists:
         found["not-official"] |= dict.fromkeys(set(groups) - set().union(*lists.values()), "")
-        actors, videos = len({c.subject for c in groups.values()}), sum(len(c.videos) for c in groups.values())
+        actors, videos = (
+            len({c.subject for c in groups.values()}),
+            sum(len(c.videos) for c in groups.values()),
+        )
         if len(groups) != total:
-            found["count"][f"{len(groups):,} of {total:,} clips, {actors} of {len(lists)} actors"] = ""
+            found["count"][
+                f"{len(groups):,} of {total:,} clips, {actors} of {len(lists)} actors"
+            ] = ""
         if name == "ravdess" and videos not in (0, 2 * total):
             found["count"][f"{videos:,} of {2 * total:,} videos"] = ""
 
 
-def _face_order(shown: dict[MediaFile, ClipFiles], facts: dict[MediaFile, probe.VideoInfo], found: Findings) -> tuple[list[MediaFile], int]:
+def _face_order(
+    shown: dict[MediaFile, ClipFiles], facts: dict[MediaFile, probe.VideoInfo], found: Findings
+) -> tuple[list[MediaFile], int]:
     """The order in which faces are looked for, and how many of it come first since something else is odd about them."""
     odd = {name for kind in SUSPECT_KINDS for names in found[kind] for name in names.split(" = ")}
     rate = {f: f.size / (max(facts[f].seconds, 0.04) if f in facts else 1.0) for f in shown}
-    light = sorted((f for f in shown if f in facts or shown[f].crop), key=rate.__getitem__)[: math.ceil(SUSPECT_SHARE * len(shown))]
-    first = {f for f in shown if any(m.name in odd for m in (*shown[f].videos, *shown[f].sounds))} | set(light)
-    return [*sorted(first, key=lambda f: (rate[f], f.name)), *_spread_evenly([f for f in shown if f not in first])], len(first)
+    light = sorted((f for f in shown if f in facts or shown[f].crop), key=rate.__getitem__)[
+        : math.ceil(SUSPECT_SHARE * len(shown))
+    ]
+    first = {
+        f for f in shown if any(m.name in odd for m in (*shown[f].videos, *shown[f].sounds))
+    } | set(light)
+    return [
+        *sorted(first, key=lambda f: (rate[f], f.name)),
+        *_spread_evenly([f for f in shown if f not in first]),
+    ], len(first)
 
 
 def _has_face_model(found: Findings) -> bool:

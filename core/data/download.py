@@ -28,9 +28,14 @@ from typing import Any, Literal
 from core import files
 from core.data.corpora import CorpusError
 
-RECORD_ADDRESS = "https://zenodo.org/api/records/1188976"  # Livingstone & Russo 2018, CC BY-NC-SA 4.0
+RECORD_ADDRESS = (
+    "https://zenodo.org/api/records/1188976"  # Livingstone & Russo 2018, CC BY-NC-SA 4.0
+)
 RECORD_PAGE = "https://zenodo.org/records/1188976"  # for people
-FILE_PATTERNS = {"audio": re.compile(r"Audio_Speech_Actors_01-24\.zip"), "video": re.compile(r"Video_Speech_Actor_\d\d\.zip")}
+FILE_PATTERNS = {
+    "audio": re.compile(r"Audio_Speech_Actors_01-24\.zip"),
+    "video": re.compile(r"Video_Speech_Actor_\d\d\.zip"),
+}
 AUDIO_SPEECH_ZIP = (
     "Audio_Speech_Actors_01-24.zip",
     208_468_073,
@@ -91,18 +96,25 @@ def fetch_corpus(
     if name != "ravdess":
         raise FetchError(manual_steps(name, target))
     if unknown := set(what) - set(FILE_PATTERNS):
-        raise FetchError(f"{name} has no {', '.join(sorted(unknown))}; there are {' and '.join(FILE_PATTERNS)}")
+        raise FetchError(
+            f"{name} has no {', '.join(sorted(unknown))}; there are {' and '.join(FILE_PATTERNS)}"
+        )
     base = base or RECORD_ADDRESS
     target.mkdir(parents=True, exist_ok=True)
     with files.file_lock(target / ".fetch.lock", f"fetching {name} into {target}"):
         wanted = _list_remote_files(base, what)
         left = [f for f in wanted if not _is_complete(target / f.name, f)]
         begun = {f.name: _file_size(_part_path(target, f)) for f in left}
-        need, free = sum(f.size - min(begun[f.name], f.size) for f in left), shutil.disk_usage(target).free
+        need, free = (
+            sum(f.size - min(begun[f.name], f.size) for f in left),
+            shutil.disk_usage(target).free,
+        )
         if left and need + MIN_FREE_BYTES > free:
             names = left[0].name + (f" and {len(left) - 1} more" if len(left) > 1 else "")
             room = f"{need / 1e9:.1f} GB more and {target} has {free / 1e9:.1f} GB free"
-            raise FetchError(f"{names} need {room}; make room, or name a folder on another disk with --to")
+            raise FetchError(
+                f"{names} need {room}; make room, or name a folder on another disk with --to"
+            )
         total, here = sum(f.size for f in wanted), sum(f.size for f in wanted if f not in left)
         for f in left:
             before = here
@@ -167,18 +179,38 @@ def _list_remote_files(base: str, what: Sequence[MediaKind]) -> list[RemoteFile]
                 f"the list of files at {base} cannot be read ({e}); try again later, only --what audio, or see {RECORD_PAGE}"
             ) from e
         size, md5 = AUDIO_SPEECH_ZIP[1:]
-        return [RemoteFile(AUDIO_SPEECH_ZIP[0], size, md5, f"{base.replace('/api/', '/')}/files/{AUDIO_SPEECH_ZIP[0]}?download=1")]
-    wanted = [f for kind in ("audio", "video") if kind in what for f in found if f and FILE_PATTERNS[kind].fullmatch(f.name)]
+        return [
+            RemoteFile(
+                AUDIO_SPEECH_ZIP[0],
+                size,
+                md5,
+                f"{base.replace('/api/', '/')}/files/{AUDIO_SPEECH_ZIP[0]}?download=1",
+            )
+        ]
+    wanted = [
+        f
+        for kind in ("audio", "video")
+        if kind in what
+        for f in found
+        if f and FILE_PATTERNS[kind].fullmatch(f.name)
+    ]
     wanted = sorted({f.name: f for f in wanted}.values(), key=lambda f: f.name)
     for kind in what:
         if not any(FILE_PATTERNS[kind].fullmatch(f.name) for f in wanted):
-            raise FetchError(f"the record at {base} lists no {kind} files of RAVDESS; see {RECORD_PAGE}")
+            raise FetchError(
+                f"the record at {base} lists no {kind} files of RAVDESS; see {RECORD_PAGE}"
+            )
     return wanted
 
 
 def _parse_record_file(entry: dict, base: str) -> RemoteFile | None:
     """One entry of a record; None for what is no plain name with a size, an md5 and an address."""
-    name, size, checksum, link = str(entry["key"]), int(entry["size"]), str(entry["checksum"]), str(entry["links"]["self"])
+    name, size, checksum, link = (
+        str(entry["key"]),
+        int(entry["size"]),
+        str(entry["checksum"]),
+        str(entry["links"]["self"]),
+    )
     md5 = re.fullmatch(r"md5:([0-9a-f]{32})", checksum)
     if not md5 or size < 0 or not re.fullmatch(r"[A-Za-z0-9][\w.-]*", name):
         return None
@@ -188,8 +220,13 @@ def _parse_record_file(entry: dict, base: str) -> RemoteFile | None:
 def _check_address(address: str, base: str) -> str:
     """An address that `base` leads to, if its scheme is base's own or https; raises FetchError for any other."""
     scheme = urllib.parse.urlsplit(address).scheme
-    if scheme not in ("https", urllib.parse.urlsplit(base).scheme) or scheme not in ("http", "https"):
-        raise FetchError(f"{base} leads to {address[:200]!r}, which is no {urllib.parse.urlsplit(base).scheme} address: not followed")
+    if scheme not in ("https", urllib.parse.urlsplit(base).scheme) or scheme not in (
+        "http",
+        "https",
+    ):
+        raise FetchError(
+            f"{base} leads to {address[:200]!r}, which is no {urllib.parse.urlsplit(base).scheme} address: not followed"
+        )
     return address
 
 
@@ -197,28 +234,42 @@ def _check_address(address: str, base: str) -> str:
 
 
 class _SameSchemeRedirects(urllib.request.HTTPRedirectHandler):
-    def redirect_request(self, req: Any, fp: Any, code: int, msg: str, headers: Any, newurl: str) -> Any:
-        return super().redirect_request(req, fp, code, msg, headers, _check_address(newurl, req.full_url))
+    def redirect_request(
+        self, req: Any, fp: Any, code: int, msg: str, headers: Any, newurl: str
+    ) -> Any:
+        return super().redirect_request(
+            req, fp, code, msg, headers, _check_address(newurl, req.full_url)
+        )
 
 
 def _open_address(address: str, headers: dict[str, str]) -> Any:
     """An answer of the server, 2xx. Raises _Again where another attempt may help, FetchError where not."""
     if urllib.parse.urlsplit(address).scheme not in ("http", "https"):
         raise FetchError(f"{address} is no https address")
-    request = urllib.request.Request(address, headers={"User-Agent": "dacssGAN-studio", "Accept-Encoding": "identity"} | headers)
+    request = urllib.request.Request(
+        address, headers={"User-Agent": "dacssGAN-studio", "Accept-Encoding": "identity"} | headers
+    )
     try:
-        return urllib.request.build_opener(_SameSchemeRedirects).open(request, timeout=RESPONSE_TIMEOUT)
+        return urllib.request.build_opener(_SameSchemeRedirects).open(
+            request, timeout=RESPONSE_TIMEOUT
+        )
     except urllib.error.HTTPError as e:
         with e:
             if e.code == 416:
                 raise
             if e.code in (408, 425, 429) or e.code >= 500:
                 asked = e.headers.get("Retry-After", "")
-                raise _RetryableError(f"the server answers {e.code}", float(asked) if asked.isdecimal() else 0.0) from e
-            raise _RefusedError(f"{address} is refused with status {e.code} ({e.reason}); see {RECORD_PAGE}") from e
+                raise _RetryableError(
+                    f"the server answers {e.code}", float(asked) if asked.isdecimal() else 0.0
+                ) from e
+            raise _RefusedError(
+                f"{address} is refused with status {e.code} ({e.reason}); see {RECORD_PAGE}"
+            ) from e
     except urllib.error.URLError as e:
         if isinstance(e.reason, ssl.SSLCertVerificationError):
-            raise FetchError(f"{address}: its certificate is not valid ({e.reason.verify_message}); nothing was fetched") from e
+            raise FetchError(
+                f"{address}: its certificate is not valid ({e.reason.verify_message}); nothing was fetched"
+            ) from e
         raise _RetryableError(_error_text(e.reason)) from e
     except (OSError, http.client.HTTPException) as e:
         raise _RetryableError(_error_text(e)) from e
@@ -241,7 +292,10 @@ def _read_document(address: str) -> bytes:
 
 
 def _with_retries(
-    attempt: Callable[[], Any], tries: int = MAX_FAILED_ATTEMPTS, progress: Callable[[], int] = lambda: 0, say: Any = None
+    attempt: Callable[[], Any],
+    tries: int = MAX_FAILED_ATTEMPTS,
+    progress: Callable[[], int] = lambda: 0,
+    say: Any = None,
 ) -> Any:
     """`attempt()` until it succeeds, with growing pauses; attempts that moved `progress()` on do not count. Raises FetchError, or the last
     _Again where the server did answer."""
@@ -252,10 +306,16 @@ def _with_retries(
         except _RetryableError as e:
             failed = 0 if progress() > last else failed + 1
             last = max(last, progress())
-            cause = e.__cause__.reason if isinstance(e.__cause__, urllib.error.URLError) else e.__cause__
+            cause = (
+                e.__cause__.reason
+                if isinstance(e.__cause__, urllib.error.URLError)
+                else e.__cause__
+            )
             nowhere = isinstance(cause, socket.gaierror | ConnectionRefusedError) and failed >= 3
             if nowhere or getattr(cause, "errno", 0) == errno.ENETUNREACH:
-                raise FetchError(f"no network, or no way to the server ({e}); what is here is kept: give the command again later") from e
+                raise FetchError(
+                    f"no network, or no way to the server ({e}); what is here is kept: give the command again later"
+                ) from e
             if failed >= tries:
                 raise
             pause = min(MAX_WAIT, max(FIRST_WAIT * 2 ** max(0, failed - 1), e.wait))
@@ -270,7 +330,9 @@ def _with_retries(
 
 
 def _part_path(target: Path, f: RemoteFile) -> Path:
-    return target / f"{f.name}.{f.md5[:8]}.part"  # of this content: of another edition of the file nothing is taken over
+    return (
+        target / f"{f.name}.{f.md5[:8]}.part"
+    )  # of this content: of another edition of the file nothing is taken over
 
 
 def _file_size(path: Path) -> int:
@@ -291,18 +353,33 @@ def _fetch_file(f: RemoteFile, target: Path, say: Callable[[int], None]) -> None
     part = _part_path(target, f)
     for last in (False, True):
         try:
-            _with_retries(lambda: _fetch_rest(f, part, say), MAX_FAILED_ATTEMPTS, lambda: _file_size(part), lambda: say(_file_size(part)))
+            _with_retries(
+                lambda: _fetch_rest(f, part, say),
+                MAX_FAILED_ATTEMPTS,
+                lambda: _file_size(part),
+                lambda: say(_file_size(part)),
+            )
         except _RetryableError as e:
             kept = f"{_file_size(part):,} of {f.size:,} bytes are kept"
-            raise FetchError(f"{f.name}: {e}, {MAX_FAILED_ATTEMPTS} times in a row; {kept}: give the command again later") from e
-        fault = f"has {_file_size(part):,} bytes instead of {f.size:,}" if _file_size(part) != f.size else ""
-        fault = fault or ("" if (sum_ := _file_md5(part)) == f.md5 else f"has the md5 {sum_} instead of {f.md5}")
+            raise FetchError(
+                f"{f.name}: {e}, {MAX_FAILED_ATTEMPTS} times in a row; {kept}: give the command again later"
+            ) from e
+        fault = (
+            f"has {_file_size(part):,} bytes instead of {f.size:,}"
+            if _file_size(part) != f.size
+            else ""
+        )
+        fault = fault or (
+            "" if (sum_ := _file_md5(part)) == f.md5 else f"has the md5 {sum_} instead of {f.md5}"
+        )
         if not fault:
             os.replace(part, target / f.name)
             return
         part.unlink()
         if last:
-            raise FetchError(f"{f.name} as fetched {fault}, twice; it was removed. The server's copy may be damaged: see {RECORD_PAGE}")
+            raise FetchError(
+                f"{f.name} as fetched {fault}, twice; it was removed. The server's copy may be damaged: see {RECORD_PAGE}"
+            )
 
 
 def _fetch_rest(f: RemoteFile, part: Path, say: Callable[[int], None]) -> None:
@@ -316,11 +393,17 @@ def _fetch_rest(f: RemoteFile, part: Path, say: Callable[[int], None]) -> None:
         return
     with answer:
         span = re.match(r"bytes (\d+)-\d+/(\d+|\*)", answer.headers.get("Content-Range", ""))
-        fits = answer.status == 206 and span and int(span[1]) == have and span[2] in ("*", str(f.size))
+        fits = (
+            answer.status == 206 and span and int(span[1]) == have and span[2] in ("*", str(f.size))
+        )
         if answer.status == 206 and not fits:
             part.unlink(missing_ok=True)
-            raise _RetryableError(f"the server sends {answer.headers.get('Content-Range')!r} for the bytes from {have}")
-        with open(part, "ab" if fits else "wb") as file:  # a server that knows no ranges sends all of it
+            raise _RetryableError(
+                f"the server sends {answer.headers.get('Content-Range')!r} for the bytes from {have}"
+            )
+        with open(
+            part, "ab" if fits else "wb"
+        ) as file:  # a server that knows no ranges sends all of it
             done = have if fits else 0
             say(done)
             while done <= f.size:
@@ -336,5 +419,7 @@ def _fetch_rest(f: RemoteFile, part: Path, say: Callable[[int], None]) -> None:
             file.flush()
             os.fsync(file.fileno())
         promised = answer.headers.get("Content-Length", "")
-        if done < f.size and not (promised.isdecimal() and int(promised) + (have if fits else 0) < f.size):
+        if done < f.size and not (
+            promised.isdecimal() and int(promised) + (have if fits else 0) < f.size
+        ):
             raise _RetryableError(f"the transfer was cut off after {done:,} of {f.size:,} bytes")

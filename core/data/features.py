@@ -41,15 +41,24 @@ class ClipFeatures:
     reason: str = ""  # why it is left out
     x: np.ndarray | None = None  # (frames, 28, 28) uint8
     y: np.ndarray | None = None  # (crops, 112, bands) float32 dB
-    five: np.ndarray | None = None  # (5, 2) float64 landmarks of a crop, pixels; NaN where none were found
-    crop: np.ndarray | None = None  # (48, 48) uint8: a crop without landmarks, to be aligned by the median of the others' when all are read
-    repeats: tuple[bool, bool] = (False, False)  # fewer different frames, or windows, than asked for
+    five: np.ndarray | None = (
+        None  # (5, 2) float64 landmarks of a crop, pixels; NaN where none were found
+    )
+    crop: np.ndarray | None = (
+        None  # (48, 48) uint8: a crop without landmarks, to be aligned by the median of the others' when all are read
+    )
+    repeats: tuple[bool, bool] = (
+        False,
+        False,
+    )  # fewer different frames, or windows, than asked for
 
 
 def extract_clip(item: Any, how: ExtractionSettings) -> ClipFeatures:
     """What comes of one clip, a corpora.Entry or a demo.Take. Whatever is wrong with it is its `reason`; raises ModelMissing only."""
     try:
-        return _extract_entry(item, how) if isinstance(item, ClipEntry) else _extract_take(item, how)
+        return (
+            _extract_entry(item, how) if isinstance(item, ClipEntry) else _extract_take(item, how)
+        )
     except Exception as e:  # one odd clip must not stop a corpus; its reason is kept
         from core.media import faces
 
@@ -65,12 +74,18 @@ def _extract_take(take: Any, how: ExtractionSettings) -> ClipFeatures:
     wave = actors.synthesise_voice(take)
     y, repeated = _spectrogram_windows(wave, how)
     times = _frame_times(spectrograms.centre_time(len(wave) / LogMel().rate), how.frames)
-    return ClipFeatures(x=np.stack([faces.align(*actors.render_face(take, t=t)) for t in times]), y=y, repeats=(False, repeated))
+    return ClipFeatures(
+        x=np.stack([faces.align(*actors.render_face(take, t=t)) for t in times]),
+        y=y,
+        repeats=(False, repeated),
+    )
 
 
 def _extract_entry(entry: ClipEntry, how: ExtractionSettings) -> ClipFeatures:
     """One clip through §3.3 and §3.4; pictures of faces already cut out keep only their landmarks where none can be found."""
-    from core.media import clips  # late: a training on prepared arrays needs no decoder and no landmarks
+    from core.media import (
+        clips,  # late: a training on prepared arrays needs no decoder and no landmarks
+    )
 
     y, seconds, repeated = None, None, False
     if entry.audio:
@@ -81,7 +96,9 @@ def _extract_entry(entry: ClipEntry, how: ExtractionSettings) -> ClipFeatures:
     if not entry.video:
         return ClipFeatures(y=y, repeats=(False, repeated))
     with corpora.media_file(entry.video) as path:
-        crop = _read_crop(path) if path.suffix.lower() in corpora.MEDIA_EXTENSIONS["picture"] else None
+        crop = (
+            _read_crop(path) if path.suffix.lower() in corpora.MEDIA_EXTENSIONS["picture"] else None
+        )
         if crop is None:
             x, few = _aligned_faces(path, entry.clip, seconds, how.frames)
             return ClipFeatures(x=x, y=y, repeats=(few, repeated))
@@ -91,7 +108,9 @@ def _extract_entry(entry: ClipEntry, how: ExtractionSettings) -> ClipFeatures:
     few = how.frames > 1
     if five is None:
         return ClipFeatures(y=y, five=np.full((5, 2), np.nan), crop=crop, repeats=(few, repeated))
-    return ClipFeatures(x=np.stack([faces.align(crop, five)] * how.frames), y=y, five=five, repeats=(few, repeated))
+    return ClipFeatures(
+        x=np.stack([faces.align(crop, five)] * how.frames), y=y, five=five, repeats=(few, repeated)
+    )
 
 
 def _read_crop(path: Path) -> np.ndarray | None:
@@ -99,7 +118,11 @@ def _read_crop(path: Path) -> np.ndarray | None:
     from PIL import Image
 
     with Image.open(path) as image:
-        return None if min(image.size) > MAX_CROP_SIDE else np.asarray(image.convert("L").resize((CROP_SIZE, CROP_SIZE)))
+        return (
+            None
+            if min(image.size) > MAX_CROP_SIDE
+            else np.asarray(image.convert("L").resize((CROP_SIZE, CROP_SIZE)))
+        )
 
 
 def _spectrogram_windows(wave: np.ndarray, how: ExtractionSettings) -> tuple[np.ndarray, bool]:
@@ -109,7 +132,9 @@ def _spectrogram_windows(wave: np.ndarray, how: ExtractionSettings) -> tuple[np.
     if len(db) <= STORED_COLUMNS:
         return np.stack([first] * crops), crops > 1
     starts = [round(s * (len(db) - STORED_COLUMNS)) for s in _further_positions(crops)]
-    return np.stack([first, *(db[s : s + STORED_COLUMNS] for s in starts)]), len({(len(db) - STORED_COLUMNS) // 2, *starts}) < crops
+    return np.stack([first, *(db[s : s + STORED_COLUMNS] for s in starts)]), len(
+        {(len(db) - STORED_COLUMNS) // 2, *starts}
+    ) < crops
 
 
 def _further_positions(n: int) -> list[float]:
@@ -123,7 +148,9 @@ def _frame_times(middle: float, frames: int) -> list[float]:
     return [middle, *(middle + (p - 0.5) * WINDOW_SECONDS for p in _further_positions(frames))]
 
 
-def _aligned_faces(path: Path, name: str, seconds: float | None, frames: int) -> tuple[np.ndarray, bool]:
+def _aligned_faces(
+    path: Path, name: str, seconds: float | None, frames: int
+) -> tuple[np.ndarray, bool]:
     """Aligned faces (frames, 28, 28) of one person in a film, the first nearest the sound's middle; True where a frame is used again.
 
     Raises faces.NoFaceError where AROUND frames show none. Of several people it is the largest in the first frame.
@@ -137,11 +164,15 @@ def _aligned_faces(path: Path, name: str, seconds: float | None, frames: int) ->
             return faces.align(clip.frames[0], faces.five_points(found[0].points))[None], False
     clip = clips.read_clip(path)
     look = functools.cache(lambda i: faces.detect(clip.frames[i]))
-    times = _frame_times(spectrograms.centre_time(float(clip.times[-1]) if seconds is None else seconds), frames)
+    times = _frame_times(
+        spectrograms.centre_time(float(clip.times[-1]) if seconds is None else seconds), frames
+    )
     order = np.argsort(np.abs(clip.times - times[0]), kind="stable")
     first = next((int(i) for i in order[:MAX_SEARCHED_FRAMES] if look(int(i))), None)
     if first is None:
-        raise faces.NoFaceError(f"{name}: no face within {MAX_SEARCHED_FRAMES} frames of the middle")
+        raise faces.NoFaceError(
+            f"{name}: no face within {MAX_SEARCHED_FRAMES} frames of the middle"
+        )
     face = look(first)[0]
     chosen = {first: face}
     x = [faces.align(clip.frames[first], faces.five_points(face.points))]

@@ -20,10 +20,32 @@ from core.data import corpora, labels
 from core.data.corpora import CREMA_NAME, DEMO_NAME, RAVDESS_NAME, CorpusError
 from core.media import clips, probe
 
-NAME_PATTERNS = {"crema-d": CREMA_NAME, "ravdess": RAVDESS_NAME, "demo-clips": DEMO_NAME}  # corpora whose file names say all
-CREMA_SENTENCES = ("IOM", "IWL", "TAI", "TSI", "IWW", "DFA", "TIE", "ITS", "MTI", "ITH", "WSI")  # IEO is spoken at three levels
+NAME_PATTERNS = {
+    "crema-d": CREMA_NAME,
+    "ravdess": RAVDESS_NAME,
+    "demo-clips": DEMO_NAME,
+}  # corpora whose file names say all
+CREMA_SENTENCES = (
+    "IOM",
+    "IWL",
+    "TAI",
+    "TSI",
+    "IWW",
+    "DFA",
+    "TIE",
+    "ITS",
+    "MTI",
+    "ITH",
+    "WSI",
+)  # IEO is spoken at three levels
 CREMA_EMOTION_CODES = ("ANG", "DIS", "FEA", "HAP", "NEU", "SAD")
-CREMA_UNPUBLISHED = ("1002_TIE_NEU", "1008_WSI", "1009_MTI", "1019_ITH", "1076_ITS_NEU")  # never published
+CREMA_UNPUBLISHED = (
+    "1002_TIE_NEU",
+    "1008_WSI",
+    "1009_MTI",
+    "1019_ITH",
+    "1076_ITS_NEU",
+)  # never published
 
 ProgressCallback = Callable[[int, int, str], None]  # (done, total, phase)
 Findings = dict[str, dict[str, str]]  # kind of fault -> name -> detail, "" if there is none
@@ -48,7 +70,9 @@ class MediaFile:
     def role(self) -> str:
         """picture, video or audio, by what its name ends in; "" for other files."""
         suffix = PurePosixPath(self.member or self.path.name).suffix.lower()
-        return next((role for role, endings in corpora.MEDIA_EXTENSIONS.items() if suffix in endings), "")
+        return next(
+            (role for role, endings in corpora.MEDIA_EXTENSIONS.items() if suffix in endings), ""
+        )
 
     @property
     def reference(self) -> str:
@@ -86,16 +110,33 @@ def official_clips(name: str) -> dict[str, set[str]]:
     """
     if name == "crema-d":
         one = [f"{s}_{e}_XX" for s, e in product(CREMA_SENTENCES, CREMA_EMOTION_CODES)]
-        start = ["IEO_NEU_XX"] + [f"IEO_{e}_{level}" for e, level in product(CREMA_EMOTION_CODES, ("LO", "MD", "HI")) if e != "NEU"]
-        every = {str(actor): {f"{actor}_{rest}" for rest in (*one, *start)} for actor in range(1001, 1092)}
-        return {a: {c for c in of if not c.startswith(CREMA_UNPUBLISHED)} for a, of in every.items()}
+        start = ["IEO_NEU_XX"] + [
+            f"IEO_{e}_{level}"
+            for e, level in product(CREMA_EMOTION_CODES, ("LO", "MD", "HI"))
+            if e != "NEU"
+        ]
+        every = {
+            str(actor): {f"{actor}_{rest}" for rest in (*one, *start)}
+            for actor in range(1001, 1092)
+        }
+        return {
+            a: {c for c in of if not c.startswith(CREMA_UNPUBLISHED)} for a, of in every.items()
+        }
     if name == "ravdess":
-        codes = ["-".join(c) for c in product(["01"], [f"{e:02d}" for e in range(1, 9)], *3 * [["01", "02"]])]
-        return {f"{a:02d}": {f"{c}-{a:02d}" for c in codes if not c.startswith("01-01-02")} for a in range(1, 25)}
+        codes = [
+            "-".join(c)
+            for c in product(["01"], [f"{e:02d}" for e in range(1, 9)], *3 * [["01", "02"]])
+        ]
+        return {
+            f"{a:02d}": {f"{c}-{a:02d}" for c in codes if not c.startswith("01-01-02")}
+            for a in range(1, 25)
+        }
     return {}
 
 
-def list_media_files(root: Path, found: Findings, tick: ProgressCallback | None = None) -> list[MediaFile]:
+def list_media_files(
+    root: Path, found: Findings, tick: ProgressCallback | None = None
+) -> list[MediaFile]:
     """Media files below a folder and in its zips, in a zip, or in a table of own data; what cannot be read goes to `found`.
 
     In the order of `corpora.list_files`: plain files first, shallow before deep. Raises CorpusError for a table that is wrong.
@@ -118,15 +159,23 @@ def list_media_files(root: Path, found: Findings, tick: ProgressCallback | None 
                     found["link-loop"][_to_printable(inside)] = ""
                     continue
                 seen.add((state.st_dev, state.st_ino))
-                inner = [p for p in sorted(path.iterdir()) if not p.name.startswith(".") and p.name != "__MACOSX"]
+                inner = [
+                    p
+                    for p in sorted(path.iterdir())
+                    if not p.name.startswith(".") and p.name != "__MACOSX"
+                ]
                 inner.sort(key=lambda p: not p.is_symlink())
-                last = sum(p.is_symlink() for p in inner)  # links wait, so that a folder is met under its own name
+                last = sum(
+                    p.is_symlink() for p in inner
+                )  # links wait, so that a folder is met under its own name
                 here = [(p, f"{inside}/{p.name}".lstrip("/")) for p in inner]
                 todo = [*here[:last], *todo, *here[last:]]
             elif path.is_symlink():
                 found["unreachable"][_to_printable(inside)] = "a link to nothing"
         except OSError as error:
-            found["unreachable"][_to_printable(inside) or root.name] = error.strerror or type(error).__name__
+            found["unreachable"][_to_printable(inside) or root.name] = (
+                error.strerror or type(error).__name__
+            )
         if tick and files and len(files) % 500 == 0:
             tick(len(files), len(files), "names")
     return sorted(files, key=lambda f: (bool(f.member), len(f.folder), f.name))
@@ -138,7 +187,9 @@ def _read_plain_file(path: Path, inside: str, found: Findings) -> list[MediaFile
         return []
     try:
         with path.open("rb") as content:
-            return [dataclasses.replace(file, kind=clips.sniff_kind(content.read(probe.SNIFF_BYTES)))]
+            return [
+                dataclasses.replace(file, kind=clips.sniff_kind(content.read(probe.SNIFF_BYTES)))
+            ]
     except OSError as error:
         found["unreachable"][file.name] = error.strerror or type(error).__name__
         return [file]
@@ -156,14 +207,22 @@ def _list_members(path: Path, inside: str, found: Findings) -> list[MediaFile]:
             for info in archive.infolist():
                 shown = _to_printable(f"{inside}!{info.filename}" if inside else info.filename)
                 file = MediaFile(path, info.filename, shown, info.file_size, info.CRC, "")
-                if info.is_dir() or not file.role or any(p.startswith(".") or p == "__MACOSX" for p in info.filename.split("/")):
+                if (
+                    info.is_dir()
+                    or not file.role
+                    or any(p.startswith(".") or p == "__MACOSX" for p in info.filename.split("/"))
+                ):
                     continue
                 try:
                     if info.file_size > clips.Limits().bytes:
                         raise ValueError(f"{info.file_size / 2**20:.0f} MiB")
                     with archive.open(info) as content:
-                        file = dataclasses.replace(file, kind=clips.sniff_kind(content.read(probe.SNIFF_BYTES)))
-                except Exception as error:  # encrypted, damaged or an unknown packing: zipfile raises many things
+                        file = dataclasses.replace(
+                            file, kind=clips.sniff_kind(content.read(probe.SNIFF_BYTES))
+                        )
+                except (
+                    Exception
+                ) as error:  # encrypted, damaged or an unknown packing: zipfile raises many things
                     found["unreadable"][shown] = error_reason(error)
                 files.append(file)
     except (zipfile.BadZipFile, NotImplementedError, ValueError, EOFError) as error:
@@ -185,7 +244,11 @@ def _to_printable(name: str) -> str:
 
 def error_reason(error: BaseException) -> str:
     """Its first line, for a table."""
-    return (str(error).strip().splitlines() or [type(error).__name__])[0].removeprefix("it is ").removeprefix("it ")[:160]
+    return (
+        (str(error).strip().splitlines() or [type(error).__name__])[0]
+        .removeprefix("it is ")
+        .removeprefix("it ")[:160]
+    )
 
 
 def recognise_corpus(root: Path, files: Sequence[MediaFile], found: Findings) -> str:
@@ -193,7 +256,11 @@ def recognise_corpus(root: Path, files: Sequence[MediaFile], found: Findings) ->
     own = root.suffix.lower() == ".csv"
     votes = Counter({"crema-d": 0, "ravdess": 0, "demo-clips": 0, "fer2013": 0})
     for f in files:
-        for name, pattern in (("crema-d", CREMA_NAME), ("ravdess", RAVDESS_NAME), ("demo-clips", DEMO_NAME)):
+        for name, pattern in (
+            ("crema-d", CREMA_NAME),
+            ("ravdess", RAVDESS_NAME),
+            ("demo-clips", DEMO_NAME),
+        ):
             votes[name] += bool(pattern.match(f.stem)) and f.role != "picture"
         votes["fer2013"] += f.role == "picture" and _folder_emotion(f) != ""
         pairs = zip(f.folder[:2], f.folder[1:3], strict=False)
@@ -204,9 +271,19 @@ def recognise_corpus(root: Path, files: Sequence[MediaFile], found: Findings) ->
     if votes[best]:
         return best
     tables = [p.name for p in sorted(root.glob("*.csv"))] if root.is_dir() else []
-    also = f" It holds {tables[0]}: if that is a table of own data, give the file itself." if tables else ""
-    hurdles = {"broken-archive": "cannot be opened", "pointer": "is a git-lfs pointer (git lfs pull)", "unreachable": "cannot be read"}
-    also += "".join(f" {n} {what}." for kind, what in hurdles.items() for n in list(found.get(kind, ()))[:3])
+    also = (
+        f" It holds {tables[0]}: if that is a table of own data, give the file itself."
+        if tables
+        else ""
+    )
+    hurdles = {
+        "broken-archive": "cannot be opened",
+        "pointer": "is a git-lfs pointer (git lfs pull)",
+        "unreachable": "cannot be read",
+    }
+    also += "".join(
+        f" {n} {what}." for kind, what in hurdles.items() for n in list(found.get(kind, ()))[:3]
+    )
     raise CorpusError(
         f"no corpus is recognised in {root}: of its {len(files):,} media files none is named as CREMA-D's (1001_DFA_ANG_XX.flv), RAVDESS' "
         f"(03-01-01-01-01-01-01.wav) or the demo's (demo_01_ANG_00.mp4), and no picture lies in a folder named by an emotion "
@@ -218,7 +295,9 @@ def _folder_emotion(file: MediaFile) -> str:
     return labels.emotion_of(file.folder[-1]) if file.folder else ""
 
 
-def deduplicate(name: str, files: list[MediaFile], sums: dict[MediaFile, str], found: Findings) -> list[MediaFile]:
+def deduplicate(
+    name: str, files: list[MediaFile], sums: dict[MediaFile, str], found: Findings
+) -> list[MediaFile]:
     """Official names stand for one performance: of files of one name the first is kept, the others are copies or contradictions."""
     if name not in ("crema-d", "ravdess", "demo-clips"):
         return files
@@ -240,7 +319,9 @@ def deduplicate(name: str, files: list[MediaFile], sums: dict[MediaFile, str], f
     return list(kept.values())
 
 
-def group_by_clip(name: str, root: Path, files: list[MediaFile], found: Findings) -> dict[str, ClipFiles]:
+def group_by_clip(
+    name: str, root: Path, files: list[MediaFile], found: Findings
+) -> dict[str, ClipFiles]:
     """Clip -> its media, by the names; those that are not the corpus' own go to `found`."""
     groups: dict[str, ClipFiles] = defaultdict(ClipFiles)
     if name not in ("crema-d", "ravdess", "demo-clips", "fer2013"):
@@ -252,7 +333,10 @@ def group_by_clip(name: str, root: Path, files: list[MediaFile], found: Findings
                 return {}
             raise
         for e in entries:
-            media = [[known[r] for r in {ref} - {None} if r in known] for ref in (e.video, e.audio if e.audio != e.video else None)]
+            media = [
+                [known[r] for r in {ref} - {None} if r in known]
+                for ref in (e.video, e.audio if e.audio != e.video else None)
+            ]
             groups[e.clip] = ClipFiles(e.subject, media[0], media[1], e.crop)
         return dict(groups)
     for f in files:
@@ -262,7 +346,9 @@ def group_by_clip(name: str, root: Path, files: list[MediaFile], found: Findings
             else:
                 found["wrong-name"][f.name] = ""
             continue
-        match = {"crema-d": CREMA_NAME, "ravdess": RAVDESS_NAME, "demo-clips": DEMO_NAME}[name].match(f.stem)
+        match = {"crema-d": CREMA_NAME, "ravdess": RAVDESS_NAME, "demo-clips": DEMO_NAME}[
+            name
+        ].match(f.stem)
         if f.role == "picture":  # nobody's clip; official copies hold some
             continue
         if not match:
@@ -280,9 +366,13 @@ def group_by_clip(name: str, root: Path, files: list[MediaFile], found: Findings
         if name == "ravdess":
             clip.videos.sort(key=lambda f: f.stem)
         else:  # the form that `corpora.index` prefers
-            clip.videos, clip.sounds = (sorted(m, key=lambda f: _extension_rank(f))[:1] for m in (clip.videos, clip.sounds))
+            clip.videos, clip.sounds = (
+                sorted(m, key=lambda f: _extension_rank(f))[:1] for m in (clip.videos, clip.sounds)
+            )
     return dict(groups)
 
 
 def _extension_rank(file: MediaFile) -> int:
-    return corpora.MEDIA_EXTENSIONS[file.role].index(PurePosixPath(file.member or file.path.name).suffix.lower())
+    return corpora.MEDIA_EXTENSIONS[file.role].index(
+        PurePosixPath(file.member or file.path.name).suffix.lower()
+    )

@@ -32,7 +32,10 @@ from core.data.splits import STORED_COLUMNS
 from core.media import spectrograms, waveforms
 
 CODE_VERSION = 2  # raised whenever the same clips would give other arrays
-TARGET_PARTS, MAX_CLIPS_PER_PART = 200, 50  # a corpus has this many parts, of at most so many clips each
+TARGET_PARTS, MAX_CLIPS_PER_PART = (
+    200,
+    50,
+)  # a corpus has this many parts, of at most so many clips each
 MIN_PARALLEL_CLIPS = 24  # clips below which further processes take longer to start than they save
 MAX_PARTS_AGE = 7 * 86400.0  # seconds after which parts that nobody has come back for are removed
 
@@ -65,10 +68,16 @@ def prepare_corpus(
     if frames < 1 or crops < 1:
         raise CorpusError(f"frames and crops are at least 1; got {frames} and {crops}")
     clips, bands = splits.parse_name(name)
-    target, how, items = splits.corpus_path(name, takes), ExtractionSettings(frames, crops, bands), _list_items(clips, source, takes, song)
+    target, how, items = (
+        splits.corpus_path(name, takes),
+        ExtractionSettings(frames, crops, bands),
+        _list_items(clips, source, takes, song),
+    )
     drawn = clips == "demo"
     if not drawn and bands != LogMel().bands and not any(e.audio for e in items):
-        raise CorpusError(f"{clips} has no sound at {source}, so it has no mel bands; its faces are the same in the corpus {clips}")
+        raise CorpusError(
+            f"{clips} has no sound at {source}, so it has no mel bands; its faces are the same in the corpus {clips}"
+        )
     key = _content_key(name, source, items, how)
     parts = target.parent / ".parts" / key
     if _read_key(target) == key:
@@ -84,8 +93,12 @@ def prepare_corpus(
             from core.media import faces
 
             faces.model_path()  # once, before many processes want it
-        done = _extract_all_parts(items, how, parts, _make_engine(engine, items, workers, name), tick, should_stop)
-        _write_source_record(target, source, items)  # before the file itself: whoever is killed here comes back to `_sweep`
+        done = _extract_all_parts(
+            items, how, parts, _make_engine(engine, items, workers, name), tick, should_stop
+        )
+        _write_source_record(
+            target, source, items
+        )  # before the file itself: whoever is killed here comes back to `_sweep`
         _write_corpus(target, name, source, items, done, how, key)
         shutil.rmtree(parts, ignore_errors=True)
     return target
@@ -98,16 +111,25 @@ def _list_items(clips: str, source: Path | None, takes: int, song: bool) -> Sequ
         return actors.list_takes(takes)
     if source is None:
         raise CorpusError(f"say where {clips} is: --source FOLDER_OR_ZIP")
-    return corpora.index_clips(clips, source.resolve(), song)  # absolute: a worker may stand in another folder
+    return corpora.index_clips(
+        clips, source.resolve(), song
+    )  # absolute: a worker may stand in another folder
 
 
 # ------------------------------------------------------------------ the key
 
 
-def _content_key(name: str, source: Path | None, items: Sequence[Item], how: ExtractionSettings) -> str:
+def _content_key(
+    name: str, source: Path | None, items: Sequence[Item], how: ExtractionSettings
+) -> str:
     """Hash of everything that decides a prepared file's content; a corpus that was moved as a whole keeps it."""
     sound = dataclasses.replace(LogMel(), bands=how.bands, columns=STORED_COLUMNS, range_db=0.0)
-    what: list[Any] = [CODE_VERSION, dataclasses.asdict(sound), {"frames": how.frames, "crops": how.crops}, name]
+    what: list[Any] = [
+        CODE_VERSION,
+        dataclasses.asdict(sound),
+        {"frames": how.frames, "crops": how.crops},
+        name,
+    ]
     if source is None or splits.is_demo(name):
         from core.data.demo import actors, rendering
 
@@ -117,17 +139,28 @@ def _content_key(name: str, source: Path | None, items: Sequence[Item], how: Ext
         root = root if root.is_dir() else root.parent
         archives: dict[str, dict[str, zipfile.ZipInfo]] = {}
         for e in items:
-            media = {kind: _file_identity(reference, root, archives) for kind in ("video", "audio") if (reference := getattr(e, kind))}
+            media = {
+                kind: _file_identity(reference, root, archives)
+                for kind in ("video", "audio")
+                if (reference := getattr(e, kind))
+            }
             what.append(dataclasses.asdict(e) | media)
         if any(e.video for e in items):
             from core.media import faces
 
-            what += [faces.MODEL_SHA256, faces.ALIGNED_SIZE, faces.MIN_FACE_SCORE, faces.CANONICAL_POINTS.tolist()]
+            what += [
+                faces.MODEL_SHA256,
+                faces.ALIGNED_SIZE,
+                faces.MIN_FACE_SCORE,
+                faces.CANONICAL_POINTS.tolist(),
+            ]
             what += [features.MAX_CROP_SIDE, features.CROP_SIZE, features.MAX_SEARCHED_FRAMES]
     return files.cache_key(*what)
 
 
-def _file_identity(reference: str, root: Path, archives: dict[str, dict[str, zipfile.ZipInfo]]) -> list:
+def _file_identity(
+    reference: str, root: Path, archives: dict[str, dict[str, zipfile.ZipInfo]]
+) -> list:
     """What tells, without reading it, that a file is still the same: its place in the corpus, its size, and its time or, in a zip, sum."""
     archive, member = corpora.split_reference(reference)
     if member:
@@ -155,7 +188,11 @@ def _remove_leftovers(target: Path, parts: Path) -> None:
     for aside in (*(p for half in halves for p in target.parent.glob(half)), *parts.glob(".*.tmp")):
         aside.unlink(missing_ok=True)
     for other in parts.parent.iterdir():
-        if other.is_dir() and other != parts and time.time() - other.stat().st_mtime > MAX_PARTS_AGE:
+        if (
+            other.is_dir()
+            and other != parts
+            and time.time() - other.stat().st_mtime > MAX_PARTS_AGE
+        ):
             shutil.rmtree(other, ignore_errors=True)
 
 
@@ -179,12 +216,16 @@ def _extract_all_parts(
     folder.mkdir(parents=True, exist_ok=True)
     made: dict[int, list[ClipFeatures]] = {}
     for i in every:
-        with contextlib.suppress(OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):  # not there, or damaged: done again
+        with contextlib.suppress(
+            OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile
+        ):  # not there, or damaged: done again
             made[i] = _from_arrays(files.read_arrays(folder / f"{i:04d}.npz"))
     done = sum(len(ones) for ones in made.values())
     if tick:
         tick(done, len(items))
-    with contextlib.closing(engine({i: part for i, part in every.items() if i not in made}, how)) as results:
+    with contextlib.closing(
+        engine({i: part for i, part in every.items() if i not in made}, how)
+    ) as results:
         for i, arrays in results:
             files.write_arrays(folder / f"{i:04d}.npz", **arrays)
             made[i] = _from_arrays(arrays)
@@ -197,7 +238,10 @@ def _extract_all_parts(
 
 
 def _to_arrays(ones: list[ClipFeatures]) -> dict[str, np.ndarray]:
-    arrays = {"reason": np.array([one.reason for one in ones]), "repeats": np.array([one.repeats for one in ones])}
+    arrays = {
+        "reason": np.array([one.reason for one in ones]),
+        "repeats": np.array([one.repeats for one in ones]),
+    }
     for name in ("x", "y", "five", "crop"):
         given = [getattr(one, name) for one in ones]
         arrays[f"{name}_at"] = np.array([i for i, a in enumerate(given) if a is not None], np.int64)
@@ -215,26 +259,39 @@ def _from_arrays(arrays: dict[str, np.ndarray]) -> list[ClipFeatures]:
     return [ClipFeatures(**f) for f in fields]
 
 
-def _make_engine(engine: Callable[..., PartResults] | None, items: Sequence[Item], workers: int, name: str) -> ExtractionEngine:
+def _make_engine(
+    engine: Callable[..., PartResults] | None, items: Sequence[Item], workers: int, name: str
+) -> ExtractionEngine:
     if engine:
         return functools.partial(engine, do=_extract_part, media=_sample_media(items))
     # The demo corpus is drawn by this process: NumPy on small arrays gains nothing from threads, and a page's server starts no processes.
     return functools.partial(
-        _extract_locally, workers=1 if splits.is_demo(name) or len(items) < MIN_PARALLEL_CLIPS else workers or os.cpu_count() or 1
+        _extract_locally,
+        workers=1
+        if splits.is_demo(name) or len(items) < MIN_PARALLEL_CLIPS
+        else workers or os.cpu_count() or 1,
     )
 
 
-def _extract_locally(parts: dict[int, Sequence[Item]], how: ExtractionSettings, workers: int) -> PartResults:
+def _extract_locally(
+    parts: dict[int, Sequence[Item]], how: ExtractionSettings, workers: int
+) -> PartResults:
     """Processes, not threads: pictures pass through Python often enough that two threads hardly outrun one (`make bench ARGS=prepare`)."""
     from joblib import Parallel, delayed
 
     workers = min(workers, max(1, len(parts)))
-    apart: dict[str, Any] = {"backend": "loky", "initializer": _exit_with_parent, "initargs": (os.getpid(),)} if workers > 1 else {}
+    apart: dict[str, Any] = (
+        {"backend": "loky", "initializer": _exit_with_parent, "initargs": (os.getpid(),)}
+        if workers > 1
+        else {}
+    )
     parallel = Parallel(n_jobs=workers, return_as="generator_unordered", **apart)
     yield from parallel(delayed(_extract_part)(i, items, how) for i, items in parts.items())
 
 
-def _extract_part(i: int, items: Sequence[Item], how: ExtractionSettings) -> tuple[int, dict[str, np.ndarray]]:
+def _extract_part(
+    i: int, items: Sequence[Item], how: ExtractionSettings
+) -> tuple[int, dict[str, np.ndarray]]:
     """One part: what a worker does, wherever it is."""
     with _blas_controller().limit(limits=1, user_api="blas"):
         return i, _to_arrays([features.extract_clip(item, how) for item in items])
@@ -262,7 +319,11 @@ def _exit_with_parent(starter: int) -> None:
 def _sample_media(items: Sequence[Item], most: int = 8) -> dict[str, int]:
     """Some media files of a corpus with their sizes: what another machine must find under the same names."""
     files = [
-        corpora.split_reference(reference)[0] for e in items if isinstance(e, ClipEntry) for reference in (e.video, e.audio) if reference
+        corpora.split_reference(reference)[0]
+        for e in items
+        if isinstance(e, ClipEntry)
+        for reference in (e.video, e.audio)
+        if reference
     ]
     few = list(dict.fromkeys(files[:: max(1, len(files) // most)]))[:most]
     return {f: os.stat(f).st_size for f in few}
@@ -272,19 +333,37 @@ def _sample_media(items: Sequence[Item], most: int = 8) -> dict[str, int]:
 
 
 def _write_corpus(
-    target: Path, name: str, source: Path | None, items: Sequence[Item], done: list[ClipFeatures], how: ExtractionSettings, key: str
+    target: Path,
+    name: str,
+    source: Path | None,
+    items: Sequence[Item],
+    done: list[ClipFeatures],
+    how: ExtractionSettings,
+    key: str,
 ) -> None:
     """All clips' arrays as one file."""
-    left_out = {_clip_name(item): one.reason for item, one in zip(items, done, strict=True) if one.reason}
+    left_out = {
+        _clip_name(item): one.reason for item, one in zip(items, done, strict=True) if one.reason
+    }
     kept = [(_to_entry(item), one) for item, one in zip(items, done, strict=True) if not one.reason]
     if not kept:
-        raise CorpusError(f"no clip of {source} could be used; the first reason: {next(iter(left_out.values()), 'none')}")
+        raise CorpusError(
+            f"no clip of {source} could be used; the first reason: {next(iter(left_out.values()), 'none')}"
+        )
     entries = [e for e, _ in kept]
     faces_, more_left_out = _align_with_fallback(kept, how)
     left_out |= more_left_out
-    x = np.stack(f) if (f := [a for a in faces_ if a is not None]) else np.zeros((0, how.frames, 28, 28), np.uint8)
+    x = (
+        np.stack(f)
+        if (f := [a for a in faces_ if a is not None])
+        else np.zeros((0, how.frames, 28, 28), np.uint8)
+    )
     voices = [one.y for _, one in kept]
-    y = np.stack(v) if (v := [a for a in voices if a is not None]) else np.zeros((0, how.crops, STORED_COLUMNS, how.bands), np.float32)
+    y = (
+        np.stack(v)
+        if (v := [a for a in voices if a is not None])
+        else np.zeros((0, how.crops, STORED_COLUMNS, how.bands), np.float32)
+    )
     has_x, has_y = (np.array([a is not None for a in part]) for part in (faces_, voices))
     subjects = np.array([e.subject for e in entries])
     unknown = has_x & (subjects == "")
@@ -313,7 +392,9 @@ def _write_corpus(
         "source": ref.source if ref else "own data",
         "frames": how.frames,
         "crops": how.crops,
-        "repeated": {k: sum(one.repeats[i] for _, one in kept) for i, k in enumerate(("frames", "crops"))},
+        "repeated": {
+            k: sum(one.repeats[i] for _, one in kept) for i, k in enumerate(("frames", "crops"))
+        },
         "left_out": left_out,
     } | ({"bands": how.bands} if finer else {})
     files.write_arrays(
@@ -349,7 +430,11 @@ def _clip_name(item: Item) -> str:
 
 
 def _to_entry(item: Item) -> ClipEntry:
-    return item if isinstance(item, ClipEntry) else ClipEntry(item.clip_id, f"demo-{item.actor:02d}", item.sex, item.emotion)
+    return (
+        item
+        if isinstance(item, ClipEntry)
+        else ClipEntry(item.clip_id, f"demo-{item.actor:02d}", item.sex, item.emotion)
+    )
 
 
 def _align_with_fallback(
@@ -363,11 +448,25 @@ def _align_with_fallback(
 
     points = np.stack([one.five for _, one in crops])  # type: ignore[misc]
     found = np.isfinite(points).all((1, 2))
-    median = np.median(points[found], axis=0) if found.any() else faces.CANONICAL_POINTS * features.CROP_SIZE
-    x = [one.x if one.crop is None else np.stack([faces.align(one.crop, median)] * how.frames) for _, one in kept]
+    median = (
+        np.median(points[found], axis=0)
+        if found.any()
+        else faces.CANONICAL_POINTS * features.CROP_SIZE
+    )
+    x = [
+        one.x if one.crop is None else np.stack([faces.align(one.crop, median)] * how.frames)
+        for _, one in kept
+    ]
     emotions = np.array([e.emotion for e, _ in crops])
-    missed = {str(k): (int((~found[emotions == k]).sum()), int((emotions == k).sum())) for k in np.unique(emotions)}
-    said = {f"landmarks/{k}": f"{n} of {of} aligned by the median transform, no landmarks found" for k, (n, of) in missed.items() if n}
+    missed = {
+        str(k): (int((~found[emotions == k]).sum()), int((emotions == k).sum()))
+        for k in np.unique(emotions)
+    }
+    said = {
+        f"landmarks/{k}": f"{n} of {of} aligned by the median transform, no landmarks found"
+        for k, (n, of) in missed.items()
+        if n
+    }
     return x, said
 
 
@@ -386,7 +485,9 @@ def _near_duplicate_groups(x: np.ndarray, bits: int = 3) -> list[str]:
         rows.append(r + i)
         columns.append(c)
     r, c = np.concatenate(rows), np.concatenate(columns)
-    group = connected_components(coo_array((np.ones(len(r), bool), (r, c)), shape=(len(x), len(x))), directed=False)[1]
+    group = connected_components(
+        coo_array((np.ones(len(r), bool), (r, c)), shape=(len(x), len(x))), directed=False
+    )[1]
     return [f"image-{g:05d}" for g in group]
 
 
@@ -400,11 +501,16 @@ def draw_demo_clips(folder: Path, count: int, tick: ProgressCallback | None = No
 
     folder.mkdir(parents=True, exist_ok=True)
     every = actors.list_takes()
-    chosen = [every[(i * 67) % len(every)] for i in range(min(count, len(every)))]  # 67 shares no factor with 24 x 6 x 10
+    chosen = [
+        every[(i * 67) % len(every)] for i in range(min(count, len(every)))
+    ]  # 67 shares no factor with 24 x 6 x 10
     for i, take in enumerate(chosen):
         frames, wave = actors.render_clip(take)
         clips.write_clip(folder / f"{take.clip_id}.mp4", frames, 25, wave)
-        files.write_atomic(folder / f"{take.clip_id}.wav", waveforms.wav_bytes(wave, LogMel().rate, "invented", fade=0.0))
+        files.write_atomic(
+            folder / f"{take.clip_id}.wav",
+            waveforms.wav_bytes(wave, LogMel().rate, "invented", fade=0.0),
+        )
         if tick:
             tick(i + 1, len(chosen))
     return [folder / f"{take.clip_id}.mp4" for take in chosen]

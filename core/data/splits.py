@@ -33,7 +33,9 @@ LUNA_JIMENEZ_2021_TEST_ACTORS = (
     (8, 17, 21, 23, 24),
     (1, 4, 9, 22),
 )  # actors tested
-UNKNOWN_SUBJECT = re.compile(r"image-\d{5}|clip: .*")  # what stands for a subject where none is known: near duplicates, or one clip
+UNKNOWN_SUBJECT = re.compile(
+    r"image-\d{5}|clip: .*"
+)  # what stands for a subject where none is known: near duplicates, or one clip
 
 
 @dataclass(frozen=True)
@@ -50,8 +52,12 @@ class PreparedCorpus:
     faces: np.ndarray  # (n_x, 28, 28) uint8
     voices: np.ndarray  # (n_y, 112, bands) float32 dB
     meta: dict  # ref_db, level, key, licence, source, left_out, frames, crops, repeated
-    votes: np.ndarray = field(default_factory=lambda: np.zeros((0, 3), "<U1"))  # (N, 3) str of labels.VOTED; (0, 3): nobody voted
-    faces_more: np.ndarray = field(default_factory=lambda: np.zeros((0, 0, 28, 28), np.uint8))  # (n_x, frames - 1, 28, 28): further frames
+    votes: np.ndarray = field(
+        default_factory=lambda: np.zeros((0, 3), "<U1")
+    )  # (N, 3) str of labels.VOTED; (0, 3): nobody voted
+    faces_more: np.ndarray = field(
+        default_factory=lambda: np.zeros((0, 0, 28, 28), np.uint8)
+    )  # (n_x, frames - 1, 28, 28): further frames
     voices_more: np.ndarray = field(
         default_factory=lambda: np.zeros((0, 0, STORED_COLUMNS, 28), np.float32)
     )  # (n_y, crops - 1, 112, bands) dB
@@ -82,7 +88,9 @@ class SampleSet:
     paired: bool
     classes: tuple[str, ...] = ()  # what the labels number
     source: Literal["face", "voice"] = "face"
-    more: np.ndarray = field(default_factory=lambda: np.zeros((0, 0, 28, 28), np.float32))  # (n faces, frames - 1, 28, 28): further frames
+    more: np.ndarray = field(
+        default_factory=lambda: np.zeros((0, 0, 28, 28), np.float32)
+    )  # (n faces, frames - 1, 28, 28): further frames
 
     @property
     def reverse(self) -> SampleSet:
@@ -124,7 +132,10 @@ def demo_corpora(data: DataSettings) -> list[str]:
 def corpus_path(name: str, takes: int = 10) -> Path:
     """File of a prepared corpus; the demo corpus has one per number of takes."""
     clips, bands = parse_name(name)
-    return processed_folder() / f"{name_with_bands(f'demo-{takes}', bands) if clips == 'demo' else name}.npz"
+    return (
+        processed_folder()
+        / f"{name_with_bands(f'demo-{takes}', bands) if clips == 'demo' else name}.npz"
+    )
 
 
 def parse_stem(stem: str) -> tuple[str, int]:
@@ -143,13 +154,26 @@ def prepare_command(name: str, takes: int = 0) -> str:
 def load_corpus_file(path: Path) -> PreparedCorpus:
     """A prepared corpus; raises CorpusError with the command that makes it."""
     if not path.exists():
-        raise CorpusError(f"{path} is not there; make it with: {prepare_command(*parse_stem(path.stem))}")
+        raise CorpusError(
+            f"{path} is not there; make it with: {prepare_command(*parse_stem(path.stem))}"
+        )
     try:
         arrays = files.read_arrays(path)
         meta = json.loads(str(arrays.pop("meta")))
-        arrays.setdefault("votes", np.full((len(arrays["clip"]), 3), ""))  # files of earlier versions have none
+        arrays.setdefault(
+            "votes", np.full((len(arrays["clip"]), 3), "")
+        )  # files of earlier versions have none
         return PreparedCorpus(name=meta["name"], meta=meta, **arrays)
-    except (OSError, ValueError, KeyError, TypeError, EOFError, SyntaxError, zipfile.BadZipFile, zlib.error) as e:
+    except (
+        OSError,
+        ValueError,
+        KeyError,
+        TypeError,
+        EOFError,
+        SyntaxError,
+        zipfile.BadZipFile,
+        zlib.error,
+    ) as e:
         raise CorpusError(f"{path} is damaged ({e}); remove it and prepare the corpus again") from e
 
 
@@ -163,7 +187,13 @@ def load_corpus(name: str, takes: int = 10) -> PreparedCorpus:
 
 def corpus_digest(data: DataSettings) -> str:
     """Digest of the prepared arrays a run stands on; part of its id."""
-    return "+".join(dict.fromkeys(load_corpus(n, data.demo_takes).digest for n in (data.faces, data.voices, data.f_s_corpus) if n))
+    return "+".join(
+        dict.fromkeys(
+            load_corpus(n, data.demo_takes).digest
+            for n in (data.faces, data.voices, data.f_s_corpus)
+            if n
+        )
+    )
 
 
 def describe_corpora(data: DataSettings) -> dict:
@@ -173,18 +203,27 @@ def describe_corpora(data: DataSettings) -> dict:
         if not name:
             continue
         corpus = load_corpus(name, data.demo_takes)
-        out[role] = {k: v for k, v in corpus.meta.items() if k not in ("left_out", "key")} | {"clips": len(corpus.clip)}
+        out[role] = {k: v for k, v in corpus.meta.items() if k not in ("left_out", "key")} | {
+            "clips": len(corpus.clip)
+        }
     return out
 
 
 def is_same_corpus(now: Mapping, then: Mapping) -> bool:
     """Whether a corpus that is described by `now` may be the one of `then`, as `describe_corpora` has them: the same digest, or as many clips on
     the same dB reference. A digest is of exact bits, and the last ones differ between processors."""
-    return now["digest"] == then.get("digest") or all(abs(now[k] - then.get(k, np.nan)) < 1e-3 for k in ("clips", "ref_db"))
+    return now["digest"] == then.get("digest") or all(
+        abs(now[k] - then.get(k, np.nan)) < 1e-3 for k in ("clips", "ref_db")
+    )
 
 
 def by_subject(
-    subject: np.ndarray, sex: np.ndarray, sets: tuple[float, ...], seed: int, fold: int, tested: tuple[str, ...] = ()
+    subject: np.ndarray,
+    sex: np.ndarray,
+    sets: tuple[float, ...],
+    seed: int,
+    fold: int,
+    tested: tuple[str, ...] = (),
 ) -> dict[str, np.ndarray]:
     """Subject-disjoint S1-S4: name -> rows. (N,), (N,) -> index arrays that part 0..N-1.
 
@@ -207,11 +246,18 @@ def by_subject(
     a, b = (0, 0) if tested else (round((fold % folds + k) * n * share) for k in (0, 1))
     rest = np.concatenate([order[b:], order[:a]])
     cuts = [round(c) for c in np.cumsum(sets[:3]) / sum(sets[:3]) * len(rest)]
-    groups = {"S1": rest[: cuts[0]], "S2": rest[cuts[0] : cuts[1]], "S3": rest[cuts[1] :], "S4": tested or order[a:b]}
+    groups = {
+        "S1": rest[: cuts[0]],
+        "S2": rest[cuts[0] : cuts[1]],
+        "S3": rest[cuts[1] :],
+        "S4": tested or order[a:b],
+    }
     return {k: np.nonzero(np.isin(subject, v))[0] for k, v in groups.items()}
 
 
-def _published_test_subjects(d: DataSettings, corpus: PreparedCorpus, subject: np.ndarray) -> tuple[str, ...]:
+def _published_test_subjects(
+    d: DataSettings, corpus: PreparedCorpus, subject: np.ndarray
+) -> tuple[str, ...]:
     """S4's subjects where a published list names them, else (). Raises CorpusError where the list does not fit the corpora.
 
     The subject-wise folds of RAVDESS' 24 actors are those of Luna-Jimenez et al. 2021 (Sensors 21, 7665).
@@ -219,9 +265,13 @@ def _published_test_subjects(d: DataSettings, corpus: PreparedCorpus, subject: n
     if d.subjects == "seeded":
         return ()
     if parse_name(d.voices)[0] != "ravdess":
-        raise CorpusError(f"subjects {d.subjects!r} are RAVDESS' actors and the voices are {d.voices}'s; use subjects 'seeded'")
+        raise CorpusError(
+            f"subjects {d.subjects!r} are RAVDESS' actors and the voices are {d.voices}'s; use subjects 'seeded'"
+        )
     if d.fold not in range(len(LUNA_JIMENEZ_2021_TEST_ACTORS)):
-        raise CorpusError(f"{d.subjects} has the folds 0 to {len(LUNA_JIMENEZ_2021_TEST_ACTORS) - 1}, and none is {d.fold}")
+        raise CorpusError(
+            f"{d.subjects} has the folds 0 to {len(LUNA_JIMENEZ_2021_TEST_ACTORS) - 1}, and none is {d.fold}"
+        )
     if parse_name(corpus.name)[0] != "ravdess":
         return ()  # faces of another corpus have subjects of their own
     actors = tuple(f"ravdess-{a:02d}" for a in LUNA_JIMENEZ_2021_TEST_ACTORS[d.fold])
@@ -241,7 +291,10 @@ def _label_names(d: DataSettings, found: tuple[PreparedCorpus, ...]) -> list[np.
             f"labels {d.labels!r} are raters' votes and {' and '.join(dict.fromkeys(c.name for c in found))} has none; use labels "
             "'intended', or for CREMA-D put its summaryTable.csv into the corpus' folder and prepare it again"
         )
-    return [labels.choose_labels(c.emotion, c.votes, d.labels if r else "intended", d.ties) for c, r in zip(found, rated, strict=True)]
+    return [
+        labels.choose_labels(c.emotion, c.votes, d.labels if r else "intended", d.ties)
+        for c, r in zip(found, rated, strict=True)
+    ]
 
 
 def _subjects_or_clips(c: PreparedCorpus) -> np.ndarray:
@@ -251,16 +304,32 @@ def _subjects_or_clips(c: PreparedCorpus) -> np.ndarray:
 
 
 def _split_rows(
-    d: DataSettings, found: tuple[PreparedCorpus, ...], subjects: tuple[np.ndarray, ...], rows: list[np.ndarray]
+    d: DataSettings,
+    found: tuple[PreparedCorpus, ...],
+    subjects: tuple[np.ndarray, ...],
+    rows: list[np.ndarray],
 ) -> list[dict[str, np.ndarray]]:
     """Rows of S1..S4, for faces and for voices. Those of one corpus are split at once, so that nobody's face and voice part ways."""
     every = [np.union1d(*rows)] * 2 if d.faces == d.voices else rows
     out = []
     for c, subject, own, r in zip(found, subjects, rows, every, strict=True):
         nobody = np.array([bool(UNKNOWN_SUBJECT.fullmatch(s)) for s in subject], bool)
-        whole = np.isin(subject, np.intersect1d(subject[rows[0]], subject[rows[1]])) if d.faces == d.voices else nobody
-        stratum = np.where(nobody, "unknown", np.where(whole, np.char.add(c.sex, " both"), c.sex))  # each kind falls evenly over the sets
-        parts = by_subject(subject[r], stratum[r], d.sets, d.split_seed, d.fold, _published_test_subjects(d, c, subject[own]))
+        whole = (
+            np.isin(subject, np.intersect1d(subject[rows[0]], subject[rows[1]]))
+            if d.faces == d.voices
+            else nobody
+        )
+        stratum = np.where(
+            nobody, "unknown", np.where(whole, np.char.add(c.sex, " both"), c.sex)
+        )  # each kind falls evenly over the sets
+        parts = by_subject(
+            subject[r],
+            stratum[r],
+            d.sets,
+            d.split_seed,
+            d.fold,
+            _published_test_subjects(d, c, subject[own]),
+        )
         out.append({k: np.intersect1d(r[v], own) for k, v in parts.items()})
     return out
 
@@ -275,15 +344,22 @@ def build_sets(config: Config) -> dict[str, SampleSet]:
     """
     d, s, turned = config.data, config.logmel, config.gan.direction == "voice-face"
     if d.faces != d.voices and parse_name(d.faces)[0] == parse_name(d.voices)[0]:
-        raise CorpusError(f"{d.faces} and {d.voices} are the same clips, whose people must not part ways; use {d.voices} for faces too")
+        raise CorpusError(
+            f"{d.faces} and {d.voices} are the same clips, whose people must not part ways; use {d.voices} for faces too"
+        )
     fx, fy = load_corpus(d.faces, d.demo_takes), load_corpus(d.voices, d.demo_takes)
     if len(fy.voices) and (words := band_mismatch(fy.name, fy.bands, s)):
         raise CorpusError(words)
     paired = d.pairing == "clip"
     if paired and d.faces != d.voices:
-        raise CorpusError("pairing by clip needs faces and voices of one corpus; use pairing 'emotion' across corpora")
+        raise CorpusError(
+            "pairing by clip needs faces and voices of one corpus; use pairing 'emotion' across corpora"
+        )
     x_emotion, y_emotion = _label_names(d, (fx, fy))
-    keep = (fx.face_of >= 0) & np.isin(x_emotion, d.classes), (fy.voice_of >= 0) & np.isin(y_emotion, d.classes)
+    keep = (
+        (fx.face_of >= 0) & np.isin(x_emotion, d.classes),
+        (fy.voice_of >= 0) & np.isin(y_emotion, d.classes),
+    )
     if paired:
         keep = (keep[0] & keep[1],) * 2
     rows = [np.nonzero(k)[0] for k in keep]
@@ -294,16 +370,26 @@ def build_sets(config: Config) -> dict[str, SampleSet]:
     for name in SET_NAMES:
         i, j = x_rows[name], y_rows[name]
         if not len(i) or not len(j):
-            raise CorpusError(f"{name} would be empty: {d.faces} × {d.voices} has too few subjects of {', '.join(d.classes)}")
+            raise CorpusError(
+                f"{name} would be empty: {d.faces} × {d.voices} has too few subjects of {', '.join(d.classes)}"
+            )
         if not paired and set(y_emotion[j]) - set(x_emotion[i]):
             lacking = ", ".join(sorted(set(y_emotion[j]) - set(x_emotion[i])))
-            raise CorpusError(f"{name}: {d.faces} has no face for {lacking} of {d.voices}; add faces, or name fewer classes")
+            raise CorpusError(
+                f"{name}: {d.faces} has no face for {lacking} of {d.voices}; add faces, or name fewer classes"
+            )
         if turned and not paired and set(x_emotion[i]) - set(y_emotion[j]):
             lacking = ", ".join(sorted(set(x_emotion[i]) - set(y_emotion[j])))
-            raise CorpusError(f"{name}: {d.voices} has no voice for {lacking} of {d.faces}; add voices, or name fewer classes")
-        if name == "S3" and d.g_fraction < 1:  # of the target; drawn without a look at the labels, which strict mode may not read
+            raise CorpusError(
+                f"{name}: {d.voices} has no voice for {lacking} of {d.faces}; add voices, or name fewer classes"
+            )
+        if (
+            name == "S3" and d.g_fraction < 1
+        ):  # of the target; drawn without a look at the labels, which strict mode may not read
             n = len(i if turned else j)
-            part = np.random.default_rng(d.split_seed).permutation(n)[: max(1, round(d.g_fraction * n))]
+            part = np.random.default_rng(d.split_seed).permutation(n)[
+                : max(1, round(d.g_fraction * n))
+            ]
             i, j = (i[part] if paired or turned else i), (j[part] if paired or not turned else j)
         made = SampleSet(
             x=_face_images(fx, i),
@@ -327,7 +413,11 @@ def band_mismatch(name: str, bands: int, s: LogMel) -> str:
         return ""
     fitting = name_with_bands(parse_name(name)[0], s.bands)
     said = f"{name} holds voices in {bands} mel bands, and the run asks for {s.bands}; use --logmel.bands {bands}"
-    return f"{said}, or --data.voices {fitting}, which this makes: {prepare_command(fitting)}" if s.bands in BAND_COUNTS else said
+    return (
+        f"{said}, or --data.voices {fitting}, which this makes: {prepare_command(fitting)}"
+        if s.bands in BAND_COUNTS
+        else said
+    )
 
 
 def _face_images(c: PreparedCorpus, rows: np.ndarray) -> np.ndarray:
@@ -338,7 +428,9 @@ def _face_images(c: PreparedCorpus, rows: np.ndarray) -> np.ndarray:
 def _voice_images(c: PreparedCorpus, rows: np.ndarray, s: LogMel) -> np.ndarray:
     """(n, columns, bands) float32 in [-1, 1]: the middle of the voices of clips."""
     start = (STORED_COLUMNS - s.columns) // 2
-    return spectrograms.scale(c.voices[c.voice_of[rows]][:, start : start + s.columns], c.meta["ref_db"], s)
+    return spectrograms.scale(
+        c.voices[c.voice_of[rows]][:, start : start + s.columns], c.meta["ref_db"], s
+    )
 
 
 def _further_face_images(c: PreparedCorpus, rows: np.ndarray) -> np.ndarray:
@@ -362,20 +454,34 @@ def f_s_training_data(config: Config, sets: dict[str, SampleSet]) -> tuple[np.nd
         return S1.x, S1.x_label
     own, what = (d.faces, "face") if S1.source == "face" else (d.voices, "voice")
     if parse_name(d.f_s_corpus)[0] == parse_name(own)[0]:
-        raise CorpusError(f"f_s_corpus is {own}, of which the {what}s of S1 train f_S anyway; name another corpus, or leave it empty")
+        raise CorpusError(
+            f"f_s_corpus is {own}, of which the {what}s of S1 train f_S anyway; name another corpus, or leave it empty"
+        )
     corpus = load_corpus(d.f_s_corpus, d.demo_takes)
-    if what == "voice" and len(corpus.voices) and (words := band_mismatch(corpus.name, corpus.bands, config.logmel)):
+    if (
+        what == "voice"
+        and len(corpus.voices)
+        and (words := band_mismatch(corpus.name, corpus.bands, config.logmel))
+    ):
         raise CorpusError(words.replace("--data.voices", "--data.f_s_corpus"))
-    emotion = _label_names(d, (load_corpus(d.faces, d.demo_takes), load_corpus(d.voices, d.demo_takes), corpus))[2]
+    emotion = _label_names(
+        d, (load_corpus(d.faces, d.demo_takes), load_corpus(d.voices, d.demo_takes), corpus)
+    )[2]
     has = corpus.face_of if what == "face" else corpus.voice_of
-    met = np.concatenate([s for k in ("S2", "S3", "S4") for s in (sets[k].x_subject, sets[k].y_subject)])
-    rows = np.nonzero((has >= 0) & np.isin(emotion, d.classes) & ~np.isin(_subjects_or_clips(corpus), met))[0]
+    met = np.concatenate(
+        [s for k in ("S2", "S3", "S4") for s in (sets[k].x_subject, sets[k].y_subject)]
+    )
+    rows = np.nonzero(
+        (has >= 0) & np.isin(emotion, d.classes) & ~np.isin(_subjects_or_clips(corpus), met)
+    )[0]
     if lacking := [c for c in d.classes if c not in set(emotion[rows])]:
         raise CorpusError(
             f"f_S cannot be trained on {corpus.name}, which has no {what} for {', '.join(lacking)} of people outside S2, S3 and S4; "
             f"name only the classes it has ({', '.join(c for c in d.classes if c not in lacking) or 'none of these'}), or another corpus"
         )
-    images = _face_images(corpus, rows) if what == "face" else _voice_images(corpus, rows, config.logmel)
+    images = (
+        _face_images(corpus, rows) if what == "face" else _voice_images(corpus, rows, config.logmel)
+    )
     return images, np.array([d.classes.index(e) for e in emotion[rows]], np.int64)
 
 
@@ -386,7 +492,12 @@ def set_table(sets: dict[str, SampleSet]) -> dict:
     groups that were kept together and have no row in `subjects`.
     """
     classes = next((s.classes for s in sets.values() if s.classes), ())
-    n = max([len(classes), *(int(k.max()) + 1 for s in sets.values() for k in (s.x_label, s.y_label) if len(k))])
+    n = max(
+        [
+            len(classes),
+            *(int(k.max()) + 1 for s in sets.values() for k in (s.x_label, s.y_label) if len(k)),
+        ]
+    )
     names = [*classes, *map(str, range(len(classes), n))]
 
     def counts(subject: np.ndarray, label: np.ndarray) -> dict:
@@ -394,13 +505,23 @@ def set_table(sets: dict[str, SampleSet]) -> dict:
         table = np.zeros((len(who), n), np.int64)
         np.add.at(table, (row, label), 1)
         known = {
-            str(w): dict(zip(names, t.tolist(), strict=True)) for w, t in zip(who, table, strict=True) if not UNKNOWN_SUBJECT.fullmatch(w)
+            str(w): dict(zip(names, t.tolist(), strict=True))
+            for w, t in zip(who, table, strict=True)
+            if not UNKNOWN_SUBJECT.fullmatch(w)
         }
         total = dict(zip(names, table.sum(axis=0).tolist(), strict=True))
-        return {"clips": len(label), "classes": total, "subjects": known, "unknown": len(who) - len(known)}
+        return {
+            "clips": len(label),
+            "classes": total,
+            "subjects": known,
+            "unknown": len(who) - len(known),
+        }
 
     both = {k: s if s.source == "face" else s.reverse for k, s in sets.items()}
-    return {k: {"faces": counts(s.x_subject, s.x_label), "voices": counts(s.y_subject, s.y_label)} for k, s in both.items()}
+    return {
+        k: {"faces": counts(s.x_subject, s.x_label), "voices": counts(s.y_subject, s.y_label)}
+        for k, s in both.items()
+    }
 
 
 def balanced_rows(labels: np.ndarray, seed: int = 0) -> np.ndarray:
@@ -411,7 +532,9 @@ def balanced_rows(labels: np.ndarray, seed: int = 0) -> np.ndarray:
     return np.sort(np.concatenate([rng.permutation(p)[:n] for p in parts]))
 
 
-def epoch_pairs(x_group: np.ndarray, y_group: np.ndarray, paired: bool, seed: int, epoch: int) -> tuple[np.ndarray, np.ndarray]:
+def epoch_pairs(
+    x_group: np.ndarray, y_group: np.ndarray, paired: bool, seed: int, epoch: int
+) -> tuple[np.ndarray, np.ndarray]:
     """One epoch's training pairs, a pure function of its arguments: rows of x and of y, shuffled, groups oversampled to balance.
 
     (n_x,), (n_y,) -> two (n,) index arrays. Paired rows keep their clip; otherwise every voice meets a face of its own group, drawn

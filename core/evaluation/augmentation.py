@@ -23,11 +23,19 @@ from core.config import PROTOCOL_VERSION, Config
 from core.config import ClassifierSettings as Settings
 from core.data import splits
 from core.evaluation import metrics, protocol, significance
-from core.evaluation.evaluator import augmentation_parts, image_tensor, join_parts, seed_of, target_settings
+from core.evaluation.evaluator import (
+    augmentation_parts,
+    image_tensor,
+    join_parts,
+    seed_of,
+    target_settings,
+)
 from core.models import classifiers, gan, networks
 from core.runs import Run
 
-MAX_SHIFT_AND_MASK = 1 / 8  # plain augmentation shifts and masks up to this share of the columns (and masks that of the bands)
+MAX_SHIFT_AND_MASK = (
+    1 / 8
+)  # plain augmentation shifts and masks up to this share of the columns (and masks that of the bands)
 LEFT_OUT_REASONS = {
     False: "pseudo-labels need clips that hold a face and a voice",
     True: "plain augmentation is made for voices",
@@ -39,7 +47,9 @@ class TableSettings:
     """How often and how long each row is trained."""
 
     seeds: int = 3  # trainings of each row; each draws its own generated samples
-    stretch: int = 3  # the longest training, in multiples of f_t.steps (which is the rule of equal steps)
+    stretch: int = (
+        3  # the longest training, in multiples of f_t.steps (which is the rule of equal steps)
+    )
     looks: int = 4  # looks at S2's voices per f_t.steps
 
 
@@ -49,7 +59,9 @@ def plain_augmentation(y: torch.Tensor, generator: torch.Generator) -> torch.Ten
     n, _, columns, bands = y.shape
     unit = torch.rand((5, n, 1), generator=generator, device=y.device)
     time, band = torch.arange(columns, device=y.device), torch.arange(bands, device=y.device)
-    rows = (time + ((2 * unit[0] - 1) * MAX_SHIFT_AND_MASK * columns).round().long()) % columns  # (B, columns)
+    rows = (
+        time + ((2 * unit[0] - 1) * MAX_SHIFT_AND_MASK * columns).round().long()
+    ) % columns  # (B, columns)
     y = y.gather(2, rows[:, None, :, None].expand_as(y))
     y = y + 0.05 * torch.randn(y.shape, generator=generator, device=y.device)
     quiet_time = (time - unit[1] * columns) % columns < unit[2] * columns * MAX_SHIFT_AND_MASK
@@ -67,7 +79,12 @@ def predict_classes(network: networks.Classifier, y: torch.Tensor) -> np.ndarray
 
 def validation_steps(settings: Settings, plan: TableSettings) -> list[int]:
     """The steps at which S2's voices are looked at, among them `settings.steps`; the last is the longest training."""
-    return sorted({max(1, round(k * settings.steps / plan.looks)) for k in range(1, plan.stretch * plan.looks + 1)})
+    return sorted(
+        {
+            max(1, round(k * settings.steps / plan.looks))
+            for k in range(1, plan.stretch * plan.looks + 1)
+        }
+    )
 
 
 def compute_table(
@@ -96,7 +113,9 @@ def compute_table(
     S2, S4 = sets["S2"], sets["S4"]
     rows2 = splits.balanced_rows(S2.y_label, seed_of(config, "balance"))
     y2, l2, y4 = image_tensor(S2.y[rows2], where), S2.y_label[rows2], image_tensor(S4.y, where)
-    guesses: dict[str, list[tuple[np.ndarray, np.ndarray]]] = {}  # row -> for each seed, S4's classes under both rules
+    guesses: dict[
+        str, list[tuple[np.ndarray, np.ndarray]]
+    ] = {}  # row -> for each seed, S4's classes under both rules
     curves: dict[str, list[list[float]]] = {}
     sizes: dict[str, int] = {}
     total, done = plan.seeds * len(protocol.TABLE_ROWS), 0
@@ -109,7 +128,17 @@ def compute_table(
                 continue
             y, labels = rows[row.name]
             seed = seed_of(config, "rows") + 10 * k
-            one = _train_row(run.directory.parent / ".cache", (y, labels, y2, l2, y4), s, role, K, seed, marks, row.plain, should_stop)
+            one = _train_row(
+                run.directory.parent / ".cache",
+                (y, labels, y2, l2, y4),
+                s,
+                role,
+                K,
+                seed,
+                marks,
+                row.plain,
+                should_stop,
+            )
             guesses.setdefault(row.name, []).append((one["equal"], one["best"]))
             curves.setdefault(row.name, []).append(one["S2"].tolist())
             sizes[row.name] = len(labels)
@@ -134,7 +163,19 @@ def _train_row(
     It is a function of what it is given, so a file of `cache` named by the hash of all that holds the answer of an earlier call.
     """
     y, labels, y2, l2, y4 = arrays
-    told = json.dumps([asdict(s), role, K, seed, marks, change, y.device.type, torch.__version__, PROTOCOL_VERSION])
+    told = json.dumps(
+        [
+            asdict(s),
+            role,
+            K,
+            seed,
+            marks,
+            change,
+            y.device.type,
+            torch.__version__,
+            PROTOCOL_VERSION,
+        ]
+    )
     digest = hashlib.sha256(told.encode())
     for a in arrays:
         digest.update(np.ascontiguousarray(a.cpu().numpy() if torch.is_tensor(a) else a).data)
@@ -144,9 +185,13 @@ def _train_row(
     extra = torch.Generator(y.device).manual_seed(seed + 2)
     altered = functools.partial(plain_augmentation, generator=extra) if change else None
     curve, best, equal = list[float](), dict[str, torch.Tensor](), None
-    for step, network, _ in classifiers.training_steps(y, labels, s, K, seed, role, marks[-1], altered):
+    for step, network, _ in classifiers.training_steps(
+        y, labels, s, K, seed, role, marks[-1], altered
+    ):
         if should_stop():
-            raise files.StopRequested("the augmentation table was stopped; the same command goes on with the next row")
+            raise files.StopRequested(
+                "the augmentation table was stopped; the same command goes on with the next row"
+            )
         if step in marks:
             curve.append(float((predict_classes(network, y2) == l2).mean()))
             if curve[-1] > max(curve[:-1], default=-1.0):  # of equals the earliest
@@ -155,13 +200,19 @@ def _train_row(
             equal = predict_classes(network, y4).astype(np.int8)
     network.load_state_dict(best)
     assert equal is not None
-    found = {"S2": np.array(curve), "equal": equal, "best": predict_classes(network, y4).astype(np.int8)}
+    found = {
+        "S2": np.array(curve),
+        "equal": equal,
+        "best": predict_classes(network, y4).astype(np.int8),
+    }
     cache.mkdir(exist_ok=True)
     files.write_arrays(file, **found)
     return found
 
 
-def load_sets(run: Run, config: Config) -> tuple[dict[str, splits.SampleSet], dict[str, np.ndarray]]:
+def load_sets(
+    run: Run, config: Config
+) -> tuple[dict[str, splits.SampleSet], dict[str, np.ndarray]]:
     """The sets of a run and the condition of S3's faces as the run stored it."""
     if not run.model_path("G").exists():
         command = f"python -m core train --config-file {run.directory}/config.json"
@@ -169,15 +220,25 @@ def load_sets(run: Run, config: Config) -> tuple[dict[str, splits.SampleSet], di
     sets, out = splits.build_sets(config), run.arrays()
     digest, here = run.json("provenance").get("corpus"), splits.corpus_digest(config.data)
     if digest != here and not has_same_sets(run, config, sets, out):
-        raise ValueError(f"{run.id} was trained on the corpus {digest} and {here} is prepared here; prepare that corpus again")
+        raise ValueError(
+            f"{run.id} was trained on the corpus {digest} and {here} is prepared here; prepare that corpus again"
+        )
     S3, g = sets["S3"], config.gan
     if len(out.get("o_S3", ())) != len(S3.x):
-        raise ValueError(f"{run.directory / 'outputs.npz'} does not fit S3's {len(S3.x)} faces; train the run again")
+        raise ValueError(
+            f"{run.directory / 'outputs.npz'} does not fit S3's {len(S3.x)} faces; train the run again"
+        )
     labels = S3.x_label if g.condition == "label" else None
-    return sets, {"S3": gan.condition(g.condition, labels, out["o_S3"], out["p_S3"], len(config.data.classes), g.soft)}
+    return sets, {
+        "S3": gan.condition(
+            g.condition, labels, out["o_S3"], out["p_S3"], len(config.data.classes), g.soft
+        )
+    }
 
 
-def has_same_sets(run: Run, config: Config, sets: dict[str, splits.SampleSet], out: dict[str, np.ndarray]) -> bool:
+def has_same_sets(
+    run: Run, config: Config, sets: dict[str, splits.SampleSet], out: dict[str, np.ndarray]
+) -> bool:
     """Whether the sets here are those of a run whose corpora have another digest: prepared on another machine, the last bits differ.
 
     The same number of clips, dB reference and people in the same order, and the run's own networks say of them what they said then: f_S of
@@ -195,12 +256,25 @@ def has_same_sets(run: Run, config: Config, sets: dict[str, splits.SampleSet], o
         return classifiers.softmax(network, image_tensor(images, torch.device("cpu")))
 
     rows = splits.balanced_rows(sets["S4"].y_label, seed_of(config, "balance"))
-    score, was = metrics.inception_score(said("scorer", sets["S4"].y[rows])), run.json("results")["quality"]["IS real"]
-    return bool(np.abs(said("f_S", sets["S3"].x) - out["o_S3"]).max() < 1e-3 and abs(score - was) < 1e-3 * (was - 1))
+    score, was = (
+        metrics.inception_score(said("scorer", sets["S4"].y[rows])),
+        run.json("results")["quality"]["IS real"],
+    )
+    return bool(
+        np.abs(said("f_S", sets["S3"].x) - out["o_S3"]).max() < 1e-3
+        and abs(score - was) < 1e-3 * (was - 1)
+    )
 
 
 def _write_table(
-    run: Run, config: Config, plan: TableSettings, marks: list[int], guesses: dict, curves: dict, sizes: dict, S4: splits.SampleSet
+    run: Run,
+    config: Config,
+    plan: TableSettings,
+    marks: list[int],
+    guesses: dict,
+    curves: dict,
+    sizes: dict,
+    S4: splits.SampleSet,
 ) -> dict:
     """What a table is on disk.
 
@@ -214,7 +288,9 @@ def _write_table(
     names, at = list(guesses), marks.index(equal)
     arrays = {
         "rows": np.array(names),
-        "predicted": np.stack([np.stack([np.stack(s) for s in guesses[n]], axis=1) for n in names]).astype(np.int8),
+        "predicted": np.stack(
+            [np.stack([np.stack(s) for s in guesses[n]], axis=1) for n in names]
+        ).astype(np.int8),
         "S2": np.array([curves[n] for n in names]),
         "marks": np.array(marks),
         "equal": np.array(equal),
@@ -228,7 +304,10 @@ def _write_table(
         best = arrays["S2"][i].argmax(axis=1)
         out[name] = {"N train": sizes[name]}
         for r, (rule, where) in enumerate((("equal", np.full(plan.seeds, at)), ("best", best))):
-            matrices = [metrics.confusion(S4.y_label[counted], g[counted], K) for g in arrays["predicted"][i, r]]
+            matrices = [
+                metrics.confusion(S4.y_label[counted], g[counted], K)
+                for g in arrays["predicted"][i, r]
+            ]
             out[name][rule] = {
                 "accuracy": [metrics.accuracy(m) for m in matrices],
                 "steps": [marks[w] for w in where],
@@ -243,7 +322,9 @@ def _write_table(
         "N test voices": int(counted.sum()),
         "test subjects": sorted(set(map(str, S4.y_subject[counted]))),
         "rows": out,
-        "left out": {r.name: LEFT_OUT_REASONS[r.plain] for r in protocol.TABLE_ROWS if r.name not in out},
+        "left out": {
+            r.name: LEFT_OUT_REASONS[r.plain] for r in protocol.TABLE_ROWS if r.name not in out
+        },
         "gains": [asdict(g) for g in significance.gains([arrays])],
     }
     files.write_arrays(run.directory / "table.npz", **arrays)

@@ -22,11 +22,17 @@ from core.evaluation.protocol import CONDITION_NAMES, Cell
 from core.paper import PUBLISHED_TABLE_1, PUBLISHED_TABLE_2
 from core.runs import Run
 
-Curves = Mapping[str, tuple[list[int], list[float]]]  # name -> steps, values, as runs.metrics gives them
+Curves = Mapping[
+    str, tuple[list[int], list[float]]
+]  # name -> steps, values, as runs.metrics gives them
 MIN_MEANINGFUL_STEPS = 100  # training steps below which a run only shows that the path works
 BASELINES = ("audio baseline", "face baseline")
 TABLE_CONDITIONS = ("label", "classifier", "CP")
-GENERATOR_NAMES = {"encdec": "EncDec", "unet": "U-Net", "conv": "convolutional"}  # as protocol.cases calls them
+GENERATOR_NAMES = {
+    "encdec": "EncDec",
+    "unet": "U-Net",
+    "conv": "convolutional",
+}  # as protocol.cases calls them
 
 
 @dataclass(frozen=True)
@@ -70,7 +76,15 @@ class RunSummary:
     def test(self) -> tuple:
         """What decides whose voices judge: accuracies of runs that agree in it are of the same test."""
         d = self.config.data
-        split = (d.sets, d.labels, d.ties, d.subjects, d.split_seed, d.fold, d.demo_takes if splits.demo_corpora(d) else 0)
+        split = (
+            d.sets,
+            d.labels,
+            d.ties,
+            d.subjects,
+            d.split_seed,
+            d.fold,
+            d.demo_takes if splits.demo_corpora(d) else 0,
+        )
         return (self.corpus, self.digest, d.classes, self.config.logmel, split, self.made)
 
     def accuracy(self, row: str) -> float:
@@ -174,24 +188,36 @@ def caveats(found: Sequence[RunSummary]) -> list[str]:
 
     scorers = _group_by(done, lambda s: s.scorer)
     if len(scorers) > 1:
-        out.append(f"FID, KID, IS and coverage come from {len(scorers)} scoring networks: compare them within one only ({named(scorers)}).")
+        out.append(
+            f"FID, KID, IS and coverage come from {len(scorers)} scoring networks: compare them within one only ({named(scorers)})."
+        )
     tests = _group_by(done, lambda s: s.test)
     if len(tests) > 1:
         corpora = len({(s.corpus, s.config.data.classes) for s in done})
-        why = "other corpora or emotions, so another chance" if corpora > 1 else "other people, or a corpus prepared otherwise"
+        why = (
+            "other corpora or emotions, so another chance"
+            if corpora > 1
+            else "other people, or a corpus prepared otherwise"
+        )
         why = "voices here, faces there" if len({s.made for s in done}) > 1 else why
-        out.append(f"Accuracies are of {len(tests)} different tests ({why}): no difference between them counts ({named(tests)}).")
+        out.append(
+            f"Accuracies are of {len(tests)} different tests ({why}): no difference between them counts ({named(tests)})."
+        )
     for of in tests.values():
         if len({s.accuracy("S1") for s in of}) > 1:
             same = ", ".join(names[s.id] for s in of)
-            out.append(f"{same} have different baselines S1 (another seed, share of data or classifier): compare gains, not accuracies.")
+            out.append(
+                f"{same} have different baselines S1 (another seed, share of data or classifier): compare gains, not accuracies."
+            )
     modes = _group_by(done, lambda s: s.labels)
     if len(modes) > 1:
         seen = "; ".join(f"{mode}: {named({0: of})}" for mode, of in modes.items())
         out.append(f"S3's labels were seen by some and not by others: {seen}.")
     few = [names[s.id] for s in found if s.config.gan.steps < MIN_MEANINGFUL_STEPS]
     if few:
-        out.append(f"Fewer than {MIN_MEANINGFUL_STEPS} training steps, so their figures mean nothing: {', '.join(few)}.")
+        out.append(
+            f"Fewer than {MIN_MEANINGFUL_STEPS} training steps, so their figures mean nothing: {', '.join(few)}."
+        )
     return out
 
 
@@ -229,7 +255,9 @@ def without_fold_and_seed(config: Config) -> Config:
 
 def repetitions(found: Sequence[RunSummary]) -> list[list[RunSummary]]:
     """Finished runs by `without_fold_and_seed` and corpus digest, each in order of fold and seed."""
-    groups = _group_by([s for s in found if s.results], lambda s: (without_fold_and_seed(s.config), s.digest))
+    groups = _group_by(
+        [s for s in found if s.results], lambda s: (without_fold_and_seed(s.config), s.digest)
+    )
     return [sorted(g, key=lambda s: (s.config.data.fold, s.config.seed)) for g in groups.values()]
 
 
@@ -246,7 +274,9 @@ class BaseSettings:
 
     @property
     def title(self) -> str:
-        return self.preset + {"paper": ", the paper's method", "studio": ", our method"}.get(self.method or "", "")
+        return self.preset + {"paper": ", the paper's method", "studio": ", our method"}.get(
+            self.method or "", ""
+        )
 
     def command(self, name: str = "sweep") -> str:
         """What trains, or reports, every case of the paper on this base."""
@@ -272,7 +302,9 @@ def base_settings() -> list[BaseSettings]:
         methods: tuple[Method | None, ...] = (None, "paper", "studio")
         for method in methods:
             base = with_method(method, config) if method else config
-            found.setdefault(replace(base, name="", gan={"condition": "cp"}), BaseSettings(preset, method, base))
+            found.setdefault(
+                replace(base, name="", gan={"condition": "cp"}), BaseSettings(preset, method, base)
+            )
     return list(found.values())
 
 
@@ -313,10 +345,21 @@ def table_2(of: Mapping[str, Sequence[RunSummary]], generator: str = "EncDec") -
         for k, v in zip(BASELINES, (_accuracies_percent(most, "S1"), faces), strict=True)
     ]
     for c, runs_of in named.items():
-        out.append(TableEntry(c, "accuracy", _accuracies_percent(runs_of, "S1 + generated"), _published_values(c, 0)))
+        out.append(
+            TableEntry(
+                c,
+                "accuracy",
+                _accuracies_percent(runs_of, "S1 + generated"),
+                _published_values(c, 0),
+            )
+        )
         for i, name in ((1, "FID"), (2, "IS")):
             values = tuple(v for s in runs_of if (v := s.quality(name)) == v)
-            out.append(TableEntry(c, name, values, _published_values(c, i), len({s.scorer for s in runs_of})))
+            out.append(
+                TableEntry(
+                    c, name, values, _published_values(c, i), len({s.scorer for s in runs_of})
+                )
+            )
     return out
 
 
@@ -325,16 +368,26 @@ def _accuracies_percent(found: Sequence[RunSummary], row: str) -> tuple[float, .
 
 
 def _published_values(case: str, i: int) -> dict[str, float]:
-    return {corpus: said[case][i] for corpus, said in PUBLISHED_TABLE_2.items() if len(said.get(case, ())) > i}
+    return {
+        corpus: said[case][i]
+        for corpus, said in PUBLISHED_TABLE_2.items()
+        if len(said.get(case, ())) > i
+    }
 
 
 def published_corpus(base: Config) -> str:
     """The paper's corpus that runs of `base` are of, or "" where theirs is another and no figure may be compared."""
     d = base.data
-    return {"crema-d": "CREMA-D", "ravdess": "RAVDESS"}.get(d.voices, "") if d.faces == d.voices else ""
+    return (
+        {"crema-d": "CREMA-D", "ravdess": "RAVDESS"}.get(d.voices, "")
+        if d.faces == d.voices
+        else ""
+    )
 
 
-def missing_cases(base: BaseSettings, of: Mapping[str, Sequence[RunSummary]], names: Sequence[str]) -> dict[str, str]:
+def missing_cases(
+    base: BaseSettings, of: Mapping[str, Sequence[RunSummary]], names: Sequence[str]
+) -> dict[str, str]:
     """Cases among `names` that no run has -> the command that trains one."""
     cells = {c.name: c for c in protocol.cases(base.config)}
     return {n: training_command(cells[n], base.preset) for n in names if n in cells and n not in of}
@@ -342,7 +395,12 @@ def missing_cases(base: BaseSettings, of: Mapping[str, Sequence[RunSummary]], na
 
 def training_command(cell: Cell, preset: str) -> str:
     """What trains a cell: the preset, and every setting in which it differs from that."""
-    return " ".join([f"python -m core train --preset {preset}", *_flags(to_dict(cell.config), to_dict(PRESETS[preset]))])
+    return " ".join(
+        [
+            f"python -m core train --preset {preset}",
+            *_flags(to_dict(cell.config), to_dict(PRESETS[preset])),
+        ]
+    )
 
 
 def _flags(a: Mapping[str, Any], b: Mapping[str, Any], at: str = "") -> list[str]:

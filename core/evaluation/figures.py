@@ -27,9 +27,18 @@ SAMPLE_FIGURES = {  # Figs 6 and 7: file -> what it shows, and the cases, one ro
     "fig6": ("samples by condition", ("EncDec · label", "EncDec · classifier", "EncDec · CP")),
     "fig6-networks": (
         "samples by generator, with and without L1 or the source",
-        ("EncDec · CP", "EncDec without L1 · CP", "EncDec without source · CP", "U-Net · CP", "convolutional · CP"),
+        (
+            "EncDec · CP",
+            "EncDec without L1 · CP",
+            "EncDec without source · CP",
+            "U-Net · CP",
+            "convolutional · CP",
+        ),
     ),
-    "fig6-sizes": ("samples by size of the spectrogram", ("28×28 · CP", "56×28 · CP", "112×28 · CP")),
+    "fig6-sizes": (
+        "samples by size of the spectrogram",
+        ("28×28 · CP", "56×28 · CP", "112×28 · CP"),
+    ),
     "fig7b": ("faces made from voices", (REVERSE_CASE,)),
 }
 ROW_COLOURS = {"S1": "tab:gray", "S1 + generated": "tab:blue"}
@@ -67,9 +76,14 @@ def sample_rows(members: Mapping[str, tuple[Cell, Run]]) -> list[SampleRow]:
     rows = _real_rows(cell, first, [_first_sample(kept[named], k, shared) for k in range(K)])
     for name, (its, run) in members.items():
         a, s = kept[name], its.config.logmel
-        made = [None if (i := _first_sample(a, k, shared)) is None else a["y"][i].astype(np.float32) for k in range(K)]
+        made = [
+            None if (i := _first_sample(a, k, shared)) is None else a["y"][i].astype(np.float32)
+            for k in range(K)
+        ]
         what = "face" if its.config.gan.direction == "voice-face" else "voice"
-        rows.append(SampleRow(f"{name}:\ngenerated {what}", made, s, run.json("corpus")["voices"]["ref_db"]))
+        rows.append(
+            SampleRow(f"{name}:\ngenerated {what}", made, s, run.json("corpus")["voices"]["ref_db"])
+        )
     return rows
 
 
@@ -90,7 +104,11 @@ def _real_rows(cell: Cell, run: Run, places: Sequence[int | None]) -> list[Sampl
         return []
     row = run.arrays("generated")["row"]
     x = [None if i is None else int(row[i]) for i in places]
-    y = x if S4.paired else [next(iter(np.nonzero(S4.y_label == k)[0]), None) for k in range(len(places))]
+    y = (
+        x
+        if S4.paired
+        else [next(iter(np.nonzero(S4.y_label == k)[0]), None) for k in range(len(places))]
+    )
     names = {"face": "real face", "voice": "real voice"}
     given, made = ("face", "voice") if S4.source == "face" else ("voice", "face")
     s, ref = cell.config.logmel, run.json("corpus")["voices"]["ref_db"]
@@ -122,13 +140,29 @@ def figure_samples(rows: Sequence[SampleRow], classes: Sequence[str]) -> Figure:
                     db = spectrograms.unscale(picture, row.ref_db, s)
                     half = len(picture) * s.hop / s.rate / 2
                     extent = (longest / 2 - half, longest / 2 + half, 0, s.bands)
-                    shown = ax.imshow(db.T, origin="lower", aspect="auto", extent=extent, cmap="magma", vmin=low, vmax=row.ref_db)
+                    shown = ax.imshow(
+                        db.T,
+                        origin="lower",
+                        aspect="auto",
+                        extent=extent,
+                        cmap="magma",
+                        vmin=low,
+                        vmax=row.ref_db,
+                    )
                 ax.set(xlim=(0, longest), ylim=(0, s.bands))
                 ax.tick_params(labelsize=6, labelleft=k == 0, labelbottom=i == last)
                 if i == last:
                     ax.set_xlabel("time, s", fontsize=7)
             if picture is None:
-                ax.text(0.5, 0.5, "none kept", transform=ax.transAxes, ha="center", va="center", fontsize=6)
+                ax.text(
+                    0.5,
+                    0.5,
+                    "none kept",
+                    transform=ax.transAxes,
+                    ha="center",
+                    va="center",
+                    fontsize=6,
+                )
         axes[i][0].set_ylabel(row.title + ("" if row.face else "\nmel band"), fontsize=7)
     if shown:
         figure.colorbar(shown, ax=axes, label="level, dB", shrink=0.6)
@@ -146,12 +180,18 @@ def rater_shares(cell: Cell, by: str = "voice") -> np.ndarray | None:
     except CorpusError:
         return None
     votes = corpus.votes[:, labels.VOTE_MODALITIES.index(by)]
-    return metrics.normalise_rows(protocol.rater_confusion(corpus.emotion, votes, d.classes)) if (votes != "").any() else None
+    return (
+        metrics.normalise_rows(protocol.rater_confusion(corpus.emotion, votes, d.classes))
+        if (votes != "").any()
+        else None
+    )
 
 
 def confusion_shares(members: CaseRuns, row: str) -> np.ndarray | None:
     """The confusion of a row of the table summed over a case's runs, each true class's row in shares; None where no run has the row."""
-    tables = [t["confusion"] for _, r in members if (t := r.json("results")["augmentation"].get(row))]
+    tables = [
+        t["confusion"] for _, r in members if (t := r.json("results")["augmentation"].get(row))
+    ]
     return metrics.normalise_rows(np.sum(tables, axis=0)) if tables else None
 
 
@@ -165,7 +205,11 @@ def figure_8(found: RunsByCase) -> Figure:
     base = confusion_shares(first, "S1")
     assert base is not None, f"{name} has no row S1"
     shown: dict[str, np.ndarray] = {"baseline: S1": base}
-    shown |= {f"{k}: S1 + generated": m for k, of in found.items() if (m := confusion_shares(of, "S1 + generated")) is not None}
+    shown |= {
+        f"{k}: S1 + generated": m
+        for k, of in found.items()
+        if (m := confusion_shares(of, "S1 + generated")) is not None
+    }
     if (said := rater_shares(first[0][0])) is not None:
         shown["people, by voice"] = said
     figure = Figure((0.8 + 2.9 * len(shown), 6.4), layout="constrained")
@@ -175,19 +219,34 @@ def figure_8(found: RunsByCase) -> Figure:
         if k == 0:
             axes[1][0].axis("off")
             continue
-        gap = _draw_matrix(axes[1][k], 100 * (matrix - base), classes, "minus the baseline", "RdBu", (-50, 50))
+        gap = _draw_matrix(
+            axes[1][k], 100 * (matrix - base), classes, "minus the baseline", "RdBu", (-50, 50)
+        )
         if k == len(shown) - 1:
             figure.colorbar(gap, ax=axes[1], label="points", shrink=0.8)
     figure.colorbar(whole, ax=axes[0], label="% of the true class", shrink=0.8)
     return figure
 
 
-def _draw_matrix(ax, percent: np.ndarray, classes: Sequence[str], title: str, colours: str, scale: tuple[float, float]):
+def _draw_matrix(
+    ax,
+    percent: np.ndarray,
+    classes: Sequence[str],
+    title: str,
+    colours: str,
+    scale: tuple[float, float],
+):
     image = ax.imshow(percent, cmap=colours, vmin=scale[0], vmax=scale[1])
     for i, j in np.ndindex(percent.shape):
         dark = abs(percent[i, j]) > 0.6 * scale[1]
-        said = f"{percent[i, j]:.0f}" if scale[0] == 0 or abs(percent[i, j]) < 0.5 else f"{percent[i, j]:+.0f}"
-        ax.text(j, i, said, ha="center", va="center", fontsize=6, color="white" if dark else "black")
+        said = (
+            f"{percent[i, j]:.0f}"
+            if scale[0] == 0 or abs(percent[i, j]) < 0.5
+            else f"{percent[i, j]:+.0f}"
+        )
+        ax.text(
+            j, i, said, ha="center", va="center", fontsize=6, color="white" if dark else "black"
+        )
     ax.set_xticks(range(len(classes)), classes, rotation=45, ha="right", fontsize=6)
     ax.set_yticks(range(len(classes)), classes, fontsize=6)
     ax.set_title(title, fontsize=8)
@@ -212,15 +271,28 @@ def figure_9(found: RunsByCase) -> Figure:
     ax.set_yticks(range(len(found)), list(found), fontsize=8)
     ax.invert_yaxis()
     ax.set(xlabel="accuracy on real voices of S4, % (mean ± sd over runs)", ylabel="case")
-    ax.axvline(100 * next(iter(found.values()))[0][1].json("results")["chance"], ls=":", color="k", lw=1, label="chance")
+    ax.axvline(
+        100 * next(iter(found.values()))[0][1].json("results")["chance"],
+        ls=":",
+        color="k",
+        lw=1,
+        label="chance",
+    )
     ax.legend(fontsize=8)
     return figure
 
 
 def _draw_error_bars(ax, found: RunsByCase, row: str, places: np.ndarray, upright: bool) -> None:
-    values = [significance.mean_and_sd([100 * v for v in a]) if (a := accuracies(m, row)) else (math.nan, math.nan) for m in found.values()]
+    values = [
+        significance.mean_and_sd([100 * v for v in a])
+        if (a := accuracies(m, row))
+        else (math.nan, math.nan)
+        for m in found.values()
+    ]
     mean, sd = [v for v, _ in values], [0 if math.isnan(s) else s for _, s in values]
-    place = {"x": places, "y": mean, "yerr": sd} if upright else {"x": mean, "y": places, "xerr": sd}
+    place = (
+        {"x": places, "y": mean, "yerr": sd} if upright else {"x": mean, "y": places, "xerr": sd}
+    )
     ax.errorbar(**place, fmt="o", ms=4, capsize=3, color=ROW_COLOURS[row], label=row)
 
 
@@ -228,7 +300,9 @@ def figure_curves(run: Run, names: Sequence[tuple[str, Sequence[str]]], titles: 
     """Curves of one run by step: a panel for each (axis label, curves); a curve "… real" is a line across."""
     curves = runs.load_curves(run.id, run.directory.parent)
     figure = Figure((4.2 * len(names), 3.2), layout="constrained")
-    for ax, (label, shown) in zip(np.atleast_1d(figure.subplots(1, len(names))), names, strict=True):
+    for ax, (label, shown) in zip(
+        np.atleast_1d(figure.subplots(1, len(names))), names, strict=True
+    ):
         for k in shown:
             if k not in curves:
                 continue
@@ -252,11 +326,22 @@ def figure_sparsity(found: RunsByCase) -> Figure:
         for share, members in found.items():
             run = members[0][1]
             steps, values = runs.load_curves(run.id, run.directory.parent).get(k, ([], []))
-            ax.plot(steps, values, lw=1.2, label=f"{share} (fold {run.config.data.fold}, seed {run.config.seed})")
+            ax.plot(
+                steps,
+                values,
+                lw=1.2,
+                label=f"{share} (fold {run.config.data.fold}, seed {run.config.seed})",
+            )
         ax.set(xlabel="step", ylabel=k)
         ax.legend(fontsize=7)
     for row in ("S1", "S1 + generated"):
-        _draw_error_bars(right, found, row, np.arange(len(found)) + (0.06 if row == "S1" else -0.06), upright=True)
+        _draw_error_bars(
+            right,
+            found,
+            row,
+            np.arange(len(found)) + (0.06 if row == "S1" else -0.06),
+            upright=True,
+        )
     right.set_xticks(range(len(found)), [s.split(" ")[0] for s in found])
     right.set(xlabel="share of S3's pairs", ylabel="accuracy on real voices of S4, %")
     right.legend(fontsize=7)

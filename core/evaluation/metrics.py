@@ -29,14 +29,24 @@ def fid(real: np.ndarray, generated: np.ndarray) -> float:
     real, generated = np.asarray(real, np.float64), np.asarray(generated, np.float64)
     _check_features(real, generated)
     mean = real.mean(axis=0) - generated.mean(axis=0)
-    s_r, s_g = np.atleast_2d(np.cov(real, rowvar=False)), np.atleast_2d(np.cov(generated, rowvar=False))
+    s_r, s_g = (
+        np.atleast_2d(np.cov(real, rowvar=False)),
+        np.atleast_2d(np.cov(generated, rowvar=False)),
+    )
     values, vectors = np.linalg.eigh(s_r)
     root = (vectors * np.sqrt(np.maximum(values, 0))) @ vectors.T
     product = np.linalg.eigvalsh(root @ s_g @ root)
-    return float(max(0.0, mean @ mean + np.trace(s_r) + np.trace(s_g) - 2 * np.sqrt(np.maximum(product, 0)).sum()))
+    return float(
+        max(
+            0.0,
+            mean @ mean + np.trace(s_r) + np.trace(s_g) - 2 * np.sqrt(np.maximum(product, 0)).sum(),
+        )
+    )
 
 
-def kid(real: np.ndarray, generated: np.ndarray, seed: int = 0, subsets: int = 100) -> tuple[float, float]:
+def kid(
+    real: np.ndarray, generated: np.ndarray, seed: int = 0, subsets: int = 100
+) -> tuple[float, float]:
     """Kernel inception distance (Bińkowski et al. 2018): mean and sd over `subsets` of min(N, 100) of the unbiased MMD^2.
 
     Kernel (a.b / F + 1)^3. Unbiased at any N, so it leads where N is under ten times F.
@@ -51,7 +61,10 @@ def kid(real: np.ndarray, generated: np.ndarray, seed: int = 0, subsets: int = 1
 
     values = []
     for _ in range(subsets):
-        a, b = real[rng.choice(len(real), n, replace=False)], generated[rng.choice(len(generated), n, replace=False)]
+        a, b = (
+            real[rng.choice(len(real), n, replace=False)],
+            generated[rng.choice(len(generated), n, replace=False)],
+        )
         aa, bb, ab = kernel(a, a), kernel(b, b), kernel(a, b)
         within = (aa.sum() - np.trace(aa) + bb.sum() - np.trace(bb)) / (n * (n - 1))
         values.append(within - 2 * ab.mean())
@@ -67,7 +80,9 @@ def density_coverage(real: np.ndarray, generated: np.ndarray, k: int = 5) -> tup
     real, generated = np.asarray(real, np.float64), np.asarray(generated, np.float64)
     _check_features(real, generated)
     if len(real) <= k:
-        raise ValueError(f"density and coverage need more than k = {k} real samples, not {len(real)}")
+        raise ValueError(
+            f"density and coverage need more than k = {k} real samples, not {len(real)}"
+        )
     radius = np.sort(_distances(real, real), axis=1)[:, k]  # column 0 is the sample itself
     inside = _distances(real, generated) <= radius[:, None]
     return float(inside.sum(axis=0).mean() / k), float(inside.any(axis=1).mean())
@@ -79,8 +94,15 @@ def _distances(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 
 
 def _check_features(real: np.ndarray, generated: np.ndarray) -> None:
-    if real.ndim != 2 or generated.ndim != 2 or real.shape[1] != generated.shape[1] or min(len(real), len(generated)) < 2:
-        raise ValueError(f"features must be (N, F) and (M, F) with N, M >= 2, not {real.shape} and {generated.shape}")
+    if (
+        real.ndim != 2
+        or generated.ndim != 2
+        or real.shape[1] != generated.shape[1]
+        or min(len(real), len(generated)) < 2
+    ):
+        raise ValueError(
+            f"features must be (N, F) and (M, F) with N, M >= 2, not {real.shape} and {generated.shape}"
+        )
     if not (np.isfinite(real).all() and np.isfinite(generated).all()):
         raise ValueError("features hold NaN or infinity")
 
@@ -123,7 +145,9 @@ def principal_axes(real: np.ndarray, n: int = 2) -> tuple[np.ndarray, np.ndarray
     """
     real = np.asarray(real, np.float64)
     if real.ndim != 2 or len(real) < 2 or real.shape[1] < n:
-        raise ValueError(f"{n} principal axes need two samples of {n} features or more, not {real.shape}")
+        raise ValueError(
+            f"{n} principal axes need two samples of {n} features or more, not {real.shape}"
+        )
     centre = real.mean(axis=0)
     _, size, axes = np.linalg.svd(real - centre, full_matrices=True)
     axes = axes[:n]

@@ -37,9 +37,15 @@ class Way:
     name: str
     share: float = 0.5  # of each batch that is generated
     weight: float = 1.0  # of a generated sample's loss
-    told: Literal["label", "c", "f_S"] = "label"  # its target: argmax c, c scaled to sum to one, or f_S' softmax of its face
-    keep: Literal["all", "credible", "agreed"] = "all"  # credible: by the CP of a classifier of voices; agreed: Q names the label too
-    first: bool = False  # generated samples alone in the first half of the steps, S1 alone in the second
+    told: Literal["label", "c", "f_S"] = (
+        "label"  # its target: argmax c, c scaled to sum to one, or f_S' softmax of its face
+    )
+    keep: Literal["all", "credible", "agreed"] = (
+        "all"  # credible: by the CP of a classifier of voices; agreed: Q names the label too
+    )
+    first: bool = (
+        False  # generated samples alone in the first half of the steps, S1 alone in the second
+    )
     plain: bool = False  # with the table's plain augmentation
 
 
@@ -72,7 +78,9 @@ class Stream:
         return cls(y, told, 1 / counts[label].float())
 
 
-def fitted(way: Way, real: Stream, made: Stream, s: Settings, seed: int, role: str = "voice") -> Classifier:
+def fitted(
+    way: Way, real: Stream, made: Stream, s: Settings, seed: int, role: str = "voice"
+) -> Classifier:
     """A classifier after `s.steps` steps on batches of both streams, a function of its arguments alone."""
     cpu = torch.Generator().manual_seed(seed)
     random = torch.Generator(real.y.device).manual_seed(seed + 1)
@@ -81,10 +89,19 @@ def fitted(way: Way, real: Stream, made: Stream, s: Settings, seed: int, role: s
     for step in range(s.steps):
         share = float(step < s.steps // 2) if way.first else way.share
         parts = []
-        for stream, n, weight in ((real, s.batch - round(share * s.batch), 1.0), (made, round(share * s.batch), way.weight)):
+        for stream, n, weight in (
+            (real, s.batch - round(share * s.batch), 1.0),
+            (made, round(share * s.batch), way.weight),
+        ):
             if n:
                 i = torch.multinomial(stream.chance, n, replacement=True, generator=random)
-                parts.append((stream.y[i], stream.target[i], torch.full((n,), weight, device=stream.y.device)))
+                parts.append(
+                    (
+                        stream.y[i],
+                        stream.target[i],
+                        torch.full((n,), weight, device=stream.y.device),
+                    )
+                )
         y, told, weights = (torch.cat(k) for k in zip(*parts))
         if way.plain:
             y = augmentation.plain_augmentation(y, random)
@@ -116,18 +133,32 @@ def compare(
     s, role = target_settings(config)
     K, S1, S2, S3 = len(config.data.classes), *(sets[k] for k in ("S1", "S2", "S3"))
     if not c["S3"].shape[1]:
-        raise ValueError(f"{run.id} has no condition, so its samples have no label of their own; choose a run with one")
+        raise ValueError(
+            f"{run.id} has no condition, so its samples have no label of their own; choose a run with one"
+        )
     counted = splits.balanced_rows(S2.y_label, seed_of(config, "balance"))
     y2, label2 = image_tensor(S2.y[counted], torch.device("cpu")), S2.y_label[counted]
     y1, label1 = image_tensor(S1.y, torch.device("cpu")), torch.from_numpy(S1.y_label)
-    pick = np.random.default_rng(seed_of(config, "ways")).permutation(len(S3.x))[: max(len(S1.y), len(S3.y))]
+    pick = np.random.default_rng(seed_of(config, "ways")).permutation(len(S3.x))[
+        : max(len(S1.y), len(S3.y))
+    ]
     x, c3 = image_tensor(S3.x, torch.device("cpu"))[pick], torch.from_numpy(c["S3"][pick])
-    made = torch.cat([gan.sample(G, x, c3, config.gan.z, seed_of(config, "ways") + k) for k in range(per_face)])
+    made = torch.cat(
+        [gan.sample(G, x, c3, config.gan.z, seed_of(config, "ways") + k) for k in range(per_face)]
+    )
     label = c3.argmax(dim=1).repeat(per_face)
-    told = {"label": F.one_hot(label, K).float(), "c": (c3 / c3.sum(dim=1, keepdim=True)).repeat(per_face, 1)}
+    told = {
+        "label": F.one_hot(label, K).float(),
+        "c": (c3 / c3.sum(dim=1, keepdim=True)).repeat(per_face, 1),
+    }
     told["f_S"] = torch.from_numpy(softmax(f_S, x)).float().repeat(per_face, 1)
-    kept = {"all": torch.ones(len(label), dtype=torch.bool), "agreed": torch.from_numpy(softmax(Q, made).argmax(axis=1)) == label}
-    kept["credible"] = torch.from_numpy(_credible(S1.y_subject, y1, label1, made, label, s, K, seed_of(config, "ways"), role))
+    kept = {
+        "all": torch.ones(len(label), dtype=torch.bool),
+        "agreed": torch.from_numpy(softmax(Q, made).argmax(axis=1)) == label,
+    }
+    kept["credible"] = torch.from_numpy(
+        _credible(S1.y_subject, y1, label1, made, label, s, K, seed_of(config, "ways"), role)
+    )
     real, found = Stream.of(y1, label1, F.one_hot(label1, K).float()), {}
     for i, way in enumerate(WAYS):
         k = kept[way.keep]
@@ -136,22 +167,42 @@ def compare(
         for seed in range(seeds):
             tick("ways", i * seeds + seed, len(WAYS) * seeds, way.name)
             if should_stop():
-                raise files.StopRequested("the comparison was stopped; the same command begins it anew")
+                raise files.StopRequested(
+                    "the comparison was stopped; the same command begins it anew"
+                )
             network = fitted(way, real, stream, s, seed_of(config, "rows") + 10 * seed, role)
             right.append(float((softmax(network, y2).argmax(axis=1) == label2).mean()))
         found[way.name] = {"way": asdict(way), "accuracy": right, "kept": float(k.float().mean())}
     tick("ways", len(WAYS) * seeds, len(WAYS) * seeds, "")
-    result = {"per_face": per_face, "N S2 voices": len(label2), "chance": 1 / K, "steps": s.steps, "ways": found}
+    result = {
+        "per_face": per_face,
+        "N S2 voices": len(label2),
+        "chance": 1 / K,
+        "steps": s.steps,
+        "ways": found,
+    }
     files.write_json(run.directory / "ways.json", result)
     return result
 
 
-def _credible(subject, y1: Tensor, label1: Tensor, made: Tensor, label: Tensor, s: Settings, K: int, seed: int, role: str) -> np.ndarray:
+def _credible(
+    subject,
+    y1: Tensor,
+    label1: Tensor,
+    made: Tensor,
+    label: Tensor,
+    s: Settings,
+    K: int,
+    seed: int,
+    role: str,
+) -> np.ndarray:
     """Which samples have a p-value of their label above CREDIBLE (n,), by a classifier of S1's voices without the subjects held back."""
     names = sorted(set(subject.tolist()))
     held = torch.from_numpy(np.isin(subject, names[HELD - 1 :: HELD] or names[-1:]))
     judge = classifiers.fit(y1[~held], label1[~held], s, K, seed, role)
-    p = prediction.inductive_p_values(softmax(judge, y1[held]), label1[held].numpy(), softmax(judge, made))
+    p = prediction.inductive_p_values(
+        softmax(judge, y1[held]), label1[held].numpy(), softmax(judge, made)
+    )
     return p[np.arange(len(label)), label.numpy()] > CREDIBLE
 
 
@@ -160,8 +211,14 @@ def text(result: dict) -> str:
     lines = ["| way | accuracy on S2, % | sd | samples kept |", "|---|---|---|---|"]
     for name, one in result["ways"].items():
         a = 100 * np.array(one["accuracy"])
-        lines.append(f"| {name} | {a.mean():.1f} | {a.std(ddof=1) if len(a) > 1 else float('nan'):.1f} | {one['kept']:.0%} |")
+        lines.append(
+            f"| {name} | {a.mean():.1f} | {a.std(ddof=1) if len(a) > 1 else float('nan'):.1f} | {one['kept']:.0%} |"
+        )
     n = len(next(iter(result["ways"].values()))["accuracy"])
     return "\n".join(
-        [*lines, "", f"{n} trainings each of {result['steps']} steps, N = {result['N S2 voices']}, chance {result['chance']:.1%}."]
+        [
+            *lines,
+            "",
+            f"{n} trainings each of {result['steps']} steps, N = {result['N S2 voices']}, chance {result['chance']:.1%}.",
+        ]
     )

@@ -17,8 +17,17 @@ from core.data import splits
 from core.data.corpora import CorpusError
 
 Grid = Literal["quick", "paper", "studio"]
-GRID_SIZES: dict[Grid, tuple[int, int]] = {"quick": (1, 1), "paper": (5, 1), "studio": (5, 3)}  # folds and seeds unless told otherwise
-CONDITION_NAMES = {"label": "label", "classifier": "classifier", "cp": "CP", "none": "none"}  # of the conditions, as the paper says them
+GRID_SIZES: dict[Grid, tuple[int, int]] = {
+    "quick": (1, 1),
+    "paper": (5, 1),
+    "studio": (5, 3),
+}  # folds and seeds unless told otherwise
+CONDITION_NAMES = {
+    "label": "label",
+    "classifier": "classifier",
+    "cp": "CP",
+    "none": "none",
+}  # of the conditions, as the paper says them
 
 
 # ------------------------------------------------------------------ the cases
@@ -54,28 +63,70 @@ def cases(base: Config, f_s_corpus: str = "") -> list[Cell]:
 
     conditions = ("label", "classifier", "cp")
     for generator, called in (("encdec", "EncDec"), ("unet", "U-Net"), ("conv", "convolutional")):
-        section = "ours" if generator == "conv" else "§4.4, Table 1" if generator == "unet" else "§4.3, Table 2"
+        section = (
+            "ours"
+            if generator == "conv"
+            else "§4.4, Table 1"
+            if generator == "unet"
+            else "§4.3, Table 2"
+        )
         for c in conditions:
-            case(f"{called} · {CONDITION_NAMES[c]}", section, gan={"generator": generator, "condition": c})
+            case(
+                f"{called} · {CONDITION_NAMES[c]}",
+                section,
+                gan={"generator": generator, "condition": c},
+            )
     for c in conditions:
-        case(f"EncDec without L1 · {CONDITION_NAMES[c]}", "§4.4, Table 1", gan={"generator": "encdec", "condition": c, "l1": 0.0})
+        case(
+            f"EncDec without L1 · {CONDITION_NAMES[c]}",
+            "§4.4, Table 1",
+            gan={"generator": "encdec", "condition": c, "l1": 0.0},
+        )
     for generator, called in (("encdec", "EncDec"), ("unet", "U-Net")):
         for c in conditions:
             name = f"{called} without source · {CONDITION_NAMES[c]}"
             case(name, "§4.4", gan={"generator": generator, "condition": c, "use_source": False})
     for columns in (28, 56, 112):
-        case(f"{columns}×{base.logmel.bands} · CP", "§4.3", gan={"condition": "cp"}, logmel={"columns": columns})
+        case(
+            f"{columns}×{base.logmel.bands} · CP",
+            "§4.3",
+            gan={"condition": "cp"},
+            logmel={"columns": columns},
+        )
     for share in (1.0, 0.5, 0.2):
-        case(f"{share:.0%} of the target data · CP", "§4.6", gan={"condition": "cp"}, data={"g_fraction": share})
-        case(f"{share:.0%} of the classifier's voices · CP", "§4.6", gan={"condition": "cp"}, data={"clf_fraction": share})
-    for kind, called in (("inductive", "inductive CP"), ("head", "inductive CP of a light head"), ("full", "full CP")):
+        case(
+            f"{share:.0%} of the target data · CP",
+            "§4.6",
+            gan={"condition": "cp"},
+            data={"g_fraction": share},
+        )
+        case(
+            f"{share:.0%} of the classifier's voices · CP",
+            "§4.6",
+            gan={"condition": "cp"},
+            data={"clf_fraction": share},
+        )
+    for kind, called in (
+        ("inductive", "inductive CP"),
+        ("head", "inductive CP of a light head"),
+        ("full", "full CP"),
+    ):
         case(called, "§4.4", gan={"condition": "cp"}, conformal={"kind": kind})
     for r in (1.0, 0.5, 0.25):
         case(f"{r:.0%} of S2 calibrates · CP", "§3.1", gan={"condition": "cp"}, conformal={"r": r})
-    case("Q asked for true labels · CP", "§3, mode paper", gan={"condition": "cp", "q_labels": "true"})
+    case(
+        "Q asked for true labels · CP",
+        "§3, mode paper",
+        gan={"condition": "cp", "q_labels": "true"},
+    )
     case("no condition", "§4.7", gan={"condition": "none"})
     if f_s_corpus:
-        case(f"f_S of {f_s_corpus} · CP", "§4.7", gan={"condition": "cp"}, data={"f_s_corpus": f_s_corpus})
+        case(
+            f"f_S of {f_s_corpus} · CP",
+            "§4.7",
+            gan={"condition": "cp"},
+            data={"f_s_corpus": f_s_corpus},
+        )
     case(REVERSE_CASE, "§4.5, Fig. 7b", gan={"condition": "label", "direction": "voice-face"})
     return found
 
@@ -93,7 +144,13 @@ def quick_config(base: Config) -> Config:
     )
 
 
-def cells(grid: Grid, base: Config, folds: int | None = None, seeds: int | None = None, f_s_corpus: str = "") -> list[Cell]:
+def cells(
+    grid: Grid,
+    base: Config,
+    folds: int | None = None,
+    seeds: int | None = None,
+    f_s_corpus: str = "",
+) -> list[Cell]:
     """The runs of a grid, folds and seeds innermost (GRIDS says how many, if not told).
 
     quick: a few cases of `quick_config(base)`, to see that everything works. paper: `cases`. studio: `base` itself, for the headline gains.
@@ -103,17 +160,31 @@ def cells(grid: Grid, base: Config, folds: int | None = None, seeds: int | None 
     folds, seeds = usual[0] if folds is None else folds, usual[1] if seeds is None else seeds
     most = max(1, round(1 / base.data.sets[3])) if base.data.sets[3] > 0 else 1
     if not 1 <= folds <= most or seeds < 1:
-        raise ValueError(f"folds must be 1 to {most}, as S4 is {base.data.sets[3]:.0%} of the subjects, and seeds at least 1")
+        raise ValueError(
+            f"folds must be 1 to {most}, as S4 is {base.data.sets[3]:.0%} of the subjects, and seeds at least 1"
+        )
     if grid == "quick":
-        few = {"EncDec · CP", "EncDec · label", "U-Net · classifier", "EncDec without source · CP", "28×28 · CP", "full CP"}
+        few = {
+            "EncDec · CP",
+            "EncDec · label",
+            "U-Net · classifier",
+            "EncDec without source · CP",
+            "28×28 · CP",
+            "full CP",
+        }
         found = [c for c in cases(quick_config(base)) if c.name in few]
     elif grid == "paper":
         found = cases(base, f_s_corpus)
     else:
-        found = [Cell(f"{base.name} · {CONDITION_NAMES[base.gan.condition]}", "headline gains", base)]
+        found = [
+            Cell(f"{base.name} · {CONDITION_NAMES[base.gan.condition]}", "headline gains", base)
+        ]
     every = [(f, s) for f in range(folds) for s in range(seeds)]
     return [
-        dataclasses.replace(c, config=replace(c.config, seed=c.config.seed + s, data={"fold": c.config.data.fold + f}))
+        dataclasses.replace(
+            c,
+            config=replace(c.config, seed=c.config.seed + s, data={"fold": c.config.data.fold + f}),
+        )
         for c in found
         for f, s in every
     ]
@@ -136,7 +207,9 @@ class TableRow:
     """A training set of the table. All rows share the classifier, its steps, the crop and the balance of classes."""
 
     name: str
-    parts: tuple[str, ...]  # of S1, S1 again (as many as are generated), S3, pseudo (S3 by f_S's labels), generated
+    parts: tuple[
+        str, ...
+    ]  # of S1, S1 again (as many as are generated), S3, pseudo (S3 by f_S's labels), generated
     plain: bool = False  # trained under plain augmentation: time shift, noise, masking
 
 
@@ -186,5 +259,9 @@ def identify_runs(cells: Sequence[Cell]) -> list[tuple[Cell, str, str]]:
             except CorpusError as e:
                 digests[key] = e
         found = digests[key]
-        out.append((cell, run_name(cell.config, found), "") if isinstance(found, str) else (cell, "", str(found)))
+        out.append(
+            (cell, run_name(cell.config, found), "")
+            if isinstance(found, str)
+            else (cell, "", str(found))
+        )
     return out

@@ -23,11 +23,17 @@ from core.paper import PUBLISHED_TABLE_1, PUBLISHED_TABLE_2
 from core.runs import Run
 
 RunsByCase = dict[str, list[tuple[Cell, Run]]]  # case -> its finished runs over folds and seeds
-SINGLE_RATING_ACCURACY = {"voice": 40.9, "face": 58.2, "both": 63.6}  # CREMA-D: ratings that match the intended emotion, in %
+SINGLE_RATING_ACCURACY = {
+    "voice": 40.9,
+    "face": 58.2,
+    "both": 63.6,
+}  # CREMA-D: ratings that match the intended emotion, in %
 NOT_COMPARABLE = "other scorer, N, classes: not comparable"
 
 
-def finished_runs(cells: Sequence[Cell], folder: Path | None = None) -> tuple[RunsByCase, list[str]]:
+def finished_runs(
+    cells: Sequence[Cell], folder: Path | None = None
+) -> tuple[RunsByCase, list[str]]:
     """The runs of a grid that have results, by case, and the titles of those that have none."""
     folder, found, lacking = folder or files.checkpoints_folder(), RunsByCase(), []
     for cell, run_id, _ in protocol.identify_runs(cells):
@@ -42,7 +48,11 @@ def finished_runs(cells: Sequence[Cell], folder: Path | None = None) -> tuple[Ru
 def published_corpus(cell: Cell) -> str:
     """The corpus of the paper that a run's faces and voices both come from, or ""."""
     d = cell.config.data
-    return {"crema-d": "CREMA-D", "ravdess": "RAVDESS"}.get(d.voices, "") if d.faces == d.voices else ""
+    return (
+        {"crema-d": "CREMA-D", "ravdess": "RAVDESS"}.get(d.voices, "")
+        if d.faces == d.voices
+        else ""
+    )
 
 
 def format_mean(found: Sequence[float], scale: float = 1.0, digits: int = 1) -> str:
@@ -78,14 +88,37 @@ def describe_test(members: Sequence[tuple[Cell, Run]]) -> str:
 
 def cases_text(found: RunsByCase) -> str:
     """Every case: voices (in the reverse one: faces) by S1 alone, S1 + generated, S1 + S3; f_S; FID and IS with their real data's."""
-    head = ["case", "section", "S1", "S1 + generated", "S1 + S3", "f_S", "FID (real)", "IS (real)", "under"]
+    head = [
+        "case",
+        "section",
+        "S1",
+        "S1 + generated",
+        "S1 + S3",
+        "f_S",
+        "FID (real)",
+        "IS (real)",
+        "under",
+    ]
     rows = []
     for name, m in found.items():
         given = m[0][0].config.gan.direction.split("-")[0]
         source = [r.json("results")[given]["accuracy"] for _, r in m]
-        fid, inception = (f"{format_mean(quality_values(m, k))} ({format_mean(quality_values(m, f'{k} real'))})" for k in ("FID", "IS"))
+        fid, inception = (
+            f"{format_mean(quality_values(m, k))} ({format_mean(quality_values(m, f'{k} real'))})"
+            for k in ("FID", "IS")
+        )
         a = [format_mean(accuracies(m, row), 100) for row in ("S1", "S1 + generated", "S1 + S3")]
-        rows.append([name, m[0][0].section, *a, format_mean(source, 100) + f" ({given}s)", fid, inception, describe_test(m)])
+        rows.append(
+            [
+                name,
+                m[0][0].section,
+                *a,
+                format_mean(source, 100) + f" ({given}s)",
+                fid,
+                inception,
+                describe_test(m),
+            ]
+        )
     return markdown_table(head, rows)
 
 
@@ -95,25 +128,39 @@ def table_1_text(found: RunsByCase) -> str:
     said = f"{PUBLISHED_TABLE_2['CREMA-D']['audio baseline'][0]:.2f}"
     rows = [["baseline: S1"]]
     for kind in PUBLISHED_TABLE_1:
-        own = next((found[k] for c in ("CP", "label", "classifier") if (k := f"{kind} · {c}") in found), base)
+        own = next(
+            (found[k] for c in ("CP", "label", "classifier") if (k := f"{kind} · {c}") in found),
+            base,
+        )
         rows[0] += [format_mean(accuracies(own, "S1"), 100), said]
     for condition in ("label", "classifier", "CP"):
         row = [condition]
         for kind in PUBLISHED_TABLE_1:
             m = found.get(f"{kind} · {condition}", [])
-            row += [format_mean(accuracies(m, "S1 + generated"), 100), f"{PUBLISHED_TABLE_1[kind][condition]:.2f}"]
+            row += [
+                format_mean(accuracies(m, "S1 + generated"), 100),
+                f"{PUBLISHED_TABLE_1[kind][condition]:.2f}",
+            ]
         rows.append(row)
-    return markdown_table(["condition", *(h for k in PUBLISHED_TABLE_1 for h in (f"{k}: ours", "paper"))], rows)
+    return markdown_table(
+        ["condition", *(h for k in PUBLISHED_TABLE_1 for h in (f"{k}: ours", "paper"))], rows
+    )
 
 
 def table_2_text(found: RunsByCase) -> str:
     """Table 2: accuracy, FID and IS of EncDec (or of the grid's only case) by condition, both corpora of the paper beside them."""
-    named = {c: found[f"EncDec · {c}"] for c in ("label", "classifier", "CP") if f"EncDec · {c}" in found}
+    named = {
+        c: found[f"EncDec · {c}"] for c in ("label", "classifier", "CP") if f"EncDec · {c}" in found
+    }
     named = named or {m[0][0].name: m for m in found.values()}
     first = next(iter(named.values()))
     ours: dict[str, list[str]] = {
         "audio baseline": [format_mean(accuracies(first, "S1"), 100), "", ""],
-        "face baseline": [format_mean([r.json("results")["face"]["accuracy"] for _, r in first], 100), "", ""],
+        "face baseline": [
+            format_mean([r.json("results")["face"]["accuracy"] for _, r in first], 100),
+            "",
+            "",
+        ],
     }
     for name, m in named.items():
         ours[name] = [
@@ -128,7 +175,9 @@ def table_2_text(found: RunsByCase) -> str:
             said = PUBLISHED_TABLE_2[corpus].get(name, ())
             theirs.append(" / ".join(f"{v:.2f}" for v in said) or "–")
         rows.append([name, *cells, *theirs])
-    return markdown_table(["case", "accuracy", "FID", "IS", *(f"paper, {c}" for c in PUBLISHED_TABLE_2)], rows)
+    return markdown_table(
+        ["case", "accuracy", "FID", "IS", *(f"paper, {c}" for c in PUBLISHED_TABLE_2)], rows
+    )
 
 
 def raters_text(cell: Cell) -> str:
@@ -136,11 +185,19 @@ def raters_text(cell: Cell) -> str:
     rows = []
     for by in labels.VOTE_MODALITIES:
         if (m := figures.rater_shares(cell, by)) is not None:
-            rows.append([by, f"{100 * float(np.diag(m).mean()):.1f}", f"{SINGLE_RATING_ACCURACY[by]:.1f}"])
+            rows.append(
+                [by, f"{100 * float(np.diag(m).mean()):.1f}", f"{SINGLE_RATING_ACCURACY[by]:.1f}"]
+            )
     if not rows:
         return ""
-    head = ["raters had", "most said what was meant, % (mean over classes)", "single ratings that did, %, CREMA-D's authors"]
-    return "A clip's winning vote is right more often than a single rating.\n\n" + markdown_table(head, rows)
+    head = [
+        "raters had",
+        "most said what was meant, % (mean over classes)",
+        "single ratings that did, %, CREMA-D's authors",
+    ]
+    return "A clip's winning vote is right more often than a single rating.\n\n" + markdown_table(
+        head, rows
+    )
 
 
 def augmentation_text(tables: Sequence[dict]) -> str:
@@ -149,15 +206,26 @@ def augmentation_text(tables: Sequence[dict]) -> str:
     for row in protocol.TABLE_ROWS:
         have = [t["rows"][row.name] for t in tables if row.name in t["rows"]]
         if not have:
-            rows.append([row.name, "–", "not defined: " + tables[0]["left out"].get(row.name, ""), "–", "–"])
+            rows.append(
+                [row.name, "–", "not defined: " + tables[0]["left out"].get(row.name, ""), "–", "–"]
+            )
             continue
         n = "/".join(map(str, sorted({h["N train"] for h in have})))
         steps = sorted(s for h in have for s in h["best"]["steps"])
-        shown = [format_mean([float(np.mean(h[rule]["accuracy"])) for h in have], 100) for rule in significance.STEP_RULES]
+        shown = [
+            format_mean([float(np.mean(h[rule]["accuracy"])) for h in have], 100)
+            for rule in significance.STEP_RULES
+        ]
         rows.append([row.name, n, *shown, f"{steps[0]}–{steps[-1]}"])
     of = sorted({n for t in tables for n in t["test subjects"]})
     said = f"labels: {tables[0]['labels']} · chance {100 * tables[0]['chance']:.1f} % · {len(of)} test subjects · {len(tables)} runs, "
-    head = ["trained on", "N", f"equal steps ({tables[0]['rows']['S1']['equal']['steps'][0]}), %", "own best steps on S2, %", "these steps"]
+    head = [
+        "trained on",
+        "N",
+        f"equal steps ({tables[0]['rows']['S1']['equal']['steps'][0]}), %",
+        "own best steps on S2, %",
+        "these steps",
+    ]
     return f"{said}{tables[0]['plan']['seeds']} trainings of each row in each\n\n{markdown_table(head, rows)}"
 
 
@@ -174,10 +242,15 @@ def gains_of(found: Sequence[Run]) -> list[Gain]:
 
 def gains_text(gains: Sequence[Gain]) -> str:
     """The comparisons, in points, with their tests, and whether the headline gains hold."""
-    names = {"a": "**(a)** what generated voices add to S1", "b": "**(b)** what generation adds to S1 + S3"}
+    names = {
+        "a": "**(a)** what generated voices add to S1",
+        "b": "**(b)** what generation adds to S1 + S3",
+    }
     rows = []
     for g in gains:
-        share = "" if g.recovered is None else f"; {100 * g.recovered:.0f} % of the way to the ceiling"
+        share = (
+            "" if g.recovered is None else f"; {100 * g.recovered:.0f} % of the way to the ceiling"
+        )
         low, high = (100 * v for v in g.interval)
         change = f"{100 * g.difference:+.2f} [{low:+.2f}, {high:+.2f}]{share}"
         rows.append(
@@ -193,7 +266,8 @@ def gains_text(gains: Sequence[Gain]) -> str:
         )
     head = ["comparison", "steps", "rows", "points [95 %]", "p", "p, Holm", "subjects"]
     verdict = " · ".join(
-        f"({k}) {'holds' if significance.is_significant(gains, k) else 'does not hold'} under both rules" for k in ("a", "b")
+        f"({k}) {'holds' if significance.is_significant(gains, k) else 'does not hold'} under both rules"
+        for k in ("a", "b")
     )
     few = min((g.subjects for g in gains), default=0)
     least = f" With {few} subjects no p below {2 / 2**few:.4f} is possible." if 0 < few <= 6 else ""
@@ -212,14 +286,33 @@ def headline_text(have: dict[str, list[Run]]) -> str:
             for g in gains_of(members)
             if g.name in significance.PRIMARY_COMPARISONS and g.rule == rule
         ]
-        others = significance.holm_p_values(np.array([g.p for k, g in found if k != primary])).tolist()
+        others = significance.holm_p_values(
+            np.array([g.p for k, g in found if k != primary])
+        ).tolist()
         for k, g in found:
             p = g.p if k == primary else others.pop(0)
             share = "" if g.recovered is None else f"{100 * g.recovered:.0f} %"
             rows.append(
-                [k + (" (primary)" if k == primary else ""), f"({g.name})", rule, f"{100 * g.difference:+.2f}", share, format_p_value(p)]
+                [
+                    k + (" (primary)" if k == primary else ""),
+                    f"({g.name})",
+                    rule,
+                    f"{100 * g.difference:+.2f}",
+                    share,
+                    format_p_value(p),
+                ]
             )
-    return markdown_table(["case", "gain", "steps", "points", "of the way to the ceiling", "p, Holm but for the primary"], rows)
+    return markdown_table(
+        [
+            "case",
+            "gain",
+            "steps",
+            "points",
+            "of the way to the ceiling",
+            "p, Holm but for the primary",
+        ],
+        rows,
+    )
 
 
 def methods_text(ours: Sequence[Run], theirs: Sequence[Run], names: tuple[str, str]) -> str:
@@ -229,10 +322,22 @@ def methods_text(ours: Sequence[Run], theirs: Sequence[Run], names: tuple[str, s
     for g in significance.method_gains(*tables):
         low, high = (100 * v for v in g.interval)
         change = f"{100 * g.difference:+.2f} [{low:+.2f}, {high:+.2f}]"
-        rows.append([g.name, g.rule, change, format_p_value(g.p), format_p_value(g.adjusted), str(g.subjects)])
+        rows.append(
+            [
+                g.name,
+                g.rule,
+                change,
+                format_p_value(g.p),
+                format_p_value(g.adjusted),
+                str(g.subjects),
+            ]
+        )
     if not rows:
         return "No two runs of both have a table of the same test voices."
-    return markdown_table(["row", "steps", f"{names[0]} − {names[1]}, points [95 %]", "p", "p, Holm", "subjects"], rows)
+    return markdown_table(
+        ["row", "steps", f"{names[0]} − {names[1]}, points [95 %]", "p", "p, Holm", "subjects"],
+        rows,
+    )
 
 
 # ------------------------------------------------------------------ the figures
@@ -248,7 +353,14 @@ def save_figure(figure: Figure, out: Path, name: str) -> str:
 # ------------------------------------------------------------------ the page
 
 
-def write(cells: Sequence[Cell], out: Path, made_by: str, here: str, folder: Path | None = None, against: Sequence[Cell] = ()) -> Path:
+def write(
+    cells: Sequence[Cell],
+    out: Path,
+    made_by: str,
+    here: str,
+    folder: Path | None = None,
+    against: Sequence[Cell] = (),
+) -> Path:
     """Write report.md and its figures into `out`; returns the page's path. Raises ValueError where no run of the grid is done.
 
     `against`: cells of another method, whose tables are held against those of `cells`.
@@ -262,7 +374,11 @@ def write(cells: Sequence[Cell], out: Path, made_by: str, here: str, folder: Pat
     text = [
         "# The paper's experiments",
         f"Made by `{here}` from the runs of `{made_by}`. {done} runs are done"
-        + (f", {len(lacking)} are not: {'; '.join(lacking[:20])}{' …' if len(lacking) > 20 else ''}." if lacking else "."),
+        + (
+            f", {len(lacking)} are not: {'; '.join(lacking[:20])}{' …' if len(lacking) > 20 else ''}."
+            if lacking
+            else "."
+        ),
     ]
     if any(c.section == "§4.7" for c in cells) and not any(c.config.data.f_s_corpus for c in cells):
         text.append(f"Left out: {protocol.F_S_CORPUS_HINT}.")
@@ -271,7 +387,10 @@ def write(cells: Sequence[Cell], out: Path, made_by: str, here: str, folder: Pat
     text += [_comparability_note(first[0][0], bool(voices)), "## Every case", cases_text(found)]
     text += _table_sections(voices, made_by) if voices else []
     if against:
-        ours, theirs = ([r for members in group.values() for _, r in members] for group in (voices, finished_runs(against, folder)[0]))
+        ours, theirs = (
+            [r for members in group.values() for _, r in members]
+            for group in (voices, finished_runs(against, folder)[0])
+        )
         names = cells[0].config.name, against[0].config.name
         text += [f"## {names[0]} against {names[1]}", methods_text(ours, theirs, names)]
     text += _sample_sections(found, out, here)
@@ -300,12 +419,22 @@ def _table_sections(voices: RunsByCase, made_by: str) -> list[str]:
     """Tables 2 and 1, the augmentation tables and the headline gains."""
     text = ["## Table 2", f"{table_2_text(voices)}\n\n{paper.PUBLISHED_ELSEWHERE}"]
     if any(f"{k} · {c}" in voices for k in PUBLISHED_TABLE_1 for c in PUBLISHED_TABLE_1[k]):
-        text += ["## Table 1", "Accuracy with S1 + generated, in %; the paper's is of CREMA-D.", table_1_text(voices)]
+        text += [
+            "## Table 1",
+            "Accuracy with S1 + generated, in %; the paper's is of CREMA-D.",
+            table_1_text(voices),
+        ]
     if said := raters_text(next(iter(voices.values()))[0][0]):
         text += ["## People", said]
-    with_tables = {k: have for k, m in voices.items() if (have := [r for _, r in m if r.json("table")])}
+    with_tables = {
+        k: have for k, m in voices.items() if (have := [r for _, r in m if r.json("table")])
+    }
     for name, have in with_tables.items():
-        text += [f"## Augmentation table: {name}", augmentation_text([r.json("table") for r in have]), gains_text(gains_of(have))]
+        text += [
+            f"## Augmentation table: {name}",
+            augmentation_text([r.json("table") for r in have]),
+            gains_text(gains_of(have)),
+        ]
     if with_tables:
         return [*text, "## Headline gains", headline_text(with_tables)]
     return [*text, "## Augmentation table", f"No run has one yet: `{made_by} --table`."]
@@ -317,7 +446,9 @@ def _sample_sections(found: RunsByCase, out: Path, here: str) -> list[str]:
     for name, (title, cases) in figures.SAMPLE_FIGURES.items():
         members = {k: found[k][0] for k in cases if k in found}
         if name == "fig6" and not members:  # a grid of one case
-            members = {k: m[0] for k, m in found.items() if m[0][0].config.gan.direction == "face-voice"}
+            members = {
+                k: m[0] for k, m in found.items() if m[0][0].config.gan.direction == "face-voice"
+            }
             members = dict(list(members.items())[:3])
         if not members:
             continue
@@ -325,35 +456,59 @@ def _sample_sections(found: RunsByCase, out: Path, here: str) -> list[str]:
         classes = next(iter(members.values()))[0].config.data.classes
         number = "7b" if name == "fig7b" else "6"
         absent = "" if any(r.title.startswith("real") for r in rows) else REAL_SAMPLES_MISSING
-        text += [f"## Figure {number}: {title}", save_figure(figures.figure_samples(rows, classes), out, name) + absent]
+        text += [
+            f"## Figure {number}: {title}",
+            save_figure(figures.figure_samples(rows, classes), out, name) + absent,
+        ]
         text.append(commands_text([r for _, r in members.values()], here))
     return text
 
 
 def _figure_sections(voices: RunsByCase, out: Path, here: str) -> list[str]:
     """Figs 8 to 11."""
-    named: list[str] = [k for k in ("EncDec · label", "EncDec · classifier", "EncDec · CP") if k in voices] or list(voices)
-    shown: RunsByCase = {k: voices[k] for k in named if figures.confusion_shares(voices[k], "S1") is not None}
+    named: list[str] = [
+        k for k in ("EncDec · label", "EncDec · classifier", "EncDec · CP") if k in voices
+    ] or list(voices)
+    shown: RunsByCase = {
+        k: voices[k] for k in named if figures.confusion_shares(voices[k], "S1") is not None
+    }
     text = []
     if shown := dict(list(shown.items())[:3]):
         under = "; ".join(f"{name}: {describe_test(m)}" for name, m in shown.items())
-        text += ["## Figure 8: confusion", f"{under}.\n\n{save_figure(figures.figure_8(shown), out, 'fig8')}"]
+        text += [
+            "## Figure 8: confusion",
+            f"{under}.\n\n{save_figure(figures.figure_8(shown), out, 'fig8')}",
+        ]
         text.append(commands_text([r for m in shown.values() for _, r in m], here))
     text += ["## Figure 9: spread over folds", save_figure(figures.figure_9(voices), out, "fig9")]
     text.append(commands_text([r for m in voices.values() for _, r in m], here))
     name = next((k for k in ("EncDec · CP", *shown) if k in voices), next(iter(voices)))
     run = voices[name][0][1]
-    losses = [("losses of G's terms", ("loss/G", "loss/adversarial", "loss/l1", "loss/class")), ("loss of D", ("loss/D", "loss/Q"))]
-    text += ["## Figure 10: losses", save_figure(figures.figure_curves(run, losses, name), out, "fig10"), commands_text([run], here)]
+    losses = [
+        ("losses of G's terms", ("loss/G", "loss/adversarial", "loss/l1", "loss/class")),
+        ("loss of D", ("loss/D", "loss/Q")),
+    ]
+    text += [
+        "## Figure 10: losses",
+        save_figure(figures.figure_curves(run, losses, name), out, "fig10"),
+        commands_text([run], here),
+    ]
     quality_of = [(k, (k, f"{k} real")) for k in ("FID", "KID", "IS")]
     text += [
         "## Figure 11: FID, KID and IS while training (S2's faces)",
         save_figure(figures.figure_curves(run, quality_of, name), out, "fig11"),
     ]
     text.append(commands_text([run], here))
-    sparse = {f"{s} of the target data": voices[k] for s in ("100%", "50%", "20%") if (k := f"{s} of the target data · CP") in voices}
+    sparse = {
+        f"{s} of the target data": voices[k]
+        for s in ("100%", "50%", "20%")
+        if (k := f"{s} of the target data · CP") in voices
+    }
     if len(sparse) > 1:
-        text += ["## Figure 11: less of the target data (§4.6)", save_figure(figures.figure_sparsity(sparse), out, "fig11-sparsity")]
+        text += [
+            "## Figure 11: less of the target data (§4.6)",
+            save_figure(figures.figure_sparsity(sparse), out, "fig11-sparsity"),
+        ]
         text.append(commands_text([r for m in sparse.values() for _, r in m], here))
     return text
 
@@ -364,7 +519,9 @@ REAL_SAMPLES_MISSING = "\n\nReal faces and voices are not shown: the corpora tha
 def commands_text(members: Sequence[Run], here: str) -> str:
     """Which commands make a figure: the report's, and that of each run in it (of the first three, where there are many)."""
     each = list({r.id: r for r in members}.values())
-    of = ", ".join(f"`python -m core train --config-file {display_path(r)}/config.json`" for r in each[:3])
+    of = ", ".join(
+        f"`python -m core train --config-file {display_path(r)}/config.json`" for r in each[:3]
+    )
     more = f" and {len(each) - 3} more" if len(each) > 3 else ""
     return f"Figure: `{here}`. Runs: {of}{more}."
 
@@ -372,7 +529,11 @@ def commands_text(members: Sequence[Run], here: str) -> str:
 def display_path(run: Run) -> str:
     """A run's directory as one types it: from the project's folder where it lies there."""
     here = Path.cwd()
-    return str(run.directory.relative_to(here)) if run.directory.is_relative_to(here) else str(run.directory)
+    return (
+        str(run.directory.relative_to(here))
+        if run.directory.is_relative_to(here)
+        else str(run.directory)
+    )
 
 
 def export_csv(run: Run, path: Path) -> Path:
@@ -410,10 +571,14 @@ def export_events(run: Run, folder: Path) -> Path:
                 writer.add_scalar(name, v, step)
         for path in sorted((run.directory / "samples").glob("step-*.npz")):
             y = files.read_arrays(path)["y"].astype(np.float32)
-            turned = y if run.config.gan.direction == "voice-face" else y.swapaxes(1, 2)[:, ::-1]  # time to the right, low bands below
+            turned = (
+                y if run.config.gan.direction == "voice-face" else y.swapaxes(1, 2)[:, ::-1]
+            )  # time to the right, low bands below
             picture = np.concatenate(list((turned.clip(-1, 1) + 1) / 2), axis=1)
             writer.add_image("samples", picture, int(path.stem.split("-")[1]), dataformats="HW")
-        writer.add_text("config", "    " + json.dumps(to_dict(run.config), indent=1).replace("\n", "\n    "))
+        writer.add_text(
+            "config", "    " + json.dumps(to_dict(run.config), indent=1).replace("\n", "\n    ")
+        )
     return folder
 
 
@@ -421,5 +586,7 @@ def _load_curves(run: Run) -> dict[str, tuple[list[int], list[float]]]:
     runs.index_existing(run.directory.parent)
     curves = runs.load_curves(run.id, run.directory.parent)
     if not curves:
-        raise ValueError(f"{run.id} has no curves yet; let its training begin, or rebuild the index: python -m core runs reindex")
+        raise ValueError(
+            f"{run.id} has no curves yet; let its training begin, or rebuild the index: python -m core runs reindex"
+        )
     return curves

@@ -22,7 +22,9 @@ from core.data import splits
 from core.runs import Run
 
 NICENESS = 10  # a training gives way to the pages
-STOP_GRACE_SECONDS = 10.0  # seconds that a training has to save its state and end, before it may be killed
+STOP_GRACE_SECONDS = (
+    10.0  # seconds that a training has to save its state and end, before it may be killed
+)
 QUEUE_POLL_SECONDS = 1.0  # seconds between two looks of the queue's worker while a training that it did not start has the machine
 ENDING_PHASES = ("stopping", "pausing")  # phases of a training that was asked to end
 
@@ -35,9 +37,15 @@ def start(config: Config, device: str = "auto", folder: Path | None = None) -> s
     """
     folder = folder or files.checkpoints_folder()
     run = runs.create(folder / run_name(config, splits.corpus_digest(config.data)), config)
-    with files.file_lock(folder / ".starting.lock", "starting a training", wait=True):  # two tabs, one training
+    with files.file_lock(
+        folder / ".starting.lock", "starting a training", wait=True
+    ):  # two tabs, one training
         row = _index_row(run)
-        if row and (row["state"] == "done" or is_alive(row) or (row["state"] == "queued" and row["place"] is not None)):
+        if row and (
+            row["state"] == "done"
+            or is_alive(row)
+            or (row["state"] == "queued" and row["place"] is not None)
+        ):
             return run.id
         runs.enqueue(run, device)
         runs.update(run, state="queued", phase="", error="", pid=0)
@@ -55,10 +63,16 @@ def spawn(arguments: list[str], out: IO[str], err: IO[str], environment: dict[st
 
 
 def _spawn_python(
-    command: list[str], out: IO[str], err: IO[str], environment: dict[str, str], keep: tuple[int, ...] = ()
+    command: list[str],
+    out: IO[str],
+    err: IO[str],
+    environment: dict[str, str],
+    keep: tuple[int, ...] = (),
 ) -> subprocess.Popen:
     """Python with `command`, in a session of its own, at low priority; it inherits the files `keep` besides its output."""
-    threads = str(max(1, min(4, (os.cpu_count() or 2) - 1)))  # one core stays with the pages; small networks gain nothing beyond four
+    threads = str(
+        max(1, min(4, (os.cpu_count() or 2) - 1))
+    )  # one core stays with the pages; small networks gain nothing beyond four
     return subprocess.Popen(
         [sys.executable, *command],
         cwd=files.ROOT,
@@ -73,8 +87,13 @@ def _spawn_python(
 
 
 def _lower_priority() -> None:
-    os.nice(max(0, NICENESS - os.nice(0)))  # the queue's worker gives way already, and its trainings no more than it
-    with contextlib.suppress(OSError), open("/proc/self/autogroup", "w") as group:  # Linux weighs sessions by this, and nice within one
+    os.nice(
+        max(0, NICENESS - os.nice(0))
+    )  # the queue's worker gives way already, and its trainings no more than it
+    with (
+        contextlib.suppress(OSError),
+        open("/proc/self/autogroup", "w") as group,
+    ):  # Linux weighs sessions by this, and nice within one
         group.write(str(NICENESS))
 
 
@@ -90,7 +109,9 @@ def is_ours(pid: int, command: str) -> bool:
     """Whether a pid is this project's, doing `command` (pids are used again by other programs)."""
     with contextlib.suppress(OSError):
         os.waitpid(pid, os.WNOHANG)  # a child that ended is a zombie until asked for
-    found = subprocess.run(["ps", "-ww", "-p", str(pid), "-o", "args="], capture_output=True, text=True)  # whole, whatever COLUMNS says
+    found = subprocess.run(
+        ["ps", "-ww", "-p", str(pid), "-o", "args="], capture_output=True, text=True
+    )  # whole, whatever COLUMNS says
     return "core" in found.stdout and command in found.stdout
 
 
@@ -116,7 +137,12 @@ def _request_end(run_id: str, phase: str, folder: Path, wait: float) -> bool:
     if row and row["state"] == "queued" and not row["pid"]:
         runs.update(run, state="stopped", phase="")
         return True
-    if not row or row["state"] not in ("running", "queued") or not row["pid"] or not is_ours(row["pid"], "train"):
+    if (
+        not row
+        or row["state"] not in ("running", "queued")
+        or not row["pid"]
+        or not is_ours(row["pid"], "train")
+    ):
         reconcile(folder)
         return True
     with contextlib.suppress(ProcessLookupError):
@@ -133,7 +159,11 @@ def _request_end(run_id: str, phase: str, folder: Path, wait: float) -> bool:
 
 def is_overdue(row: dict) -> bool:
     """Whether a training that was asked to end has not done so within GRACE seconds, and may be killed."""
-    return row["state"] == "running" and row["phase"] in ENDING_PHASES and time.time() - (row["heartbeat"] or 0) > STOP_GRACE_SECONDS
+    return (
+        row["state"] == "running"
+        and row["phase"] in ENDING_PHASES
+        and time.time() - (row["heartbeat"] or 0) > STOP_GRACE_SECONDS
+    )
 
 
 def kill(run_id: str, folder: Path | None = None) -> None:
@@ -173,7 +203,11 @@ def _record_end(run: Run, row: dict, code: int = 0) -> None:
     if not asked:
         runs.dequeue(run)  # the next one's turn
     kept = asked or (run.directory / "state.pt").exists()
-    runs.update(run, state="stopped" if kept else "failed", error="" if asked else _failure_reason(run, code))
+    runs.update(
+        run,
+        state="stopped" if kept else "failed",
+        error="" if asked else _failure_reason(run, code),
+    )
 
 
 def _failure_reason(run: Run, code: int) -> str:
@@ -204,7 +238,11 @@ def start_queue_worker(folder: Path | None = None) -> bool:
         return False
     with lock, open(folder / "queue.log", "w") as log:
         _spawn_python(
-            ["-m", "core.experiments.jobs", str(lock.fileno())], log, log, {"DACSSGAN_CHECKPOINTS": str(folder.resolve())}, (lock.fileno(),)
+            ["-m", "core.experiments.jobs", str(lock.fileno())],
+            log,
+            log,
+            {"DACSSGAN_CHECKPOINTS": str(folder.resolve())},
+            (lock.fileno(),),
         )
     return True
 
@@ -230,7 +268,9 @@ def _next_in_queue(folder: Path) -> dict | None:
 
 def is_waiting(row: dict) -> bool:
     """Whether a run is in the queue and no process trains it: its turn has not come, or it is paused."""
-    return row["place"] is not None and (row["state"] == "paused" or (row["state"] == "queued" and not row["pid"]))
+    return row["place"] is not None and (
+        row["state"] == "paused" or (row["state"] == "queued" and not row["pid"])
+    )
 
 
 def move(run_id: str, by: int, folder: Path | None = None) -> None:
@@ -247,23 +287,37 @@ def run_queue(folder: Path) -> None:
     while row := _next_in_queue(folder):
         reconcile(folder)
         if any(is_alive(r) for r in runs.list_runs(folder)):
-            time.sleep(QUEUE_POLL_SECONDS)  # a training started by hand or by a sweep has the machine
+            time.sleep(
+                QUEUE_POLL_SECONDS
+            )  # a training started by hand or by a sweep has the machine
             continue
         run = Run(folder / row["run"])
         try:
             _train_run(run, row["device"])
         except OSError as e:  # no process, no disk
             runs.dequeue(run)
-            runs.update(run, state="failed", error=f"its training process could not be started: {e}")
+            runs.update(
+                run, state="failed", error=f"its training process could not be started: {e}"
+            )
         reconcile(folder)
 
 
 def _train_run(run: Run, device: str) -> None:
     """Train a run in a process of its own and wait for its end."""
-    command = ["-m", "core", "train", "--config-file", str(run.directory / "config.json"), "--device", device]
+    command = [
+        "-m",
+        "core",
+        "train",
+        "--config-file",
+        str(run.directory / "config.json"),
+        "--device",
+        device,
+    ]
     runs.update(run, phase="starting")
     with open(run.directory / "log.txt", "a") as log:
-        child = _spawn_python(command, log, log, {"DACSSGAN_CHECKPOINTS": str(run.directory.parent.resolve())})
+        child = _spawn_python(
+            command, log, log, {"DACSSGAN_CHECKPOINTS": str(run.directory.parent.resolve())}
+        )
     runs.update(run, pid=child.pid)
     if (row := _index_row(run)) and row["place"] is None:
         child.terminate()  # it was taken out of the queue at this moment
@@ -289,7 +343,11 @@ def gpus() -> list[str]:
         out = subprocess.run(query, capture_output=True, text=True, timeout=5)
     except (OSError, subprocess.TimeoutExpired):
         return []
-    return [line.strip() for line in out.stdout.splitlines() if line.strip()] if out.returncode == 0 else []
+    return (
+        [line.strip() for line in out.stdout.splitlines() if line.strip()]
+        if out.returncode == 0
+        else []
+    )
 
 
 if __name__ == "__main__":  # as `attend` starts it: the argument is the lock's file

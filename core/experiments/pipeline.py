@@ -28,12 +28,22 @@ from core.conformal import prediction
 from core.data import splits
 from core.data.splits import SampleSet
 from core.evaluation import metrics
-from core.evaluation.evaluator import FittedClassifiers, TrainingMonitor, evaluate, image_tensor, seed_of, source_settings, target_settings
+from core.evaluation.evaluator import (
+    FittedClassifiers,
+    TrainingMonitor,
+    evaluate,
+    image_tensor,
+    seed_of,
+    source_settings,
+    target_settings,
+)
 from core.models import classifiers, cuda_graphs, gan, networks
 from core.runs import Run
 
 TrainFunction = Callable[[gan.GanState, gan.TrainingData, GanSettings], Iterator[gan.StepRecord]]
-ProgressCallback = Callable[[str, int, int, str], None]  # (phase, done, total, remark): the command line draws a bar from it
+ProgressCallback = Callable[
+    [str, int, int, str], None
+]  # (phase, done, total, remark): the command line draws a bar from it
 
 
 class TrainingStopped(Exception):
@@ -50,14 +60,23 @@ def choose_device(name: str = "auto") -> torch.device:
         return torch.device("cpu")
     if not torch.cuda.is_available():
         built = torch.version.cuda
-        why = f"torch finds none (built for CUDA {built}; is the NVIDIA driver new enough?)" if built else "this torch is a CPU build"
-        raise DeviceError(f"no CUDA device: {why}. Use --device cpu, or install a driver / the CUDA build of torch.")
+        why = (
+            f"torch finds none (built for CUDA {built}; is the NVIDIA driver new enough?)"
+            if built
+            else "this torch is a CPU build"
+        )
+        raise DeviceError(
+            f"no CUDA device: {why}. Use --device cpu, or install a driver / the CUDA build of torch."
+        )
     try:
         torch.zeros(8, device="cuda").sum().item()
         return torch.device("cuda")
     except RuntimeError as e:
         if name == "auto":
-            print(f"The NVIDIA card cannot be used ({str(e).splitlines()[0]}); continuing on the CPU.", file=sys.stderr)
+            print(
+                f"The NVIDIA card cannot be used ({str(e).splitlines()[0]}); continuing on the CPU.",
+                file=sys.stderr,
+            )
             return torch.device("cpu")
         card, major = torch.cuda.get_device_name(0), torch.cuda.get_device_capability(0)
         known = ", ".join(torch.cuda.get_arch_list())
@@ -67,7 +86,9 @@ def choose_device(name: str = "auto") -> torch.device:
         ) from e
 
 
-def train_with_cuda_graphs(state: gan.GanState, pool: gan.TrainingData, g: GanSettings) -> Iterator[gan.StepRecord]:
+def train_with_cuda_graphs(
+    state: gan.GanState, pool: gan.TrainingData, g: GanSettings
+) -> Iterator[gan.StepRecord]:
     """`gan.train`, on a card with its steps recorded."""
     return gan.train(state, pool, g, cuda_graphs.new_step_function())
 
@@ -93,7 +114,9 @@ def run(
     folder = folder or files.checkpoints_folder()
     where = choose_device(device)
     digest = splits.corpus_digest(config.data)
-    r = runs.create(folder / run_name(config, digest), config, parent, provenance(config, digest, where))
+    r = runs.create(
+        folder / run_name(config, digest), config, parent, provenance(config, digest, where)
+    )
     if r.json("results"):
         return r
     files.write_json(r.directory / "corpus.json", splits.describe_corpora(config.data))
@@ -102,10 +125,14 @@ def run(
     try:
         sets = splits.build_sets(config)  # §4.1: S1..S4
         files.write_json(r.directory / "sets.json", splits.set_table(sets))
-        fitted = fit_classifiers(config, sets, digest, where, watch, folder)  # §4.3: f_S, f_T, Q, scorer
+        fitted = fit_classifiers(
+            config, sets, digest, where, watch, folder
+        )  # §4.3: f_S, f_T, Q, scorer
         c = compute_conditions(config, sets, fitted, r, watch)  # §3.1: o, alpha, p, c
         G = train_gan(config, sets, fitted, c, r, where, watch, train)  # §3: G, D, Q on S3
-        results = evaluate(config, sets, fitted, c, G, r, where, watch)  # §4.2: augmentation, IS, FID on S4
+        results = evaluate(
+            config, sets, fitted, c, G, r, where, watch
+        )  # §4.2: augmentation, IS, FID on S4
         files.write_json(r.directory / "results.json", results)
         runs.update(r, state="done", phase="done")
         return r
@@ -140,13 +167,20 @@ class _ProgressMonitor:
             self.begun = phase, now, done
         if now - self.last_heartbeat > 1 or done in (0, total):
             self.last_heartbeat = now
-            rate = {"rate": (done - self.begun[2]) / max(1e-9, now - self.begun[1])}  # steps per second, unless told otherwise
+            rate = {
+                "rate": (done - self.begun[2]) / max(1e-9, now - self.begun[1])
+            }  # steps per second, unless told otherwise
             runs.update(self.run, state="running", phase=f"{phase} {done}/{total}", **rate | fields)
             self.report(phase, done, total, remark)
 
 
 def fit_classifiers(
-    config: Config, sets: dict[str, SampleSet], digest: str, device, watch: _ProgressMonitor, folder: Path
+    config: Config,
+    sets: dict[str, SampleSet],
+    digest: str,
+    device,
+    watch: _ProgressMonitor,
+    folder: Path,
 ) -> FittedClassifiers:
     """f_S on S1's faces (or another corpus'); f_T (the baseline) and the frozen Q on S1's voices; the scorer on S1's and S2's voices.
 
@@ -155,26 +189,40 @@ def fit_classifiers(
     """
     K = len(config.data.classes)
     S1, S2 = sets["S1"], sets["S2"]
-    keep = np.random.default_rng(seed_of(config, "balance")).permutation(len(S1.y))[: max(K, round(config.data.clf_fraction * len(S1.y)))]
+    keep = np.random.default_rng(seed_of(config, "balance")).permutation(len(S1.y))[
+        : max(K, round(config.data.clf_fraction * len(S1.y)))
+    ]
     y1, l1 = S1.y[keep], S1.y_label[keep]
     of_source, of_target = source_settings(config), target_settings(config)
     jobs: dict[str, tuple] = {
         "f_S": (*splits.f_s_training_data(config, sets), *of_source),
         "f_T": (y1, l1, *of_target),
         "Q": (y1, l1, *of_target),
-        "scorer": (np.concatenate([S1.y, S2.y]), np.concatenate([S1.y_label, S2.y_label]), of_target[0], "scorer"),
+        "scorer": (
+            np.concatenate([S1.y, S2.y]),
+            np.concatenate([S1.y_label, S2.y_label]),
+            of_target[0],
+            "scorer",
+        ),
     }
     out: dict[str, Any] = {}
     names = classifier_files(config, digest)
     for name, (images, labels, settings, role) in jobs.items():
         cached = folder / ".cache" / names[name]
         own = watch.run.model_path(name)
-        with files.file_lock(cached.with_suffix(".lock"), f"fitting {name}", wait=True):  # runs beside each other fit it once
+        with files.file_lock(
+            cached.with_suffix(".lock"), f"fitting {name}", wait=True
+        ):  # runs beside each other fit it once
             if not own.exists() and not cached.exists():
                 tick = functools.partial(_report_step, watch, f"fit {name}", settings.steps)
                 x, t = image_tensor(images, device), torch.from_numpy(labels).to(device)
                 network = classifiers.fit(x, t, settings, K, seed_of(config, name), role, tick)
-                networks.save(cached, network, "classifier", classifiers.arguments(settings, images.shape[1:], K, role))
+                networks.save(
+                    cached,
+                    network,
+                    "classifier",
+                    classifiers.arguments(settings, images.shape[1:], K, role),
+                )
         if not own.exists():
             shutil.copyfile(cached, own)
         out[name] = networks.load(own, device)
@@ -182,8 +230,12 @@ def fit_classifiers(
         shape = image_sizes(config)[1]
         a = classifiers.arguments(of_target[0], shape, K, of_target[1])
         fresh = networks.Classifier(shape, tuple(a["channels"]), K, a["features"])
-        out["Q"] = networks.initialise_weights(fresh, torch.Generator().manual_seed(seed_of(config, "Q"))).to(device)
-    weights = b"".join(v.detach().cpu().numpy().tobytes() for v in out["scorer"].state_dict().values())
+        out["Q"] = networks.initialise_weights(
+            fresh, torch.Generator().manual_seed(seed_of(config, "Q"))
+        ).to(device)
+    weights = b"".join(
+        v.detach().cpu().numpy().tobytes() for v in out["scorer"].state_dict().values()
+    )
     return FittedClassifiers(**out, digest=files.digest(weights)[:12])
 
 
@@ -194,9 +246,24 @@ def classifier_files(config: Config, digest: str) -> dict[str, str]:
     del data["frames"]
     of_source, of_target = source_settings(config), target_settings(config)
     out = {}
-    for name, settings in {"f_S": of_source[0], "f_T": of_target[0], "Q": of_target[0], "scorer": of_target[0]}.items():
-        what = [name, digest, config.seed, data, to_dict(config)["logmel"], vars(settings), PROTOCOL_VERSION]
-        what += [elsewhere] * (name == "f_S" and elsewhere != "") + [config.gan.direction] * (of_source[1] == "voice")
+    for name, settings in {
+        "f_S": of_source[0],
+        "f_T": of_target[0],
+        "Q": of_target[0],
+        "scorer": of_target[0],
+    }.items():
+        what = [
+            name,
+            digest,
+            config.seed,
+            data,
+            to_dict(config)["logmel"],
+            vars(settings),
+            PROTOCOL_VERSION,
+        ]
+        what += [elsewhere] * (name == "f_S" and elsewhere != "") + [config.gan.direction] * (
+            of_source[1] == "voice"
+        )
         out[name] = f"{name}-{files.cache_key(*what)}.safetensors"
     return out
 
@@ -204,11 +271,19 @@ def classifier_files(config: Config, digest: str) -> dict[str, str]:
 def image_sizes(config: Config) -> tuple[tuple[int, int], tuple[int, int]]:
     """Height and width of the source and of the target: a face's and a spectrogram's, or the reverse."""
     voice = (config.logmel.columns, config.logmel.bands)
-    return (networks.FACE_SIZE, voice) if config.gan.direction == "face-voice" else (voice, networks.FACE_SIZE)
+    return (
+        (networks.FACE_SIZE, voice)
+        if config.gan.direction == "face-voice"
+        else (voice, networks.FACE_SIZE)
+    )
 
 
 def compute_conditions(
-    config: Config, sets: dict[str, SampleSet], fitted: FittedClassifiers, r: Run, watch: Callable[..., None] = lambda *a: None
+    config: Config,
+    sets: dict[str, SampleSet],
+    fitted: FittedClassifiers,
+    r: Run,
+    watch: Callable[..., None] = lambda *a: None,
 ) -> dict[str, np.ndarray]:
     """§3.1: softmax o of S2's, S3's, S4's faces, alpha on S2, p-values, and c for each set. Saved as outputs.npz.
 
@@ -216,23 +291,45 @@ def compute_conditions(
     curves and pictures while training) are slightly optimistic; those of S3 and S4 are not.
     """
     device = next(fitted.f_S.parameters()).device
-    o = {k: classifiers.softmax(fitted.f_S, image_tensor(sets[k].x, device)) for k in ("S2", "S3", "S4")}
+    o = {
+        k: classifiers.softmax(fitted.f_S, image_tensor(sets[k].x, device))
+        for k in ("S2", "S3", "S4")
+    }
     rows = calibration_rows(config, sets["S2"])
     cal = o["S2"][rows], sets["S2"].x_label[rows]
     if config.conformal.kind == "inductive":
-        p = {k: prediction.inductive_p_values(*cal, o[k], config.conformal.measure, config.conformal.groups) for k in o}
+        p = {
+            k: prediction.inductive_p_values(
+                *cal, o[k], config.conformal.measure, config.conformal.groups
+            )
+            for k in o
+        }
     else:
         p, rows = light_head_p_values(config, sets, fitted.f_S, rows, watch)
     K = len(config.data.classes)
     g = config.gan
-    c = {k: gan.condition(g.condition, sets[k].x_label if g.condition == "label" else None, o[k], p[k], K, g.soft) for k in o}
+    c = {
+        k: gan.condition(
+            g.condition, sets[k].x_label if g.condition == "label" else None, o[k], p[k], K, g.soft
+        )
+        for k in o
+    }
     arrays = {f"o_{k}": v for k, v in o.items()} | {f"p_{k}": v for k, v in p.items()}
-    arrays |= {f"label_{k}": sets[k].x_label for k in ("S2", "S4")} | {f"subject_{k}": sets[k].x_subject for k in ("S2", "S3", "S4")}
+    arrays |= {f"label_{k}": sets[k].x_label for k in ("S2", "S4")} | {
+        f"subject_{k}": sets[k].x_subject for k in ("S2", "S3", "S4")
+    }
     arrays["calibration"] = rows
     made = target_settings(config)[1]
-    for k in ("S2", "S4"):  # the same predictor for voices: f_T, calibrated on S2's (the laboratory shows both)
+    for k in (
+        "S2",
+        "S4",
+    ):  # the same predictor for voices: f_T, calibrated on S2's (the laboratory shows both)
         voices = classifiers.softmax(fitted.f_T, image_tensor(sets[k].y, device))
-        arrays |= {f"o_{made}_{k}": voices, f"label_{made}_{k}": sets[k].y_label, f"subject_{made}_{k}": sets[k].y_subject}
+        arrays |= {
+            f"o_{made}_{k}": voices,
+            f"label_{made}_{k}": sets[k].y_label,
+            f"subject_{made}_{k}": sets[k].y_subject,
+        }
     files.write_arrays(r.directory / "outputs.npz", **arrays)
     return c
 
@@ -241,31 +338,53 @@ HEAD_COMPONENTS = 16  # principal components of f_S's features that the light he
 
 
 def light_head_p_values(
-    config: Config, sets: dict[str, SampleSet], f_S: networks.Classifier, rows: np.ndarray, watch: Callable[..., None]
+    config: Config,
+    sets: dict[str, SampleSet],
+    f_S: networks.Classifier,
+    rows: np.ndarray,
+    watch: Callable[..., None],
 ) -> tuple[dict[str, np.ndarray], np.ndarray]:
     """§4.4: p-values of S2's, S3's and S4's faces by a logistic head on f_S's features, and the rows of S2 that calibrate.
 
     full: Algorithm 1 over S2 and (x, k). head: the inductive predictor of the same head, which half of S2 trains and the other calibrates.
     Centre, axes and scale of the features are S1's, so that S2 and the new face are treated alike, as the promise asks.
     """
-    f = {k: classifiers.outputs(f_S, image_tensor(sets[k].x, next(f_S.parameters()).device))[1] for k in splits.SET_NAMES}
+    f = {
+        k: classifiers.outputs(f_S, image_tensor(sets[k].x, next(f_S.parameters()).device))[1]
+        for k in splits.SET_NAMES
+    }
     centre = f["S1"].mean(axis=0)
     _, size, axes = np.linalg.svd(f["S1"] - centre, full_matrices=False)
     used = size[:HEAD_COMPONENTS] > 1e-6 * size[0]
-    scale = (axes[:HEAD_COMPONENTS][used] / size[:HEAD_COMPONENTS][used, None]).T * len(f["S1"]) ** 0.5  # to unit variance on S1
+    scale = (axes[:HEAD_COMPONENTS][used] / size[:HEAD_COMPONENTS][used, None]).T * len(
+        f["S1"]
+    ) ** 0.5  # to unit variance on S1
     f = {k: (v - centre) @ scale for k, v in f.items()}
-    K, label, how = len(config.data.classes), sets["S2"].x_label[rows], (config.conformal.measure, config.conformal.groups)
+    K, label, how = (
+        len(config.data.classes),
+        sets["S2"].x_label[rows],
+        (config.conformal.measure, config.conformal.groups),
+    )
     calibrates = np.ones(len(rows), bool)
     if config.conformal.kind == "head":
-        calibrates[np.random.default_rng(seed_of(config, "balance")).permutation(len(rows))[: len(rows) // 2]] = False
-        p = {k: prediction.split_p_values(f["S2"][rows], label, f[k], calibrates, K, None, *how) for k in ("S2", "S3", "S4")}
+        calibrates[
+            np.random.default_rng(seed_of(config, "balance")).permutation(len(rows))[
+                : len(rows) // 2
+            ]
+        ] = False
+        p = {
+            k: prediction.split_p_values(f["S2"][rows], label, f[k], calibrates, K, None, *how)
+            for k in ("S2", "S3", "S4")
+        }
         return p, rows[calibrates]
     p, done, total = {}, 0, sum(len(f[k]) for k in ("S2", "S3", "S4"))
     for k in ("S2", "S3", "S4"):
         parts = []
         for i in range(0, len(f[k]), 16):
             watch("full conformal prediction", done, total)
-            parts.append(prediction.full_p_values(f["S2"][rows], label, f[k][i : i + 16], K, None, *how))
+            parts.append(
+                prediction.full_p_values(f["S2"][rows], label, f[k][i : i + 16], K, None, *how)
+            )
             done += len(parts[-1])
         p[k] = np.concatenate(parts)
     return p, rows
@@ -278,7 +397,9 @@ def calibration_rows(config: Config, S2: SampleSet) -> np.ndarray:
     return np.sort(order[: max(1, round(config.conformal.r * n))])
 
 
-def make_pool(config: Config, sets: dict[str, SampleSet], c: dict[str, np.ndarray], device) -> gan.TrainingData:
+def make_pool(
+    config: Config, sets: dict[str, SampleSet], c: dict[str, np.ndarray], device
+) -> gan.TrainingData:
     """S3 as tensors. In the strict mode (q_labels = condition, no label condition, paired clips) S3's labels are never read.
 
     With all frames of its clips each pair of an epoch takes one of them by chance; labels, c and the number of pairs stay the clip's.
@@ -302,12 +423,16 @@ def make_pool(config: Config, sets: dict[str, SampleSet], c: dict[str, np.ndarra
         i, j = splits.epoch_pairs(x_group, y_group, S3.paired, seed, epoch)
         if frames == 1:
             return i, j
-        shift = np.random.default_rng([seed, epoch, frames]).integers(0, frames, len(i)) * (len(S3.x) if of_x else len(S3.y))
+        shift = np.random.default_rng([seed, epoch, frames]).integers(0, frames, len(i)) * (
+            len(S3.x) if of_x else len(S3.y)
+        )
         return (i + shift, j) if of_x else (i, j + shift)
 
     return gan.TrainingData(
         x=image_tensor(filmed(S3.x, of_x), device),
-        c=torch.from_numpy(repeated(c["S3"], of_x)).to(device),  # one for each clip, whatever the frame
+        c=torch.from_numpy(repeated(c["S3"], of_x)).to(
+            device
+        ),  # one for each clip, whatever the frame
         target=torch.from_numpy(repeated(aim, of_x).astype(np.int64)).to(device),
         y=image_tensor(filmed(S3.y, not of_x), device),
         y_target=torch.from_numpy(repeated(y_group, not of_x).astype(np.int64)).to(device),
@@ -358,7 +483,9 @@ def train_gan(
                 look.save_samples(state.shown, r, s)
                 networks.save_checkpoint(checkpoint, gan.state_dict(state))
                 if not np.isfinite(float(record.values["loss/G"])):
-                    raise RuntimeError(f"the losses became infinite or NaN at step {s}; lower gan.lr_g and gan.lr_d")
+                    raise RuntimeError(
+                        f"the losses became infinite or NaN at step {s}; lower gan.lr_g and gan.lr_d"
+                    )
             if told:  # last, as it may stop the run, which then has all of this step
                 rate = (s - first) * g.batch / max(1e-9, time.monotonic() - begun)
                 watch("train G, D, Q", s, g.steps, f"{rate:.0f} samples/s", step=s, rate=rate)
@@ -373,16 +500,29 @@ def train_gan(
         fits = gan.largest_batch(g, state, pool)
         advice = f"use --gan.batch {fits}, which fits" if fits else "use --device cpu"
         raise RuntimeError(f"the device ran out of memory at batch {g.batch}; {advice}")
-    networks.save(r.model_path("D"), state.D, "discriminator", gan.discriminator_arguments(g, K, shape))
+    networks.save(
+        r.model_path("D"), state.D, "discriminator", gan.discriminator_arguments(g, K, shape)
+    )
     if g.q_training == "joint":
         settings, role = target_settings(config)
-        networks.save(r.model_path("Q"), state.Q, "classifier", classifiers.arguments(settings, shape, K, role))
-    networks.save(r.model_path("G"), state.shown, g.generator, gan.generator_arguments(g, K, shape, given))
+        networks.save(
+            r.model_path("Q"),
+            state.Q,
+            "classifier",
+            classifiers.arguments(settings, shape, K, role),
+        )
+    networks.save(
+        r.model_path("G"), state.shown, g.generator, gan.generator_arguments(g, K, shape, given)
+    )
     return networks.load(r.model_path("G"), device)
 
 
 def baselines(
-    config: Config, folds: int, modality: Literal["voice", "face"], device: str = "auto", report: ProgressCallback = lambda *a: None
+    config: Config,
+    folds: int,
+    modality: Literal["voice", "face"],
+    device: str = "auto",
+    report: ProgressCallback = lambda *a: None,
 ) -> list[dict]:
     """§4.3: the baseline f_T (voice) or f_S (face) over folds: trained on S1's subjects, scored once on S4's, balanced by class.
 
@@ -394,14 +534,24 @@ def baselines(
         sets = splits.build_sets(c)
         settings, draw = (c.f_t, "f_T") if modality == "voice" else (c.f_s, "f_S")
         phase = f"{draw}, fold {fold + 1} of {folds}"
-        (images, labels), (test, truth) = ((s.y, s.y_label) if modality == "voice" else (s.x, s.x_label) for s in (sets["S1"], sets["S4"]))
+        (images, labels), (test, truth) = (
+            (s.y, s.y_label) if modality == "voice" else (s.x, s.x_label)
+            for s in (sets["S1"], sets["S4"])
+        )
         x, t = image_tensor(images, where), torch.from_numpy(labels).to(where)
         tick = functools.partial(_report_step, report, phase, settings.steps)
         network = classifiers.fit(x, t, settings, K, seed_of(c, draw), modality, tick)
         rows = splits.balanced_rows(truth, seed_of(c, "balance"))
         guesses = classifiers.softmax(network, image_tensor(test[rows], where)).argmax(axis=1)
         matrix = metrics.confusion(truth[rows], guesses, K)
-        out.append({"fold": fold, "accuracy": metrics.accuracy(matrix), "N": len(rows), "confusion": matrix.tolist()})
+        out.append(
+            {
+                "fold": fold,
+                "accuracy": metrics.accuracy(matrix),
+                "N": len(rows),
+                "confusion": matrix.tolist(),
+            }
+        )
     return out
 
 
@@ -411,8 +561,17 @@ def _report_step(report: ProgressCallback, phase: str, total: int, step: int, lo
 
 def provenance(config: Config, digest: str, device: torch.device) -> dict:
     """Where a run comes from: versions, device, corpus digest, seed, command."""
-    versions = {"python": platform.python_version(), "torch": torch.__version__, "numpy": np.__version__, "protocol": PROTOCOL_VERSION}
-    name = torch.cuda.get_device_name(0) if device.type == "cuda" else platform.processor() or platform.machine()
+    versions = {
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "numpy": np.__version__,
+        "protocol": PROTOCOL_VERSION,
+    }
+    name = (
+        torch.cuda.get_device_name(0)
+        if device.type == "cuda"
+        else platform.processor() or platform.machine()
+    )
     return {
         "versions": versions,
         "device": f"{device.type} ({name})",

@@ -22,7 +22,9 @@ from core.data.corpora import CorpusError
 
 TASKS_AHEAD = 2  # tasks that wait for each processor of the cluster, so that none of them idles
 MACHINE_TIMEOUT = 60.0  # seconds that a machine may take to answer whether it sees the media
-LOOPBACK_ENVIRONMENT = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}  # Ray's only way to make all of its servers listen on 127.0.0.1 alone
+LOOPBACK_ENVIRONMENT = {
+    "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"
+}  # Ray's only way to make all of its servers listen on 127.0.0.1 alone
 
 
 def code_digest() -> str:
@@ -67,12 +69,16 @@ def ray_connection(workers: int = 0, address: str | None = None) -> Iterator[Any
     Raises CorpusError where Ray is not installed or not reached.
     """
     if not address or re.match(r"(?:ray://)?(?:127\.|localhost)", address):
-        os.environ.update({k: os.environ.get(k, v) for k, v in LOOPBACK_ENVIRONMENT.items()})  # read when ray is imported
+        os.environ.update(
+            {k: os.environ.get(k, v) for k, v in LOOPBACK_ENVIRONMENT.items()}
+        )  # read when ray is imported
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing is told to anybody
     try:
         import ray
     except ImportError:
-        raise CorpusError("the engine ray needs the package ray: pip install -r requirements-cluster.txt") from None
+        raise CorpusError(
+            "the engine ray needs the package ray: pip install -r requirements-cluster.txt"
+        ) from None
     own = not ray.is_initialized()
     if own:
         _initialise_ray(ray, workers, address)
@@ -91,7 +97,9 @@ def machines(ray: Any) -> list[dict]:
 def machine_name(node: dict) -> str:
     """What people call this machine: the name it was given as `ray start --node-name` says, else its host's."""
     return (
-        node["NodeName"] if node.get("NodeName", node["NodeManagerAddress"]) != node["NodeManagerAddress"] else node["NodeManagerHostname"]
+        node["NodeName"]
+        if node.get("NodeName", node["NodeManagerAddress"]) != node["NodeManagerAddress"]
+        else node["NodeManagerHostname"]
     )
 
 
@@ -105,7 +113,10 @@ def node_affinity(node: str) -> Any:
 def check_machines(ray: Any, nodes: list[dict], *given: Any) -> dict[str, str]:
     """What each of these machines lacks, "" where nothing: NodeID -> the words of `what_differs(*given)`, or why it does not answer."""
     check = ray.remote(num_cpus=0)(what_differs)
-    asked = {n["NodeID"]: check.options(scheduling_strategy=node_affinity(n["NodeID"])).remote(*given) for n in nodes}
+    asked = {
+        n["NodeID"]: check.options(scheduling_strategy=node_affinity(n["NodeID"])).remote(*given)
+        for n in nodes
+    }
     found = {}
     for node, answer in asked.items():
         try:
@@ -116,7 +127,12 @@ def check_machines(ray: Any, nodes: list[dict], *given: Any) -> dict[str, str]:
 
 
 def run_tasks(
-    parts: dict[int, Any], how: Any, do: Callable[..., tuple[int, Any]], workers: int, address: str | None, media: dict[str, int]
+    parts: dict[int, Any],
+    how: Any,
+    do: Callable[..., tuple[int, Any]],
+    workers: int,
+    address: str | None,
+    media: dict[str, int],
 ) -> Generator[tuple[int, Any], None, None]:
     """`do(i, part, how)` of every part, as they get done. `workers` processors of this machine, if no cluster's `address` is given.
 
@@ -128,7 +144,9 @@ def run_tasks(
         for node, fault in check_machines(ray, nodes, media, code_digest()).items():
             if fault:
                 which = next(machine_name(n) for n in nodes if n["NodeID"] == node)
-                raise CorpusError(f"machine {which} {fault}; give every machine the corpus and the project at the same path")
+                raise CorpusError(
+                    f"machine {which} {fault}; give every machine the corpus and the project at the same path"
+                )
         task, todo, waiting = ray.remote(num_cpus=1)(do), list(parts.items()), list[Any]()
         most = TASKS_AHEAD * max(1, int(ray.cluster_resources().get("CPU", 1)))
         try:
@@ -151,17 +169,34 @@ def last_error_line(e: Exception) -> str:
 
 def _initialise_ray(ray: Any, workers: int, address: str | None) -> None:
     search = os.pathsep.join(filter(None, (str(files.ROOT), os.environ.get("PYTHONPATH"))))
-    paths = {"PYTHONPATH": search, "DACSSGAN_CHECKPOINTS": str(files.checkpoints_folder().resolve())}
-    local = {} if address else {"num_cpus": workers or os.cpu_count() or 1, "include_dashboard": False}
+    paths = {
+        "PYTHONPATH": search,
+        "DACSSGAN_CHECKPOINTS": str(files.checkpoints_folder().resolve()),
+    }
+    local = (
+        {} if address else {"num_cpus": workers or os.cpu_count() or 1, "include_dashboard": False}
+    )
     ours = {s: signal.getsignal(s) for s in (signal.SIGINT, signal.SIGTERM)}
     try:
-        if place := re.fullmatch(r"(?:ray://)?([^:/]+):(\d+)", address or ""):  # Ray itself would try for minutes
+        if place := re.fullmatch(
+            r"(?:ray://)?([^:/]+):(\d+)", address or ""
+        ):  # Ray itself would try for minutes
             socket.create_connection((place[1], int(place[2])), timeout=10).close()
-        ray.init(address=address, runtime_env={"env_vars": paths}, log_to_driver=False, logging_level="ERROR", **local)
+        ray.init(
+            address=address,
+            runtime_env={"env_vars": paths},
+            log_to_driver=False,
+            logging_level="ERROR",
+            **local,
+        )
     except (ConnectionError, RuntimeError, ValueError, OSError) as e:
         reason = " ".join(str(e).split())[:200]
-        raise CorpusError(f"no Ray cluster answers at {address or 'this machine'} ({reason}); start one with: ray start --head") from e
+        raise CorpusError(
+            f"no Ray cluster answers at {address or 'this machine'} ({reason}); start one with: ray start --head"
+        ) from e
     finally:
-        if threading.current_thread() is threading.main_thread():  # Ray puts its own handler of SIGTERM in the place of ours
+        if (
+            threading.current_thread() is threading.main_thread()
+        ):  # Ray puts its own handler of SIGTERM in the place of ours
             for s, handler in ours.items():
                 signal.signal(s, handler or signal.SIG_DFL)

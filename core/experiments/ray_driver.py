@@ -32,7 +32,9 @@ if TYPE_CHECKING:
     from core.evaluation.augmentation import TableSettings
 
 POLL_SECONDS = 3.0  # seconds between two looks at a seat; well below runs.HEARTBEAT
-WORKER_TIMEOUT = 600.0  # seconds that a seat may take to answer, files and all, before it counts as lost
+WORKER_TIMEOUT = (
+    600.0  # seconds that a seat may take to answer, files and all, before it counts as lost
+)
 MAX_LOST_MACHINES = 3  # machines that may be lost under one run with no checkpoint between them: perhaps it is the run that does it
 PLACEHOLDER_CODE = "import signal, sys\nsignal.signal(signal.SIGTERM, lambda *a: print('asked', flush=True))\nsys.stdin.read()"
 
@@ -57,10 +59,18 @@ class SharedState:
     classifiers: dict[str, dict[str, str]]  # run -> f_S, f_T, Q, scorer -> file in .cache
     todo: PendingRuns
     corpora: dict[str, tuple[str, Any]] = field(default_factory=dict)
-    fitting: dict[str, set[str]] = field(default_factory=dict)  # run in hand -> classifiers that come of it
-    lost_machines: dict[str, int] = field(default_factory=dict)  # run -> machines lost since its last checkpoint
-    placeholders: dict[str, PlaceholderProcess] = field(default_factory=dict)  # run begun and given back
-    refusals: dict[str, str] = field(default_factory=dict)  # machine (its NodeID) -> why it has no seats; "": it may have
+    fitting: dict[str, set[str]] = field(
+        default_factory=dict
+    )  # run in hand -> classifiers that come of it
+    lost_machines: dict[str, int] = field(
+        default_factory=dict
+    )  # run -> machines lost since its last checkpoint
+    placeholders: dict[str, PlaceholderProcess] = field(
+        default_factory=dict
+    )  # run begun and given back
+    refusals: dict[str, str] = field(
+        default_factory=dict
+    )  # machine (its NodeID) -> why it has no seats; "": it may have
     change: threading.Condition = field(default_factory=threading.Condition)
 
     def left(self) -> int:
@@ -134,7 +144,9 @@ class PlaceholderProcess:
 
     def __init__(self, run: str) -> None:
         command = [sys.executable, "-I", "-S", "-c", PLACEHOLDER_CODE, "core", "train", run]
-        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=True)
+        self.process = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=True
+        )
         self.pid = self.process.pid
 
     def asked(self) -> bool:
@@ -174,15 +186,28 @@ def train_on_cluster(
         digests[key] = digests.get(key) or splits.corpus_digest(d)
         classifiers[run] = pipeline.classifier_files(cell.config, digests[key])
     with ray_cluster.ray_connection(workers or 0, address) as ray:
-        desk = SharedState(ray, folder, device, plan, add, stop, every, say, classifiers, list(todo))
-        needs: tuple = ({}, ray_cluster.code_digest(), ray_cluster.package_versions("torch", "numpy"))
+        desk = SharedState(
+            ray, folder, device, plan, add, stop, every, say, classifiers, list(todo)
+        )
+        needs: tuple = (
+            {},
+            ray_cluster.code_digest(),
+            ray_cluster.package_versions("torch", "numpy"),
+        )
         threads: dict[threading.Thread, str] = {}
         alone, beaten = time.monotonic(), 0.0
         while desk.left() and not (stop.is_set() and not desk.fitting):
             threads = {t: node for t, node in threads.items() if t.is_alive()}
             nodes = [] if stop.is_set() else ray_cluster.machines(ray)
-            for node, fault in ray_cluster.check_machines(ray, [n for n in nodes if n["NodeID"] not in desk.refusals], *needs).items():
-                _refuse_machine(desk, node, next(ray_cluster.machine_name(n) for n in nodes if n["NodeID"] == node), fault)
+            for node, fault in ray_cluster.check_machines(
+                ray, [n for n in nodes if n["NodeID"] not in desk.refusals], *needs
+            ).items():
+                _refuse_machine(
+                    desk,
+                    node,
+                    next(ray_cluster.machine_name(n) for n in nodes if n["NodeID"] == node),
+                    fault,
+                )
             for n in nodes:
                 count, cards = _run_slots(n, device)
                 while (
@@ -191,7 +216,9 @@ def train_on_cluster(
                     and len(threads) < min(workers or sys.maxsize, desk.left())
                 ):
                     thread = threading.Thread(
-                        target=_drive_worker, args=(desk, n["NodeID"], ray_cluster.machine_name(n), cards), daemon=True
+                        target=_drive_worker,
+                        args=(desk, n["NodeID"], ray_cluster.machine_name(n), cards),
+                        daemon=True,
                     )
                     threads[thread] = n["NodeID"]
                     thread.start()
@@ -199,12 +226,20 @@ def train_on_cluster(
             if threads:
                 alone = now
             elif now - alone > ray_cluster.MACHINE_TIMEOUT:
-                why = "; ".join(sorted({f for f in desk.refusals.values() if f})) or "there is none" + " with a card" * (device == "cuda")
-                _end_remaining(desk, "failed", f"no machine of the cluster can train ({why}); the same command goes on")
+                why = "; ".join(
+                    sorted({f for f in desk.refusals.values() if f})
+                ) or "there is none" + " with a card" * (device == "cuda")
+                _end_remaining(
+                    desk,
+                    "failed",
+                    f"no machine of the cluster can train ({why}); the same command goes on",
+                )
             if now - beaten > runs.HEARTBEAT_TIMEOUT / 4:
                 beaten = now
                 for run in list(desk.placeholders):
-                    runs.update(Run(folder / run), state="running", phase="waiting for another machine")
+                    runs.update(
+                        Run(folder / run), state="running", phase="waiting for another machine"
+                    )
             time.sleep(min(1.0, POLL_SECONDS))
         for t in threads:
             t.join()
@@ -238,10 +273,16 @@ def _end_remaining(desk: SharedState, state: sweeping.OutcomeState, reason: str)
 def _drive_worker(desk: SharedState, node: str, name: str, cards: int) -> None:
     """A seat on this machine, and the cells it is given."""
     ray, begun, told = desk.ray, time.monotonic(), False
-    at = ray.remote(ray_worker.Worker).options(num_cpus=1, num_gpus=cards, scheduling_strategy=ray_cluster.node_affinity(node)).remote()
+    at = (
+        ray.remote(ray_worker.Worker)
+        .options(num_cpus=1, num_gpus=cards, scheduling_strategy=ray_cluster.node_affinity(node))
+        .remote()
+    )
     try:
         there = at.name.remote()
-        while not ray.wait([there], timeout=POLL_SECONDS)[0]:  # its processor may be taken by others' work
+        while not ray.wait([there], timeout=POLL_SECONDS)[
+            0
+        ]:  # its processor may be taken by others' work
             if desk.stop.is_set() or not desk.left():
                 return
             if not told and time.monotonic() - begun > ray_cluster.MACHINE_TIMEOUT:
@@ -263,7 +304,9 @@ def _drive_worker(desk: SharedState, node: str, name: str, cards: int) -> None:
 def _train_cell(desk: SharedState, at: Any, name: str, cell: Cell, run_id: str) -> bool:
     """One cell on a seat, to its end or until the seat is lost: False then."""
     run, begun = Run(desk.folder / run_id), time.monotonic()
-    if run_id not in desk.placeholders and any(r["run"] == run_id and jobs.is_alive(r) for r in runs.list_runs(desk.folder)):
+    if run_id not in desk.placeholders and any(
+        r["run"] == run_id and jobs.is_alive(r) for r in runs.list_runs(desk.folder)
+    ):
         desk.finish_run(Outcome(cell, run_id, "trained elsewhere"))
         return True
     here = desk.placeholders.pop(run_id, None) or PlaceholderProcess(run_id)
@@ -278,7 +321,9 @@ def _train_cell(desk: SharedState, at: Any, name: str, cell: Cell, run_id: str) 
                 desk.placeholders[run_id] = here
                 desk.todo.insert(0, (cell, run_id))
                 desk.change.notify_all()
-                desk.warn(f"machine {name} was lost under {cell.title} ({why}); it goes on elsewhere from its last checkpoint")
+                desk.warn(
+                    f"machine {name} was lost under {cell.title} ({why}); it goes on elsewhere from its last checkpoint"
+                )
                 return False
         reason = f"{lost} machines were lost under it with no checkpoint between them ({why}); the same command resumes it"
         state, reason = ("stopped", "") if desk.stop.is_set() else ("failed", reason)
@@ -295,26 +340,42 @@ def _train_cell(desk: SharedState, at: Any, name: str, cell: Cell, run_id: str) 
     return ended
 
 
-def _monitor_run(desk: SharedState, at: Any, name: str, cell: Cell, run: Run, here: PlaceholderProcess) -> tuple[Any, str]:
+def _monitor_run(
+    desk: SharedState, at: Any, name: str, cell: Cell, run: Run, here: PlaceholderProcess
+) -> tuple[Any, str]:
     """Begin a run on a seat and write down what it sends until it ends; returns its state and the reason."""
     ray, asked, fresh = desk.ray, False, False
     runs.create(run.directory, cell.config)
     runs.drop_metrics_after(run, 1 << 59)  # but a line that was cut by a kill
     runs.update(run, state="running", phase=f"sent to {name}", pid=here.pid, error="")
-    own = {n: p.read_bytes() for n, p in ray_worker.finished_files(run.directory) if n != "status.json"}
+    own = {
+        n: p.read_bytes() for n, p in ray_worker.finished_files(run.directory) if n != "status.json"
+    }
     paths = [desk.folder / ".cache" / f for f in desk.classifiers[run.id].values()]
     shared = {p.name: p.read_bytes() for p in paths if p.exists()}
     order = sweeping.encode_request([cell], desk.folder, desk.device, desk.plan)
-    ray.get(at.begin.remote(run.id, order, own, shared, desk.corpora_of(cell)), timeout=WORKER_TIMEOUT)
+    ray.get(
+        at.begin.remote(run.id, order, own, shared, desk.corpora_of(cell)), timeout=WORKER_TIMEOUT
+    )
     taken = time.monotonic()
     while True:
         time.sleep(POLL_SECONDS)
         if not asked and (desk.stop.is_set() or here.asked()):
             asked = True
             ray.get(at.stop.remote(), timeout=WORKER_TIMEOUT)
-        news = ray.get(at.collect_updates.remote(fresh and time.monotonic() - taken >= desk.every), timeout=WORKER_TIMEOUT)
+        news = ray.get(
+            at.collect_updates.remote(fresh and time.monotonic() - taken >= desk.every),
+            timeout=WORKER_TIMEOUT,
+        )
         desk.keep(run, news)
-        fresh, row = news["fresh"], {k: news["row"][k] for k in ("state", "phase", "step", "rate", "error") if k in news["row"]}
+        fresh, row = (
+            news["fresh"],
+            {
+                k: news["row"][k]
+                for k in ("state", "phase", "step", "rate", "error")
+                if k in news["row"]
+            },
+        )
         if news["files"]:
             taken = time.monotonic()
         if not news["over"]:
@@ -323,12 +384,19 @@ def _monitor_run(desk: SharedState, at: Any, name: str, cell: Cell, run: Run, he
             if not asked:  # what asked it wrote down that it did
                 runs.update(run, **row | {"state": "running", "pid": here.pid})
             continue
-        said = json.loads(news["answer"]) if news["answer"] else {"state": "stopped" if asked else "failed", "reason": ""}
+        said = (
+            json.loads(news["answer"])
+            if news["answer"]
+            else {"state": "stopped" if asked else "failed", "reason": ""}
+        )
         state, reason = said["state"], said["reason"]
         if state == "failed" and not news["answer"]:
             reason = sweeping.exit_reason(news["code"])
         if state == "done" and not run.json("results"):
-            state, reason = "failed", "its corpus was prepared anew while the sweep ran; the same command trains on what is there now"
+            state, reason = (
+                "failed",
+                "its corpus was prepared anew while the sweep ran; the same command trains on what is there now",
+            )
         _record_end(run, state, reason, row)
         return state, sweeping.format_results(run) if state == "done" else reason
 
@@ -336,4 +404,11 @@ def _monitor_run(desk: SharedState, at: Any, name: str, cell: Cell, run: Run, he
 def _record_end(run: Run, state: str, reason: str, row: dict | None = None) -> None:
     """Write down how a run ended; one that has its results is done, whatever became of its table."""
     done = bool(run.json("results"))
-    runs.update(run, **(row or {}) | {"state": "done" if done else state, "error": reason if state == "failed" and not done else ""})
+    runs.update(
+        run,
+        **(row or {})
+        | {
+            "state": "done" if done else state,
+            "error": reason if state == "failed" and not done else "",
+        },
+    )

@@ -24,7 +24,13 @@ from core import files, runs
 from core.experiments import sweep
 from core.runs import Run
 
-WRITE_ORDER = ("state.pt", "models/G.safetensors", "results.json", "table.npz", "table.json")  # each tells that all before it is complete
+WRITE_ORDER = (
+    "state.pt",
+    "models/G.safetensors",
+    "results.json",
+    "table.npz",
+    "table.json",
+)  # each tells that all before it is complete
 DRIVER_FILES = ("config.json", "status.json", "metrics.jsonl")  # the driver writes these itself
 RUN_FILE_NAME = re.compile(r"(?:[a-z]+/)?\w[\w.+-]*(?<!\.tmp)")  # a finished file of a run
 
@@ -37,7 +43,12 @@ def write_rank(name: str) -> int:
 def finished_files(directory: Path) -> Iterator[tuple[str, Path]]:
     """(name, path) of a run's finished files, in the order of reading: what a file tells is there when its turn comes."""
     found = {p.relative_to(directory).as_posix(): p for p in directory.rglob("*") if p.is_file()}
-    return iter(sorted(((n, p) for n, p in found.items() if RUN_FILE_NAME.fullmatch(n)), key=lambda f: -write_rank(f[0])))
+    return iter(
+        sorted(
+            ((n, p) for n, p in found.items() if RUN_FILE_NAME.fullmatch(n)),
+            key=lambda f: -write_rank(f[0]),
+        )
+    )
 
 
 def write_run_file(folder: Path, name: str, data: bytes) -> None:
@@ -55,7 +66,9 @@ def _user_folder() -> Path:
     base.mkdir(mode=0o700, exist_ok=True)
     found = base.lstat()
     if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid() or found.st_mode & 0o077:
-        raise PermissionError(f"{base} is not this user's alone; remove it, or name another folder with TMPDIR")
+        raise PermissionError(
+            f"{base} is not this user's alone; remove it, or name another folder with TMPDIR"
+        )
     return base
 
 
@@ -103,7 +116,14 @@ class Worker:
         """Of the machine; the first call tells that the seat is there."""
         return platform.node()
 
-    def begin(self, run: str, order: str, given: dict[str, bytes], shared: dict[str, bytes], corpora: dict[str, tuple[str, Any]]) -> None:
+    def begin(
+        self,
+        run: str,
+        order: str,
+        given: dict[str, bytes],
+        shared: dict[str, bytes],
+        corpora: dict[str, tuple[str, Any]],
+    ) -> None:
         """Start a run's training from its files as the driver has them, `given`.
 
         `order` is a line of `sweep.encode_request`, `shared` the classifiers of `.cache` that it needs and that are fitted, `corpora` the prepared
@@ -120,15 +140,24 @@ class Worker:
         self.driver_classifiers |= set(shared)
         self.sent = {n: _file_stamp(p) for n, p in finished_files(self.run.directory) if n in given}
         self.lines = given.get("metrics.jsonl", b"").decode().splitlines()
-        data_home = {"DACSSGAN_DATA": str(self.home / "data"), "DACSSGAN_CHECKPOINTS": str(self.folder)}
-        self.worker = self.worker or sweep.start_worker(self.folder, data_home, (self.lock.fileno(),))
+        data_home = {
+            "DACSSGAN_DATA": str(self.home / "data"),
+            "DACSSGAN_CHECKPOINTS": str(self.folder),
+        }
+        self.worker = self.worker or sweep.start_worker(
+            self.folder, data_home, (self.lock.fileno(),)
+        )
         assert self.worker.stdin
         assert self.worker.stdout
         with contextlib.suppress(BrokenPipeError):  # news tells
-            self.worker.stdin.write(json.dumps(json.loads(order) | {"folder": str(self.folder)}) + "\n")
+            self.worker.stdin.write(
+                json.dumps(json.loads(order) | {"folder": str(self.folder)}) + "\n"
+            )
             self.worker.stdin.flush()
         ears = self.worker.stdout, self.answers
-        self.reader = threading.Thread(target=lambda out, heard: heard.append(out.readline()), args=ears, daemon=True)
+        self.reader = threading.Thread(
+            target=lambda out, heard: heard.append(out.readline()), args=ears, daemon=True
+        )
         self.reader.start()
 
     def _store_corpus(self, name: str, digest: str, data: Any) -> None:
@@ -172,22 +201,38 @@ class Worker:
             fresh = fresh or name in ("state.pt", "results.json")
             if everything or over:
                 out[name], self.sent[name] = path.read_bytes(), seen
-        new = {p.name: p.read_bytes() for p in (self.folder / ".cache").glob("*.safetensors") if p.name not in self.driver_classifiers}
+        new = {
+            p.name: p.read_bytes()
+            for p in (self.folder / ".cache").glob("*.safetensors")
+            if p.name not in self.driver_classifiers
+        }
         self.driver_classifiers |= set(new)
         row = next((r for r in runs.list_runs(self.folder) if r["run"] == self.run.id), {})
         records = self._records()  # last, so that a checkpoint's are among them
         end = {"over": over, "answer": answer, "code": code, "said": said}
-        return {"row": row, "records": records, "shared": new, "files": out, "fresh": fresh and not out} | end
+        return {
+            "row": row,
+            "records": records,
+            "shared": new,
+            "files": out,
+            "fresh": fresh and not out,
+        } | end
 
     def _records(self) -> tuple[int | None, list[dict]]:
         path = self.run.directory / "metrics.jsonl"
         lines = path.read_text().splitlines(keepends=True) if path.exists() else []
-        lines = [line.rstrip("\n") for line in lines if line.endswith("}\n")]  # the last one may be half written
+        lines = [
+            line.rstrip("\n") for line in lines if line.endswith("}\n")
+        ]  # the last one may be half written
         had, self.lines = self.lines, lines
-        same = next((i for i, line in enumerate(had) if i >= len(lines) or lines[i] != line), len(had))
+        same = next(
+            (i for i, line in enumerate(had) if i >= len(lines) or lines[i] != line), len(had)
+        )
         if same == len(had):
             return None, [json.loads(line) for line in lines[same:]]
-        first = json.loads(had[same])["step"]  # on resuming, what lay after the checkpoint was dropped
+        first = json.loads(had[same])[
+            "step"
+        ]  # on resuming, what lay after the checkpoint was dropped
         return first - 1, [r for line in lines if (r := json.loads(line))["step"] >= first]
 
     def stop(self) -> None:

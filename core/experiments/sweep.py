@@ -52,7 +52,10 @@ class Outcome:
 
 
 PendingRuns = list[tuple[Cell, str]]  # what is to be trained, with the runs' ids
-Engine = Callable[[PendingRuns, Path, str, "TableSettings | None", Callable[[Outcome], None], threading.Event], None]
+Engine = Callable[
+    [PendingRuns, Path, str, "TableSettings | None", Callable[[Outcome], None], threading.Event],
+    None,
+]
 
 
 def train_cells(
@@ -99,26 +102,43 @@ def train_cells(
             else:
                 todo.append((cell, run_id))
     if todo:
-        (serve or functools.partial(train_locally, workers=workers))(todo, folder, device, plan, add, stop)
+        (serve or functools.partial(train_locally, workers=workers))(
+            todo, folder, device, plan, add, stop
+        )
     return outcomes
 
 
 def _is_done(run: Run, plan: TableSettings | None) -> bool:
-    return bool(run.json("results")) and (plan is None or run.json("table").get("plan") == asdict(plan))
+    return bool(run.json("results")) and (
+        plan is None or run.json("table").get("plan") == asdict(plan)
+    )
 
 
 def format_results(run: Run) -> str:
     """The first figures of a run that is done, for its line; "" for another."""
     results = run.json("results")
     rows = results.get("augmentation", {})
-    said = [f"{row} {100 * rows[row]['accuracy']:.1f} %" for row in ("S1", "S1 + generated") if row in rows]
+    said = [
+        f"{row} {100 * rows[row]['accuracy']:.1f} %"
+        for row in ("S1", "S1 + generated")
+        if row in rows
+    ]
     return " · ".join([*said, f"FID {results['quality']['FID']:.1f}"]) if results else ""
 
 
-def encode_request(cells: Sequence[Cell], folder: Path, device: str, plan: TableSettings | None) -> str:
+def encode_request(
+    cells: Sequence[Cell], folder: Path, device: str, plan: TableSettings | None
+) -> str:
     """The line that a worker is told for these cells, which it trains as one stack."""
     configs = [to_dict(c.config) for c in cells]
-    return json.dumps({"configs": configs, "folder": str(folder), "device": device, "plan": asdict(plan) if plan else None})
+    return json.dumps(
+        {
+            "configs": configs,
+            "folder": str(folder),
+            "device": device,
+            "plan": asdict(plan) if plan else None,
+        }
+    )
 
 
 def group_for_stacking(todo: PendingRuns, most: int) -> list[PendingRuns]:
@@ -127,9 +147,16 @@ def group_for_stacking(todo: PendingRuns, most: int) -> list[PendingRuns]:
     for cell, run_id in todo:
         c = cell.config
         alike = json.dumps(
-            [to_dict(replace(c, gan={"condition": "none"}))["gan"], len(c.data.classes), to_dict(c)["logmel"], to_dict(c)["f_t"]]
+            [
+                to_dict(replace(c, gan={"condition": "none"}))["gan"],
+                len(c.data.classes),
+                to_dict(c)["logmel"],
+                to_dict(c)["f_t"],
+            ]
         )
-        told = c.gan.condition if c.gan.condition in ("none", "label") else "given"  # a label is softened and noisy, none has no c at all
+        told = (
+            c.gan.condition if c.gan.condition in ("none", "label") else "given"
+        )  # a label is softened and noisy, none has no c at all
         of = groups.setdefault(alike + told, [[]])
         if len(of[-1]) == most:
             of.append([])
@@ -162,7 +189,9 @@ def train_locally(
     for group in group_for_stacking(todo, together) if together > 1 else [[one] for one in todo]:
         waiting.put(group)
     threads = [
-        threading.Thread(target=_drive_worker, args=(waiting, folder, device, plan, add, stop), daemon=True)
+        threading.Thread(
+            target=_drive_worker, args=(waiting, folder, device, plan, add, stop), daemon=True
+        )
         for _ in range(min(max(1, workers), waiting.qsize()))
     ]
     for t in threads:
@@ -173,7 +202,12 @@ def train_locally(
 
 
 def _drive_worker(
-    todo: queue.Queue, folder: Path, device: str, plan: TableSettings | None, add: Callable[[Outcome], None], stop: threading.Event
+    todo: queue.Queue,
+    folder: Path,
+    device: str,
+    plan: TableSettings | None,
+    add: Callable[[Outcome], None],
+    stop: threading.Event,
 ) -> None:
     """One worker process and the cells it is given; a worker that dies fails those alone that it had in hand, and is replaced."""
     worker: subprocess.Popen[str] | None = None
@@ -186,14 +220,20 @@ def _drive_worker(
         worker = worker or start_worker(folder)
         assert worker.stdin
         with contextlib.suppress(BrokenPipeError):
-            worker.stdin.write(encode_request([cell for cell, _ in group], folder.resolve(), device, plan) + "\n")
+            worker.stdin.write(
+                encode_request([cell for cell, _ in group], folder.resolve(), device, plan) + "\n"
+            )
             worker.stdin.flush()
         for cell, run_id in group:
             answer = _read_answer(worker, stop) if worker else ""
             seconds = time.monotonic() - begun
             if answer:
                 said = json.loads(answer)
-                reason = format_results(Run(folder / run_id)) if said["state"] == "done" else said["reason"]
+                reason = (
+                    format_results(Run(folder / run_id))
+                    if said["state"] == "done"
+                    else said["reason"]
+                )
                 add(Outcome(cell, run_id, said["state"], seconds, reason))
                 continue
             if worker:
@@ -224,7 +264,9 @@ def _read_answer(worker: subprocess.Popen[str], stop: threading.Event) -> str:
     """The worker's next line, "" when it died. Once `stop` is set the worker is asked to save and answer."""
     lines: list[str] = []
     assert worker.stdout
-    reader = threading.Thread(target=lambda out: lines.append(out.readline()), args=(worker.stdout,), daemon=True)
+    reader = threading.Thread(
+        target=lambda out: lines.append(out.readline()), args=(worker.stdout,), daemon=True
+    )
     reader.start()
     asked = False
     while reader.is_alive():
@@ -235,7 +277,9 @@ def _read_answer(worker: subprocess.Popen[str], stop: threading.Event) -> str:
     return lines[0] if lines else ""
 
 
-def start_worker(folder: Path, environment: Mapping[str, str] = {}, keep: tuple[int, ...] = ()) -> subprocess.Popen[str]:
+def start_worker(
+    folder: Path, environment: Mapping[str, str] = {}, keep: tuple[int, ...] = ()
+) -> subprocess.Popen[str]:
     """A worker in a session of its own, so that the terminal's Ctrl-C reaches the driver alone; it inherits the open files `keep`.
 
     What it prints goes to `folder`/.cache/sweep.log.
@@ -272,13 +316,23 @@ def run_worker(orders: IO[str], answers: IO[str]) -> None:
         return bool(asked) or os.getppid() != driver
 
     def one(
-        given: dict[str, Any], config: dict, train: pipeline.TrainFunction = pipeline.train_with_cuda_graphs
+        given: dict[str, Any],
+        config: dict,
+        train: pipeline.TrainFunction = pipeline.train_with_cuda_graphs,
     ) -> tuple[OutcomeState, str]:
         try:
-            run = pipeline.run(from_dict(Config, config), Path(given["folder"]), given["device"], should_stop=should_stop, train=train)
+            run = pipeline.run(
+                from_dict(Config, config),
+                Path(given["folder"]),
+                given["device"],
+                should_stop=should_stop,
+                train=train,
+            )
             if given["plan"]:
                 where = str(pipeline.choose_device(given["device"]))
-                augmentation.compute_table(run, augmentation.TableSettings(**given["plan"]), where, should_stop=should_stop)
+                augmentation.compute_table(
+                    run, augmentation.TableSettings(**given["plan"]), where, should_stop=should_stop
+                )
         except (pipeline.TrainingStopped, files.StopRequested):
             return "stopped", ""
         except Exception as e:
@@ -290,7 +344,9 @@ def run_worker(orders: IO[str], answers: IO[str]) -> None:
         if len(configs) == 1:
             return [one(given, configs[0])]
         said: dict[int, tuple[OutcomeState, str]] = {}
-        stacked_training.train_together(len(configs), lambda k, train: said.update({k: one(given, configs[k], train)}))
+        stacked_training.train_together(
+            len(configs), lambda k, train: said.update({k: one(given, configs[k], train)})
+        )
         return [said[k] for k in range(len(configs))]
 
     for line in orders:

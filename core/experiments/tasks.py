@@ -45,7 +45,11 @@ class Task:
     @property
     def left(self) -> float:
         """Seconds until `total`, at the present rate; NaN where that is not known."""
-        return (self.total - self.done) / self.rate if self.rate > 0 and self.total > self.done else float("nan")
+        return (
+            (self.total - self.done) / self.rate
+            if self.rate > 0 and self.total > self.done
+            else float("nan")
+        )
 
 
 def folder() -> Path:
@@ -63,7 +67,9 @@ def start(arguments: Sequence[str]) -> str:
     name = "-".join([*arguments[:1], key])
     folder().mkdir(parents=True, exist_ok=True)
     path = folder() / f"{name}.json"
-    with files.file_lock(path.with_suffix(".lock"), "starting this errand", wait=True):  # two tabs, one errand
+    with files.file_lock(
+        path.with_suffix(".lock"), "starting this errand", wait=True
+    ):  # two tabs, one errand
         known = find(name)
         if known and known.state == "running":
             return name
@@ -71,9 +77,13 @@ def start(arguments: Sequence[str]) -> str:
         while known and _is_alive(known) and time.monotonic() < end:
             time.sleep(0.1)  # it has said how it ended, and still holds what the next one needs
         path.with_suffix(".stop").unlink(missing_ok=True)
-        files.write_json(path, asdict(Task(name, list(arguments), started=time.time(), beat=time.time())))
+        files.write_json(
+            path, asdict(Task(name, list(arguments), started=time.time(), beat=time.time()))
+        )
         with open(path.with_suffix(".out"), "w") as out, open(path.with_suffix(".log"), "w") as err:
-            pid = jobs.spawn(cli_arguments(arguments), out, err, {TASK_FILE_VARIABLE: str(path.resolve())})
+            pid = jobs.spawn(
+                cli_arguments(arguments), out, err, {TASK_FILE_VARIABLE: str(path.resolve())}
+            )
         if (now := _read_task(path)) and not now.pid:  # its process may have written first
             files.write_json(path, asdict(replace(now, pid=pid)))
     return name
@@ -94,21 +104,42 @@ def find(name: str) -> Task | None:
     """One errand in the state that it is really in, or None."""
     path = folder() / f"{name}.json"
     errand, asked = _read_task(path), path.with_suffix(".stop").exists()
-    if errand and errand.state == "running" and not _is_alive(errand) and (asked or time.time() - errand.beat > 2):
+    if (
+        errand
+        and errand.state == "running"
+        and not _is_alive(errand)
+        and (asked or time.time() - errand.beat > 2)
+    ):
         errand = _read_task(path) or errand  # it may have ended between the two looks
         if errand.state == "running":
-            said = [line for line in _read_text(path.with_suffix(".log"))[-4000:].splitlines() if line.strip()]
-            why = "its process ended without saying why" + (f" (its last line: {said[-1].strip()[:200]})" if said else "")
-            end = {"state": "stopped"} if asked else {"state": "failed", "message": f"{why}; start it again to continue"}
+            said = [
+                line
+                for line in _read_text(path.with_suffix(".log"))[-4000:].splitlines()
+                if line.strip()
+            ]
+            why = "its process ended without saying why" + (
+                f" (its last line: {said[-1].strip()[:200]})" if said else ""
+            )
+            end = (
+                {"state": "stopped"}
+                if asked
+                else {"state": "failed", "message": f"{why}; start it again to continue"}
+            )
             errand = replace(errand, **end)  # type: ignore[arg-type]
             files.write_json(path, asdict(errand))
-    return replace(errand, phase=STOPPING_PHASE) if errand and asked and errand.state == "running" else errand
+    return (
+        replace(errand, phase=STOPPING_PHASE)
+        if errand and asked and errand.state == "running"
+        else errand
+    )
 
 
 def listing(of: Literal["data", "table"] = "data") -> list[Task]:
     """All errands on data, or on runs' tables, newest first."""
     found = [find(p.stem) for p in folder().glob("*.json") if not p.name.startswith(".")]
-    return sorted((e for e in found if e and cli_arguments(e.arguments)[0] == of), key=lambda e: -e.started)
+    return sorted(
+        (e for e in found if e and cli_arguments(e.arguments)[0] == of), key=lambda e: -e.started
+    )
 
 
 def stop(name: str) -> None:
@@ -166,4 +197,6 @@ def _update_own_task(**fields) -> None:
     path = os.environ.get(TASK_FILE_VARIABLE)
     errand = _read_task(Path(path)) if path else None
     if path and errand:
-        files.write_json(Path(path), asdict(replace(errand, pid=os.getpid(), beat=time.time(), **fields)))
+        files.write_json(
+            Path(path), asdict(replace(errand, pid=os.getpid(), beat=time.time(), **fields))
+        )

@@ -53,17 +53,23 @@ def load_recordings(config: Config, sets: tuple[str, ...]) -> list[tuple[str, np
     name, rate = config.data.voices, config.logmel.rate
     side = splits.corpus_path(name).with_suffix(".source.json")
     if not side.exists():
-        raise CorpusError(f"{side} is not there, which says where the recordings of {name} lie; prepare the corpus again from its source")
+        raise CorpusError(
+            f"{side} is not there, which says where the recordings of {name} lie; prepare the corpus again from its source"
+        )
     found = splits.build_sets(config)
     people = {str(p) for k in sets for p in found[k].y_subject}
     corpus, told = splits.load_corpus(name), json.loads(side.read_text())["clips"]
     out = []
-    for clip in (str(c) for c, who in zip(corpus.clip, corpus.subject, strict=True) if str(who) in people):
+    for clip in (
+        str(c) for c, who in zip(corpus.clip, corpus.subject, strict=True) if str(who) in people
+    ):
         try:
             with corpora.media_file(told[clip]["audio"]) as path:
                 out.append((clip, clips.read_waveform(path, rate)))
         except (OSError, KeyError) as e:
-            raise CorpusError(f"the recording of {clip} is not where {side} says ({e}); prepare {name} again from its source") from e
+            raise CorpusError(
+                f"the recording of {clip} is not where {side} says ({e}); prepare {name} again from its source"
+            ) from e
     return out
 
 
@@ -72,7 +78,14 @@ def pitch(wave: np.ndarray, s: LogMel) -> np.ndarray:
     import librosa
 
     f0, voiced, _ = librosa.pyin(
-        wave, fmin=MIN_F0, fmax=MAX_F0, sr=s.rate, frame_length=1024, hop_length=s.hop, resolution=0.2, pad_mode="constant"
+        wave,
+        fmin=MIN_F0,
+        fmax=MAX_F0,
+        sr=s.rate,
+        frame_length=1024,
+        hop_length=s.hop,
+        resolution=0.2,
+        pad_mode="constant",
     )
     return np.where(voiced, f0, 0).astype(np.float32)
 
@@ -86,15 +99,24 @@ def join_recordings(spoken: list[tuple[np.ndarray, np.ndarray]], s: LogMel, colu
         [],
         GAP_COLUMNS,
     )
-    for wave, f0 in [*spoken, (np.zeros(2 * columns * s.hop), np.zeros(2 * columns))]:  # the last so that every crop ends in time
+    for wave, f0 in [
+        *spoken,
+        (np.zeros(2 * columns * s.hop), np.zeros(2 * columns)),
+    ]:  # the last so that every crop ends in time
         n, given = len(f0) + GAP_COLUMNS, np.flatnonzero(f0)
-        bridged = np.exp(np.interp(np.arange(n), given, np.log(f0[given]))) if len(given) else np.full(n, 150.0)
+        bridged = (
+            np.exp(np.interp(np.arange(n), given, np.log(f0[given])))
+            if len(given)
+            else np.full(n, 150.0)
+        )
         waves.append(np.pad(wave, (0, max(0, n * s.hop - len(wave))))[: n * s.hop])
         f0s.append(np.pad(f0, (0, GAP_COLUMNS)))
         glides.append(bridged)
         starts.append(at + np.arange(max(1, len(f0) - columns + 1)))
         at += n
-    a, b, c = (torch.from_numpy(np.concatenate(parts).astype(np.float32)) for parts in (waves, f0s, glides))
+    a, b, c = (
+        torch.from_numpy(np.concatenate(parts).astype(np.float32)) for parts in (waves, f0s, glides)
+    )
     return Speech(a, b, c, torch.from_numpy(np.concatenate(starts[:-1])))
 
 
@@ -111,7 +133,13 @@ def degrade_spectrograms(db: Tensor, generator: torch.Generator) -> Tensor:
 
 
 def losses(
-    network: Vocoder, spoken: Speech, at: Tensor, columns: int, s: LogMel, generator: torch.Generator, robust: bool = True
+    network: Vocoder,
+    spoken: Speech,
+    at: Tensor,
+    columns: int,
+    s: LogMel,
+    generator: torch.Generator,
+    robust: bool = True,
 ) -> dict[str, Tensor]:
     """What the network gets wrong on crops of `columns` that begin at the columns `at` (B,), with the true pitch in its hand.
 
@@ -119,7 +147,11 @@ def losses(
     `robust`: the network sees the crop up to half a column early or late, blurred and noisy; what is asked of it stays the clean one.
     """
     n, offsets = len(at), torch.arange(s.n_fft + s.hop * (columns - 1))
-    shift = torch.randint(-s.hop // 2, s.hop // 2 + 1, (n, 1), generator=generator) if robust else torch.zeros((n, 1), dtype=torch.long)
+    shift = (
+        torch.randint(-s.hop // 2, s.hop // 2 + 1, (n, 1), generator=generator)
+        if robust
+        else torch.zeros((n, 1), dtype=torch.long)
+    )
     samples = at[:, None] * s.hop - s.n_fft // 2 + offsets
     filters = torch.from_numpy(np.ascontiguousarray(spectrograms.mel_filters(s)))
     true = vocoder.stft_frames(spoken.wave[samples], s).abs()  # (B, T, bins)
@@ -131,15 +163,30 @@ def losses(
     maps = network(vocoder.to_network_input(db))
     rows = at[:, None] + torch.arange(columns)
     f0 = spoken.f0[rows][..., None]
-    made = vocoder.shape_spectrum(db, maps, vocoder.pulse_spectrum(spoken.continuous_f0[rows], s).abs(), torch.ones(()), s)
+    made = vocoder.shape_spectrum(
+        db, maps, vocoder.pulse_spectrum(spoken.continuous_f0[rows], s).abs(), torch.ones(()), s
+    )
     least = 10 ** ((top - DYNAMIC_RANGE_DB) / 20)
     reached = filters.sum(dim=0) > 1e-6
     log = ((made + least).log10() - (true + least).log10()).abs()[..., reached].mean()
-    linear = ((made - true).flatten(1).norm(dim=1) / true.flatten(1).norm(dim=1).clamp(min=1e-3)).mean()
-    steps = (vocoder.pitch_grid().log() - f0.clamp(min=1).log()) / np.log(MAX_F0 / MIN_F0) * (PITCH_BINS - 1)
+    linear = (
+        (made - true).flatten(1).norm(dim=1) / true.flatten(1).norm(dim=1).clamp(min=1e-3)
+    ).mean()
+    steps = (
+        (vocoder.pitch_grid().log() - f0.clamp(min=1).log())
+        / np.log(MAX_F0 / MIN_F0)
+        * (PITCH_BINS - 1)
+    )
     near = torch.exp(-0.5 * steps.square())
-    wanted = torch.cat([near / near.sum(dim=-1, keepdim=True).clamp(min=1e-6) * (f0 > 0), (f0 == 0).float()], dim=-1)
-    return {"log": log, "linear": linear, "pitch": -(wanted * maps[0].log_softmax(dim=-1)).sum(dim=-1).mean()}
+    wanted = torch.cat(
+        [near / near.sum(dim=-1, keepdim=True).clamp(min=1e-6) * (f0 > 0), (f0 == 0).float()],
+        dim=-1,
+    )
+    return {
+        "log": log,
+        "linear": linear,
+        "pitch": -(wanted * maps[0].log_softmax(dim=-1)).sum(dim=-1).mean(),
+    }
 
 
 @dataclass
@@ -169,12 +216,19 @@ def new_state(s: LogMel, steps: int = 5_000, lr: float = 2e-3, seed: int = 0) ->
         torch.manual_seed(seed)
         network = Vocoder(s.bands, 1 + s.n_fft // 2)
     optimiser = torch.optim.AdamW(network.parameters(), lr=lr, betas=(0.8, 0.99), weight_decay=0.01)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, lr, total_steps=steps + 1, pct_start=0.05)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(
+        optimiser, lr, total_steps=steps + 1, pct_start=0.05
+    )
     return TrainingState(network, optimiser, schedule, torch.Generator().manual_seed(seed))
 
 
 def train(
-    spoken: Speech, t: TrainingState, s: LogMel, steps: int = 5_000, batch: int = 16, columns: int = 112
+    spoken: Speech,
+    t: TrainingState,
+    s: LogMel,
+    steps: int = 5_000,
+    batch: int = 16,
+    columns: int = 112,
 ) -> Iterator[dict[str, Tensor]]:
     """Takes the steps from `t.step` to `steps`; yields the losses of each, between which `t` may be saved."""
     while t.step < steps:
@@ -190,7 +244,13 @@ def train(
 
 
 def train_vocoder(
-    config: Config, s: LogMel, steps: int, seed: int, folder: Path, tick: ProgressCallback, should_stop: StopCallback = lambda: False
+    config: Config,
+    s: LogMel,
+    steps: int,
+    seed: int,
+    folder: Path,
+    tick: ProgressCallback,
+    should_stop: StopCallback = lambda: False,
 ) -> tuple[Path, Path | None]:
     """Trains the network for spectrograms like `s` on the recordings of S1's and S3's people, and writes it into `folder`, the one of the
     runs. Returns its file, and where the weights are now that were in its place. `tick` is told (phase, done, total, remark).
@@ -201,7 +261,13 @@ def train_vocoder(
     sums = files.digest(b"".join(w.tobytes() for _, w in waves))
     kept = folder / ".cache" / f"vocoder-{files.cache_key(sums, vars(s), steps, seed)}.pt"
     with files.file_lock(kept.with_suffix(".lock"), "this training"):
-        pitches = cached_pitches(waves, s, folder / ".cache" / f"pitch-{files.cache_key(sums, s.rate, s.hop)}.npz", tick, should_stop)
+        pitches = cached_pitches(
+            waves,
+            s,
+            folder / ".cache" / f"pitch-{files.cache_key(sums, s.rate, s.hop)}.npz",
+            tick,
+            should_stop,
+        )
         spoken = join_recordings([(wave, pitches[clip]) for clip, wave in waves], s, s.columns)
         t = new_state(s, steps, seed=seed)
         if kept.exists():
@@ -211,9 +277,16 @@ def train_vocoder(
             if asked or t.step % 250 == 0:
                 networks.save_checkpoint(kept, t.state_dict())
             if t.step % 50 == 0 or t.step == steps:
-                tick("train", t.step, steps, " ".join(f"{k} {float(v):.3f}" for k, v in terms.items()))
+                tick(
+                    "train",
+                    t.step,
+                    steps,
+                    " ".join(f"{k} {float(v):.3f}" for k, v in terms.items()),
+                )
             if asked:
-                raise StopRequested(f"stopped at step {t.step:,} of {steps:,}; the same command goes on from there")
+                raise StopRequested(
+                    f"stopped at step {t.step:,} of {steps:,}; the same command goes on from there"
+                )
         path = folder / vocoder.WEIGHTS_FOLDER / f"{s.bands}.safetensors"
         before = path.with_stem(f"{path.stem}.{files.digest(path)[:8]}") if path.exists() else None
         if before:
@@ -224,7 +297,11 @@ def train_vocoder(
 
 
 def cached_pitches(
-    waves: list[tuple[str, np.ndarray]], s: LogMel, file: Path, tick: ProgressCallback, should_stop: StopCallback
+    waves: list[tuple[str, np.ndarray]],
+    s: LogMel,
+    file: Path,
+    tick: ProgressCallback,
+    should_stop: StopCallback,
 ) -> dict[str, np.ndarray]:
     """clip -> its `pitch`, as far as `file` has it; the others are found out and written there. Raises Stopped, with those kept."""
     file.parent.mkdir(parents=True, exist_ok=True)
@@ -240,7 +317,9 @@ def cached_pitches(
     if missing:
         files.write_arrays(file, **known)
     if len(known) < len(waves):
-        raise StopRequested(f"stopped at the pitch of recording {len(known):,} of {len(waves):,}; the same command goes on from there")
+        raise StopRequested(
+            f"stopped at the pitch of recording {len(known):,} of {len(waves):,}; the same command goes on from there"
+        )
     return known
 
 
@@ -261,14 +340,22 @@ class InversionQuality:
 
 
 def inversion_quality(
-    run: Run, y: np.ndarray, label: np.ndarray, waves: np.ndarray | None, ref_db: float, plain: bool, seed: int = 0
+    run: Run,
+    y: np.ndarray,
+    label: np.ndarray,
+    waves: np.ndarray | None,
+    ref_db: float,
+    plain: bool,
+    seed: int = 0,
 ) -> InversionQuality:
     """Invert spectrograms y (n, columns, bands) in [-1, 1] and analyse the sounds again: `plain` by Griffin-Lim, else by the network.
 
     `waves` (n, (columns - 1) hop) are the recordings that y was made of, None for generated ones. The judge is the run's scorer.
     """
     s, scorer = run.config.logmel, networks.load(run.model_path("scorer"))
-    vocoder.to_waveform(y[:1], ref_db, s, seed, plain)  # what is read and built once is no part of the speed
+    vocoder.to_waveform(
+        y[:1], ref_db, s, seed, plain
+    )  # what is read and built once is no part of the speed
     begun = time.perf_counter()
     made, gain = vocoder.to_waveform(y, ref_db, s, seed, plain)
     took = time.perf_counter() - begun
@@ -276,18 +363,33 @@ def inversion_quality(
 
     def right(images: np.ndarray) -> float:
         with torch.no_grad():
-            return float((scorer(torch.from_numpy(images)[:, None]).argmax(dim=1).numpy() == label).mean())
+            return float(
+                (scorer(torch.from_numpy(images)[:, None]).argmax(dim=1).numpy() == label).mean()
+            )
 
     distance = convergence = float("nan")
     if waves is not None:
-        ours, theirs = (np.abs(spectrograms.stft(w, s)) for w in (made / 10 ** (gain[:, None] / 20), waves))
+        ours, theirs = (
+            np.abs(spectrograms.stft(w, s)) for w in (made / 10 ** (gain[:, None] / 20), waves)
+        )
         reached = spectrograms.mel_filters(s).sum(axis=0) > 1e-6
         least = theirs.max(axis=(1, 2), keepdims=True) * 10 ** (-DYNAMIC_RANGE_DB / 20)
-        apart = 20 * (np.log10(np.maximum(ours, least)) - np.log10(np.maximum(theirs, least)))[..., reached]
+        apart = (
+            20
+            * (np.log10(np.maximum(ours, least)) - np.log10(np.maximum(theirs, least)))[
+                ..., reached
+            ]
+        )
         distance = float(np.sqrt((apart**2).mean(axis=-1)).mean())
-        convergence = float((np.linalg.norm(ours - theirs, axis=(1, 2)) / np.linalg.norm(theirs, axis=(1, 2))).mean())
+        convergence = float(
+            (
+                np.linalg.norm(ours - theirs, axis=(1, 2)) / np.linalg.norm(theirs, axis=(1, 2))
+            ).mean()
+        )
     error = float(np.abs(again - y).mean() * s.range_db / 2)
-    return InversionQuality(distance, convergence, error, right(again), right(y), made.size / s.rate / took, len(y))
+    return InversionQuality(
+        distance, convergence, error, right(again), right(y), made.size / s.rate / took, len(y)
+    )
 
 
 def centre_crops(waves: list[np.ndarray], s: LogMel) -> tuple[np.ndarray, np.ndarray]:
@@ -308,14 +410,25 @@ def measure_inversion(run: Run) -> dict[str, InversionQuality]:
 
     Raises CorpusError where the recordings are not on this machine.
     """
-    config, ref_db, kept = run.config, run.json("corpus")["voices"]["ref_db"], run.arrays("generated")
+    config, ref_db, kept = (
+        run.config,
+        run.json("corpus")["voices"]["ref_db"],
+        run.arrays("generated"),
+    )
     classes, corpus = config.data.classes, splits.load_corpus(config.data.voices)
     emotion = dict(zip(map(str, corpus.clip), map(str, corpus.emotion), strict=True))
-    spoken = [(emotion[clip], wave) for clip, wave in load_recordings(config, ("S4",)) if emotion[clip] in classes]
+    spoken = [
+        (emotion[clip], wave)
+        for clip, wave in load_recordings(config, ("S4",))
+        if emotion[clip] in classes
+    ]
     db, waves = centre_crops([wave for _, wave in spoken], config.logmel)
     label = np.array([classes.index(e) for e, _ in spoken])
     real, made = spectrograms.scale(db, ref_db, config.logmel), kept["y"].astype(np.float32)
     ways = {"network": False, "Griffin-Lim": True}
-    return {f"real, {k}": inversion_quality(run, real, label, waves, ref_db, v) for k, v in ways.items()} | {
-        f"generated, {k}": inversion_quality(run, made, kept["label"], None, ref_db, v) for k, v in ways.items()
+    return {
+        f"real, {k}": inversion_quality(run, real, label, waves, ref_db, v) for k, v in ways.items()
+    } | {
+        f"generated, {k}": inversion_quality(run, made, kept["label"], None, ref_db, v)
+        for k, v in ways.items()
     }

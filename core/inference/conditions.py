@@ -18,8 +18,16 @@ if TYPE_CHECKING:
     from core.config import Config
     from core.inference.generation import Explanation, LoadedRun
 
-NAMED_CONDITIONS = ("told", "softmax", "p", "uniform", "none")  # names that `preset` knows beside the emotions
-NOISY_LABELS_PER_EMOTION = 300  # conditions of each emotion that stand for the noisy labels of a training
+NAMED_CONDITIONS = (
+    "told",
+    "softmax",
+    "p",
+    "uniform",
+    "none",
+)  # names that `preset` knows beside the emotions
+NOISY_LABELS_PER_EMOTION = (
+    300  # conditions of each emotion that stand for the noisy labels of a training
+)
 
 
 @dataclass(frozen=True)
@@ -30,7 +38,9 @@ class GuidedSamples:
     c: np.ndarray  # (n, K) what G was told
     strength: np.ndarray  # (n,) of the guidance; 1 is G as it was trained
     y: np.ndarray  # (n, columns, bands) in [-1, 1]
-    base: np.ndarray  # (n, columns, bands) y(c0), the same face and noise under the neutral condition
+    base: (
+        np.ndarray
+    )  # (n, columns, bands) y(c0), the same face and noise under the neutral condition
     Q: np.ndarray  # (n, K) Q's softmax
     scorer: np.ndarray  # (n, K) the scorer's softmax
 
@@ -61,7 +71,13 @@ class TrainingSupport:
     @property
     def place(self) -> str:
         """`inside`, at the `edge`, or `outside`."""
-        return "inside" if self.distance <= self.typical_distance else "edge" if self.distance <= self.most else "outside"
+        return (
+            "inside"
+            if self.distance <= self.typical_distance
+            else "edge"
+            if self.distance <= self.most
+            else "outside"
+        )
 
 
 # ------------------------------------------------------------------ conditions
@@ -87,10 +103,17 @@ def by_name(opened: LoadedRun, said: Explanation, name: str) -> np.ndarray:
     if name in classes:
         return of_emotion(opened.config, classes.index(name))
     if name not in NAMED_CONDITIONS:
-        raise ValueError(f"{name!r} is no condition; there are {', '.join((*NAMED_CONDITIONS, *classes))}")
+        raise ValueError(
+            f"{name!r} is no condition; there are {', '.join((*NAMED_CONDITIONS, *classes))}"
+        )
     if name == "told":
         return generation.condition_of(opened, said)[0].astype(np.float64)
-    return {"softmax": said.softmax, "p": said.p, "uniform": np.full(K, 1 / K), "none": np.zeros(K)}[name]
+    return {
+        "softmax": said.softmax,
+        "p": said.p,
+        "uniform": np.full(K, 1 / K),
+        "none": np.zeros(K),
+    }[name]
 
 
 def rebalance(c: np.ndarray, k: int, value: float, digits: int = 2) -> np.ndarray:
@@ -101,9 +124,13 @@ def rebalance(c: np.ndarray, k: int, value: float, digits: int = 2) -> np.ndarra
     unit, others = 10**digits, np.arange(len(c)) != k
     rest = unit - round(np.clip(value, 0, 1) * unit)
     weight = np.clip(c[others], 0, None)
-    exact = rest * (weight / weight.sum() if weight.sum() > 0 else np.full(len(weight), 1 / len(weight)))
+    exact = rest * (
+        weight / weight.sum() if weight.sum() > 0 else np.full(len(weight), 1 / len(weight))
+    )
     whole = np.floor(exact + 1e-9)
-    whole[np.argsort(whole - exact, kind="stable")[: round(rest - whole.sum())]] += 1  # those that rounding down cost most
+    whole[np.argsort(whole - exact, kind="stable")[: round(rest - whole.sum())]] += (
+        1  # those that rounding down cost most
+    )
     out = np.empty(len(c))
     out[others], out[k] = whole, unit - rest
     return out / unit
@@ -118,12 +145,16 @@ def of_training(opened: LoadedRun) -> TrainingConditions:
     if g.condition == "none":
         raise ValueError(f"{opened.run.id} has no condition: its generator is told nothing")
     if g.condition == "label":
-        labels = np.repeat([of_emotion(opened.config, k) for k in range(K)], NOISY_LABELS_PER_EMOTION, axis=0)
+        labels = np.repeat(
+            [of_emotion(opened.config, k) for k in range(K)], NOISY_LABELS_PER_EMOTION, axis=0
+        )
         rows = labels + g.label_noise * np.random.default_rng(0).standard_normal(labels.shape)
     else:
         name, arrays = {"classifier": "o_S3", "cp": "p_S3"}[g.condition], opened.run.arrays()
         if name not in arrays:
-            raise ValueError(f"{opened.run.directory / 'outputs.npz'} has no {name}: train the run again, or restore the file")
+            raise ValueError(
+                f"{opened.run.directory / 'outputs.npz'} has no {name}: train the run again, or restore the file"
+            )
         rows = np.asarray(arrays[name], np.float64)
     return summarise_rows(rows)
 
@@ -135,11 +166,18 @@ def summarise_rows(rows: np.ndarray) -> TrainingConditions:
     spacing = np.sort(cKDTree(rows).query(rows, k=2)[0][:, 1])
     total = rows.sum(axis=1)
     return TrainingConditions(
-        rows, rows.mean(axis=0), rows.min(axis=0), rows.max(axis=0), (float(total.min()), float(total.max())), spacing
+        rows,
+        rows.mean(axis=0),
+        rows.min(axis=0),
+        rows.max(axis=0),
+        (float(total.min()), float(total.max())),
+        spacing,
     )
 
 
-def training_support(known: TrainingConditions, c: np.ndarray, slack: float = 0.01) -> TrainingSupport:
+def training_support(
+    known: TrainingConditions, c: np.ndarray, slack: float = 0.01
+) -> TrainingSupport:
     """Has training shown such a c (K,)? Its distance (Euclidean) from the nearest condition, held against how far those lie apart.
 
     `slack` is the step in which c is set by hand.
@@ -174,18 +212,27 @@ def guided_samples(
     from core.inference import generation
 
     if opened.config.gan.direction != "face-voice":
-        raise ValueError(f"{opened.run.id} makes faces from voices; here a run is needed that makes voices from faces")
+        raise ValueError(
+            f"{opened.run.id} makes faces from voices; here a run is needed that makes voices from faces"
+        )
     n = max(len(x), len(c), np.size(strength))
-    x, s = np.broadcast_to(x, (n, *x.shape[1:])), np.broadcast_to(np.asarray(strength, np.float64), n)
+    x, s = (
+        np.broadcast_to(x, (n, *x.shape[1:])),
+        np.broadcast_to(np.asarray(strength, np.float64), n),
+    )
     c = np.broadcast_to(np.asarray(c, np.float64), (n, c.shape[1]))
     both = np.concatenate([c, np.broadcast_to(c0, c.shape)]).astype(np.float32)
     z = scale * torch.randn((1, opened.config.gan.z), generator=torch.Generator().manual_seed(seed))
     faces = torch.from_numpy(x.astype(np.float32) / 127.5 - 1)[:, None]
     with torch.no_grad():
-        out = opened.G(torch.cat([faces, faces]), torch.from_numpy(both), z.expand(2 * n, -1))[:, 0].numpy()
+        out = opened.G(torch.cat([faces, faces]), torch.from_numpy(both), z.expand(2 * n, -1))[
+            :, 0
+        ].numpy()
     y = apply_guidance(out[n:], out[:n], s)
     heard = generation.classify_samples(opened, y)
-    return GuidedSamples(np.array(x), np.array(c), np.array(s), y, out[n:], heard["Q"], heard["scorer"])
+    return GuidedSamples(
+        np.array(x), np.array(c), np.array(s), y, out[n:], heard["Q"], heard["scorer"]
+    )
 
 
 def apply_guidance(base: np.ndarray, y: np.ndarray, strength: np.ndarray) -> np.ndarray:
@@ -213,14 +260,22 @@ def of_faces(opened: LoadedRun, x: np.ndarray) -> np.ndarray:
     return np.stack([by_name(opened, generation.explain_face(opened, one), "told") for one in x])
 
 
-def concatenated_wav(opened: LoadedRun, y: Sequence[np.ndarray] | np.ndarray, seed: int = 0, pause: float = 0.12) -> bytes:
+def concatenated_wav(
+    opened: LoadedRun, y: Sequence[np.ndarray] | np.ndarray, seed: int = 0, pause: float = 0.12
+) -> bytes:
     """Spectrograms (n, columns, bands) one after the other as one wav, `pause` seconds between them, their loudness to one another kept."""
     from core.media import vocoder
 
     s = opened.config.logmel
     waves, gain = vocoder.to_waveform(np.asarray(y), opened.ref_db, s, seed)
     waves = waves * 10 ** ((gain.min() - gain) / 20)[:, None]
-    fade = np.minimum(1, np.minimum(np.arange(waves.shape[1]), np.arange(waves.shape[1])[::-1]) / (0.005 * s.rate))
-    words = waveforms.wav_comment(spectrograms.GENERATED_COMMENT, s, opened.run.id, seed, vocoder.inversion_name(s))
+    fade = np.minimum(
+        1, np.minimum(np.arange(waves.shape[1]), np.arange(waves.shape[1])[::-1]) / (0.005 * s.rate)
+    )
+    words = waveforms.wav_comment(
+        spectrograms.GENERATED_COMMENT, s, opened.run.id, seed, vocoder.inversion_name(s)
+    )
     silence = np.zeros((len(waves), round(pause * s.rate)), np.float32)
-    return waveforms.wav_bytes(np.concatenate([waves * fade, silence], axis=1).ravel(), s.rate, words)
+    return waveforms.wav_bytes(
+        np.concatenate([waves * fade, silence], axis=1).ravel(), s.rate, words
+    )

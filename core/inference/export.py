@@ -14,8 +14,19 @@ from core import files, runs
 from core.data import splits
 from core.runs import Run
 
-COPIED_FILES = ("config.json", "provenance.json", "corpus.json", "sets.json", "results.json", "outputs.npz", "metrics.jsonl")
-TABLE_FILES = ("table.json", "table.npz")  # of a run that has one: rows, verdicts on S4's voices by class and person
+COPIED_FILES = (
+    "config.json",
+    "provenance.json",
+    "corpus.json",
+    "sets.json",
+    "results.json",
+    "outputs.npz",
+    "metrics.jsonl",
+)
+TABLE_FILES = (
+    "table.json",
+    "table.npz",
+)  # of a run that has one: rows, verdicts on S4's voices by class and person
 SAMPLES_PER_CLASS = 8  # generated samples of each emotion that travel with a run
 COPIED_MODELS = ("G", "f_S", "Q", "scorer")
 REVERSE_NOTE = "\nIt goes the paper's other way (§4.5, Fig. 7b): its f_S knows voices, its Q and its scorer know faces."
@@ -41,7 +52,11 @@ def ship_run(run: Run, folder: Path) -> Path:
             shutil.copyfile(path, target / "samples" / path.name)
         generated = run.arrays("generated")
         label = generated["label"]
-        few = np.sort(np.concatenate([np.nonzero(label == k)[0][:SAMPLES_PER_CLASS] for k in np.unique(label)]))
+        few = np.sort(
+            np.concatenate(
+                [np.nonzero(label == k)[0][:SAMPLES_PER_CLASS] for k in np.unique(label)]
+            )
+        )
         files.write_arrays(target / "generated.npz", **{k: v[few] for k, v in generated.items()})
     files.write_atomic(target / "CARD.md", model_card(run))
     runs.register(Run(target))
@@ -52,7 +67,10 @@ def _augmentation_item(made: dict) -> str:
     """What the augmentation table says of generated samples, as an item of the card; "" where there is none."""
     if not made:
         return ""
-    words = {"a": "S1 + generated over the best row of S1", "b": "S1 + S3 + generated over the same with plain augmentation"}
+    words = {
+        "a": "S1 + generated over the best row of S1",
+        "b": "S1 + S3 + generated over the same with plain augmentation",
+    }
     rules = {"equal": "at equal steps", "best": "each row at its own best steps"}
     told = [
         f"  - {words[g['name']]}, {rules[g['rule']]}: {100 * g['difference']:+.1f} points (95 % {100 * g['interval'][0]:+.1f} to "
@@ -78,8 +96,14 @@ def model_card(run: Run) -> str:
         "none": "nothing",
     }[c.gan.condition]
     actors = ", ".join(sorted({s for subjects in r["subjects"].values() for s in subjects}))
-    terms = "\n".join(f"- {role}: {d['title']}; {d['clips']} clips; {d['licence']}; {d['source']}" for role, d in corpus.items())
-    rows = "\n".join(f"| {row} | {t['N train']} | {100 * t['accuracy']:.1f} % |" for row, t in r["augmentation"].items())
+    terms = "\n".join(
+        f"- {role}: {d['title']}; {d['clips']} clips; {d['licence']}; {d['source']}"
+        for role, d in corpus.items()
+    )
+    rows = "\n".join(
+        f"| {row} | {t['N train']} | {100 * t['accuracy']:.1f} % |"
+        for row, t in r["augmentation"].items()
+    )
     weights = (
         "MIT, as this project."
         if invented
@@ -91,7 +115,11 @@ def model_card(run: Run) -> str:
         else "Acted emotions of professional actors in a studio, and web pictures labelled by people with many mistakes."
     )
     bands = f"{c.logmel.columns}×{c.logmel.bands} log-mel spectrogram"
-    makes = f"an aligned 28×28 face from the {bands} of a voice" if turned else f"a {bands} from an aligned 28×28 face"
+    makes = (
+        f"an aligned 28×28 face from the {bands} of a voice"
+        if turned
+        else f"a {bands} from an aligned 28×28 face"
+    )
     limit = (
         "the face is nobody's: it follows the emotion that the generator is told, and shows nothing of how a speaker looks"
         if turned

@@ -33,7 +33,9 @@ CACHE_VERSION = 1  # of what is kept in `checkpoints/.cache/`; raised whenever t
 MAX_SHIFT_COLUMNS = 14  # columns, an eighth of the window: D sees voices moved so far (`gan.augmented`), so a copy may be moved so far too
 
 SetName = Literal["S3", "S4"]
-ProgressCallback = Callable[[float, str], None]  # (share done in 0..1, what is being done); whoever gives it may raise, and the work ends
+ProgressCallback = Callable[
+    [float, str], None
+]  # (share done in 0..1, what is being done); whoever gives it may raise, and the work ends
 
 
 def no_progress(share: float, words: str) -> None:
@@ -44,7 +46,9 @@ def no_progress(share: float, words: str) -> None:
 class RealVoices:
     """Real voices of one set."""
 
-    y: np.ndarray = field(default_factory=lambda: np.zeros((0, 112, 28), np.float32))  # (m, columns, bands) in [-1, 1]
+    y: np.ndarray = field(
+        default_factory=lambda: np.zeros((0, 112, 28), np.float32)
+    )  # (m, columns, bands) in [-1, 1]
     label: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))  # (m,)
     subject: np.ndarray = field(default_factory=lambda: np.zeros(0, str))  # (m,)
     clip: np.ndarray = field(default_factory=lambda: np.zeros(0, str))  # (m,)
@@ -65,7 +69,9 @@ class RealItems:
     voices: RealVoices  # the set's real voices, all of them; empty where they are not here
     voice_row: np.ndarray  # (n,) row of `voices`: the same clip, or with class pairs one of the same emotion; -1 where there is none
     trained: RealVoices  # S3's real voices, which G learnt from
-    real_nearest_db: np.ndarray  # (q,) dB, sorted: from each real voice of S4 to the nearest of S3's, whom other people speak
+    real_nearest_db: (
+        np.ndarray
+    )  # (q,) dB, sorted: from each real voice of S4 to the nearest of S3's, whom other people speak
     paired: bool  # a clip holds both face and voice
     missing: tuple[str, ...] = ()  # corpora that are not prepared here
     notes: tuple[str, ...] = ()  # what a looker must know of how they fit
@@ -96,7 +102,9 @@ class GeneratedVoices:
     y: np.ndarray  # (n, columns, bands) float16 in [-1, 1]
     Q: np.ndarray  # (n, K) Q's softmax
     scorer: np.ndarray  # (n, K) the scorer's
-    near: np.ndarray  # (n,) row of `Real.trained`: the most similar training voice; -1 where they are not here
+    near: (
+        np.ndarray
+    )  # (n,) row of `Real.trained`: the most similar training voice; -1 where they are not here
     near_db: np.ndarray  # (n,) dB to it; NaN where they are not here
     far: np.ndarray  # (n,) to the nearest real voice of the set in FID's features, over the median of that among real voices; or NaN
 
@@ -104,16 +112,22 @@ class GeneratedVoices:
 # ------------------------------------------------------------------ the real side
 
 
-def load_real_items(run: Run, name: SetName = "S4", report: ProgressCallback = no_progress) -> RealItems:
+def load_real_items(
+    run: Run, name: SetName = "S4", report: ProgressCallback = no_progress
+) -> RealItems:
     """The faces and real voices of S4 (or S3) that belong to a finished run, as far as they are on this machine.
 
     Raises ValueError where the run keeps no outputs, or where S3 is asked for without its faces, of which a run keeps no samples.
     """
     config, outputs = run.config, run.arrays()
     if config.gan.direction != "face-voice":
-        raise ValueError(f"{run.id} makes faces from voices; this shows voices that were made from faces")
+        raise ValueError(
+            f"{run.id} makes faces from voices; this shows voices that were made from faces"
+        )
     if f"p_{name}" not in outputs:
-        raise ValueError(f"{run.id} has no outputs.npz with p-values of {name}; let its training finish, or restore the run")
+        raise ValueError(
+            f"{run.id} has no outputs.npz with p-values of {name}; let its training finish, or restore the run"
+        )
     report(0.0, "Reading faces and voices")
     sets, missing, notes = _build_sets(run, config)
     faces = sets.get(name) if sets and _has_same_faces(sets, outputs) else None
@@ -122,16 +136,30 @@ def load_real_items(run: Run, name: SetName = "S4", report: ProgressCallback = n
     if paired and (faces is None or not voices):
         faces, voices = None, {}  # of a pair both are shown, or none
     lost = [config.data.faces] * bool(sets and faces is None)
-    lost += [config.data.voices] * (not voices and config.data.voices not in missing and bool(sets or missing))
-    notes += [f"{n} as prepared here falls into other sets than this run's: its real clips are left out." for n in dict.fromkeys(lost)]
+    lost += [config.data.voices] * (
+        not voices and config.data.voices not in missing and bool(sets or missing)
+    )
+    notes += [
+        f"{n} as prepared here falls into other sets than this run's: its real clips are left out."
+        for n in dict.fromkeys(lost)
+    ]
     if faces is not None:
-        label, rows = faces.x_label, splits.balanced_rows(faces.x_label, evaluator.seed_of(config, "balance"))
+        label, rows = (
+            faces.x_label,
+            splits.balanced_rows(faces.x_label, evaluator.seed_of(config, "balance")),
+        )
     else:
         stored = run.arrays("generated")
         if name != "S4" or not stored:
-            raise ValueError(f"{run.id}: {name}'s faces are not on this machine, and the run keeps no samples of them")
+            raise ValueError(
+                f"{run.id}: {name}'s faces are not on this machine, and the run keeps no samples of them"
+            )
         label, rows = outputs["label_S4"], stored["row"]
-    pixels = np.rint((faces.x[rows] + 1) * 127.5).astype(np.uint8) if faces is not None else np.zeros((0, 28, 28), np.uint8)
+    pixels = (
+        np.rint((faces.x[rows] + 1) * 127.5).astype(np.uint8)
+        if faces is not None
+        else np.zeros((0, 28, 28), np.uint8)
+    )
     subject = outputs[f"subject_{name}"][rows]
     known = ~np.array([bool(splits.UNKNOWN_SUBJECT.fullmatch(s)) for s in subject.tolist()], bool)
     of_set, trained = voices.get(name, RealVoices()), voices.get("S3", RealVoices())
@@ -143,7 +171,11 @@ def load_real_items(run: Run, name: SetName = "S4", report: ProgressCallback = n
     tested = voices.get("S4", RealVoices()).y
     typical = np.zeros(0)
     if len(tested):
-        typical = np.sort(nearest_voices(tested, trained.y, config.logmel.range_db, lambda s, w: report(0.2 + 0.8 * s, w))[1])
+        typical = np.sort(
+            nearest_voices(
+                tested, trained.y, config.logmel.range_db, lambda s, w: report(0.2 + 0.8 * s, w)
+            )[1]
+        )
     return RealItems(
         name=name,
         row=rows,
@@ -170,7 +202,9 @@ def load_real_voices(run: Run, name: SetName = "S4") -> RealVoices:
     return _voices_by_set(run, config, sets, run.arrays(), notes).get(name, RealVoices())
 
 
-def _build_sets(run: Run, config: Config) -> tuple[dict[str, SampleSet] | None, tuple[str, ...], list[str]]:
+def _build_sets(
+    run: Run, config: Config
+) -> tuple[dict[str, SampleSet] | None, tuple[str, ...], list[str]]:
     """S1-S4 from the corpora here (None where that cannot be), names of corpora that are not here, and notes."""
     d = config.data
     names = tuple(dict.fromkeys((d.faces, d.voices)))
@@ -189,12 +223,14 @@ def _build_sets(run: Run, config: Config) -> tuple[dict[str, SampleSet] | None, 
 
 def _has_same_faces(sets: dict[str, SampleSet], outputs: dict[str, np.ndarray]) -> bool:
     """Whether the faces here are those whose softmax the run keeps: the same subjects and emotions in the same order."""
-    return all(np.array_equal(sets[k].x_subject, outputs[f"subject_{k}"]) for k in ("S3", "S4")) and np.array_equal(
-        sets["S4"].x_label, outputs["label_S4"]
-    )
+    return all(
+        np.array_equal(sets[k].x_subject, outputs[f"subject_{k}"]) for k in ("S3", "S4")
+    ) and np.array_equal(sets["S4"].x_label, outputs["label_S4"])
 
 
-def _voices_by_set(run: Run, config: Config, sets: dict[str, SampleSet] | None, outputs: dict, notes: list[str]) -> dict[str, RealVoices]:
+def _voices_by_set(
+    run: Run, config: Config, sets: dict[str, SampleSet] | None, outputs: dict, notes: list[str]
+) -> dict[str, RealVoices]:
     """Real voices of S3 and S4, {} where they are not here. Faces of another corpus may lack: voices are told by their subjects' names."""
     level = run.json("corpus")["voices"]["ref_db"]
     if sets:
@@ -207,7 +243,10 @@ def _voices_by_set(run: Run, config: Config, sets: dict[str, SampleSet] | None, 
                     for k, s in sets.items()
                     if k in ("S3", "S4")
                 }
-    if config.data.pairing == "emotion" and splits.corpus_path(config.data.voices, config.data.demo_takes).exists():
+    if (
+        config.data.pairing == "emotion"
+        and splits.corpus_path(config.data.voices, config.data.demo_takes).exists()
+    ):
         try:
             if found := _voices_of_subjects(run, config, level):
                 return found
@@ -221,8 +260,17 @@ def _clip_names(config: Config, role: Literal["face", "voice"], images: np.ndarr
     """(n,) names of the clips that hold these faces (n, 28, 28) uint8 or voices (n, columns, bands), told by their content."""
     d, s = config.data, config.logmel
     corpus = splits.load_corpus(d.faces if role == "face" else d.voices, d.demo_takes)
-    start, row = (splits.STORED_COLUMNS - s.columns) // 2, corpus.face_of if role == "face" else corpus.voice_of
-    bank = corpus.faces if role == "face" else spectrograms.scale(corpus.voices[:, start : start + s.columns], corpus.meta["ref_db"], s)
+    start, row = (
+        (splits.STORED_COLUMNS - s.columns) // 2,
+        corpus.face_of if role == "face" else corpus.voice_of,
+    )
+    bank = (
+        corpus.faces
+        if role == "face"
+        else spectrograms.scale(
+            corpus.voices[:, start : start + s.columns], corpus.meta["ref_db"], s
+        )
+    )
     names = {bank[row[i]].tobytes(): str(corpus.clip[i]) for i in np.nonzero(row >= 0)[0][::-1]}
     return np.array([names.get(image.tobytes(), "") for image in images])
 
@@ -238,7 +286,9 @@ def _voices_of_subjects(run: Run, config: Config, ref_db: float) -> dict[str, Re
         rows = np.nonzero(usable & np.isin(corpus.subject, list(of["subjects"])))[0]
         if not len(rows) or len(rows) != of["clips"]:
             return {}
-        y = spectrograms.scale(corpus.voices[corpus.voice_of[rows], start : start + s.columns], ref_db, s)
+        y = spectrograms.scale(
+            corpus.voices[corpus.voice_of[rows], start : start + s.columns], ref_db, s
+        )
         label = np.array([d.classes.index(e) for e in corpus.emotion[rows].tolist()], np.int64)
         out[name] = RealVoices(y, label, corpus.subject[rows], corpus.clip[rows])
     return out
@@ -272,14 +322,18 @@ def nearest_voices(
     best, row = np.full(len(y), np.inf, np.float32), np.zeros(len(y), np.int64)
     for k in range(-most, most + 1):
         report((k + most) / (2 * most + 1), "Looking for copies among the training voices")
-        apart = square - 2 * a @ np.roll(bank, k, axis=1).reshape(len(bank), -1).astype(np.float32).T
+        apart = (
+            square - 2 * a @ np.roll(bank, k, axis=1).reshape(len(bank), -1).astype(np.float32).T
+        )
         i = apart.argmin(axis=1)
         least = apart[np.arange(len(y)), i]
         row, best = np.where(least < best, i, row), np.minimum(least, best)
     return row, np.sqrt(np.maximum(best, 0) / a.shape[1]).astype(np.float64) * range_db / 2
 
 
-def load_generated_voices(opened: LoadedRun, r: RealItems, report: ProgressCallback = no_progress) -> GeneratedVoices:
+def load_generated_voices(
+    opened: LoadedRun, r: RealItems, report: ProgressCallback = no_progress
+) -> GeneratedVoices:
     """G's voices for the faces of `r`, as `evaluation.evaluate` draws them; without faces, the samples that come with the run.
 
     Computed once: kept in `checkpoints/.cache/` under what decides it, where that can be written. Raises ValueError where samples lack.
@@ -294,7 +348,9 @@ def load_generated_voices(opened: LoadedRun, r: RealItems, report: ProgressCallb
     found = _compute_generated_voices(opened, r, report)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        files.write_arrays(path, key=np.array(key), **{k: v for k, v in vars(found).items() if k != "condition"})
+        files.write_arrays(
+            path, key=np.array(key), **{k: v for k, v in vars(found).items() if k != "condition"}
+        )
     except OSError:
         pass  # a folder that is only read: the next visit computes again
     return found
@@ -306,7 +362,9 @@ def _cache_path(run: Run, r: RealItems) -> Path:
 
 def _cache_key(opened: LoadedRun, r: RealItems) -> str:
     """Digest of all that decides what is kept."""
-    found = hashlib.sha256(f"{CACHE_VERSION} {opened.run.id} {r.name} {evaluator.seed_of(opened.config, 'samples')}".encode())
+    found = hashlib.sha256(
+        f"{CACHE_VERSION} {opened.run.id} {r.name} {evaluator.seed_of(opened.config, 'samples')}".encode()
+    )
     for name in ("G", "Q", "scorer"):
         found.update(opened.run.model_path(name).read_bytes())
     for a in (r.row, r.face, r.o, r.p, r.label, r.trained.y, r.voices.y):
@@ -315,16 +373,22 @@ def _cache_key(opened: LoadedRun, r: RealItems) -> str:
 
 
 @torch.no_grad()
-def _compute_generated_voices(opened: LoadedRun, r: RealItems, report: ProgressCallback) -> GeneratedVoices:
+def _compute_generated_voices(
+    opened: LoadedRun, r: RealItems, report: ProgressCallback
+) -> GeneratedVoices:
     g, K = opened.config.gan, len(opened.classes)
     if len(r.face):
-        c = gan.condition(g.condition, r.label if g.condition == "label" else None, r.o, r.p, K, g.soft)
+        c = gan.condition(
+            g.condition, r.label if g.condition == "label" else None, r.o, r.p, K, g.soft
+        )
         y = _sample_voices(opened, r, c, lambda s, w: report(0.3 * s, w))
     else:
         stored = opened.run.arrays("generated")
         at = {int(row): i for i, row in enumerate(stored.get("row", []))}
         if set(r.row.tolist()) - set(at):
-            raise ValueError(f"{opened.run.id}: generated.npz lacks samples that its sibling runs have; restore the run")
+            raise ValueError(
+                f"{opened.run.id}: generated.npz lacks samples that its sibling runs have; restore the run"
+            )
         pick = [at[row] for row in r.row.tolist()]
         c, y = stored["c"][pick], stored["y"][pick]
     report(0.3, "Asking Q and the scorer")
@@ -334,25 +398,36 @@ def _compute_generated_voices(opened: LoadedRun, r: RealItems, report: ProgressC
     near, near_db, far = np.full(len(r), -1), np.full(len(r), np.nan), np.full(len(r), np.nan)
     if len(r.trained.y):
         bounds = opened.config.logmel.range_db
-        near, near_db = nearest_voices(y.astype(np.float32), r.trained.y, bounds, lambda s, w: report(0.4 + 0.6 * s, w))
+        near, near_db = nearest_voices(
+            y.astype(np.float32), r.trained.y, bounds, lambda s, w: report(0.4 + 0.6 * s, w)
+        )
     if len(r.voices.y) > 1:
         own = classifiers.outputs(S, torch.from_numpy(r.voices.y)[:, None])[1]
         among = np.sort(cdist(own, own), axis=1)[:, 1]
         far = cdist(features, own).min(axis=1) / max(float(np.median(among)), 1e-9)
     heard = classifiers.softmax(Q, images)
-    return GeneratedVoices(g.condition, c, y, heard.astype(np.float32), scorer.astype(np.float32), near, near_db, far)
+    return GeneratedVoices(
+        g.condition, c, y, heard.astype(np.float32), scorer.astype(np.float32), near, near_db, far
+    )
 
 
-def _sample_voices(opened: LoadedRun, r: RealItems, c: np.ndarray, report: ProgressCallback) -> np.ndarray:
+def _sample_voices(
+    opened: LoadedRun, r: RealItems, c: np.ndarray, report: ProgressCallback
+) -> np.ndarray:
     """(n, columns, bands) float16: `gan.sample` on a copy of G, which says after each batch how far it is."""
     G, done = copy.deepcopy(opened.G), 0
 
     def tell(_, given, __) -> None:
         nonlocal done
         done += len(given[0])
-        report(done / len(r), f"Drawing voices, condition {opened.config.gan.condition}: {done} of {len(r)}")
+        report(
+            done / len(r),
+            f"Drawing voices, condition {opened.config.gan.condition}: {done} of {len(r)}",
+        )
 
     G.register_forward_hook(tell)
     x = torch.from_numpy(r.face.astype(np.float32) / 127.5 - 1)[:, None]
     told, seed = torch.from_numpy(c.astype(np.float32)), evaluator.seed_of(opened.config, "samples")
-    return gan.sample(G, x, told, opened.config.gan.z, seed, batch=32)[:, 0].numpy().astype(np.float16)
+    return (
+        gan.sample(G, x, told, opened.config.gan.z, seed, batch=32)[:, 0].numpy().astype(np.float16)
+    )

@@ -83,7 +83,9 @@ def load_run(run: Run) -> LoadedRun:
     config = run.config
     corpus, outputs = run.json("corpus"), run.arrays()
     if not corpus or "o_S2" not in outputs or not run.model_path("G").exists():
-        raise ValueError(f"{run.id} has no trained generator yet; let its training finish, or choose another run")
+        raise ValueError(
+            f"{run.id} has no trained generator yet; let its training finish, or choose another run"
+        )
     rows = outputs["calibration"]
     return LoadedRun(
         run=run,
@@ -121,7 +123,9 @@ def analyse_file(path: Path, person: int = 0, name: str | None = None) -> Analys
     return analyse_clip(last.clip, person, last.tracks)
 
 
-def analyse_clip(clip: clips.Clip, person: int = 0, tracks: list[tracking.Track] | None = None) -> AnalysedClip:
+def analyse_clip(
+    clip: clips.Clip, person: int = 0, tracks: list[tracking.Track] | None = None
+) -> AnalysedClip:
     """`analyse_file` for a clip that is already decoded; `tracks` where its people are already known."""
     tracks = tracking.track_faces(clip.frames, clip.times) if tracks is None else tracks
     if not tracks:
@@ -138,11 +142,22 @@ def analyse_clip(clip: clips.Clip, person: int = 0, tracks: list[tracking.Track]
     distance = np.where(track.found, np.abs(clip.times - spectrograms.centre_time(seconds)), np.inf)
     notes = list(clip.notes)
     if len(tracks) > 1:
-        notes.append(f"{len(tracks)} faces were found; this is number {min(person, len(tracks) - 1) + 1}, counted from the largest")
+        notes.append(
+            f"{len(tracks)} faces were found; this is number {min(person, len(tracks) - 1) + 1}, counted from the largest"
+        )
     if not track.found.all():
         notes.append(f"a face was found in {int(track.found.sum())} of {len(track.found)} frames")
     return AnalysedClip(
-        clip.name, clip.times, clip.frames, boxes, aligned, track.found, len(tracks), clip.waveform, tuple(notes), int(distance.argmin())
+        clip.name,
+        clip.times,
+        clip.frames,
+        boxes,
+        aligned,
+        track.found,
+        len(tracks),
+        clip.waveform,
+        tuple(notes),
+        int(distance.argmin()),
     )
 
 
@@ -173,10 +188,19 @@ def explain_voice(opened: LoadedRun, y: np.ndarray) -> Explanation:
 def _explanations(opened: LoadedRun, x: torch.Tensor) -> list[Explanation]:
     o = opened.f_S(x).double().softmax(dim=1).numpy()
     settings = opened.config.conformal
-    p = prediction.inductive_p_values(opened.o_cal, opened.label_cal, o, settings.measure, settings.groups)
+    p = prediction.inductive_p_values(
+        opened.o_cal, opened.label_cal, o, settings.measure, settings.groups
+    )
     alpha = prediction.nonconformity(o, settings.measure)
-    best, credible, sure = prediction.forced_prediction(p), prediction.credibility(p), prediction.confidence(p)
-    return [Explanation(o[i], alpha[i], p[i], int(best[i]), float(credible[i]), float(sure[i])) for i in range(len(o))]
+    best, credible, sure = (
+        prediction.forced_prediction(p),
+        prediction.credibility(p),
+        prediction.confidence(p),
+    )
+    return [
+        Explanation(o[i], alpha[i], p[i], int(best[i]), float(credible[i]), float(sure[i]))
+        for i in range(len(o))
+    ]
 
 
 def _require_direction(opened: LoadedRun, direction: str) -> None:
@@ -194,7 +218,9 @@ def _voice_tensor(opened: LoadedRun, y: np.ndarray) -> torch.Tensor:
     _require_direction(opened, "voice-face")
     size = (opened.config.logmel.columns, opened.config.logmel.bands)
     if np.shape(y) != size:
-        raise ValueError(f"{opened.run.id} reads spectrograms of {size[0]}×{size[1]}, not {'×'.join(map(str, np.shape(y)))}")
+        raise ValueError(
+            f"{opened.run.id} reads spectrograms of {size[0]}×{size[1]}, not {'×'.join(map(str, np.shape(y)))}"
+        )
     return torch.from_numpy(np.ascontiguousarray(y, np.float32))[None, None]
 
 
@@ -203,7 +229,9 @@ def face_tensor(face: np.ndarray) -> torch.Tensor:
     return torch.from_numpy(face.astype(np.float32) / 127.5 - 1)[None, None]
 
 
-def condition_of(opened: LoadedRun, seen: Explanation, emotion: str | None = None) -> tuple[np.ndarray, str]:
+def condition_of(
+    opened: LoadedRun, seen: Explanation, emotion: str | None = None
+) -> tuple[np.ndarray, str]:
     """The condition c (K,) that this run's generator is given for a face, and a sentence that says where it came from.
 
     The label condition without an emotion takes argmax f_S. Raises ValueError for an emotion that the run does not know.
@@ -211,17 +239,27 @@ def condition_of(opened: LoadedRun, seen: Explanation, emotion: str | None = Non
     kind, classes = opened.config.gan.condition, opened.classes
     given = opened.config.gan.direction.split("-")[0]
     if emotion is not None and emotion not in classes:
-        raise ValueError(f"{emotion!r} is not an emotion of this run; it knows {', '.join(classes)}")
+        raise ValueError(
+            f"{emotion!r} is not an emotion of this run; it knows {', '.join(classes)}"
+        )
     k = classes.index(emotion) if emotion else int(seen.softmax.argmax())
-    c = gan.condition(kind, np.array([k]), seen.softmax[None], seen.p[None], len(classes), opened.config.gan.soft)[0]
+    c = gan.condition(
+        kind, np.array([k]), seen.softmax[None], seen.p[None], len(classes), opened.config.gan.soft
+    )[0]
     if kind == "label":
-        return c, f"label: {classes[k]}" + ("" if emotion else f", the {given} classifier's first choice, since no emotion was named")
+        return c, f"label: {classes[k]}" + (
+            ""
+            if emotion
+            else f", the {given} classifier's first choice, since no emotion was named"
+        )
     names = {"classifier": f"the {given} classifier's softmax", "cp": "the conformal p-values"}
     return c, names.get(kind, f"no condition: {given} and noise alone")
 
 
 @torch.no_grad()
-def generate_voices(opened: LoadedRun, face: np.ndarray, c: np.ndarray, seed: int = 0, n: int = 1) -> np.ndarray:
+def generate_voices(
+    opened: LoadedRun, face: np.ndarray, c: np.ndarray, seed: int = 0, n: int = 1
+) -> np.ndarray:
     """G(x|c, z) for n draws of z from `seed`: (28, 28) uint8, (K,) -> (n, columns, bands) float32 in [-1, 1].
 
     Raises ValueError for a run of the reverse direction; `generate_face` is for those.
@@ -232,17 +270,23 @@ def generate_voices(opened: LoadedRun, face: np.ndarray, c: np.ndarray, seed: in
     return gan.sample(opened.G, x, rows, opened.config.gan.z, seed)[:, 0].numpy()
 
 
-def generate_face(opened: LoadedRun, y: np.ndarray, emotion: str | None = None, seed: int = 0) -> np.ndarray:
+def generate_face(
+    opened: LoadedRun, y: np.ndarray, emotion: str | None = None, seed: int = 0
+) -> np.ndarray:
     """The face that goes with a voice (§4.5, Fig. 7b): a spectrogram (columns, bands) in [-1, 1] and z from `seed` -> (28, 28) uint8.
 
     `emotion` is for the label condition; without it the voice classifier's first choice is taken. Raises ValueError for a run that makes
     voices, for an emotion that it does not know, and for a spectrogram of another size.
     """
-    return generate_faces(opened, y, condition_of(opened, explain_voice(opened, y), emotion)[0], seed)[0]
+    return generate_faces(
+        opened, y, condition_of(opened, explain_voice(opened, y), emotion)[0], seed
+    )[0]
 
 
 @torch.no_grad()
-def generate_faces(opened: LoadedRun, y: np.ndarray, c: np.ndarray, seed: int = 0, n: int = 1) -> np.ndarray:
+def generate_faces(
+    opened: LoadedRun, y: np.ndarray, c: np.ndarray, seed: int = 0, n: int = 1
+) -> np.ndarray:
     """`generate_face` for a condition c (K,) and n draws of z from `seed`: (columns, bands) -> (n, 28, 28) uint8."""
     x = _voice_tensor(opened, y).expand(n, -1, -1, -1)
     rows = torch.from_numpy(np.asarray(c, np.float32)).expand(n, -1)
@@ -260,7 +304,13 @@ def classify_samples(opened: LoadedRun, y: np.ndarray) -> dict[str, np.ndarray]:
     return {k: getattr(opened, k)(images).double().softmax(dim=1).numpy() for k in ("Q", "scorer")}
 
 
-def to_audio(opened: LoadedRun, y: np.ndarray, seed: int = 0, what: str = spectrograms.GENERATED_COMMENT, plain: bool = False) -> Audio:
+def to_audio(
+    opened: LoadedRun,
+    y: np.ndarray,
+    seed: int = 0,
+    what: str = spectrograms.GENERATED_COMMENT,
+    plain: bool = False,
+) -> Audio:
     """One spectrogram (columns, bands) of any length as a wav, by the vocoder (seeded) or plain Griffin-Lim, with how well it carries y.
 
     The file says `what` it is, and the run, seed and settings it comes from; with "" it says nothing.
@@ -268,7 +318,11 @@ def to_audio(opened: LoadedRun, y: np.ndarray, seed: int = 0, what: str = spectr
     s = opened.config.logmel
     wave, gain = vocoder.to_waveform(y, opened.ref_db, s, seed, plain)
     correlation, error = spectrograms.resynthesis_agreement(y, wave, opened.ref_db, s, float(gain))
-    comment = waveforms.wav_comment(what, s, opened.run.id, seed, vocoder.inversion_name(s, plain)) if what else ""
+    comment = (
+        waveforms.wav_comment(what, s, opened.run.id, seed, vocoder.inversion_name(s, plain))
+        if what
+        else ""
+    )
     return Audio(wave, float(gain), waveforms.wav_bytes(wave, s.rate, comment), correlation, error)
 
 

@@ -17,9 +17,7 @@ from core.inference.generation import AnalysedClip, Explanation, LoadedRun
 from core.media import spectrograms
 
 MAX_SECONDS = 20.0  # s of a film that are given a voice
-OVERLAP_DIVISOR = (
-    8  # windows share this part of their length. A mean of two utterances is neither: with halves their emotion is lost (LOG.md)
-)
+OVERLAP_DIVISOR = 8  # windows share this part of their length. A mean of two utterances is neither: with halves their emotion is lost (LOG.md)
 
 
 @dataclass(frozen=True)
@@ -39,7 +37,13 @@ class LongVoice:
 def count_columns(opened: LoadedRun, seen: AnalysedClip) -> int:
     """How many columns a film's whole voice has: those of its sound, or of its frames, up to LONGEST; at least the run's window."""
     s = opened.config.logmel
-    return int(np.clip(1 + _clip_seconds(opened, seen) * s.rate // s.hop, s.columns, 1 + MAX_SECONDS * s.rate // s.hop))
+    return int(
+        np.clip(
+            1 + _clip_seconds(opened, seen) * s.rate // s.hop,
+            s.columns,
+            1 + MAX_SECONDS * s.rate // s.hop,
+        )
+    )
 
 
 def count_windows(opened: LoadedRun, seen: AnalysedClip) -> int:
@@ -49,11 +53,17 @@ def count_windows(opened: LoadedRun, seen: AnalysedClip) -> int:
 
 
 def _clip_seconds(opened: LoadedRun, seen: AnalysedClip) -> float:
-    return len(seen.waveform) / opened.config.logmel.rate if seen.waveform is not None else float(seen.times[-1])
+    return (
+        len(seen.waveform) / opened.config.logmel.rate
+        if seen.waveform is not None
+        else float(seen.times[-1])
+    )
 
 
 @torch.no_grad()
-def generate_long_voice(opened: LoadedRun, seen: AnalysedClip, emotion: str | None = None, seed: int = 0) -> LongVoice:
+def generate_long_voice(
+    opened: LoadedRun, seen: AnalysedClip, emotion: str | None = None, seed: int = 0
+) -> LongVoice:
     """The voice of a whole film, G(x_t|c_t, z) with z from `seed`: one call of f_S and one of G for all windows.
 
     `emotion` is for the label condition, and holds for the whole film; without it the classifier's first choice for each face is taken. A
@@ -61,15 +71,34 @@ def generate_long_voice(opened: LoadedRun, seen: AnalysedClip, emotion: str | No
     """
     s, n, total = opened.config.logmel, count_windows(opened, seen), count_columns(opened, seen)
     starts = np.arange(n) * (s.columns - s.columns // OVERLAP_DIVISOR)
-    frames = np.array([nearest_frame(seen, t) for t in (starts + s.columns / 2) * s.hop / s.rate]) if n > 1 else np.array([seen.middle])
+    frames = (
+        np.array([nearest_frame(seen, t) for t in (starts + s.columns / 2) * s.hop / s.rate])
+        if n > 1
+        else np.array([seen.middle])
+    )
     said = generation.explain_faces(opened, seen.aligned[frames])
     rows = [generation.condition_of(opened, one, emotion) for one in said]
     c, words = np.stack([row for row, _ in rows]), dict.fromkeys(words for _, words in rows)
-    told = next(iter(words)) if len(words) == 1 else "label: the face classifier's first choice for each face, since no emotion was named"
-    z = torch.randn((1, opened.config.gan.z), generator=torch.Generator().manual_seed(seed)).expand(n, -1)
+    told = (
+        next(iter(words))
+        if len(words) == 1
+        else "label: the face classifier's first choice for each face, since no emotion was named"
+    )
+    z = torch.randn((1, opened.config.gan.z), generator=torch.Generator().manual_seed(seed)).expand(
+        n, -1
+    )
     x = torch.cat([generation.face_tensor(face) for face in seen.aligned[frames]])
     crops = opened.G(x, torch.from_numpy(np.asarray(c, np.float32)), z)[:, 0].numpy()
-    return LongVoice(cross_fade_crops(crops, total), crops, starts, frames, said, c, told, _clip_seconds(opened, seen) > MAX_SECONDS)
+    return LongVoice(
+        cross_fade_crops(crops, total),
+        crops,
+        starts,
+        frames,
+        said,
+        c,
+        told,
+        _clip_seconds(opened, seen) > MAX_SECONDS,
+    )
 
 
 def nearest_frame(seen: AnalysedClip, time: float) -> int:
@@ -112,7 +141,9 @@ def classify_windows(opened: LoadedRun, p: LongVoice) -> dict[str, np.ndarray]:
     return generation.classify_samples(opened, crop_windows(p, opened.config.logmel.columns))
 
 
-def voice_spectrogram(opened: LoadedRun, waveform: np.ndarray, columns: int) -> tuple[np.ndarray, float]:
+def voice_spectrogram(
+    opened: LoadedRun, waveform: np.ndarray, columns: int
+) -> tuple[np.ndarray, float]:
     """`studio.heard` for a film's own voice from its beginning on: (columns, bands) in [-1, 1], and the gain in dB that was applied."""
     s = opened.config.logmel
     db = spectrograms.log_mel(waveform, s)[:columns]
@@ -121,7 +152,9 @@ def voice_spectrogram(opened: LoadedRun, waveform: np.ndarray, columns: int) -> 
     return spectrograms.scale(db + gain, opened.ref_db, s), gain
 
 
-def window_records(opened: LoadedRun, seen: AnalysedClip, p: LongVoice, o: dict[str, np.ndarray]) -> list[dict]:
+def window_records(
+    opened: LoadedRun, seen: AnalysedClip, p: LongVoice, o: dict[str, np.ndarray]
+) -> list[dict]:
     """For each window: its time, the frame it was drawn from, what was said of that face, what G was told, what is heard there."""
     s, classes = opened.config.logmel, opened.classes
     edges = window_edges(p, s.columns) * s.hop / s.rate

@@ -49,7 +49,12 @@ def available_orders(m: GeneratedVoices) -> list[str]:
 
 
 def select_items(
-    r: RealItems, m: GeneratedVoices, emotion: int | None = None, subject: str = "", verdict: str = "any", order: str = "mixed"
+    r: RealItems,
+    m: GeneratedVoices,
+    emotion: int | None = None,
+    subject: str = "",
+    verdict: str = "any",
+    order: str = "mixed",
 ) -> np.ndarray:
     """Items of an emotion, a subject ("" is any) and a verdict, in an order: rows of `r`."""
     keep = VERDICTS[verdict][1](m.scorer.argmax(axis=1), m.Q.argmax(axis=1), r.label)
@@ -93,18 +98,31 @@ class Score:
     chance: float  # how often somebody who only guesses is right as often, or oftener
 
 
-def make_rounds(r: RealItems, conditions: Sequence[str], seed: int, n: int = ROUNDS_PER_QUIZ) -> list[Round]:
+def make_rounds(
+    r: RealItems, conditions: Sequence[str], seed: int, n: int = ROUNDS_PER_QUIZ
+) -> list[Round]:
     """n questions from a seed, half of them generated, no item twice, emotions and conditions as even as they can be.
 
     Raises ValueError where no real voice is here, or fewer than n items have one.
     """
     rng = np.random.default_rng(seed)
-    pool = [rng.permutation(np.nonzero((r.label == k) & (r.voice_row >= 0))[0]).tolist() for k in rng.permutation(np.unique(r.label))]
+    pool = [
+        rng.permutation(np.nonzero((r.label == k) & (r.voice_row >= 0))[0]).tolist()
+        for k in rng.permutation(np.unique(r.label))
+    ]
     items = [of[i] for i in range(max(map(len, pool), default=0)) for of in pool if i < len(of)][:n]
     if len(items) < n:
-        raise ValueError(f"a quiz of {n} rounds needs as many real voices, and there are {len(items)}")
-    generated, whose = rng.permutation(np.arange(n) % 2 == 0), np.resize(rng.permutation(np.array(conditions)), n)
-    return [Round(int(i), str(c), bool(g)) for i, c, g in zip(rng.permutation(items), rng.permutation(whose), generated, strict=True)]
+        raise ValueError(
+            f"a quiz of {n} rounds needs as many real voices, and there are {len(items)}"
+        )
+    generated, whose = (
+        rng.permutation(np.arange(n) % 2 == 0),
+        np.resize(rng.permutation(np.array(conditions)), n),
+    )
+    return [
+        Round(int(i), str(c), bool(g))
+        for i, c, g in zip(rng.permutation(items), rng.permutation(whose), generated, strict=True)
+    ]
 
 
 def score_answers(questions: Sequence[Round], answers: Sequence[bool], label: np.ndarray) -> Score:
@@ -118,23 +136,41 @@ def score_answers(questions: Sequence[Round], answers: Sequence[bool], label: np
         fooled[int(label[q.item])] = wrong + (not right), asked + 1
         believed += q.is_generated and not right
     doubted = good.count(False) - believed
-    return Score(sum(good), streak, longest, fooled, believed, doubted, float(binom.sf(sum(good) - 1, len(good), 0.5)))
+    return Score(
+        sum(good),
+        streak,
+        longest,
+        fooled,
+        believed,
+        doubted,
+        float(binom.sf(sum(good) - 1, len(good), 0.5)),
+    )
 
 
 # ------------------------------------------------------------------ to take away
 
 
-def item_record(r: RealItems, m: dict[str, GeneratedVoices], i: int, classes: Sequence[str], ids: dict[str, str]) -> dict[str, Any]:
+def item_record(
+    r: RealItems, m: dict[str, GeneratedVoices], i: int, classes: Sequence[str], ids: dict[str, str]
+) -> dict[str, Any]:
     """All that is known of one item, ready for json. `ids`: condition -> run id."""
 
     def named(v: np.ndarray) -> dict[str, float]:
         return {k: round(float(x), 6) for k, x in zip(classes, v)}
 
-    out: dict[str, Any] = {"set": r.name, "row": int(r.row[i]), "clip": str(r.clip[i]), "subject": str(r.subject[i])}
+    out: dict[str, Any] = {
+        "set": r.name,
+        "row": int(r.row[i]),
+        "clip": str(r.clip[i]),
+        "subject": str(r.subject[i]),
+    }
     out |= {"emotion": classes[r.label[i]], "pairing": "clip" if r.paired else "emotion"}
     out |= {"softmax": named(r.o[i]), "p-values": named(r.p[i])}
     if r.voice_row[i] >= 0:
-        out["real voice"] = {"clip": str(r.voices.clip[r.voice_row[i]]), "subject": str(r.voices.subject[r.voice_row[i]])}
+        out["real voice"] = {
+            "clip": str(r.voices.clip[r.voice_row[i]]),
+            "subject": str(r.voices.subject[r.voice_row[i]]),
+        }
     out["generated"] = {}
     for condition, one in m.items():
         of: dict[str, Any] = {
@@ -144,23 +180,58 @@ def item_record(r: RealItems, m: dict[str, GeneratedVoices], i: int, classes: Se
             "heard by the scorer": named(one.scorer[i]),
         }
         if one.near[i] >= 0:
-            of["nearest training voice"] = {"clip": str(r.trained.clip[one.near[i]]), "distance_db": round(float(one.near_db[i]), 3)}
-            of["real voices as near"] = round(share_closer(r.real_nearest_db, float(one.near_db[i])), 4)
+            of["nearest training voice"] = {
+                "clip": str(r.trained.clip[one.near[i]]),
+                "distance_db": round(float(one.near_db[i]), 3),
+            }
+            of["real voices as near"] = round(
+                share_closer(r.real_nearest_db, float(one.near_db[i])), 4
+            )
         out["generated"][condition] = of
     return out
 
 
-def to_csv(r: RealItems, m: dict[str, GeneratedVoices], rows: np.ndarray, classes: Sequence[str]) -> str:
+def to_csv(
+    r: RealItems, m: dict[str, GeneratedVoices], rows: np.ndarray, classes: Sequence[str]
+) -> str:
     """A line for each of some items: the face, its real voice, and for each condition what is heard, how near a training voice is."""
     out, names = io.StringIO(), list(classes)
     write = csv.writer(out, lineterminator="\n")
-    heads = ["set", "row", "clip", "subject", "emotion", "seen by f_S", "credibility", "confidence", "real clip", "real subject"]
-    each = ["scorer hears", "scorer p of emotion", "Q hears", "Q p of emotion", "nearest training clip", "distance dB", "distance FID"]
+    heads = [
+        "set",
+        "row",
+        "clip",
+        "subject",
+        "emotion",
+        "seen by f_S",
+        "credibility",
+        "confidence",
+        "real clip",
+        "real subject",
+    ]
+    each = [
+        "scorer hears",
+        "scorer p of emotion",
+        "Q hears",
+        "Q p of emotion",
+        "nearest training clip",
+        "distance dB",
+        "distance FID",
+    ]
     write.writerow(heads + [f"{c}: {k}" for c in m for k in each])
     seen, first, sure = r.seen, r.credibility, r.confidence
     for i in rows.tolist():
         k, j = int(r.label[i]), int(r.voice_row[i])
-        line = [r.name, r.row[i], r.clip[i], r.subject[i], names[k], names[seen[i]], f"{first[i]:.6g}", f"{sure[i]:.6g}"]
+        line = [
+            r.name,
+            r.row[i],
+            r.clip[i],
+            r.subject[i],
+            names[k],
+            names[seen[i]],
+            f"{first[i]:.6g}",
+            f"{sure[i]:.6g}",
+        ]
         line += [r.voices.clip[j], r.voices.subject[j]] if j >= 0 else ["", ""]
         for one in m.values():
             for o in (one.scorer[i], one.Q[i]):

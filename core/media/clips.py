@@ -24,8 +24,17 @@ from core.files import UserError
 VIDEO_DEMUXERS = {"mp4": "mov", "webm": "matroska", "mpg": "mpeg", "ts": "mpegts"} | {
     kind: kind for kind in ("flv", "avi", "ogg", "asf", "gif")
 }
-AUDIO_DEMUXERS = {kind: kind for kind in ("wav", "mp3", "flac", "aac")}  # kind -> FFmpeg's demuxer, as in FILMS
-PICTURE_FORMATS = {"jpg": "JPEG", "png": "PNG", "webp": "WEBP", "bmp": "BMP", "tiff": "TIFF", "avif": "AVIF"}  # kind -> PIL's format
+AUDIO_DEMUXERS = {
+    kind: kind for kind in ("wav", "mp3", "flac", "aac")
+}  # kind -> FFmpeg's demuxer, as in FILMS
+PICTURE_FORMATS = {
+    "jpg": "JPEG",
+    "png": "PNG",
+    "webp": "WEBP",
+    "bmp": "BMP",
+    "tiff": "TIFF",
+    "avif": "AVIF",
+}  # kind -> PIL's format
 
 RETRY_HINT, EXPORT_HINT = "Copy or record it again", "Export it again as mp4 (H.264)"
 MIN_PICTURE_SIDE = 16  # pixels of a picture's shorter side
@@ -78,7 +87,9 @@ class DecodedFrame:
     time: float  # s after the first frame
     frame: np.ndarray  # (H, W, 3) uint8 RGB, upright
     number: int  # frames kept with it; where that is no more than before it, a clip longer than it said keeps every other of them all
-    header_seconds: float  # s that the file says it lasts, as far as it is read; 0 where it does not say
+    header_seconds: (
+        float  # s that the file says it lasts, as far as it is read; 0 where it does not say
+    )
 
 
 def append_and_thin(frames: list, one: Any, number: int) -> list:
@@ -96,7 +107,13 @@ def sniff_kind(head: bytes) -> str:
     if head.startswith(b"version https://git-lfs"):
         return "lfs"
     if head[4:8] == b"ftyp":
-        return {b"avif": "avif", b"heic": "heic", b"heix": "heic", b"mif1": "heic", b"msf1": "heic"}.get(head[8:12], "mp4")
+        return {
+            b"avif": "avif",
+            b"heic": "heic",
+            b"heix": "heic",
+            b"mif1": "heic",
+            b"msf1": "heic",
+        }.get(head[8:12], "mp4")
     if head[4:8] in (b"moov", b"mdat", b"free", b"skip", b"wide", b"pnot"):
         return "mp4"
     if head[:4] == b"RIFF":
@@ -110,9 +127,13 @@ def sniff_kind(head: bytes) -> str:
             return kind
     if head[0] == 0x47 and head[188:189] == b"\x47":
         return "ts"
-    if head[0] == 0xFF and len(head) > 1 and head[1] & 0xE0 == 0xE0:  # an MPEG audio frame; layer bits 00 are AAC
+    if (
+        head[0] == 0xFF and len(head) > 1 and head[1] & 0xE0 == 0xE0
+    ):  # an MPEG audio frame; layer bits 00 are AAC
         return "aac" if head[1] & 0x06 == 0 else "mp3"
-    return "text" if not head.translate(None, bytes(range(32, 127)) + b"\t\r\n\f\x1b") else "unknown"
+    return (
+        "text" if not head.translate(None, bytes(range(32, 127)) + b"\t\r\n\f\x1b") else "unknown"
+    )
 
 
 def _check_file(path: Path, name: str, limits: Limits) -> str:
@@ -122,17 +143,27 @@ def _check_file(path: Path, name: str, limits: Limits) -> str:
         with path.open("rb") as file:
             kind = sniff_kind(file.read(600))
     except OSError as error:
-        raise MediaError(f"{name} cannot be read ({error.strerror}). Check that the file is there and readable") from error
+        raise MediaError(
+            f"{name} cannot be read ({error.strerror}). Check that the file is there and readable"
+        ) from error
     if kind == "empty":
         raise MediaError(f"{name} is empty. {RETRY_HINT}")
     if kind == "lfs":
-        raise MediaError(f"{name} is a git-lfs pointer, not the media itself. Run `git lfs pull` in the corpus' folder")
+        raise MediaError(
+            f"{name} is a git-lfs pointer, not the media itself. Run `git lfs pull` in the corpus' folder"
+        )
     if kind == "heic":
-        raise MediaError(f"{name} is a HEIC picture, which cannot be read here. Save it as jpg or png")
+        raise MediaError(
+            f"{name} is a HEIC picture, which cannot be read here. Save it as jpg or png"
+        )
     if kind not in VIDEO_DEMUXERS | AUDIO_DEMUXERS | PICTURE_FORMATS:
-        raise MediaError(f"{name} is not a media file{' but text' if kind == 'text' else ''}. Choose a video, a picture or a sound")
+        raise MediaError(
+            f"{name} is not a media file{' but text' if kind == 'text' else ''}. Choose a video, a picture or a sound"
+        )
     if size > limits.bytes:
-        raise MediaError(f"{name} has {size / 2**20:.0f} MiB; at most {limits.bytes / 2**20:.0f} are taken. Cut it or export it smaller")
+        raise MediaError(
+            f"{name} has {size / 2**20:.0f} MiB; at most {limits.bytes / 2**20:.0f} are taken. Cut it or export it smaller"
+        )
     return kind
 
 
@@ -152,11 +183,22 @@ def read_clip(
     """
     path, name = Path(path), name or Path(path).name
     if not limits.frames:
-        return Clip(name, np.zeros(0), np.zeros((0, 1, 1, 3), np.uint8), read_waveform(path, Clip.rate, limits, name))
+        return Clip(
+            name,
+            np.zeros(0),
+            np.zeros((0, 1, 1, 3), np.uint8),
+            read_waveform(path, Clip.rate, limits, name),
+        )
     kind = _check_file(path, name, limits)
     if kind in AUDIO_DEMUXERS:
-        raise MediaError(f"{name} is sound only and has no picture. Choose a video, or a picture of a face")
-    clip = _read_picture(path, kind, name, limits) if kind in PICTURE_FORMATS else _read_video(path, kind, name, limits, tell)
+        raise MediaError(
+            f"{name} is sound only and has no picture. Choose a video, or a picture of a face"
+        )
+    clip = (
+        _read_picture(path, kind, name, limits)
+        if kind in PICTURE_FORMATS
+        else _read_video(path, kind, name, limits, tell)
+    )
     if need_sound and clip.waveform is None:
         raise MediaError(f"{name} has no sound, which is needed here. Choose a clip with a voice")
     return clip
@@ -171,7 +213,11 @@ def _read_picture(path: Path, kind: str, name: str, limits: Limits) -> Clip:
                 turned = Image.fromarray((np.asarray(turned) / 257).clip(0, 255).astype(np.uint8))
             rgb = turned.convert("RGB")
             rgb.thumbnail((limits.side, limits.side), Image.Resampling.LANCZOS)
-            notes = ("turned upright, as its EXIF data ask",) if image.getexif().get(0x0112, 1) != 1 else ()
+            notes = (
+                ("turned upright, as its EXIF data ask",)
+                if image.getexif().get(0x0112, 1) != 1
+                else ()
+            )
     except Image.DecompressionBombError as error:
         raise MediaError(f"{name} has too many pixels. Scale it down") from error
     except Exception as error:  # six decoders, and each raises what it likes
@@ -183,9 +229,13 @@ def _read_picture(path: Path, kind: str, name: str, limits: Limits) -> Clip:
 
 def _check_frame_size(w: int, h: int, name: str, limits: Limits) -> None:
     if w * h > limits.pixels:
-        raise MediaError(f"{name} has {w} x {h} pixels; at most {limits.pixels / 1e6:.0f} million are taken. Scale it down")
+        raise MediaError(
+            f"{name} has {w} x {h} pixels; at most {limits.pixels / 1e6:.0f} million are taken. Scale it down"
+        )
     if min(w, h) < MIN_PICTURE_SIDE:
-        raise MediaError(f"{name} has only {w} x {h} pixels, too few for a face. Choose a larger picture")
+        raise MediaError(
+            f"{name} has only {w} x {h} pixels, too few for a face. Choose a larger picture"
+        )
 
 
 @contextlib.contextmanager
@@ -226,14 +276,28 @@ def _decode_frames(box: Any, streams: list[Any], wanted: Callable[[Any], bool]) 
 class _FrameSampler:
     """Keeps at most `fps` frames a second and `frames` in all of those shown to it, upright and scaled down."""
 
-    def __init__(self, limits: Limits, rate: float, promised: float, tell: Callable[[DecodedFrame], None] | None) -> None:
+    def __init__(
+        self,
+        limits: Limits,
+        rate: float,
+        promised: float,
+        tell: Callable[[DecodedFrame], None] | None,
+    ) -> None:
         self.limits, self.period, self.step = limits, 1 / rate, 1 / limits.fps
         self.header_seconds, self.tell = promised, tell if limits.near == np.inf else None
-        while promised > self.step * limits.frames:  # so that a film that tells its length truly loses no frame that was kept
+        while (
+            promised > self.step * limits.frames
+        ):  # so that a film that tells its length truly loses no frame that was kept
             self.step *= 2
-        self.frames: list[Any] = []  # (H, W, 3); with limits.near frames as decoded, None further than a second away
+        self.frames: list[
+            Any
+        ] = []  # (H, W, 3); with limits.near frames as decoded, None further than a second away
         self.times: list[float] = []
-        self.start, self.last, self.bad_timestamps = 0.0, -np.inf, 0  # strange: timestamps that were missing or impossible
+        self.start, self.last, self.bad_timestamps = (
+            0.0,
+            -np.inf,
+            0,
+        )  # strange: timestamps that were missing or impossible
         self.size, self.turns, self.slot, self.full = (0, 0), 0, -1, False
 
     def see(self, frame: av.VideoFrame, shape: float) -> None:
@@ -242,8 +306,13 @@ class _FrameSampler:
         if not np.isfinite(self.last):
             self.start = self.last = 0.0 if t is None else t
             self.bad_timestamps += t is None
-            scale = min(1.0, self.limits.side / max(w := frame.width * shape, h := float(frame.height)))
-            self.size, self.turns = (max(round(w * scale), 1), max(round(h * scale), 1)), round(frame.rotation / 90) % 4
+            scale = min(
+                1.0, self.limits.side / max(w := frame.width * shape, h := float(frame.height))
+            )
+            self.size, self.turns = (
+                (max(round(w * scale), 1), max(round(h * scale), 1)),
+                round(frame.rotation / 90) % 4,
+            )
         elif t is None or not self.last < t < self.last + MAX_TIMESTAMP_JUMP:
             self.last, self.bad_timestamps = self.last + self.period, self.bad_timestamps + 1
         else:
@@ -254,7 +323,13 @@ class _FrameSampler:
         if self.full or slot <= self.slot:
             return
         self.slot = slot
-        newest = self.to_upright_rgb(frame) if self.limits.near == np.inf else frame if elapsed > self.limits.near - 1 else None
+        newest = (
+            self.to_upright_rgb(frame)
+            if self.limits.near == np.inf
+            else frame
+            if elapsed > self.limits.near - 1
+            else None
+        )
         self.frames.append(newest)
         self.times.append(self.last)
         if len(self.frames) > self.limits.frames:
@@ -264,7 +339,10 @@ class _FrameSampler:
             self.tell(DecodedFrame(elapsed, newest, len(self.frames), self.header_seconds))
 
     def to_upright_rgb(self, frame: av.VideoFrame) -> np.ndarray:
-        return np.rot90(frame.reformat(*self.size, format="rgb24", interpolation="AREA").to_ndarray(), self.turns)
+        return np.rot90(
+            frame.reformat(*self.size, format="rgb24", interpolation="AREA").to_ndarray(),
+            self.turns,
+        )
 
 
 class _AudioResampler:
@@ -294,7 +372,9 @@ class _AudioResampler:
                 if self.start is None:
                     self.start = self.heard = t or 0.0
                 if t is not None and MIN_FILLED_GAP < t - self.heard < MAX_TIMESTAMP_JUMP:
-                    self._append_parts([np.zeros((1, round((t - self.heard) * self.rate)), np.float32)])
+                    self._append_parts(
+                        [np.zeros((1, round((t - self.heard) * self.rate)), np.float32)]
+                    )
                     self.heard = t
                 self.heard += frame.samples / frame.sample_rate
                 self._append_parts(self.resampler.resample(frame))
@@ -307,24 +387,51 @@ class _AudioResampler:
         self.full = self.length >= self.most
 
     def waveform(self) -> np.ndarray:
-        return np.nan_to_num(np.concatenate(self.parts, dtype=np.float32)[: self.most], posinf=1, neginf=-1).clip(-1, 1)
+        return np.nan_to_num(
+            np.concatenate(self.parts, dtype=np.float32)[: self.most], posinf=1, neginf=-1
+        ).clip(-1, 1)
 
 
-def _read_video(path: Path, kind: str, name: str, limits: Limits, tell: Callable[[DecodedFrame], None] | None = None) -> Clip:
+def _read_video(
+    path: Path,
+    kind: str,
+    name: str,
+    limits: Limits,
+    tell: Callable[[DecodedFrame], None] | None = None,
+) -> Clip:
     with _open_container(path, kind, name) as box:
-        video = next((s for s in box.streams.video if not s.disposition & av.stream.Disposition.attached_pic), None)
+        video = next(
+            (
+                s
+                for s in box.streams.video
+                if not s.disposition & av.stream.Disposition.attached_pic
+            ),
+            None,
+        )
         audio = next((s for s in box.streams.audio if s.codec_context), None)
         if video is None or video.codec_context is None:
-            raise MediaError(f"{name} has no picture that can be decoded. Choose a video, or a picture of a face")
+            raise MediaError(
+                f"{name} has no picture that can be decoded. Choose a video, or a picture of a face"
+            )
         if video.width and video.height:
             _check_frame_size(video.width, video.height, name, limits)
         video.codec_context.thread_type, video.codec_context.thread_count = "AUTO", 2
-        rate = next((float(r) for r in (video.average_rate, video.guessed_rate) if r and 1 <= r <= 240), 25.0)  # webm: none, or 1000
+        rate = next(
+            (float(r) for r in (video.average_rate, video.guessed_rate) if r and 1 <= r <= 240),
+            25.0,
+        )  # webm: none, or 1000
         shape = float(video.sample_aspect_ratio or 1)
         promised = box.duration / 1e6 if box.duration else 0.0
-        pictures, sound = _FrameSampler(limits, rate, min(promised, limits.seconds), tell), _AudioResampler(Clip.rate, limits.seconds)
+        pictures, sound = (
+            _FrameSampler(limits, rate, min(promised, limits.seconds), tell),
+            _AudioResampler(Clip.rate, limits.seconds),
+        )
         broken = unreadable = 0
-        for frame in _decode_frames(box, [t for t in (video, audio) if t], lambda t: not (pictures.full if t is video else sound.full)):
+        for frame in _decode_frames(
+            box,
+            [t for t in (video, audio) if t],
+            lambda t: not (pictures.full if t is video else sound.full),
+        ):
             if isinstance(frame, av.AudioFrame):
                 sound.add_frame(frame)
             elif isinstance(frame, av.VideoFrame) and not frame.is_corrupt:
@@ -334,7 +441,9 @@ def _read_video(path: Path, kind: str, name: str, limits: Limits, tell: Callable
                 broken, unreadable = broken + 1, unreadable + (frame == "rest")
         sound.add_frame(None)
     if not pictures.frames:
-        raise MediaError(f"{name} is damaged or cut short: not one frame of it could be decoded. {RETRY_HINT}. {EXPORT_HINT}")
+        raise MediaError(
+            f"{name} is damaged or cut short: not one frame of it could be decoded. {RETRY_HINT}. {EXPORT_HINT}"
+        )
     notes = []
     if pictures.turns:
         notes.append(f"turned by {360 - pictures.turns * 90} degrees clockwise, as the file asks")
@@ -342,7 +451,9 @@ def _read_video(path: Path, kind: str, name: str, limits: Limits, tell: Callable
         notes.append(f"longer than {limits.seconds:g} s: only the beginning was read")
     read = max(pictures.last - pictures.start + pictures.period, sound.length / Clip.rate)
     if not pictures.full and (unreadable or read < 0.95 * promised - 0.3):
-        notes.append(f"cut short: only the first {read:.1f} s{f' of {promised:.1f} s' if read < promised else ''} could be read")
+        notes.append(
+            f"cut short: only the first {read:.1f} s{f' of {promised:.1f} s' if read < promised else ''} could be read"
+        )
     elif broken:
         notes.append("damaged: some frames were left out")
     if pictures.bad_timestamps:
@@ -353,9 +464,13 @@ def _read_video(path: Path, kind: str, name: str, limits: Limits, tell: Callable
     if sound.length:
         lead = pictures.start - (sound.start or 0.0)  # how much later the picture begins
         if abs(lead) > MAX_TIMESTAMP_JUMP:
-            notes.append("sound and picture have unrelated clocks: both are taken to start together")
+            notes.append(
+                "sound and picture have unrelated clocks: both are taken to start together"
+            )
             lead = 0.0
-        waveform = np.concatenate([np.zeros(round(max(-lead, 0) * Clip.rate), np.float32), sound.waveform()])
+        waveform = np.concatenate(
+            [np.zeros(round(max(-lead, 0) * Clip.rate), np.float32), sound.waveform()]
+        )
         if np.abs(waveform).max() < MAX_SILENT_PEAK:
             notes.append("the sound is silent")
     else:
@@ -363,13 +478,17 @@ def _read_video(path: Path, kind: str, name: str, limits: Limits, tell: Callable
     times, frames = np.array(pictures.times) - pictures.start + max(lead, 0.0), pictures.frames
     if limits.near < np.inf:
         k = int(np.abs(times - limits.near).argmin())
-        if frames[k] is None:  # the picture begins so late that the second around it was sought in the wrong place
+        if (
+            frames[k] is None
+        ):  # the picture begins so late that the second around it was sought in the wrong place
             return _read_video(path, kind, name, dataclasses.replace(limits, near=np.inf), tell)
         times, frames = times[k : k + 1], [pictures.to_upright_rgb(frames[k])]
     return Clip(name, times, np.stack(frames), waveform, notes=tuple(notes))
 
 
-def read_waveform(path: PathName, rate: int = 16_000, limits: Limits = DEFAULT_LIMITS, name: str | None = None) -> np.ndarray:
+def read_waveform(
+    path: PathName, rate: int = 16_000, limits: Limits = DEFAULT_LIMITS, name: str | None = None
+) -> np.ndarray:
     """The sound of a file, of a video too: (T,) float32 mono (the mean of the channels) in [-1, 1] at `rate` Hz, at most limits.seconds.
 
     Raises MediaError for what is not media or has no sound.
@@ -384,7 +503,9 @@ def read_waveform(path: PathName, rate: int = 16_000, limits: Limits = DEFAULT_L
 
         with contextlib.suppress(soundfile.LibsndfileError), soundfile.SoundFile(path) as file:
             while not sound.full and len(data := file.read(2**16, dtype="float32", always_2d=True)):
-                frame = av.AudioFrame.from_ndarray(data.mean(1, dtype=np.float32)[None], format="fltp", layout="mono")
+                frame = av.AudioFrame.from_ndarray(
+                    data.mean(1, dtype=np.float32)[None], format="fltp", layout="mono"
+                )
                 frame.sample_rate = file.samplerate
                 sound.add_frame(frame)
     if not sound.parts:
@@ -395,29 +516,53 @@ def read_waveform(path: PathName, rate: int = 16_000, limits: Limits = DEFAULT_L
                     sound.add_frame(frame)
     sound.add_frame(None)
     if not sound.length:
-        raise MediaError(f"{name} has no sound that can be decoded. Choose a file with a voice, for instance wav or mp3")
+        raise MediaError(
+            f"{name} has no sound that can be decoded. Choose a file with a voice, for instance wav or mp3"
+        )
     return sound.waveform()
 
 
-def write_clip(path: PathName, frames: np.ndarray, fps: float, waveform: np.ndarray | None = None, rate: int = Clip.rate) -> None:
+def write_clip(
+    path: PathName,
+    frames: np.ndarray,
+    fps: float,
+    waveform: np.ndarray | None = None,
+    rate: int = Clip.rate,
+) -> None:
     """Frames (F, H, W, 3) uint8 RGB and a waveform (T,) in [-1, 1] -> a small mp4 (H.264, or MPEG-4 where that is missing; AAC).
 
     An odd side gets one more line of its edge, as video wants even ones. The file appears whole or not at all.
     """
     path = Path(path)
-    frames = np.pad(frames, [(0, 0), (0, frames.shape[1] % 2), (0, frames.shape[2] % 2), (0, 0)], mode="edge")
-    codec, options = ("libx264", {"crf": "20", "preset": "veryfast"}) if "libx264" in av.codecs_available else ("mpeg4", {"q": "3"})
+    frames = np.pad(
+        frames, [(0, 0), (0, frames.shape[1] % 2), (0, frames.shape[2] % 2), (0, 0)], mode="edge"
+    )
+    codec, options = (
+        ("libx264", {"crf": "20", "preset": "veryfast"})
+        if "libx264" in av.codecs_available
+        else ("mpeg4", {"q": "3"})
+    )
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         with av.open(str(part), "w", format="mp4") as box:
-            video: Any = box.add_stream(codec, rate=Fraction(fps).limit_denominator(1001), options=options)
+            video: Any = box.add_stream(
+                codec, rate=Fraction(fps).limit_denominator(1001), options=options
+            )
             video.height, video.width, video.pix_fmt = *frames.shape[1:3], "yuv420p"
-            audio: Any = box.add_stream("aac", rate=rate, layout="mono") if waveform is not None else None
+            audio: Any = (
+                box.add_stream("aac", rate=rate, layout="mono") if waveform is not None else None
+            )
             for frame in frames:
-                box.mux(video.encode(av.VideoFrame.from_ndarray(np.ascontiguousarray(frame), format="rgb24")))
+                box.mux(
+                    video.encode(
+                        av.VideoFrame.from_ndarray(np.ascontiguousarray(frame), format="rgb24")
+                    )
+                )
             box.mux(video.encode(None))
             if audio is not None and waveform is not None:
-                sound = av.AudioFrame.from_ndarray(np.asarray(waveform, np.float32)[None].clip(-1, 1), format="fltp", layout="mono")
+                sound = av.AudioFrame.from_ndarray(
+                    np.asarray(waveform, np.float32)[None].clip(-1, 1), format="fltp", layout="mono"
+                )
                 sound.sample_rate, sound.pts, sound.time_base = rate, 0, Fraction(1, rate)
                 box.mux(audio.encode(sound))
                 box.mux(audio.encode(None))

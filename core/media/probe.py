@@ -21,7 +21,9 @@ from core.media.clips import AUDIO_DEMUXERS, PICTURE_FORMATS, VIDEO_DEMUXERS, Li
 
 SNIFF_BYTES = 600  # bytes that `clips.sniff` wants
 MIN_GREY_SD = 3.0  # standard deviation of grey levels, of 255, below which a picture shows nothing
-MAX_FRAMES_AFTER_SEEK = 250  # frames that are decoded at most to get from a key frame to the moment wanted
+MAX_FRAMES_AFTER_SEEK = (
+    250  # frames that are decoded at most to get from a key frame to the moment wanted
+)
 
 
 @dataclass(frozen=True)
@@ -63,7 +65,13 @@ def video_info(path: Path, kind: str) -> VideoInfo:
     """A video of that kind (a key of clips.FILMS) from its packets. Raises MediaError where it cannot be opened or has no picture."""
     with _open_container(path, kind) as box:
         picture = _video_stream(box)
-        promised = _flv_header_seconds(path) if kind == "flv" else box.duration / 1e6 if box.duration else None
+        promised = (
+            _flv_header_seconds(path)
+            if kind == "flv"
+            else box.duration / 1e6
+            if box.duration
+            else None
+        )
         first, last, stamps, heard = math.inf, -math.inf, 0, False
         with contextlib.suppress(av.FFmpegError):  # the rest is lost; what is there is counted
             for packet in box.demux([picture, *box.streams.audio]):
@@ -74,11 +82,18 @@ def video_info(path: Path, kind: str) -> VideoInfo:
         if not stamps:
             raise MediaError("it has no picture in it")
         # From the first to the last frame, and the time for which that is shown.
-        return VideoInfo((last - first) * stamps / max(stamps - 1, 1), promised if promised and promised > 0 else None, heard)
+        return VideoInfo(
+            (last - first) * stamps / max(stamps - 1, 1),
+            promised if promised and promised > 0 else None,
+            heard,
+        )
 
 
 def _video_stream(box: Any) -> Any:
-    stream = next((s for s in box.streams.video if not s.disposition & av.stream.Disposition.attached_pic), None)
+    stream = next(
+        (s for s in box.streams.video if not s.disposition & av.stream.Disposition.attached_pic),
+        None,
+    )
     if stream is None or stream.codec_context is None:
         raise MediaError("it has no picture that can be decoded")
     return stream
@@ -89,7 +104,9 @@ def _flv_header_seconds(path: Path) -> float | None:
     with path.open("rb") as file:
         head = file.read(2**14)
     at = head.find(b"duration\0")  # an AMF number follows: a zero, then 64 bits
-    seconds = struct.unpack(">d", head[at + 9 : at + 17])[0] if 0 <= at <= len(head) - 17 else math.nan
+    seconds = (
+        struct.unpack(">d", head[at + 9 : at + 17])[0] if 0 <= at <= len(head) - 17 else math.nan
+    )
     return seconds if 0 < seconds < 1e6 else None
 
 
@@ -106,7 +123,13 @@ def audio_info(path: Path, kind: str) -> AudioInfo:
             while file.tell() < most and len(data := file.read(2**16, dtype="float32")):
                 peak = max(peak, float(np.nan_to_num(np.abs(data), posinf=1.0).max()))
             promised = _wav_header_seconds(path) if kind == "wav" else None
-            return AudioInfo(file.frames / file.samplerate, promised, _to_dbfs(peak), file.samplerate, file.channels)
+            return AudioInfo(
+                file.frames / file.samplerate,
+                promised,
+                _to_dbfs(peak),
+                file.samplerate,
+                file.channels,
+            )
     wave = clips.read_waveform(path, name="it")
     return AudioInfo(len(wave) / 16_000, None, _to_dbfs(float(np.abs(wave).max())), 0, 0)
 
@@ -126,7 +149,9 @@ def _wav_header_seconds(path: Path) -> float | None:
             per_second = struct.unpack("<I", head[at + 16 : at + 20])[0]
         if head[at : at + 4] == b"data":
             return size / per_second if per_second and 0 < size < 2**32 - 2**16 else None
-        at += 8 + size + size % 2  # also over an FLLR chunk, with which Apple's writers fill the space before the data
+        at += (
+            8 + size + size % 2
+        )  # also over an FLLR chunk, with which Apple's writers fill the space before the data
     return None
 
 
@@ -165,10 +190,14 @@ def _sample_frames(path: Path, kind: str, seconds: float, most: int) -> Iterator
         stream = _video_stream(box)
         stream.codec_context.thread_count = 1
         start, shown = (box.start_time or 0) / 1e6, False
-        for at in sorted(((k + 0.5) / most for k in range(most)), key=lambda share: abs(share - 0.5)):
+        for at in sorted(
+            ((k + 0.5) / most for k in range(most)), key=lambda share: abs(share - 0.5)
+        ):
             wanted, frame = start + at * seconds, None
             with contextlib.suppress(av.FFmpegError):
-                box.seek(int(wanted * 1e6))  # to the key frame before it; where that fails reading goes on from where it stands
+                box.seek(
+                    int(wanted * 1e6)
+                )  # to the key frame before it; where that fails reading goes on from where it stands
             with contextlib.suppress(av.FFmpegError, StopIteration):
                 decoded = box.decode(stream)
                 for _ in range(MAX_FRAMES_AFTER_SEEK):
@@ -178,7 +207,9 @@ def _sample_frames(path: Path, kind: str, seconds: float, most: int) -> Iterator
             if frame is None:
                 continue
             if frame.width * frame.height > Limits().pixels:
-                raise MediaError(f"it has {frame.width} x {frame.height} pixels, more than are taken")
+                raise MediaError(
+                    f"it has {frame.width} x {frame.height} pixels, more than are taken"
+                )
             shown = True
             yield frame.to_ndarray(format="rgb24")
     if not shown:

@@ -36,7 +36,9 @@ def hann(s: LogMel) -> np.ndarray:
 def stft(wave: np.ndarray, s: LogMel) -> np.ndarray:
     """(..., samples) -> (..., 1 + samples // hop, 1 + n_fft // 2) complex64, frames centred, zeros beyond the ends."""
     half = s.n_fft // 2
-    padded = np.pad(wave.astype(np.float32, copy=False), [(0, 0)] * (wave.ndim - 1) + [(half, half)])
+    padded = np.pad(
+        wave.astype(np.float32, copy=False), [(0, 0)] * (wave.ndim - 1) + [(half, half)]
+    )
     frames = np.lib.stride_tricks.sliding_window_view(padded, s.n_fft, axis=-1)[..., :: s.hop, :]
     return np.fft.rfft(frames * hann(s), axis=-1)
 
@@ -61,7 +63,9 @@ def centre_crop(db: np.ndarray, columns: int) -> np.ndarray:
     """The `columns` around the middle of (T, bands), §3.3; a shorter clip is centred between columns of silence (-100 dB)."""
     missing = columns - len(db)
     if missing > 0:
-        return np.pad(db, ((missing // 2, missing - missing // 2), (0, 0)), constant_values=FLOOR_DB)
+        return np.pad(
+            db, ((missing // 2, missing - missing // 2), (0, 0)), constant_values=FLOOR_DB
+        )
     start = (len(db) - columns) // 2
     return db[start : start + columns]
 
@@ -91,9 +95,13 @@ def upload_gain_db(db: np.ndarray, corpus_level: float, most: float = 30.0) -> f
     return float(np.clip(corpus_level - level_db(db), -most, most))
 
 
-def resynthesis_agreement(y: np.ndarray, wave: np.ndarray, ref_db: float, s: LogMel, gain_db: float = 0.0) -> tuple[float, float]:
+def resynthesis_agreement(
+    y: np.ndarray, wave: np.ndarray, ref_db: float, s: LogMel, gain_db: float = 0.0
+) -> tuple[float, float]:
     """How well a sound carries a spectrogram: correlation and mean absolute error (dB) between y and the sound analysed again."""
     again = scale(log_mel(wave, s)[: y.shape[-2]] - gain_db, ref_db, s)
     if np.std(y) < 1e-9 or np.std(again) < 1e-9:
         return float("nan"), float(np.abs(y - again).mean() * s.range_db / 2)
-    return float(np.corrcoef(y.ravel(), again.ravel())[0, 1]), float(np.abs(y - again).mean() * s.range_db / 2)
+    return float(np.corrcoef(y.ravel(), again.ravel())[0, 1]), float(
+        np.abs(y - again).mean() * s.range_db / 2
+    )

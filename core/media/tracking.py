@@ -16,7 +16,10 @@ from core.media import clips, faces, sandbox
 from core.media.clips import DEFAULT_LIMITS, Clip, DecodedFrame, Limits, PathName
 from core.media.faces import ALIGNED_SIZE, Face, FaceFinder
 
-SEARCH_INTERVALS = 2.0, 0.4  # seconds between two searches for newcomers, while somebody or nobody is in sight
+SEARCH_INTERVALS = (
+    2.0,
+    0.4,
+)  # seconds between two searches for newcomers, while somebody or nobody is in sight
 MIN_PRESENCE = 0.1  # share of the frames that a person must be seen in, beside the one seen most
 TIME_TOLERANCE = 1e-6  # seconds: two clocks' rounding
 
@@ -53,7 +56,9 @@ class Tracker:
 
     def __init__(self) -> None:
         self.frames: list[np.ndarray] = []
-        self.people: list[dict[int, Face]] = []  # of each person, the face in those frames that show it
+        self.people: list[
+            dict[int, Face]
+        ] = []  # of each person, the face in those frames that show it
         self.last_search = -math.inf
 
     def see(self, frame: np.ndarray, time: float) -> list[Face]:
@@ -65,10 +70,16 @@ class Tracker:
             for person in people:
                 if t - 1 in person:
                     self._track_person(person, t, t - 1, look)
-            here, lost = [person[t] for person in people if t in person], [person for person in people if t not in person]
+            here, lost = (
+                [person[t] for person in people if t in person],
+                [person for person in people if t not in person],
+            )
             due = time - self.last_search >= SEARCH_INTERVALS[not here] - TIME_TOLERANCE
             if lost or due or not people:
-                nearby = [(*faces.next_roi(last)[:2], 3 * last.side, 0.0) for last in (person[max(person)] for person in lost)]
+                nearby = [
+                    (*faces.next_roi(last)[:2], 3 * last.side, 0.0)
+                    for last in (person[max(person)] for person in lost)
+                ]
                 new = look.place(look.propose_rois([look.whole(), *nearby]), here)
                 if due:  # tiles cost as much as following three faces: not for every frame
                     self.last_search = time
@@ -77,7 +88,9 @@ class Tracker:
                     self._assign_face(face, t, lost)
         return sorted((person[t] for person in people if t in person), key=lambda face: -face.side)
 
-    def _track_person(self, person: dict[int, Face], t: int, neighbour: int, look: FaceFinder) -> None:
+    def _track_person(
+        self, person: dict[int, Face], t: int, neighbour: int, look: FaceFinder
+    ) -> None:
         face = look.fit_mesh(faces.next_roi(person[neighbour]))
         if faces.is_new(face, [other[t] for other in self.people if t in other]):
             person[t] = face
@@ -85,8 +98,13 @@ class Tracker:
     def _assign_face(self, face: Face, t: int, lost: list[dict[int, Face]]) -> None:
         """A face that was found anew belongs to one of those lost, or to somebody new."""
         centre = faces.next_roi(face)[:2]
-        away = [math.dist(centre, faces.next_roi(person[max(person)])[:2]) / face.side for person in lost]
-        if away and (min(away) < 1.5 or len(self.people) == 1):  # a sole person is the same, wherever found again
+        away = [
+            math.dist(centre, faces.next_roi(person[max(person)])[:2]) / face.side
+            for person in lost
+        ]
+        if away and (
+            min(away) < 1.5 or len(self.people) == 1
+        ):  # a sole person is the same, wherever found again
             lost.pop(int(np.argmin(away)))[t] = face
         else:
             self.people.append({t: face})
@@ -102,7 +120,11 @@ class Tracker:
                         break
         most = max(map(len, self.people), default=0)
         kept = [person for person in self.people if len(person) >= min(MIN_PRESENCE * count, most)]
-        kept.sort(key=lambda person: -float(np.median([face.side for face in person.values()])) * len(person))
+        kept.sort(
+            key=lambda person: (
+                -float(np.median([face.side for face in person.values()])) * len(person)
+            )
+        )
         return [_interpolate_track(person, count) for person in kept]
 
 
@@ -133,7 +155,9 @@ def track_faces(frames: np.ndarray, times: np.ndarray | None = None) -> list[Tra
     return people.tracks()
 
 
-def track_stream(path: PathName, limits: Limits = DEFAULT_LIMITS, name: str | None = None) -> Iterator[TrackingProgress | TrackedClip]:
+def track_stream(
+    path: PathName, limits: Limits = DEFAULT_LIMITS, name: str | None = None
+) -> Iterator[TrackingProgress | TrackedClip]:
     """A stranger's film or picture, decoded by `apart.stream` and looked at meanwhile: a Sight for each frame, in the end all of it.
 
     Raises MediaError, ModelMissing. Closing the iterator ends the decoder.
@@ -145,15 +169,27 @@ def track_stream(path: PathName, limits: Limits = DEFAULT_LIMITS, name: str | No
             yield TrackedClip(one, people.tracks())
             return
         before, shown = len(shown), clips.append_and_thin(shown, one, one.number)
-        if len(shown) <= before:  # every other frame was left out: those that stay are looked at anew
+        if (
+            len(shown) <= before
+        ):  # every other frame was left out: those that stay are looked at anew
             people = Tracker()
             for kept in shown[:-1]:
                 people.see(kept.frame, kept.time)
-        yield TrackingProgress(shown[-1].time, one.header_seconds, shown[-1].frame, people.see(shown[-1].frame, shown[-1].time))
+        yield TrackingProgress(
+            shown[-1].time,
+            one.header_seconds,
+            shown[-1].frame,
+            people.see(shown[-1].frame, shown[-1].time),
+        )
 
 
 def aligned_faces(frames: np.ndarray, track: Track, size: int = ALIGNED_SIZE) -> np.ndarray:
     """(F, H, W, 3) uint8 and one person's track over them -> (F, size, size) uint8 grey."""
     if len(frames) != len(track.points):
         raise ValueError(f"a track of {len(track.points)} frames for {len(frames)} frames")
-    return np.stack([faces.align(frame, five, size) for frame, five in zip(frames, faces.five_points(track.points))])
+    return np.stack(
+        [
+            faces.align(frame, five, size)
+            for frame, five in zip(frames, faces.five_points(track.points))
+        ]
+    )

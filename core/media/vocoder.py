@@ -27,9 +27,20 @@ from core.media import spectrograms, waveforms
 
 PITCH_BINS = 96  # of the pitch head, evenly apart in log frequency
 MIN_F0, MAX_F0 = 60.0, 700.0  # Hz; an acted scream of RAVDESS reaches 650
-MOMENTUM, RELAXATION = 0.9, 0.6  # of `held`; chosen on S2's voices (LOG.md); a band's energy is exact at a relaxation of 0.5
+MOMENTUM, RELAXATION = (
+    0.9,
+    0.6,
+)  # of `held`; chosen on S2's voices (LOG.md); a band's energy is exact at a relaxation of 0.5
 WEIGHTS_FOLDER = "vocoder"
-LOGMEL_FIELDS = ("rate", "n_fft", "window", "hop", "bands", "f_min", "f_max")  # of LogMel: with others a network is of no use
+LOGMEL_FIELDS = (
+    "rate",
+    "n_fft",
+    "window",
+    "hop",
+    "bands",
+    "f_min",
+    "f_max",
+)  # of LogMel: with others a network is of no use
 MIN_INPUT_LEVEL = -4.0  # of the network's input, in units of 20 dB below a spectrogram's level: nothing softer is looked at
 
 
@@ -110,7 +121,9 @@ def pulse_spectrum(f0: Tensor, s: LogMel) -> Tensor:
     The sum of the cosines is Dirichlet's kernel; the phase is the pitch's integral, so that it runs on from column to column.
     """
     half, columns = s.n_fft // 2, f0.shape[1]
-    f = F.interpolate(f0[:, None].double(), (columns - 1) * s.hop + 1, mode="linear", align_corners=True)[:, 0]
+    f = F.interpolate(
+        f0[:, None].double(), (columns - 1) * s.hop + 1, mode="linear", align_corners=True
+    )[:, 0]
     f = F.pad(f, (half, half - 1), mode="replicate")
     phi = 2 * torch.pi * torch.cumsum(f / s.rate, dim=1)
     k = torch.floor(s.f_max / f)
@@ -122,7 +135,9 @@ def pulse_spectrum(f0: Tensor, s: LogMel) -> Tensor:
 
 def noise_phases(batch: int, columns: int, s: LogMel, seed: int) -> Tensor:
     """The phases of white noise: a spectrum (batch, columns, bins) of magnitude 1, the same noise for each of the batch."""
-    wave = torch.randn((1, s.n_fft + s.hop * (columns - 1)), generator=torch.Generator().manual_seed(seed))
+    wave = torch.randn(
+        (1, s.n_fft + s.hop * (columns - 1)), generator=torch.Generator().manual_seed(seed)
+    )
     spectrum = stft_frames(wave, s)
     return (spectrum / spectrum.abs().clamp(min=1e-6)).expand(batch, -1, -1)
 
@@ -153,10 +168,14 @@ def viterbi_pitch(logits: Tensor, stiffness: float = 2.0) -> Tensor:
     return ((weight * pitch_grid().log()).sum(dim=-1) / weight.sum(dim=-1)).exp()
 
 
-def shape_spectrum(db: Tensor, maps: tuple[Tensor, Tensor, Tensor], E: Tensor, N: Tensor, s: LogMel) -> Tensor:
+def shape_spectrum(
+    db: Tensor, maps: tuple[Tensor, Tensor, Tensor], E: Tensor, N: Tensor, s: LogMel
+) -> Tensor:
     """The spectrum (B, T, bins) of pulses E and noise N, mixed and shaped as the network's maps say."""
     _, shape, tone = maps
-    envelope = spread_over_bins(10 ** (db / 10), s).clamp(min=1e-12).sqrt() * 10 ** shape.clamp(-3, 3)
+    envelope = spread_over_bins(10 ** (db / 10), s).clamp(min=1e-12).sqrt() * 10 ** shape.clamp(
+        -3, 3
+    )
     m = tone.sigmoid()
     return envelope * (m * E + (1 - m) * N)
 
@@ -176,7 +195,11 @@ def consistent_waveform(spectrum: Tensor, db: Tensor, s: LogMel, turns: int) -> 
         rebuilt = stft_frames(wave, s)
         ahead = torch.lerp(previous, rebuilt, 1 + MOMENTUM) if turn else rebuilt
         power = ahead.real.square() + ahead.imag.square()
-        gain = (mel / (power @ filters.T).clamp(min=1e-12)).clamp(1e-4, 1e4) @ filters / weight.clamp(min=1e-8)
+        gain = (
+            (mel / (power @ filters.T).clamp(min=1e-12)).clamp(1e-4, 1e4)
+            @ filters
+            / weight.clamp(min=1e-8)
+        )
         spectrum, previous = ahead * gain.pow(RELAXATION), rebuilt
     return waveforms.overlap_add(spectrum, s)[:, half : length - half]
 
@@ -217,7 +240,9 @@ def load(path: Path) -> tuple[Vocoder, dict]:
         network = Vocoder(**header["arguments"])
         network.load_state_dict(tensors)
     except Exception as e:  # safetensors raises its own class for damaged files
-        raise ValueError(f"{path} is no vocoder of this project ({e}); restore the file, or train it again: python -m core vocoder") from e
+        raise ValueError(
+            f"{path} is no vocoder of this project ({e}); restore the file, or train it again: python -m core vocoder"
+        ) from e
     return network.eval().requires_grad_(False), header["logmel"]
 
 
@@ -240,7 +265,13 @@ def invert_with_network(network: Vocoder, db: np.ndarray, s: LogMel, seed: int =
         maps = network(to_network_input(wanted))
         n, columns = wanted.shape[:2]
         return consistent_waveform(
-            shape_spectrum(wanted, maps, pulse_spectrum(viterbi_pitch(maps[0]), s), noise_phases(n, columns, s, seed), s),
+            shape_spectrum(
+                wanted,
+                maps,
+                pulse_spectrum(viterbi_pitch(maps[0]), s),
+                noise_phases(n, columns, s, seed),
+                s,
+            ),
             wanted,
             s,
             iterations(s),
@@ -248,11 +279,15 @@ def invert_with_network(network: Vocoder, db: np.ndarray, s: LogMel, seed: int =
 
     if not len(db):
         return np.zeros((0, (db.shape[1] - 1) * s.hop), np.float32)
-    blocks = torch.from_numpy(np.ascontiguousarray(db, np.float32)).split(waveforms.SPECTROGRAMS_PER_TASK)
+    blocks = torch.from_numpy(np.ascontiguousarray(db, np.float32)).split(
+        waveforms.SPECTROGRAMS_PER_TASK
+    )
     return torch.cat(list(waveforms.thread_pool().map(block, blocks))).numpy()
 
 
-def to_waveform(y: np.ndarray, ref_db: float, s: LogMel, seed: int = 0, plain: bool = False) -> tuple[np.ndarray, np.ndarray]:
+def to_waveform(
+    y: np.ndarray, ref_db: float, s: LogMel, seed: int = 0, plain: bool = False
+) -> tuple[np.ndarray, np.ndarray]:
     """Spectrogram in [-1, 1] -> waveform: (..., columns, bands) -> (..., (columns - 1) * hop) float32, and the gain in dB applied.
 
     By the network for these settings; by Griffin-Lim where there is none, or where it is asked for (`plain`). Cells at the bottom of the
@@ -263,7 +298,7 @@ def to_waveform(y: np.ndarray, ref_db: float, s: LogMel, seed: int = 0, plain: b
     if plain or not has_network(s):
         wave = waveforms.griffin_lim(waveforms.mel_to_magnitude(db, s), s, seed)
     else:
-        wave = invert_with_network(load(weights_path(s.bands))[0], db.reshape(-1, *db.shape[-2:]), s, seed).reshape(
-            *db.shape[:-2], (db.shape[-2] - 1) * s.hop
-        )
+        wave = invert_with_network(
+            load(weights_path(s.bands))[0], db.reshape(-1, *db.shape[-2:]), s, seed
+        ).reshape(*db.shape[:-2], (db.shape[-2] - 1) * s.hop)
     return waveforms.limit_peak(wave)

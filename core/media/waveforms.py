@@ -69,10 +69,14 @@ def overlap_add(spectrum: torch.Tensor, s: LogMel) -> torch.Tensor:
     out = torch.zeros(len(frames), columns + per - 1, s.hop)
     for k in range(per):
         out[:, k : k + columns] += frames[:, :, k * s.hop : (k + 1) * s.hop]
-    return out.view(len(frames), -1)[:, :length].mul_(torch.from_numpy(spectrograms._window_normaliser(columns, s)))
+    return out.view(len(frames), -1)[:, :length].mul_(
+        torch.from_numpy(spectrograms._window_normaliser(columns, s))
+    )
 
 
-def griffin_lim(magnitude: np.ndarray, s: LogMel, seed: int = 0, iterations: int = 48, momentum: float = 0.99) -> np.ndarray:
+def griffin_lim(
+    magnitude: np.ndarray, s: LogMel, seed: int = 0, iterations: int = 48, momentum: float = 0.99
+) -> np.ndarray:
     """Phase by the fast Griffin-Lim algorithm (Perraudin, Balazs, Søndergaard 2013), batched, seeded.
 
     (..., columns, bins) magnitudes -> (..., (columns - 1) * hop) float32. In each turn the signal of the spectrum is analysed again, and
@@ -81,8 +85,15 @@ def griffin_lim(magnitude: np.ndarray, s: LogMel, seed: int = 0, iterations: int
     import torch  # pages that make no sound do not wait for it
 
     columns, bins = magnitude.shape[-2:]
-    random = np.random.default_rng(seed).random(magnitude.shape, dtype=np.float32).reshape(-1, columns, bins)
-    wanted, window = np.ascontiguousarray(magnitude, np.float32).reshape(-1, columns, bins), torch.from_numpy(spectrograms.hann(s))
+    random = (
+        np.random.default_rng(seed)
+        .random(magnitude.shape, dtype=np.float32)
+        .reshape(-1, columns, bins)
+    )
+    wanted, window = (
+        np.ascontiguousarray(magnitude, np.float32).reshape(-1, columns, bins),
+        torch.from_numpy(spectrograms.hann(s)),
+    )
     half, length = s.n_fft // 2, s.n_fft + s.hop * (columns - 1)
 
     def block(m: torch.Tensor, turn: torch.Tensor) -> torch.Tensor:
@@ -92,15 +103,28 @@ def griffin_lim(magnitude: np.ndarray, s: LogMel, seed: int = 0, iterations: int
             wave = overlap_add(spectrum, s)
             wave[:, :half] = wave[:, length - half :] = 0
             rebuilt = torch.fft.rfft(wave.unfold(-1, s.n_fft, s.hop) * window)
-            sides = torch.view_as_real(torch.sub(rebuilt, previous, alpha=momentum / (1 + momentum)))  # the sum's phase; its size falls out
-            scale = sides[..., 0].square().addcmul_(sides[..., 1], sides[..., 1]).clamp_(min=1e-24).rsqrt_().mul_(m)
+            sides = torch.view_as_real(
+                torch.sub(rebuilt, previous, alpha=momentum / (1 + momentum))
+            )  # the sum's phase; its size falls out
+            scale = (
+                sides[..., 0]
+                .square()
+                .addcmul_(sides[..., 1], sides[..., 1])
+                .clamp_(min=1e-24)
+                .rsqrt_()
+                .mul_(m)
+            )
             spectrum, previous = torch.view_as_complex(sides * scale[..., None]), rebuilt
         return overlap_add(spectrum, s)[:, half : length - half]
 
     if not len(wanted):
         return np.zeros((*magnitude.shape[:-2], length - 2 * half), np.float32)
     blocks = (torch.from_numpy(a).split(SPECTROGRAMS_PER_TASK) for a in (wanted, random))
-    return torch.cat(list(thread_pool().map(block, *blocks))).numpy().reshape(*magnitude.shape[:-2], length - 2 * half)
+    return (
+        torch.cat(list(thread_pool().map(block, *blocks)))
+        .numpy()
+        .reshape(*magnitude.shape[:-2], length - 2 * half)
+    )
 
 
 def to_inversion_db(y: np.ndarray, ref_db: float, s: LogMel) -> np.ndarray:
@@ -141,7 +165,12 @@ def wav_comment(what: str, s: LogMel, run: str = "", seed: int | None = None, wa
 
 
 def crop_to_wav(
-    wave: np.ndarray, columns: int, s: LogMel, gain_db: float = 0.0, comment: str = "", start: int | None = None
+    wave: np.ndarray,
+    columns: int,
+    s: LogMel,
+    gain_db: float = 0.0,
+    comment: str = "",
+    start: int | None = None,
 ) -> tuple[bytes, float]:
     """The recording (samples,) under `columns` of its spectrogram, those in its middle or from `start` on, as a wav of (columns - 1) hop.
 

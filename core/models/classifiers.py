@@ -11,17 +11,33 @@ import torch.nn.functional as F
 from core.config import ClassifierSettings as Settings
 from core.models.networks import Classifier, initialise_weights
 
-FEATURE_WIDTHS = {"face": 64, "voice": 64, "scorer": 16}  # width of the layer before the last; the scorer's keeps FID's N/F above ten
+FEATURE_WIDTHS = {
+    "face": 64,
+    "voice": 64,
+    "scorer": 16,
+}  # width of the layer before the last; the scorer's keeps FID's N/F above ten
 
 
-def arguments(settings: Settings, shape: tuple[int, int], classes: int, role: str = "voice") -> dict:
+def arguments(
+    settings: Settings, shape: tuple[int, int], classes: int, role: str = "voice"
+) -> dict:
     """The architecture of a classifier as plain data. A face (28x28) has one convolution fewer than a voice (§4.3)."""
     channels = settings.channels[1:] if role == "face" else settings.channels
-    return {"shape": list(shape), "channels": list(channels), "classes": classes, "features": FEATURE_WIDTHS[role]}
+    return {
+        "shape": list(shape),
+        "channels": list(channels),
+        "classes": classes,
+        "features": FEATURE_WIDTHS[role],
+    }
 
 
 def new_classifier(
-    settings: Settings, shape: tuple[int, int], classes: int, role: str, generator: torch.Generator, device: torch.device
+    settings: Settings,
+    shape: tuple[int, int],
+    classes: int,
+    role: str,
+    generator: torch.Generator,
+    device: torch.device,
 ) -> tuple[Classifier, torch.optim.Optimizer]:
     """A classifier in training mode, drawn from `generator` alone, and its optimiser."""
     a = arguments(settings, shape, classes, role)
@@ -61,7 +77,9 @@ def training_steps(
         if settings.mirror:
             turned = torch.rand(len(batch), 1, 1, 1, generator=generator, device=device) < 0.5
             batch = torch.where(turned, batch.flip(-1), batch)
-        batch = batch + settings.noise * torch.randn(batch.shape, generator=generator, device=device)  # §3.2
+        batch = batch + settings.noise * torch.randn(
+            batch.shape, generator=generator, device=device
+        )  # §3.2
         loss = F.cross_entropy(network(batch), labels[i], label_smoothing=settings.smoothing)
         optimiser.zero_grad(set_to_none=True)
         loss.backward()
@@ -94,7 +112,9 @@ def fit(
 
 
 @torch.no_grad()
-def outputs(network: Classifier, images: torch.Tensor, batch: int = 1024) -> tuple[np.ndarray, np.ndarray]:
+def outputs(
+    network: Classifier, images: torch.Tensor, batch: int = 1024
+) -> tuple[np.ndarray, np.ndarray]:
     """Softmax outputs (N, K) and penultimate features (N, F) of images (N, 1, H, W), float64 on the host."""
     rows, features = [], []
     for part in images.split(batch):

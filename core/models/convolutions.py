@@ -27,7 +27,9 @@ class Unfold(torch.autograd.Function):
     @staticmethod
     def forward(x: Tensor, kernel: IntPair, stride: IntPair, padding: IntPair) -> Tensor:
         (h, w), (down, right) = kernel, padding
-        met = F.pad(x, (right, right, down, down)).unfold(1, h, stride[0]).unfold(2, w, stride[1])  # (B, H', W', h, w), a view
+        met = (
+            F.pad(x, (right, right, down, down)).unfold(1, h, stride[0]).unfold(2, w, stride[1])
+        )  # (B, H', W', h, w), a view
         return met.permute(0, 3, 4, 1, 2).reshape(len(x), h * w, -1)
 
     @staticmethod
@@ -46,10 +48,15 @@ class Fold(torch.autograd.Function):
     generate_vmap_rule = True
 
     @staticmethod
-    def forward(parts: Tensor, size: IntPair, kernel: IntPair, stride: IntPair, padding: IntPair) -> Tensor:
+    def forward(
+        parts: Tensor, size: IntPair, kernel: IntPair, stride: IntPair, padding: IntPair
+    ) -> Tensor:
         (height, width), (h, w), (y, x), (down, right) = size, kernel, stride, padding
         tall, wide = ((n + 2 * p - k) // s + 1 for n, p, k, s in zip(size, padding, kernel, stride))
-        grid, kind = parts.view(len(parts), h, w, tall, wide), torch.promote_types(parts.dtype, torch.float32)
+        grid, kind = (
+            parts.view(len(parts), h, w, tall, wide),
+            torch.promote_types(parts.dtype, torch.float32),
+        )
         rows = parts.new_zeros((len(parts), h, tall, width + 2 * right), dtype=kind)
         for j in range(w):
             rows[..., j : j + x * wide : x].add_(grid[:, :, j])
@@ -89,7 +96,11 @@ class BatchedProduct(torch.autograd.Function):
             of_taps = torch.bmm(g, x.transpose(1, 2).to(g.dtype)).to(taps.dtype)
         if ctx.needs_input_grad[1]:
             taps = taps.to(g.dtype)
-            of_x = torch.bmm(g.transpose(1, 2), taps).transpose(1, 2) if x.stride(1) == 1 else torch.bmm(taps.transpose(1, 2), g)
+            of_x = (
+                torch.bmm(g.transpose(1, 2), taps).transpose(1, 2)
+                if x.stride(1) == 1
+                else torch.bmm(taps.transpose(1, 2), g)
+            )
             of_x = of_x.to(x.dtype)
         return of_taps, of_x
 
@@ -101,7 +112,9 @@ class Bf16Conv(torch.autograd.Function):
     generate_vmap_rule = True
 
     @staticmethod
-    def forward(x: Tensor, weight: Tensor, bias: Tensor | None, stride: int, padding: int, transposed: bool) -> Tensor:
+    def forward(
+        x: Tensor, weight: Tensor, bias: Tensor | None, stride: int, padding: int, transposed: bool
+    ) -> Tensor:
         return (F.conv_transpose2d if transposed else F.conv2d)(x, weight, bias, stride, padding)
 
     @staticmethod
@@ -120,7 +133,11 @@ class Bf16Conv(torch.autograd.Function):
             of_x = conv2d_input(list(x.shape), weight, g, stride, padding)
         if ctx.needs_input_grad[1]:
             (fine, coarse), k = (g, x) if transposed else (x, g), weight.shape[2]
-            met = F.pad(fine.permute(0, 2, 3, 1), (0, 0, *[padding] * 4)).unfold(1, k, stride).unfold(2, k, stride)
+            met = (
+                F.pad(fine.permute(0, 2, 3, 1), (0, 0, *[padding] * 4))
+                .unfold(1, k, stride)
+                .unfold(2, k, stride)
+            )
             cells = coarse.permute(0, 2, 3, 1).reshape(-1, coarse.shape[1])
             product = cells.t() @ met.permute(0, 1, 2, 4, 5, 3).reshape(len(cells), -1)
             of_weight = product.view(-1, k, k, fine.shape[1]).permute(0, 3, 1, 2)
@@ -158,7 +175,9 @@ def product_dtype(x: Tensor) -> torch.dtype:
     return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else x.dtype
 
 
-def conv_from_one_channel(x: Tensor, weight: Tensor, bias: Tensor | None, stride: IntPair, padding: IntPair) -> Tensor:
+def conv_from_one_channel(
+    x: Tensor, weight: Tensor, bias: Tensor | None, stride: IntPair, padding: IntPair
+) -> Tensor:
     """A convolution of pictures of one channel: x (B, 1, H, W), weight (o, 1, h, w), bias (o,) or None -> (B, o, H', W')."""
     kernel = weight.shape[2:]
     size = [(n + 2 * p - k) // s + 1 for n, p, k, s in zip(x.shape[2:], padding, kernel, stride)]
@@ -178,12 +197,19 @@ def conv_to_one_channel(x: Tensor, weight: Tensor, bias: Tensor, padding: IntPai
     size = [n + 2 * p - k + 1 for n, p, k in zip(x.shape[2:], padding, kernel)]
     taps = weight[0].flip(1, 2).flatten(1).t().expand(len(x), -1, -1)  # (B, h w, n)
     parts = BatchedProduct.apply(taps.to(product_dtype(x)), x.flatten(2).to(product_dtype(x)))
-    return (Fold.apply(parts, size, kernel, (1, 1), [k - 1 - p for k, p in zip(kernel, padding)]) + bias)[:, None]
+    return (
+        Fold.apply(parts, size, kernel, (1, 1), [k - 1 - p for k, p in zip(kernel, padding)]) + bias
+    )[:, None]
 
 
 def is_bf16_product_faster(x: Tensor, weight: Tensor) -> bool:
     """Whether the gradient of these weights is sooner a product: few channels make more to copy than to multiply."""
-    return weight.requires_grad and product_dtype(x) == torch.bfloat16 and weight.shape[0] > 16 and weight.shape[1] > 8
+    return (
+        weight.requires_grad
+        and product_dtype(x) == torch.bfloat16
+        and weight.shape[0] > 16
+        and weight.shape[1] > 8
+    )
 
 
 class Conv2d(nn.Conv2d):
@@ -203,7 +229,9 @@ class Conv2d(nn.Conv2d):
                 return conv_to_one_channel(x, weight, bias, padding)
             if is_bf16_product_faster(x, weight):
                 half = None if bias is None else bias.bfloat16()
-                return Bf16Conv.apply(x.bfloat16(), weight.bfloat16(), half, stride[0], padding[0], False)
+                return Bf16Conv.apply(
+                    x.bfloat16(), weight.bfloat16(), half, stride[0], padding[0], False
+                )
         return F.conv2d(x, weight, bias, stride, padding)
 
 
@@ -219,8 +247,12 @@ class ConvBlock(nn.Sequential):
         assert norm.running_var is not None
         assert isinstance(act, nn.LeakyReLU)
         scale = norm.weight * (norm.running_var + norm.eps).rsqrt()
-        h = conv.of(x, conv.weight * scale[:, None, None, None], norm.bias - norm.running_mean * scale)
-        return F.leaky_relu(h, act.negative_slope)  # not in place: what of h is a view would be copied on the way back
+        h = conv.of(
+            x, conv.weight * scale[:, None, None, None], norm.bias - norm.running_mean * scale
+        )
+        return F.leaky_relu(
+            h, act.negative_slope
+        )  # not in place: what of h is a view would be copied on the way back
 
 
 _TAP_SUMS_1D = torch.tensor(
@@ -238,7 +270,9 @@ def upsample_and_convolve(h: Tensor, weight: Tensor, size: IntPair) -> Tensor:
     """
     o, n = weight.shape[:2]
     with torch.autocast(h.device.type, enabled=False):  # sums of weights stay as precise as these
-        taps = (weight.transpose(0, 1).reshape(n * o, 9) @ _TAP_SUMS_2D.t().to(weight)).view(n, o, 4, 4)
+        taps = (weight.transpose(0, 1).reshape(n * o, 9) @ _TAP_SUMS_2D.t().to(weight)).view(
+            n, o, 4, 4
+        )
         right = weight[..., 2].transpose(0, 1) @ _TAP_SUMS_1D.t().to(weight)  # (n, o, 4)
     if h.device.type == "cpu" and is_bf16_product_faster(h, taps):
         out = Bf16Conv.apply(h.bfloat16(), taps.bfloat16(), None, 2, 1, True)

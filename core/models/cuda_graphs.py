@@ -15,7 +15,9 @@ from core.config import GanSettings
 from core.models import gan
 from core.models.gan import R1_INTERVAL, GanState, StepFunction
 
-WARM_UP_STEPS = R1_INTERVAL + 3  # plain steps before recording: libraries choose their kernels, optimisers make their moments
+WARM_UP_STEPS = (
+    R1_INTERVAL + 3
+)  # plain steps before recording: libraries choose their kernels, optimisers make their moments
 
 
 def is_capturable(state: GanState, g: GanSettings) -> bool:
@@ -29,7 +31,9 @@ class _CapturedStep:
     def __init__(self, state: GanState, g: GanSettings, batch: tuple[Tensor, ...]):
         self.inputs = tuple(t.clone() for t in batch)
         self.graph = torch.cuda.CUDAGraph()
-        for generator in [state.generator] if isinstance(state.generator, torch.Generator) else state.generator:
+        for generator in (
+            [state.generator] if isinstance(state.generator, torch.Generator) else state.generator
+        ):
             self.graph.register_generator_state(generator)
         torch.cuda.synchronize()
         with torch.cuda.graph(self.graph):
@@ -48,7 +52,10 @@ def new_step_function() -> StepFunction:
     A failure to record is told on stderr, and plain steps go on; lack of memory is raised as ever.
     """
     recorded: dict[bool, _CapturedStep] = {}
-    plain = [0, WARM_UP_STEPS]  # steps taken, and how many are to be; the second grows without bound once a recording has failed
+    plain = [
+        0,
+        WARM_UP_STEPS,
+    ]  # steps taken, and how many are to be; the second grows without bound once a recording has failed
 
     def take(state: GanState, g: GanSettings, batch: tuple[Tensor, ...]) -> dict[str, Tensor]:
         if not is_capturable(state, g):
@@ -68,7 +75,10 @@ def new_step_function() -> StepFunction:
         except torch.OutOfMemoryError:
             raise
         except RuntimeError as e:
-            print(f"A step could not be recorded ({str(e).splitlines()[0]}); the training goes on without.", file=sys.stderr)
+            print(
+                f"A step could not be recorded ({str(e).splitlines()[0]}); the training goes on without.",
+                file=sys.stderr,
+            )
             plain[1] = sys.maxsize
             return gan.eager_step(state, g, batch)
         values = recorded[penalised](batch)

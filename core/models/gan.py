@@ -16,7 +16,15 @@ from torch import Tensor, nn
 
 from core.config import Condition, GanSettings
 from core.models import losses, networks
-from core.models.networks import CONV_WIDTHS, DISCRIMINATOR_CHANNELS, ENCDEC_WIDTHS, FACE_SIZE, UNET_WIDTHS, Classifier, initialise_weights
+from core.models.networks import (
+    CONV_WIDTHS,
+    DISCRIMINATOR_CHANNELS,
+    ENCDEC_WIDTHS,
+    FACE_SIZE,
+    UNET_WIDTHS,
+    Classifier,
+    initialise_weights,
+)
 
 R1_INTERVAL = 8  # steps between two penalties on D's gradient, each then LAZY times as large (Karras et al. 2020)
 
@@ -58,7 +66,12 @@ class StepRecord:
 
 
 def condition(
-    kind: Condition, labels: np.ndarray | None, o: np.ndarray | None, p: np.ndarray | None, classes: int, soft: float = 0.0
+    kind: Condition,
+    labels: np.ndarray | None,
+    o: np.ndarray | None,
+    p: np.ndarray | None,
+    classes: int,
+    soft: float = 0.0,
 ) -> np.ndarray:
     """The condition c of Eq. (3), §3.1 and §4.3: (n, K) float32, or (n, 0) for `none` (§4.7).
 
@@ -78,18 +91,33 @@ def condition(
     return source.astype(np.float32)
 
 
-def generator_arguments(g: GanSettings, classes: int, shape: tuple[int, int], source: tuple[int, int] = FACE_SIZE) -> dict:
+def generator_arguments(
+    g: GanSettings, classes: int, shape: tuple[int, int], source: tuple[int, int] = FACE_SIZE
+) -> dict:
     """The architecture of G as plain data, for its file's header: from `source` to `shape`; a face is the source where none is named."""
-    widths = {"encdec": ENCDEC_WIDTHS, "unet": UNET_WIDTHS, "conv": CONV_WIDTHS}[g.generator][g.width]
+    widths = {"encdec": ENCDEC_WIDTHS, "unet": UNET_WIDTHS, "conv": CONV_WIDTHS}[g.generator][
+        g.width
+    ]
     n = 0 if g.condition == "none" else classes
-    arguments = {"classes": n, "z": g.z, "shape": list(shape), "widths": list(widths), "use_source": g.use_source}
+    arguments = {
+        "classes": n,
+        "z": g.z,
+        "shape": list(shape),
+        "widths": list(widths),
+        "use_source": g.use_source,
+    }
     return arguments if source == FACE_SIZE else arguments | {"source": list(source)}
 
 
 def discriminator_arguments(g: GanSettings, classes: int, shape: tuple[int, int]) -> dict:
     """The architecture of D as plain data."""
     told = classes if g.projection and g.condition != "none" else 0
-    return {"shape": list(shape), "channels": list(DISCRIMINATOR_CHANNELS[g.width]), "norm": g.d_norm, "classes": told}
+    return {
+        "shape": list(shape),
+        "channels": list(DISCRIMINATOR_CHANNELS[g.width]),
+        "norm": g.d_norm,
+        "classes": told,
+    }
 
 
 def new_state(
@@ -112,13 +140,29 @@ def new_state(
     G = G if g.generator == "conv" else initialise_weights(G, cpu)
     D = initialise_weights(D, cpu) if g.d_norm == "batch" else D
     on_gpu = torch.device(device).type == "cuda"
-    for network in (G, Q, D):  # channels last: few channels are a quarter faster so, but not group norm on a CPU
-        layout = torch.contiguous_format if network is D and g.d_norm == "group" and not on_gpu else torch.channels_last
+    for network in (
+        G,
+        Q,
+        D,
+    ):  # channels last: few channels are a quarter faster so, but not group norm on a CPU
+        layout = (
+            torch.contiguous_format
+            if network is D and g.d_norm == "group" and not on_gpu
+            else torch.channels_last
+        )
         network.to(device, memory_format=layout)  # type: ignore[call-overload]
     make = torch.optim.Adagrad if g.optimiser == "adagrad" else torch.optim.Adam
-    extra = {} if g.optimiser == "adagrad" else {"betas": (0.5, 0.99), "fused": True, "capturable": on_gpu}
-    players = {"G": (G, g.lr_g), "D": (D, g.lr_d)} | ({"Q": (Q, g.lr_d)} if g.q_training == "joint" else {})
-    optimisers: dict[str, torch.optim.Optimizer] = {k: make(n.parameters(), lr=lr, **extra) for k, (n, lr) in players.items()}  # type: ignore[arg-type]
+    extra = (
+        {}
+        if g.optimiser == "adagrad"
+        else {"betas": (0.5, 0.99), "fused": True, "capturable": on_gpu}
+    )
+    players = {"G": (G, g.lr_g), "D": (D, g.lr_d)} | (
+        {"Q": (Q, g.lr_d)} if g.q_training == "joint" else {}
+    )
+    optimisers: dict[str, torch.optim.Optimizer] = {
+        k: make(n.parameters(), lr=lr, **extra) for k, (n, lr) in players.items()
+    }  # type: ignore[arg-type]
     shown = copy.deepcopy(G).requires_grad_(False) if g.average else G
     return GanState(G, D, Q, optimisers, torch.Generator(device).manual_seed(seed + 1), shown)
 
@@ -146,7 +190,11 @@ def augment_faces(y: Tensor, generator: torch.Generator) -> Tensor:
     n, _, height, width = y.shape
     unit = torch.rand((3, n, 1), generator=generator, device=y.device)
     down, right = ((unit[k] * 5).long() - 2 for k in (0, 1))  # (B, 1) in -2..2
-    row = (torch.arange(height, device=y.device) + down).clamp(0, height - 1)[:, None, :, None].expand_as(y)
+    row = (
+        (torch.arange(height, device=y.device) + down)
+        .clamp(0, height - 1)[:, None, :, None]
+        .expand_as(y)
+    )
     column = (torch.arange(width, device=y.device) + right).clamp(0, width - 1)
     column = torch.where(unit[2] < 0.5, width - 1 - column, column)[:, None, None, :].expand_as(y)
     light = 0.1 * torch.randn((n, 1, 1, 1), generator=generator, device=y.device)
@@ -162,11 +210,23 @@ def retain_freed_memory() -> None:
         mallopt = ctypes.CDLL(None).mallopt
     except (AttributeError, OSError, TypeError):
         return
-    for parameter, value in ((-4, 0), (-1, 2**31 - 1), (-2, 2**28)):  # M_MMAP_MAX, M_TRIM_THRESHOLD, M_TOP_PAD of malloc.h
+    for parameter, value in (
+        (-4, 0),
+        (-1, 2**31 - 1),
+        (-2, 2**28),
+    ):  # M_MMAP_MAX, M_TRIM_THRESHOLD, M_TOP_PAD of malloc.h
         mallopt(parameter, value)
 
 
-def step(state: GanState, g: GanSettings, x: Tensor, c: Tensor, target: Tensor, y: Tensor, y_target: Tensor) -> dict[str, Tensor]:
+def step(
+    state: GanState,
+    g: GanSettings,
+    x: Tensor,
+    c: Tensor,
+    target: Tensor,
+    y: Tensor,
+    y_target: Tensor,
+) -> dict[str, Tensor]:
     """One update of D, (a joint) Q and G on a batch of pairs: x (B, 1, 28, 28), c (B, K), y (B, 1, columns, bands).
 
     One generator forward serves both players. Noise is added to the inputs of all networks (§3.2), drawn on the device. In a stack of R
@@ -175,8 +235,12 @@ def step(state: GanState, g: GanSettings, x: Tensor, c: Tensor, target: Tensor, 
     G, D, Q, opt = state.G, state.D, state.Q, state.optimisers
     change = augment_spectrograms if g.direction == "face-voice" else augment_faces
     single = isinstance(state.generator, torch.Generator)
-    cached = x.device.type == "cpu"  # a recorded step (`capture`) must make its own copies of the weights each time
-    bf16 = torch.autocast(x.device.type, torch.bfloat16, enabled=g.precision == "bf16", cache_enabled=cached)
+    cached = (
+        x.device.type == "cpu"
+    )  # a recorded step (`capture`) must make its own copies of the weights each time
+    bf16 = torch.autocast(
+        x.device.type, torch.bfloat16, enabled=g.precision == "bf16", cache_enabled=cached
+    )
 
     def drawn(f: Callable[..., Tensor], *t: Tensor) -> Tensor:
         """f(*t, generator), in a stack for each run with its own generator."""
@@ -195,7 +259,16 @@ def step(state: GanState, g: GanSettings, x: Tensor, c: Tensor, target: Tensor, 
         return out.to(y.dtype)
 
     def noisy(t: Tensor, sd: float = g.noise) -> Tensor:
-        return drawn(lambda t, r: torch.add(t, torch.randn(t.shape, generator=r, device=t.device), alpha=sd), t) if sd else t
+        return (
+            drawn(
+                lambda t, r: torch.add(
+                    t, torch.randn(t.shape, generator=r, device=t.device), alpha=sd
+                ),
+                t,
+            )
+            if sd
+            else t
+        )
 
     def shown_to_d(t: Tensor) -> Tensor:
         return noisy(drawn(change, t) if g.augment else t)
@@ -217,11 +290,17 @@ def step(state: GanState, g: GanSettings, x: Tensor, c: Tensor, target: Tensor, 
         d_real, d_fake = of(D, real, c), of(D, seen, c)
     loss_d = each(losses.discriminator_loss, d_real, d_fake, real_target=g.real_target, game=g.game)
     if penalised:
-        loss_d = loss_d + R1_INTERVAL * g.r1 * each(losses.r1_penalty, losses.logit_gradient(d_real, real))
+        loss_d = loss_d + R1_INTERVAL * g.r1 * each(
+            losses.r1_penalty, losses.logit_gradient(d_real, real)
+        )
     opt["D"].zero_grad(set_to_none=True)
     loss_d.sum().backward()
     opt["D"].step()
-    values = {"loss/D": loss_d, "D/real": d_real.sigmoid().mean(dim=-1), "D/generated": d_fake.sigmoid().mean(dim=-1)}
+    values = {
+        "loss/D": loss_d,
+        "D/real": d_real.sigmoid().mean(dim=-1),
+        "D/generated": d_fake.sigmoid().mean(dim=-1),
+    }
 
     if g.q_training == "joint":
         Q.train().requires_grad_(True)
@@ -233,10 +312,20 @@ def step(state: GanState, g: GanSettings, x: Tensor, c: Tensor, target: Tensor, 
     Q.eval().requires_grad_(False)
 
     D.requires_grad_(False)  # no gradients for D where only G moves
-    weight = g.classify if g.condition != "none" or g.q_labels == "true" else 0.0  # without a class there is nothing to ask of Q
+    weight = (
+        g.classify if g.condition != "none" or g.q_labels == "true" else 0.0
+    )  # without a class there is nothing to ask of Q
     aim = target if weight else target.clamp(min=0)
     weights = {"adversarial": g.adversarial, "l1": g.l1, "classify": weight, "game": g.game}
-    loss_g, terms = each(losses.generator_loss, of(D, shown_to_d(fake), c), of(Q, noisy(fake)), aim, y, fake, **weights)
+    loss_g, terms = each(
+        losses.generator_loss,
+        of(D, shown_to_d(fake), c),
+        of(Q, noisy(fake)),
+        aim,
+        y,
+        fake,
+        **weights,
+    )
     opt["G"].zero_grad(set_to_none=True)
     loss_g.sum().backward()
     opt["G"].step()
@@ -252,7 +341,9 @@ def update_average(shown: nn.Module, G: nn.Module, decay: float) -> None:
 
     D and G circle each other; the average stands where they circle around (Yazıcı et al., ICLR 2019).
     """
-    pairs = list(zip([*shown.parameters(), *shown.buffers()], [*G.parameters(), *G.buffers()], strict=True))
+    pairs = list(
+        zip([*shown.parameters(), *shown.buffers()], [*G.parameters(), *G.buffers()], strict=True)
+    )
     mine, its = zip(*(p for p in pairs if p[0].is_floating_point()), strict=True)
     torch._foreach_lerp_(mine, its, 1 - decay)
     for a, b in pairs:
@@ -270,7 +361,9 @@ def eager_step(state: GanState, g: GanSettings, batch: tuple[Tensor, ...]) -> di
 StepFunction = Callable[[GanState, GanSettings, tuple[Tensor, ...]], dict[str, Tensor]]
 
 
-def train(state: GanState, pool: TrainingData, g: GanSettings, take: StepFunction = eager_step) -> Iterator[StepRecord]:
+def train(
+    state: GanState, pool: TrainingData, g: GanSettings, take: StepFunction = eager_step
+) -> Iterator[StepRecord]:
     """Run the steps from `state.step` to `g.steps`, yielding a Record after each; `state` may be saved between any two.
 
     Batches are indices on the device; which pairs an epoch holds depends on its number alone, so a resumed run continues exactly.
@@ -284,14 +377,21 @@ def train(state: GanState, pool: TrainingData, g: GanSettings, take: StepFunctio
     while state.step < g.steps:
         if state.step // per_epoch != epoch:
             epoch = state.step // per_epoch
-            rows = tuple(torch.from_numpy(np.asarray(r)).to(device) for r in pool.epoch_pairs(epoch))  # type: ignore[assignment]
+            rows = tuple(
+                torch.from_numpy(np.asarray(r)).to(device) for r in pool.epoch_pairs(epoch)
+            )  # type: ignore[assignment]
         k = state.step % per_epoch * g.batch
         i, j = rows[0][k : k + g.batch], rows[1][k : k + g.batch]
-        yield StepRecord(state.step + 1, take(state, g, (pool.x[i], pool.c[i], pool.target[i], pool.y[j], pool.y_target[j])))
+        yield StepRecord(
+            state.step + 1,
+            take(state, g, (pool.x[i], pool.c[i], pool.target[i], pool.y[j], pool.y_target[j])),
+        )
 
 
 @torch.no_grad()
-def sample(G: nn.Module, x: Tensor, c: Tensor, z_length: int, seed: int, batch: int = 1024) -> Tensor:
+def sample(
+    G: nn.Module, x: Tensor, c: Tensor, z_length: int, seed: int, batch: int = 1024
+) -> Tensor:
     """G(x|c, z) in evaluation mode with z from `seed` alone: (n, 1, 28, 28), (n, K) -> (n, 1, columns, bands) in [-1, 1].
 
     Neither G's mode nor any random state of the training is changed.
@@ -299,7 +399,9 @@ def sample(G: nn.Module, x: Tensor, c: Tensor, z_length: int, seed: int, batch: 
     training = G.training
     G.eval()
     z = torch.randn((len(x), z_length), generator=torch.Generator().manual_seed(seed)).to(x.device)
-    parts = [G(x[i : i + batch], c[i : i + batch], z[i : i + batch]) for i in range(0, len(x), batch)]
+    parts = [
+        G(x[i : i + batch], c[i : i + batch], z[i : i + batch]) for i in range(0, len(x), batch)
+    ]
     G.train(training)
     return torch.cat(parts)
 
@@ -310,7 +412,13 @@ def state_dict(state: GanState) -> dict:
     optimisers = {k: o.state_dict() for k, o in state.optimisers.items()}
     assert isinstance(state.generator, torch.Generator)  # a stack's members are saved one by one
     random = state.generator.get_state()
-    return {"networks": networks, "optimisers": optimisers, "random": random, "step": state.step, "threads": torch.get_num_threads()}
+    return {
+        "networks": networks,
+        "optimisers": optimisers,
+        "random": random,
+        "step": state.step,
+        "threads": torch.get_num_threads(),
+    }
 
 
 def load_state_dict(state: GanState, saved: dict) -> None:
@@ -319,7 +427,9 @@ def load_state_dict(state: GanState, saved: dict) -> None:
         getattr(state, k).load_state_dict(v)
     for k, v in saved["optimisers"].items():
         state.optimisers[k].load_state_dict(v)
-        for p, moments in state.optimisers[k].state.items():  # a fused optimiser reads memory as it lies, and layouts differ by device
+        for p, moments in state.optimisers[
+            k
+        ].state.items():  # a fused optimiser reads memory as it lies, and layouts differ by device
             moments.update({n: copy_with_layout(m, p) for n, m in moments.items() if m.dim()})
     assert isinstance(state.generator, torch.Generator)
     state.generator.set_state(saved["random"].cpu())

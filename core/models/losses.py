@@ -11,7 +11,9 @@ from torch import Tensor
 Game = Literal["nonsaturating", "minmax", "hinge"]
 
 
-def discriminator_loss(d_real: Tensor, d_fake: Tensor, real_target: float = 1.0, game: Game = "nonsaturating") -> Tensor:
+def discriminator_loss(
+    d_real: Tensor, d_fake: Tensor, real_target: float = 1.0, game: Game = "nonsaturating"
+) -> Tensor:
     """D's side of Eqs (1), (2) and (3): -E[log D(y)] - E[log(1 - D(G(x|c,z)))], from logits (B,), (B,).
 
     `real_target` < 1 is one-sided label smoothing (a remedy of §3.2); 1 is the equation. `hinge` is the geometric game's form (Lim & Ye
@@ -77,5 +79,9 @@ def generator_loss(
 
     Repair: Eq. (7) prints V2 where Eq. (5)'s V3, the conditional game, is meant. Returns the sum and its unweighted terms.
     """
-    terms = {"adversarial": adversarial_loss(d_fake, game), "l1": l1_loss(y, g), "class": class_loss(q_fake, target)}
+    terms = {
+        "adversarial": adversarial_loss(d_fake, game),
+        "l1": l1_loss(y, g),
+        "class": class_loss(q_fake, target),
+    }
     return adversarial * terms["adversarial"] + l1 * terms["l1"] + classify * terms["class"], terms

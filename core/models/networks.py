@@ -20,29 +20,50 @@ from torch.nn.utils.parametrizations import spectral_norm
 from torch.nn.utils.parametrize import is_parametrized
 
 from core import files
-from core.models.convolutions import Conv2d, ConvBlock, MatchGradientLayout, to_channels_last, upsample_and_convolve
+from core.models.convolutions import (
+    Conv2d,
+    ConvBlock,
+    MatchGradientLayout,
+    to_channels_last,
+    upsample_and_convolve,
+)
 
 LEAKY_RELU_SLOPE = 0.1  # of every LeakyReLU
 FACE_SIZE = (28, 28)
 
-ENCDEC_WIDTHS: dict[str, tuple[int, ...]] = {"paper": (1024, 1024, 1024, 1024, 512, 512), "compact": (320, 320, 320, 256)}
+ENCDEC_WIDTHS: dict[str, tuple[int, ...]] = {
+    "paper": (1024, 1024, 1024, 1024, 512, 512),
+    "compact": (320, 320, 320, 256),
+}
 UNET_WIDTHS: dict[str, tuple[int, ...]] = {"paper": (64, 128, 256, 512), "compact": (8, 16, 32, 64)}
-CONV_WIDTHS: dict[str, tuple[int, ...]] = {"paper": (512, 256, 128, 64), "compact": (128, 64, 32, 16)}
-DISCRIMINATOR_CHANNELS = {"paper": (64, 128, 512, 1024, 512, 512, 512), "compact": (16, 32, 64, 128)}
+CONV_WIDTHS: dict[str, tuple[int, ...]] = {
+    "paper": (512, 256, 128, 64),
+    "compact": (128, 64, 32, 16),
+}
+DISCRIMINATOR_CHANNELS = {
+    "paper": (64, 128, 512, 1024, 512, 512, 512),
+    "compact": (16, 32, 64, 128),
+}
 
 
 def dense_block(n_in: int, n_out: int) -> nn.Sequential:
     """Linear, batch norm, LeakyReLU: the block of EncDec (§3.2 names the last two as remedies)."""
-    return nn.Sequential(nn.Linear(n_in, n_out), nn.BatchNorm1d(n_out), nn.LeakyReLU(LEAKY_RELU_SLOPE))
+    return nn.Sequential(
+        nn.Linear(n_in, n_out), nn.BatchNorm1d(n_out), nn.LeakyReLU(LEAKY_RELU_SLOPE)
+    )
 
 
-def conv_block(n_in: int, n_out: int, stride: int = 1, kernel: int = 3, norm: str = "batch") -> ConvBlock:
+def conv_block(
+    n_in: int, n_out: int, stride: int = 1, kernel: int = 3, norm: str = "batch"
+) -> ConvBlock:
     """Convolution (same padding for odd kernels), LeakyReLU, and between them batch or group norm, or spectral norm of the weights."""
     conv = Conv2d(n_in, n_out, kernel, stride, (kernel - 1) // 2, bias=norm != "batch")
     act = nn.LeakyReLU(LEAKY_RELU_SLOPE, inplace=True)
     if norm == "spectral":
         return ConvBlock(spectral_norm(conv), act)
-    return ConvBlock(conv, nn.GroupNorm(4, n_out) if norm == "group" else nn.BatchNorm2d(n_out), act)
+    return ConvBlock(
+        conv, nn.GroupNorm(4, n_out) if norm == "group" else nn.BatchNorm2d(n_out), act
+    )
 
 
 class EncDec(nn.Module):
@@ -61,7 +82,9 @@ class EncDec(nn.Module):
         self.shape, self.use_source = shape, use_source
         self.norm = nn.BatchNorm1d(source[0] * source[1]) if use_source else None
         sizes = [(source[0] * source[1] if use_source else 0) + classes + z, *widths]
-        self.layers = nn.Sequential(*[dense_block(a, b) for a, b in zip(sizes, sizes[1:], strict=False)])
+        self.layers = nn.Sequential(
+            *[dense_block(a, b) for a, b in zip(sizes, sizes[1:], strict=False)]
+        )
         self.out = nn.Linear(sizes[-1], shape[0] * shape[1])
 
     def forward(self, x: Tensor, c: Tensor, z: Tensor) -> Tensor:
@@ -91,7 +114,10 @@ class UNet(nn.Module):
         a, b, c, d = widths
         if use_source:
             self.down = nn.ModuleList([conv_block(1, a), conv_block(a, b, 2), conv_block(b, c, 2)])
-        self.coarse = (self.bottom[0] // 4 or 1, self.bottom[1])  # the code is drawn coarsely in time, then stretched
+        self.coarse = (
+            self.bottom[0] // 4 or 1,
+            self.bottom[1],
+        )  # the code is drawn coarsely in time, then stretched
         self.inject = nn.Linear(classes + z, d * self.coarse[0] * self.coarse[1])
         self.mix = conv_block((c if use_source else 0) + d, d)
         skip = (b, a) if use_source else (0, 0)
@@ -99,7 +125,9 @@ class UNet(nn.Module):
         self.out = Conv2d(b, 1, 3, padding=1)
 
     def forward(self, x: Tensor, c: Tensor, z: Tensor) -> Tensor:
-        h = F.interpolate(self.inject(torch.cat([c, z], dim=1)).view(len(c), -1, *self.coarse), self.bottom)
+        h = F.interpolate(
+            self.inject(torch.cat([c, z], dim=1)).view(len(c), -1, *self.coarse), self.bottom
+        )
         skips: list[Tensor] = []
         if self.use_source:
             e = F.interpolate(x, self.shape, mode="bilinear", align_corners=False)
@@ -138,9 +166,15 @@ class ConvGenerator(nn.Module):
         if use_source:
             act = nn.LeakyReLU(LEAKY_RELU_SLOPE)
             code = nn.Linear(b * (source[0] // 4) * (source[1] // 4), 64)
-            self.face = nn.Sequential(Conv2d(1, a, 4, 2, 1), act, Conv2d(a, b, 4, 2, 1), act, nn.Flatten(), code, act)
-        self.spread = nn.Linear((64 if use_source else 0) + classes + z, widths[0] * self.sizes[0][0] * self.sizes[0][1])
-        self.layers = nn.ModuleList([conv_block(p, q) for p, q in zip(widths, (*widths[1:], widths[-1]), strict=True)])
+            self.face = nn.Sequential(
+                Conv2d(1, a, 4, 2, 1), act, Conv2d(a, b, 4, 2, 1), act, nn.Flatten(), code, act
+            )
+        self.spread = nn.Linear(
+            (64 if use_source else 0) + classes + z, widths[0] * self.sizes[0][0] * self.sizes[0][1]
+        )
+        self.layers = nn.ModuleList(
+            [conv_block(p, q) for p, q in zip(widths, (*widths[1:], widths[-1]), strict=True)]
+        )
         self.out = Conv2d(widths[-1], 1, 3, padding=1)
 
     def forward(self, x: Tensor, c: Tensor, z: Tensor) -> Tensor:
@@ -151,7 +185,11 @@ class ConvGenerator(nn.Module):
             twice = size[0] == 2 * h.shape[2] and 2 * h.shape[3] - size[1] in (0, 1)
             assert isinstance(layer, nn.Sequential)
             assert isinstance(layer[0], nn.Conv2d)
-            h = layer[1:](upsample_and_convolve(h, layer[0].weight, size)) if twice else layer(F.interpolate(h, size))
+            h = (
+                layer[1:](upsample_and_convolve(h, layer[0].weight, size))
+                if twice
+                else layer(F.interpolate(h, size))
+            )
         return torch.tanh(self.out(h))  # (B, 1, columns, bands)
 
 
@@ -161,12 +199,16 @@ class Trunk(nn.Module):
     Kernels as the authors report them: 4x4 in D, 5x5 in the classifiers.
     """
 
-    def __init__(self, shape: tuple[int, int], channels: tuple[int, ...], kernel: int, norm: str = "batch"):
+    def __init__(
+        self, shape: tuple[int, int], channels: tuple[int, ...], kernel: int, norm: str = "batch"
+    ):
         super().__init__()
         sizes = (1, *channels)
         layers, (h, w) = [], shape
         for a, b in zip(sizes, sizes[1:], strict=False):
-            shrink = min(h, w) > 3  # the paper-width D is deeper than a 28-band spectrogram can be halved
+            shrink = (
+                min(h, w) > 3
+            )  # the paper-width D is deeper than a 28-band spectrogram can be halved
             layers.append(conv_block(a, b, 2 if shrink else 1, kernel if shrink else 3, norm))
             if shrink:
                 h, w = ((n + 2 * ((kernel - 1) // 2) - kernel) // 2 + 1 for n in (h, w))
@@ -184,12 +226,20 @@ class Discriminator(nn.Module):
     projection onto its features (Miyato & Koyama 2018); with 0, as the paper prints Eq. (3), c is not looked at.
     """
 
-    def __init__(self, shape: tuple[int, int], channels: tuple[int, ...], norm: str = "batch", classes: int = 0):
+    def __init__(
+        self,
+        shape: tuple[int, int],
+        channels: tuple[int, ...],
+        norm: str = "batch",
+        classes: int = 0,
+    ):
         super().__init__()
         self.trunk = Trunk(shape, channels, 4, norm)
         bounded = spectral_norm if norm == "spectral" else (lambda layer: layer)
         self.head = bounded(nn.Linear(self.trunk.features, 1))
-        self.embed = bounded(nn.Linear(classes, self.trunk.features, bias=False)) if classes else None
+        self.embed = (
+            bounded(nn.Linear(classes, self.trunk.features, bias=False)) if classes else None
+        )
 
     def forward(self, y: Tensor, c: Tensor | None = None) -> Tensor:
         h = self.trunk(y)
@@ -205,7 +255,9 @@ class Classifier(nn.Module):
     `features` is the width of the layer before the last: 16 for the scorer, so that FID's N is at least ten times it (PROTOCOL).
     """
 
-    def __init__(self, shape: tuple[int, int], channels: tuple[int, ...], classes: int, features: int = 64):
+    def __init__(
+        self, shape: tuple[int, int], channels: tuple[int, ...], classes: int, features: int = 64
+    ):
         super().__init__()
         self.trunk = Trunk(shape, channels, kernel=5)
         self.hidden = dense_block(self.trunk.features, features)
@@ -219,12 +271,20 @@ class Classifier(nn.Module):
         return self.head(self.penultimate(image))
 
 
-NETWORK_CLASSES = {"encdec": EncDec, "unet": UNet, "conv": ConvGenerator, "discriminator": Discriminator, "classifier": Classifier}
+NETWORK_CLASSES = {
+    "encdec": EncDec,
+    "unet": UNet,
+    "conv": ConvGenerator,
+    "discriminator": Discriminator,
+    "classifier": Classifier,
+}
 
 
 def build(kind: str, arguments: dict) -> nn.Module:
     """A network of `NETWORK_CLASSES` from the arguments that stand in its file's header (lists become tuples)."""
-    return NETWORK_CLASSES[kind](**{k: tuple(v) if isinstance(v, list) else v for k, v in arguments.items()})
+    return NETWORK_CLASSES[kind](
+        **{k: tuple(v) if isinstance(v, list) else v for k, v in arguments.items()}
+    )
 
 
 def initialise_weights(network: nn.Module, generator: torch.Generator) -> nn.Module:
@@ -233,8 +293,12 @@ def initialise_weights(network: nn.Module, generator: torch.Generator) -> nn.Mod
     for module in network.modules():
         if isinstance(module, nn.Linear | nn.Conv2d):
             fan_in = module.weight[0].numel()
-            normed = is_parametrized(module, "weight")  # spectral norm keeps the weight itself under another name
-            weight: Tensor = getattr(module.parametrizations, "weight").original if normed else module.weight  # noqa: B009
+            normed = is_parametrized(
+                module, "weight"
+            )  # spectral norm keeps the weight itself under another name
+            weight: Tensor = (
+                getattr(module.parametrizations, "weight").original if normed else module.weight
+            )  # noqa: B009
             with torch.no_grad():
                 weight.copy_(torch.randn(weight.shape, generator=generator) * gain / fan_in**0.5)
                 if module.bias is not None:
@@ -249,7 +313,9 @@ def save(path: Path, network: nn.Module, kind: str, arguments: dict) -> None:
     """
     tensors = {k: v.detach().cpu().contiguous() for k, v in network.state_dict().items()}
     halves = {k: v.half() if v.is_floating_point() else v for k, v in tensors.items()}
-    header = {"network": json.dumps({"kind": kind, "arguments": arguments})}  # one key: equal networks, equal bytes
+    header = {
+        "network": json.dumps({"kind": kind, "arguments": arguments})
+    }  # one key: equal networks, equal bytes
     files.write_atomic(path, serialise(halves, header))
 
 
@@ -265,9 +331,13 @@ def load(path: Path, device: str | torch.device = "cpu") -> nn.Module:
             header = json.loads((f.metadata() or {})["network"])
             tensors = {k: f.get_tensor(k) for k in f.keys()}  # noqa: SIM118  (safe_open is no dict)
         network = build(header["kind"], header["arguments"])
-        network.load_state_dict({k: v.float() if v.is_floating_point() else v for k, v in tensors.items()})
+        network.load_state_dict(
+            {k: v.float() if v.is_floating_point() else v for k, v in tensors.items()}
+        )
     except (KeyError, RuntimeError, OSError, ValueError, TypeError) as e:
-        raise ValueError(f"{path} is not a network of this project ({e}); train the run again or restore the file") from e
+        raise ValueError(
+            f"{path} is not a network of this project ({e}); train the run again or restore the file"
+        ) from e
     except Exception as e:  # safetensors raises its own class for damaged files
         raise ValueError(f"{path} is damaged ({e}); train the run again or restore the file") from e
     return network.to(device).eval()

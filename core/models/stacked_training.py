@@ -26,32 +26,50 @@ class NetworkStack(nn.Module):
     def __init__(self, networks: Sequence[nn.Module]):
         super().__init__()
         own = [list(n.parameters()) for n in networks], [list(n.buffers()) for n in networks]
-        self.names = [k for k, _ in networks[0].named_parameters()], [k for k, _ in networks[0].named_buffers()]
-        self.weights = nn.ParameterList([nn.Parameter(_stack_tensors(of)) for of in zip(*own[0], strict=True)])
+        self.names = (
+            [k for k, _ in networks[0].named_parameters()],
+            [k for k, _ in networks[0].named_buffers()],
+        )
+        self.weights = nn.ParameterList(
+            [nn.Parameter(_stack_tensors(of)) for of in zip(*own[0], strict=True)]
+        )
         for k, of in enumerate(zip(*own[1], strict=True)):
             self.register_buffer(f"buffer_{k}", _stack_tensors(of))
-        object.__setattr__(self, "form", copy.deepcopy(networks[0]).to("meta"))  # the way through a network, without weights of its own
+        object.__setattr__(
+            self, "form", copy.deepcopy(networks[0]).to("meta")
+        )  # the way through a network, without weights of its own
         self.train(networks[0].training)
-        for row, (weights, buffers) in enumerate(zip(*own, strict=True)):  # from now on views of this one's rows
-            for mine, its in (*zip(self.weights, weights, strict=True), *zip(self.buffers(), buffers, strict=True)):
+        for row, (weights, buffers) in enumerate(
+            zip(*own, strict=True)
+        ):  # from now on views of this one's rows
+            for mine, its in (
+                *zip(self.weights, weights, strict=True),
+                *zip(self.buffers(), buffers, strict=True),
+            ):
                 its.data = mine.data[row]
 
     def weights_and_buffers(self) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         """Name -> all runs' (R, ...) weights, and the same of batch norm's statistics."""
-        return dict(zip(self.names[0], self.weights, strict=True)), dict(zip(self.names[1], self.buffers(), strict=True))
+        return dict(zip(self.names[0], self.weights, strict=True)), dict(
+            zip(self.names[1], self.buffers(), strict=True)
+        )
 
     def train(self, mode: bool = True) -> NetworkStack:
         self.form.train(mode)  # type: ignore[union-attr]
         return super().train(mode)
 
     def forward(self, *inputs: Tensor) -> Tensor:
-        return torch.vmap(lambda w, b, *t: functional_call(self.form, (w, b), t))(*self.weights_and_buffers(), *inputs)  # type: ignore[arg-type]
+        return torch.vmap(lambda w, b, *t: functional_call(self.form, (w, b), t))(
+            *self.weights_and_buffers(), *inputs
+        )  # type: ignore[arg-type]
 
 
 def _stack_tensors(of: Sequence[Tensor]) -> Tensor:
     """Tensors of one shape as the rows (R, ...) of another, each row's memory in the order of the first one's."""
     first = of[0].detach()
-    out = first.new_empty(len(of) * first.numel()).as_strided((len(of), *first.shape), (first.numel(), *first.stride()))
+    out = first.new_empty(len(of) * first.numel()).as_strided(
+        (len(of), *first.shape), (first.numel(), *first.stride())
+    )
     return out.copy_(torch.stack([t.detach() for t in of]))
 
 
@@ -63,7 +81,10 @@ def is_stackable(settings: Sequence[GanSettings], states: Sequence[GanState]) ->
         return [s.step] + [(k, v.shape) for n in (s.G, s.D, s.Q) for k, v in n.state_dict().items()]
 
     return (
-        all(g == settings[0] and form(s) == form(states[0]) for g, s in zip(settings, states, strict=True))
+        all(
+            g == settings[0] and form(s) == form(states[0])
+            for g, s in zip(settings, states, strict=True)
+        )
         and settings[0].d_norm != "spectral"
     )
 
@@ -71,22 +92,41 @@ def is_stackable(settings: Sequence[GanSettings], states: Sequence[GanState]) ->
 def stack_states(states: Sequence[GanState]) -> GanState:
     """One State of R runs, whose own States are views of it from now on. Raises ValueError where they are at different steps."""
     if len({s.step for s in states}) > 1:
-        raise ValueError(f"a stack's runs must be at the same step; these are at {[s.step for s in states]}")
+        raise ValueError(
+            f"a stack's runs must be at the same step; these are at {[s.step for s in states]}"
+        )
     together = {k: NetworkStack([getattr(s, k) for s in states]) for k in ("G", "D", "Q")}
     first = states[0]
-    shown = together["G"] if first.shown is first.G else NetworkStack([s.shown for s in states]).requires_grad_(False)
+    shown = (
+        together["G"]
+        if first.shown is first.G
+        else NetworkStack([s.shown for s in states]).requires_grad_(False)
+    )
     optimisers = {
-        k: _stack_optimisers(together[k], [s.optimisers[k] for s in states], [getattr(s, k) for s in states]) for k in first.optimisers
+        k: _stack_optimisers(
+            together[k], [s.optimisers[k] for s in states], [getattr(s, k) for s in states]
+        )
+        for k in first.optimisers
     }
     generators = tuple(g for s in states if isinstance(g := s.generator, torch.Generator))
-    return GanState(together["G"], together["D"], together["Q"], optimisers, generators, shown, first.step)
+    return GanState(
+        together["G"], together["D"], together["Q"], optimisers, generators, shown, first.step
+    )
 
 
-def _stack_optimisers(stack: nn.Module, own: Sequence[torch.optim.Optimizer], networks: Sequence[nn.Module]) -> torch.optim.Optimizer:
+def _stack_optimisers(
+    stack: nn.Module, own: Sequence[torch.optim.Optimizer], networks: Sequence[nn.Module]
+) -> torch.optim.Optimizer:
     """An optimiser of the stack's weights with the settings and moments of the runs' own, which become views of its."""
     assert isinstance(stack, NetworkStack)
-    settings = {k: v for k, v in own[0].param_groups[0].items() if k not in ("params", "initial_accumulator_value")}
-    out = type(own[0])(stack.weights.parameters(), **{k: v for k, v in settings.items() if k in own[0].defaults})
+    settings = {
+        k: v
+        for k, v in own[0].param_groups[0].items()
+        if k not in ("params", "initial_accumulator_value")
+    }
+    out = type(own[0])(
+        stack.weights.parameters(), **{k: v for k, v in settings.items() if k in own[0].defaults}
+    )
     for k, weight in enumerate(stack.weights):
         each = [o.state[list(n.parameters())[k]] for o, n in zip(own, networks, strict=True)]
         if not each[0]:
@@ -110,7 +150,9 @@ def _share_moments(stack: GanState, states: Sequence[GanState]) -> None:
             own = s.optimisers[k]
             for weight, p in zip(together.weights, getattr(s, k).parameters(), strict=True):
                 if not own.state[p] and optimiser.state[weight]:
-                    own.state[p] = {n: v if v.dim() == 0 else v[row] for n, v in optimiser.state[weight].items()}
+                    own.state[p] = {
+                        n: v if v.dim() == 0 else v[row] for n, v in optimiser.state[weight].items()
+                    }
 
 
 def _separate_counters(states: Sequence[GanState]) -> None:
@@ -122,7 +164,11 @@ def _separate_counters(states: Sequence[GanState]) -> None:
 
 
 def step_together(
-    stack: GanState, states: Sequence[GanState], g: GanSettings, batches: Sequence[tuple[Tensor, ...]], take: StepFunction = gan.eager_step
+    stack: GanState,
+    states: Sequence[GanState],
+    g: GanSettings,
+    batches: Sequence[tuple[Tensor, ...]],
+    take: StepFunction = gan.eager_step,
 ) -> list[dict[str, Tensor]]:
     """`gan.step` of all runs at once, each with its batch (x, c, target, y, y_target); the values of each."""
     values = take(stack, g, tuple(torch.stack(parts) for parts in zip(*batches, strict=True)))
@@ -179,7 +225,9 @@ class StackCoordinator:
             members = sorted(self.asked)
             try:
                 self._run_requests()
-            except Exception as e:  # such as lack of memory: nobody waits for a step that will not come
+            except (
+                Exception
+            ) as e:  # such as lack of memory: nobody waits for a step that will not come
                 self.asked.clear()
                 self.answers.update(dict.fromkeys(members, e))
         order = sorted(self.members - set(self.asked))
@@ -193,7 +241,9 @@ class StackCoordinator:
         if len(members) > 1 and is_stackable(settings, states):
             key = tuple(members)
             if key not in self.stacks:
-                self.stacks = {key: (stack_states(states), cuda_graphs.new_step_function())}  # views of a former stack are as good as any
+                self.stacks = {
+                    key: (stack_states(states), cuda_graphs.new_step_function())
+                }  # views of a former stack are as good as any
             stack, take = self.stacks[key]
             values = step_together(stack, states, settings[0], batches, take)
         else:

@@ -67,14 +67,20 @@ def _save_chart_step(n: int) -> None:
 
 
 def _choose_end(column, label: str, name: str, options: list[str], default: str, shown) -> str:
-    query_params.restore_widget(name, f"cond {name}", default, lambda k: k if k in options else None)
+    query_params.restore_widget(
+        name, f"cond {name}", default, lambda k: k if k in options else None
+    )
     go = {"on_change": query_params.save_widget, "args": (name, f"cond {name}")}
     return column.selectbox(label, options, format_func=shown, key=f"cond {name}", **go)
 
 
-def show_steps(kind: str, o: LoadedRun, one: SourceFace, said: Explanation, s: SamplingSettings) -> None:
+def show_steps(
+    kind: str, o: LoadedRun, one: SourceFace, said: Explanation, s: SamplingSettings
+) -> None:
     """A way of one `kind` of condition.VIEWS: its ends, the strip, and the sound of a step."""
-    columns = st.columns([3, 3, 2] if kind != "strength" else [6, 2], gap="medium", vertical_alignment="bottom")
+    columns = st.columns(
+        [3, 3, 2] if kind != "strength" else [6, 2], gap="medium", vertical_alignment="bottom"
+    )
     n = _choose_step_count(columns[-1])
     along = np.linspace(0, 1, n)
     if kind == "emotions":
@@ -97,52 +103,115 @@ def show_steps(kind: str, o: LoadedRun, one: SourceFace, said: Explanation, s: S
 
 def _choose_step_count(column) -> int:
     query_params.restore_widget(
-        "n", "cond n", DEFAULT_STEPS, lambda k: int(k) if k in [str(j) for j in range(MIN_STEPS, MAX_STEPS + 1)] else None
+        "n",
+        "cond n",
+        DEFAULT_STEPS,
+        lambda k: int(k) if k in [str(j) for j in range(MIN_STEPS, MAX_STEPS + 1)] else None,
     )
-    return int(column.slider("Steps", MIN_STEPS, MAX_STEPS, key="cond n", on_change=query_params.save_widget, args=("n", "cond n")))
+    return int(
+        column.slider(
+            "Steps",
+            MIN_STEPS,
+            MAX_STEPS,
+            key="cond n",
+            on_change=query_params.save_widget,
+            args=("n", "cond n"),
+        )
+    )
 
 
-def _interpolate_emotions(columns, o: LoadedRun, one: SourceFace, said: Explanation, s: SamplingSettings, n: int) -> GuidedSamples:
+def _interpolate_emotions(
+    columns, o: LoadedRun, one: SourceFace, said: Explanation, s: SamplingSettings, n: int
+) -> GuidedSamples:
     classes = list(o.classes)
     options, shown = [*classes, "c"], lambda k: "c as set in One condition" if k == "c" else k
     ends = [classes[0], "angry" if "angry" in classes[1:] else classes[-1]]
-    a, b = (_choose_end(columns[i], f"{'From' if i == 0 else 'To'}", "ab"[i], options, ends[i], shown) for i in range(2))
+    a, b = (
+        _choose_end(columns[i], f"{'From' if i == 0 else 'To'}", "ab"[i], options, ends[i], shown)
+        for i in range(2)
+    )
     _, own = sampling.current_condition(o, said)
     first, last = (own if k == "c" else conditions.by_name(o, said, k) for k in (a, b))
     return sampling.guided_samples(o.run.id, one.x[None], conditions.interpolate(first, last, n), s)
 
 
-def _interpolate_faces(columns, o: LoadedRun, one: SourceFace, said: Explanation, s: SamplingSettings, n: int) -> GuidedSamples:
-    others = [k for k in EXAMPLE_FACES if k != one.key] + [k for k in OWN_FACES if k != one.key and st.session_state.get(f"lab seen {k}")]
-    other = _choose_end(columns[0], "To the face", "other", others, others[0], lambda k: (EXAMPLE_FACES | OWN_FACES)[k].removesuffix(" …"))
-    last = sampling.example_face(other) if other in EXAMPLE_FACES else sampling.own_face(other, asked=False)
+def _interpolate_faces(
+    columns, o: LoadedRun, one: SourceFace, said: Explanation, s: SamplingSettings, n: int
+) -> GuidedSamples:
+    others = [k for k in EXAMPLE_FACES if k != one.key] + [
+        k for k in OWN_FACES if k != one.key and st.session_state.get(f"lab seen {k}")
+    ]
+    other = _choose_end(
+        columns[0],
+        "To the face",
+        "other",
+        others,
+        others[0],
+        lambda k: (EXAMPLE_FACES | OWN_FACES)[k].removesuffix(" …"),
+    )
+    last = (
+        sampling.example_face(other)
+        if other in EXAMPLE_FACES
+        else sampling.own_face(other, asked=False)
+    )
     x = conditions.interpolate(one.x, last.x, n)
     follow = "told"
     if o.config.gan.condition != "none":
         with columns[1]:
             names = {"told": "what each face gives", "held": "held as set"}
             about = "What each face gives: f_S and the conformal predictor look at every step. Held: only the face changes."
-            follow = choices.choose_one("c along the way", "follow", tuple(names), "told", names.get, help=about)
-    c = sampling.conditions_of_faces(o.run.id, x) if follow == "told" else sampling.current_condition(o, said)[1][None]
+            follow = choices.choose_one(
+                "c along the way", "follow", tuple(names), "told", names.get, help=about
+            )
+    c = (
+        sampling.conditions_of_faces(o.run.id, x)
+        if follow == "told"
+        else sampling.current_condition(o, said)[1][None]
+    )
     return sampling.guided_samples(o.run.id, x, c, s)
 
 
-def _show_strip(kind: str, o: LoadedRun, d: GuidedSamples, along: np.ndarray, axis: str, s: SamplingSettings, n: int) -> None:
-    query_params.restore_widget("at", "cond at", (n + 1) // 2, lambda k: int(k) if k in [str(j + 1) for j in range(n)] else None)
+def _show_strip(
+    kind: str,
+    o: LoadedRun,
+    d: GuidedSamples,
+    along: np.ndarray,
+    axis: str,
+    s: SamplingSettings,
+    n: int,
+) -> None:
+    query_params.restore_widget(
+        "at",
+        "cond at",
+        (n + 1) // 2,
+        lambda k: int(k) if k in [str(j + 1) for j in range(n)] else None,
+    )
     at = st.session_state["cond at"] - 1
     sent = st.session_state.get("cond sent")
     if sent is None or sent[0] is not d:
-        st.session_state["cond sent"] = sent = (d, at)  # what the browser has moved since is not sent again: it would stop a play
-    figure = figures.interpolation_strip(d, o.classes, sent[1], along, axis, o.ref_db, o.config.logmel, kind == "faces")
+        st.session_state["cond sent"] = sent = (
+            d,
+            at,
+        )  # what the browser has moved since is not sent again: it would stop a play
+    figure = figures.interpolation_strip(
+        d, o.classes, sent[1], along, axis, o.ref_db, o.config.logmel, kind == "faces"
+    )
     st.plotly_chart(
-        figure, key="cond strip", config=charts.NO_TOOLBAR_CONFIG, alt="all steps of the way, the chosen one large, and both verdicts"
+        figure,
+        key="cond strip",
+        config=charts.NO_TOOLBAR_CONFIG,
+        alt="all steps of the way, the chosen one large, and both verdicts",
     )
     _save_chart_step(n)
     left, right = st.columns([1, 4], gap="medium", vertical_alignment="bottom")
     left.number_input("Sound of step", 1, n, key="cond at", on_change=_apply_step_number)
     with right:
         sampling.show_player(o, d.y[at], s)
-    k, j, name = int(d.Q[at].argmax()), int(d.scorer[at].argmax()), f"{kind}-{o.config.name}-{s.seed}"
+    k, j, name = (
+        int(d.Q[at].argmax()),
+        int(d.scorer[at].argmax()),
+        f"{kind}-{o.config.name}-{s.seed}",
+    )
     st.markdown(
         f"Step {at + 1}: Q hears *{o.classes[k]}* ({d.Q[at, k]:.0%}), the scorer *{o.classes[j]}* ({d.scorer[at, j]:.0%}). {_steps_support_text(o, d)}"
     )
@@ -150,10 +219,21 @@ def _show_strip(kind: str, o: LoadedRun, d: GuidedSamples, along: np.ndarray, ax
         more = {"icon": ":material/download:", "on_click": "ignore"}
         about = "All steps one after the other, their loudness to one another kept."
         st.download_button(
-            "Whole way (wav)", lambda: concatenated_wav(o, d, s), f"{name}.wav", "audio/wav", key="way wav", help=about, **more
+            "Whole way (wav)",
+            lambda: concatenated_wav(o, d, s),
+            f"{name}.wav",
+            "audio/wav",
+            key="way wav",
+            help=about,
+            **more,
         )
         st.download_button(
-            "Whole way (npz)", lambda: sampling.npz_bytes(d), f"{name}.npz", "application/octet-stream", key="way npz", **more
+            "Whole way (npz)",
+            lambda: sampling.npz_bytes(d),
+            f"{name}.npz",
+            "application/octet-stream",
+            key="way npz",
+            **more,
         )
         sampling.show_autoplay_toggle()
 
@@ -174,4 +254,8 @@ def _steps_support_text(o: LoadedRun, d: GuidedSamples) -> str:
     if not isinstance(known, TrainingConditions):
         return ""
     far = sum(conditions.training_support(known, c).place == "outside" for c in d.c)
-    return "All of its c's are such as training has shown." if not far else f"**{far} of {len(d.c)}** c's lie outside of training."
+    return (
+        "All of its c's are such as training has shown."
+        if not far
+        else f"**{far} of {len(d.c)}** c's lie outside of training."
+    )

@@ -23,9 +23,16 @@ from ui.widgets import charts, choices, spectrogram, uploads
 if TYPE_CHECKING:
     from core.inference.generation import Audio, Explanation, LoadedRun
 
-EXAMPLE_FACES = uploads.EXAMPLES | {f"drawn-{k}": f"Drawn face, {k} (invented)" for k in CREMA_EMOTIONS}
+EXAMPLE_FACES = uploads.EXAMPLES | {
+    f"drawn-{k}": f"Drawn face, {k} (invented)" for k in CREMA_EMOTIONS
+}
 OWN_FACES = {"upload": "Upload …", "webcam": "Webcam …"}
-VIEWS = {"point": "One condition", "emotions": "Between two emotions", "faces": "Between two faces", "strength": "Along the guidance"}
+VIEWS = {
+    "point": "One condition",
+    "emotions": "Between two emotions",
+    "faces": "Between two faces",
+    "strength": "Along the guidance",
+}
 NAMED_CONDITION_LABELS = {
     "told": "As trained",
     "softmax": "Softmax",
@@ -82,7 +89,9 @@ def load_run(run_id: str) -> LoadedRun:
     try:
         return cache.load_run(run_id)
     except (OSError, EOFError, zipfile.BadZipFile) as error:
-        raise ValueError(f"{run_id}/outputs.npz is damaged ({error}): restore the file, or train the run again") from error
+        raise ValueError(
+            f"{run_id}/outputs.npz is damaged ({error}): restore the file, or train the run again"
+        ) from error
 
 
 @st.cache_resource(show_spinner=False, max_entries=16)
@@ -90,7 +99,10 @@ def _render_demo_face(emotion: str) -> np.ndarray:
     from core.data.demo import actors
     from core.media import faces
 
-    take = max((t for t in actors.list_takes() if t.actor == 6 and t.emotion == emotion), key=lambda t: t.strength)
+    take = max(
+        (t for t in actors.list_takes() if t.actor == 6 and t.emotion == emotion),
+        key=lambda t: t.strength,
+    )
     return faces.align(*actors.render_face(take, t=0.6))
 
 
@@ -109,9 +121,17 @@ def training_conditions(run_id: str) -> TrainingConditions | str:
 
 @st.cache_resource(show_spinner=False, max_entries=40, scope="session")
 def _guided_samples(
-    directory: Path, x: np.ndarray, c: np.ndarray, c0: np.ndarray, strength: np.ndarray, seed: int, scale: float
+    directory: Path,
+    x: np.ndarray,
+    c: np.ndarray,
+    c0: np.ndarray,
+    strength: np.ndarray,
+    seed: int,
+    scale: float,
 ) -> GuidedSamples:
-    return conditions.guided_samples(cache.load_run(directory.name), x, c, c0, strength, seed, scale)
+    return conditions.guided_samples(
+        cache.load_run(directory.name), x, c, c0, strength, seed, scale
+    )
 
 
 @st.cache_resource(show_spinner=False, max_entries=60, scope="session")
@@ -131,10 +151,20 @@ def _conditions_of_faces(directory: Path, x: np.ndarray) -> np.ndarray:
     return conditions.of_faces(cache.load_run(directory.name), x)
 
 
-def guided_samples(run_id: str, x: np.ndarray, c: np.ndarray, s: SamplingSettings, strength: np.ndarray | None = None) -> GuidedSamples:
+def guided_samples(
+    run_id: str,
+    x: np.ndarray,
+    c: np.ndarray,
+    s: SamplingSettings,
+    strength: np.ndarray | None = None,
+) -> GuidedSamples:
     """One point or a whole way, in one call of G; kept for the visitor's session."""
     known, K = training_conditions(run_id), c.shape[1]
-    mean = known.mean if isinstance(known, TrainingConditions) and s.base == "mean" else np.full(K, 1 / max(K, 1))
+    mean = (
+        known.mean
+        if isinstance(known, TrainingConditions) and s.base == "mean"
+        else np.full(K, 1 / max(K, 1))
+    )
     along = np.full(1, s.strength) if strength is None else strength
     return _guided_samples(files.checkpoints_folder() / run_id, x, c, mean, along, s.seed, s.scale)
 
@@ -160,8 +190,17 @@ def _face_label(key: str) -> str:
 def choose_face() -> SourceFace | None:
     """The face to look at, chosen here; None while there is none. Raises ModelMissing."""
     options = [*EXAMPLE_FACES, *OWN_FACES]
-    query_params.restore_widget("face", "cond face", options[0], lambda k: k if k in options else None)
-    st.selectbox("Face", options, format_func=_face_label, key="cond face", on_change=query_params.save_widget, args=("face", "cond face"))
+    query_params.restore_widget(
+        "face", "cond face", options[0], lambda k: k if k in options else None
+    )
+    st.selectbox(
+        "Face",
+        options,
+        format_func=_face_label,
+        key="cond face",
+        on_change=query_params.save_widget,
+        args=("face", "cond face"),
+    )
     key = st.session_state["cond face"]
     return own_face(key) if key in OWN_FACES else example_face(key)
 
@@ -169,7 +208,11 @@ def choose_face() -> SourceFace | None:
 def own_face(key: str, asked: bool = True) -> SourceFace | None:
     """A visitor's own face; the last one where it is not `asked` for again; None while there is none. Raises ModelMissing."""
     seen = uploads.choose_face(key) if asked else uploads.last_face(key)
-    return SourceFace(key, uploads.safe_file_name(seen.name), seen.aligned[seen.middle], seen.notes) if seen else None
+    return (
+        SourceFace(key, uploads.safe_file_name(seen.name), seen.aligned[seen.middle], seen.notes)
+        if seen
+        else None
+    )
 
 
 def example_face(key: str) -> SourceFace:
@@ -183,7 +226,12 @@ def example_face(key: str) -> SourceFace:
 def show_portrait(one: SourceFace, said: Explanation, classes: tuple[str, ...]) -> None:
     """The 28 by 28 pixels that G sees, and what the face classifier and the conformal predictor make of them."""
     left, right = st.columns([2, 3], gap="small", vertical_alignment="center")
-    left.image(np.kron(one.x, np.ones((4, 4), np.uint8)), width=104, output_format="PNG", alt="the aligned face, 28 by 28 pixels")
+    left.image(
+        np.kron(one.x, np.ones((4, 4), np.uint8)),
+        width=104,
+        output_format="PNG",
+        alt="the aligned face, 28 by 28 pixels",
+    )
     k = said.prediction
     right.html(
         f"It looks {theme.emotion_html(classes[k])}<br>softmax <b>{said.softmax[k]:.2f}</b><br>credibility <b>{said.credibility:.2f}</b>"
@@ -195,11 +243,32 @@ def show_portrait(one: SourceFace, said: Explanation, classes: tuple[str, ...]) 
 def choose_settings(conditional: bool) -> SamplingSettings:
     """Noise and, where there is a condition, guidance."""
     with st.container(horizontal=True, vertical_alignment="bottom", gap="small"):
-        query_params.restore_widget("seed", "cond seed", 0, lambda k: int(k) if k.isdecimal() and k.isascii() and len(k) < 10 else None)
+        query_params.restore_widget(
+            "seed",
+            "cond seed",
+            0,
+            lambda k: int(k) if k.isdecimal() and k.isascii() and len(k) < 10 else None,
+        )
         go = {"on_change": query_params.save_widget, "args": ("seed", "cond seed")}
-        seed = int(st.number_input("Noise z: seed", 0, 10**9 - 1, key="cond seed", width=130, help="Of z and of the sound's phase.", **go))
+        seed = int(
+            st.number_input(
+                "Noise z: seed",
+                0,
+                10**9 - 1,
+                key="cond seed",
+                width=130,
+                help="Of z and of the sound's phase.",
+                **go,
+            )
+        )
         go = {"on_click": query_params.set_value, "args": ("seed", (seed + 1) % 10**9)}
-        st.button("New", icon=":material/casino:", key="cond dice", help="The next seed: other noise.", **go)
+        st.button(
+            "New",
+            icon=":material/casino:",
+            key="cond dice",
+            help="The next seed: other noise.",
+            **go,
+        )
     about = "z is multiplied by it. 1: as in training. 0: the same voice for every seed."
     scale = _choose_number("Noise z: scale", "z", 1.0, MAX_NOISE_SCALE, about)
     if not conditional:
@@ -207,7 +276,9 @@ def choose_settings(conditional: bool) -> SamplingSettings:
     about = "y = y(c₀) + s · (y(c) − y(c₀)). 0: c has no say. 1: as trained. Above 1: exaggerated. A straight line between outputs."
     strength = _choose_number("Guidance strength s", "strength", 1.0, MAX_GUIDANCE, about)
     about = "The neutral condition from which guidance starts: the mean of all c's in training, or 1/K for each emotion."
-    base = choices.choose_one("Guidance starts at c₀", "base", tuple(BASE_LABELS), "mean", BASE_LABELS.get, help=about)
+    base = choices.choose_one(
+        "Guidance starts at c₀", "base", tuple(BASE_LABELS), "mean", BASE_LABELS.get, help=about
+    )
     return SamplingSettings(seed, scale, strength, base)
 
 
@@ -241,7 +312,10 @@ def current_condition(o: LoadedRun, said: Explanation) -> tuple[str, np.ndarray]
     st.session_state["last cond preset"] = name
     if name == "own":
         st.session_state["last cond c"] = text = ",".join(f"{v:g}" for v in c)
-    wanted = {"preset": None if name in ("told", "own") else name, "c": text if name == "own" else None}
+    wanted = {
+        "preset": None if name in ("told", "own") else name,
+        "c": text if name == "own" else None,
+    }
     for key, value in wanted.items():
         if st.query_params.get(key) != value:
             query_params.set_value(key, value)
@@ -261,7 +335,9 @@ def _apply_slider(k: int, K: int, whole: bool) -> None:
     query_params.set_value("c", ",".join(f"{v:.2f}".rstrip("0").rstrip(".") for v in c))
 
 
-def choose_condition(o: LoadedRun, said: Explanation, known: TrainingConditions | str) -> np.ndarray:
+def choose_condition(
+    o: LoadedRun, said: Explanation, known: TrainingConditions | str
+) -> np.ndarray:
     """Presets, a slider for each emotion, and whether training has shown such a c. Gives c (K,)."""
     classes, kind = o.classes, o.config.gan.condition
     name, c = current_condition(o, said)
@@ -270,14 +346,25 @@ def choose_condition(o: LoadedRun, said: Explanation, known: TrainingConditions 
         [*conditions.NAMED_CONDITIONS[:3], *classes, *conditions.NAMED_CONDITIONS[3:]],
         lambda k: NAMED_CONDITION_LABELS.get(k, k),
     )
-    st.pills("What G is told", options, format_func=shown, key="cond preset", on_change=_apply_preset, wrap=True)
+    st.pills(
+        "What G is told",
+        options,
+        format_func=shown,
+        key="cond preset",
+        on_change=_apply_preset,
+        wrap=True,
+    )
     whole = False
     if kind != "cp":
         query_params.restore_widget("sum", "cond sum", True, {"True": True, "False": False}.get)
-        about, go = "Move one, and the others give way in proportion.", {"on_change": query_params.save_widget, "args": ("sum", "cond sum")}
+        about, go = (
+            "Move one, and the others give way in proportion.",
+            {"on_change": query_params.save_widget, "args": ("sum", "cond sum")},
+        )
         whole = st.toggle("Keep the sum at 1", key="cond sum", help=about, **go)
     tints = "".join(
-        f".st-key-cond-c-{k} label p::before {{content: '● '; color: {theme.emotion_colour(e)}}}" for k, e in enumerate(classes)
+        f".st-key-cond-c-{k} label p::before {{content: '● '; color: {theme.emotion_colour(e)}}}"
+        for k, e in enumerate(classes)
     )
     st.html(f"<style>{tints}</style>")
     halves = [column.container(gap=None) for column in st.columns(2, gap="medium")]
@@ -308,20 +395,28 @@ def support_text(f: TrainingSupport, known: TrainingConditions, classes: tuple[s
         said.append(f"Beyond its range: {', '.join(classes[k] for k in f.emotions_beyond)}.")
     low, high = known.total
     seen = f"{low:.2f}" if high - low < 0.005 else f"{low:.2f} to {high:.2f}"
-    said.append(f"Sum of c: **{f.total:.2f}**" + (f", in training {seen}." if f.is_total_beyond or high - low >= 0.005 else "."))
+    said.append(
+        f"Sum of c: **{f.total:.2f}**"
+        + (f", in training {seen}." if f.is_total_beyond or high - low >= 0.005 else ".")
+    )
     return ":small[" + " ".join(said) + "]"
 
 
 # ------------------------------------------------------------------ one condition
 
 
-def show_one_condition(o: LoadedRun, one: SourceFace, said: Explanation, s: SamplingSettings) -> None:
+def show_one_condition(
+    o: LoadedRun, one: SourceFace, said: Explanation, s: SamplingSettings
+) -> None:
     """The sliders at the left; at the right spectrogram, verdicts and sound."""
     known = training_conditions(o.run.id)
     left, right = st.columns([5, 6], gap="medium")
     with left:
         if o.config.gan.condition == "none":
-            st.info("This generator is told nothing: it has the face and noise alone. Try another seed.", icon=":material/info:")
+            st.info(
+                "This generator is told nothing: it has the face and noise alone. Try another seed.",
+                icon=":material/info:",
+            )
             c = np.zeros(0)
         else:
             c = choose_condition(o, said, known)
@@ -331,28 +426,67 @@ def show_one_condition(o: LoadedRun, one: SourceFace, said: Explanation, s: Samp
         if len(c):
             looks = {"drawn": "Spectrogram", "change": "What c changes"}
             with st.container(horizontal=True, vertical_alignment="center", gap="small"):
-                look = choices.choose_one("Look at", "show", tuple(looks), "drawn", looks.get, label_visibility="collapsed")
+                look = choices.choose_one(
+                    "Look at",
+                    "show",
+                    tuple(looks),
+                    "drawn",
+                    looks.get,
+                    label_visibility="collapsed",
+                )
                 show_autoplay_toggle()
         if look == "drawn":
-            spectrogram.show_canvas(d.y[0], o.ref_db, logmel, "cond drawn", "the generated spectrogram", 180)
+            spectrogram.show_canvas(
+                d.y[0], o.ref_db, logmel, "cond drawn", "the generated spectrogram", 180
+            )
         else:
-            figure = charts.spectrogram_differences({"y − y(c₀)": (d.y[0] - d.base[0]) * logmel.range_db / 2}, logmel)
-            st.plotly_chart(figure, key="cond change", config=charts.NO_TOOLBAR_CONFIG, alt="what c changes in the spectrogram")
+            figure = charts.spectrogram_differences(
+                {"y − y(c₀)": (d.y[0] - d.base[0]) * logmel.range_db / 2}, logmel
+            )
+            st.plotly_chart(
+                figure,
+                key="cond change",
+                config=charts.NO_TOOLBAR_CONFIG,
+                alt="what c changes in the spectrogram",
+            )
         sounding = st.container()  # between the charts, filled when both are there: they go first
         figure = strips.condition_and_verdicts(
-            o.classes, c, known if isinstance(known, TrainingConditions) else None, d.Q[0], d.scorer[0], 210
+            o.classes,
+            c,
+            known if isinstance(known, TrainingConditions) else None,
+            d.Q[0],
+            d.scorer[0],
+            210,
         )
         st.plotly_chart(
-            figure, key="cond told", config=charts.NO_TOOLBAR_CONFIG, alt="what the generator is told, and what Q and the scorer hear"
+            figure,
+            key="cond told",
+            config=charts.NO_TOOLBAR_CONFIG,
+            alt="what the generator is told, and what Q and the scorer hear",
         )
         with sounding:
             show_player(o, d.y[0], s)
         text = f"condition-{o.config.name}-{s.seed}"
         with st.container(horizontal=True, gap="small"):
             more = {"icon": ":material/download:", "on_click": "ignore"}
-            st.download_button("wav", lambda: to_audio(o, d.y[0], s).wav, f"{text}.wav", "audio/wav", key="cond wav", **more)
+            st.download_button(
+                "wav",
+                lambda: to_audio(o, d.y[0], s).wav,
+                f"{text}.wav",
+                "audio/wav",
+                key="cond wav",
+                **more,
+            )
             about = "Face, c, spectrogram, y(c₀) and both verdicts as numbers."
-            st.download_button("npz", lambda: npz_bytes(d), f"{text}.npz", "application/octet-stream", key="cond npz", help=about, **more)
+            st.download_button(
+                "npz",
+                lambda: npz_bytes(d),
+                f"{text}.npz",
+                "application/octet-stream",
+                key="cond npz",
+                help=about,
+                **more,
+            )
 
 
 def to_audio(o: LoadedRun, y: np.ndarray, s: SamplingSettings) -> Audio:
@@ -360,11 +494,21 @@ def to_audio(o: LoadedRun, y: np.ndarray, s: SamplingSettings) -> Audio:
 
 
 def show_autoplay_toggle() -> None:
-    st.toggle("Play at once", key="cond autoplay", persist_state="session", help="Whenever something changes.")
+    st.toggle(
+        "Play at once",
+        key="cond autoplay",
+        persist_state="session",
+        help="Whenever something changes.",
+    )
 
 
 def show_player(o: LoadedRun, y: np.ndarray, s: SamplingSettings) -> None:
-    st.audio(to_audio(o, y, s).wav, "audio/wav", autoplay=bool(st.session_state.get("cond autoplay")), alt="the generated voice")
+    st.audio(
+        to_audio(o, y, s).wav,
+        "audio/wav",
+        autoplay=bool(st.session_state.get("cond autoplay")),
+        alt="the generated voice",
+    )
 
 
 def npz_bytes(d: GuidedSamples) -> bytes:

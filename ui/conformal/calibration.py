@@ -28,7 +28,9 @@ from ui.widgets import uploads
 if TYPE_CHECKING:
     from ui.session.cache import GeneratedVoice
 
-MAX_PRECOMPUTED_P_VALUES = 200_000  # p-values: for more, each calibration size is looked at when it is asked for
+MAX_PRECOMPUTED_P_VALUES = (
+    200_000  # p-values: for more, each calibration size is looked at when it is asked for
+)
 MAX_CHART_LABELS = 12  # labels, at most, that a chart of one point holds
 
 
@@ -70,7 +72,11 @@ class Point:
     @property
     def shown(self) -> np.ndarray:
         """The labels that charts show: all, or the SHOWN of highest p-value."""
-        return np.arange(len(self.p)) if len(self.p) <= MAX_CHART_LABELS else np.sort(np.argsort(-self.p, kind="stable")[:MAX_CHART_LABELS])
+        return (
+            np.arange(len(self.p))
+            if len(self.p) <= MAX_CHART_LABELS
+            else np.sort(np.argsort(-self.p, kind="stable")[:MAX_CHART_LABELS])
+        )
 
     def noise(self, k: int) -> float:
         """The U of label k's smoothed p-value."""
@@ -85,7 +91,9 @@ def run_choices() -> tuple[dict[str, cache.RunFamily], dict[str, str]]:
     """Families by their id, and what to choose from, id -> label: a family's runs share their classifiers, so one stands for all; then
     unfinished runs."""
     families = {f.id: f for f in cache.families()}
-    unfinished = {r["run"]: f"{r['run']} · {r['state']}" for r in cache.run_rows() if r["state"] != "done"}
+    unfinished = {
+        r["run"]: f"{r['run']} · {r['state']}" for r in cache.run_rows() if r["state"] != "done"
+    }
     return families, {k: f.label for k, f in families.items()} | unfinished
 
 
@@ -107,7 +115,9 @@ def _load_run_outputs(file: Path, modality: Modality, stamp: int) -> Calibration
 def load_uploaded_outputs(key: str, name: str, _data: memoryview | bytes) -> CalibrationData | str:
     """A visitor's own outputs, or in words why they cannot be read. `key` names the upload."""
     try:
-        return sanitise_names(calibration.data_from_upload(uploads.safe_file_name(name), bytes(_data)))
+        return sanitise_names(
+            calibration.data_from_upload(uploads.safe_file_name(name), bytes(_data))
+        )
     except ValueError as error:
         return escape_upload_text(str(error))
 
@@ -116,7 +126,10 @@ def sanitise_names(own: CalibrationData) -> CalibrationData:
     """The same outputs under names that do nothing where they are shown: letters, digits, a few signs, and all classes different."""
     plain = [_sanitise_name(c) for c in own.classes]
     classes = tuple(f"{c} ({i})" if plain.count(c) > 1 else c for i, c in enumerate(plain))
-    subjects = [None if s is None else np.array([_sanitise_name(x) for x in s.tolist()]) for s in (own.subject_cal, own.subject_test)]
+    subjects = [
+        None if s is None else np.array([_sanitise_name(x) for x in s.tolist()])
+        for s in (own.subject_cal, own.subject_test)
+    ]
     return replace(own, classes=classes, subject_cal=subjects[0], subject_test=subjects[1])
 
 
@@ -138,7 +151,9 @@ def example_file() -> bytes:
     lines = ["set,label,cat,dog,fox,subject"]
     for i in range(700):
         numbers = ",".join(f"{x:.6f}" for x in o[i])
-        lines.append(f"{'cal' if i < 300 else 'test'},{names[label[i]]},{numbers},owner-{rng.integers(0, 8)}")
+        lines.append(
+            f"{'cal' if i < 300 else 'test'},{names[label[i]]},{numbers},owner-{rng.integers(0, 8)}"
+        )
     return "\n".join(lines).encode()
 
 
@@ -162,7 +177,9 @@ def _is_small(source: CalibrationData) -> bool:
 
 
 @st.cache_resource(show_spinner=False, max_entries=64)
-def _start_band_simulation(key: str, choice: AnalysisSettings, _source: CalibrationData) -> threading.Event:
+def _start_band_simulation(
+    key: str, choice: AnalysisSettings, _source: CalibrationData
+) -> threading.Event:
     """Bands are simulated once for each calibration size, behind the visitor's back, so that the sliders do not wait for them."""
     done = threading.Event()
 
@@ -177,7 +194,9 @@ def _start_band_simulation(key: str, choice: AnalysisSettings, _source: Calibrat
     return done
 
 
-def analyses_by_size(key: str, source: CalibrationData, choice: AnalysisSettings, private: bool) -> list[Analysis] | None:
+def analyses_by_size(
+    key: str, source: CalibrationData, choice: AnalysisSettings, private: bool
+) -> list[Analysis] | None:
     """The view at every calibration size, smallest first, for a chart that goes from one to another by itself; None before their bands are
     simulated, and of very many points none ever."""
     if not _is_small(source):
@@ -185,7 +204,9 @@ def analyses_by_size(key: str, source: CalibrationData, choice: AnalysisSettings
     if not _bands_ready(key, source, choice).is_set():
         return None
     look = _private_analysis if private else _shared_analysis
-    return [look(key, source, replace(choice, r=float(r), eps=0.1)) for r in analysis.CALIBRATION_SHARES]
+    return [
+        look(key, source, replace(choice, r=float(r), eps=0.1)) for r in analysis.CALIBRATION_SHARES
+    ]
 
 
 @st.cache_resource(show_spinner=False, max_entries=48)
@@ -202,7 +223,9 @@ def test_point(v: Analysis, row: int) -> Point:
     """A point of the test set."""
     p, o = v.problem, v.problem.o_test[row]
     whose = "" if p.subject_test is None else f" · {p.subject_test[row]}"
-    return Point(f"Test point {row}{whose}", o, _ranking(v, o), v.p[row], int(p.label_test[row]), row)
+    return Point(
+        f"Test point {row}{whose}", o, _ranking(v, o), v.p[row], int(p.label_test[row]), row
+    )
 
 
 def face_point(v: Analysis, softmax: np.ndarray, name: str) -> Point:
@@ -211,7 +234,14 @@ def face_point(v: Analysis, softmax: np.ndarray, name: str) -> Point:
     if v.groups == "class":
         groups = (v.label_cal, np.arange(len(softmax)))
     noise = np.random.default_rng([v.seed, 3]) if v.smoothed else None
-    return Point(name, softmax, _ranking(v, softmax), prediction.p_values(v.alpha_cal, alpha, *groups, rng=noise)[0], None, None)
+    return Point(
+        name,
+        softmax,
+        _ranking(v, softmax),
+        prediction.p_values(v.alpha_cal, alpha, *groups, rng=noise)[0],
+        None,
+        None,
+    )
 
 
 def _ranking(v: Analysis, softmax: np.ndarray) -> Ranking:
@@ -226,14 +256,20 @@ def scores(v: Analysis, k: int) -> np.ndarray:
 
 def notable_points(v: Analysis) -> dict[str, int]:
     """Test points worth a look: name -> row."""
-    best, first, sure = prediction.forced_prediction(v.p), prediction.credibility(v.p), prediction.confidence(v.p)
+    best, first, sure = (
+        prediction.forced_prediction(v.p),
+        prediction.credibility(v.p),
+        prediction.confidence(v.p),
+    )
     wrong = best != v.problem.label_test
     found = {
         "Clear": int((first + sure - 3.0 * wrong).argmax()),
         "Undecided": int((first - sure).argmax()),
         "Strange": int(first.argmin()),
     }
-    return found | ({"Sure and wrong": int((first + sure - 3.0 * ~wrong).argmax())} if wrong.any() else {})
+    return found | (
+        {"Sure and wrong": int((first + sure - 3.0 * ~wrong).argmax())} if wrong.any() else {}
+    )
 
 
 # ------------------------------------------------------------------ what the generator makes of it
@@ -247,10 +283,19 @@ class ConditionVoice:
     q_softmax: np.ndarray  # (K,) Q's softmax; the scorer's is the voice's own
 
 
-def generate_voices(members: dict[str, str], face: np.ndarray, seed: int) -> dict[str, ConditionVoice]:
+def generate_voices(
+    members: dict[str, str], face: np.ndarray, seed: int
+) -> dict[str, ConditionVoice]:
     """One face under each condition that is trained, from the same noise. Raises ValueError for a damaged run."""
-    found = {c: cache.generate_voice(run_id, face, None, seed) for c, run_id in members.items() if c != "none"}
-    return {c: ConditionVoice(one, _q_softmax(files.checkpoints_folder() / members[c], one.y)) for c, one in found.items()}
+    found = {
+        c: cache.generate_voice(run_id, face, None, seed)
+        for c, run_id in members.items()
+        if c != "none"
+    }
+    return {
+        c: ConditionVoice(one, _q_softmax(files.checkpoints_folder() / members[c], one.y))
+        for c, one in found.items()
+    }
 
 
 @st.cache_data(show_spinner=False, max_entries=60, scope="session")
@@ -265,9 +310,16 @@ def _q_softmax(directory: Path, y: np.ndarray) -> np.ndarray:
 
 def command_line(source: str, modality: Modality, choice: AnalysisSettings) -> str:
     """What to type for the same figures. `source` is a run's id."""
-    given = [f"python -m core conformal {source}", f"--measure {choice.measure} --groups {choice.groups} --eps {choice.eps:g}"]
-    given += [f"--modality {modality}"] * (modality != "face") + [f"--r {choice.r:g}"] * (choice.r != 1)
-    return " ".join(given + ["--smoothed"] * choice.smoothed + [f"--seed {choice.seed}"] * (choice.seed != 0))
+    given = [
+        f"python -m core conformal {source}",
+        f"--measure {choice.measure} --groups {choice.groups} --eps {choice.eps:g}",
+    ]
+    given += [f"--modality {modality}"] * (modality != "face") + [f"--r {choice.r:g}"] * (
+        choice.r != 1
+    )
+    return " ".join(
+        given + ["--smoothed"] * choice.smoothed + [f"--seed {choice.seed}"] * (choice.seed != 0)
+    )
 
 
 def label_names(classes: Sequence[str], members: np.ndarray) -> list[str]:

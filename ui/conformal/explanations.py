@@ -110,7 +110,10 @@ def show_heading(step: str, steps: list[str]) -> None:
         st.subheader(LESSON_STEPS[step][1], width="stretch")
         show_help(step)
         for after in steps[steps.index(step) + 1 :][:1]:
-            about, go = LESSON_STEPS[after][1], {"on_click": query_params.set_value, "args": ("step", after)}
+            about, go = (
+                LESSON_STEPS[after][1],
+                {"on_click": query_params.set_value, "args": ("step", after)},
+            )
             st.button("Next", icon=":material/arrow_forward:", key="next", help=about, **go)
 
 
@@ -153,29 +156,46 @@ def label_set_html(classes: tuple[str, ...], p: np.ndarray, eps: float) -> str:
     """The set as chips (HTML)."""
     style = "display:inline-block;border:1px solid;border-radius:1rem;padding:.05rem .6rem;margin:.1rem .2rem .1rem 0"
     held = label_names(classes, p > eps)
-    return "".join(f'<span style="{style}">{theme.emotion_html(k)}</span>' for k in held) or f'<span style="{style}">∅ empty</span>'
+    return (
+        "".join(f'<span style="{style}">{theme.emotion_html(k)}</span>' for k in held)
+        or f'<span style="{style}">∅ empty</span>'
+    )
 
 
 def band_exit_text(c: ErrorCurve) -> str:
     """Where a curve leaves its band."""
     said = []
     if c.above:
-        said.append(f"leaves it upwards by up to {c.above:.3f} (at ε = {c.above_at:g}): more errors than promised")
+        said.append(
+            f"leaves it upwards by up to {c.above:.3f} (at ε = {c.above_at:g}): more errors than promised"
+        )
     if c.below:
-        said.append(f"leaves it downwards by up to {c.below:.3f} (at ε = {c.below_at:g}): more caution than needed")
+        said.append(
+            f"leaves it downwards by up to {c.below:.3f} (at ε = {c.below_at:g}): more caution than needed"
+        )
     return ", and ".join(said) or "stays inside it everywhere"
 
 
 def validity_text(v: Analysis) -> str:
     """Does the promise hold?"""
-    answer = ":red[**No.**]" if v.overall.above else ":orange[**Not exactly.**]" if v.overall.below else ":green[**Yes.**]"
+    answer = (
+        ":red[**No.**]"
+        if v.overall.above
+        else ":orange[**Not exactly.**]"
+        if v.overall.below
+        else ":green[**Yes.**]"
+    )
     answer = "**Yes.**" if not (v.overall.above or v.overall.below) else answer
     return f"{answer} Against its 95 % band the error curve {band_exit_text(v.overall)} (N = {v.m:,} test points, n = {v.n:,} calibration points)."
 
 
 def uniformity_text(v: Analysis) -> str:
     h = v.histogram
-    verdict = "not uniform: calibration and test points are **not exchangeable**" if h.p < 0.05 else "**compatible with uniform**"
+    verdict = (
+        "not uniform: calibration and test points are **not exchangeable**"
+        if h.p < 0.05
+        else "**compatible with uniform**"
+    )
     far = f"Largest distance from uniform {h.distance:.3f}; a valid predictor is so far off with probability {h.p:.3g}."
     return f"{far} They are {verdict}."
 
@@ -196,11 +216,15 @@ def exchangeability_text(v: Analysis) -> str:
     p, ref = v.problem, v.reference
     draws, left = len(ref.error), round(ref.left * len(ref.error))
     if p.subject_cal is None or p.subject_test is None:
-        people = "Subjects are unknown here, so nobody can say whether the same people are in both sets."
+        people = (
+            "Subjects are unknown here, so nobody can say whether the same people are in both sets."
+        )
     else:
         cal, test = set(p.subject_cal.tolist()), set(p.subject_test.tolist())
         same = len(cal & test)
-        people = f"{len(cal)} subjects calibrate, {len(test)} are tested, " + (f"{same} are in both." if same else "**none is in both**.")
+        people = f"{len(cal)} subjects calibrate, {len(test)} are tested, " + (
+            f"{same} are in both." if same else "**none is in both**."
+        )
     return (
         f"{people} From calibration set to test set the error curve, held against its band, {band_exit_text(v.overall)}. "
         f"Of {draws} random splits of the test points themselves, {left} leave their band somewhere; 5 % are expected to."
@@ -210,7 +234,12 @@ def exchangeability_text(v: Analysis) -> str:
 def criteria_rows(v: Analysis) -> list[dict[str, str]]:
     """The table of criteria: name, value, meaning."""
     return [
-        {"criterion": k, "value": "–" if np.isnan(x) else f"{x:.3f}", "what it means": validity.CRITERIA[k]} for k, x in v.criteria.items()
+        {
+            "criterion": k,
+            "value": "–" if np.isnan(x) else f"{x:.3f}",
+            "what it means": validity.CRITERIA[k],
+        }
+        for k, x in v.criteria.items()
     ]
 
 

@@ -11,7 +11,14 @@ from core.conformal import analysis, prediction
 from core.conformal.analysis import Analysis
 from core.conformal.validity import EPS_LEVELS
 from ui.conformal.calibration import Point, scores
-from ui.conformal.figures import ALARM_COLOUR, MAIN_COLOUR, SCORE_BINS, SECOND_COLOUR, THIRD_COLOUR, class_colours
+from ui.conformal.figures import (
+    ALARM_COLOUR,
+    MAIN_COLOUR,
+    SCORE_BINS,
+    SECOND_COLOUR,
+    THIRD_COLOUR,
+    class_colours,
+)
 
 PALE_GREY = "#c9ced1"
 
@@ -38,22 +45,41 @@ def panel_files(v: Analysis, point: Point) -> dict[str, bytes]:
     figure = Figure(figsize=(11, 6.6), layout="constrained")
     (a, b, c), (d, e, f) = figure.subplots(2, 3)
     classes, shown, k = v.problem.classes, point.shown, point.prediction
-    names, at, tint = [classes[i] for i in shown], np.arange(len(shown)), [class_colours(classes)[i] for i in shown]
+    names, at, tint = (
+        [classes[i] for i in shown],
+        np.arange(len(shown)),
+        [class_colours(classes)[i] for i in shown],
+    )
     a.barh(at - 0.2, point.softmax[shown], 0.38, color=tint)
     a.barh(at + 0.2, point.p[shown], 0.38, color="white", edgecolor=tint, hatch="///")
     a.axvline(v.eps, color=ALARM_COLOUR, ls="--")
-    a.set(yticks=at, yticklabels=names, xlim=(0, 1), xlabel="softmax (solid) · p-value (hatched) · ε (dashed)", title=point.name)
+    a.set(
+        yticks=at,
+        yticklabels=names,
+        xlim=(0, 1),
+        xlabel="softmax (solid) · p-value (hatched) · ε (dashed)",
+        title=point.name,
+    )
     a.invert_yaxis()
 
     own, low = scores(v, k), -1.0 if v.measure == "margin" else 0.0
     edges = np.linspace(low, 1, SCORE_BINS + 1)
     alpha = float(point.ranking.alpha[k])
-    b.hist([own[own < alpha], own[own >= alpha]], edges, stacked=True, color=[PALE_GREY, MAIN_COLOUR])
+    b.hist(
+        [own[own < alpha], own[own >= alpha]], edges, stacked=True, color=[PALE_GREY, MAIN_COLOUR]
+    )
     b.axvline(alpha, color=ALARM_COLOUR)
-    b.set(xlabel="nonconformity α", ylabel="calibration points", title=f"p({classes[k]}) = {point.p[k]:.3f}")
+    b.set(
+        xlabel="nonconformity α",
+        ylabel="calibration points",
+        title=f"p({classes[k]}) = {point.p[k]:.3f}",
+    )
 
     right = prediction.forced_prediction(v.p) == v.problem.label_test
-    for part, colour, mark, words in ((right, MAIN_COLOUR, ".", "right"), (~right, THIRD_COLOUR, "x", "wrong")):
+    for part, colour, mark, words in (
+        (right, MAIN_COLOUR, ".", "right"),
+        (~right, THIRD_COLOUR, "x", "wrong"),
+    ):
         c.plot(
             prediction.confidence(v.p[part]),
             prediction.credibility(v.p[part]),
@@ -65,10 +91,18 @@ def panel_files(v: Analysis, point: Point) -> dict[str, bytes]:
             rasterized=True,
         )
     c.plot(point.confidence, point.credibility, "o", ms=11, mfc="none", mec=ALARM_COLOUR, mew=2)
-    c.set(xlabel="confidence", ylabel="credibility", title=f"{v.m:,} test points", xlim=(-0.02, 1.02), ylim=(-0.02, 1.04))
+    c.set(
+        xlabel="confidence",
+        ylabel="credibility",
+        title=f"{v.m:,} test points",
+        xlim=(-0.02, 1.02),
+        ylim=(-0.02, 1.04),
+    )
     c.legend(loc="center left")
 
-    d.fill_between(EPS_LEVELS, v.overall.lower, v.overall.upper, color=PALE_GREY, lw=0, label="95 % band")
+    d.fill_between(
+        EPS_LEVELS, v.overall.lower, v.overall.upper, color=PALE_GREY, lw=0, label="95 % band"
+    )
     d.plot(EPS_LEVELS, EPS_LEVELS, ":", color="grey")
     d.plot(EPS_LEVELS, v.overall.error, color=MAIN_COLOUR, label="error")
     d.set(xlabel="ε", ylabel="error", title=f"validity: n = {v.n:,}, m = {v.m:,}")
@@ -78,7 +112,11 @@ def panel_files(v: Analysis, point: Point) -> dict[str, bytes]:
     r = v.reliability["width"]
     f.plot([0, 1], [0, 1], ":", color="grey")
     f.plot(r.confidence, r.accuracy, "o-", color=MAIN_COLOUR)
-    f.set(xlabel="softmax' largest probability", ylabel="share right", title=f"softmax: ECE {r.ece:.3f}")
+    f.set(
+        xlabel="softmax' largest probability",
+        ylabel="share right",
+        title=f"softmax: ECE {r.ece:.3f}",
+    )
     how = f"{v.measure}, {v.groups}, {'smoothed' if v.smoothed else 'unsmoothed'}, r = {v.r:g}, ε = {v.eps:g}, seed {v.seed}"
     figure.suptitle(f"{v.problem.name} · {how}", fontsize=9)
     made = {}

@@ -30,18 +30,30 @@ class CorpusFormat:
     @property
     def looks(self) -> str:
         """What lies at the path."""
-        return f"{self.about} Expected: {EXPECTED_FILES[self.corpus]}." if self.corpus else self.about
+        return (
+            f"{self.about} Expected: {EXPECTED_FILES[self.corpus]}." if self.corpus else self.about
+        )
 
 
 CORPUS_FORMATS = {
-    "ravdess": CorpusFormat("RAVDESS", "ravdess", "24 actors, 8 emotions, faces and voices (CC BY-NC-SA 4.0)."),
-    "crema-d": CorpusFormat("CREMA-D", "crema-d", "91 actors, 6 emotions, faces, voices and raters' votes (ODbL)."),
-    "fer2013": CorpusFormat("FER2013, or labelled faces", "fer2013", "Faces of unknown people, 7 emotions."),
+    "ravdess": CorpusFormat(
+        "RAVDESS", "ravdess", "24 actors, 8 emotions, faces and voices (CC BY-NC-SA 4.0)."
+    ),
+    "crema-d": CorpusFormat(
+        "CREMA-D", "crema-d", "91 actors, 6 emotions, faces, voices and raters' votes (ODbL)."
+    ),
+    "fer2013": CorpusFormat(
+        "FER2013, or labelled faces", "fer2013", "Faces of unknown people, 7 emotions."
+    ),
     "folder": CorpusFormat(
-        "My own folder", "", "A folder or zip with faces/<emotion>/… and audio/<emotion>/… of pictures, videos, sounds."
+        "My own folder",
+        "",
+        "A folder or zip with faces/<emotion>/… and audio/<emotion>/… of pictures, videos, sounds.",
     ),
     "table": CorpusFormat(
-        "My own table (CSV)", "", "A csv file with path, subject, label, clip; perhaps audio, sex, intensity, statement."
+        "My own table (CSV)",
+        "",
+        "A csv file with path, subject, label, clip; perhaps audio, sex, intensity, statement.",
     ),
 }
 
@@ -70,7 +82,9 @@ def corpus_name(text: str, path: Path) -> str:
             f"{name or text!r} cannot be a corpus' name: begin with a letter, and not with demo, nor {', '.join(KNOWN_CORPORA)}."
         )
     if splits.parse_name(name)[0] != name:
-        raise ValueError(f"{name!r} cannot be a corpus' name: such an ending says how many mel bands, which the options below ask for.")
+        raise ValueError(
+            f"{name!r} cannot be a corpus' name: such an ending says how many mel bands, which the options below ask for."
+        )
     return name
 
 
@@ -92,8 +106,17 @@ def show_instructions(form: str) -> None:
     target = splits.processed_folder().parent.resolve() / "raw" / form
     if form == "ravdess":
         size = lambda k: f"{k}: {RAVDESS_GB[k]:g} GB"  # noqa: E731
-        what = st.pills("Parts", list(RAVDESS_GB), selection_mode="multi", default=["audio"], format_func=size, key="what")
-        free = shutil.disk_usage(next(p for p in (target, *target.parents) if p.exists())).free / 1e9
+        what = st.pills(
+            "Parts",
+            list(RAVDESS_GB),
+            selection_mode="multi",
+            default=["audio"],
+            format_func=size,
+            key="what",
+        )
+        free = (
+            shutil.disk_usage(next(p for p in (target, *target.parents) if p.exists())).free / 1e9
+        )
         need = sum(RAVDESS_GB[k] for k in what)
         st.markdown(
             f"{need:.1f} GB from Zenodo (CC BY-NC-SA 4.0) into `{target}`, where {free:.1f} GB are free. "
@@ -108,16 +131,29 @@ def show_instructions(form: str) -> None:
     elif form in KNOWN_CORPORA:
         for block in re.split(r"\n\n+", download.manual_steps(form, target)):
             if block.startswith("  "):
-                st.code("\n".join(line.strip() for line in block.splitlines()), language="bash", wrap_lines=True)
+                st.code(
+                    "\n".join(line.strip() for line in block.splitlines()),
+                    language="bash",
+                    wrap_lines=True,
+                )
             else:
                 st.markdown(theme.escape_markdown(block))
     elif form == "folder":
-        st.markdown("The folders above the files name the emotion; one folder more, and it names the person:")
+        st.markdown(
+            "The folders above the files name the emotion; one folder more, and it names the person:"
+        )
         st.code("faces/happy/anna/01.jpg\naudio/happy/anna/01.wav", language=None)
-        st.caption("Pictures of whole scenes are searched for a face; small ones (up to 128 pixels) are taken as faces cut out already.")
+        st.caption(
+            "Pictures of whole scenes are searched for a face; small ones (up to 128 pixels) are taken as faces cut out already."
+        )
     else:
-        st.markdown("One line for each file; paths are relative to the table, lines of one clip share its name:")
-        st.code("path,subject,label,clip,sex\nanna/01.mp4,anna,happy,anna-01,female\nben/07.wav,ben,sad,ben-07,male", language=None)
+        st.markdown(
+            "One line for each file; paths are relative to the table, lines of one clip share its name:"
+        )
+        st.code(
+            "path,subject,label,clip,sex\nanna/01.mp4,anna,happy,anna-01,female\nben/07.wav,ben,sad,ben-07,male",
+            language=None,
+        )
 
 
 # ------------------------------------------------------------------ errands

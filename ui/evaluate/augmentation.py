@@ -76,11 +76,17 @@ def obstacle_text(s: RunSummary) -> str:
     d, then = s.config.data, cache.run_by_id(s.id).json("corpus")
     for role, name in {"faces": d.faces, "voices": d.voices}.items():
         path = splits.corpus_path(name, d.demo_takes)
-        known = corpora.load_summary(path.stem) if path.exists() else f"The corpus {name} is not prepared here: the page Data says how."
+        known = (
+            corpora.load_summary(path.stem)
+            if path.exists()
+            else f"The corpus {name} is not prepared here: the page Data says how."
+        )
         if isinstance(known, str):
             return known
         was = then.get(role, {})
-        if not splits.is_same_corpus(known.meta | {"clips": len(known.clip)}, was):  # the computation itself looks closer
+        if not splits.is_same_corpus(
+            known.meta | {"clips": len(known.clip)}, was
+        ):  # the computation itself looks closer
             return (
                 f"The corpus {name} that is prepared here ({len(known.clip):,} clips, {known.meta['digest']}) is not the one that {s.id} "
                 f"was trained on ({was.get('clips', 0):,} clips, {was.get('digest', 'unknown')}), so its people could be divided "
@@ -96,12 +102,17 @@ def show_table(picked: Sequence[RunSummary], found: Sequence[RunSummary]) -> Non
     """The view of one run: what generated voices add to a voice classifier, and whether that is more than chance."""
     done = [s for s in picked if s.results]
     if not done:
-        st.info("The augmentation table is made from a finished run. None of the chosen runs is.", icon=":material/hourglass_empty:")
+        st.info(
+            "The augmentation table is made from a finished run. None of the chosen runs is.",
+            icon=":material/hourglass_empty:",
+        )
         return
     names = comparison.short_names(done)
     left, right = st.columns(2, gap="large", vertical_alignment="bottom")
     with left:
-        s = {x.id: x for x in done}[runs.choose_from_list("Run", "run", list(names), done[0].id, format_func=names.get)]
+        s = {x.id: x for x in done}[
+            runs.choose_from_list("Run", "run", list(names), done[0].id, format_func=names.get)
+        ]
     made = cache.run_by_id(s.id).json("table")
     if not made:
         _show_rows(s, made)
@@ -112,7 +123,11 @@ def show_table(picked: Sequence[RunSummary], found: Sequence[RunSummary]) -> Non
     if len(told) > 1:
         words = {"one": "This run", "all": f"All {len(told)} folds and seeds"}
         with right:
-            scope = told if runs.choose_one("Tested over", "over", tuple(words), "all", words.get) == "all" else scope
+            scope = (
+                told
+                if runs.choose_one("Tested over", "over", tuple(words), "all", words.get) == "all"
+                else scope
+            )
     tested = compute_gains(scope)
     _show_verdicts(tested, s.made)
     _show_rows(s, made)
@@ -126,30 +141,58 @@ def show_table(picked: Sequence[RunSummary], found: Sequence[RunSummary]) -> Non
 def _show_rows(s: RunSummary, made: Mapping[str, Any]) -> None:
     """Accuracy of every row; of a run without a table those few that each run has."""
     r = s.results
-    st.markdown(f"**What a classifier of {s.made} learns from** in this run: S1's real ones alone, or more; judged on S4's real ones.")
+    st.markdown(
+        f"**What a classifier of {s.made} learns from** in this run: S1's real ones alone, or more; judged on S4's real ones."
+    )
     if made:
         people, plan = len(made["test subjects"]), made["plan"]
-        of = {row: {rule: [100 * v for v in t[rule]["accuracy"]] for rule in figures.STEP_RULE_LABELS} for row, t in made["rows"].items()}
+        of = {
+            row: {rule: [100 * v for v in t[rule]["accuracy"]] for rule in figures.STEP_RULE_LABELS}
+            for row, t in made["rows"].items()
+        }
         few = f"{people} test people · {plan['seeds']} trainings of each row"
         n = made["N test voices"] if s.made == "voices" else s.n
     else:
         of = {row: {"equal": [100 * t["accuracy"]]} for row, t in r["augmentation"].items()}
         few, n = "one training of each row, at equal steps", s.n
-    st.caption(f"Labels of S3: {s.labels} · {len(r['classes'])} emotions, chance {100 * r['chance']:.1f} % · N = {n} {s.made} · {few}.")
-    figure, save = figures.row_accuracies(of, 100 * r["chance"], s.made), figures.export_config(f"augmentation-{s.id}")
-    st.plotly_chart(figure, key="rows", config=save, alt="accuracy of each row of the augmentation table")
-    lines = [_table_line(row, t, r, made) for row, t in (made["rows"] if made else r["augmentation"]).items()]
-    numbers = {k: st.column_config.NumberColumn(format="%.1f") for k in lines[0] if k.endswith("%") or k.endswith("sd")}
+    st.caption(
+        f"Labels of S3: {s.labels} · {len(r['classes'])} emotions, chance {100 * r['chance']:.1f} % · N = {n} {s.made} · {few}."
+    )
+    figure, save = (
+        figures.row_accuracies(of, 100 * r["chance"], s.made),
+        figures.export_config(f"augmentation-{s.id}"),
+    )
+    st.plotly_chart(
+        figure, key="rows", config=save, alt="accuracy of each row of the augmentation table"
+    )
+    lines = [
+        _table_line(row, t, r, made)
+        for row, t in (made["rows"] if made else r["augmentation"]).items()
+    ]
+    numbers = {
+        k: st.column_config.NumberColumn(format="%.1f")
+        for k in lines[0]
+        if k.endswith("%") or k.endswith("sd")
+    }
     with st.expander("The rows as a table", icon=":material/table:", expanded=not made):
         columns = {k: [x[k] for x in lines] for k in lines[0]}
         high = 38 + 35 * len(lines)
-        st.dataframe(columns, hide_index=True, height=high, column_config=numbers, placeholder="–", alt="the augmentation table")
+        st.dataframe(
+            columns,
+            hide_index=True,
+            height=high,
+            column_config=numbers,
+            placeholder="–",
+            alt="the augmentation table",
+        )
         runs.show_csv_download(lines, f"augmentation-{s.id}")
     for row, why in made.get("left out", {}).items():
         st.caption(f"{row}: left out, as {why}.")
 
 
-def _table_line(row: str, t: Mapping[str, Any], r: Mapping[str, Any], made: Mapping[str, Any]) -> dict[str, Any]:
+def _table_line(
+    row: str, t: Mapping[str, Any], r: Mapping[str, Any], made: Mapping[str, Any]
+) -> dict[str, Any]:
     if not made:
         return {"trained on": row, "N": t["N train"], "equal steps, %": 100 * t["accuracy"]}
     line: dict[str, Any] = {"trained on": row, "N": t["N train"]}
@@ -157,7 +200,9 @@ def _table_line(row: str, t: Mapping[str, Any], r: Mapping[str, Any], made: Mapp
         mean, sd = significance.mean_and_sd([100 * v for v in t[rule]["accuracy"]])
         line |= {f"{words}, %": mean, f"{words}, sd": None if sd != sd else sd}
     steps = sorted(t["best"]["steps"])
-    return line | {"its best steps (S2)": f"{steps[0]}" if steps[0] == steps[-1] else f"{steps[0]}–{steps[-1]}"}
+    return line | {
+        "its best steps (S2)": f"{steps[0]}" if steps[0] == steps[-1] else f"{steps[0]}–{steps[-1]}"
+    }
 
 
 def _show_computation(s: RunSummary) -> None:
@@ -172,18 +217,31 @@ def _show_computation(s: RunSummary) -> None:
     if why := obstacle_text(s):
         st.warning(theme.escape_markdown(why), icon=":material/block:")
         runs.show_command(
-            f"python -m core train --config-file {cache.run_by_id(s.id).directory}/config.json", said="Train it here, in a terminal:"
+            f"python -m core train --config-file {cache.run_by_id(s.id).directory}/config.json",
+            said="Train it here, in a terminal:",
         )
         return
     left, right = st.columns([1, 3], vertical_alignment="bottom")
-    seeds = int(left.number_input("Trainings of each row", 1, 9, 3, key="table seeds", persist_state="session"))
+    seeds = int(
+        left.number_input(
+            "Trainings of each row", 1, 9, 3, key="table seeds", persist_state="session"
+        )
+    )
     work = [e for e in tasks.listing("table") if e.arguments[1] == s.id and e.state != "done"]
     busy = any(e.state == "running" for e in work)
-    if right.button("Compute the table", icon=":material/play_arrow:", type="primary", key="compute table", disabled=busy):
+    if right.button(
+        "Compute the table",
+        icon=":material/play_arrow:",
+        type="primary",
+        key="compute table",
+        disabled=busy,
+    ):
         try:
             tasks.start(["table", s.id, "--seeds", str(seeds)])
         except OSError as error:
-            st.error(theme.escape_markdown(f"It cannot be started: {error}"), icon=":material/error:")
+            st.error(
+                theme.escape_markdown(f"It cannot be started: {error}"), icon=":material/error:"
+            )
             return
         st.rerun()
     if work:
@@ -200,12 +258,18 @@ def reasons_against(found: Sequence[Gain], name: str) -> list[str]:
     for g in both:
         rule = figures.STEP_RULE_LABELS[g.rule]
         if g.difference <= 0:
-            out.append(f"at {rule} what is generated does not help but costs {-100 * g.difference:.1f} points")
+            out.append(
+                f"at {rule} what is generated does not help but costs {-100 * g.difference:.1f} points"
+            )
         elif g.adjusted >= SIGNIFICANCE_LEVEL:
-            out.append(f"at {rule} chance alone brings as much in {100 * g.adjusted:.0f} of 100 cases")
+            out.append(
+                f"at {rule} chance alone brings as much in {100 * g.adjusted:.0f} of 100 cases"
+            )
     least = significance.min_p_value(min((g.subjects for g in both), default=0))
     if least >= SIGNIFICANCE_LEVEL:
-        out.append(f"with {both[0].subjects} test people no p below {least:.4f} is possible, whatever the gain: more folds are needed")
+        out.append(
+            f"with {both[0].subjects} test people no p below {least:.4f} is possible, whatever the gain: more folds are needed"
+        )
     return out
 
 
@@ -219,10 +283,18 @@ def _show_verdicts(found: Sequence[Gain], made: str) -> None:
                 st.caption("This table does not hold the rows for it.")
                 continue
             holds = significance.is_significant(found, name, SIGNIFICANCE_LEVEL)
-            st.markdown(":green-badge[**It holds**] under both rules." if holds else ":orange-badge[**Not shown**] by this table.")
+            st.markdown(
+                ":green-badge[**It holds**] under both rules."
+                if holds
+                else ":orange-badge[**Not shown**] by this table."
+            )
             for g in both:
                 low, high = (100 * v for v in g.interval)
-                share = "" if g.recovered is None else f" · {100 * g.recovered:.0f} % of the way to the ceiling"
+                share = (
+                    ""
+                    if g.recovered is None
+                    else f" · {100 * g.recovered:.0f} % of the way to the ceiling"
+                )
                 st.markdown(
                     f"- {figures.STEP_RULE_LABELS[g.rule].capitalize()}: **{runs.signed_points(100 * g.difference)} points** "
                     f"(95 %: {runs.signed_points(low)} to {runs.signed_points(high)}), p = {g.p:.3f}{share}"
@@ -234,7 +306,12 @@ def _show_verdicts(found: Sequence[Gain], made: str) -> None:
 def _show_comparisons(found: Sequence[Gain]) -> None:
     """Every comparison, as a figure and a table."""
     figure, save = figures.gain_intervals(found), figures.export_config("gains")
-    st.plotly_chart(figure, key="gains", config=save, alt="differences in accuracy of all comparisons with their intervals")
+    st.plotly_chart(
+        figure,
+        key="gains",
+        config=save,
+        alt="differences in accuracy of all comparisons with their intervals",
+    )
     lines = [
         {
             "comparison": figures.COMPARISON_LABELS.get(g.name, g.name),
@@ -256,9 +333,15 @@ def _show_comparisons(found: Sequence[Gain]) -> None:
     numbers["of the way to the ceiling, %"] = st.column_config.NumberColumn(format="%.0f")
     with st.expander("All comparisons as a table", icon=":material/table:"):
         st.dataframe(
-            {k: [x[k] for x in lines] for k in lines[0]}, hide_index=True, column_config=numbers, placeholder="–", alt="all comparisons"
+            {k: [x[k] for x in lines] for k in lines[0]},
+            hide_index=True,
+            column_config=numbers,
+            placeholder="–",
+            alt="all comparisons",
         )
-        st.caption("*p, Holm*: raised because there are several secondary comparisons; (a) and (b) are asked first and stand as they are.")
+        st.caption(
+            "*p, Holm*: raised because there are several secondary comparisons; (a) and (b) are asked first and stand as they are."
+        )
         runs.show_csv_download(lines, "gains")
 
 
@@ -268,12 +351,27 @@ def _show_sign_flip_test(found: Sequence[Gain], of: Sequence[Mapping[str, np.nda
     left, right = st.columns([3, 2], vertical_alignment="bottom")
     with left:
         names = list(dict.fromkeys(g.name for g in found))
-        name = runs.choose_from_list("Comparison", "gain", names, names[0], format_func=lambda k: figures.COMPARISON_LABELS.get(k, k))
+        name = runs.choose_from_list(
+            "Comparison",
+            "gain",
+            names,
+            names[0],
+            format_func=lambda k: figures.COMPARISON_LABELS.get(k, k),
+        )
     with right:
-        rule = runs.choose_one("Steps", "steps", tuple(figures.STEP_RULE_LABELS), "best", figures.STEP_RULE_LABELS.get)
+        rule = runs.choose_one(
+            "Steps", "steps", tuple(figures.STEP_RULE_LABELS), "best", figures.STEP_RULE_LABELS.get
+        )
     people, d = significance.comparison_differences(of, name, rule)
     g = next(g for g in found if g.name == name and g.rule == rule)
-    alt, save = "each person's difference, and the means that tossed signs would give", figures.export_config("sign-flip")
+    alt, save = (
+        "each person's difference, and the means that tossed signs would give",
+        figures.export_config("sign-flip"),
+    )
     st.plotly_chart(figures.sign_flip_test(people, d, g.p), key="chance", config=save, alt=alt)
-    st.caption(f"{' − '.join(g.rows)}: {len(d)} people; the smallest p possible with so many is {significance.min_p_value(len(d)):.2g}.")
-    runs.show_csv_download([{"person": who, "points": 100 * v} for who, v in zip(people, d.tolist())], "people")
+    st.caption(
+        f"{' − '.join(g.rows)}: {len(d)} people; the smallest p possible with so many is {significance.min_p_value(len(d)):.2g}."
+    )
+    runs.show_csv_download(
+        [{"person": who, "points": 100 * v} for who, v in zip(people, d.tolist())], "people"
+    )

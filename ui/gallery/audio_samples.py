@@ -43,20 +43,36 @@ def show(family: RunFamily, follow: Callable[..., dict[str, Any]]) -> None:
     )
     with right, st.container(horizontal_alignment="right"):
         go = follow("way", options[0], lambda k: k if k in options else None)
-        way = st.segmented_control("Made sound by", options, format_func=WAYS.get, required=True, label_visibility="collapsed", **go)
+        way = st.segmented_control(
+            "Made sound by",
+            options,
+            format_func=WAYS.get,
+            required=True,
+            label_visibility="collapsed",
+            **go,
+        )
     ways = ["vocoder", "griffin-lim"] if way == "both" else [way]
     have = {p.condition for p in pieces}
     shown = [k for k in ("", *family.members) if k in have]
     widths = [1, *[2] * len(shown)]
     for column, k in zip(st.columns(widths, gap="small")[1:], shown):
-        about = theme.CONDITION_TEXTS[k][2] if k else "Of the same clip where a clip holds face and voice, else of the same emotion."
+        about = (
+            theme.CONDITION_TEXTS[k][2]
+            if k
+            else "Of the same clip where a clip holds face and voice, else of the same emotion."
+        )
         column.markdown(f"**{theme.CONDITION_TEXTS[k][0] if k else 'Real'}**", help=about)
     for emotion in dict.fromkeys(p.emotion for p in pieces):
         cells = st.columns(widths, gap="small", vertical_alignment="center")
         cells[0].html(f"<b>{theme.emotion_html(html.escape(emotion))}</b>")
         for cell, k in zip(cells[1:], shown):
             with cell:
-                for one in (p for w in ways for p in pieces if (p.condition, p.emotion, p.way) == (k, emotion, w)):
+                for one in (
+                    p
+                    for w in ways
+                    for p in pieces
+                    if (p.condition, p.emotion, p.way) == (k, emotion, w)
+                ):
                     _player(one, len(ways) > 1)
     with st.expander("How well the sounds carry their spectrograms", icon=":material/query_stats:"):
         st.markdown(audio_samples.table(pieces))
@@ -71,13 +87,22 @@ def _player(one: AudioSample, named: bool) -> None:
 
     path = audio_samples.folder() / one.file  # one of those that `read` has found in the folder
     whose = f"{theme.CONDITION_TEXTS[one.condition][0]}, generated" if one.condition else "real"
-    st.audio(_wav(str(path), path.stat().st_mtime_ns), "audio/wav", alt=f"{one.emotion}, {whose}, by {WAYS[one.way]}")
+    st.audio(
+        _wav(str(path), path.stat().st_mtime_ns),
+        "audio/wav",
+        alt=f"{one.emotion}, {whose}, by {WAYS[one.way]}",
+    )
     best = max(one.heard_again, key=one.heard_again.__getitem__)
     words = f"{html.escape(WAYS[one.way])} · " if named else ""
-    mark, less = "✓" if best == one.emotion else "✕", f" · {one.gain_db:.1f} dB" if one.gain_db <= -0.05 else ""
+    mark, less = (
+        "✓" if best == one.emotion else "✕",
+        f" · {one.gain_db:.1f} dB" if one.gain_db <= -0.05 else "",
+    )
     line = f"{words}{theme.emotion_html(html.escape(best))} {one.heard_again[best]:.0%} {mark} · ±{one.error_db:.2f} dB{less}"
     about = "What the scorer hears in the sound; how far the sound, analysed again, is from its spectrogram; what it was turned down by."
-    st.html(f"<div title='{html.escape(about, quote=True)}' style='font-size:.8125rem'>{line}</div>")
+    st.html(
+        f"<div title='{html.escape(about, quote=True)}' style='font-size:.8125rem'>{line}</div>"
+    )
 
 
 @st.cache_data(show_spinner=False, max_entries=400)

@@ -20,16 +20,31 @@ VIEW_LABELS = {"listen": "Listen", "copy": "A copy?"}
 def show_heading(s: GallerySet, i: int) -> None:
     """Face, emotion, who it is, what the face classifier sees."""
     r, classes = s.real, s.classes
-    lines = [f"<b>{theme.emotion_html(html.escape(classes[r.label[i]]))}</b>" + (f" · {html.escape(r.subject[i])}" if r.subject[i] else "")]
+    lines = [
+        f"<b>{theme.emotion_html(html.escape(classes[r.label[i]]))}</b>"
+        + (f" · {html.escape(r.subject[i])}" if r.subject[i] else "")
+    ]
     if r.clip[i]:
-        lines.append(f"<span style='opacity:.7;overflow-wrap:anywhere'>{html.escape(r.clip[i])}</span>")
+        lines.append(
+            f"<span style='opacity:.7;overflow-wrap:anywhere'>{html.escape(r.clip[i])}</span>"
+        )
     k = int(r.seen[i])
-    lines.append(f"The face classifier sees {theme.emotion_html(classes[k])} {r.o[i, k]:.0%} {'✓' if k == r.label[i] else '✕'}")
+    lines.append(
+        f"The face classifier sees {theme.emotion_html(classes[k])} {r.o[i, k]:.0%} {'✓' if k == r.label[i] else '✕'}"
+    )
     lines.append(f"credibility {r.credibility[i]:.2f} · confidence {r.confidence[i]:.2f}")
     with st.container(horizontal=True, gap="small", vertical_alignment="center"):
         if len(r.face):
-            st.image(np.kron(r.face[i], np.ones((4, 4), np.uint8)), width=100, output_format="PNG", alt="the aligned face, 28 by 28 pixels")
-        st.html(f"<div style='font-size:.875rem;line-height:1.5'>{'<br>'.join(lines)}</div>", width="stretch")
+            st.image(
+                np.kron(r.face[i], np.ones((4, 4), np.uint8)),
+                width=100,
+                output_format="PNG",
+                alt="the aligned face, 28 by 28 pixels",
+            )
+        st.html(
+            f"<div style='font-size:.875rem;line-height:1.5'>{'<br>'.join(lines)}</div>",
+            width="stretch",
+        )
 
 
 def show_voices(s: GallerySet, i: int) -> None:
@@ -50,12 +65,18 @@ def show_real(s: GallerySet, i: int) -> None:
     r, j = s.real, int(s.real.voice_row[i])
     y, run_id = r.voices.y[j], next(iter(s.members.values()))
     whose = "of the same clip" if r.paired else "of the same emotion"
-    about = "Face and voice are of one clip." if r.paired else "Faces and voices are of different people here and meet by emotion."
+    about = (
+        "Face and voice are of one clip."
+        if r.paired
+        else "Faces and voices are of different people here and meet by emotion."
+    )
     st.markdown(f"**Real voice** {whose}", help=about)
     _show_spectrogram(s, y, "chart real", "spectrogram of the real voice")
     again = voices.to_audio(run_id, y, what=spectrograms.RESYNTHESIS_COMMENT)
     players.show_recording(voices.load_recording(s, str(r.voices.clip[j])), again, s.config.logmel)
-    _show_verdicts(s, i, voices.classify_voice(run_id, y), "" if r.paired else str(r.voices.subject[j]))
+    _show_verdicts(
+        s, i, voices.classify_voice(run_id, y), "" if r.paired else str(r.voices.subject[j])
+    )
 
 
 def show_generated(s: GallerySet, i: int, condition: str) -> None:
@@ -64,14 +85,19 @@ def show_generated(s: GallerySet, i: int, condition: str) -> None:
     y = np.asarray(one.y[i], np.float32)
     players.show_heading(condition, s.classes[int(one.c[i].argmax())] if one.c.shape[1] else "")
     _show_spectrogram(s, y, f"chart {condition}", f"generated spectrogram, {condition}")
-    players.show_generated(voices.to_audio(run_id, y, what=spectrograms.GENERATED_COMMENT), condition)
+    players.show_generated(
+        voices.to_audio(run_id, y, what=spectrograms.GENERATED_COMMENT), condition
+    )
     _show_verdicts(s, i, {"Q": one.Q[i], "scorer": one.scorer[i]})
 
 
 def _show_verdicts(s: GallerySet, i: int, o: dict[str, np.ndarray], speaker: str = "") -> None:
     label = int(s.real.label[i])
     words = [html.escape(speaker)] * bool(speaker)
-    words += [voices.verdict_html(o["scorer"], label, s.classes, "scorer"), voices.verdict_html(o["Q"], label, s.classes, "Q")]
+    words += [
+        voices.verdict_html(o["scorer"], label, s.classes, "scorer"),
+        voices.verdict_html(o["Q"], label, s.classes, "Q"),
+    ]
     st.html(f"<div style='font-size:.8125rem'>{' · '.join(words)}</div>")
 
 
@@ -93,18 +119,30 @@ def show_nearest(s: GallerySet, i: int, condition: str) -> None:
         st.markdown(f"**{theme.CONDITION_TEXTS[condition][0]}** · generated")
         y = np.asarray(one.y[i], np.float32)
         _show_spectrogram(s, y, "chart generated", "the generated spectrogram")
-        st.audio(voices.to_audio(s.members[condition], y, what=spectrograms.GENERATED_COMMENT).wav, "audio/wav", alt="the generated voice")
+        st.audio(
+            voices.to_audio(s.members[condition], y, what=spectrograms.GENERATED_COMMENT).wav,
+            "audio/wav",
+            alt="the generated voice",
+        )
     with right:
         whose = f"{theme.emotion_html(s.classes[r.trained.label[j]])} · {html.escape(str(r.trained.clip[j]))}"
-        st.markdown("**Nearest training voice** · real", help="The most similar of all voices that the generator learnt from.")
+        st.markdown(
+            "**Nearest training voice** · real",
+            help="The most similar of all voices that the generator learnt from.",
+        )
         _show_spectrogram(s, r.trained.y[j], "chart near", "the most similar training voice")
-        again = voices.to_audio(s.members[condition], r.trained.y[j], what=spectrograms.RESYNTHESIS_COMMENT)
+        again = voices.to_audio(
+            s.members[condition], r.trained.y[j], what=spectrograms.RESYNTHESIS_COMMENT
+        )
         st.audio(again.wav, "audio/wav", alt="the most similar training voice")
         st.html(f"<div style='font-size:.8125rem;overflow-wrap:anywhere'>{whose}</div>")
     own = {c: float(m.near_db[i]) for c, m in s.made.items()}
     figure = contact_sheet.distance_histogram(r.real_nearest_db, own)
     st.plotly_chart(
-        figure, key="distances", config=charts.NO_TOOLBAR_CONFIG, alt="distances of real voices to training voices, and of the generated"
+        figure,
+        key="distances",
+        config=charts.NO_TOOLBAR_CONFIG,
+        alt="distances of real voices to training voices, and of the generated",
     )
     low, middle, high = np.quantile(r.real_nearest_db, [0.05, 0.5, 0.95])
     st.markdown(

@@ -32,7 +32,13 @@ if TYPE_CHECKING:
 
 OPENING_TEXT = "Opening the gallery …"
 MAX_CACHED_SETS = 8  # sets of families in memory
-LOAD_ERRORS = (ValueError, OSError, EOFError, KeyError, zipfile.BadZipFile)  # what a damaged run makes its readers raise
+LOAD_ERRORS = (
+    ValueError,
+    OSError,
+    EOFError,
+    KeyError,
+    zipfile.BadZipFile,
+)  # what a damaged run makes its readers raise
 
 
 _compute_lock = threading.Lock()  # one at a time: the server may do it ahead of the first visit
@@ -69,11 +75,20 @@ def load_set(family: RunFamily, name: SetName, quietly: bool = False) -> Gallery
     Raises ValueError in words: a run without outputs or samples, or a set of which nothing is here.
     """
     config = cache.run_config(family.id)
-    key = (files.checkpoints_folder(), tuple(family.members.values()), name, _modification_times(family, config))
+    key = (
+        files.checkpoints_folder(),
+        tuple(family.members.values()),
+        name,
+        _modification_times(family, config),
+    )
     store = _set_cache()
     if key not in store:
         place = None if quietly else st.empty()
-        say = (lambda share, words: None) if place is None else (lambda share, words: place.progress(share, words))
+        say = (
+            (lambda share, words: None)
+            if place is None
+            else (lambda share, words: place.progress(share, words))
+        )
         say(0.0, OPENING_TEXT)
         while not _compute_lock.acquire(timeout=0.2):
             say(0.0, OPENING_TEXT)
@@ -91,30 +106,47 @@ def load_set(family: RunFamily, name: SetName, quietly: bool = False) -> Gallery
 
 def _modification_times(family: RunFamily, config: Config) -> tuple[int, ...]:
     """What changes when a corpus or a run does."""
-    files = [splits.corpus_path(n, config.data.demo_takes) for n in (config.data.faces, config.data.voices)]
+    files = [
+        splits.corpus_path(n, config.data.demo_takes)
+        for n in (config.data.faces, config.data.voices)
+    ]
     files += [cache.run_by_id(run).directory / "results.json" for run in family.members.values()]
     return tuple(f.stat().st_mtime_ns if f.exists() else 0 for f in files)
 
 
-def _compute_set(family: RunFamily, name: SetName, config: Config, key: tuple, say: ProgressCallback) -> GallerySet:
+def _compute_set(
+    family: RunFamily, name: SetName, config: Config, key: tuple, say: ProgressCallback
+) -> GallerySet:
     from core.inference import gallery
 
     parts = len(family.members) + 1
 
     def tell(part: int):
-        return lambda share, words: say(min(1.0, (part + share) / parts), f"{words} … kept for the next visit")
+        return lambda share, words: say(
+            min(1.0, (part + share) / parts), f"{words} … kept for the next visit"
+        )
 
     real = gallery.load_real_items(cache.run_by_id(family.id), name, tell(0))
     made, broken = {}, []
     for part, (condition, run_id) in enumerate(family.members.items(), 1):
         try:
-            made[condition] = gallery.load_generated_voices(cache.load_run(run_id), real, tell(part))
+            made[condition] = gallery.load_generated_voices(
+                cache.load_run(run_id), real, tell(part)
+            )
         except LOAD_ERRORS as error:
             broken.append(str(error))
     if not made:
         raise ValueError(" ".join(broken))
     members = {c: family.members[c] for c in made}
-    return GallerySet(members, real, made, config, cache.load_run(next(iter(members.values()))).ref_db, tuple(broken), key)
+    return GallerySet(
+        members,
+        real,
+        made,
+        config,
+        cache.load_run(next(iter(members.values()))).ref_db,
+        tuple(broken),
+        key,
+    )
 
 
 def sheet_figure(s: GallerySet, items: Sequence[int], looked_at: int) -> go.Figure:
@@ -124,7 +156,9 @@ def sheet_figure(s: GallerySet, items: Sequence[int], looked_at: int) -> go.Figu
 
 @charts.cache_figure
 def _sheet_figure(key: tuple, items: tuple[int, ...], looked_at: int, _s: GallerySet) -> go.Figure:
-    return contact_sheet.build_figure(_s.real, _s.made, items, _s.classes, looked_at, _s.config.logmel)
+    return contact_sheet.build_figure(
+        _s.real, _s.made, items, _s.classes, looked_at, _s.config.logmel
+    )
 
 
 # ------------------------------------------------------------------ what is not here
@@ -139,7 +173,9 @@ def show_missing_corpora(s: GallerySet) -> None:
         st.warning(theme.escape_markdown(words), icon=":material/warning:")
     if not r.missing:
         return
-    lost = [w for w, gone in (("faces", not len(r.face)), ("real voices", not len(r.voices.y))) if gone]
+    lost = [
+        w for w, gone in (("faces", not len(r.face)), ("real voices", not len(r.voices.y))) if gone
+    ]
     more = "" if len(r.face) else f" You see the {len(r)} samples that come with the run."
     names = " and ".join(theme.escape_markdown(n) for n in r.missing)
     said = f"**{names} {'are' if len(r.missing) > 1 else 'is'} not on this machine**: no {' and no '.join(lost)} here.{more}"
@@ -148,11 +184,24 @@ def show_missing_corpora(s: GallerySet) -> None:
         for corpus in r.missing:
             clips, bands = splits.parse_name(corpus)
             if clips == "demo" and corpus != "demo":  # the page Data draws the paper's size alone
-                st.code(splits.prepare_command(corpus, s.config.data.demo_takes), language="bash", wrap_lines=True)
+                st.code(
+                    splits.prepare_command(corpus, s.config.data.demo_takes),
+                    language="bash",
+                    wrap_lines=True,
+                )
                 continue
-            query = {"part": "bring", "form": clips if clips in KNOWN_CORPORA else "folder", "bands": str(bands)}
+            query = {
+                "part": "bring",
+                "form": clips if clips in KNOWN_CORPORA else "folder",
+                "bands": str(bands),
+            }
             query = {"part": "corpora"} if clips == "demo" else query
-            st.page_link("pages/data.py", label=corpus_link_label(corpus), icon=":material/database:", query_params=query)
+            st.page_link(
+                "pages/data.py",
+                label=corpus_link_label(corpus),
+                icon=":material/database:",
+                query_params=query,
+            )
 
 
 def corpus_link_label(corpus: str) -> str:
@@ -167,7 +216,9 @@ def corpus_link_label(corpus: str) -> str:
 # ------------------------------------------------------------------ sounds
 
 
-def to_audio(run_id: str, y: np.ndarray, seed: int = 0, what: str = "", plain: bool = False) -> Audio:
+def to_audio(
+    run_id: str, y: np.ndarray, seed: int = 0, what: str = "", plain: bool = False
+) -> Audio:
     """A spectrogram of this family made audible; `what` it is stands in the file, with "" nothing."""
     return _to_audio(files.checkpoints_folder() / run_id, y, seed, what, plain)
 
@@ -176,7 +227,9 @@ def to_audio(run_id: str, y: np.ndarray, seed: int = 0, what: str = "", plain: b
 def _to_audio(directory: Path, y: np.ndarray, seed: int, what: str, plain: bool) -> Audio:
     from core.inference import generation
 
-    return generation.to_audio(cache.load_run(directory.name), np.asarray(y, np.float32), seed, what, plain)
+    return generation.to_audio(
+        cache.load_run(directory.name), np.asarray(y, np.float32), seed, what, plain
+    )
 
 
 def classify_voice(run_id: str, y: np.ndarray) -> dict[str, np.ndarray]:
@@ -188,7 +241,12 @@ def classify_voice(run_id: str, y: np.ndarray) -> dict[str, np.ndarray]:
 def _classify_voice(directory: Path, y: np.ndarray) -> dict[str, np.ndarray]:
     from core.inference import generation
 
-    return {k: o[0] for k, o in generation.classify_samples(cache.load_run(directory.name), np.asarray(y, np.float32)[None]).items()}
+    return {
+        k: o[0]
+        for k, o in generation.classify_samples(
+            cache.load_run(directory.name), np.asarray(y, np.float32)[None]
+        ).items()
+    }
 
 
 def load_recording(s: GallerySet, clip: str) -> tuple[bytes, float] | str:
@@ -205,8 +263,13 @@ def load_recording(s: GallerySet, clip: str) -> tuple[bytes, float] | str:
         return "The clip is not in the corpus as prepared here."
     own = corpora.load_original(c, int(rows[0]))
     if own.wav is None:
-        return own.note or "Its source is not on this machine: prepared corpora keep spectrograms, no recordings."
-    return _crop_recording(own.wav, s.config.logmel, f"a recording's middle: {clip} of {s.config.data.voices}")
+        return (
+            own.note
+            or "Its source is not on this machine: prepared corpora keep spectrograms, no recordings."
+        )
+    return _crop_recording(
+        own.wav, s.config.logmel, f"a recording's middle: {clip} of {s.config.data.voices}"
+    )
 
 
 @st.cache_data(show_spinner=False, max_entries=60)
@@ -231,7 +294,15 @@ def item_zip(s: GallerySet, i: int) -> bytes:
     voices = {c: (s.members[c], np.asarray(one.y[i], np.float32)) for c, one in s.made.items()}
     first = next(iter(s.members.values()))
     with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as z:
-        z.writestr("facts.json", json.dumps(selection.item_record(r, s.made, i, s.classes, s.members), indent=1, ensure_ascii=False) + "\n")
+        z.writestr(
+            "facts.json",
+            json.dumps(
+                selection.item_record(r, s.made, i, s.classes, s.members),
+                indent=1,
+                ensure_ascii=False,
+            )
+            + "\n",
+        )
         z.writestr("TERMS.txt", terms_text(s))
         if len(r.face):
             z.writestr("face.png", contact_sheet.png_bytes(r.face[i]))
@@ -244,10 +315,21 @@ def item_zip(s: GallerySet, i: int) -> bytes:
         for name, (run_id, y) in voices.items():
             z.writestr(
                 f"{name}.wav",
-                to_audio(run_id, y, what=spectrograms.RESYNTHESIS_COMMENT if name == "real" else spectrograms.GENERATED_COMMENT).wav,
+                to_audio(
+                    run_id,
+                    y,
+                    what=spectrograms.RESYNTHESIS_COMMENT
+                    if name == "real"
+                    else spectrograms.GENERATED_COMMENT,
+                ).wav,
             )
             z.writestr(f"{name}.npy", _npy_bytes(y))
-            z.writestr(f"{name}.png", contact_sheet.png_bytes(np.kron(contact_sheet.spectrogram_image(y), np.ones((6, 6, 1), np.uint8))))
+            z.writestr(
+                f"{name}.png",
+                contact_sheet.png_bytes(
+                    np.kron(contact_sheet.spectrogram_image(y), np.ones((6, 6, 1), np.uint8))
+                ),
+            )
     return file.getvalue()
 
 
@@ -259,7 +341,10 @@ def _npy_bytes(array: np.ndarray) -> bytes:
 
 def terms_text(s: GallerySet) -> str:
     """Where the faces and voices come from, and under which terms."""
-    lines = [f"{role}: {d.get('title', '')}; {d.get('licence', '')}; {d.get('source', '')}" for role, d in corpus_records(s).items()]
+    lines = [
+        f"{role}: {d.get('title', '')}; {d.get('licence', '')}; {d.get('source', '')}"
+        for role, d in corpus_records(s).items()
+    ]
     about = "The folder's generated voices are nobody's; they fall under the terms of the data, as the model card of their run says."
     return "\n".join([*lines, about, ""])
 

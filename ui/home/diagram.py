@@ -35,17 +35,61 @@ class Box:
 
 
 BOXES = {
-    "x": Box((4, 92, 140, 172), "x", ("a face, 28×28",), "data", about="The faces that runs learn from, and who is in which set"),
-    "f_S": Box((196, 14, 138, 74), "f_S", ("face classifier", "→ softmax"), "evaluate", about="How well faces and voices are recognised"),
-    "cp": Box((384, 14, 158, 74), "Conformal", ("prediction", "→ p-values"), "conformal", about="How sure, and can it be trusted?"),
-    "c": Box((592, 4, 150, 108), "c", (), "condition", about="Tell the generator something else by hand"),
+    "x": Box(
+        (4, 92, 140, 172),
+        "x",
+        ("a face, 28×28",),
+        "data",
+        about="The faces that runs learn from, and who is in which set",
+    ),
+    "f_S": Box(
+        (196, 14, 138, 74),
+        "f_S",
+        ("face classifier", "→ softmax"),
+        "evaluate",
+        about="How well faces and voices are recognised",
+    ),
+    "cp": Box(
+        (384, 14, 158, 74),
+        "Conformal",
+        ("prediction", "→ p-values"),
+        "conformal",
+        about="How sure, and can it be trusted?",
+    ),
+    "c": Box(
+        (592, 4, 150, 108), "c", (), "condition", about="Tell the generator something else by hand"
+    ),
     "z": Box((424, 214, 78, 92), "z", ("noise",), "condition", about="The same face, other noise"),
-    "G": Box((592, 164, 150, 92), "G", ("generator", "x, z, c → voice"), "train", about="Train a generator, and watch it learn"),
-    "fake": Box((806, 174, 170, 142), "G(x|c,z)", (), "gallery", about="Generated and real voices, side by side"),
-    "real": Box((806, 4, 170, 142), "y", (), "gallery", about="Generated and real voices, side by side"),
-    "D": Box((1038, 40, 118, 86), "D", ("discriminator", "real or generated?"), "train", about="The losses of G and D while they play"),
+    "G": Box(
+        (592, 164, 150, 92),
+        "G",
+        ("generator", "x, z, c → voice"),
+        "train",
+        about="Train a generator, and watch it learn",
+    ),
+    "fake": Box(
+        (806, 174, 170, 142),
+        "G(x|c,z)",
+        (),
+        "gallery",
+        about="Generated and real voices, side by side",
+    ),
+    "real": Box(
+        (806, 4, 170, 142), "y", (), "gallery", about="Generated and real voices, side by side"
+    ),
+    "D": Box(
+        (1038, 40, 118, 86),
+        "D",
+        ("discriminator", "real or generated?"),
+        "train",
+        about="The losses of G and D while they play",
+    ),
     "Q": Box(
-        (1038, 206, 118, 86), "Q", ("classifier", "which emotion?"), "evaluate", about="Which emotion is heard, and how often rightly"
+        (1038, 206, 118, 86),
+        "Q",
+        ("classifier", "which emotion?"),
+        "evaluate",
+        about="Which emotion is heard, and how often rightly",
     ),
 }
 EQUATIONS = {  # tag -> where it stands, as the paper numbers it, and its number in the address of the page Paper
@@ -56,10 +100,20 @@ EQUATIONS = {  # tag -> where it stands, as the paper numbers it, and its number
 }
 
 
-BOX_OF_SOUND = {"real": "real", "recorded": "real", "fake": "fake"}  # sound -> the box of its button
-PLAY_LABELS = {"real": "Play the real voice", "recorded": "Play the recording itself", "fake": "Play the generated voice"}
+BOX_OF_SOUND = {
+    "real": "real",
+    "recorded": "real",
+    "fake": "fake",
+}  # sound -> the box of its button
+PLAY_LABELS = {
+    "real": "Play the real voice",
+    "recorded": "Play the recording itself",
+    "fake": "Play the generated voice",
+}
 
-LinkTargets = dict[str, tuple[str, dict[str, str]]]  # a box or an equation -> its page, and what is chosen there
+LinkTargets = dict[
+    str, tuple[str, dict[str, str]]
+]  # a box or an equation -> its page, and what is chosen there
 
 
 def link_targets(run_id: str, pages: Sequence[str]) -> LinkTargets:
@@ -78,17 +132,25 @@ def png_data_url(values: np.ndarray) -> str:
 
 def spectrogram_image(y: np.ndarray) -> np.ndarray:
     """(columns, bands) in [-1, 1] -> (bands, columns, 3) uint8 in the colours of all spectrograms, low bands at the bottom."""
-    levels = np.array([[int(k[i : i + 2], 16) for i in (1, 3, 5)] for k in theme.SPECTROGRAM_COLOUR_SCALE], float)
+    levels = np.array(
+        [[int(k[i : i + 2], 16) for i in (1, 3, 5)] for k in theme.SPECTROGRAM_COLOUR_SCALE], float
+    )
     share = np.clip((y.T[::-1] + 1) / 2, 0, 1)
-    return np.stack([np.interp(share, np.linspace(0, 1, len(levels)), part) for part in levels.T], axis=-1).astype(np.uint8)
+    return np.stack(
+        [np.interp(share, np.linspace(0, 1, len(levels)), part) for part in levels.T], axis=-1
+    ).astype(np.uint8)
 
 
-def fig_3_svg(config: Config, condition: str, e: FaceExample, sounds: Sequence[str], ways: LinkTargets) -> str:
+def fig_3_svg(
+    config: Config, condition: str, e: FaceExample, sounds: Sequence[str], ways: LinkTargets
+) -> str:
     """The drawing as SVG. `sounds` that PLAYERS names have a play button; only boxes that are among `ways` are links.
 
     What the condition does not pass through is pale: the label needs no f_S, the softmax no conformal prediction.
     """
-    pale = {"label": {"f_S", "cp"}, "classifier": {"cp"}, "cp": set(), "none": {"f_S", "cp", "c"}}[condition]
+    pale = {"label": {"f_S", "cp"}, "classifier": {"cp"}, "cp": set(), "none": {"f_S", "cp", "c"}}[
+        condition
+    ]
     s = config.logmel
     size = f"{s.columns * s.hop / s.rate:.2g} s × {s.f_max / 1000:.2g} kHz"
     noise = np.random.default_rng(0).normal(128, 60, (12, 12)).clip(0, 255).astype(np.uint8)
@@ -103,14 +165,20 @@ def fig_3_svg(config: Config, condition: str, e: FaceExample, sounds: Sequence[s
             inner.append(_condition_bars(box, config.data.classes, e.c))
         elif name in ("fake", "real"):
             what = "drawn by G" if name == "fake" else "the real voice"
-            inner.append(_spectrogram_panel(box, e.y if name == "fake" else e.real, f"{what} · {size}"))
+            inner.append(
+                _spectrogram_panel(box, e.y if name == "fake" else e.real, f"{what} · {size}")
+            )
         group = f'<g class="{"pale" if name in pale else "box"}">{"".join(inner)}</g>'
         parts.append(_link(name, ways, f"{box.title}: {box.about}", group))
     for tag, (left, top, _) in EQUATIONS.items():
         words = f'<text class="eq" x="{left}" y="{top}" text-anchor="middle">{tag}</text>'
         parts.append(_link(tag, ways, f"{tag} in the paper", words))
-    parts += [_play_button(BOXES[box], name) for name, box in BOX_OF_SOUND.items() if name in sounds]
-    about = "The paper's figure 3: a face, a condition and noise become a voice, which D and Q judge"
+    parts += [
+        _play_button(BOXES[box], name) for name, box in BOX_OF_SOUND.items() if name in sounds
+    ]
+    about = (
+        "The paper's figure 3: a face, a condition and noise become a voice, which D and Q judge"
+    )
     return f'<svg viewBox="0 0 {DRAWING_WIDTH} {DRAWING_HEIGHT}" aria-label="{about}">{"".join(parts)}</svg>'
 
 
@@ -134,7 +202,11 @@ def _box_outline(box: Box) -> str:
 
 
 def _title(text: str) -> str:
-    return "<tspan>f</tspan><tspan class='sub' dy='4'>S</tspan>" if text == "f_S" else html.escape(text)
+    return (
+        "<tspan>f</tspan><tspan class='sub' dy='4'>S</tspan>"
+        if text == "f_S"
+        else html.escape(text)
+    )
 
 
 def _image(address: str, at: tuple[int, int, int, int]) -> str:
@@ -154,7 +226,10 @@ def _condition_bars(box: Box, classes: Sequence[str], c: np.ndarray) -> str:
             f'<rect class="bar" x="{left + 60}" y="{y + 1:.1f}" width="{long:.1f}" height="{step - 3:.1f}" style="fill:{colour}">'
             f"<title>{html.escape(name)}: {value:.2f}</title></rect>"
         )
-    return "".join(rows) or f'<text class="small" x="{left + width / 2}" y="{top + 62}" text-anchor="middle">nothing</text>'
+    return (
+        "".join(rows)
+        or f'<text class="small" x="{left + width / 2}" y="{top + 62}" text-anchor="middle">nothing</text>'
+    )
 
 
 def _spectrogram_panel(box: Box, y: np.ndarray | None, words: str) -> str:
@@ -162,15 +237,29 @@ def _spectrogram_panel(box: Box, y: np.ndarray | None, words: str) -> str:
     title = f'<text class="tiny" x="{left + width / 2}" y="{top + height - 8}" text-anchor="middle">{words}</text>'
     if y is None:
         none = "not of the same clip"
-        return title + f'<text class="small" x="{left + width / 2}" y="{top + 80}" text-anchor="middle">{none}</text>'
-    return title + _image(png_data_url(spectrogram_image(y)), (left + 12, top + 32, width - 24, height - 56))
+        return (
+            title
+            + f'<text class="small" x="{left + width / 2}" y="{top + 80}" text-anchor="middle">{none}</text>'
+        )
+    return title + _image(
+        png_data_url(spectrogram_image(y)), (left + 12, top + 32, width - 24, height - 56)
+    )
 
 
 def _play_button(box: Box, name: str) -> str:
     """A round button over a spectrogram, and the line that moves over it while it sounds; the recording's is a small one above."""
     left, top, width, height = box.at
-    x, y, label, aside = left + width / 2, top + 32 + (height - 56) / 2, PLAY_LABELS[name], name == "recorded"
-    place = f' transform="translate({left + width - 22} {top + 16}) scale(.58) translate({-x} {-y})"' if aside else ""
+    x, y, label, aside = (
+        left + width / 2,
+        top + 32 + (height - 56) / 2,
+        PLAY_LABELS[name],
+        name == "recorded",
+    )
+    place = (
+        f' transform="translate({left + width - 22} {top + 16}) scale(.58) translate({-x} {-y})"'
+        if aside
+        else ""
+    )
     return (
         f'<line class="head" data-of="{name}" x1="{left + 12}" x2="{left + 12}" y1="{top + 32}" y2="{top + height - 24}" '
         f'data-from="{left + 12}" data-long="{width - 24}"/>'
@@ -196,11 +285,20 @@ def _arrows(condition: str) -> str:
         ("M976 70H1036", True),  # y -> D
     ]
     if goes == "softmax":
-        ways.append(("M265 88V132H560C578 132 566 100 590 100", True))  # f_S -> c, past the conformal predictor
+        ways.append(
+            ("M265 88V132H560C578 132 566 100 590 100", True)
+        )  # f_S -> c, past the conformal predictor
     if goes == "label":
         ways.append(("M560 132C578 132 566 100 590 100", True))  # a name -> c
-    lines = "".join(f'<path class="way{"" if gone else " pale"}" d="{d}" marker-end="url(#tip)"/>' for d, gone in ways)
-    told = '<text class="small" x="554" y="136" text-anchor="end">the emotion\'s name</text>' if goes == "label" else ""
+    lines = "".join(
+        f'<path class="way{"" if gone else " pale"}" d="{d}" marker-end="url(#tip)"/>'
+        for d, gone in ways
+    )
+    told = (
+        '<text class="small" x="554" y="136" text-anchor="end">the emotion\'s name</text>'
+        if goes == "label"
+        else ""
+    )
     tip = '<marker id="tip" viewBox="0 0 8 8" refX="7" refY="4" markerWidth="7" markerHeight="7" orient="auto">'
     return f'<defs>{tip}<path class="tip" d="M0 0L8 4L0 8z"/></marker></defs>{lines}{told}'
 
@@ -279,10 +377,21 @@ JS = """export default function ({ data, parentElement, setTriggerValue }) {
   return quiet
 }"""
 
-_component = st.components.v2.component("dacssgan_fig_3", html='<div class="drawn"></div>', css=CSS, js=JS)
+_component = st.components.v2.component(
+    "dacssgan_fig_3", html='<div class="drawn"></div>', css=CSS, js=JS
+)
 
 
 def show_fig_3(svg: str, sounds: dict[str, bytes], key: str) -> str:
     """Draws Fig. 3; the name of the box or equation that was clicked, or "". `sounds` are wav files by the box that plays them."""
-    addresses = {k: "data:audio/wav;base64," + base64.b64encode(v).decode() for k, v in sounds.items()}
-    return str(_component(key="fig 3", data={"svg": svg, "sounds": addresses, "key": key}, on_go_change=lambda: None).go or "")
+    addresses = {
+        k: "data:audio/wav;base64," + base64.b64encode(v).decode() for k, v in sounds.items()
+    }
+    return str(
+        _component(
+            key="fig 3",
+            data={"svg": svg, "sounds": addresses, "key": key},
+            on_go_change=lambda: None,
+        ).go
+        or ""
+    )

@@ -33,7 +33,10 @@ PAGE_GROUPS = (  # for whom, in a sentence, and the pages: file, label, icon
     (
         "Understand credibility",
         "A classifier always answers. See when conformal prediction believes it, and whether it keeps its promise.",
-        (("conformal", "Conformal prediction, step by step", "target"), ("paper", "The paper: every equation and its code", "menu_book")),
+        (
+            ("conformal", "Conformal prediction, step by step", "target"),
+            ("paper", "The paper: every equation and its code", "menu_book"),
+        ),
     ),
     (
         "Train and compare",
@@ -74,7 +77,9 @@ def _load_audible_example(directory: Path, emotion: str, number: int) -> Audible
     for name, y in (("fake", found.y), ("real", found.real)):
         if y is not None:
             what = waveforms.wav_comment(
-                spectrograms.GENERATED_COMMENT if name == "fake" else spectrograms.RESYNTHESIS_COMMENT,
+                spectrograms.GENERATED_COMMENT
+                if name == "fake"
+                else spectrograms.RESYNTHESIS_COMMENT,
                 s,
                 run.id,
                 0,
@@ -82,14 +87,19 @@ def _load_audible_example(directory: Path, emotion: str, number: int) -> Audible
             )
             sounds[name] = waveforms.wav_bytes(vocoder.to_waveform(y, ref_db, s)[0], s.rate, what)
     if found.wave is not None:
-        sounds["recorded"], _ = waveforms.crop_to_wav(found.wave, s.columns, s, comment=f"a recording's middle: {found.name}, invented")
+        sounds["recorded"], _ = waveforms.crop_to_wav(
+            found.wave, s.columns, s, comment=f"a recording's middle: {found.name}, invented"
+        )
     return AudibleExample(found, sounds)
 
 
 def example_family() -> RunFamily | None:
     """The runs that Home shows: the drawn corpus', of which everything is on this machine; else the first there are."""
     found = cache.families()
-    return next((f for f in found if cache.run_config(f.id).data.faces == "demo"), found[0] if found else None)
+    return next(
+        (f for f in found if cache.run_config(f.id).data.faces == "demo"),
+        found[0] if found else None,
+    )
 
 
 def show_example(of: RunFamily) -> None:
@@ -98,23 +108,53 @@ def show_example(of: RunFamily) -> None:
     config = cache.run_config(of.id)
     classes = config.data.classes
     first = "happy" if "happy" in classes else classes[0]
-    query_params.restore_widget("emotion", "home emotion", first, lambda k: k if k in classes else None)
     query_params.restore_widget(
-        "condition", "home condition", "cp" if "cp" in conditions else conditions[0], lambda k: k if k in conditions else None
+        "emotion", "home emotion", first, lambda k: k if k in classes else None
     )
-    query_params.restore_widget("face", "home face", 0, lambda k: int(k) if k.isascii() and k.isdecimal() and len(k) < 4 else None)
+    query_params.restore_widget(
+        "condition",
+        "home condition",
+        "cp" if "cp" in conditions else conditions[0],
+        lambda k: k if k in conditions else None,
+    )
+    query_params.restore_widget(
+        "face",
+        "home face",
+        0,
+        lambda k: int(k) if k.isascii() and k.isdecimal() and len(k) < 4 else None,
+    )
     go = {"required": True, "on_change": query_params.save_widget, "label_visibility": "collapsed"}
     left, right = st.columns([7, 5], gap="small", vertical_alignment="center")
     with left:
-        emotion = st.pills("Emotion of the face", classes, key="home emotion", args=("emotion", "home emotion"), **go)
-    with right, st.container(horizontal=True, horizontal_alignment="right", vertical_alignment="center"):
+        emotion = st.pills(
+            "Emotion of the face",
+            classes,
+            key="home emotion",
+            args=("emotion", "home emotion"),
+            **go,
+        )
+    with (
+        right,
+        st.container(horizontal=True, horizontal_alignment="right", vertical_alignment="center"),
+    ):
         told = lambda k: theme.CONDITION_TEXTS[k][0]  # noqa: E731
         condition = st.segmented_control(
-            "The generator is told", conditions, format_func=told, key="home condition", args=("condition", "home condition"), **go
+            "The generator is told",
+            conditions,
+            format_func=told,
+            key="home condition",
+            args=("condition", "home condition"),
+            **go,
         )
         number = st.session_state["home face"]
         after = {"on_click": query_params.set_value, "args": ("face", number + 1)}
-        st.button("Another face", icon=":material/face:", key="another face", help="The next face that the run has kept.", **after)
+        st.button(
+            "Another face",
+            icon=":material/face:",
+            key="another face",
+            help="The next face that the run has kept.",
+            **after,
+        )
     run_id = of.members[condition]
     try:
         one = load_audible_example(run_id, emotion, number)
@@ -131,7 +171,11 @@ def show_example(of: RunFamily) -> None:
     small = ", the small button plays the recording itself" if "recorded" in one.sounds else ""
     best, chosen = classes[int(e.heard.argmax())], classes[int(e.softmax.argmax())]
     whose = f"`{e.name}`, a face" if e.name else "A face"
-    face = "" if e.face is not None else " Its corpus is not on this machine, so the picture is missing."
+    face = (
+        ""
+        if e.face is not None
+        else " Its corpus is not on this machine, so the picture is missing."
+    )
     st.caption(
         f"{whose} that no network was trained on (S4; {e.number + 1} of {e.of} kept, in the corpus' order), meant as *{emotion}*.{face} "
         f"f_S takes it for *{chosen}* ({e.softmax.max():.0%}), credibility {e.p.max():.2f}. A classifier of real voices hears *{best}* "
@@ -144,7 +188,9 @@ def show_example(of: RunFamily) -> None:
 
 
 def _live_work() -> tuple[list[dict], list]:
-    return [r for r in cache.run_rows() if r["state"] in cache.LIVE_STATES], [e for e in tasks.listing() if e.state == "running"]
+    return [r for r in cache.run_rows() if r["state"] in cache.LIVE_STATES], [
+        e for e in tasks.listing() if e.state == "running"
+    ]
 
 
 def show_live_work() -> None:
@@ -159,7 +205,9 @@ def show_live_work() -> None:
             if every:
                 st.rerun()  # the last one has ended: no more looking
             return
-        from ui.train import progress  # with Plotly and pandas, which the first paint does not wait for
+        from ui.train import (
+            progress,  # with Plotly and pandas, which the first paint does not wait for
+        )
         from ui.widgets import task_progress
 
         st.subheader("Running now")
@@ -168,14 +216,29 @@ def show_live_work() -> None:
                 with st.container():
                     st.markdown(f"{theme.state_badges(row['state'])}  ·  `{row['run']}`")
                     progress.show_stage(row, row["phase"] or "")
-                st.page_link("pages/train.py", label="Back to it", icon=":material/monitoring:", query_params={"run": row["run"]})
+                st.page_link(
+                    "pages/train.py",
+                    label="Back to it",
+                    icon=":material/monitoring:",
+                    query_params={"run": row["run"]},
+                )
         for one in work:
             with st.container(horizontal=True, vertical_alignment="center", border=True):
                 with st.container():
-                    st.markdown(f"**{theme.escape_markdown(task_progress.task_title(one))}** · {theme.escape_markdown(one.phase)}")
-                    st.progress(min(1.0, one.done / max(1, one.total)), f"{one.done:,} of {one.total:,}" if one.total else "…")
+                    st.markdown(
+                        f"**{theme.escape_markdown(task_progress.task_title(one))}** · {theme.escape_markdown(one.phase)}"
+                    )
+                    st.progress(
+                        min(1.0, one.done / max(1, one.total)),
+                        f"{one.done:,} of {one.total:,}" if one.total else "…",
+                    )
                 link = {"part": "bring", "errand": one.id}
-                st.page_link("pages/data.py", label="Back to it", icon=":material/monitoring:", query_params=link)
+                st.page_link(
+                    "pages/data.py",
+                    label="Back to it",
+                    icon=":material/monitoring:",
+                    query_params=link,
+                )
 
     watched()
 

@@ -23,7 +23,9 @@ if TYPE_CHECKING:
 
 SHIPPED_NAMES = ("fer2013-ravdess", "demo")  # names of the shipped runs, the real one first
 LIVE_STATES = ("queued", "running")  # states of a run that goes on by itself
-UPLOAD_FOLDER_PREFIX = "dacssgan-upload-"  # how folders of uploads begin, in the system's folder for temporary files
+UPLOAD_FOLDER_PREFIX = (
+    "dacssgan-upload-"  # how folders of uploads begin, in the system's folder for temporary files
+)
 
 
 @st.cache_resource(show_spinner=False)
@@ -70,14 +72,18 @@ def run_rows() -> list[dict]:
 
 def families() -> list[RunFamily]:
     """Families with a finished run: the shipped real one, the demo, then the others from the newest."""
-    done = tuple((r["run"], r["condition"], r["shipped"]) for r in run_rows() if r["state"] == "done")
+    done = tuple(
+        (r["run"], r["condition"], r["shipped"]) for r in run_rows() if r["state"] == "done"
+    )
     return _group_families(files.checkpoints_folder(), done)
 
 
 @st.cache_data(show_spinner=False, max_entries=8)
 def _group_families(folder: Path, done: tuple[tuple[str, str, int], ...]) -> list[RunFamily]:
     groups: dict[tuple[str, str], list[tuple[str, str, int]]] = {}
-    for run, condition, shipped in sorted(done, key=lambda r: -r[2]):  # of two of one condition, the shipped or else the newest
+    for run, condition, shipped in sorted(
+        done, key=lambda r: -r[2]
+    ):  # of two of one condition, the shipped or else the newest
         try:
             config = Run(folder / run).config
         except ValueError:
@@ -87,7 +93,11 @@ def _group_families(folder: Path, done: tuple[tuple[str, str, int], ...]) -> lis
         groups.setdefault((config.name, family_hash(config)), []).append((run, condition, shipped))
     found = []
     for (name, _), group in groups.items():
-        first = {c: next(r for r, k, _ in group if k == c) for c in CONDITIONS if any(k == c for _, k, _ in group)}
+        first = {
+            c: next(r for r, k, _ in group if k == c)
+            for c in CONDITIONS
+            if any(k == c for _, k, _ in group)
+        }
         found.append(RunFamily(name, first, any(s for *_, s in group)))
     rank = {name: i for i, name in enumerate(SHIPPED_NAMES)}
     return sorted(found, key=lambda f: (rank.get(f.name, len(rank)), not f.shipped))
@@ -109,7 +119,9 @@ def _load_run(directory: Path) -> LoadedRun:
 
     from core.inference import generation
 
-    torch.set_num_threads(1)  # one face is little work; beside a training or other visitors, more threads only wait for each other
+    torch.set_num_threads(
+        1
+    )  # one face is little work; beside a training or other visitors, more threads only wait for each other
     return generation.load_run(Run(directory))
 
 
@@ -143,13 +155,20 @@ def generate_voice(run_id: str, face: np.ndarray, emotion: str | None, seed: int
 
 
 @st.cache_resource(show_spinner="Drawing a voice …", max_entries=60, scope="session")
-def _generate_voice(directory: Path, face: np.ndarray, emotion: str | None, seed: int) -> GeneratedVoice:
+def _generate_voice(
+    directory: Path, face: np.ndarray, emotion: str | None, seed: int
+) -> GeneratedVoice:
     from core.inference import generation
 
     run = _load_run(directory)
     c, _ = generation.condition_of(run, generation.explain_face(run, face), emotion)
     y = generation.generate_voices(run, face, c, seed)
-    return GeneratedVoice(c, y[0], generation.to_audio(run, y[0], seed), generation.classify_samples(run, y)["scorer"][0])
+    return GeneratedVoice(
+        c,
+        y[0],
+        generation.to_audio(run, y[0], seed),
+        generation.classify_samples(run, y)["scorer"][0],
+    )
 
 
 @dataclass(frozen=True)
@@ -168,19 +187,27 @@ def count_windows(run_id: str, seen: AnalysedClip) -> int:
     return long_form.count_windows(load_run(run_id), seen)
 
 
-def generate_long_voice(run_id: str, key: str, seen: AnalysedClip, emotion: str | None, seed: int) -> GeneratedLongVoice:
+def generate_long_voice(
+    run_id: str, key: str, seen: AnalysedClip, emotion: str | None, seed: int
+) -> GeneratedLongVoice:
     """The voice of all of the film that `key` names, as `python -m core generate --whole` makes it."""
     return _generate_long_voice(files.checkpoints_folder() / run_id, key, seen, emotion, seed)
 
 
-@st.cache_resource(show_spinner="Drawing a voice for the whole clip …", max_entries=12, scope="session")
-def _generate_long_voice(directory: Path, key: str, _seen: AnalysedClip, emotion: str | None, seed: int) -> GeneratedLongVoice:
+@st.cache_resource(
+    show_spinner="Drawing a voice for the whole clip …", max_entries=12, scope="session"
+)
+def _generate_long_voice(
+    directory: Path, key: str, _seen: AnalysedClip, emotion: str | None, seed: int
+) -> GeneratedLongVoice:
     from core.inference import generation, long_form
 
     run = _load_run(directory)
     p = long_form.generate_long_voice(run, _seen, emotion, seed)
     return GeneratedLongVoice(
-        p, generation.to_audio(run, p.y, seed), long_form.window_records(run, _seen, p, long_form.classify_windows(run, p))
+        p,
+        generation.to_audio(run, p.y, seed),
+        long_form.window_records(run, _seen, p, long_form.classify_windows(run, p)),
     )
 
 
@@ -220,12 +247,29 @@ def _own_voice(directory: Path, key: str, _waveform: np.ndarray, columns: int | 
 
     o = _load_run(directory)
     s = o.config.logmel
-    y, gain = long_form.voice_spectrogram(o, _waveform, columns) if columns else generation.voice_spectrogram(o, _waveform)
+    y, gain = (
+        long_form.voice_spectrogram(o, _waveform, columns)
+        if columns
+        else generation.voice_spectrogram(o, _waveform)
+    )
     words = f"a recording{'' if columns else ', its middle'}, {gain:+.1f} dB"
-    wav, less = waveforms.crop_to_wav(_waveform, len(y), s, gain, words, start=0 if columns else None)
-    ends = np.arange(s.columns, len(y) + 1, s.columns)  # judged by windows, as a run's networks hear
-    o_heard = generation.classify_samples(o, np.stack([y[k - s.columns : k] for k in ends]))["scorer"].mean(axis=0)
-    return OwnVoice(y, gain, wav, less, generation.to_audio(o, y, what=spectrograms.RESYNTHESIS_COMMENT), o_heard)
+    wav, less = waveforms.crop_to_wav(
+        _waveform, len(y), s, gain, words, start=0 if columns else None
+    )
+    ends = np.arange(
+        s.columns, len(y) + 1, s.columns
+    )  # judged by windows, as a run's networks hear
+    o_heard = generation.classify_samples(o, np.stack([y[k - s.columns : k] for k in ends]))[
+        "scorer"
+    ].mean(axis=0)
+    return OwnVoice(
+        y,
+        gain,
+        wav,
+        less,
+        generation.to_audio(o, y, what=spectrograms.RESYNTHESIS_COMMENT),
+        o_heard,
+    )
 
 
 # ------------------------------------------------------------------ training

@@ -44,7 +44,10 @@ class CorpusSummary:
     @cached_property
     def has_known_subject(self) -> np.ndarray:
         """(N,) whether it is known who is seen or heard."""
-        groups = np.array([bool(splits.UNKNOWN_SUBJECT.fullmatch(s)) or not s for s in np.unique(self.subject)], bool)
+        groups = np.array(
+            [bool(splits.UNKNOWN_SUBJECT.fullmatch(s)) or not s for s in np.unique(self.subject)],
+            bool,
+        )
         return ~groups[np.unique(self.subject, return_inverse=True)[1]]
 
     @cached_property
@@ -71,17 +74,27 @@ class CorpusSummary:
     @cached_property
     def left_out(self) -> dict[str, str]:
         """Clip -> why it is not here."""
-        return {k: str(v) for k, v in self.meta.get("left_out", {}).items() if not k.startswith("landmarks/")}
+        return {
+            k: str(v)
+            for k, v in self.meta.get("left_out", {}).items()
+            if not k.startswith("landmarks/")
+        }
 
     @cached_property
     def alignment_notes(self) -> dict[str, str]:
         """Emotion -> how many of its pictures were aligned without landmarks of their own."""
-        return {k.removeprefix("landmarks/"): str(v) for k, v in self.meta.get("left_out", {}).items() if k.startswith("landmarks/")}
+        return {
+            k.removeprefix("landmarks/"): str(v)
+            for k, v in self.meta.get("left_out", {}).items()
+            if k.startswith("landmarks/")
+        }
 
 
 def prepared_stems() -> list[str]:
     """Files of prepared corpora, the demo first."""
-    here = sorted(p.stem for p in splits.processed_folder().glob("*.npz") if not p.name.startswith("."))
+    here = sorted(
+        p.stem for p in splits.processed_folder().glob("*.npz") if not p.name.startswith(".")
+    )
     return sorted(here, key=lambda s: not s.startswith("demo-"))
 
 
@@ -105,7 +118,9 @@ def _load_summary(path: Path, changed: int) -> CorpusSummary | str:
         with open(path, "rb") as f, np.load(f, allow_pickle=False) as z:
             small, meta = {k: z[k] for k in PER_CLIP_ARRAYS}, json.loads(str(z["meta"]))
             votes = z["votes"] if "votes" in z.files else np.zeros((0, 3), "<U1")
-        whole = {"name", "digest", "ref_db"} <= set(meta) and meta.get("bands", BAND_COUNTS[0]) in BAND_COUNTS
+        whole = {"name", "digest", "ref_db"} <= set(meta) and meta.get(
+            "bands", BAND_COUNTS[0]
+        ) in BAND_COUNTS
         if len({len(a) for a in small.values()}) != 1 or not whole:
             raise ValueError("its parts do not fit together")
         return CorpusSummary(path.stem, meta, votes=votes, **small)
@@ -144,7 +159,9 @@ def possible_pairs(stem: str, found: dict[str, CorpusSummary]) -> dict[str, tupl
         pairs["its own faces and voices"] = (stem, stem)
     clips = {stem: splits.parse_name(c.meta["name"])[0] for stem, c in found.items()}
     for other, c in sorted(found.items(), key=lambda f: clips[f[0]] == "demo"):  # real ones first
-        if clips[other] == clips[stem]:  # the same clips in other bands or, drawn, more of them: a run knows one such file
+        if (
+            clips[other] == clips[stem]
+        ):  # the same clips in other bands or, drawn, more of them: a run knows one such file
             continue
         if own.faces and c.voices:
             pairs[f"its faces with the voices of {other}"] = (stem, other)
@@ -159,7 +176,12 @@ def data_settings(pair: tuple[str, str], found: dict[str, CorpusSummary], **more
     takes = [n for p in pair if (n := splits.parse_stem(p)[1])]
     both = pair[0] == pair[1] and bool(((faces.face_of >= 0) & (faces.voice_of >= 0)).any())
     shared = tuple(e for e in faces.emotions if e in voices.emotions)
-    known = {"faces": faces.meta["name"], "voices": voices.meta["name"], "classes": shared, "demo_takes": (takes or [10])[0]}
+    known = {
+        "faces": faces.meta["name"],
+        "voices": voices.meta["name"],
+        "classes": shared,
+        "demo_takes": (takes or [10])[0],
+    }
     return DataSettings(**known, pairing="clip" if both else "emotion", **more)
 
 
@@ -167,7 +189,9 @@ def set_table(pair: tuple[str, str], data: DataSettings) -> dict | str:
     """Who is in S1-S4, as `datasets.set_table` says, or in words why there are no such sets."""
     voices = load_summary(pair[1])
     s = voices.logmel if isinstance(voices, CorpusSummary) else LogMel()
-    return _set_table(tuple(_path_and_mtime(p) for p in pair), data, replace(s, columns=28))  # the shortest: only names are asked for
+    return _set_table(
+        tuple(_path_and_mtime(p) for p in pair), data, replace(s, columns=28)
+    )  # the shortest: only names are asked for
 
 
 @st.cache_data(show_spinner="Parting the people into four sets …", max_entries=64)
@@ -184,7 +208,11 @@ def band_mismatch(config: Config) -> str:
     """Why a run's voices are not in the mel bands that it asks for, and what mends it; "" where they are."""
     name = config.data.voices
     here = load_summary(splits.corpus_path(name, config.data.demo_takes).stem)
-    return splits.band_mismatch(name, here.logmel.bands if isinstance(here, CorpusSummary) else splits.parse_name(name)[1], config.logmel)
+    return splits.band_mismatch(
+        name,
+        here.logmel.bands if isinstance(here, CorpusSummary) else splits.parse_name(name)[1],
+        config.logmel,
+    )
 
 
 # ------------------------------------------------------------------ clips
@@ -206,9 +234,15 @@ def clip_table(c: CorpusSummary, rows: np.ndarray) -> dict[str, list]:
     out: dict[str, list] = {}
     if c.faces:
         x = _load_faces(*_path_and_mtime(c.stem))
-        out["Face"] = [_png_data_url(x[c.face_of[i]]) if 0 <= c.face_of[i] < len(x) else "" for i in rows]
+        out["Face"] = [
+            _png_data_url(x[c.face_of[i]]) if 0 <= c.face_of[i] < len(x) else "" for i in rows
+        ]
     out |= {"Clip": c.clip[rows].tolist(), "Emotion": c.emotion[rows].tolist()}
-    return out | ({"Subject": np.where(c.has_known_subject[rows], c.subject[rows], "").tolist()} if c.subjects else {})
+    return out | (
+        {"Subject": np.where(c.has_known_subject[rows], c.subject[rows], "").tolist()}
+        if c.subjects
+        else {}
+    )
 
 
 @st.cache_resource(show_spinner=False, max_entries=2)
@@ -243,7 +277,10 @@ def _read_array_row(path: Path, changed: int, array: str, i: int) -> np.ndarray 
     """One row of a large array, without the memory for all."""
     try:
         with zipfile.ZipFile(path) as z, z.open(f"{array}.npy") as f:
-            read = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
+            read = {
+                (1, 0): np.lib.format.read_array_header_1_0,
+                (2, 0): np.lib.format.read_array_header_2_0,
+            }
             shape, fortran, kind = read[np.lib.format.read_magic(f)](f)
             if fortran or kind.hasobject or not 0 <= i < shape[0]:
                 raise ValueError(f"it has no row {i} of {array}")
@@ -260,7 +297,9 @@ def to_wav(y: np.ndarray, ref_db: float) -> bytes:
     from core.media import vocoder
 
     s = LogMel(bands=y.shape[1])
-    return waveforms.wav_bytes(vocoder.to_waveform(y, ref_db, s)[0], s.rate, f"made from a spectrogram of {s.bands} bands")
+    return waveforms.wav_bytes(
+        vocoder.to_waveform(y, ref_db, s)[0], s.rate, f"made from a spectrogram of {s.bands} bands"
+    )
 
 
 def rater_votes(c: CorpusSummary, row: int) -> dict[str, str]:
@@ -284,7 +323,12 @@ class OriginalClip:
 def load_original(c: CorpusSummary, row: int) -> OriginalClip:
     """A clip's frame in the middle and its whole sound, if its source is where it was when it was prepared."""
     side = splits.processed_folder() / f"{c.stem}.source.json"
-    return _load_original(*_path_and_mtime(c.stem), side.stat().st_mtime_ns if side.exists() else 0, c.meta["name"], str(c.clip[row]))
+    return _load_original(
+        *_path_and_mtime(c.stem),
+        side.stat().st_mtime_ns if side.exists() else 0,
+        c.meta["name"],
+        str(c.clip[row]),
+    )
 
 
 @st.cache_resource(show_spinner=False, max_entries=32)
@@ -293,15 +337,29 @@ def _load_original(path: Path, changed: int, told: int, name: str, clip: str) ->
         return _render_demo_clip(path.stem, clip)
     source, media = _load_source_record(path.with_name(f"{path.stem}.source.json"), told)
     if clip not in media:
-        return OriginalClip(None, None, {}, "It is not known where its source lies. Prepare the corpus again, and the originals are found.")
+        return OriginalClip(
+            None,
+            None,
+            {},
+            "It is not known where its source lies. Prepare the corpus again, and the originals are found.",
+        )
     m = {k: v for k, v in media[clip].items() if isinstance(v, str)}
     facts = {k: m[k] for k in ("intensity", "statement") if m.get(k)}
-    facts |= {k: m[k].removeprefix(source).lstrip("/!") for k in dict.fromkeys(("video", "audio")) if m.get(k)}
+    facts |= {
+        k: m[k].removeprefix(source).lstrip("/!")
+        for k in dict.fromkeys(("video", "audio"))
+        if m.get(k)
+    }
     from core.media import clips
 
     frame, wav, note = None, None, ""
     if not Path(source).exists():
-        return OriginalClip(None, None, facts, f"Its source is no longer at {source}: only what was prepared can be shown.")
+        return OriginalClip(
+            None,
+            None,
+            facts,
+            f"Its source is no longer at {source}: only what was prepared can be shown.",
+        )
     try:
         middle = None
         if m.get("audio"):
@@ -311,7 +369,9 @@ def _load_original(path: Path, changed: int, told: int, name: str, clip: str) ->
             wav = waveforms.wav_bytes(wave, LogMel().rate, f"a recording: {clip} of {name}")
         if m.get("video"):
             with corpora.media_file(m["video"]) as file:
-                near = clips.read_clip(file, clips.Limits(near=middle) if middle is not None else clips.Limits())
+                near = clips.read_clip(
+                    file, clips.Limits(near=middle) if middle is not None else clips.Limits()
+                )
             frame = near.frames[len(near.frames) // 2]
     except (clips.MediaError, OSError, KeyError, zipfile.BadZipFile) as e:
         note = f"Its source cannot be read any more: {e}"
@@ -322,12 +382,18 @@ def _render_demo_clip(stem: str, clip: str) -> OriginalClip:
     """The invented corpus has no media: its clips are drawn again."""
     from core.data.demo import actors
 
-    take = next((t for t in actors.list_takes(splits.parse_stem(stem)[1] or 10) if t.clip_id == clip), None)
+    take = next(
+        (t for t in actors.list_takes(splits.parse_stem(stem)[1] or 10) if t.clip_id == clip), None
+    )
     if take is None:
         return OriginalClip(None, None, {}, "It was drawn by another version of this project.")
     wave = actors.synthesise_voice(take)
     frame = actors.render_face(take, t=spectrograms.centre_time(len(wave) / LogMel().rate))[0]
-    return OriginalClip(frame, waveforms.wav_bytes(wave, LogMel().rate, f"invented: {clip}"), {"intensity": f"{take.strength:.2f} of 1"})
+    return OriginalClip(
+        frame,
+        waveforms.wav_bytes(wave, LogMel().rate, f"invented: {clip}"),
+        {"intensity": f"{take.strength:.2f} of 1"},
+    )
 
 
 @st.cache_resource(show_spinner=False, max_entries=4)

@@ -16,7 +16,9 @@ def restore_widget(name: str, key: str, default: Any, admit: Callable[[str], Any
     `admit` turns the address' text into a value that the widget knows, or None; then what was chosen before stays, or the default.
     """
     asked = st.query_params.get(name)
-    value = admit(asked) if asked is not None else admit(str(st.session_state.get(f"last {key}", "")))
+    value = (
+        admit(asked) if asked is not None else admit(str(st.session_state.get(f"last {key}", "")))
+    )
     if value is None:
         value = default
     st.session_state[key] = st.session_state[f"last {key}"] = value

@@ -46,19 +46,31 @@ def show_state(row: dict, rows: list[dict], device: str) -> None:
     with right, st.container(horizontal=True, horizontal_alignment="right"):
         show_buttons(row, device)
     state, phase = row["state"], row["phase"] or ""
-    at = f"at step {row['step']:,} of {row['steps']:,}" if row["step"] else "before the generator's training began"
+    at = (
+        f"at step {row['step']:,} of {row['steps']:,}"
+        if row["step"]
+        else "before the generator's training began"
+    )
     if jobs.is_waiting(row) and state == "queued":
         st.info(f"In the queue. {queue.waiting_text(row, rows)}", icon=":material/hourglass_top:")
     elif state in LIVE_STATES:
         show_stage(row, phase)
     elif state == "paused":
-        st.info(f"Paused {at}. *Resume training* goes on from there, to the bit.", icon=":material/pause_circle:")
+        st.info(
+            f"Paused {at}. *Resume training* goes on from there, to the bit.",
+            icon=":material/pause_circle:",
+        )
     elif state == "stopped":
-        st.info(f"Stopped {at}. *Resume training* goes on from the last checkpoint.", icon=":material/stop_circle:")
+        st.info(
+            f"Stopped {at}. *Resume training* goes on from the last checkpoint.",
+            icon=":material/stop_circle:",
+        )
     if row["error"]:
         st.error(theme.escape_markdown(row["error"]), icon=":material/error:")
     if state == "failed":
-        st.caption("The log below has the rest. *Resume training* tries again from the last checkpoint; another setting is another run.")
+        st.caption(
+            "The log below has the rest. *Resume training* tries again from the last checkpoint; another setting is another run."
+        )
 
 
 def show_buttons(row: dict, device: str) -> None:
@@ -66,21 +78,56 @@ def show_buttons(row: dict, device: str) -> None:
     run, state = row["run"], row["state"]
     asked = state in LIVE_STATES and row["phase"] in jobs.ENDING_PHASES
     if state in LIVE_STATES and not jobs.is_waiting(row):
-        about = "Saves its state and frees the machine; it keeps its place, and the queue waits for it."
-        st.button("Pause training", icon=":material/pause:", key="pause", disabled=asked, help=about, on_click=jobs.pause, args=(run,))
-    if state in ("paused", "stopped", "failed") and st.button("Resume training", icon=":material/resume:", key="resume", type="primary"):
+        about = (
+            "Saves its state and frees the machine; it keeps its place, and the queue waits for it."
+        )
+        st.button(
+            "Pause training",
+            icon=":material/pause:",
+            key="pause",
+            disabled=asked,
+            help=about,
+            on_click=jobs.pause,
+            args=(run,),
+        )
+    if state in ("paused", "stopped", "failed") and st.button(
+        "Resume training", icon=":material/resume:", key="resume", type="primary"
+    ):
         try:
             jobs.resume(run, device)
             st.rerun()
-        except (CorpusError, ValueError, OSError) as error:  # the corpus is gone, or the configuration is damaged
+        except (
+            CorpusError,
+            ValueError,
+            OSError,
+        ) as error:  # the corpus is gone, or the configuration is damaged
             st.error(theme.escape_markdown(str(error)))
     if jobs.is_overdue(row):
         about = "It does not answer. Killed, it can be resumed from its last checkpoint."
-        st.button("End it now", icon=":material/dangerous:", key="kill", help=about, on_click=jobs.kill, args=(run,))
+        st.button(
+            "End it now",
+            icon=":material/dangerous:",
+            key="kill",
+            help=about,
+            on_click=jobs.kill,
+            args=(run,),
+        )
     elif state in LIVE_STATES or state == "paused":
-        words = "Take out of the queue" if jobs.is_waiting(row) and state == "queued" else "Stop training"
+        words = (
+            "Take out of the queue"
+            if jobs.is_waiting(row) and state == "queued"
+            else "Stop training"
+        )
         about = "Its state is saved and it can be resumed; the next in the queue begins."
-        st.button(words, icon=":material/stop_circle:", key="stop", disabled=asked, help=about, on_click=jobs.stop, args=(run,))
+        st.button(
+            words,
+            icon=":material/stop_circle:",
+            key="stop",
+            disabled=asked,
+            help=about,
+            on_click=jobs.stop,
+            args=(run,),
+        )
 
 
 def show_stage(row: dict, phase: str) -> None:
@@ -94,7 +141,9 @@ def show_stage(row: dict, phase: str) -> None:
     found = re.fullmatch(r"(.*) (\d+)/(\d+)", phase)
     name, done, total = found.groups() if found else (phase, 0, 0)
     stage = next((k for k in STAGES if name.startswith(k)), "starting")
-    words = f"Stage {list(STAGES).index(stage) + 1} of {len(STAGES)}: {STAGES[stage]}" + (f" ({name[6:]})" if stage == "score" else "")
+    words = f"Stage {list(STAGES).index(stage) + 1} of {len(STAGES)}: {STAGES[stage]}" + (
+        f" ({name[6:]})" if stage == "score" else ""
+    )
     if not total:
         st.progress(0.0, f"{words} …")
         return
@@ -103,8 +152,9 @@ def show_stage(row: dict, phase: str) -> None:
         batch = cache.run_config(row["run"]).gan.batch if stage == "train G, D, Q" else 1
         words += f" · {row['rate']:,.0f} samples/s" if batch > 1 else ""
         after = len(STAGES) - 1 - list(STAGES).index(stage)
-        words += f" · {format_duration((int(total) - int(done)) * batch / row['rate'])} left in this stage, " + (
-            "the last" if not after else f"{after} to come"
+        words += (
+            f" · {format_duration((int(total) - int(done)) * batch / row['rate'])} left in this stage, "
+            + ("the last" if not after else f"{after} to come")
         )
     st.progress(min(1.0, int(done) / max(1, int(total))), words)
 
@@ -135,7 +185,11 @@ def show_course(row: dict) -> None:
 
 def show_curves(row: dict, lines: TrainingCurves, step: int | None) -> None:
     """Losses and the quality figures over the steps."""
-    steps, top, show = row["steps"], checkpoints.best_step(row, lines), {"config": charts.NO_TOOLBAR_CONFIG}
+    steps, top, show = (
+        row["steps"],
+        checkpoints.best_step(row, lines),
+        {"config": charts.NO_TOOLBAR_CONFIG},
+    )
     made = checkpoints.source_and_target(cache.run_config(row["run"]))[1]
     st.plotly_chart(
         _curve_figure(_to_arrays(lines, LOSSES), "loss", LOSSES, "", steps, step, None),
@@ -143,22 +197,43 @@ def show_curves(row: dict, lines: TrainingCurves, step: int | None) -> None:
         alt="losses of G, its terms, and of D, over the steps",
         **show,
     )
-    for column, (name, better) in zip(st.columns(3, gap="small"), checkpoints.BETTER_DIRECTION.items()):
+    for column, (name, better) in zip(
+        st.columns(3, gap="small"), checkpoints.BETTER_DIRECTION.items()
+    ):
         real = f"{name} real"
         figure = _curve_figure(
-            _to_arrays(lines, (name, real)), f"{name} ({better} is better)", (name,), real, steps, step, top, f"real {made}s"
+            _to_arrays(lines, (name, real)),
+            f"{name} ({better} is better)",
+            (name,),
+            real,
+            steps,
+            step,
+            top,
+            f"real {made}s",
         )
-        column.plotly_chart(figure, key=f"curve {name}", alt=f"{name} over the training steps", **show)
-    star = f" ★ the best step on S2, {top[0]:,} (by {top[1]}), which need not be the last." if top else ""
+        column.plotly_chart(
+            figure, key=f"curve {name}", alt=f"{name} over the training steps", **show
+        )
+    star = (
+        f" ★ the best step on S2, {top[0]:,} (by {top[1]}), which need not be the last."
+        if top
+        else ""
+    )
     st.caption(
         f"Measured on S2; the dashed lines are S2's real {made}s, which the scorer was trained on too, so they look better than "
         f"new people's would. S4 is looked at once, at the end.{star}"
     )
 
 
-def _to_arrays(lines: TrainingCurves, names: tuple[str, ...]) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+def _to_arrays(
+    lines: TrainingCurves, names: tuple[str, ...]
+) -> dict[str, tuple[np.ndarray, np.ndarray]]:
     """Some of the lines as arrays, which are told apart sooner than lists."""
-    return {name: (np.array(lines[name][0]), np.array(lines[name][1])) for name in names if name in lines}
+    return {
+        name: (np.array(lines[name][0]), np.array(lines[name][1]))
+        for name in names
+        if name in lines
+    }
 
 
 @charts.cache_figure
@@ -175,13 +250,19 @@ def _curve_figure(
     """The lines `names`, with the chosen step and, on the first of them, the best one."""
     lines = {name: (x.tolist(), y.tolist()) for name, (x, y) in arrays.items()}
     return checkpoints.mark_steps(
-        charts.training_curves(lines, title, names, reference, steps, known=known), lines.get(names[0], ([], [])), step, top
+        charts.training_curves(lines, title, names, reference, steps, known=known),
+        lines.get(names[0], ([], [])),
+        step,
+        top,
     )
 
 
 def show_results(row: dict) -> None:
     """What a finished run has come to."""
-    found, (given, made) = cache.run_by_id(row["run"]).json("results"), checkpoints.source_and_target(cache.run_config(row["run"]))
+    found, (given, made) = (
+        cache.run_by_id(row["run"]).json("results"),
+        checkpoints.source_and_target(cache.run_config(row["run"])),
+    )
     q, n, chance = found["quality"], found[f"N test {made}s"], found["chance"]
     st.subheader("Results")
     st.caption(
@@ -191,29 +272,65 @@ def show_results(row: dict) -> None:
     plain = {"delta_color": "off", "delta_arrow": "off"}
     for column, (name, better) in zip(metrics, checkpoints.BETTER_DIRECTION.items()):
         column.metric(
-            name, f"{q[name]:.2f}", f"real {made}s {q[f'{name} real']:.2f}", help=f"Of generated {made}s; {better} is better.", **plain
+            name,
+            f"{q[name]:.2f}",
+            f"real {made}s {q[f'{name} real']:.2f}",
+            help=f"Of generated {made}s; {better} is better.",
+            **plain,
         )
     known = f"real {made}s {q['recognised real']:.0%}"
-    metrics[3].metric("Recognised", f"{q['recognised']:.0%}", known, help=f"How often the scorer finds the {given}'s emotion.", **plain)
+    metrics[3].metric(
+        "Recognised",
+        f"{q['recognised']:.0%}",
+        known,
+        help=f"How often the scorer finds the {given}'s emotion.",
+        **plain,
+    )
     if "coverage" in q:
         about = f"Share of real {made}s that have a generated one near them, for the scorer."
-        metrics[4].metric("Coverage", f"{q['coverage']:.0%}", f"real {made}s {q['coverage real']:.0%}", help=about, **plain)
+        metrics[4].metric(
+            "Coverage",
+            f"{q['coverage']:.0%}",
+            f"real {made}s {q['coverage real']:.0%}",
+            help=about,
+            **plain,
+        )
         about = f"How much of a {made} the noise decides, against how real {made}s differ. Near 0: always the same {made} for a {given}."
-        metrics[5].metric("Diversity", f"{q['diversity']:.2f}", f"real {made}s 1", help=about, **plain)
-    st.caption(f"N = {q['N']}, scorer {q['scorer']}: another scorer gives other figures, so they are not comparable with the paper's.")
-    table = [f"| {made.capitalize()} classifier trained on | N | Accuracy on real {made}s |", "|---|---:|---:|"]
-    table += [f"| {name} | {t['N train']:,} | {t['accuracy']:.1%} |" for name, t in found["augmentation"].items()]
-    table += [f"| *f_S: {given}s, trained on S1* | | *{found[given]['accuracy']:.1%} of {found[f'N test {given}s']} {given}s* |"]
+        metrics[5].metric(
+            "Diversity", f"{q['diversity']:.2f}", f"real {made}s 1", help=about, **plain
+        )
+    st.caption(
+        f"N = {q['N']}, scorer {q['scorer']}: another scorer gives other figures, so they are not comparable with the paper's."
+    )
+    table = [
+        f"| {made.capitalize()} classifier trained on | N | Accuracy on real {made}s |",
+        "|---|---:|---:|",
+    ]
+    table += [
+        f"| {name} | {t['N train']:,} | {t['accuracy']:.1%} |"
+        for name, t in found["augmentation"].items()
+    ]
+    table += [
+        f"| *f_S: {given}s, trained on S1* | | *{found[given]['accuracy']:.1%} of {found[f'N test {given}s']} {given}s* |"
+    ]
     st.markdown("\n".join(table))
     error = 100 * math.sqrt(chance * (1 - chance) / n)
-    st.caption(f"N = {n} test {made}s: one standard error is {error:.1f} points at chance, so small differences are noise.")
+    st.caption(
+        f"N = {n} test {made}s: one standard error is {error:.1f} points at chance, so small differences are noise."
+    )
     for note in found["notes"]:
         st.caption(note)
-    tables = {f"{given}s (f_S)": found[given]["confusion"]} | {k: t["confusion"] for k, t in found["augmentation"].items()}
+    tables = {f"{given}s (f_S)": found[given]["confusion"]} | {
+        k: t["confusion"] for k, t in found["augmentation"].items()
+    }
     alt = f"confusion matrices of the {given} classifier and of each row of the table"
-    with st.expander("Confusion matrices", icon=":material/grid_on:", key="matrices", on_change="rerun") as matrices:
+    with st.expander(
+        "Confusion matrices", icon=":material/grid_on:", key="matrices", on_change="rerun"
+    ) as matrices:
         if matrices.open:  # four tables of numbers are a chart that is slow to draw
-            figure = charts.confusion_matrices({k: np.array(v) for k, v in tables.items()}, found["classes"])
+            figure = charts.confusion_matrices(
+                {k: np.array(v) for k, v in tables.items()}, found["classes"]
+            )
             st.plotly_chart(figure, key="confusions", config=charts.NO_TOOLBAR_CONFIG, alt=alt)
 
 

@@ -107,9 +107,13 @@ READOUT_JS = """export default function ({ data, parentElement }) {
   const timer = setInterval(look, 200)
   return () => clearInterval(timer)
 }"""
-_slider_component = st.components.v2.component("dacssgan_slider", html=SLIDER_HTML, css=SLIDER_CSS, js=SLIDER_JS)
+_slider_component = st.components.v2.component(
+    "dacssgan_slider", html=SLIDER_HTML, css=SLIDER_CSS, js=SLIDER_JS
+)
 _chart_events_component = st.components.v2.component("dacssgan_follow", js=CHART_EVENTS_JS)
-_readout_component = st.components.v2.component("dacssgan_readout", html=READOUT_HTML, css=READOUT_CSS, js=READOUT_JS)
+_readout_component = st.components.v2.component(
+    "dacssgan_readout", html=READOUT_HTML, css=READOUT_CSS, js=READOUT_JS
+)
 
 
 def slider(
@@ -136,7 +140,13 @@ def slider(
             query_params.set_value(name, options[place])
 
     at = list(options).index(st.session_state[key])
-    told = {"label": label, "help": about, "names": [shown(o) for o in options], "at": at, "moves": moves}
+    told = {
+        "label": label,
+        "help": about,
+        "names": [shown(o) for o in options],
+        "at": at,
+        "moves": moves,
+    }
     _slider_component(key=state, data=told, on_place_change=let_go)
     return st.session_state[key]
 
@@ -171,17 +181,26 @@ def reset_positions(chart: str) -> None:
     st.session_state.pop(f"{chart} began", None)
 
 
-def show_readout(chart: str, labels: int, table: list[list[list[float]]], left: int, right: int) -> None:
+def show_readout(
+    chart: str, labels: int, table: list[list[list[float]]], left: int, right: int
+) -> None:
     """What curves are where a chart's sliders stand, in words above its three columns: numbers as `figures.readings` orders them, [position
     of the second slider][of the first]. `left` and `right` are the chart's margins in pixels."""
-    _readout_component(key=f"{chart} in words", data={"chart": chart, "labels": labels, "table": table, "left": left, "right": right})
+    _readout_component(
+        key=f"{chart} in words",
+        data={"chart": chart, "labels": labels, "table": table, "left": left, "right": right},
+    )
 
 
-def choose_one(label: str, name: str, options: Sequence[str], default: str, shown: Callable, **more) -> str:
+def choose_one(
+    label: str, name: str, options: Sequence[str], default: str, shown: Callable, **more
+) -> str:
     """One of a few, kept in the address under `name`."""
     query_params.restore_widget(name, f"lab {name}", default, lambda k: k if k in options else None)
     go = {"on_change": query_params.save_widget, "args": (name, f"lab {name}")}
-    st.segmented_control(label, options, format_func=shown, required=True, key=f"lab {name}", **go, **more)
+    st.segmented_control(
+        label, options, format_func=shown, required=True, key=f"lab {name}", **go, **more
+    )
     return st.session_state[f"lab {name}"]
 
 

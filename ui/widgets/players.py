@@ -34,25 +34,39 @@ def show_preview(sight: TrackingProgress) -> None:
     from core.media import faces
 
     found = sight.faces[0]
-    _show_frame(sight.frame, list(found.box), faces.align(sight.frame, faces.five_points(found.points)), sight.time)
+    _show_frame(
+        sight.frame,
+        list(found.box),
+        faces.align(sight.frame, faces.five_points(found.points)),
+        sight.time,
+    )
 
 
 def show_progress(bar: DeltaGenerator, sight: TrackingProgress) -> None:
     """In the place of a bar (st.empty): how much of a film was read and looked at."""
     of = f" of {sight.header_seconds:.1f} s" if sight.header_seconds else " s"
-    bar.progress(min(sight.time / sight.header_seconds, 1.0) if sight.header_seconds else 0.0, f"Read and looked at: {sight.time:.1f}{of}")
+    bar.progress(
+        min(sight.time / sight.header_seconds, 1.0) if sight.header_seconds else 0.0,
+        f"Read and looked at: {sight.time:.1f}{of}",
+    )
 
 
-def _show_frame(pixels: np.ndarray, box: Sequence[float], aligned: np.ndarray, seconds: float) -> None:
+def _show_frame(
+    pixels: np.ndarray, box: Sequence[float], aligned: np.ndarray, seconds: float
+) -> None:
     image = Image.fromarray(pixels)
     shrink = min(MAX_FRAME_SIZE[0] / image.width, MAX_FRAME_SIZE[1] / image.height)
-    image = image.resize((round(image.width * shrink), round(image.height * shrink)), Image.Resampling.LANCZOS)
+    image = image.resize(
+        (round(image.width * shrink), round(image.height * shrink)), Image.Resampling.LANCZOS
+    )
     x0, y0, x1, y1 = (shrink * edge for edge in box)
     draw = ImageDraw.Draw(image)
     for k, colour in enumerate(("black", "#ffd84d", "#ffd84d", "black")):
         draw.rectangle([x0 - 1 + k, y0 - 1 + k, x1 + 1 - k, y1 + 1 - k], outline=colour)
     left, right = st.columns([5, 3], gap="small")
-    left.image(image, output_format="PNG", alt=f"frame at {seconds:.2f} s with a box around the face")
+    left.image(
+        image, output_format="PNG", alt=f"frame at {seconds:.2f} s with a box around the face"
+    )
     big = np.kron(aligned, np.ones((10, 10), np.uint8))
     right.image(big, width=130, output_format="PNG", alt="the aligned face of 28 by 28 pixels")
     right.caption("Aligned, 28×28: all that the networks see")
@@ -90,7 +104,13 @@ def show_recording(original: tuple[bytes, float] | str, again: Audio, s: LogMel)
         else:
             show_player("A", "recorded", *original, "the real recording")
     with b:
-        show_player("B", f"{s.bands} bands", again.wav, again.gain_db, f"the real voice through {s.bands} bands and back")
+        show_player(
+            "B",
+            f"{s.bands} bands",
+            again.wav,
+            again.gain_db,
+            f"the real voice through {s.bands} bands and back",
+        )
 
 
 def show_generated(sound: Audio, whose: str, plain: Audio | None = None) -> None:
@@ -102,10 +122,18 @@ def show_generated(sound: Audio, whose: str, plain: Audio | None = None) -> None
     with a:
         show_player("C", "generated", sound.wav, sound.gain_db, f"generated voice, {whose}")
     with b:
-        show_player("C", "Griffin-Lim", plain.wav, plain.gain_db, f"generated voice, {whose}, by plain Griffin-Lim")
+        show_player(
+            "C",
+            "Griffin-Lim",
+            plain.wav,
+            plain.gain_db,
+            f"generated voice, {whose}, by plain Griffin-Lim",
+        )
 
 
-def show_downloads(sound: Audio, y: np.ndarray, stem: str, key: str, facts: Callable[[], str] | None = None) -> None:
+def show_downloads(
+    sound: Audio, y: np.ndarray, stem: str, key: str, facts: Callable[[], str] | None = None
+) -> None:
     """The wav and the spectrogram to take away, and with `facts` what is known of them as json."""
     array = io.BytesIO()
     np.save(array, y)
@@ -113,9 +141,19 @@ def show_downloads(sound: Audio, y: np.ndarray, stem: str, key: str, facts: Call
     about = "The spectrogram as numbers in [-1, 1], time × mel band, as `python -m core generate` writes it."
     with st.container(horizontal=True, gap="small"):
         st.download_button("wav", sound.wav, f"{stem}.wav", "audio/wav", key=f"wav {key}", **more)
-        st.download_button("npy", array.getvalue(), f"{stem}.npy", "application/octet-stream", key=f"npy {key}", help=about, **more)
+        st.download_button(
+            "npy",
+            array.getvalue(),
+            f"{stem}.npy",
+            "application/octet-stream",
+            key=f"npy {key}",
+            help=about,
+            **more,
+        )
         if facts:
-            st.download_button("json", facts, f"{stem}.json", "application/json", key=f"json {key}", **more)
+            st.download_button(
+                "json", facts, f"{stem}.json", "application/json", key=f"json {key}", **more
+            )
 
 
 def show_heading(condition: str, label: str) -> None:
@@ -125,21 +163,33 @@ def show_heading(condition: str, label: str) -> None:
 
 
 def show_voice(
-    condition: str, one: GeneratedVoice, classes: Sequence[str], ref_db: float, s: LogMel, stem: str, plain: Audio | None = None
+    condition: str,
+    one: GeneratedVoice,
+    classes: Sequence[str],
+    ref_db: float,
+    s: LogMel,
+    stem: str,
+    plain: Audio | None = None,
 ) -> None:
     """A generated voice: where it comes from, spectrogram, player, verdict, files."""
     show_heading(condition, classes[int(one.c.argmax())] if len(one.c) else "")
-    spectrogram.show_canvas(one.y, ref_db, s, f"chart {condition}", f"generated spectrogram, {condition}")
+    spectrogram.show_canvas(
+        one.y, ref_db, s, f"chart {condition}", f"generated spectrogram, {condition}"
+    )
     show_generated(one.sound, condition, plain)
     st.html(verdict_html(classes, one.heard))
     show_downloads(one.sound, one.y, f"{stem}-{condition}", condition)
 
 
-def show_own_voice(one: OwnVoice, classes: Sequence[str], ref_db: float, s: LogMel, whole: bool = False) -> None:
+def show_own_voice(
+    one: OwnVoice, classes: Sequence[str], ref_db: float, s: LogMel, whole: bool = False
+) -> None:
     """The clip's own voice: spectrogram, the recording, and the recording after the same journey as the generated ones."""
     left, right = st.columns([2, 1] if whole else [1, 2], gap="medium", vertical_alignment="center")
     with left:
-        spectrogram.show_canvas(one.y, ref_db, s, "chart own", "spectrogram of the clip's own voice")
+        spectrogram.show_canvas(
+            one.y, ref_db, s, "chart own", "spectrogram of the clip's own voice"
+        )
     with right:
         show_recording((one.wav, one.limit_db), one.again, s)
         st.html(verdict_html(classes, one.heard))

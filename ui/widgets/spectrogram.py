@@ -74,12 +74,18 @@ JS = """export default function ({ data, parentElement }) {
   canvas.onpointerleave = () => { tip.style.visibility = "hidden" }
   box.querySelector("button").onclick = () => (document.fullscreenElement ? document.exitFullscreen() : box.requestFullscreen())
 }"""
-_component = st.components.v2.component("dacssgan_spectrogram", html='<div class="voice"></div>', css=CSS, js=JS)
+_component = st.components.v2.component(
+    "dacssgan_spectrogram", html='<div class="voice"></div>', css=CSS, js=JS
+)
 
 
-def show_canvas(y: np.ndarray, ref_db: float, s: LogMel, key: str, alt: str, height: int = 215) -> None:
+def show_canvas(
+    y: np.ndarray, ref_db: float, s: LogMel, key: str, alt: str, height: int = 215
+) -> None:
     """(columns, bands) in [-1, 1] as dB over time and mel frequency."""
-    decibels = np.rint(100 * spectrograms.unscale(y, ref_db, s)).astype("<i2")  # hundredths: what is shown is what was drawn
+    decibels = np.rint(100 * spectrograms.unscale(y, ref_db, s)).astype(
+        "<i2"
+    )  # hundredths: what is shown is what was drawn
     low, high, dx = ref_db - s.range_db, ref_db, s.hop / s.rate
     _component(
         key=key,
@@ -88,7 +94,14 @@ def show_canvas(y: np.ndarray, ref_db: float, s: LogMel, key: str, alt: str, hei
             "decibels": base64.b64encode(decibels.tobytes()).decode(),
             "colours": [hex_to_rgb(k) for k in theme.SPECTROGRAM_COLOUR_SCALE],
             "kilohertz": charts.band_centres_khz(s).tolist(),
-            **{"columns": len(y), "bands": s.bands, "low": low, "high": high, "dx": dx, "height": height},
+            **{
+                "columns": len(y),
+                "bands": s.bands,
+                "low": low,
+                "high": high,
+                "dx": dx,
+                "height": height,
+            },
         },
     )
 
@@ -102,9 +115,13 @@ def _axes_html(columns: int, low: float, high: float, s: LogMel, alt: str) -> st
         for k in range(int(seconds / step) + 1)
     )
     mel = charts.mel_axis(s)
-    up = "".join(f'<span style="bottom:{100 * (i + 0.5) / s.bands:.2f}%">{k}</span>' for i, k in zip(mel["tickvals"], mel["ticktext"]))
+    up = "".join(
+        f'<span style="bottom:{100 * (i + 0.5) / s.bands:.2f}%">{k}</span>'
+        for i, k in zip(mel["tickvals"], mel["ticktext"])
+    )
     levels = "".join(
-        f'<span style="bottom:{100 * k:g}%">{low + k * (high - low):.0f}{unit}</span>' for k, unit in ((0, " dB"), (0.5, ""), (1, " dB"))
+        f'<span style="bottom:{100 * k:g}%">{low + k * (high - low):.0f}{unit}</span>'
+        for k, unit in ((0, " dB"), (0.5, ""), (1, " dB"))
     )
     return (
         f'<div class="y"><span class="title">{mel["title"]}</span>{up}</div>'

@@ -43,7 +43,13 @@ CHECK_TEXTS = {
 
 SEVERITY_STYLES = {  # -> colour, icon, words for one and for many, what it means
     "error": ("red", ":material/error:", "error", "errors", "not usable as they are"),
-    "warning": ("orange", ":material/warning:", "warning", "warnings", "usable, but you should know"),
+    "warning": (
+        "orange",
+        ":material/warning:",
+        "warning",
+        "warnings",
+        "usable, but you should know",
+    ),
     "note": ("gray", ":material/info:", "note", "notes", "good to know"),
 }
 
@@ -99,7 +105,9 @@ def watch_task(name: str) -> None:
 
 def _show_task(e: Task) -> None:
     left, right = st.columns([3, 2], vertical_alignment="center")
-    left.markdown(f":{STATE_COLOURS[e.state]}-badge[**{e.state}**] {theme.escape_markdown(task_title(e))}")
+    left.markdown(
+        f":{STATE_COLOURS[e.state]}-badge[**{e.state}**] {theme.escape_markdown(task_title(e))}"
+    )
     with right, st.container(horizontal=True, horizontal_alignment="right"):
         if e.state == "running":
             stopping = e.phase == tasks.STOPPING_PHASE
@@ -109,22 +117,45 @@ def _show_task(e: Task) -> None:
                     "End it now",
                     f"It has been asked to end. If it does not within {tasks.STOP_GRACE_SECONDS:.0f} s, press here.",
                 )
-            st.button(words, icon=":material/stop_circle:", key=f"stop {e.id}", help=about, on_click=tasks.stop, args=(e.id,))
+            st.button(
+                words,
+                icon=":material/stop_circle:",
+                key=f"stop {e.id}",
+                help=about,
+                on_click=tasks.stop,
+                args=(e.id,),
+            )
         else:
             words = {"stopped": "Continue", "failed": "Try again"}.get(e.state, "Do it again")
-            st.button(words, icon=":material/resume:", key=f"again {e.id}", on_click=restart_task, args=(e.id, e.arguments))
-            about, go = "Takes it off this list. What it made stays.", {"on_click": tasks.forget, "args": (e.id,)}
+            st.button(
+                words,
+                icon=":material/resume:",
+                key=f"again {e.id}",
+                on_click=restart_task,
+                args=(e.id, e.arguments),
+            )
+            about, go = (
+                "Takes it off this list. What it made stays.",
+                {"on_click": tasks.forget, "args": (e.id,)},
+            )
             st.button("Forget", icon=":material/close:", key=f"forget {e.id}", help=about, **go)
     if e.state == "running":
         _show_progress(e)
     elif e.state == "stopped":
-        st.info("Stopped. What was done is kept: *Continue* goes on from there.", icon=":material/pause_circle:")
+        st.info(
+            "Stopped. What was done is kept: *Continue* goes on from there.",
+            icon=":material/pause_circle:",
+        )
     elif e.state == "failed":
         st.error(theme.escape_markdown(e.message), icon=":material/error:")
     else:
         _show_result(e)
     with st.expander("In a terminal", icon=":material/terminal:"):
-        st.code(shlex.join(["python", "-m", "core", *tasks.cli_arguments(e.arguments)]), language="bash", wrap_lines=True)
+        st.code(
+            shlex.join(["python", "-m", "core", *tasks.cli_arguments(e.arguments)]),
+            language="bash",
+            wrap_lines=True,
+        )
         if lines := tasks.errors(e.id, 4000).strip():
             st.code(lines, language=None, height=160)
 
@@ -138,9 +169,14 @@ def _show_progress(e: Task) -> None:
         words, unit = PHASE_TEXTS.get(e.phase, (e.phase, ""))
         words = "Drawing" if e.arguments[:2] == DEMO_ARGUMENTS else words
         size = 1e6 if unit == "MB" else 1
-        speed = f" · {e.rate / size:,.{0 if e.rate / size >= 10 else 1}f} {unit}/s" if e.rate else ""
+        speed = (
+            f" · {e.rate / size:,.{0 if e.rate / size >= 10 else 1}f} {unit}/s" if e.rate else ""
+        )
         left = f" · {format_duration(e.left)} left" if math.isfinite(e.left) else ""
-        st.progress(min(1.0, e.done / e.total), f"{words}: {e.done / size:,.0f} of {e.total / size:,.0f} {unit}{speed}{left}")
+        st.progress(
+            min(1.0, e.done / e.total),
+            f"{words}: {e.done / size:,.0f} of {e.total / size:,.0f} {unit}{speed}{left}",
+        )
 
 
 def _show_result(e: Task) -> None:
@@ -149,39 +185,72 @@ def _show_result(e: Task) -> None:
         try:
             show_report(json.loads(tasks.output(e.id)))
         except (ValueError, KeyError, TypeError, AttributeError) as error:
-            st.error(theme.escape_markdown(f"The report cannot be read ({error}); examine the corpus again."), icon=":material/error:")
+            st.error(
+                theme.escape_markdown(
+                    f"The report cannot be read ({error}); examine the corpus again."
+                ),
+                icon=":material/error:",
+            )
         return
     st.success(theme.escape_markdown(e.message), icon=":material/check_circle:")
     if a[0] == "prepare":
         stem = "demo-10" if a[1] == "demo" else a[1]
-        if st.button("Look at it", icon=":material/visibility:", type="primary", key=f"look {e.id}"):
+        if st.button(
+            "Look at it", icon=":material/visibility:", type="primary", key=f"look {e.id}"
+        ):
             open_corpus(stem)
     if a[0] == "fetch":
         path = str(splits.processed_folder().parent.resolve() / "raw" / a[1])
         go = {"on_click": use_download, "args": (a[1], path)}
-        if st.button("Use it in the form", icon=":material/arrow_back:", type="primary", key=f"use {e.id}", **go):
+        if st.button(
+            "Use it in the form",
+            icon=":material/arrow_back:",
+            type="primary",
+            key=f"use {e.id}",
+            **go,
+        ):
             st.rerun()
 
 
 def show_report(r: dict) -> None:
     """What was looked at, what is wrong, and how to mend it."""
     known = KNOWN_CORPORA[r["corpus"]].title if r["corpus"] in KNOWN_CORPORA else "Own data"
-    counts = ", ".join(f"{n:,} {theme.escape_markdown(str(what))}" for what, n in r["counts"].items() if n)
-    st.markdown(f"**{theme.escape_markdown(known)}** in {theme.escape_markdown(str(r['root']))}: {counts}")
+    counts = ", ".join(
+        f"{n:,} {theme.escape_markdown(str(what))}" for what, n in r["counts"].items() if n
+    )
+    st.markdown(
+        f"**{theme.escape_markdown(known)}** in {theme.escape_markdown(str(r['root']))}: {counts}"
+    )
     faults: list[dict] = r["faults"]
     kinds = {s: [f for f in faults if f["severity"] == s] for s in SEVERITY_STYLES}
     total = {s: sum(len(f["names"]) for f in of) for s, of in kinds.items()}
-    badges = [f":{SEVERITY_STYLES[s][0]}-badge[{n:,} {SEVERITY_STYLES[s][2 + (n != 1)]}]" for s, n in total.items() if n]
+    badges = [
+        f":{SEVERITY_STYLES[s][0]}-badge[{n:,} {SEVERITY_STYLES[s][2 + (n != 1)]}]"
+        for s, n in total.items()
+        if n
+    ]
     st.markdown(" ".join(badges) or ":green-badge[No fault was found]")
     looked = {p: of for p, of in r["looked_at"].items() if of[1]}
-    words = [f"{theme.escape_markdown(CHECK_TEXTS.get(p, p))}: {'all' if a == b else f'{a:,} of'} {b:,}" for p, (a, b) in looked.items()]
-    st.caption(f"Looked at for {r['seconds']:.0f} s of at most {r['budget']:.0f} s: " + " · ".join(words))
+    words = [
+        f"{theme.escape_markdown(CHECK_TEXTS.get(p, p))}: {'all' if a == b else f'{a:,} of'} {b:,}"
+        for p, (a, b) in looked.items()
+    ]
+    st.caption(
+        f"Looked at for {r['seconds']:.0f} s of at most {r['budget']:.0f} s: " + " · ".join(words)
+    )
     for s, of in kinds.items():
         for fault in of:
             _show_fault(fault, s)
     content = json.dumps(r, indent=1, ensure_ascii=False)
     name = re.sub(r"[^\w.-]", "_", str(r["root"]))[-40:]
-    st.download_button("Report as JSON", content, f"report-{name}.json", "application/json", icon=":material/download:", on_click="ignore")
+    st.download_button(
+        "Report as JSON",
+        content,
+        f"report-{name}.json",
+        "application/json",
+        icon=":material/download:",
+        on_click="ignore",
+    )
 
 
 def _show_fault(fault: dict, severity: str) -> None:
@@ -194,4 +263,9 @@ def _show_fault(fault: dict, severity: str) -> None:
         with st.expander(f"{len(names):,} {'name' if len(names) == 1 else 'names'}"):
             details = [str(fault["details"].get(n, "")) for n in names]
             shown = {"Name": names} | ({"Detail": details} if any(details) else {})
-            st.dataframe(shown, hide_index=True, height=min(300, 38 + 35 * len(names)), alt=f"files with {fault['kind']}")
+            st.dataframe(
+                shown,
+                hide_index=True,
+                height=min(300, 38 + 35 * len(names)),
+                alt=f"files with {fault['kind']}",
+            )

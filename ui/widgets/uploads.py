@@ -36,7 +36,9 @@ EXAMPLES = {
 
 def safe_file_name(name: str) -> str:
     """A file's name as it may be shown: what a browser sends is not trusted, not even as text."""
-    return re.sub(r"[^\w .()-]", "_", Path(name.replace("\\", "/")).name)[-60:].strip() or "the clip"
+    return (
+        re.sub(r"[^\w .()-]", "_", Path(name.replace("\\", "/")).name)[-60:].strip() or "the clip"
+    )
 
 
 # ------------------------------------------------------------------ a film on its way
@@ -58,7 +60,10 @@ def _pending_upload(key: str) -> PendingUpload:
 
 
 def track_upload(
-    key: str, name: str, data: memoryview | bytes, show: Callable[[TrackingProgress, TrackingProgress | None], None] | None = None
+    key: str,
+    name: str,
+    data: memoryview | bytes,
+    show: Callable[[TrackingProgress, TrackingProgress | None], None] | None = None,
 ) -> TrackedClip | str:
     """An upload as frames, sound and people, or in words why it is none. Raises ModelMissing, after which it is begun anew.
 
@@ -80,7 +85,11 @@ def track_upload(
         if isinstance(sight, tracking.TrackedClip):
             one.done = sight
             break
-        found = one.glimpse is None and bool(sight.faces) and sight.time >= spectrograms.centre_time(sight.header_seconds)
+        found = (
+            one.glimpse is None
+            and bool(sight.faces)
+            and sight.time >= spectrograms.centre_time(sight.header_seconds)
+        )
         one.glimpse = sight if found else one.glimpse
         if show and (found or time.monotonic() - shown > PROGRESS_INTERVAL):
             show(sight, one.glimpse)
@@ -109,7 +118,9 @@ def _analyse_person(key: str, person: int, _film: TrackedClip) -> AnalysedClip |
         return str(error)
 
 
-def analyse_upload(given: Any, person: int = 0, place: Any = None, bar: Any = None) -> tuple[Clip | None, AnalysedClip | str]:
+def analyse_upload(
+    given: Any, person: int = 0, place: Any = None, bar: Any = None
+) -> tuple[Clip | None, AnalysedClip | str]:
     """What came with a file_uploader or a camera: the clip, and one person's face in each of its frames, or in words why there is none.
 
     Meanwhile `bar` shows how much of it was read and looked at, and `place` the face near the middle once it is found (both st.empty).
@@ -128,7 +139,11 @@ def analyse_upload(given: Any, person: int = 0, place: Any = None, bar: Any = No
     film = track_upload(given.file_id, given.name, given.getbuffer(), show if bar else None)
     if bar:
         bar.empty()
-    return (None, film) if isinstance(film, str) else (film.clip, _analyse_person(given.file_id, person, film))
+    return (
+        (None, film)
+        if isinstance(film, str)
+        else (film.clip, _analyse_person(given.file_id, person, film))
+    )
 
 
 # ------------------------------------------------------------------ what else is brought, and examples
@@ -143,7 +158,9 @@ def read_waveform(key: str, name: str, _data: memoryview | bytes) -> np.ndarray 
         path = Path(folder, secrets.token_hex(16))
         path.write_bytes(_data)
         try:
-            wave = sandbox.read_clip(path, clips.Limits(frames=0), name=safe_file_name(name)).waveform
+            wave = sandbox.read_clip(
+                path, clips.Limits(frames=0), name=safe_file_name(name)
+            ).waveform
             assert wave is not None  # a file without sound is refused
             return wave
         except clips.MediaError as error:
@@ -162,7 +179,10 @@ def load_example_clip(name: str) -> tuple[Clip, AnalysedClip]:
 
         clip = clips.Clip("astronaut.png", np.zeros(1), data.astronaut()[None], None, is_still=True)
     else:
-        take = max((t for t in actors.list_takes() if t.actor == 6 and t.emotion == "happy"), key=lambda t: t.strength)
+        take = max(
+            (t for t in actors.list_takes() if t.actor == 6 and t.emotion == "happy"),
+            key=lambda t: t.strength,
+        )
         frames, wave = actors.render_clip(take, fps=12)
         clip = clips.Clip(f"{take.clip_id} (invented)", np.arange(len(frames)) / 12, frames, wave)
     return clip, generation.analyse_clip(clip)
@@ -172,9 +192,15 @@ def choose_face(kind: str) -> AnalysedClip | None:
     """A visitor's or an example's face; the last one of its kind until there is another; None while there is none. Raises ModelMissing."""
     if kind == "example":
         options, shown = list(EXAMPLES), EXAMPLES.get
-        return load_example_clip(st.radio("Example", options, format_func=shown, key="lab example", persist_state="session"))[1]
+        return load_example_clip(
+            st.radio(
+                "Example", options, format_func=shown, key="lab example", persist_state="session"
+            )
+        )[1]
     if kind == "upload":
-        given = st.file_uploader("Video or picture that shows a face", key="lab upload", help="The first minute is read.")
+        given = st.file_uploader(
+            "Video or picture that shows a face", key="lab upload", help="The first minute is read."
+        )
     else:
         given = st.camera_input("Look straight into the camera", key="lab webcam")
     if given is None:

@@ -23,7 +23,14 @@ from core.data.demo import rendering
 RATE = LogMel().rate  # Hz
 FRAME_SIZE = 192  # pixels of a face's side
 F32 = np.float32
-EMOTION_CODES = {"neutral": "NEU", "happy": "HAP", "sad": "SAD", "angry": "ANG", "fear": "FEA", "disgust": "DIS"}  # as CREMA-D names them
+EMOTION_CODES = {
+    "neutral": "NEU",
+    "happy": "HAP",
+    "sad": "SAD",
+    "angry": "ANG",
+    "fear": "FEA",
+    "disgust": "DIS",
+}  # as CREMA-D names them
 
 ACTION_UNITS = {  # facial action unit -> activation 0..1 at full strength for neutral, happy, sad, angry, fear, disgust
     "inner_raise": (0, 0.1, 1, 0, 0.95, 0),  # AU1
@@ -48,12 +55,28 @@ PROSODY = {  # measure -> spread within one emotion, then its change at full str
     "slope": (0.8, 0, 2.5, -1.2, -2, 1, -1.5),  # semitones per second over the clip
     "rate": (0.1, 0, 0.18, -0.45, 0.2, 0.42, -0.25),  # octaves of the speech rate
     "level": (1.5, 0, 4, -6, 8, 0, -1),  # dB
-    "tilt": (0.3, 0, 0.7, -1.1, 1.5, 0.1, -0.3),  # octaves around 2.6 kHz, above which the source falls by a further 6 dB per octave
+    "tilt": (
+        0.3,
+        0,
+        0.7,
+        -1.1,
+        1.5,
+        0.1,
+        -0.3,
+    ),  # octaves around 2.6 kHz, above which the source falls by a further 6 dB per octave
     "breath": (1.5, 0, 0, 9, -4, 8, 2),  # dB of the noise of breathing
     "jitter": (0.3, 0, 0, 0.5, 0.8, 2.0, 1.2),  # % of a period
     "creak": (0.08, 0, 0, 0.1, 0, 0, 0.9),  # share of every second pulse that is lost
     "tremor": (0.1, 0, 0, 0.1, 0, 1, 0),  # semitones, 7 times a second
-    "spread": (0.01, 0, 0.07, -0.02, 0.01, 0.02, -0.05),  # log of the formants' factor: lips spread in a smile shorten the tract
+    "spread": (
+        0.01,
+        0,
+        0.07,
+        -0.02,
+        0.01,
+        0.02,
+        -0.05,
+    ),  # log of the formants' factor: lips spread in a smile shorten the tract
     "attack": (0.15, 0, 0.3, -0.6, 1.0, -0.2, 0),  # how stressed syllables stand out
 }
 VOWELS = np.array(  # F1, F2, F3 in Hz of a man's i, ɪ, ɛ, æ, ɑ, ɔ, ʊ, u, ʌ, ɝ (Peterson & Barney 1952), and how open the mouth is
@@ -73,12 +96,16 @@ STOP_CONSONANTS = (2, 3, 4, 11)  # b d g t
 class Difficulty:
     """How hard the emotions are to tell. Tuned so that, on new actors, the demo's f_T has 45-60 % and f_S 60-75 % of six classes."""
 
-    weakest: float = 0.45  # strength of a take is uniform between these two; 1 is the textbook expression
+    weakest: float = (
+        0.45  # strength of a take is uniform between these two; 1 is the textbook expression
+    )
     strongest: float = 1.0
     blend: float = 0.3  # largest share of another emotion in a take
     face_spread: float = 0.18  # sd of every action unit around its mood
     face_habit: float = 0.09  # sd of every action unit of an actor at rest
-    voice_spread: float = 0.45  # sd of every measure of the voice around its mood, in PROSODY's spreads
+    voice_spread: float = (
+        0.45  # sd of every measure of the voice around its mood, in PROSODY's spreads
+    )
     voice_habit: float = 0.45  # sd of an actor's own way of speaking, in the same
     pose: float = 0.06  # sd of the head's turn, radians
 
@@ -98,7 +125,12 @@ class Take:
     strength: float
 
 
-def list_takes(takes_per_emotion: int = 10, actors: int = 24, seed: int = 0, difficulty: Difficulty = DEFAULT_DIFFICULTY) -> list[Take]:
+def list_takes(
+    takes_per_emotion: int = 10,
+    actors: int = 24,
+    seed: int = 0,
+    difficulty: Difficulty = DEFAULT_DIFFICULTY,
+) -> list[Take]:
     """The corpus' index, `actors` x 6 x `takes_per_emotion`, by actor (from 1; odd ones male, as in RAVDESS), emotion, number."""
     return [
         Take(
@@ -107,7 +139,11 @@ def list_takes(takes_per_emotion: int = 10, actors: int = 24, seed: int = 0, dif
             sex="male" if actor % 2 else "female",
             emotion=emotion,
             number=number,
-            strength=float(_rng(seed, actor, emotion, number, "strength").uniform(difficulty.weakest, difficulty.strongest)),
+            strength=float(
+                _rng(seed, actor, emotion, number, "strength").uniform(
+                    difficulty.weakest, difficulty.strongest
+                )
+            ),
         )
         for actor in range(1, actors + 1)
         for emotion in CREMA_EMOTIONS
@@ -117,7 +153,9 @@ def list_takes(takes_per_emotion: int = 10, actors: int = 24, seed: int = 0, dif
 
 def _rng(seed: int, actor: int, emotion: str, number: int, use: str) -> np.random.Generator:
     """A stream of its own for every use, so that no clip depends on which others were made before."""
-    return np.random.default_rng([seed, actor, CREMA_EMOTIONS.index(emotion), number, *use.encode()])
+    return np.random.default_rng(
+        [seed, actor, CREMA_EMOTIONS.index(emotion), number, *use.encode()]
+    )
 
 
 def _emotion_mixture(take: Take, seed: int, d: Difficulty) -> np.ndarray:
@@ -138,9 +176,14 @@ def _speech_plan(take: Take, seed: int, d: Difficulty) -> SimpleNamespace:
     """What is said and how: `seconds`; `times` (n, 3) s of each syllable's consonant, vowel and end; `vowels`, `consonants` (n,), rows of
     the tables; `stress` (n,) 0..1; `how`, PROSODY's measures."""
     rng = _rng(seed, take.actor, take.emotion, take.number, "speech")
-    habit = _rng(seed, take.actor, "neutral", 0, "voice habit").normal(size=len(PROSODY)) * d.voice_habit
+    habit = (
+        _rng(seed, take.actor, "neutral", 0, "voice habit").normal(size=len(PROSODY))
+        * d.voice_habit
+    )
     table = np.array(list(PROSODY.values()))  # (measures, 1 + 6)
-    values = table[:, 1:] @ _emotion_mixture(take, seed, d) + table[:, 0] * (habit + d.voice_spread * rng.normal(size=len(PROSODY)))
+    values = table[:, 1:] @ _emotion_mixture(take, seed, d) + table[:, 0] * (
+        habit + d.voice_spread * rng.normal(size=len(PROSODY))
+    )
     how = dict(zip(PROSODY, values.tolist(), strict=True))
     n = int(rng.integers(3, 6))
     lengths = rng.uniform(0.9, 1.1, (n, 2)) * (0.09, 0.21) * 2 ** -how["rate"]
@@ -148,15 +191,21 @@ def _speech_plan(take: Take, seed: int, d: Difficulty) -> SimpleNamespace:
     before, after = rng.uniform(0.12, 0.2, 2)
     seconds = float(np.clip(before + lengths.sum() + after, 1.6, 2.4))
     lengths *= min(1.0, (seconds - 0.24) / lengths.sum())
-    ends = (seconds - lengths.sum()) * before / (before + after) + np.concatenate([[0.0], np.cumsum(lengths)])
+    ends = (seconds - lengths.sum()) * before / (before + after) + np.concatenate(
+        [[0.0], np.cumsum(lengths)]
+    )
     stress = rng.uniform(0, 0.5, n)
     stress[rng.integers(n)] = 1.0
     vowels, consonants = rng.integers(len(VOWELS), size=n), rng.integers(len(CONSONANTS), size=n)
     times = np.stack([ends[:-1:2], ends[1::2], ends[2::2]], axis=1)
-    return SimpleNamespace(seconds=seconds, times=times, vowels=vowels, consonants=consonants, stress=stress, how=how)
+    return SimpleNamespace(
+        seconds=seconds, times=times, vowels=vowels, consonants=consonants, stress=stress, how=how
+    )
 
 
-def synthesise_voice(take: Take, seed: int = 0, difficulty: Difficulty = DEFAULT_DIFFICULTY) -> np.ndarray:
+def synthesise_voice(
+    take: Take, seed: int = 0, difficulty: Difficulty = DEFAULT_DIFFICULTY
+) -> np.ndarray:
     """Nonsense speech of 3 to 5 syllables: (T,) float32 at 16 kHz, 1.6 to 2.4 s, peak below 1."""
     s = _speech_plan(take, seed, difficulty)
     how, rng = s.how, _rng(seed, take.actor, take.emotion, take.number, "voice")
@@ -169,7 +218,9 @@ def synthesise_voice(take: Take, seed: int = 0, difficulty: Difficulty = DEFAULT
 
     # The score: what the articulators aim at, smoothed because they are slow.
     edges = np.concatenate([[0.0], s.times[:, :2].ravel(), [s.times[-1, 2]]])
-    segment = np.searchsorted(edges, t, side="right") - 2  # -1 silence before, 2 k consonant, 2 k + 1 vowel, 2 n silence after
+    segment = (
+        np.searchsorted(edges, t, side="right") - 2
+    )  # -1 silence before, 2 k consonant, 2 k + 1 vowel, 2 n silence after
     n = len(s.vowels)
     syllable = np.clip(segment // 2, 0, n - 1)
     silent, vowel = (segment < 0) | (segment >= 2 * n), segment % 2 == 1
@@ -187,8 +238,13 @@ def synthesise_voice(take: Take, seed: int = 0, difficulty: Difficulty = DEFAULT
     )
     centre, width = c[syllable, 5], c[syllable, 6]
     voicing *= np.interp(t, [0, s.times[0, 0], s.times[-1, 2]], [1, 1, 0.65])  # breath runs out
-    move = sum(k * np.exp(-(((t - v) / 0.09) ** 2)) for k, v in zip(2.2 * s.stress, s.times[:, 1] + 0.07, strict=True))
-    semitones = how["pitch"] + 2 ** how["range"] * (move - 0.4) + (how["slope"] - 1.0) * (t - s.seconds / 2)
+    move = sum(
+        k * np.exp(-(((t - v) / 0.09) ** 2))
+        for k, v in zip(2.2 * s.stress, s.times[:, 1] + 0.07, strict=True)
+    )
+    semitones = (
+        how["pitch"] + 2 ** how["range"] * (move - 0.4) + (how["slope"] - 1.0) * (t - s.seconds / 2)
+    )
     semitones = (
         semitones
         + max(how["tremor"], 0) * 0.6 * np.sin(2 * np.pi * (7 * t + rng.random()))
@@ -204,7 +260,11 @@ def synthesise_voice(take: Take, seed: int = 0, difficulty: Difficulty = DEFAULT
     when = when + rng.normal(size=len(when)) * max(0.3, how["jitter"]) / 100 / pitch
     creak = np.clip(how["creak"], 0, 0.85) * (count % 2)
     when = when + 0.12 * creak / pitch
-    strength = np.interp(when, t, voicing) * (1 - creak) * np.exp(0.02 * (1 + max(how["jitter"], 0)) * rng.normal(size=len(when)))
+    strength = (
+        np.interp(when, t, voicing)
+        * (1 - creak)
+        * np.exp(0.02 * (1 + max(how["jitter"], 0)) * rng.normal(size=len(when)))
+    )
     keep = strength > 1e-3
     when, pitch, strength = when[keep], pitch[keep].astype(F32), strength[keep].astype(F32)
     f = np.fft.rfftfreq(512, 1 / RATE).astype(F32)  # 257 bins: a pulse rings for at most 32 ms
@@ -214,7 +274,12 @@ def synthesise_voice(take: Take, seed: int = 0, difficulty: Difficulty = DEFAULT
     at = when * RATE
     whole = at.astype(int)
     delay = np.exp((-2j * np.pi / RATE) * f * (at - whole).astype(F32)[:, None])
-    pulses = np.fft.irfft(source * delay * _tract_response(f, t, formants, tract, when) * (strength * pitch**0.5)[:, None])
+    pulses = np.fft.irfft(
+        source
+        * delay
+        * _tract_response(f, t, formants, tract, when)
+        * (strength * pitch**0.5)[:, None]
+    )
     out = np.zeros(int(s.seconds * RATE) + 1024)
     for k, pulse in zip(whole.tolist(), pulses, strict=True):
         out[k : k + 512] += pulse
@@ -223,9 +288,19 @@ def synthesise_voice(take: Take, seed: int = 0, difficulty: Difficulty = DEFAULT
     middle = np.arange(0, s.seconds - 0.017, 0.008)
     frames = np.fft.rfft(rng.normal(size=(len(middle), 256)) * np.hanning(256), 512)
     g = [np.interp(middle, t, row)[:, None] for row in (voicing, hiss, centre, width)]
-    breath = 10 ** ((how["breath"] - 30) / 20) * g[0] * _tract_response(f, t, formants, tract, middle) * f / (f + 1500)
+    breath = (
+        10 ** ((how["breath"] - 30) / 20)
+        * g[0]
+        * _tract_response(f, t, formants, tract, middle)
+        * f
+        / (f + 1500)
+    )
     friction = 0.5 * g[1] / (1 + ((f - g[2]) / g[3]) ** 2) ** 1.5
-    for k, frame in zip((middle * RATE).astype(int).tolist(), np.fft.irfft(frames * (4 * breath + friction)), strict=True):
+    for k, frame in zip(
+        (middle * RATE).astype(int).tolist(),
+        np.fft.irfft(frames * (4 * breath + friction)),
+        strict=True,
+    ):
         out[k : k + 512] += frame
     out = out[: int(s.seconds * RATE)] * 10 ** ((how["level"] - 20) / 20)
     out += rng.normal(0, 2e-4, len(out))  # the room
@@ -236,7 +311,9 @@ def _smooth_in_time(x: np.ndarray, sd: float) -> np.ndarray:
     return gaussian_filter1d(x, sd, axis=-1, mode="nearest")
 
 
-def _tract_response(f: np.ndarray, t: np.ndarray, formants: np.ndarray, scale: float, when: np.ndarray) -> np.ndarray:
+def _tract_response(
+    f: np.ndarray, t: np.ndarray, formants: np.ndarray, scale: float, when: np.ndarray
+) -> np.ndarray:
     """Transfer function of the vocal tract at the times `when` (n,), seven resonators in a row: (n, 257) complex.
 
     f (257,) Hz; the score's clock t (N,) s and formants (3, N) Hz of a man; `scale` is his tract's length over the speaker's.
@@ -245,7 +322,9 @@ def _tract_response(f: np.ndarray, t: np.ndarray, formants: np.ndarray, scale: f
     below = np.ones((len(when), len(f)), np.complex64)
     above = np.ones((len(when), 1), F32)
     for k in range(7):
-        hertz = np.interp(when, t, formants[k]) if k < 3 else np.full(len(when), 500.0 + 1000 * k)  # an even tube above F3
+        hertz = (
+            np.interp(when, t, formants[k]) if k < 3 else np.full(len(when), 500.0 + 1000 * k)
+        )  # an even tube above F3
         peak = (hertz * scale / 1000).astype(F32)[:, None]
         below *= peak**2 - f * f + 1j * f * (0.045 + 0.04 * peak)
         above *= peak**2
@@ -255,9 +334,14 @@ def _tract_response(f: np.ndarray, t: np.ndarray, formants: np.ndarray, scale: f
 def _action_units(take: Take, seed: int, t: float, d: Difficulty) -> dict[str, float]:
     """Action units 0..1.2 at time t: mood, the actor's face at rest, chance, and the mouth that speaks."""
     rng = _rng(seed, take.actor, take.emotion, take.number, "units")
-    habit = _rng(seed, take.actor, "neutral", 0, "face habit").normal(size=len(ACTION_UNITS)) * d.face_habit
+    habit = (
+        _rng(seed, take.actor, "neutral", 0, "face habit").normal(size=len(ACTION_UNITS))
+        * d.face_habit
+    )
     values = (
-        np.array(list(ACTION_UNITS.values())) @ _emotion_mixture(take, seed, d) + habit + d.face_spread * rng.normal(size=len(ACTION_UNITS))
+        np.array(list(ACTION_UNITS.values())) @ _emotion_mixture(take, seed, d)
+        + habit
+        + d.face_spread * rng.normal(size=len(ACTION_UNITS))
     )
     units = dict(zip(ACTION_UNITS, np.clip(values, 0, 1.1).tolist(), strict=True))
     s = _speech_plan(take, seed, d)
@@ -265,13 +349,19 @@ def _action_units(take: Take, seed: int, t: float, d: Difficulty) -> dict[str, f
     talk = float((VOWELS[s.vowels, 3] * np.exp(-(((t - vowel) / wide) ** 2))).max())
     units["open"] = min(1.2, units["open"] * (1 - 0.3 * talk) + 0.4 * talk)
     units["press"] *= 1 - talk
-    blink = rng.uniform(0.1, 0.3) if rng.random() < 0.5 else s.seconds - rng.uniform(0.1, 0.3)  # never at the middle
+    blink = (
+        rng.uniform(0.1, 0.3) if rng.random() < 0.5 else s.seconds - rng.uniform(0.1, 0.3)
+    )  # never at the middle
     units["blink"] = max(0.0, 1 - abs(t - blink) / 0.09)
     return units
 
 
 def render_face(
-    take: Take, seed: int = 0, t: float = 0.0, size: int = FRAME_SIZE, difficulty: Difficulty = DEFAULT_DIFFICULTY
+    take: Take,
+    seed: int = 0,
+    t: float = 0.0,
+    size: int = FRAME_SIZE,
+    difficulty: Difficulty = DEFAULT_DIFFICULTY,
 ) -> tuple[np.ndarray, np.ndarray]:
     """The actor's face t seconds into the clip: (size, size, 3) uint8 RGB, and (5, 2) float pixels (x, y) of the places that §3.4 aligns.
 
@@ -280,19 +370,30 @@ def render_face(
     """
     units = _action_units(take, seed, t, difficulty)
     rng = _rng(seed, take.actor, take.emotion, take.number, "pose")
-    pose = (np.clip(rng.normal(size=5), -1.8, 1.8) * difficulty.pose * (0.8, 1.5, 1.1, 1.0, 0.7)).tolist()
+    pose = (
+        np.clip(rng.normal(size=5), -1.8, 1.8) * difficulty.pose * (0.8, 1.5, 1.1, 1.0, 0.7)
+    ).tolist()
     roll, yaw, pitch, sway, skew = pose
     pitch += 0.06 * units["corner_down"] - 0.03 * units["open"]
     roll += 0.02 * float(np.sin(2 * t + 20 * sway))
     gaze = (rng.normal(size=2) * (0.012, 0.006)).tolist()
-    look = rendering.random_appearance(_rng(seed, take.actor, "neutral", 0, "look"), take.actor, take.sex == "female")
+    look = rendering.random_appearance(
+        _rng(seed, take.actor, "neutral", 0, "look"), take.actor, take.sex == "female"
+    )
     return rendering.draw_face(look, units, (roll, yaw, pitch), skew, gaze, size)
 
 
 def render_clip(
-    take: Take, seed: int = 0, fps: int = 25, size: int = 320, difficulty: Difficulty = DEFAULT_DIFFICULTY
+    take: Take,
+    seed: int = 0,
+    fps: int = 25,
+    size: int = 320,
+    difficulty: Difficulty = DEFAULT_DIFFICULTY,
 ) -> tuple[np.ndarray, np.ndarray]:
     """The whole clip: (F, size, size, 3) uint8 frames at `fps` and the voice, (T,) float32 at 16 kHz, of the same duration."""
     wave = synthesise_voice(take, seed, difficulty)
-    frames = [render_face(take, seed, k / fps, size, difficulty)[0] for k in range(round(len(wave) / RATE * fps))]
+    frames = [
+        render_face(take, seed, k / fps, size, difficulty)[0]
+        for k in range(round(len(wave) / RATE * fps))
+    ]
     return np.stack(frames), wave

@@ -1,0 +1,230 @@
+"""The studio in headless Chromium: a training is started, watched, paused, resumed and stopped; a clip goes in and a voice comes out."""
+
+from __future__ import annotations
+
+import os
+import re
+import struct
+import subprocess
+import sys
+from pathlib import Path
+from urllib.parse import parse_qs, urlparse
+
+import numpy as np
+import pytest
+import soundfile
+
+from core.media import clips, spectrograms
+from core.runs import Run
+from tests.support import trained_runs
+from tests.support.app import ROOT, wait_until
+
+CLIP = "crema-d/VideoFlash/1001_DFA_HAP_XX.flv"
+HEARD = ",".join(["true"] * 5)  # a voice by each condition, and the clip's own twice
+BADGE = "[data-testid=stMarkdownContainer] .stMarkdownBadge"
+
+pytestmark = pytest.mark.browser
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory, shared_data) -> Path:
+    """A home with the landmark model and finished runs of the three conditions."""
+    folder = tmp_path_factory.mktemp("browser")
+    trained_runs.install_landmark_model(folder)
+    return trained_runs.copy_home(
+        trained_runs.trained_home(tmp_path_factory.getbasetemp() / "trained"), folder
+    )
+
+
+def points(tab, chart: str) -> int:
+    """How many points the first line of a chart has; 0 while there is no chart."""
+    return tab.evaluate(
+        f"() => document.querySelector('.st-key-{chart} .js-plotly-plot')?.data?.[0]?.x?.length ?? 0"
+    )
+
+
+def state(tab) -> str:
+    return tab.locator(BADGE).first.inner_text()
+
+
+def test_a_training_is_started_watched_found_again_paused_scrubbed_resumed_and_stopped(page, home):
+    page.goto(
+        "/train?preset=smoke"
+    )  # the first page that this server shows: the router must frame it all the same
+    page.get_by_role("link", name="Listen").wait_for()
+    steps = page.get_by_label("Steps", exact=True)
+    steps.fill("3000")
+    steps.press("Enter")
+    page.get_by_role("button", name="Start").click()
+    page.get_by_role("button", name="Stop training").wait_for()
+    wait_until(page, lambda: points(page, "losses") > 0)
+    before = points(page, "losses")
+    wait_until(page, lambda: points(page, "losses") > before)
+    assert (
+        page.get_by_label("Steps", exact=True).input_value() == "3000"
+    )  # refreshing has not touched the form
+    run = parse_qs(urlparse(page.url).query)["run"][0]
+
+    page.reload()
+    wait_until(page, lambda: page.locator(BADGE).count() and state(page) == "running")
+    assert run in page.get_by_role("combobox", name="Run").input_value()
+    assert parse_qs(urlparse(page.url).query)["run"] == [run]
+    page.get_by_role("slider").first.wait_for()  # two checkpoints or more
+    page.get_by_role("button", name="Pause training").click()
+    wait_until(page, lambda: state(page) == "paused")
+    assert (home / "checkpoints" / run / "state.pt").exists()
+
+    page.get_by_role("slider").first.press("ArrowLeft")
+    wait_until(page, lambda: "at" in parse_qs(urlparse(page.url).query))
+    at = parse_qs(urlparse(page.url).query)["at"][0]
+    page.get_by_text(f"Step {int(at):,} of 3,000").wait_for()
+    page.reload()
+    page.get_by_text(f"Step {int(at):,} of 3,000").wait_for()
+    wait_until(page, lambda: points(page, "heard") > 0 and points(page, "losses") > 0)
+    before = points(page, "losses")
+
+    page.get_by_role("button", name="Resume training").click()
+    wait_until(page, lambda: state(page) == "running" and points(page, "losses") > before)
+    assert parse_qs(urlparse(page.url).query)["at"] == [at]  # what was chosen stays, whatever comes
+    page.get_by_role("button", name="Stop training").click()
+    wait_until(page, lambda: state(page) == "stopped")
+    page.get_by_role("button", name="Resume training").wait_for()
+
+
+SEEN = """window.early = [];
+new MutationObserver(() => {
+  const bar = document.querySelector('[data-testid=stProgress]');
+  const faces = document.querySelectorAll('img[alt*="box around the face"]');
+  const fresh = [...faces].filter(f => !f.closest('[data-stale=true]')).length;
+  if (bar) window.early.push([bar.innerText.trim(), fresh]);
+}).observe(document, {subtree: true, childList: true, attributes: true, characterData: true});"""
+
+
+def upload(page, path: Path) -> None:
+    page.goto("/listen")
+    page.locator(".st-key-wav-cp button").wait_for()  # the example has come
+    page.get_by_text("Upload", exact=True).click()
+    page.locator("input[type=file]").set_input_files(str(path))
+    page.get_by_text(path.name).first.wait_for()
+    page.locator(".st-key-wav-cp button").wait_for()
+
+
+def download(page, key: str, folder: Path) -> Path:
+    with page.expect_download() as waiting:
+        page.locator(f".st-key-{key} button").first.click()
+    target = folder / waiting.value.suggested_filename
+    waiting.value.save_as(target)
+    return target
+
+
+def commanded(home: Path, run: Run, clip: Path, out: Path, *options: str) -> np.ndarray:
+    """The spectrogram that the command line makes of a clip."""
+    command = [
+        sys.executable,
+        "-m",
+        "core",
+        "generate",
+        str(clip),
+        "--run",
+        run.id,
+        "--condition",
+        "cp",
+        "--out",
+        str(out),
+        *options,
+    ]
+    done = subprocess.run(
+        command,
+        cwd=ROOT,
+        env=os.environ | trained_runs.home_environment(home),
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    return np.load(next(out.glob("*.npy")), allow_pickle=False)
+
+
+def test_a_clip_becomes_the_voice_that_the_command_line_makes(page, home, shared_data, tmp_path):
+    clip = shared_data / CLIP
+    page.add_init_script(SEEN)
+    upload(page, clip)
+    early = page.evaluate("window.early")
+    assert all(re.fullmatch(r"Read and looked at: \d\.\d of 1\.9 s", words) for words, _ in early)
+    assert any(faces for _, faces in early)  # the face is there while it is still read
+    page.locator("audio").nth(4).wait_for(
+        state="attached"
+    )  # three conditions, and the clip's own voice twice
+    wait_until(
+        page,
+        lambda: page.evaluate(
+            "() => [...document.querySelectorAll('audio')].every(a => a.duration > 0.9)"
+        ),
+    )
+    for condition in ("label", "classifier", "cp"):
+        wave, rate = soundfile.read(download(page, f"wav-{condition}", tmp_path))
+        assert rate == 16_000
+        assert 0.9 < len(wave) / rate < 1.1
+        assert np.sqrt((wave**2).mean()) > 1e-3
+    y = np.load(download(page, "npy-cp", tmp_path), allow_pickle=False)
+
+    run = Run(next((home / "checkpoints").glob("tiny-cp-*")))
+    made = commanded(home, run, clip, tmp_path / "out")
+    np.testing.assert_allclose(y, made, atol=1e-5)
+    shown = (
+        np.array(page.locator(".st-key-chart-cp canvas").evaluate("c => [...c.decibels]")).reshape(
+            y.shape[-2:]
+        )
+        / 100
+    )
+    page.locator(".st-key-chart-cp canvas").hover()
+    page.get_by_text(re.compile(r"^0\.\d\d s · \d\.\d\d kHz · -?\d+ dB$")).wait_for()
+    ref = run.json("corpus")["voices"]["ref_db"]
+    np.testing.assert_allclose(shown, spectrograms.unscale(made, ref, run.config.logmel), atol=6e-3)
+
+
+def test_a_film_has_a_voice_of_its_length_that_the_command_line_makes_too(
+    page, home, shared_data, tmp_path
+):
+    clip = shared_data / CLIP
+    upload(page, clip)
+    page.get_by_text("Whole clip", exact=True).click()
+    page.locator(".st-key-wav-whole-cp button").wait_for()
+    wait_until(
+        page,
+        lambda: (
+            page.evaluate(
+                "() => [...document.querySelectorAll('audio')].map(a => a.duration > 1.5).join()"
+            )
+            == HEARD
+        ),
+    )
+    heard = """async () => { const a = document.querySelector('audio'); a.muted = true; a.currentTime = 1.2; await a.play();
+      await new Promise(r => setTimeout(r, 400)); return a.currentTime; }"""
+    assert page.evaluate(heard) > 1.2  # it is heard beyond its first second
+    bars = page.get_by_role("img", name="what was told when")
+    assert bars.count() == 3
+    y = np.load(download(page, "npy-whole-cp", tmp_path), allow_pickle=False)
+    picture = page.locator(".st-key-chart-whole-cp canvas")
+    left, right = (box["x"] for box in (picture.bounding_box(), bars.first.bounding_box()))
+    assert abs(left - right) < 3  # what was told stands below the moment it was told for
+
+    run = Run(next((home / "checkpoints").glob("tiny-cp-*")))
+    np.testing.assert_allclose(
+        y, commanded(home, run, clip, tmp_path / "out", "--whole"), atol=1e-5
+    )
+
+
+def test_a_clip_that_a_phone_took_upright_is_turned(page, shared_data, tmp_path):
+    clip = clips.read_clip(shared_data / CLIP)
+    path = tmp_path / "phone.mp4"
+    clips.write_clip(path, np.rot90(clip.frames, axes=(1, 2)), 10, clip.waveform)
+    content = bytearray(path.read_bytes())
+    at = content.index(b"tkhd") + 44  # the picture's matrix: turn by 90 degrees
+    one = 1 << 16
+    content[at : at + 36] = struct.pack(">9i", 0, one, 0, -one, 0, 0, 0, 0, 1 << 30)
+    path.write_bytes(content)
+    upload(page, path)
+    page.get_by_text("turned by 90 degrees").wait_for()
+    wait_until(page, lambda: page.locator("audio").count() == 5)
+    frame = page.get_by_alt_text("with a box around the face").bounding_box()
+    assert frame["width"] > frame["height"]  # as the clip was before it was laid on its side

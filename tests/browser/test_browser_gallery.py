@@ -1,0 +1,42 @@
+"""The Gallery in a browser: a click in the contact sheet opens a face, its sound is there, and the address holds it."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.support import trained_runs
+from tests.support.app import wait_until
+
+pytestmark = pytest.mark.browser
+SOURCE = "document.querySelectorAll('audio')[2].src"
+LENGTH = "(async () => { const a = document.querySelectorAll('audio')[2]; const r = await fetch(a.src); return (await r.blob()).size })()"
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory):
+    """A home with finished runs of the three conditions."""
+    folder = tmp_path_factory.mktemp("gallery")
+    return trained_runs.copy_home(
+        trained_runs.trained_home(tmp_path_factory.getbasetemp() / "trained"), folder
+    )
+
+
+def test_a_click_in_the_sheet_opens_that_face(page):
+    page.goto("/gallery?sort=set")
+    sheet = page.locator("[class*='st-key-sheet'] .js-plotly-plot .nsewdrag").first
+    wait_until(page, lambda: page.locator("audio").count() == 5 and sheet.count() == 1, 90)
+    page.wait_for_timeout(500)
+    box, before = sheet.bounding_box(), page.evaluate(SOURCE)
+    page.mouse.move(
+        box["x"] + 0.05 * box["width"], box["y"] + 2.4 / 8 * box["height"]
+    )  # the third face
+    page.mouse.down()
+    page.mouse.up()
+    wait_until(page, lambda: "item=" in page.url)
+    wait_until(page, lambda: page.locator("audio").count() == 5 and page.evaluate(SOURCE) != before)
+    page.wait_for_timeout(500)
+    assert page.evaluate(LENGTH) > 30_000  # a second at 16 kHz, 16 bits
+    chosen = page.url
+    page.reload()
+    wait_until(page, lambda: page.locator("audio").count() == 5, 90)
+    assert page.url == chosen

@@ -1,0 +1,107 @@
+"""A visitor goes through all of the studio in headless Chromium: every page, two runs compared, quick changes of page.
+
+The fixture `page` fails each of these tests on an error in the console, an exception box or a request that leaves this machine.
+"""
+
+from __future__ import annotations
+
+import os
+import statistics
+import subprocess
+import sys
+from pathlib import Path
+from urllib.parse import parse_qs, urlparse
+
+import pytest
+
+from benchmarks import browser, pages
+from core import runs
+from tests.support import trained_runs
+from tests.support.app import ROOT, wait_until
+
+pytestmark = pytest.mark.browser
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory) -> Path:
+    """A home with the landmark model and finished runs of the three conditions."""
+    folder = tmp_path_factory.mktemp("browser-visit")
+    trained_runs.install_landmark_model(folder)
+    return trained_runs.copy_home(
+        trained_runs.trained_home(tmp_path_factory.getbasetemp() / "trained"), folder
+    )
+
+
+def boxes(page) -> list[str]:
+    """What error and exception boxes say."""
+    return page.locator(
+        "[data-testid=stException], [data-testid=stAlertContentError]"
+    ).all_inner_texts()
+
+
+def test_every_page_is_whole_and_says_no_error(page):
+    page.goto("/")
+    browser.wait_for_page(page)
+    there = browser.page_titles(page)
+    assert set(there) == {"", *(p.stem for p in (ROOT / "pages").glob("*.py"))} - {"home"}
+    for name, title in there.items():
+        page.get_by_role("link", name=title, exact=True).click()
+        page.wait_for_url(f"**/{name}*")
+        browser.wait_for_page(page)
+        assert boxes(page) == [], name
+        assert page.locator(".stMainBlockContainer h1").count() == 1
+        wide = page.evaluate(
+            "() => document.documentElement.scrollWidth - document.documentElement.clientWidth"
+        )
+        assert wide <= 0, f"{name} is {wide} pixels wider than the window"
+
+
+def test_a_chart_never_meets_a_pandas_that_is_half_loaded():
+    """Plotly uses whatever pandas is among the loaded modules, also one that another visitor's page is just loading."""
+    script = "import sys; import ui.widgets.charts; assert 'pandas' in sys.modules"
+    done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+def test_two_runs_are_compared(page, home):
+    label, cp = (
+        next(r["run"] for r in runs.list_runs(home / "checkpoints") if r["condition"] == c)
+        for c in ("label", "cp")
+    )
+    page.goto(f"/evaluate?runs={label},{cp}&view=curves")
+    lines = "() => [...document.querySelectorAll('.js-plotly-plot')].map(e => e.data.filter(d => d.x?.length > 1).length)"
+    wait_until(page, lambda: page.evaluate(lines)[:3] == [2, 2, 2])
+    page.get_by_role("radio", name="Confusion").click()
+    wait_until(page, lambda: parse_qs(urlparse(page.url).query).get("view") == ["confusion"])
+    page.locator(".js-plotly-plot .heatmaplayer").first.wait_for(state="attached")
+    browser.wait_for_page(page)
+    assert parse_qs(urlparse(page.url).query)["runs"] == [f"{label},{cp}"]
+    assert boxes(page) == []
+
+
+def test_a_face_is_heard_in_the_gallery_and_the_condition_lab(page):
+    page.goto("/condition?face=drawn-happy")
+    for name in ("condition", "gallery"):
+        if name == "gallery":
+            page.get_by_role("link", name="Gallery").click()
+            page.wait_for_url("**/gallery*")
+        browser.wait_for_page(page)
+        page.locator(".stMainBlockContainer audio").first.wait_for(state="attached")
+        heard = """async () => { const a = [...document.querySelectorAll('.stMainBlockContainer audio')].at(-1);
+          a.muted = true; await a.play(); await new Promise(r => setTimeout(r, 400)); return [a.duration, a.currentTime]; }"""
+        duration, reached = page.evaluate(heard)
+        assert 0.5 < duration < 3
+        assert reached > 0
+
+
+def test_pages_change_quickly_and_without_end_of_memory(page, studio):
+    """`make bench ARGS=pages` measures the aim, 500 ms on an idle machine; here the limit grows with the machine's load."""
+    page.emulate_media(color_scheme="dark")
+    page.goto("/")
+    browser.wait_for_page(page)
+    result = pages.measure_tour(page, studio, 20)
+    load = os.getloadavg()[0] / (os.cpu_count() or 1)
+    limit = 2000 * max(1.0, 1.5 * load)
+    assert statistics.median(result.whole) < limit, result.median_ms_by_page
+    assert result.late < 1.1 * result.early_memory_mb + 20, "MB"
+    assert boxes(page) == []

@@ -1,0 +1,513 @@
+"""Clips -> one file per corpus: what it holds, what its key notices, frames and crops, engines, locks, and kills at any moment."""
+
+import functools
+import json
+import os
+import random
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+from core import files
+from core.config import LogMel
+from core.data import corpora, features, preparation, splits
+from core.data.corpora import CorpusError
+from core.experiments import ray_cluster
+from tests.support.trained_runs import install_landmark_model
+
+KILLS = max(
+    1, round(0.6 * int(os.environ.get("FAULTS", "5")))
+)  # the other part falls to test_fetch.py
+
+
+@pytest.fixture
+def home(tmp_path, monkeypatch):
+    monkeypatch.setenv("DACSSGAN_DATA", str(tmp_path / "data"))
+    return tmp_path / "data" / "processed"
+
+
+@pytest.fixture(scope="module")
+def films(tmp_path_factory):
+    """Three clips of the invented corpus, as mp4 and wav."""
+    folder = tmp_path_factory.mktemp("films")
+    install_landmark_model(folder)
+    preparation.draw_demo_clips(folder, 3)
+    return folder
+
+
+def wav(path, seconds=1.2, channels=1):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    rng = np.random.default_rng([ord(c) for c in path.name])
+    soundfile.write(path, rng.normal(0, 0.05, (int(seconds * 16_000), channels)), 16_000)
+
+
+def ravdess(root, actors=2, emotions=(1, 2, 5)):
+    for actor in range(1, actors + 1):
+        for emotion in emotions:
+            name = f"03-01-{emotion:02d}-01-02-01-{actor:02d}.wav"
+            wav(root / f"Actor_{actor:02d}" / name, 0.8 + 0.1 * emotion, channels=1 + actor % 2)
+    return root
+
+
+def pictures(root, count=3):
+    """Faces of nobody: small noise, in which no landmarks are found but now and then."""
+    rng = np.random.default_rng(0)
+    for emotion in ("happy", "sad"):
+        (root / emotion).mkdir(parents=True)
+        for i in range(count):
+            Image.fromarray(rng.integers(0, 255, (48, 48), np.uint8)).save(
+                root / emotion / f"{i}.png"
+            )
+    return root
+
+
+def clean(home):
+    """Whether nothing but finished files and locks is left: the arrays, where their media lie, and no parts."""
+    lying = {p.relative_to(home).as_posix() for p in home.rglob("*") if p.is_file()}
+    whole = {f for f in lying if not f.startswith(".") and f.endswith((".npz", ".source.json"))}
+    folders = {p.name for p in home.rglob("*") if p.is_dir()}
+    return lying - whole <= {f".parts/{Path(f).stem}.lock" for f in whole} and folders <= {".parts"}
+
+
+def test_a_corpus_is_prepared_once_and_a_change_is_noticed(tmp_path, home):
+    root = ravdess(tmp_path / "r")
+    path = preparation.prepare_corpus("ravdess", root)
+    first = splits.load_corpus("ravdess")
+    assert (first.voices.shape, first.faces.shape, first.votes.shape) == (
+        (6, 112, 28),
+        (0, 28, 28),
+        (6, 3),
+    )
+    assert (first.faces_more.size, first.voices_more.size) == (0, 0)
+    assert clean(home)
+    stamp = path.stat().st_mtime_ns
+
+    def again(**settings):
+        nonlocal stamp
+        preparation.prepare_corpus("ravdess", root, **settings)
+        before, stamp = stamp, path.stat().st_mtime_ns
+        return before != stamp
+
+    assert not again()
+    assert not again(workers=1)
+    root = root.rename(tmp_path / "moved")
+    assert not again()  # its key is in relative names
+    wav(root / "Actor_02" / "03-01-03-01-02-01-02.wav")
+    assert again()
+    assert len(splits.load_corpus("ravdess").clip) == 7
+    changed = root / "Actor_02" / "03-01-03-01-02-01-02.wav"
+    soundfile.write(changed, np.zeros((int(1.2 * 16_000), 1)), 16_000)  # of the same size
+    assert again()
+    assert splits.load_corpus("ravdess").digest != first.digest
+    assert again(crops=2)
+    assert not again(crops=2)
+    path.write_bytes(path.read_bytes()[:-40])  # damaged: made anew
+    assert again(crops=2)
+    with pytest.raises(CorpusError, match="at least 1"):
+        again(frames=0)
+
+
+def test_files_of_earlier_versions_are_read(tmp_path, home):
+    path = preparation.prepare_corpus("ravdess", ravdess(tmp_path / "r"))
+    arrays = files.read_arrays(path)
+    del arrays["votes"]
+    files.write_arrays(path, **arrays)
+    old = splits.load_corpus("ravdess")
+    assert old.votes.shape == (6, 3)
+    assert not (old.votes != "").any()
+
+
+def test_an_unreadable_clip_is_left_out_with_its_reason(tmp_path, home):
+    root = ravdess(tmp_path / "r")
+    (root / "Actor_02" / "03-01-03-01-02-01-02.wav").write_bytes(
+        b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n"
+    )
+    preparation.prepare_corpus("ravdess", root)
+    prepared = splits.load_corpus("ravdess")
+    assert len(prepared.clip) == 6
+    assert "git lfs pull" in prepared.meta["left_out"]["ravdess-01-03-01-02-01-02"]
+    for file in root.rglob("*.wav"):
+        file.write_bytes(b"")
+    with pytest.raises(CorpusError, match="could be used.* is empty"):
+        preparation.prepare_corpus("ravdess", root)
+
+
+def test_equal_arrays_are_equal_bytes(tmp_path, monkeypatch):
+    arrays = {"a": np.arange(5), "b": np.array(["x"])}
+    files.write_arrays(tmp_path / "one.npz", **arrays)
+    monkeypatch.setattr(time, "time", lambda: 2e9)
+    monkeypatch.setenv("SOURCE_DATE_EPOCH", "1500000000")
+    files.write_arrays(tmp_path / "two.npz", **arrays)
+    assert (tmp_path / "one.npz").read_bytes() == (tmp_path / "two.npz").read_bytes()
+
+
+def test_demo_clips_go_through_files_and_come_out_the_same(films, home):
+    """The invented clips as mp4 + wav, decoded, found by the landmark model and aligned, are the faces that were drawn directly."""
+    from core.data.demo import actors
+    from core.media import faces, spectrograms
+
+    preparation.prepare_corpus("demo-clips", films)
+    prepared = splits.load_corpus("demo-clips")
+    assert prepared.faces.shape == (3, 28, 28)
+    takes = {t.clip_id: t for t in actors.list_takes()}
+    for i, clip in enumerate(prepared.clip):
+        wave = actors.synthesise_voice(takes[clip])
+        direct = faces.align(
+            *actors.render_face(takes[clip], t=len(wave) / LogMel().rate / 2, size=320)
+        )
+        assert np.corrcoef(prepared.faces[prepared.face_of[i]].ravel(), direct.ravel())[0, 1] > 0.9
+        db = spectrograms.centre_crop(spectrograms.log_mel(wave, LogMel()), 112)
+        assert np.abs(prepared.voices[prepared.voice_of[i]] - db).mean() < 0.5
+        assert prepared.emotion[i] == takes[clip].emotion
+
+
+def test_more_frames_and_crops_stand_beside_the_same_first_ones(films, home):
+    path = preparation.prepare_corpus("demo-clips", films)
+    one = splits.load_corpus_file(path)
+    preparation.prepare_corpus("demo-clips", films, frames=4, crops=3)
+    more = splits.load_corpus_file(path)
+    assert np.array_equal(one.faces, more.faces)
+    assert np.array_equal(one.voices, more.voices)
+    assert (more.faces_more.shape, more.voices_more.shape) == ((3, 3, 28, 28), (3, 2, 112, 28))
+    assert more.digest != one.digest
+    assert more.meta["repeated"] == {"frames": 0, "crops": 0}
+    for first, others in zip(more.faces, more.faces_more, strict=True):
+        assert all(
+            np.corrcoef(first.ravel(), o.ravel())[0, 1] > 0.5 for o in others
+        )  # the same face
+        assert len({f.tobytes() for f in (first, *others)}) == 4  # at four instants
+    preparation.prepare_corpus("demo-clips", films, frames=40)  # a second has 12 or 13 frames
+    assert splits.load_corpus_file(path).meta["repeated"] == {"frames": 3, "crops": 0}
+
+
+@given(st.integers(1, 12))
+def test_further_places_are_even_apart_and_never_the_middle(n):
+    places = features._further_positions(n)
+    assert len(places) == len(set(places)) == n - 1
+    assert all(0 <= p <= 1 and p != 0.5 for p in places)
+    steps = np.diff(sorted([*places, 0.5]))
+    assert n < 2 or np.allclose(steps, steps[0])
+
+
+@given(st.integers(1, 5), st.integers(1, 60_000))
+def test_crops_lie_within_the_clip(crops, length):
+    from core.media import spectrograms
+
+    wave = np.random.default_rng(length).normal(0, 0.1, length).astype(np.float32)
+    db = spectrograms.log_mel(wave, LogMel())
+    windows, few = features._spectrogram_windows(wave, features.ExtractionSettings(crops=crops))
+    assert windows.shape == (crops, 112, 28)
+    assert np.array_equal(windows[0], spectrograms.centre_crop(db, 112))
+    assert few == (len({w.tobytes() for w in windows}) < crops)
+    if len(db) > 112:
+        inside = np.lib.stride_tricks.sliding_window_view(db, 112, axis=0).swapaxes(1, 2)
+        assert all((inside == w).all((1, 2)).any() for w in windows)
+
+
+def test_the_nearest_frame_alone_is_the_one_that_all_frames_have(films, shared_data):
+    from core.media import clips
+
+    every = [
+        *films.glob("*.mp4"),
+        shared_data / "crema-d/VideoFlash/1001_DFA_SAD_XX.flv",
+        next(shared_data.glob("grid/*.mpg")),
+    ]
+    for path in every:
+        whole = clips.read_clip(path)
+        for at in (0.61, 1.234, whole.times[-1] + 5):
+            near = clips.read_clip(path, clips.Limits(near=at))
+            k, i = np.abs(whole.times - at).argmin(), np.abs(near.times - at).argmin()
+            assert near.times[i] == whole.times[k]
+            assert np.array_equal(near.frames[i], whole.frames[k])
+            assert len(near.frames) == 1 or at > whole.times[-1] + 1
+
+
+def test_crops_and_photographs_in_one_folder(tmp_path, home):
+    """Small pictures are faces as they are; in large ones a face is looked for, and its lack is that picture's own misfortune."""
+    pytest.importorskip("skimage")
+    from skimage import data
+
+    from core.media import faces
+
+    install_landmark_model(tmp_path)
+    root = pictures(tmp_path / "own")
+    Image.fromarray(data.astronaut()).save(root / "happy" / "photo.jpg")
+    Image.fromarray(np.zeros((300, 300), np.uint8)).save(root / "sad" / "empty.png")
+    (root / "sad" / "text.png").write_text("no picture")
+    preparation.prepare_corpus("own", root, frames=2)
+    prepared = splits.load_corpus("own")
+    names = [Path(c).name for c in prepared.clip]
+    assert sorted(names) == ["0.png", "0.png", "1.png", "1.png", "2.png", "2.png", "photo.jpg"]
+    reasons = {Path(k).name: v for k, v in prepared.meta["left_out"].items()}
+    assert reasons["empty.png"].startswith("NoFaceError")
+    assert "text.png" in reasons
+    face = max(faces.detect(data.astronaut()), key=lambda f: f.side)
+    photo = prepared.faces[prepared.face_of[names.index("photo.jpg")]]
+    assert (
+        np.corrcoef(
+            photo.ravel(), faces.align(data.astronaut(), faces.five_points(face.points)).ravel()
+        )[0, 1]
+        > 0.9
+    )
+    assert prepared.meta["repeated"]["frames"] == 7  # a picture is one frame
+    assert np.array_equal(prepared.faces_more[:, 0], prepared.faces)
+    assert {s[:6] for s in prepared.subject} == {"image-"}
+
+
+def test_crops_in_parts_are_aligned_as_in_one_go(tmp_path, home, shared_data, monkeypatch):
+    """The median of all landmarks stands in where there are none, however the work was cut up and interrupted."""
+    import io
+    import zipfile
+
+    from core.media import faces
+
+    root = pictures(tmp_path / "own", 2)
+    with zipfile.ZipFile(shared_data / "fer2013_subset.zip") as archive:
+        for name in sorted(
+            n
+            for n in archive.namelist()
+            if n.startswith("validation/happy/") and n.endswith(".jpg")
+        )[:14]:
+            (root / "happy" / Path(name).name).write_bytes(archive.read(name))
+    monkeypatch.setattr(preparation, "TARGET_PARTS", 5)
+    calls = iter(range(100))
+    with pytest.raises(files.StopRequested):
+        preparation.prepare_corpus("fer2013", root, should_stop=lambda: next(calls) > 1)
+    done = []
+    preparation.prepare_corpus("fer2013", root, tick=lambda d, t: done.append((d, t)))
+    assert done[0] == (12, 18)  # three parts were kept
+    prepared = splits.load_corpus("fer2013")
+    entries = corpora.index_clips("fer2013", root)
+    images = np.stack(
+        [
+            np.asarray(Image.open(io.BytesIO(Path(e.video).read_bytes())).convert("L"))
+            for e in entries
+        ]
+    )
+    direct, found = faces.align_crops(images)
+    assert 0 < found.sum() < len(found)
+    assert np.array_equal(prepared.faces, direct)
+    assert sum(int(v.split()[0]) for v in prepared.meta["left_out"].values()) == (~found).sum()
+
+
+def test_near_duplicates_share_a_group():
+    rng = np.random.default_rng(0)
+    x = rng.integers(0, 255, (20, 28, 28)).astype(np.uint8)
+    x[7] = x[3] // 2 + 20  # the same picture, darker
+    groups = preparation._near_duplicate_groups(x)
+    assert groups[7] == groups[3]
+    assert len(set(groups)) == 19
+
+
+def test_real_crema_clips(shared_data, home):
+    preparation.prepare_corpus("crema-d", shared_data / "crema-d")
+    prepared = splits.load_corpus("crema-d")
+    assert (prepared.face_of >= 0).sum() == 4  # four videos
+    assert (prepared.voice_of >= 0).sum() == len(prepared.clip) == 8  # four more voices without one
+    assert set(prepared.subject) == {"crema-1001", "crema-1002"}
+    assert {s: prepared.sex[prepared.subject == s][0] for s in set(prepared.subject)} == {
+        "crema-1001": "male",
+        "crema-1002": "female",
+    }
+    assert prepared.faces.std() > 20
+    assert (prepared.votes != "").all()
+
+
+def test_the_demo_corpus_needs_no_source_and_its_size_is_part_of_its_name(home, monkeypatch):
+    from core.data.demo import actors
+    from core.media import faces
+
+    monkeypatch.setattr(
+        actors,
+        "render_face",
+        lambda take, t: (np.zeros((64, 64, 3), np.uint8), faces.CANONICAL_POINTS * 64),
+    )
+    monkeypatch.setattr(actors, "synthesise_voice", lambda take: np.zeros(20_000, np.float32))
+    said = []
+    path = preparation.prepare_corpus("demo", None, takes=1, tick=lambda d, t: said.append((d, t)))
+    assert path.name == "demo-1.npz"
+    assert (said[0], said[-1]) == ((0, 144), (144, 144))
+    assert len(splits.load_corpus("demo", 1).clip) == 144
+
+
+# ------------------------------------------------------------------ locks, damage, kills
+
+
+def test_two_at_once_are_told_of_each_other(tmp_path, home):
+    root = ravdess(tmp_path / "r")
+    lock = files.file_lock(home / ".parts" / "ravdess.lock", "preparing ravdess")
+    with lock, pytest.raises(files.BusyError, match=rf"process {os.getpid()} on "):
+        preparation.prepare_corpus("ravdess", root)
+    preparation.prepare_corpus("ravdess", root)  # the lock file is there, and nobody holds it
+
+
+def test_half_written_and_long_forgotten_parts_are_taken_care_of(tmp_path, home):
+    root = ravdess(tmp_path / "r")
+    reference = preparation.prepare_corpus("ravdess", root).read_bytes()
+    (home / "ravdess.npz").unlink()
+    calls = iter(range(100))
+    with pytest.raises(files.StopRequested):
+        preparation.prepare_corpus("ravdess", root, should_stop=lambda: next(calls) > 2)
+    parts = sorted(home.glob(".parts/*/*.npz"))
+    assert len(parts) == 4
+    parts[0].write_bytes(parts[0].read_bytes()[:-30])
+    parts[1].write_bytes(b"")
+    (parts[0].parent / ".0005.99.tmp.npz").write_bytes(b"half")
+    for name in (".ravdess.99.tmp.npz", ".ravdess.source.json.99.tmp"):
+        (home / name).write_bytes(b"half")
+    old, fresh = home / ".parts" / "0123456789abcdef", home / ".parts" / "fedcba9876543210"
+    for folder in (old, fresh):
+        folder.mkdir()
+    os.utime(old, (1e9, 1e9))
+    said = []
+    preparation.prepare_corpus("ravdess", root, tick=lambda d, t: said.append(d))
+    assert said[0] == 2
+    assert (home / "ravdess.npz").read_bytes() == reference
+    assert not old.exists()
+    fresh.rmdir()
+    assert clean(home)
+
+
+@pytest.mark.parametrize("moment", [0.0, 0.3, 1.0, 2.0])
+def test_workers_end_with_whoever_started_them(tmp_path, films, moment):
+    """Killed at any moment of their start, too, when they have been given nothing to do yet."""
+    script = "import sys; from pathlib import Path; from core.data import preparation; preparation.FEW = 0; print('ready', flush=True)\n"
+    script += "preparation.prepare('demo-clips', Path(sys.argv[1]), workers=2, frames=12)"
+    env, place = os.environ | {"DACSSGAN_DATA": str(tmp_path)}, Path(__file__).resolve().parents[2]
+    command, nothing = [sys.executable, "-c", script, str(films)], subprocess.DEVNULL
+    process = subprocess.Popen(command, cwd=place, env=env, stdout=subprocess.PIPE, stderr=nothing)
+    assert process.stdout.readline() == b"ready\n"
+    time.sleep(moment)
+    process.kill()
+    process.communicate(timeout=20)  # the end of their output, which the workers hold as well
+
+
+def test_a_worker_without_its_starter_ends():
+    script = "import time; from core.data import preparation; preparation._end_with(1 << 30); time.sleep(60)"
+    place = Path(__file__).resolve().parents[2]
+    assert subprocess.run([sys.executable, "-c", script], cwd=place, timeout=30).returncode == 1
+
+
+CHILD = """
+import sys
+from pathlib import Path
+from core.data import preparation
+from core.media import spectrograms
+from core.config import LogMel
+spectrograms.mel_filters(LogMel())
+print("ready", flush=True)
+preparation.prepare("ravdess", Path(sys.argv[1]), workers=int(sys.argv[2]), crops=2)
+"""
+
+
+def test_killed_at_any_moment_it_goes_on_to_the_same_bytes(tmp_path, monkeypatch):
+    root, rng = ravdess(tmp_path / "r", actors=8, emotions=range(1, 9)), random.Random(0)
+
+    def child(folder, workers):
+        env = os.environ | {"DACSSGAN_DATA": str(folder)}
+        place, nothing = Path(__file__).resolve().parents[2], subprocess.DEVNULL
+        command = [sys.executable, "-c", CHILD, str(root), str(workers)]
+        process = subprocess.Popen(
+            command, cwd=place, env=env, stdout=subprocess.PIPE, stderr=nothing
+        )
+        assert process.stdout.readline() == b"ready\n"
+        return process
+
+    lasts = {}
+    for workers in (1, 2) if KILLS > 3 else (1,):
+        process, begun = child(tmp_path / f"undisturbed{workers}", workers), time.monotonic()
+        process.communicate()
+        assert process.returncode == 0
+        lasts[workers] = time.monotonic() - begun
+    made = {
+        (tmp_path / f"undisturbed{workers}/processed/ravdess.npz").read_bytes() for workers in lasts
+    }
+    assert len(made) == 1
+    reference = made.pop()
+    seen = set()
+    for kill in range(KILLS):
+        folder, workers = tmp_path / str(kill), 1 + (kill % 4 == 3)
+        process = child(folder, workers)
+        time.sleep(rng.uniform(0, 1.05 * lasts[workers]))
+        process.kill()
+        process.communicate(timeout=30)  # its workers hold its output, too: they have ended as well
+        seen.add(len(list(folder.rglob("????.npz"))))
+        monkeypatch.setenv("DACSSGAN_DATA", str(folder))
+        path = preparation.prepare_corpus("ravdess", root, workers=1, crops=2)
+        assert path.read_bytes() == reference
+        assert json.loads((folder / "processed/ravdess.source.json").read_text())["source"] == str(
+            root
+        )
+        assert clean(folder / "processed")
+        shutil.rmtree(folder)
+    assert KILLS < 20 or len(seen) > 5  # the kills fell into different moments
+
+
+# ------------------------------------------------------------------ engines
+
+
+def on_ray(workers=0, address=None):
+    return functools.partial(ray_cluster.run_tasks, workers=workers, address=address)
+
+
+def test_workers_make_the_same_bytes(films, tmp_path, monkeypatch):
+    monkeypatch.setattr(preparation, "MIN_PARALLEL_CLIPS", 0)
+    made = []
+    for workers in (1, 2):
+        monkeypatch.setenv("DACSSGAN_DATA", str(tmp_path / str(workers)))
+        made.append(
+            preparation.prepare_corpus("demo-clips", films, workers=workers, frames=2).read_bytes()
+        )
+    assert made[0] == made[1]
+
+
+def test_what_a_machine_of_a_cluster_lacks(tmp_path):
+    there = tmp_path / "a.wav"
+    there.write_bytes(b"12345")
+    assert ray_cluster.what_differs({str(there): 5}, ray_cluster.code_digest()) == ""
+    assert f"cannot read {tmp_path}/b.wav" in ray_cluster.what_differs(
+        {str(there): 5, f"{tmp_path}/b.wav": 5}, ray_cluster.code_digest()
+    )
+    assert f"5 bytes in {there}, where 6 are" in ray_cluster.what_differs(
+        {str(there): 6}, ray_cluster.code_digest()
+    )
+    assert "another version of this project" in ray_cluster.what_differs({}, "0")
+
+
+def test_without_ray_it_says_how_to_get_it(films, home, monkeypatch):
+    monkeypatch.setitem(sys.modules, "ray", None)
+    with pytest.raises(CorpusError, match=r"pip install -r requirements-cluster\.txt"):
+        preparation.prepare_corpus("demo-clips", films, engine=on_ray())
+
+
+def test_ray_makes_the_same_bytes(films, tmp_path, monkeypatch):
+    ray = pytest.importorskip("ray", reason="the engine ray is optional: requirements-cluster.txt")
+    made = []
+    for engine in ("local", "ray"):
+        monkeypatch.setenv("DACSSGAN_DATA", str(tmp_path / engine))
+        made.append(
+            preparation.prepare_corpus(
+                "demo-clips", films, workers=2, engine=on_ray(2) if engine == "ray" else None
+            ).read_bytes()
+        )
+    assert made[0] == made[1]
+    with pytest.raises(CorpusError, match="no Ray cluster answers at 127.0.0.1:9"):
+        preparation.prepare_corpus(
+            "demo-clips", films, frames=2, engine=on_ray(address="127.0.0.1:9")
+        )
+    ray.init(num_cpus=1, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
+    try:
+        monkeypatch.setattr(preparation, "_sample_media", lambda items: {"/nowhere/x.wav": 3})
+        with pytest.raises(CorpusError, match="machine .* cannot read /nowhere/x.wav"):
+            preparation.prepare_corpus("demo-clips", films, frames=2, engine=on_ray())
+    finally:
+        ray.shutdown()

@@ -1,0 +1,226 @@
+"""§4: the quick grid on the demo corpus, with a worker killed in the middle; what must hold of every run; the report of it."""
+
+import csv
+import functools
+import os
+import signal
+import threading
+import time
+from dataclasses import replace as changed
+
+import numpy as np
+import pytest
+
+from core import runs
+from core.config import DEMO, replace
+from core.data import splits
+from core.data.splits import SampleSet
+from core.evaluation import augmentation, protocol, report
+from core.experiments import pipeline, sweep
+from core.runs import Run
+from tests.experiments.test_pipeline import core, weights, world  # noqa: F401
+
+CELLS = protocol.cells("quick", DEMO)
+PLAN = augmentation.TableSettings(seeds=1, stretch=2, looks=2)
+BROKEN = protocol.Cell(
+    "no such corpus",
+    "–",
+    replace(CELLS[0].config, data={"voices": "nowhere", "pairing": "emotion"}),
+)
+EMPTY = protocol.Cell(
+    "no subject in S2", "–", replace(CELLS[0].config, data={"sets": (0.5, 0.0, 0.3, 0.2)})
+)
+
+
+def kill_first(folder, dead):
+    """Kills the first worker that trains G, once."""
+    end = time.monotonic() + 120
+    while time.monotonic() < end:
+        for row in runs.list_runs(folder):
+            if row["state"] == "running" and row["pid"]:
+                os.kill(row["pid"], signal.SIGKILL)
+                dead.append(row["run"])
+                return
+        time.sleep(0.02)
+
+
+@pytest.fixture(scope="module")
+def swept(world):  # noqa: F811
+    folder, dead = world / "swept", []
+    runs.list_runs(folder)  # two that make the same database at once get in each other's way
+    killer = threading.Thread(target=kill_first, args=(folder, dead))
+    killer.start()
+    told = []
+    first = sweep.train_cells(
+        [BROKEN, EMPTY, *CELLS],
+        folder,
+        2,
+        "cpu",
+        PLAN,
+        lambda o, done, total: told.append((done, total)),
+    )
+    killer.join()
+    second = sweep.train_cells(CELLS, folder, 2, "cpu", PLAN)
+    assert told == [(k + 1, len(CELLS) + 2) for k in range(len(CELLS) + 2)]
+    return folder, dead, {o.cell.name: o for o in first}, {o.cell.name: o for o in second}
+
+
+def test_a_failed_cell_is_reported_and_stops_no_other(swept):
+    folder, dead, first, second = swept
+    assert (first[BROKEN.name].state, first[EMPTY.name].state) == ("failed", "failed")
+    assert "nowhere.npz is not there" in first[BROKEN.name].reason
+    killed = [o for o in first.values() if o.run in dead]
+    assert len(killed) == 1
+    assert killed[0].state == "failed"
+    if killed[0].cell != EMPTY:
+        assert "S2 would be empty" in first[EMPTY.name].reason
+        assert "SIGKILL" in killed[0].reason
+        assert second[killed[0].cell.name].state == "done"  # resumed
+    assert {
+        o.state for o in first.values() if o.run not in dead and o.cell not in (BROKEN, EMPTY)
+    } == {"done"}
+    assert {o.state for n, o in second.items() if o.run not in dead} == {"was done"}
+
+
+def test_a_killed_run_ends_as_if_undisturbed(swept, world):  # noqa: F811
+    folder, dead, _, second = swept
+    cell = next((o.cell for o in second.values() if o.run in dead), CELLS[0])
+    other = pipeline.run(cell.config, world / "undisturbed", "cpu")
+    assert weights(other) == weights(Run(folder / other.id))
+
+
+def test_what_must_hold_of_every_run(swept):
+    folder, _, _, second = swept
+    assert len({o.run for o in second.values()}) == len(CELLS)
+    for cell in CELLS:
+        run = Run(folder / second[cell.name].run)
+        results, table = run.json("results"), run.json("table")
+        groups = [set(s) for s in results["subjects"].values()]
+        assert sum(map(len, groups)) == len(set().union(*groups)) == 24  # no subject in two sets
+        assert set(table["test subjects"]) <= set(results["subjects"]["S4"])
+        assert results["labels"] == table["labels"] == protocol.labels_mode(cell.config)
+        assert {s for r in table["rows"].values() for s in r["equal"]["steps"]} == {
+            cell.config.f_t.steps
+        }
+        n = {k: v["N train"] for k, v in table["rows"].items()}
+        assert n["S1 oversampled"] == n["S1 + generated"]
+        assert n["S1 + pseudo-labelled S3"] == n["S1 + S3"]
+
+
+@pytest.mark.parametrize("kind", ["head", "full"])
+def test_neither_s4_nor_s3s_labels_reach_a_fit_under_full_cp(world, monkeypatch, kind):  # noqa: F811
+    config = replace(CELLS[0].config, gan={"condition": "cp"}, conformal={"kind": kind})
+    honest = pipeline.run(config, world / f"honest-{kind}", "cpu")
+    p = honest.arrays()
+    assert p["p_S3"].min() >= 1 / (honest.json("results")["conformal"]["n"] + 1)
+    assert len(np.unique(p["p_S3"])) > 3
+    build = splits.build_sets
+
+    def blind(config):
+        sets = build(config)
+        s, t = sets["S3"], sets["S4"]
+        gone = np.full_like(s.x_label, -1)
+        hidden = SampleSet(-t.x, t.x_label, t.x_subject, -t.y, t.y_label, t.y_subject, t.paired)
+        return sets | {
+            "S3": SampleSet(s.x, gone, s.x_subject, s.y, gone, s.y_subject, s.paired),
+            "S4": hidden,
+        }
+
+    monkeypatch.setattr(splits, "build_sets", blind)
+    narrow = changed(config, evaluate=changed(config.evaluate, rows=("S1", "S1 + generated")))
+    other = pipeline.run(narrow, world / f"blind-{kind}", "cpu")
+    assert weights(other) == weights(honest)
+
+
+def test_stop_keeps_what_was_begun(world):  # noqa: F811
+    stop, folder = threading.Event(), world / "interrupted"
+    long = replace(CELLS[0].config, gan={"steps": 100_000})
+    cells = [protocol.Cell("long", "–", long), protocol.Cell("longer", "–", replace(long, seed=1))]
+    runs.list_runs(folder)
+    timer = threading.Thread(target=_stop_at, args=(folder, 4, stop))
+    timer.start()
+    outcomes = sweep.train_cells(cells, folder, 1, "cpu", None, stop=stop)
+    timer.join()
+    assert [o.state for o in outcomes] == ["stopped"]  # the second was never begun
+    row = runs.list_runs(folder)[0]
+    assert row["state"] == "stopped"
+    assert (folder / row["run"] / "state.pt").exists()
+
+
+def _stop_at(folder, step, stop):
+    end = time.monotonic() + 60
+    try:
+        while time.monotonic() < end and not any(
+            (r["step"] or 0) >= step for r in runs.list_runs(folder)
+        ):
+            time.sleep(0.05)
+    finally:
+        stop.set()
+
+
+def test_a_stack_of_runs_is_its_runs(swept, world):  # noqa: F811
+    """Four cells, of which two pairs may be stacked; the figures are those of the runs trained alone, and one that fails stops no other."""
+    alone = swept[0]
+    folder = world / "stacked"
+    todo = [BROKEN, EMPTY, *(c for c in CELLS if c.config.gan.direction == "face-voice")]
+    serve = functools.partial(sweep.train_locally, stack=3)
+    outcomes = sweep.train_cells(todo, folder, 1, "cpu", None, serve=serve)
+    groups = [[c.name for c, _ in g] for g in sweep.group_for_stacking([(c, "") for c in todo], 3)]
+    assert max(map(len, groups)) > 1
+    assert {o.cell.name: o.state for o in outcomes} == {
+        c.name: "failed" if c in (BROKEN, EMPTY) else "done" for c in todo
+    }
+    for o in outcomes:
+        if o.state == "done":
+            one, other = (runs.Run(f / o.run).json("results")["quality"] for f in (folder, alone))
+            assert one["FID"] == pytest.approx(other["FID"], rel=0.05)
+
+
+def test_the_report_of_the_grid(swept, tmp_path):
+    folder, _, _, second = swept
+    path = report.write([*CELLS, BROKEN], tmp_path, "the sweep", "the report", folder)
+    text = path.read_text()
+    for part in (
+        "Table 1",
+        "Table 2",
+        "Headline gains",
+        "49.34",
+        "49.77",
+        "not comparable",
+        "1 are not: no such corpus",
+        "`the report`",
+    ):
+        assert part in text
+    assert "--f-s-corpus" not in text  # no case of §4.7 is in this grid
+    assert (
+        text.count("Figure: `the report`. Runs: `python -m core train --config-file ")
+        == text.count("\n## Figure ")
+        == 7
+    )
+    figures = {p.name for p in tmp_path.iterdir()}
+    for name in ("fig6", "fig6-networks", "fig6-sizes", "fig8", "fig9", "fig10", "fig11"):
+        assert {f"{name}.png", f"{name}.pdf"} <= figures
+        assert f"]({name}.png)" in text
+    with pytest.raises(ValueError, match="train them with: the sweep"):
+        report.write([BROKEN], tmp_path, "the sweep", "the report", folder)
+
+
+def test_curves_go_out_as_csv(swept, tmp_path):
+    folder, _, _, second = swept
+    run = Run(folder / second["EncDec · CP"].run)
+    with open(report.export_csv(run, tmp_path / "c.csv"), newline="") as f:
+        rows = list(csv.DictReader(f))
+    for name, (steps, values) in runs.load_curves(run.id, folder).items():
+        assert [(int(r["step"]), float(r[name])) for r in rows if r[name]] == list(
+            zip(steps, values, strict=True)
+        )
+
+
+def test_the_command_line_says_what_it_did(swept, tmp_path):
+    folder, _, _, _ = swept
+    done = core("sweep", "--grid", "quick", DACSSGAN_CHECKPOINTS=folder)
+    assert done.returncode == 0, done.stderr
+    assert f"{len(CELLS)} was done" in done.stdout
+    wrong = core("sweep", "--grid", "paper", "--condition", "cp", DACSSGAN_CHECKPOINTS=folder)
+    assert wrong.returncode == 1
+    assert "--grid studio" in wrong.stderr

@@ -1,0 +1,153 @@
+"""Examples to listen to: what is made of a family of runs, that the wavs are what their index says, and that no name leads elsewhere."""
+
+from __future__ import annotations
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+import soundfile
+
+from core import files, runs
+from core.__main__ import main
+from core.data import splits
+from core.inference import audio_samples, examples, gallery, generation
+from core.media import spectrograms, waveforms
+from tests.support import trained_runs
+from tests.support.app import ROOT
+
+
+@pytest.fixture(scope="module")
+def kept(tmp_path_factory):
+    """Where the first collection is kept for the tests that follow: the same runs give the same one."""
+    return tmp_path_factory.mktemp("kept") / "examples"
+
+
+@pytest.fixture
+def made(own_trained_home, kept):
+    if kept.exists():
+        shutil.copytree(kept, audio_samples.folder())
+        return audio_samples.read()
+    pieces = audio_samples.write_samples(
+        audio_samples.resolve_runs([trained_runs.TINY_CONFIG.name])
+    )
+    shutil.copytree(audio_samples.folder(), kept)
+    return pieces
+
+
+def test_each_emotion_has_a_voice_by_each_condition_and_a_real_one(made):
+    classes = trained_runs.TINY_CONFIG.data.classes
+    cells = {(p.emotion, p.condition, p.way) for p in made}
+    assert cells == {
+        (e, c, w)
+        for e in classes
+        for c in ("", "label", "classifier", "cp")
+        for w in audio_samples.INVERSIONS
+    }
+    assert len(made) == len(cells)
+    assert audio_samples.read() == made
+    assert {p.what for p in made if not p.condition} == {"real"}
+    assert all((audio_samples.folder() / p.file).is_file() for p in made)
+
+
+def test_the_wavs_are_what_the_index_says(made):
+    for p in made[:: len(made) // 7]:
+        run = runs.resolve(p.run)
+        opened, s = generation.load_run(run), run.config.logmel
+        one = examples.load_face_example(run, p.emotion)
+        y = one.y if p.what == "generated" else gallery_voice(run, p.emotion, one)
+        with soundfile.SoundFile(audio_samples.folder() / p.file) as f:
+            wave, words = f.read(dtype="float32"), f.comment
+            assert (f.samplerate, f.channels, f.subtype) == (s.rate, 1, "PCM_16")
+        assert len(wave) == (s.columns - 1) * s.hop
+        assert np.abs(wave).max() <= waveforms.MAX_PEAK + 1e-4
+        assert max(abs(wave[0]), abs(wave[-1])) < 1e-4
+        error = spectrograms.resynthesis_agreement(y, wave, opened.ref_db, s, p.gain_db)[1]
+        assert error == pytest.approx(p.error_db, abs=0.6)  # the wav has fades and 16 bits
+        assert p.run in words
+        assert p.emotion in words
+        assert ("nobody's voice" in words) == (p.what == "generated")
+        assert ("plain Griffin-Lim" in words) == (p.way == "griffin-lim")
+        heard = generation.classify_samples(opened, y[None])["scorer"][0]
+        assert list(p.heard.values()) == pytest.approx(heard, abs=1e-3)
+
+
+def gallery_voice(run, emotion, one):
+    """The real voice beside a run's sample."""
+    if one.real is not None:
+        return one.real
+    voices = gallery.load_real_voices(run)
+    return voices.y[np.nonzero(voices.label == run.config.data.classes.index(emotion))[0][0]]
+
+
+def test_made_again_it_is_the_same_and_other_runs_stay(made):
+    label = next(p.run for p in made if p.condition == "label")
+    first = {p.file: (audio_samples.folder() / p.file).read_bytes() for p in made}
+    again = audio_samples.write_samples([runs.resolve(label)])
+    assert {p.run for p in again} == {label}
+    assert {p.file for p in audio_samples.read()} >= {p.file for p in made if p.condition}
+    assert all(
+        (audio_samples.folder() / p.file).read_bytes() == first[p.file]
+        for p in again
+        if p.file in first
+    )
+
+
+def test_without_its_corpus_the_real_voices_are_left_out(own_trained_home, monkeypatch):
+    monkeypatch.setattr(examples, "_is_demo", lambda config: False)
+    splits.corpus_path("demo", trained_runs.TINY_CONFIG.data.demo_takes).unlink()
+    found = audio_samples.write_samples(audio_samples.resolve_runs([trained_runs.TINY_CONFIG.name]))
+    assert {p.what for p in found} == {"generated"}
+
+
+@pytest.mark.parametrize("content", [None, "", "{", "[1]", '[{"run": "x"}]', '{"a": 1}', "null"])
+def test_an_index_that_is_not_whole_is_none(own_trained_home, content):
+    audio_samples.folder().mkdir()
+    if content is not None:
+        (audio_samples.folder() / audio_samples.INDEX).write_text(content)
+    assert audio_samples.read() == []
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "../secret.wav",
+        "/etc/passwd",
+        "sub/a.wav",
+        "..",
+        "",
+        "config.json",
+        "missing.wav",
+        ".wav/../secret.wav",
+    ],
+)
+def test_no_name_leads_out_of_the_folder(made, name):
+    (files.checkpoints_folder() / "secret.wav").write_bytes(b"x")
+    (audio_samples.folder() / "config.json").write_text("{}")
+    index = json.loads((audio_samples.folder() / audio_samples.INDEX).read_text())
+    index[0]["file"] = name
+    (audio_samples.folder() / audio_samples.INDEX).write_text(json.dumps(index))
+    assert audio_samples.read() == made[1:]
+
+
+def test_without_a_shipped_run_the_command_says_what_to_do(own_trained_home, capsys):
+    assert main(["examples"]) == 1
+    assert "no shipped run" in capsys.readouterr().err
+    assert main(["examples", "--run", "nothing"]) == 1
+    assert "no run 'nothing'" in capsys.readouterr().err
+
+
+def test_the_command_writes_them_and_says_how_good_they_are(own_trained_home, tmp_path, capsys):
+    assert (
+        main(["examples", "--run", trained_runs.TINY_CONFIG.name, "--out", str(tmp_path / "out")])
+        == 0
+    )
+    said = capsys.readouterr().out
+    assert "| tiny | generated | griffin-lim | 18 |" in said
+    assert len(list((tmp_path / "out").glob("*.wav"))) == 6 * 4 * 2
+    assert not audio_samples.folder().exists()
+
+
+def test_git_does_not_take_them():
+    assert "/checkpoints/*" in (ROOT / ".gitignore").read_text().splitlines()

@@ -1,0 +1,220 @@
+"""core/apart.py: the same clip as in this process, whatever a child does, and a process for each file, started beforehand or not."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from core.media import clips, sandbox
+from core.media.clips import Clip, DecodedFrame, Limits, MediaError
+from tests.media.test_clips import POINTER, ROOT, pictures, refused, tone, write
+
+
+@pytest.fixture
+def clip(tmp_path):
+    return write(tmp_path / "clip.mp4", "libx264", sound=tone(1.0, 44_100))
+
+
+@pytest.fixture
+def standing_by():
+    sandbox.keep_decoder_ready()
+    yield
+    sandbox._end_idle_decoders()
+
+
+def test_it_gives_the_same_as_here(tmp_path, clip):
+    here, there = clips.read_clip(clip, name="shown"), sandbox.read_clip(clip, name="shown")
+    assert all(
+        (getattr(here, array) == getattr(there, array)).all()
+        for array in ("frames", "waveform", "times")
+    )
+    assert (here.name, here.rate, here.notes, here.is_still) == (
+        there.name,
+        there.rate,
+        there.notes,
+        there.is_still,
+    )
+    Image.fromarray(pictures(1)[0]).save(tmp_path / "still.png")
+    still = sandbox.read_clip(tmp_path / "still.png")
+    assert (still.is_still, still.waveform, still.frames.shape) == (True, None, (1, 96, 128, 3))
+    refused("has no sound", sandbox.read_clip, tmp_path / "still.png", need_sound=True)
+    middle = Limits(near=0.5)
+    assert (sandbox.read_clip(clip, middle).frames == clips.read_clip(clip, middle).frames).all()
+
+
+def test_each_frame_comes_before_the_whole(clip):
+    *early, whole = sandbox.stream_clip(clip)
+    assert all(isinstance(one, DecodedFrame) for one in early)
+    assert isinstance(whole, Clip)
+    assert (np.stack([one.frame for one in early]) == whole.frames).all()
+    assert [one.time for one in early] == pytest.approx(whole.times)
+    assert [one.number for one in early] == list(range(1, len(early) + 1))
+    assert [one.header_seconds for one in early] == pytest.approx([1.0] * len(early), abs=0.05)
+
+
+@pytest.mark.parametrize("kind", ["mp4", "mpg"])
+def test_of_a_film_longer_than_its_frames_every_other_is_kept(tmp_path, kind):
+    """An mp4 says how long it is, and nothing is decoded in vain; an mpg without an index may say anything."""
+    path = write(
+        tmp_path / f"long.{kind}", "mpeg4" if kind == "mp4" else "mpeg1video", pictures(100)
+    )
+    few = Limits(frames=10)
+    *early, whole = sandbox.stream_clip(path, few)
+    kept = []
+    for one in early:
+        kept = clips.append_and_thin(kept, one.frame, one.number)
+    assert 4 < len(kept) <= 10
+    assert (np.stack(kept) == whole.frames).all()
+    assert (whole.frames == clips.read_clip(path, few).frames).all()
+    assert kind != "mp4" or len(early) == len(kept)
+
+
+def test_frames_are_gathered_as_they_are_counted():
+    frames = []
+    for k, number in enumerate((1, 2, 3, 4, 3, 4, 3)):
+        frames = clips.append_and_thin(frames, k, number)
+    assert frames == [0, 4, 6]  # 0 1 2 3 4 -> 0 2 4; 0 2 4 5 6 -> 0 4 6
+
+
+def test_what_takes_too_long_or_too_much_is_ended(tmp_path, clip):
+    refused(
+        r"clip\.mp4 takes longer than 0\.01 s", sandbox.read_clip, clip, Limits(wall_seconds=0.01)
+    )
+    Image.new("RGB", (6000, 4000)).save(tmp_path / "large.png")
+    refused(
+        r"large\.png needs more than 64 MiB",
+        sandbox.read_clip,
+        tmp_path / "large.png",
+        Limits(memory=2**26),
+    )
+
+
+def test_names_are_those_that_people_know(tmp_path):
+    (tmp_path / "0f3a").write_bytes(POINTER)
+    refused(
+        r"^my clip\.flv is a git-lfs pointer",
+        sandbox.read_clip,
+        tmp_path / "0f3a",
+        name="my clip.flv",
+    )
+    refused(r"gone\.mp4", sandbox.read_clip, tmp_path / "gone.mp4")
+    refused("cannot be read", sandbox.read_clip, tmp_path)
+
+
+def test_one_that_waits_is_used_once_and_replaced(standing_by, tmp_path, clip):
+    (first,) = sandbox._idle_decoders
+    whole = sandbox.read_clip(clip)
+    assert first.returncode is not None  # a process for each file
+    (second,) = sandbox._idle_decoders
+    assert second.pid != first.pid
+    refused("cannot be read", sandbox.read_clip, tmp_path)
+    refused("takes longer", sandbox.read_clip, clip, Limits(wall_seconds=0.0))
+    (third,) = sandbox._idle_decoders
+    assert third.pid not in (first.pid, second.pid)
+    third.kill()
+    third.wait()
+    assert (
+        sandbox.read_clip(clip).frames == whole.frames
+    ).all()  # one that has died meanwhile does no harm
+    assert len(sandbox._idle_decoders) == 1
+
+
+def test_one_that_waits_knows_the_limits_of_its_file(standing_by, tmp_path):
+    Image.new("RGB", (6000, 4000)).save(tmp_path / "large.png")
+    refused(
+        r"large\.png needs more than 64 MiB",
+        sandbox.read_clip,
+        tmp_path / "large.png",
+        Limits(memory=2**26),
+    )
+
+
+def test_without_standing_by_none_waits(clip):
+    sandbox.read_clip(clip)
+    assert sandbox._idle_decoders == []
+
+
+def test_one_that_waits_ends_with_its_process():
+    code = "from core.media import sandbox; sandbox.stand_by(); print(sandbox._waiting[0].pid, flush=True); import os; os.kill(os.getpid(), 9)"
+    pid = int(
+        subprocess.run(
+            [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True
+        ).stdout
+    )
+    end = time.monotonic() + 20
+    while os.path.exists(f"/proc/{pid}") and time.monotonic() < end:
+        time.sleep(0.05)
+    assert not os.path.exists(f"/proc/{pid}")
+
+
+def test_who_stops_asking_ends_the_decoder(standing_by, clip):
+    (child,) = sandbox._idle_decoders
+    stream = sandbox.stream_clip(clip)
+    next(stream)
+    stream.close()
+    assert child.returncode is not None
+
+
+def lying(monkeypatch, script: str) -> None:
+    """A child whose decoder was taken over: it sends what it likes."""
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    command = [
+        sys.executable,
+        "-c",
+        f"import sys, os; sys.stdin.readline(); out = sys.stdout.buffer\n{script}",
+    ]
+    monkeypatch.setattr(sandbox, "_start_decoder", lambda: subprocess.Popen(command, **pipes))
+
+
+FRAME = {"number": 1, "time": 0.0, "promised": 1.0, "shape": [20, 20]}
+END = {"times": [0.0], "notes": [], "is_still": False, "samples": None}
+
+
+def says(*parts: dict | bytes) -> str:
+    content = b"".join(p if isinstance(p, bytes) else f"{json.dumps(p)}\n".encode() for p in parts)
+    return f"out.write({content!r}); out.flush()"
+
+
+@pytest.mark.parametrize(
+    "script",
+    [
+        "os.kill(os.getpid(), 11)",
+        "",
+        "out.write(b'no report at all\\n')",
+        "out.write(b'[' * 2_000_000)",
+        says(FRAME | {"shape": [20_000, 20_000]}),
+        says(FRAME | {"shape": [-1, 20]}),
+        says(FRAME | {"shape": "wide"}, bytes(1200)),
+        says(FRAME | {"number": 7}, bytes(1200)),
+        says(FRAME, bytes(600)),
+        says(END),
+        says(FRAME, bytes(1200), END | {"times": [0.0, 1.0]}),
+        says(FRAME, bytes(1200), END | {"samples": 10**12}),
+        says(FRAME, bytes(1200), {"times": [0.0]}),
+        says(FRAME, bytes(1200), END) + "; sys.exit(3)",
+    ],
+)
+def test_a_child_that_crashes_or_lies_is_a_clear_error(monkeypatch, clip, script):
+    lying(monkeypatch, script)
+    with pytest.raises(MediaError, match=r"clip\.mp4 made the decoder crash"):
+        sandbox.read_clip(clip)
+
+
+def test_a_child_that_never_ends_is_ended(monkeypatch, clip):
+    lying(monkeypatch, says(FRAME, bytes(1200)) + "; import time; time.sleep(60)")
+    begun = time.monotonic()
+    refused("takes longer than 1 s", sandbox.read_clip, clip, Limits(wall_seconds=1))
+    assert time.monotonic() - begun < 10
+
+
+def test_a_child_that_another_ended_did_not_take_too_long(monkeypatch, clip):
+    lying(monkeypatch, f"os.kill(os.getpid(), {int(signal.SIGKILL)})")
+    refused(r"made the decoder crash \(status -9\)", sandbox.read_clip, clip)

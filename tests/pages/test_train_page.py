@@ -1,0 +1,235 @@
+"""The page Train: the queue, pause and resume, one slider for all, the log; each in the states that it can be in."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from core import files, runs
+from core.config import SMOKE, replace
+from core.experiments import jobs
+from tests.support import trained_runs
+from tests.support.app import assert_no_exception, count_elements, open_page, page_text
+from ui.train import checkpoints, progress, queue
+
+K = SMOKE.data.classes
+
+
+@pytest.fixture
+def quiet(home, monkeypatch):
+    """An empty home in which no worker is started, so that what waits goes on waiting."""
+    monkeypatch.setattr(jobs, "start_queue_worker", lambda folder=None: False)
+    return home
+
+
+def waiting_run(seed: int):
+    run = runs.create(
+        files.checkpoints_folder() / f"smoke-cp-{seed:08d}", replace(SMOKE, seed=seed)
+    )
+    runs.enqueue(run)
+    runs.update(run, state="queued", phase="", pid=0)
+    return run
+
+
+def checkpoint(run, step: int, shift: float = 0.0) -> None:
+    """What a checkpoint of today holds, with `shift` between real and generated."""
+    rng = np.random.default_rng(step)
+    arrays = {
+        "y": rng.uniform(-1, 1, (6, 112, 28)).astype(np.float16),
+        "label": np.arange(6),
+        "confusion": np.eye(6, dtype=np.int64) * step + 1,
+        "at": (rng.normal(0, 1, (30, 2)) + shift).astype(np.float32),
+        "of": np.repeat(np.arange(6), 5),
+        "at_real": np.random.default_rng(0).normal(0, 1, (30, 2)).astype(np.float32),
+        "of_real": np.repeat(np.arange(6), 5),
+        "share": np.array([0.6, 0.2]),
+    }
+    files.write_arrays(run.directory / "samples" / f"step-{step:07d}.npz", **arrays)
+
+
+def test_a_running_training_can_be_paused_and_what_waits_is_listed_moved_and_removed(quiet):
+    child = trained_runs.start_fake_training()
+    try:
+        run = trained_runs.fabricate_run(
+            "running", pid=child.pid, phase="train G, D, Q 20/40", rate=160.0
+        )
+        runs.enqueue(run)
+        one, two = waiting_run(1), waiting_run(2)
+        app = open_page("train", run=run.id)
+        assert "one trains, 2 after it" in page_text(app)
+        assert app.button(key=f"up {one.id}").disabled
+        assert app.button(key=f"down {two.id}").disabled
+        assert_no_exception(app.button(key=f"up {two.id}").click().run())
+        assert [r["run"] for r in runs.list_queue()] == [run.id, two.id, one.id]
+        assert_no_exception(app.button(key=f"remove {one.id}").click().run())
+        assert [r["run"] for r in runs.list_queue()] == [run.id, two.id]
+        assert {r["run"]: r["state"] for r in runs.list_runs()}[one.id] == "stopped"
+        assert app.button(key="start").label == "Add to the queue"
+
+        waits = open_page("train", run=two.id)
+        assert "begins by itself after 1 other training." in page_text(waits)
+        assert waits.button(key="stop").label == "Take out of the queue"
+
+        assert_no_exception(app.button(key="pause").click().run())
+        child.wait(10)
+        runs.update(run, state="stopped")  # as the training itself says at its end
+        app = open_page("train", run=run.id)
+        assert "violet-badge[**paused**]" in page_text(app)
+        assert "Paused at step 20 of 40" in page_text(app)
+        assert "A paused run keeps its place" in page_text(app)
+        assert app.button(key="resume").disabled is False
+        assert f"waits behind {run.id}, which is paused" in page_text(
+            open_page("train", run=two.id)
+        )
+        assert_no_exception(app.button(key="stop").click().run())
+        assert [r["run"] for r in runs.list_queue()] == [two.id]
+        assert "orange-badge[**stopped**]" in page_text(app)
+    finally:
+        child.kill()
+
+
+def test_a_training_that_does_not_end_can_be_killed(quiet, monkeypatch):
+    child = trained_runs.start_fake_training()
+    try:
+        run = trained_runs.fabricate_run("running", pid=child.pid, phase="train G, D, Q 20/40")
+        runs.update(run, phase="stopping")
+        app = open_page("train", run=run.id)
+        assert app.button(key="stop").disabled
+        assert "its state is being saved" in app.get("progress")[0].proto.text
+        monkeypatch.setattr(jobs, "STOP_GRACE_SECONDS", -1.0)
+        app = open_page("train", run=run.id)
+        assert_no_exception(app.button(key="kill").click().run())
+        child.wait(10)
+        assert "orange-badge[**stopped**]" in page_text(assert_no_exception(app.run()))
+    finally:
+        child.kill()
+
+
+def test_all_three_conditions_are_started_at_once(quiet, monkeypatch):
+    asked = []
+
+    def start(config, device):
+        asked.append(config.gan.condition)
+        return waiting_run(len(asked)).id
+
+    monkeypatch.setattr(jobs, "start", start)
+    monkeypatch.setattr(progress, "demo_progress_callback", lambda bar: lambda done, total: None)
+    trained_runs.prepare_noise_demo()
+    app = open_page("train", preset="smoke", at="40")
+    app.button(key="start all").click().run()
+    assert_no_exception(app)
+    assert asked == ["label", "classifier", "cp"]
+    assert app.selectbox(key="train run").value == "smoke-cp-00000001"
+    assert "at" not in app.query_params
+    assert "one trains" not in page_text(app)
+    assert "3 in it" in page_text(app)
+
+
+def test_all_other_settings_are_drawn_when_they_are_looked_at_and_hold_when_they_are_not(
+    quiet, monkeypatch
+):
+    asked = []
+    monkeypatch.setattr(
+        jobs, "start", lambda config, device: asked.append(config) or waiting_run(len(asked)).id
+    )
+    trained_runs.prepare_noise_demo()
+    app = open_page("train", preset="smoke")
+    assert "smoke gan.l1" not in [n.key for n in app.number_input]
+    app.session_state["settings"] = True
+    assert_no_exception(app.run())
+    app.number_input(key="smoke gan.l1").set_value(0.5)
+    app.number_input(key="smoke gan.batch").set_value(8)
+    app.pills(key="smoke data.classes").set_value(["sad", "happy"])
+    assert_no_exception(app.run())
+    app.session_state["settings"] = False
+    assert_no_exception(app.run())
+    assert "smoke gan.l1" not in [n.key for n in app.number_input]
+    app.button(key="start").click().run()
+    assert (asked[0].gan.l1, asked[0].gan.batch, set(asked[0].data.classes)) == (
+        0.5,
+        8,
+        {"happy", "sad"},
+    )
+    app.session_state["settings"] = True
+    assert assert_no_exception(app.run()).number_input(key="smoke gan.l1").value == 0.5
+
+
+def test_one_slider_moves_everything_and_stands_in_the_address(quiet):
+    run = trained_runs.fabricate_run("stopped")
+    for step, fid in ((10, 5.0), (20, 9.0)):
+        checkpoint(run, step, 0.5 * step)
+        runs.record_metrics(
+            run, step, {"FID": fid, "KID": fid / 2, "IS": 1.5, "recognised": step / 40}
+        )
+    app = open_page("train", run=run.id)
+    assert app.get("select_slider")[0].value == 20  # the newest
+    assert "at" not in app.query_params
+    assert count_elements(app, "plotly_chart") == 6
+    assert count_elements(app, "bidi_component") == 6  # samples
+    assert "Step 20 of 40" in page_text(app)
+    assert "FID 9.00 · KID 4.50 · IS 1.50 · emotion recognised 50%" in page_text(app)
+    assert app.button(key="best").label == "Best: 10"
+    assert_no_exception(app.button(key="best").click().run())
+    assert app.query_params["at"] in ("10", ["10"])
+    assert app.get("select_slider")[0].value == 10
+    assert "Step 10 of 40" in page_text(app)
+    assert "emotion recognised 25%" in page_text(app)
+    heard = 6 * 11 / (6 * 11 + 30)
+    assert f"{heard:.0%} heard as the face's emotion" in page_text(app)
+    assert (
+        open_page("train", run=run.id, at="10").get("select_slider")[0].value == 10
+    )  # a second tab, or after a reload
+
+    checkpoint(run, 30)  # a new one comes: what was chosen stays
+    assert_no_exception(app.run())
+    assert app.get("select_slider")[0].value == 10
+    assert_no_exception(app.button(key="newest").click().run())
+    assert app.get("select_slider")[0].value == 30
+    assert "at" not in app.query_params
+    assert open_page("train", run=run.id, at="../x").get("select_slider")[0].value == 30
+
+
+def test_a_run_from_before_says_what_its_checkpoints_lack(quiet):
+    app = open_page("train", run=trained_runs.fabricate_run("stopped").id)
+    assert page_text(app).count(checkpoints.OLD_CHECKPOINT_NOTE) == 2
+    assert count_elements(app, "plotly_chart") == 4
+
+
+def test_the_log_is_shown_and_can_be_taken_along(quiet):
+    run = trained_runs.fabricate_run("failed", error="[x](http://evil.example) broke")
+    app = open_page("train", run=run.id)
+    assert "train G, D, Q   20/40" in page_text(app)
+    assert app.get("download_button")[0].proto.label == "The whole log"
+    assert "](http" not in app.error[0].value
+    assert "Resume training* tries again" in page_text(app)
+    (run.directory / "log.txt").unlink()
+    assert "There is no log" in page_text(open_page("train", run=run.id))
+
+
+def test_the_embedding_keeps_its_frame_and_counts_what_lies_beyond(quiet):
+    run = trained_runs.fabricate_run("stopped")
+    frames = []
+    for step, shift in ((10, 0.0), (20, 50.0)):
+        checkpoint(run, step, shift)
+        figure, beyond = checkpoints.embedding_figure(
+            files.read_arrays(run.directory / "samples" / f"step-{step:07d}.npz"), K
+        )
+        frames.append((figure.layout.xaxis.range, figure.layout.yaxis.range))
+        assert (beyond == 30) == (shift > 0)
+        drawn = np.concatenate([np.asarray(t.x, float) for t in figure.data if t.x[0] is not None])
+        assert drawn.max() <= figure.layout.xaxis.range[1]
+    assert frames[0] == frames[1]
+    assert "60 %" in figure.layout.xaxis.title.text
+    assert (
+        checkpoints.confusion_heatmap(np.eye(6, dtype=int), K).layout.yaxis.title.text
+        == "emotion of the face"
+    )
+
+
+def test_what_a_run_waits_for_is_said_in_words():
+    row = {"run": "c", "state": "queued", "pid": 0, "place": 3}
+    paused = {"run": "a", "state": "paused", "pid": 5, "place": 1}
+    busy = {"run": "b", "state": "running", "pid": 5, "place": 2}
+    assert "behind a, which is paused" in queue.waiting_text(row, [row, paused, busy])
+    assert "after 1 other training." in queue.waiting_text(row, [row, busy])
+    assert "in a moment" in queue.waiting_text(row, [row])

@@ -1,0 +1,257 @@
+"""The house rules, read off the source: who may import whom, what stays light, how long a file may be, no pickles, the paper's map."""
+
+import ast
+import importlib
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+CORE, PAGES, UI = (sorted((ROOT / name).rglob("*.py")) for name in ("core", "pages", "ui"))
+SHIPPED = [
+    *CORE,
+    *PAGES,
+    *UI,
+    *sorted((ROOT / "benchmarks").glob("*.py")),
+    *sorted(ROOT.glob("*.py")),
+]
+EVERY = [*SHIPPED, *sorted((ROOT / "tests").rglob("*.py"))]
+
+GROUND = {"config", "files", "paper", "runs"}  # files of core that every package may import
+BELOW = {  # package of core -> packages that it may import; inside a package there is no cycle
+    "media": set(),
+    "models": set(),
+    "conformal": set(),
+    "data": {"media"},
+    "evaluation": {"data", "media", "models", "conformal"},
+    "experiments": {"evaluation", "data", "media", "models", "conformal"},
+    "inference": {"evaluation", "data", "media", "models", "conformal"},
+    "cli": {"experiments", "inference", "evaluation", "data", "media", "models", "conformal"},
+}
+RAY = ("ray_cluster", "ray_driver", "ray_worker")  # the only modules that import Ray
+WITHOUT_TORCH = [  # so that pages open at once
+    *(
+        "config",
+        "files",
+        "paper",
+        "runs",
+        "conformal.prediction",
+        "conformal.validity",
+        "conformal.analysis",
+    ),
+    *("evaluation.protocol", "experiments.jobs"),
+]
+ONLY = {  # packages that these modules may import, together with every module of core that they import
+    "config": set(),
+    "paper": set(),
+    "files": {"numpy"},
+    "runs": {"numpy"},
+    "conformal/prediction": {"numpy"},
+    "conformal/validity": {"numpy", "scipy"},
+    "evaluation/metrics": {"numpy"},
+    **{
+        f"models/{p.stem}": {"numpy", "torch", "safetensors"}
+        for p in (ROOT / "core" / "models").glob("*.py")
+    },
+}
+
+
+def name(path: Path) -> str:
+    return str(path.relative_to(ROOT))
+
+
+def imported(path: Path, *, lazy: bool = True) -> set[str]:
+    """Modules a file imports, dotted in full for the project's own; without `lazy` only those loaded with the file itself."""
+
+    def walk(node):
+        for child in ast.iter_child_nodes(node):
+            if not lazy and isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda):
+                continue
+            if (
+                not lazy
+                and isinstance(child, ast.If)
+                and "TYPE_CHECKING" in ast.unparse(child.test)
+            ):
+                continue
+            if isinstance(child, ast.Import):
+                yield from (alias.name for alias in child.names)
+            if isinstance(child, ast.ImportFrom):
+                assert not child.level, f"{path}: write the whole name of the package"
+                for alias in child.names:
+                    inside = f"{child.module}.{alias.name}"
+                    yield inside if is_module(inside) else child.module
+            yield from walk(child)
+
+    return {m if m.split(".")[0] in OURS else m.split(".")[0] for m in walk(tree(path))}
+
+
+OURS = ("core", "ui", "pages", "app")
+
+
+def is_module(name: str) -> bool:
+    place = ROOT.joinpath(*name.split("."))
+    return place.with_suffix(".py").is_file() or (place / "__init__.py").is_file()
+
+
+def source(module: str) -> Path:
+    place = ROOT.joinpath(*module.split("."))
+    return place / "__init__.py" if place.is_dir() else place.with_suffix(".py")
+
+
+def tree(path: Path) -> ast.Module:
+    return ast.parse(path.read_text(), str(path))
+
+
+def reached(path: Path, *, lazy: bool) -> set[str]:
+    """What a file imports, and what the project's modules that it imports do, and so on."""
+    seen: set[str] = set()
+    todo = imported(path, lazy=lazy)
+    while todo:
+        module = todo.pop()
+        seen.add(module)
+        if module.split(".")[0] in OURS and source(module).is_file():
+            todo |= imported(source(module), lazy=lazy) - seen
+    return seen
+
+
+def packages(modules: set[str]) -> set[str]:
+    """Those that are neither the project's nor the standard library's."""
+    return {m for m in modules if m.split(".")[0] not in OURS and m not in sys.stdlib_module_names}
+
+
+def test_the_reader_of_imports_sees_every_form(tmp_path):
+    file = tmp_path / "x.py"
+    file.write_text(
+        "import numpy.linalg\nfrom core import config\nfrom core.models import gan\nfrom core.runs import Run\nfrom typing import TYPE_CHECKING\n"
+        "if TYPE_CHECKING:\n    import g\ndef f():\n    from torch import nn\n    from core.data.labels import x\n"
+    )
+    now = {"numpy", "core.config", "core.models.gan", "core.runs", "typing"}
+    assert imported(file, lazy=False) == now
+    assert imported(file) == now | {"g", "torch", "core.data.labels"}
+
+
+@pytest.mark.parametrize("path", CORE, ids=name)
+def test_core_imports_only_what_lies_below(path):
+    here = path.relative_to(ROOT / "core").with_suffix("").parts[0]
+    may = (
+        {"config", "files"}
+        if here == "runs"
+        else set()
+        if here in GROUND
+        else GROUND | BELOW.get(here, set(BELOW)) | {here}
+    )
+    found = {m.split(".")[1] for m in imported(path) if m.startswith("core.")}
+    assert found <= may, f"{here} may not import {sorted(found - may)}"
+    assert not {"streamlit", "ui", "pages", "app"} & {m.split(".")[0] for m in imported(path)}
+    assert "ray" not in imported(path) or path.stem in RAY
+    if path.stem == "__init__":
+        assert imported(path) == set()
+
+
+@pytest.mark.parametrize("top", [*BELOW, "ui"])
+def test_modules_of_a_package_form_no_cycle(top):
+    folder = ROOT / ("ui" if top == "ui" else f"core/{top}")
+    names = {".".join(p.relative_to(ROOT).with_suffix("").parts): p for p in folder.rglob("*.py")}
+    left = {m: imported(p) & set(names) for m, p in names.items()}
+    while free := [m for m, needs in left.items() if not needs & set(left)]:
+        left = {m: needs for m, needs in left.items() if m not in free}
+    assert left == {}
+
+
+@pytest.mark.parametrize("path", [*UI, *PAGES], ids=name)
+def test_pages_stand_on_their_own_parts_and_these_on_widgets_and_session(path):
+    layers = (
+        "session",
+        "widgets",
+    )  # what comes first is imported by what comes later, and by every page's own parts
+    found = {m for m in imported(path) if m.split(".")[0] in OURS}
+    assert not {m for m in found if m.split(".")[0] in ("pages", "app") or m == "core.__main__"}
+    here = path.relative_to(ROOT).with_suffix("").parts[1]
+    if here in layers:
+        assert {m.split(".")[1] for m in found if m.startswith("ui.")} <= {
+            "theme",
+            *layers[: layers.index(here) + 1],
+        }
+
+
+@pytest.mark.parametrize("path", PAGES, ids=name)
+def test_a_page_never_loads_torch(path):
+    assert "torch" not in imported(path)
+    assert "torch" not in reached(path, lazy=False)
+
+
+@pytest.mark.parametrize("path", [*PAGES, *ROOT.glob("app.py")], ids=name)
+def test_caches_live_in_ui(path):
+    assert re.findall(r"cache_(?:data|resource)\b", path.read_text()) == []
+
+
+@pytest.mark.parametrize("module", ONLY)
+def test_light_modules_stay_light(module):
+    assert packages(reached(ROOT / "core" / f"{module}.py", lazy=True)) <= ONLY[module]
+
+
+def test_pages_open_without_torch():
+    """Loads them in a process of its own, one after the other, so that the first that brings torch in is named."""
+    modules = [f"core.{m}" for m in WITHOUT_TORCH]
+    script = "import importlib, sys\nfor m in sys.argv[1:]:\n    importlib.import_module(m)\n    assert 'torch' not in sys.modules, m"
+    answer = subprocess.run(
+        [sys.executable, "-c", script, *modules], cwd=ROOT, capture_output=True, text=True
+    )
+    assert answer.returncode == 0, answer.stderr
+
+
+@pytest.mark.parametrize("path", EVERY, ids=name)
+def test_no_file_holds_two_ideas(path):
+    lines, most = len(path.read_text().splitlines()), 180 if path in PAGES else 450
+    assert lines <= most, f"{name(path)} has {lines} lines, more than {most}: split it by idea"
+
+
+@pytest.mark.parametrize("path", SHIPPED, ids=name)
+def test_no_pickle_is_ever_loaded(path):
+    faults = []
+    for node in ast.walk(tree(path)):
+        if not isinstance(node, ast.Call):
+            continue
+        called, given = ast.unparse(node.func), {k.arg: ast.unparse(k.value) for k in node.keywords}
+        if re.search(
+            r"\b(pickle|cPickle|dill|cloudpickle|joblib|shelve|marshal)\.(load|loads|open|Unpickler)$|\bread_pickle$",
+            called,
+        ):
+            faults.append((node.lineno, called))
+        if called == "torch.load" and given.get("weights_only") != "True":
+            faults.append((node.lineno, "torch.load without weights_only=True"))
+        if given.get("allow_pickle", "False") != "False":
+            faults.append((node.lineno, "allow_pickle"))
+    assert faults == []
+
+
+def entries():
+    """The map of the paper: whatever in core.paper has a tag and a function."""
+    values = vars(importlib.import_module("core.paper")).values()
+    lists = [
+        list(v.values()) if isinstance(v, dict) else v
+        for v in values
+        if isinstance(v, tuple | list | dict)
+    ]
+    return [e for v in lists for e in v if hasattr(e, "tag") and hasattr(e, "function")]
+
+
+@pytest.mark.parametrize("entry", entries(), ids=lambda e: e.tag)
+def test_every_entry_of_the_map_resolves(entry):
+    functions = [f for f in re.split(r"[,\s]+", entry.function or "") if f]
+    assert functions or "Eq" not in entry.tag
+    for function in functions:
+        module, _, attributes = function.partition(":")
+        found = importlib.import_module(module)
+        for attribute in attributes.split("."):
+            found = getattr(found, attribute)
+
+
+@pytest.mark.parametrize("n", range(1, 12))
+def test_every_equation_is_named_where_it_is_computed(n):
+    texts = [p.read_text() for p in CORE if p.name != "paper.py"]
+    named = re.compile(rf"\bEqs?\.? [(),\d and]*\({n}\)")  # "Eq. (2)", "Eqs (1), (2) and (3)"
+    assert any(named.search(text) for text in texts), f"no docstring in core names Eq. ({n})"

@@ -1,0 +1,151 @@
+"""What tests of pages share: a home of their own, a page by AppTest, a server and a browser.
+
+`conftest` takes the fixtures from here for every test, so what is heavy is imported by those that need it.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from benchmarks import browser
+
+if TYPE_CHECKING:
+    from streamlit.testing.v1 import AppTest
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+# --- by AppTest ---------------------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def home(tmp_path, monkeypatch):
+    """An empty home: no run, no corpus."""
+    import streamlit as st
+
+    from tests.support import trained_runs
+
+    for name, value in trained_runs.home_environment(tmp_path).items():
+        monkeypatch.setenv(name, value)
+    st.cache_resource.clear()
+    st.cache_data.clear()
+    return tmp_path
+
+
+@pytest.fixture
+def own_trained_home(home, tmp_path_factory):
+    """A home of its own with finished runs of the three conditions."""
+    from tests.support import trained_runs
+
+    return trained_runs.copy_home(
+        trained_runs.trained_home(tmp_path_factory.getbasetemp() / "trained"), home
+    )
+
+
+@pytest.fixture
+def landmark_model(own_trained_home, monkeypatch):
+    from tests.support import trained_runs
+
+    monkeypatch.delenv("DACSSGAN_CHECKPOINTS")
+    trained_runs.install_landmark_model(own_trained_home)
+    monkeypatch.setenv("DACSSGAN_CHECKPOINTS", str(own_trained_home / "checkpoints"))
+
+
+def open_page(page: str = "", **query: str) -> AppTest:
+    from streamlit.testing.v1 import AppTest
+
+    app = AppTest.from_file(str(ROOT / "app.py"), default_timeout=60)
+    for name, value in query.items():
+        app.query_params[name] = value
+    if page:
+        app.switch_page(f"pages/{page}.py")
+    return assert_no_exception(app.run())
+
+
+def assert_no_exception(app: AppTest) -> AppTest:
+    assert [e.value for e in app.exception] == []
+    return app
+
+
+def page_text(app: AppTest) -> str:
+    """All text of a page, to look for words in."""
+    kinds = (
+        "title",
+        "subheader",
+        "markdown",
+        "caption",
+        "info",
+        "warning",
+        "error",
+        "code",
+        "success",
+    )
+    return "\n".join(str(e.value) for kind in kinds for e in app.get(kind))
+
+
+def count_elements(app: AppTest, kind: str) -> int:
+    return len(app.get(kind))
+
+
+# --- in a browser -------------------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def studio(home) -> Iterator[browser.StudioServer]:
+    """The studio on a free port of the loopback."""
+    from core import runs
+    from core.experiments import jobs
+    from tests.support import trained_runs
+
+    try:
+        with browser.studio_server(
+            home / "server.log", trained_runs.home_environment(home)
+        ) as running:
+            yield running
+    finally:
+        for row in runs.list_runs(home / "checkpoints"):
+            jobs.stop(row["run"], home / "checkpoints", wait=20)
+
+
+@pytest.fixture(scope="module")
+def server(studio) -> str:
+    """The studio's address."""
+    return studio.address
+
+
+@pytest.fixture(scope="module")
+def chromium():
+    pytest.importorskip("playwright.sync_api")
+    try:
+        browser.chromium_path()
+    except RuntimeError as error:
+        pytest.skip(str(error))
+    with browser.chromium() as running:
+        yield running
+
+
+@pytest.fixture
+def page(chromium, server):
+    """A tab that fails its test on an error in the console, an exception box, or a request that leaves this machine."""
+    context = chromium.new_context(
+        base_url=server, viewport=browser.VIEWPORT, accept_downloads=True
+    )
+    tab = context.new_page()
+    tab.set_default_timeout(45_000)
+    faults = browser.record_faults(tab)
+    yield tab
+    assert tab.locator("[data-testid=stException]").count() == 0
+    assert faults == []
+    context.close()
+
+
+def wait_until(tab, what, seconds: float = 45.0) -> None:
+    end = time.monotonic() + seconds
+    while not what():
+        assert time.monotonic() < end, "waited too long"
+        tab.wait_for_timeout(200)

@@ -1,0 +1,140 @@
+"""A really trained run of each condition, in some seconds: the whole pipeline on a handful of steps, and runs in every other state."""
+
+from __future__ import annotations
+
+import functools
+import os
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+from unittest import mock
+
+import numpy as np
+import pytest
+
+from core import files, runs
+from core.config import SMOKE, Config, replace
+from core.data import preparation
+from core.data.demo import actors
+from core.experiments import jobs, pipeline
+from core.media import faces
+from core.runs import Run
+
+TINY_CONFIG = replace(
+    SMOKE, name="tiny", f_s={"steps": 5}, f_t={"steps": 5}, gan={"steps": 4}, evaluate={"every": 2}
+)
+BANDS_64_CONFIG = replace(
+    TINY_CONFIG, name="finer", data={"faces": "demo-64", "voices": "demo-64"}, logmel={"bands": 64}
+)
+REVERSE_CONFIG = replace(
+    TINY_CONFIG, name="turned", gan={"direction": "voice-face", "condition": "label"}
+)
+
+
+def home_environment(folder: Path) -> dict[str, str]:
+    """The two environment variables that point the project at a folder of a test's own."""
+    return {
+        "DACSSGAN_CHECKPOINTS": str(folder / "checkpoints"),
+        "DACSSGAN_DATA": str(folder / "data"),
+    }
+
+
+@functools.cache
+def trained_home(folder: Path) -> Path:
+    """A home with finished runs of all three conditions, trained once per test session."""
+    with mock.patch.dict(os.environ, home_environment(folder)):
+        files.checkpoints_folder().mkdir(parents=True, exist_ok=True)
+        prepare_noise_demo()
+        for condition in ("cp", "label", "classifier"):
+            pipeline.run(replace(TINY_CONFIG, gan={"condition": condition}), device="cpu")
+    return folder
+
+
+@functools.cache
+def reverse_home(folder: Path) -> Path:
+    """A home with finished runs from voices to faces, told the label and the p-values, trained once per test session."""
+    with mock.patch.dict(os.environ, home_environment(folder)):
+        files.checkpoints_folder().mkdir(parents=True, exist_ok=True)
+        prepare_noise_demo()
+        for condition in ("cp", "label"):
+            pipeline.run(replace(REVERSE_CONFIG, gan={"condition": condition}), device="cpu")
+    return folder
+
+
+@functools.cache
+def bands_64_home(folder: Path) -> Path:
+    """A home with a finished run on voices in 64 mel bands, trained once per test session."""
+    with mock.patch.dict(os.environ, home_environment(folder)):
+        files.checkpoints_folder().mkdir(parents=True, exist_ok=True)
+        prepare_noise_demo("demo-64")
+        pipeline.run(BANDS_64_CONFIG, device="cpu")
+    return folder
+
+
+def prepare_noise_demo(name: str = "demo") -> None:
+    """The demo corpus of the smoke preset, its pictures and voices replaced by noise that is made at once."""
+    rng = np.random.default_rng(0)
+
+    def face(take, *_, **__):
+        return rng.integers(0, 256, (64, 64, 3), np.uint8), faces.CANONICAL_POINTS * 64
+
+    def voice(take, *_, **__):
+        return (0.1 * rng.standard_normal(26_000)).astype(np.float32)
+
+    with (
+        mock.patch.object(actors, "render_face", face),
+        mock.patch.object(actors, "synthesise_voice", voice),
+    ):
+        preparation.prepare_corpus(name, None, takes=SMOKE.data.demo_takes)
+
+
+def copy_home(source: Path, target: Path) -> Path:
+    """A home of a test's own, with the finished runs."""
+    shutil.copytree(source, target, dirs_exist_ok=True)
+    return target
+
+
+def install_landmark_model(home: Path) -> None:
+    """Puts the landmark model into a home; skips where it cannot be had."""
+    try:
+        own = faces.model_path()
+    except faces.ModelMissing as error:
+        pytest.skip(f"the landmark model is not here: {error}")
+    target = home / "checkpoints" / faces.MODEL_FILE
+    target.parent.mkdir(parents=True, exist_ok=True)
+    if not target.exists():
+        shutil.copyfile(own, target)
+
+
+def fabricate_run(state: str, config: Config = SMOKE, **fields) -> Run:
+    """A run directory with curves, in any state, that nothing was trained for. Uses the home that the environment names."""
+    run = runs.create(
+        files.checkpoints_folder() / f"{config.name}-{config.gan.condition}-{state:0<8}", config
+    )
+    steps = {
+        0: {"FID": 17.0, "KID": 9.0, "IS": 1.2, "FID real": 1.6, "KID real": 0.1, "IS real": 1.9}
+    }
+    steps |= {s: {"loss/G": 7 - s / 10, "loss/D": 0.5, "loss/l1": 0.7} for s in (10, 20)}
+    for step, values in steps.items():
+        runs.record_metrics(run, step, values)
+    y = np.random.default_rng(1).uniform(-1, 1, (6, 112, 28)).astype(np.float16)
+    for step in (10, 20):
+        files.write_arrays(
+            run.directory / "samples" / f"step-{step:07d}.npz", y=y, label=np.arange(6)
+        )
+    (run.directory / "log.txt").write_text("train G, D, Q   20/40\n")
+    runs.update(run, state=state, step=20, **fields)
+    return run
+
+
+def start_fake_training() -> subprocess.Popen:
+    """A process that looks like a training of this project to `core.experiments.jobs`."""
+    child = subprocess.Popen(
+        [sys.executable, "-c", "import time; time.sleep(120)", "core", "train"]
+    )
+    end = time.monotonic() + 5
+    while not jobs.is_ours(child.pid, "train") and time.monotonic() < end:
+        time.sleep(0.02)
+    return child
