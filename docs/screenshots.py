@@ -54,11 +54,7 @@ VIEWS = {  # page -> picture's name -> what its address says; a page that is not
     | {"data-bring": "part=bring"},
     "paper": {"paper": "", "paper-eq-9": "eq=9"},
 }
-README = {
-    "home": "home-light",
-    "conformal": "conformal-light",
-    "gallery": "gallery-demo-light",
-}
+README = {"home": "home-light", "conformal": "conformal-light", "gallery": "gallery-demo-light"}
 CHARTS = "() => [...document.querySelectorAll('.js-plotly-plot')].every(e => e.querySelector('.main-svg'))"
 
 
