@@ -10,7 +10,8 @@ os.environ.update(
 import pytest
 from hypothesis import settings
 
-from tests.support.app import chromium, home, landmark_model, own_trained_home, page, server, studio  # noqa: F401
+from tests.support.app import chromium, home, landmark_model, own_trained_home, page, server, studio
+from tests.support.small_pipeline import demo_world, finished_run
 
 settings.register_profile(
     "tests", derandomize=True, deadline=None, print_blob=True

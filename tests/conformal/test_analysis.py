@@ -16,7 +16,7 @@ from core import files, runs
 from core.config import Config
 from core.conformal import analysis, calibration, prediction, validity
 from core.conformal.calibration import CalibrationData
-from tests.repository.test_shipped import SHIPPED
+from tests.support.trained_runs import SHIPPED
 
 CLASSES = ("happy", "sad", "angry")
 

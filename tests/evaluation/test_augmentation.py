@@ -13,27 +13,27 @@ from core.data import splits
 from core.data.splits import SampleSet
 from core.evaluation import augmentation, protocol, significance
 from core.models import classifiers
-from tests.experiments.test_pipeline import TINY, core, tiny, weights, world  # noqa: F401
+from tests.support.small_pipeline import TINY, weights
 
 PLAN = augmentation.TableSettings(seeds=2, stretch=2, looks=2)
 
 
 @pytest.fixture(scope="module")
-def tabled(tiny):  # noqa: F811
-    before = weights(tiny)
-    made = augmentation.compute_table(tiny, PLAN)
-    assert weights(tiny) == before
+def tabled(finished_run):
+    before = weights(finished_run)
+    made = augmentation.compute_table(finished_run, PLAN)
+    assert weights(finished_run) == before
     return made
 
 
-def test_every_row_stands_in_it_under_both_rules(tiny, tabled):  # noqa: F811
+def test_every_row_stands_in_it_under_both_rules(finished_run, tabled):
     assert list(tabled["rows"]) == [r.name for r in protocol.TABLE_ROWS]
     assert tabled["labels"] == "strict"
-    arrays, sets = tiny.arrays("table"), splits.build_sets(TINY)
+    arrays, sets = finished_run.arrays("table"), splits.build_sets(TINY)
     assert arrays["label"].tolist() == sets["S4"].y_label.tolist()
     assert arrays["subject"].tolist() == sets["S4"].y_subject.tolist()
     counted = arrays["counted"]
-    assert counted.sum() == tabled["N test voices"] == tiny.json("results")["N test voices"]
+    assert counted.sum() == tabled["N test voices"] == finished_run.json("results")["N test voices"]
     for i, (name, row) in enumerate(tabled["rows"].items()):
         assert row["equal"]["steps"] == [TINY.f_t.steps] * 2, name  # equal steps for all
         for k, rule in enumerate(significance.STEP_RULES):
@@ -57,8 +57,8 @@ def test_its_sizes_are_those_of_its_parts(tabled):
     assert n["S1 + S3 + generated"] == n["S1 + S3"] + made
 
 
-def test_its_first_seed_continues_the_runs_own_rows(tiny, tabled):  # noqa: F811
-    own = tiny.json("results")["augmentation"]
+def test_its_first_seed_continues_the_runs_own_rows(finished_run, tabled):
+    own = finished_run.json("results")["augmentation"]
     assert {r: tabled["rows"][r]["equal"]["accuracy"][0] for r in own} == {
         r: t["accuracy"] for r, t in own.items()
     }
@@ -92,7 +92,7 @@ def test_plain_augmentation_shifts_adds_noise_and_masks():
     assert shift.unique().numel() > 10
 
 
-def test_s4_only_judges_and_s2_only_chooses(tiny, tabled, tmp_path, monkeypatch):  # noqa: F811
+def test_s4_only_judges_and_s2_only_chooses(finished_run, tabled, tmp_path, monkeypatch):
     """With S4 spoiled every choice of steps stays; with S3's labels gone so does every row that may not read them."""
     build = splits.build_sets
 
@@ -107,11 +107,11 @@ def test_s4_only_judges_and_s2_only_chooses(tiny, tabled, tmp_path, monkeypatch)
             ),
         }
 
-    copy = runs.Run(shutil.copytree(tiny.directory, tmp_path / tiny.id))
+    copy = runs.Run(shutil.copytree(finished_run.directory, tmp_path / finished_run.id))
     (copy.directory / "table.json").unlink()
     monkeypatch.setattr(splits, "build_sets", spoiled)
     other = augmentation.compute_table(copy, PLAN)
-    a, b = copy.arrays("table"), tiny.arrays("table")
+    a, b = copy.arrays("table"), finished_run.arrays("table")
     blind = [i for i, r in enumerate(protocol.TABLE_ROWS) if "S3" not in r.parts]
     assert np.array_equal(a["S2"][blind], b["S2"][blind])
     assert not np.array_equal(a["S2"], b["S2"])  # the ceiling does read them
@@ -119,17 +119,19 @@ def test_s4_only_judges_and_s2_only_chooses(tiny, tabled, tmp_path, monkeypatch)
     assert other["rows"]["S1"]["best"]["steps"] == tabled["rows"]["S1"]["best"]["steps"]
 
 
-def test_a_table_that_is_there_is_not_made_again(tiny, tabled):  # noqa: F811
-    stamp = (tiny.directory / "table.npz").stat().st_mtime_ns
-    assert augmentation.compute_table(tiny, PLAN) == json.loads(json.dumps(tabled))
-    assert (tiny.directory / "table.npz").stat().st_mtime_ns == stamp
+def test_a_table_that_is_there_is_not_made_again(finished_run, tabled):
+    stamp = (finished_run.directory / "table.npz").stat().st_mtime_ns
+    assert augmentation.compute_table(finished_run, PLAN) == json.loads(json.dumps(tabled))
+    assert (finished_run.directory / "table.npz").stat().st_mtime_ns == stamp
 
 
-def test_it_can_be_stopped_and_says_what_is_missing(tiny, tabled, tmp_path, monkeypatch):  # noqa: F811
+def test_it_can_be_stopped_and_says_what_is_missing(finished_run, tabled, tmp_path, monkeypatch):
     with pytest.raises(files.StopRequested, match="was stopped"):
-        augmentation.compute_table(tiny, augmentation.TableSettings(1), should_stop=lambda: True)
-    assert tiny.json("table")["plan"]["seeds"] == 2
-    copy = runs.Run(shutil.copytree(tiny.directory, tmp_path / tiny.id))
+        augmentation.compute_table(
+            finished_run, augmentation.TableSettings(1), should_stop=lambda: True
+        )
+    assert finished_run.json("table")["plan"]["seeds"] == 2
+    copy = runs.Run(shutil.copytree(finished_run.directory, tmp_path / finished_run.id))
     (copy.directory / "table.json").unlink()
     copy.model_path("G").unlink()
     with pytest.raises(ValueError, match="core train --config-file"):
@@ -147,8 +149,8 @@ def test_it_can_be_stopped_and_says_what_is_missing(tiny, tabled, tmp_path, monk
     ids=["another machine's bits", "other voices", "other faces", "other people"],
 )
 def test_a_corpus_of_another_digest_is_taken_if_it_is_the_same_but_for_rounding(
-    tiny, tabled, tmp_path, monkeypatch, change, taken
-):  # noqa: F811
+    finished_run, tabled, tmp_path, monkeypatch, change, taken
+):
     build = splits.build_sets
 
     def prepared(config):
@@ -166,7 +168,7 @@ def test_a_corpus_of_another_digest_is_taken_if_it_is_the_same_but_for_rounding(
             )
         return out
 
-    copy = runs.Run(shutil.copytree(tiny.directory, tmp_path / tiny.id))
+    copy = runs.Run(shutil.copytree(finished_run.directory, tmp_path / finished_run.id))
     (copy.directory / "table.json").unlink()
     monkeypatch.setattr(splits, "build_sets", prepared)
     monkeypatch.setattr(splits, "corpus_digest", lambda data: "other")
@@ -178,7 +180,7 @@ def test_a_corpus_of_another_digest_is_taken_if_it_is_the_same_but_for_rounding(
             augmentation.compute_table(copy, augmentation.TableSettings(1, 1))
 
 
-def test_few_voices_are_few_in_every_row(world):  # noqa: F811
+def test_few_voices_are_few_in_every_row(demo_world):
     from core.evaluation import evaluator
 
     config = replace(TINY, data={"clf_fraction": 0.5})
@@ -188,15 +190,15 @@ def test_few_voices_are_few_in_every_row(world):  # noqa: F811
 
 
 def test_a_stopped_table_goes_on_and_siblings_share_rows_without_generated_samples(
-    tiny, tabled, tmp_path, monkeypatch
-):  # noqa: F811
+    finished_run, tabled, tmp_path, monkeypatch
+):
     """No row is trained twice: neither after a stop, nor for a run whose generator alone is another."""
     trained = []
     training = classifiers.training_steps
     monkeypatch.setattr(
         classifiers, "training_steps", lambda *a, **k: trained.append(1) or training(*a, **k)
     )
-    copy = runs.Run(shutil.copytree(tiny.directory, tmp_path / tiny.id))
+    copy = runs.Run(shutil.copytree(finished_run.directory, tmp_path / finished_run.id))
     for name in ("table.json", "table.npz"):
         (copy.directory / name).unlink()
     with pytest.raises(files.StopRequested):

@@ -17,8 +17,8 @@ from core.config import DEMO, FER_RAVDESS, PRESETS, replace
 from core.evaluation import comparison, protocol, significance
 from core.evaluation.comparison import RunSummary
 from core.runs import Run
-from tests.evaluation.test_protocol import ON_S2, RIGHT, a_table
 from tests.support import trained_runs
+from tests.support.table_arrays import ON_S2, RIGHT, a_table
 
 ROWS = {"S1": 0.5, "S1 + generated": 0.6, "S1 + S3": 0.7}
 

@@ -9,7 +9,7 @@ from core.config import ClassifierSettings, replace
 from core.data import splits
 from core.evaluation import mixing
 from core.evaluation.mixing import Stream, Way
-from tests.experiments.test_pipeline import core, tiny, weights, world  # noqa: F401
+from tests.support.small_pipeline import core, tiny, weights, world  # noqa: F401
 
 QUICK = ClassifierSettings(steps=6, batch=8)
 

@@ -13,6 +13,7 @@ from core import paper
 from core.config import CREMA_EMOTIONS, DEMO, FER_RAVDESS, PAPER, Config, replace, run_name
 from core.data import labels
 from core.evaluation import metrics, protocol, significance
+from tests.support import table_arrays
 
 few = st.lists(st.integers(-4, 4), min_size=1, max_size=7).map(lambda d: np.array(d) / 8)
 
@@ -147,41 +148,11 @@ def test_who_saw_the_labels_is_said():
 # ------------------------------------------------------------------ gains
 
 
-def a_table(accuracy, s2, subjects=8, clips=10, first=0):
-    """A table.npz in which the rows get the given share of each subject's clips right, the same in both rules and in two seeds."""
-    n, names = subjects * clips, list(accuracy)
-    label = np.zeros(n, np.int64)
-    wrong = (np.arange(n) % clips)[None] >= (
-        np.array([accuracy[k] for k in names]) * clips
-    ).round()[:, None]
-    predicted = np.broadcast_to(wrong[:, None, None], (len(names), 2, 2, n)).astype(np.int8)
-    curves = np.stack([np.broadcast_to([0.0, s2[k], 0.0], (2, 3)) for k in names])
-    subject = np.array([f"s{first + i // clips}" for i in range(n)])
-    arrays = {
-        "rows": np.array(names),
-        "predicted": predicted,
-        "S2": curves,
-        "marks": np.array([1, 2, 3]),
-        "equal": np.array(2),
-    }
-    return arrays | {
-        "label": label,
-        "subject": subject,
-        "row": np.arange(n),
-        "counted": np.ones(n, bool),
-    }
-
-
-RIGHT = {
-    "S1": 0.3, "S1 oversampled": 0.6, "S1 + plain augmentation": 0.4, "S1 + pseudo-labelled S3": 0.4, "S1 + generated": 0.5,
-    "S1 + generated + plain augmentation": 0.1, "S1 + S3": 0.8, "S1 + S3 + plain augmentation": 0.7,
-    "S1 + S3 + generated": 0.8, "S1 + S3 + generated + plain augmentation": 0.8, "generated only": 0.2,
-}  # fmt: skip
-ON_S2 = dict(RIGHT) | {"S1 oversampled": 0.1}  # S4 would choose the oversampled row, S2 does not
-
-
 def test_rows_are_chosen_on_s2_and_never_on_s4():
-    found = {(g.name, g.rule): g for g in significance.gains([a_table(RIGHT, ON_S2)])}
+    found = {
+        (g.name, g.rule): g
+        for g in significance.gains([table_arrays.a_table(table_arrays.RIGHT, table_arrays.ON_S2)])
+    }
     for rule in significance.STEP_RULES:
         a = found["a", rule]
         assert a.rows == ("S1 + generated", "S1 + plain augmentation")
@@ -200,10 +171,12 @@ def test_rows_are_chosen_on_s2_and_never_on_s4():
 
 
 def test_what_costs_recovers_nothing_of_the_way_to_the_ceiling():
-    worse = dict(RIGHT) | {"S1 + generated": 0.2}
+    worse = dict(table_arrays.RIGHT) | {"S1 + generated": 0.2}
     a = next(
         g
-        for g in significance.gains([a_table(worse, dict(worse) | {"S1 oversampled": 0.1})])
+        for g in significance.gains(
+            [table_arrays.a_table(worse, dict(worse) | {"S1 oversampled": 0.1})]
+        )
         if g.name == "a"
     )
     assert a.difference == pytest.approx(-0.2)
@@ -211,24 +184,33 @@ def test_what_costs_recovers_nothing_of_the_way_to_the_ceiling():
 
 
 def test_folds_bring_their_subjects_together_and_seeds_are_averaged():
-    low = dict(RIGHT) | {"S1 + generated": 0.3}
-    tables = [a_table(RIGHT, ON_S2, 4), a_table(low, ON_S2, 4), a_table(RIGHT, ON_S2, 4, first=4)]
+    low = dict(table_arrays.RIGHT) | {"S1 + generated": 0.3}
+    tables = [
+        table_arrays.a_table(table_arrays.RIGHT, table_arrays.ON_S2, 4),
+        table_arrays.a_table(low, table_arrays.ON_S2, 4),
+        table_arrays.a_table(table_arrays.RIGHT, table_arrays.ON_S2, 4, first=4),
+    ]
     d, rows = significance.accuracy_differences(tables, ("S1 + generated",), ("S1",), "equal")
     assert d == pytest.approx([0.1] * 4 + [0.2] * 4)  # the first four were tested by two runs
     assert rows == ("S1 + generated", "S1")
-    gone = a_table({k: v for k, v in RIGHT.items() if "pseudo" not in k}, ON_S2)
+    gone = table_arrays.a_table(
+        {k: v for k, v in table_arrays.RIGHT.items() if "pseudo" not in k}, table_arrays.ON_S2
+    )
     assert "pseudo-labels" not in {g.name for g in significance.gains([gone])}
 
 
 def test_two_methods_meet_on_the_same_voices_alone():
     """One method better by 0.2 in one row and equal in the others; a fold that only one of them has is left out."""
-    worse = dict(RIGHT) | {"S1 + generated": 0.3}
+    worse = dict(table_arrays.RIGHT) | {"S1 + generated": 0.3}
     ours = [
-        a_table(RIGHT, ON_S2, 4),
-        a_table(RIGHT, ON_S2, 4, first=4),
-        a_table(RIGHT, ON_S2, 4, first=8),
+        table_arrays.a_table(table_arrays.RIGHT, table_arrays.ON_S2, 4),
+        table_arrays.a_table(table_arrays.RIGHT, table_arrays.ON_S2, 4, first=4),
+        table_arrays.a_table(table_arrays.RIGHT, table_arrays.ON_S2, 4, first=8),
     ]
-    theirs = [a_table(worse, ON_S2, 4, first=4), a_table(worse, ON_S2, 4)]  # in another order
+    theirs = [
+        table_arrays.a_table(worse, table_arrays.ON_S2, 4, first=4),
+        table_arrays.a_table(worse, table_arrays.ON_S2, 4),
+    ]  # in another order
     found = {(g.name, g.rule): g for g in significance.method_gains(ours, theirs)}
     assert set(found) == {
         (n, r) for n in significance.COMPARABLE_ROWS for r in significance.STEP_RULES

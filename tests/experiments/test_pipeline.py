@@ -12,70 +12,45 @@ import soundfile
 import torch
 
 from core import files, runs
-from core.config import SMOKE, LogMel, replace
-from core.data import preparation, splits
+from core.config import LogMel, replace
+from core.data import splits
 from core.data.splits import SampleSet
 from core.experiments import pipeline
 from core.inference import export, generation
 from core.media import spectrograms
-
-TINY = replace(
-    SMOKE,
-    name="tiny",
-    data={"demo_takes": 1},
-    f_s={"steps": 8},
-    f_t={"steps": 6, "channels": (4, 8), "batch": 16},
-    gan={"steps": 6, "batch": 16, "z": 8},
-    evaluate={"every": 3},
-)
+from tests.support import small_pipeline
 
 
-@pytest.fixture(scope="module")
-def world(tmp_path_factory):
-    """A prepared demo corpus of one take each, in folders of this module's own."""
-    root = tmp_path_factory.mktemp("world")
-    before = {k: os.environ.get(k) for k in ("DACSSGAN_DATA", "DACSSGAN_CHECKPOINTS")}
-    os.environ["DACSSGAN_DATA"] = str(root / "data")
-    preparation.prepare_corpus("demo", None, takes=1)
-    yield root
-    for k, v in before.items():
-        os.environ.pop(k, None) if v is None else os.environ.__setitem__(k, v)
-
-
-@pytest.fixture(scope="module")
-def tiny(world):
-    return pipeline.run(TINY, world / "runs", "cpu")
-
-
-def weights(run):
-    return {k: run.model_path(k).read_bytes() for k in ("G", "D", "f_S", "f_T", "Q", "scorer")}
-
-
-def test_what_a_run_leaves(tiny):
-    results = tiny.json("results")
-    assert set(results["augmentation"]) == set(TINY.evaluate.rows)
+def test_what_a_run_leaves(finished_run):
+    results = finished_run.json("results")
+    assert set(results["augmentation"]) == set(small_pipeline.TINY.evaluate.rows)
     assert results["labels"] == "strict"
     for table in results["augmentation"].values():
         matrix = np.array(table["confusion"])
         assert matrix.sum() == results["N test voices"]
         assert table["accuracy"] == pytest.approx(np.trace(matrix) / matrix.sum())
-    out = tiny.arrays()
+    out = finished_run.arrays()
     n = results["conformal"]["n"]
     assert out["p_S3"].min() >= 1 / (n + 1)
     assert np.allclose(out["o_S4"].sum(axis=1), 1)
-    curves = runs.load_curves(tiny.id, tiny.directory.parent)
+    curves = runs.load_curves(finished_run.id, finished_run.directory.parent)
     assert curves["FID"][0] == [0, 3, 6]
     assert curves["FID real"][0] == [0]
-    assert [p.name for p in sorted((tiny.directory / "samples").iterdir())] == [
+    assert [p.name for p in sorted((finished_run.directory / "samples").iterdir())] == [
         f"step-{s:07d}.npz" for s in (0, 3, 6)
     ]
-    assert tiny.json("provenance")["corpus"] == splits.corpus_digest(TINY.data)
-    assert not list(tiny.directory.rglob("*.tmp*"))
+    assert finished_run.json("provenance")["corpus"] == splits.corpus_digest(
+        small_pipeline.TINY.data
+    )
+    assert not list(finished_run.directory.rglob("*.tmp*"))
 
 
-def test_every_checkpoint_holds_what_the_scorer_hears_and_where_it_lies(tiny):
-    grids = [files.read_arrays(tiny.directory / "samples" / f"step-{s:07d}.npz") for s in (0, 3, 6)]
-    curves = runs.load_curves(tiny.id, tiny.directory.parent)
+def test_every_checkpoint_holds_what_the_scorer_hears_and_where_it_lies(finished_run):
+    grids = [
+        files.read_arrays(finished_run.directory / "samples" / f"step-{s:07d}.npz")
+        for s in (0, 3, 6)
+    ]
+    curves = runs.load_curves(finished_run.id, finished_run.directory.parent)
     for grid, recognised in zip(grids, curves["recognised"][1], strict=True):
         heard = grid["confusion"]
         assert heard.shape == (6, 6)
@@ -91,29 +66,31 @@ def test_every_checkpoint_holds_what_the_scorer_hears_and_where_it_lies(tiny):
     assert not np.array_equal(grids[0]["at"], grids[2]["at"])
 
 
-def test_the_sets_share_no_subject(tiny):
-    groups = [set(s) for s in tiny.json("results")["subjects"].values()]
+def test_the_sets_share_no_subject(finished_run):
+    groups = [set(s) for s in finished_run.json("results")["subjects"].values()]
     assert sum(map(len, groups)) == len(set().union(*groups)) == 24
 
 
-def test_the_same_config_is_the_same_run(tiny):
-    stamp = (tiny.directory / "results.json").stat().st_mtime_ns
-    again = pipeline.run(replace(TINY, name="tiny"), tiny.directory.parent, "cpu")
-    assert again.directory == tiny.directory
+def test_the_same_config_is_the_same_run(finished_run):
+    stamp = (finished_run.directory / "results.json").stat().st_mtime_ns
+    again = pipeline.run(
+        replace(small_pipeline.TINY, name="tiny"), finished_run.directory.parent, "cpu"
+    )
+    assert again.directory == finished_run.directory
     assert (again.directory / "results.json").stat().st_mtime_ns == stamp
 
 
 @pytest.mark.parametrize("phase", ["fit f_S", "train G, D, Q", "score S1"])
-def test_stop_and_resume_give_the_undisturbed_run(world, tiny, phase):
+def test_stop_and_resume_give_the_undisturbed_run(demo_world, finished_run, phase):
     calls = []
 
     def stop_in(p, done, total, remark):
         calls.append((p, done))
 
-    folder = world / f"stopped-{phase.split()[0]}"
+    folder = demo_world / f"stopped-{phase.split()[0]}"
     with pytest.raises(pipeline.TrainingStopped):
         pipeline.run(
-            TINY,
+            small_pipeline.TINY,
             folder,
             "cpu",
             stop_in,
@@ -121,40 +98,46 @@ def test_stop_and_resume_give_the_undisturbed_run(world, tiny, phase):
         )
     row = runs.list_runs(folder)[0]
     assert row["state"] == "stopped"
-    resumed = pipeline.run(TINY, folder, "cpu")
-    assert weights(resumed) == weights(tiny)
+    resumed = pipeline.run(small_pipeline.TINY, folder, "cpu")
+    assert small_pipeline.weights(resumed) == small_pipeline.weights(finished_run)
 
     def strip(r):
         return dict(r.json("results").items())
 
-    assert strip(resumed) == strip(tiny)
-    assert runs.load_curves(resumed.id, folder) == runs.load_curves(tiny.id, tiny.directory.parent)
+    assert strip(resumed) == strip(finished_run)
+    assert runs.load_curves(resumed.id, folder) == runs.load_curves(
+        finished_run.id, finished_run.directory.parent
+    )
 
 
-def test_a_stop_at_a_checkpoint_loses_nothing_of_its_step(world):
-    config, reached = replace(TINY, gan={"steps": 20}, evaluate={"every": 10}), []
+def test_a_stop_at_a_checkpoint_loses_nothing_of_its_step(demo_world):
+    config, reached = replace(small_pipeline.TINY, gan={"steps": 20}, evaluate={"every": 10}), []
 
     def train(state, pool, g):
         for record in pipeline.train_with_cuda_graphs(state, pool, g):
             reached.append(record.step)
             yield record
 
-    whole = pipeline.run(config, world / "undisturbed", "cpu")
+    whole = pipeline.run(config, demo_world / "undisturbed", "cpu")
     with pytest.raises(pipeline.TrainingStopped):
         pipeline.run(
-            config, world / "halfway", "cpu", should_stop=lambda: reached[-1:] == [10], train=train
+            config,
+            demo_world / "halfway",
+            "cpu",
+            should_stop=lambda: reached[-1:] == [10],
+            train=train,
         )
     assert reached[-1] == 10
-    resumed = pipeline.run(config, world / "halfway", "cpu")
-    assert weights(resumed) == weights(whole)
-    assert runs.load_curves(resumed.id, world / "halfway") == runs.load_curves(
-        whole.id, world / "undisturbed"
+    resumed = pipeline.run(config, demo_world / "halfway", "cpu")
+    assert small_pipeline.weights(resumed) == small_pipeline.weights(whole)
+    assert runs.load_curves(resumed.id, demo_world / "halfway") == runs.load_curves(
+        whole.id, demo_world / "undisturbed"
     )
     grids = [sorted(p.name for p in (r.directory / "samples").iterdir()) for r in (resumed, whole)]
     assert grids[0] == grids[1] == [f"step-{s:07d}.npz" for s in (0, 10, 20)]
 
 
-def test_s4_reaches_no_fit(world, tiny, monkeypatch):
+def test_s4_reaches_no_fit(demo_world, finished_run, monkeypatch):
     """With S4 replaced by noise every network is the same, and so is all that is watched while training."""
     build = splits.build_sets
 
@@ -172,23 +155,25 @@ def test_s4_reaches_no_fit(world, tiny, monkeypatch):
         }
 
     monkeypatch.setattr(splits, "build_sets", spoiled)
-    other = pipeline.run(TINY, world / "spoiled", "cpu")
-    assert weights(other) == weights(tiny)
-    assert runs.load_curves(other.id, world / "spoiled") == runs.load_curves(
-        tiny.id, tiny.directory.parent
+    other = pipeline.run(small_pipeline.TINY, demo_world / "spoiled", "cpu")
+    assert small_pipeline.weights(other) == small_pipeline.weights(finished_run)
+    assert runs.load_curves(other.id, demo_world / "spoiled") == runs.load_curves(
+        finished_run.id, finished_run.directory.parent
     )
-    assert other.json("results")["quality"]["FID"] != tiny.json("results")["quality"]["FID"]
+    assert other.json("results")["quality"]["FID"] != finished_run.json("results")["quality"]["FID"]
 
 
 @pytest.mark.parametrize(
     ("condition", "read"), [("cp", False), ("classifier", False), ("label", True)]
 )
-def test_strict_mode_never_reads_s3s_labels(world, monkeypatch, condition, read):
+def test_strict_mode_never_reads_s3s_labels(demo_world, monkeypatch, condition, read):
     """§ who sees labels: with S3's labels gone the networks are identical, but for the label condition, which is supervised."""
     config = replace(
-        TINY, gan={"condition": condition, "steps": 3}, evaluate={"rows": ("S1", "S1 + generated")}
+        small_pipeline.TINY,
+        gan={"condition": condition, "steps": 3},
+        evaluate={"rows": ("S1", "S1 + generated")},
     )
-    honest = pipeline.run(config, world / f"honest-{condition}", "cpu")
+    honest = pipeline.run(config, demo_world / f"honest-{condition}", "cpu")
     build = splits.build_sets
 
     def blind(config):
@@ -198,23 +183,23 @@ def test_strict_mode_never_reads_s3s_labels(world, monkeypatch, condition, read)
         return sets | {"S3": SampleSet(s.x, gone, s.x_subject, s.y, gone, s.y_subject, s.paired)}
 
     monkeypatch.setattr(splits, "build_sets", blind)
-    other = pipeline.run(config, world / f"blind-{condition}", "cpu")
-    assert (weights(other) == weights(honest)) == (not read)
+    other = pipeline.run(config, demo_world / f"blind-{condition}", "cpu")
+    assert (small_pipeline.weights(other) == small_pipeline.weights(honest)) == (not read)
     if not read:
         assert other.json("results")["augmentation"] == honest.json("results")["augmentation"]
 
 
-def test_a_failure_is_recorded_in_words(world, monkeypatch):
+def test_a_failure_is_recorded_in_words(demo_world, monkeypatch):
     def broken(*a, **k):
         raise RuntimeError("the losses became infinite")
 
     monkeypatch.setattr(pipeline, "train_gan", broken)
     with pytest.raises(RuntimeError):
-        pipeline.run(TINY, world / "failed", "cpu")
-    row = runs.list_runs(world / "failed")[0]
+        pipeline.run(small_pipeline.TINY, demo_world / "failed", "cpu")
+    row = runs.list_runs(demo_world / "failed")[0]
     assert row["state"] == "failed"
     assert row["error"] == "the losses became infinite"
-    assert "Traceback" in (world / "failed" / row["run"] / "log.txt").read_text()
+    assert "Traceback" in (demo_world / "failed" / row["run"] / "log.txt").read_text()
 
 
 def test_asking_for_a_card_that_is_not_there(monkeypatch):
@@ -224,7 +209,7 @@ def test_asking_for_a_card_that_is_not_there(monkeypatch):
     assert pipeline.choose_device("auto").type == "cpu"
 
 
-def test_running_out_of_memory_names_the_batch_that_fits(world, monkeypatch):
+def test_running_out_of_memory_names_the_batch_that_fits(demo_world, monkeypatch):
     from core.models import gan
 
     real = gan.step
@@ -236,11 +221,11 @@ def test_running_out_of_memory_names_the_batch_that_fits(world, monkeypatch):
 
     monkeypatch.setattr(gan, "step", hungry)
     with pytest.raises(RuntimeError, match=r"batch 16; use --gan\.batch 4"):
-        pipeline.run(TINY, world / "hungry", "cpu")
+        pipeline.run(small_pipeline.TINY, demo_world / "hungry", "cpu")
 
 
-def test_a_shipped_run_needs_no_corpus(world, tiny, tmp_path, monkeypatch):
-    shipped = export.ship_run(tiny, tmp_path / "shipped")
+def test_a_shipped_run_needs_no_corpus(demo_world, finished_run, tmp_path, monkeypatch):
+    shipped = export.ship_run(finished_run, tmp_path / "shipped")
     monkeypatch.setenv("DACSSGAN_DATA", str(tmp_path / "none"))
     assert not (shipped / "state.pt").exists()
     assert not (shipped / "models" / "D.safetensors").exists()
@@ -265,9 +250,13 @@ def test_a_shipped_run_needs_no_corpus(world, tiny, tmp_path, monkeypatch):
     assert set(generation.siblings(run)) == {"cp"}
 
 
-def test_explain_is_the_conformal_predictor_of_the_outputs(world, tiny):
+def test_explain_is_the_conformal_predictor_of_the_outputs(demo_world, finished_run):
     """A face of S3 gets in the studio the p-values that the pipeline stored for it."""
-    opened, sets, out = generation.load_run(tiny), splits.build_sets(TINY), tiny.arrays()
+    opened, sets, out = (
+        generation.load_run(finished_run),
+        splits.build_sets(small_pipeline.TINY),
+        finished_run.arrays(),
+    )
     for row in (0, 7, 20):
         face = np.rint((sets["S3"].x[row] + 1) * 127.5).astype(np.uint8)
         assert generation.explain_face(opened, face).softmax == pytest.approx(
@@ -278,33 +267,22 @@ def test_explain_is_the_conformal_predictor_of_the_outputs(world, tiny):
         )
 
 
-def core(*arguments, **environment):
-    return subprocess.run(
-        [sys.executable, "-m", "core", *map(str, arguments)],
-        capture_output=True,
-        text=True,
-        cwd=Path(__file__).resolve().parents[2],
-        env=os.environ | {k: str(v) for k, v in environment.items()},
-        timeout=240,
-    )
-
-
-def test_generate_from_a_real_clip(world, tiny, tmp_path, shared_data):
+def test_generate_from_a_real_clip(demo_world, finished_run, tmp_path, shared_data):
     from core.media.faces import model_path
 
     model = (
         model_path()
     )  # fetched once into the real checkpoints folder, then seen from the test's own
-    (tiny.directory.parent / model.name).write_bytes(model.read_bytes())
+    (finished_run.directory.parent / model.name).write_bytes(model.read_bytes())
     clip = shared_data / "crema-d" / "VideoFlash" / "1001_DFA_HAP_XX.flv"
-    done = core(
+    done = small_pipeline.core(
         "generate",
         clip,
         "--run",
-        tiny.id,
+        finished_run.id,
         "--out",
         tmp_path,
-        DACSSGAN_CHECKPOINTS=tiny.directory.parent,
+        DACSSGAN_CHECKPOINTS=finished_run.directory.parent,
     )
     assert done.returncode == 0, done.stderr
     facts = json.loads(next(tmp_path.glob("*.json")).read_text())
@@ -334,7 +312,9 @@ def test_the_command_line_fails_in_one_line(tmp_path):
         (["evaluate", "nothing"], "no run"),
         (["fly"], "usage"),
     ):
-        done = core(*arguments, DACSSGAN_CHECKPOINTS=tmp_path, DACSSGAN_DATA=tmp_path)
+        done = small_pipeline.core(
+            *arguments, DACSSGAN_CHECKPOINTS=tmp_path, DACSSGAN_DATA=tmp_path
+        )
         assert done.returncode != 0
         assert words in done.stderr, done.stderr
         assert "Traceback" not in done.stderr
@@ -344,12 +324,12 @@ def test_the_command_line_fails_in_one_line(tmp_path):
     "command", [["train"], ["generate"], ["data", "prepare"], ["evaluate"], ["runs"]]
 )
 def test_help_of_each_command(command):
-    done = core(*command, "--help")
+    done = small_pipeline.core(*command, "--help")
     assert done.returncode == 0
     assert len(done.stdout) > 300
 
 
-def test_training_on_prepared_arrays_needs_only_torch_numpy_and_safetensors(world):
+def test_training_on_prepared_arrays_needs_only_torch_numpy_and_safetensors(demo_world):
     """So that it runs on a bare GPU machine to which the arrays are carried."""
     program = """
 import sys
@@ -364,7 +344,13 @@ print(pipeline.run(config, pathlib.Path(sys.argv[2]), "cpu").json("results")["la
 """
     from core.config import to_dict
 
-    command = [sys.executable, "-c", program, json.dumps(to_dict(TINY)), str(world / "bare")]
+    command = [
+        sys.executable,
+        "-c",
+        program,
+        json.dumps(to_dict(small_pipeline.TINY)),
+        str(demo_world / "bare"),
+    ]
     done = subprocess.run(
         command,
         cwd=Path(__file__).resolve().parents[2],

@@ -13,8 +13,8 @@ from core.config import replace
 from core.evaluation import protocol
 from core.experiments import ray_cluster, ray_driver, sweep
 from core.runs import Run
-from tests.experiments.test_pipeline import core, world  # noqa: F401
-from tests.experiments.test_ray_driver import PLAN, TINY, assert_equal_runs, cells, until
+from tests.support.cluster_runs import PLAN, TINY, assert_equal_runs, cells, until
+from tests.support.small_pipeline import core
 
 os.environ.update(
     ray_cluster.LOOPBACK_ENVIRONMENT | {"RAY_USAGE_STATS_ENABLED": "0", "RAY_TMPDIR": "/tmp"}
@@ -39,14 +39,14 @@ SOON = {
 
 
 @pytest.fixture(scope="module")
-def machines(world):  # noqa: F811
+def machines(demo_world):
     """Two of one processor each, whose temporary folder is the test's and who know no folder of data."""
     from ray.cluster_utils import Cluster
 
-    seats = world / "seats"
+    seats = demo_world / "seats"
     seats.mkdir()
     before = {k: os.environ.get(k) for k in ("TMPDIR", "DACSSGAN_DATA")}
-    os.environ.update(TMPDIR=str(seats), DACSSGAN_DATA=str(world / "nowhere"))
+    os.environ.update(TMPDIR=str(seats), DACSSGAN_DATA=str(demo_world / "nowhere"))
     found = Cluster(initialize_head=True, head_node_args=QUICK | {"_system_config": SOON})
     second = found.add_node(**QUICK, node_name="second")
     for k, v in before.items():
@@ -64,12 +64,12 @@ def far(machines, todo, folder, plan=None, stop=None, every=0.0, said=None):
     return sweep.train_cells(todo, folder, 1, "cpu", plan, stop=stop, serve=serve)
 
 
-def test_a_sweep_on_two_machines_equals_the_local_one(machines, world):  # noqa: F811
+def test_a_sweep_on_two_machines_equals_the_local_one(machines, demo_world):
     todo, said = cells(TINY, condition=("label", "classifier", "cp")), []
     broken = protocol.Cell(
         "no subject in S2", "–", replace(TINY, data={"sets": (0.5, 0.0, 0.3, 0.2)})
     )
-    near, away = world / "near", world / "away"
+    near, away = demo_world / "near", demo_world / "away"
     here = {o.run: o for o in sweep.train_cells([*todo, broken], near, 1, "cpu", PLAN)}
     there = {o.run: o for o in far(machines, [*todo, broken], away, PLAN, said=said)}
     assert said == []
@@ -85,11 +85,11 @@ def test_a_sweep_on_two_machines_equals_the_local_one(machines, world):  # noqa:
     assert {o.state for o in far(machines, todo, away, PLAN)} == {"was done"}
 
 
-def test_a_machine_is_lost_and_no_run_is(machines, world, monkeypatch):  # noqa: F811
+def test_a_machine_is_lost_and_no_run_is(machines, demo_world, monkeypatch):
     found, second, _ = machines
     monkeypatch.setattr(ray_driver, "POLL_SECONDS", 0.2)
     todo, said, lost = cells(LONG, l1=(0.1, 0.2)), [], []
-    near, away = world / "undisturbed", world / "disturbed"
+    near, away = demo_world / "undisturbed", demo_world / "disturbed"
     runs.list_runs(away)
 
     on_second: set[str] = set()
@@ -119,9 +119,9 @@ def test_a_machine_is_lost_and_no_run_is(machines, world, monkeypatch):  # noqa:
     assert {o.run: runs.load_curves(o.run, away) for o in outcomes} == index
 
 
-def test_stop_brings_the_checkpoint_home(machines, world, monkeypatch):  # noqa: F811
+def test_stop_brings_the_checkpoint_home(machines, demo_world, monkeypatch):
     monkeypatch.setattr(ray_driver, "POLL_SECONDS", 0.2)
-    stop, folder = threading.Event(), world / "stopped"
+    stop, folder = threading.Event(), demo_world / "stopped"
     todo = cells(replace(LONG, gan={"steps": 100_000}), l1=(0.1,))
     runs.list_runs(folder)
     stopper = until(
@@ -139,8 +139,8 @@ def test_stop_brings_the_checkpoint_home(machines, world, monkeypatch):  # noqa:
     )  # what a lost machine's seat left went when this one opened
 
 
-def test_the_command_line_on_a_cluster(machines, world):  # noqa: F811
-    place = {"DACSSGAN_CHECKPOINTS": world / "line"}
+def test_the_command_line_on_a_cluster(machines, demo_world):
+    place = {"DACSSGAN_CHECKPOINTS": demo_world / "line"}
     done = core("sweep", "--grid", "quick", "--engine", "ray", "--address", "127.0.0.1:9", **place)
     assert done.returncode != 0
     assert "no Ray cluster answers at 127.0.0.1:9" in done.stderr

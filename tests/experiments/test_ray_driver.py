@@ -8,29 +8,17 @@ import os
 import signal
 import sys
 import threading
-import time
 from types import SimpleNamespace
 
 import pytest
 
 from core import runs
-from core.config import SMOKE, replace
+from core.config import replace
 from core.data import splits
-from core.evaluation import augmentation, protocol
+from core.evaluation import protocol
 from core.experiments import jobs, ray_cluster, ray_driver, ray_worker, sweep
 from core.runs import Run
-from tests.experiments.test_pipeline import world  # noqa: F401
-
-TINY = replace(
-    SMOKE,
-    name="far",
-    data={"demo_takes": 1},
-    f_s={"steps": 8},
-    f_t={"steps": 8, "channels": (4, 8), "batch": 16},
-    gan={"steps": 20, "batch": 16, "z": 8},
-    evaluate={"every": 5},
-)
-PLAN = augmentation.TableSettings(seeds=1, stretch=1, looks=2)
+from tests.support import cluster_runs  # noqa: F401
 
 
 class Lost(RuntimeError):
@@ -123,14 +111,6 @@ def two(tmp_path, monkeypatch):
     assert machines.seats == []  # none is left behind
 
 
-def cells(config, **changes):
-    return [
-        protocol.Cell(f"{k} = {v}", "–", replace(config, gan={k: v}))
-        for k, values in changes.items()
-        for v in values
-    ]
-
-
 def far(todo, folder, plan=None, stop=None, every=0.0, said=None):
     say = [].append if said is None else said.append
     return sweep.train_cells(
@@ -144,74 +124,19 @@ def far(todo, folder, plan=None, stop=None, every=0.0, said=None):
     )
 
 
-def kept(run):
-    """Everything of a run that does not say when and by whom it was made."""
-    bare = {
-        "config.json",
-        "corpus.json",
-        "sets.json",
-        "results.json",
-        "table.json",
-        "metrics.jsonl",
-    }
-    paths = [
-        p
-        for p in run.directory.rglob("*")
-        if p.suffix in (".npz", ".safetensors") or p.name in bare
-    ]
-    return {p.relative_to(run.directory).as_posix(): p.read_bytes() for p in paths}
-
-
-def indexed(folder):
-    """The index without what says when and by whom."""
-    rows = {
-        r["run"]: {k: v for k, v in r.items() if k not in ("pid", "heartbeat", "rate", "created")}
-        for r in runs.list_runs(folder)
-    }
-    return {run: (row, runs.load_curves(run, folder)) for run, row in rows.items()}
-
-
-def until(true, then, seconds=240):
-    """A thread that calls `then` as soon as `true()`."""
-
-    def look():
-        end = time.monotonic() + seconds
-        while time.monotonic() < end:
-            if true():
-                return then()
-            time.sleep(0.02)
-
-    thread = threading.Thread(target=look)
-    thread.start()
-    return thread
-
-
-def assert_equal_runs(outcomes, away, near):
-    for o in outcomes:
-        here, there = kept(Run(near / o.run)), kept(Run(away / o.run))
-        assert [k for k in here if here[k] != there.get(k)] == []
-        assert here.keys() == there.keys()
-        records = [json.loads(line) for line in there.get("metrics.jsonl", b"").splitlines()]
-        named = [(r["step"], name) for r in records for name in r if name != "step"]
-        assert len(named) == len(set(named))  # none stands twice
-    assert {o.run: indexed(away)[o.run] for o in outcomes} == {
-        o.run: indexed(near)[o.run] for o in outcomes
-    }
-
-
-def test_far_runs_equal_near_ones(two, world, tmp_path):  # noqa: F811
-    todo = cells(TINY, condition=("label", "cp"))
+def test_far_runs_equal_near_ones(two, demo_world, tmp_path):
+    todo = cluster_runs.cells(cluster_runs.TINY, condition=("label", "cp"))
     broken = protocol.Cell(
-        "no subject in S2", "–", replace(TINY, data={"sets": (0.5, 0.0, 0.3, 0.2)})
+        "no subject in S2", "–", replace(cluster_runs.TINY, data={"sets": (0.5, 0.0, 0.3, 0.2)})
     )
     near, away = tmp_path / "near", tmp_path / "away"
-    here = {o.run: o for o in sweep.train_cells([*todo, broken], near, 1, "cpu", PLAN)}
-    there = {o.run: o for o in far([*todo, broken], away, PLAN)}
+    here = {o.run: o for o in sweep.train_cells([*todo, broken], near, 1, "cpu", cluster_runs.PLAN)}
+    there = {o.run: o for o in far([*todo, broken], away, cluster_runs.PLAN)}
     assert {r: (o.state, o.reason) for r, o in here.items()} == {
         r: (o.state, o.reason) for r, o in there.items()
     }
     assert sorted(o.state for o in there.values()) == ["done", "done", "failed"]
-    assert_equal_runs(there.values(), away, near)
+    cluster_runs.assert_equal_runs(there.values(), away, near)
     for run in here:
         assert sorted(p.name for p in (near / run).rglob("*")) == sorted(
             p.name for p in (away / run).rglob("*")
@@ -220,7 +145,7 @@ def test_far_runs_equal_near_ones(two, world, tmp_path):  # noqa: F811
         {p.name: p.read_bytes() for p in (f / ".cache").glob("*.safetensors")} for f in (near, away)
     ]
     assert fitted[0] == fitted[1]
-    assert {o.state for o in far(todo, away, PLAN)} == {"was done"}
+    assert {o.state for o in far(todo, away, cluster_runs.PLAN)} == {"was done"}
     assert (
         list(tmp_path.glob("dacssgan-*/seat-*"))
         == list(tmp_path.glob("dacssgan-*/corpora/*"))
@@ -228,8 +153,13 @@ def test_far_runs_equal_near_ones(two, world, tmp_path):  # noqa: F811
     )  # seats leave nothing
 
 
-def test_a_lost_machines_run_goes_on_from_its_checkpoint(two, world, tmp_path):  # noqa: F811
-    todo, said = cells(replace(TINY, gan={"steps": 60}, evaluate={"every": 20}), l1=(0.1,)), []
+def test_a_lost_machines_run_goes_on_from_its_checkpoint(two, demo_world, tmp_path):
+    todo, said = (
+        cluster_runs.cells(
+            replace(cluster_runs.TINY, gan={"steps": 60}, evaluate={"every": 20}), l1=(0.1,)
+        ),
+        [],
+    )
     away, near = tmp_path / "away", tmp_path / "near"
     [(_, run, _)] = protocol.identify_runs(todo)
     begun = []
@@ -238,7 +168,7 @@ def test_a_lost_machines_run_goes_on_from_its_checkpoint(two, world, tmp_path): 
         begun.append((away / run / "state.pt").stat().st_mtime)
         two.lose(two.seats[0].machine)
 
-    loser = until((away / run / "state.pt").exists, lose)
+    loser = cluster_runs.until((away / run / "state.pt").exists, lose)
     [outcome] = far(todo, away, said=said)
     loser.join()
     assert begun
@@ -248,20 +178,22 @@ def test_a_lost_machines_run_goes_on_from_its_checkpoint(two, world, tmp_path): 
         "was lost under l1 = 0.1 · fold 0 · seed 0 (Its machine one is gone); it goes on" in said[0]
     )
     sweep.train_cells(todo, near, 1, "cpu")
-    assert_equal_runs([outcome], away, near)
-    index = indexed(away)
+    cluster_runs.assert_equal_runs([outcome], away, near)
+    index = cluster_runs.indexed(away)
     runs.reindex(away)
-    assert {k: v[1] for k, v in indexed(away).items()} == {k: v[1] for k, v in index.items()}
+    assert {k: v[1] for k, v in cluster_runs.indexed(away).items()} == {
+        k: v[1] for k, v in index.items()
+    }
 
 
-def test_stopping_one_run_and_then_the_sweep(two, world, tmp_path):  # noqa: F811
-    todo = cells(replace(TINY, gan={"steps": 100_000}), l1=(0.1, 0.2))
+def test_stopping_one_run_and_then_the_sweep(two, demo_world, tmp_path):
+    todo = cluster_runs.cells(replace(cluster_runs.TINY, gan={"steps": 100_000}), l1=(0.1, 0.2))
     stop, away = threading.Event(), tmp_path / "away"
     first, second = (run for _, run, _ in protocol.identify_runs(todo))
     step = lambda run: next((r["step"] or 0 for r in runs.list_runs(away) if r["run"] == run), 0)  # noqa: E731
-    threads = [until(lambda: step(first) >= 10, lambda: jobs.stop(first, away))]
+    threads = [cluster_runs.until(lambda: step(first) >= 10, lambda: jobs.stop(first, away))]
     threads.append(
-        until(
+        cluster_runs.until(
             lambda: step(second) >= 10 and runs.list_runs(away)[-1]["state"] == "stopped", stop.set
         )
     )
@@ -275,8 +207,8 @@ def test_stopping_one_run_and_then_the_sweep(two, world, tmp_path):  # noqa: F81
     assert {r["state"] for r in runs.list_runs(away)} == {"stopped"}
 
 
-def test_a_run_that_takes_its_machines_with_it_is_given_up(two, world, tmp_path, monkeypatch):  # noqa: F811
-    said, todo = [], cells(TINY, l1=(0.1,))
+def test_a_run_that_takes_its_machines_with_it_is_given_up(two, demo_world, tmp_path, monkeypatch):
+    said, todo = [], cluster_runs.cells(cluster_runs.TINY, l1=(0.1,))
     begin = ray_worker.Worker.begin
 
     def fall(self, *given):
@@ -297,8 +229,10 @@ def test_a_run_that_takes_its_machines_with_it_is_given_up(two, world, tmp_path,
     ]
 
 
-def test_a_dead_worker_fails_its_run_alone(two, world, tmp_path):  # noqa: F811
-    todo = cells(replace(TINY, gan={"steps": 100_000}), l1=(0.1,)) + cells(TINY, l1=(0.2,))
+def test_a_dead_worker_fails_its_run_alone(two, demo_world, tmp_path):
+    todo = cluster_runs.cells(
+        replace(cluster_runs.TINY, gan={"steps": 100_000}), l1=(0.1,)
+    ) + cluster_runs.cells(cluster_runs.TINY, l1=(0.2,))
     away = tmp_path / "away"
     first = protocol.identify_runs(todo)[0][1]
 
@@ -307,26 +241,26 @@ def test_a_dead_worker_fails_its_run_alone(two, world, tmp_path):  # noqa: F811
             next(s.seat.worker.pid for s in two.seats if s.seat.run.id == first), signal.SIGKILL
         )
 
-    killer = until((away / first / "state.pt").exists, kill)
+    killer = cluster_runs.until((away / first / "state.pt").exists, kill)
     outcomes = {o.run: o for o in far(todo, away)}
     killer.join()
     assert sorted(o.state for o in outcomes.values()) == ["done", "failed"]
     assert "its process ended with SIGKILL" in outcomes[first].reason
 
 
-def test_machines_that_are_not_like_this_one_are_left_out(two, world, tmp_path, monkeypatch):  # noqa: F811
+def test_machines_that_are_not_like_this_one_are_left_out(two, demo_world, tmp_path, monkeypatch):
     said = []
     monkeypatch.setattr(ray_cluster, "MACHINE_TIMEOUT", 0.0)
     monkeypatch.setattr(
         ray_cluster, "what_differs", lambda *a: "has torch 1.0, where 2.0 is expected"
     )
-    [outcome] = far(cells(TINY, l1=(0.1,)), tmp_path, said=said)
+    [outcome] = far(cluster_runs.cells(cluster_runs.TINY, l1=(0.1,)), tmp_path, said=said)
     assert outcome.state == "failed"
     assert "other has torch 1.0" in outcome.reason
     assert said[0] == "machine one has torch 1.0, where 2.0 is expected; it is left out"
     two.alive.clear()
     monkeypatch.setattr(ray_cluster, "what_differs", lambda *a: "")
-    [outcome] = far(cells(TINY, l1=(0.1,)), tmp_path)
+    [outcome] = far(cluster_runs.cells(cluster_runs.TINY, l1=(0.1,)), tmp_path)
     assert "no machine of the cluster can train (there is none)" in outcome.reason
 
 

@@ -18,7 +18,7 @@ from core.data.splits import SampleSet
 from core.evaluation import augmentation, protocol, report
 from core.experiments import pipeline, sweep
 from core.runs import Run
-from tests.experiments.test_pipeline import core, weights, world  # noqa: F401
+from tests.support.small_pipeline import core, weights
 
 CELLS = protocol.cells("quick", DEMO)
 PLAN = augmentation.TableSettings(seeds=1, stretch=2, looks=2)
@@ -45,8 +45,8 @@ def kill_first(folder, dead):
 
 
 @pytest.fixture(scope="module")
-def swept(world):  # noqa: F811
-    folder, dead = world / "swept", []
+def swept(demo_world):
+    folder, dead = demo_world / "swept", []
     runs.list_runs(folder)  # two that make the same database at once get in each other's way
     killer = threading.Thread(target=kill_first, args=(folder, dead))
     killer.start()
@@ -82,10 +82,10 @@ def test_a_failed_cell_is_reported_and_stops_no_other(swept):
     assert {o.state for n, o in second.items() if o.run not in dead} == {"was done"}
 
 
-def test_a_killed_run_ends_as_if_undisturbed(swept, world):  # noqa: F811
+def test_a_killed_run_ends_as_if_undisturbed(swept, demo_world):
     folder, dead, _, second = swept
     cell = next((o.cell for o in second.values() if o.run in dead), CELLS[0])
-    other = pipeline.run(cell.config, world / "undisturbed", "cpu")
+    other = pipeline.run(cell.config, demo_world / "undisturbed", "cpu")
     assert weights(other) == weights(Run(folder / other.id))
 
 
@@ -108,9 +108,9 @@ def test_what_must_hold_of_every_run(swept):
 
 
 @pytest.mark.parametrize("kind", ["head", "full"])
-def test_neither_s4_nor_s3s_labels_reach_a_fit_under_full_cp(world, monkeypatch, kind):  # noqa: F811
+def test_neither_s4_nor_s3s_labels_reach_a_fit_under_full_cp(demo_world, monkeypatch, kind):
     config = replace(CELLS[0].config, gan={"condition": "cp"}, conformal={"kind": kind})
-    honest = pipeline.run(config, world / f"honest-{kind}", "cpu")
+    honest = pipeline.run(config, demo_world / f"honest-{kind}", "cpu")
     p = honest.arrays()
     assert p["p_S3"].min() >= 1 / (honest.json("results")["conformal"]["n"] + 1)
     assert len(np.unique(p["p_S3"])) > 3
@@ -128,12 +128,12 @@ def test_neither_s4_nor_s3s_labels_reach_a_fit_under_full_cp(world, monkeypatch,
 
     monkeypatch.setattr(splits, "build_sets", blind)
     narrow = changed(config, evaluate=changed(config.evaluate, rows=("S1", "S1 + generated")))
-    other = pipeline.run(narrow, world / f"blind-{kind}", "cpu")
+    other = pipeline.run(narrow, demo_world / f"blind-{kind}", "cpu")
     assert weights(other) == weights(honest)
 
 
-def test_stop_keeps_what_was_begun(world):  # noqa: F811
-    stop, folder = threading.Event(), world / "interrupted"
+def test_stop_keeps_what_was_begun(demo_world):
+    stop, folder = threading.Event(), demo_world / "interrupted"
     long = replace(CELLS[0].config, gan={"steps": 100_000})
     cells = [protocol.Cell("long", "–", long), protocol.Cell("longer", "–", replace(long, seed=1))]
     runs.list_runs(folder)
@@ -158,10 +158,10 @@ def _stop_at(folder, step, stop):
         stop.set()
 
 
-def test_a_stack_of_runs_is_its_runs(swept, world):  # noqa: F811
+def test_a_stack_of_runs_is_its_runs(swept, demo_world):
     """Four cells, of which two pairs may be stacked; the figures are those of the runs trained alone, and one that fails stops no other."""
     alone = swept[0]
-    folder = world / "stacked"
+    folder = demo_world / "stacked"
     todo = [BROKEN, EMPTY, *(c for c in CELLS if c.config.gan.direction == "face-voice")]
     serve = functools.partial(sweep.train_locally, stack=3)
     outcomes = sweep.train_cells(todo, folder, 1, "cpu", None, serve=serve)

@@ -17,76 +17,10 @@ from PIL import Image
 
 from core.media import clips
 from core.media.clips import Limits, MediaError
+from tests.support import media_files
 
 DATA = Path(__file__).resolve().parents[3] / "shared" / "data"
 ROOT = Path(__file__).resolve().parents[2]
-RATE = 16_000
-
-
-def pictures(count: int = 25, h: int = 96, w: int = 128) -> np.ndarray:
-    """Grey frames that grow brighter, with a white mark in the upper left corner and a black one in the lower left."""
-    frames = np.empty((count, h, w, 3), np.uint8)
-    frames[:] = np.linspace(60, 180, count).astype(np.uint8)[:, None, None, None]
-    frames[:, : h // 4, : w // 4] = 255
-    frames[:, -h // 4 :, : w // 4] = 0
-    return frames
-
-
-def tone(seconds: float = 1.0, rate: int = RATE, hz: float = 440.0) -> np.ndarray:
-    return (0.5 * np.sin(2 * np.pi * hz * np.arange(round(seconds * rate)) / rate)).astype(
-        np.float32
-    )
-
-
-def write(
-    path,
-    codec="mpeg4",
-    frames=None,
-    sound=None,
-    audio="aac",
-    pix="yuv420p",
-    pts=None,
-    rate=44_100,
-    start=0,
-    shape=1,
-    options=None,
-):
-    """A file by PyAV: `sound` (T,) or (2, T) at `rate` Hz from sample `start` on; `pts` in milliseconds, one for each frame."""
-    frames = pictures() if frames is None else frames
-    with av.open(str(path), "w", options=options or {}) as box:
-        layout = "stereo" if np.ndim(sound) == 2 else "mono"
-        video = box.add_stream(codec, rate=25) if len(frames) else None
-        voice = box.add_stream(audio, rate=rate, layout=layout) if sound is not None else None
-        if video:
-            video.height, video.width, video.pix_fmt, video.bit_rate = (
-                *frames.shape[1:3],
-                pix,
-                4_000_000,
-            )
-            video.codec_context.sample_aspect_ratio = shape
-            for k, frame in enumerate(frames):
-                picture = av.VideoFrame.from_ndarray(frame, format="rgb24")
-                if pts is not None:
-                    picture.pts, picture.time_base, video.codec_context.time_base = (
-                        pts[k],
-                        Fraction(1, 1000),
-                        Fraction(1, 1000),
-                    )
-                box.mux(video.encode(picture))
-            box.mux(video.encode(None))
-        if voice:
-            heard = av.AudioFrame.from_ndarray(
-                np.atleast_2d(sound).astype(np.float32), format="fltp", layout=layout
-            )
-            heard.sample_rate, heard.pts, heard.time_base = rate, start, Fraction(1, rate)
-            box.mux(voice.encode(heard))
-            box.mux(voice.encode(None))
-    return path
-
-
-def refused(says: str, read, *args, **options) -> None:
-    with pytest.raises(MediaError, match=says):
-        read(*args, **options)
 
 
 def corner(frame: np.ndarray, vertical: str, horizontal: str) -> float:
@@ -96,7 +30,7 @@ def corner(frame: np.ndarray, vertical: str, horizontal: str) -> float:
     return float(frame[rows, columns].mean())
 
 
-def pitch(waveform: np.ndarray, rate: int = RATE) -> float:
+def pitch(waveform: np.ndarray, rate: int = media_files.RATE) -> float:
     return float(
         np.abs(np.fft.rfft(waveform * np.hanning(len(waveform)))).argmax() * rate / len(waveform)
     )
@@ -129,17 +63,17 @@ def test_every_container_gives_the_same_frames_and_sound(tmp_path, name, codec, 
     if codec not in av.codecs_available:
         pytest.skip(f"this PyAV has no {codec}")
     options = {"x265-params": "log-level=none"} if codec == "libx265" else None
-    write(
+    media_files.write(
         tmp_path / name,
         codec,
-        sound=tone(1.0, rate),
+        sound=media_files.tone(1.0, rate),
         audio=audio,
         pix=pix,
         rate=rate,
         options=options,
     )
     clip = clips.read_clip(tmp_path / name, need_sound=True)
-    assert (clip.name, clip.is_still, clip.rate, clip.notes) == (name, False, RATE, ())
+    assert (clip.name, clip.is_still, clip.rate, clip.notes) == (name, False, media_files.RATE, ())
     assert (clip.frames.shape, clip.frames.dtype) == ((len(clip.times), 96, 128, 3), np.uint8)
     assert 11 <= len(clip.times) <= 13
     assert np.diff(clip.times) == pytest.approx(0.08, abs=0.011)
@@ -151,7 +85,7 @@ def test_every_container_gives_the_same_frames_and_sound(tmp_path, name, codec, 
     )  # the brightness says which frame is shown when
     assert clip.times - clip.times[0] == pytest.approx(shown - shown[0], abs=0.06)
     assert (clip.waveform.dtype, clip.waveform.ndim) == (np.float32, 1)
-    assert len(clip.waveform) / RATE == pytest.approx(1.0, abs=0.12)
+    assert len(clip.waveform) / media_files.RATE == pytest.approx(1.0, abs=0.12)
     assert pitch(clip.waveform[2000:12_000]) == pytest.approx(440, abs=3)
     assert np.abs(clip.waveform[4000:12_000]).max() == pytest.approx(0.5, abs=0.06)
     alone = clips.read_waveform(tmp_path / name)
@@ -159,13 +93,13 @@ def test_every_container_gives_the_same_frames_and_sound(tmp_path, name, codec, 
 
 
 def test_a_webm_as_browsers_record_it_has_no_duration(tmp_path):
-    path, frames = tmp_path / "blob.webm", np.repeat(pictures(25), 2, axis=0)
+    path, frames = tmp_path / "blob.webm", np.repeat(media_files.pictures(25), 2, axis=0)
     stamps = list(range(0, 2000, 40))
-    write(
+    media_files.write(
         path,
         "libvpx",
         frames,
-        tone(2.0, 48_000),
+        media_files.tone(2.0, 48_000),
         audio="libopus",
         rate=48_000,
         pts=stamps,
@@ -176,12 +110,14 @@ def test_a_webm_as_browsers_record_it_has_no_duration(tmp_path):
     clip = clips.read_clip(path, need_sound=True)
     assert (len(clip.frames), clip.notes) == (25, ())
     assert clip.times[-1] == pytest.approx(1.92, abs=0.06)
-    assert len(clip.waveform) / RATE == pytest.approx(2.0, abs=0.05)
+    assert len(clip.waveform) / media_files.RATE == pytest.approx(2.0, abs=0.05)
 
 
 def test_variable_frame_rate_keeps_true_times(tmp_path):
     stamps = [0, 40, 80, 500, 540, 1500, 1540, 1580, 1620, 2600]
-    write(tmp_path / "vfr.mp4", "libx264", pictures(len(stamps)), pts=stamps)
+    media_files.write(
+        tmp_path / "vfr.mp4", "libx264", media_files.pictures(len(stamps)), pts=stamps
+    )
     clip = clips.read_clip(tmp_path / "vfr.mp4")
     kept = set(np.round(clip.times * 1000).astype(int).tolist())
     assert {0, 500, 1500, 2600} <= kept <= set(stamps) - {40}
@@ -190,7 +126,7 @@ def test_variable_frame_rate_keeps_true_times(tmp_path):
 
 def test_times_that_jump_are_counted_by_the_frame_rate(tmp_path):
     stamps = [k * 40 + (1_000_000 if k > 10 else 0) for k in range(25)]
-    write(tmp_path / "jump.mp4", "libx264", pictures(25), pts=stamps)
+    media_files.write(tmp_path / "jump.mp4", "libx264", media_files.pictures(25), pts=stamps)
     clip = clips.read_clip(tmp_path / "jump.mp4")
     assert clip.times[-1] < 11
     assert (np.diff(clip.times) > 0).all()
@@ -209,7 +145,7 @@ def test_times_that_jump_are_counted_by_the_frame_rate(tmp_path):
 def test_the_display_matrix_turns_phone_clips_upright(
     tmp_path, matrix, vertical, horizontal, turned
 ):
-    path = write(tmp_path / "turned.mp4", "libx264")
+    path = media_files.write(tmp_path / "turned.mp4", "libx264")
     content = bytearray(path.read_bytes())
     # QuickTime's track header: x' = a x + c y, y' = b x + d y, as 16.16 numbers a b u / c d v / x y w, 44 bytes after its name.
     at = content.index(b"tkhd") + 44
@@ -226,13 +162,13 @@ def test_the_display_matrix_turns_phone_clips_upright(
 
 
 def test_pixels_that_are_not_square_are_stretched(tmp_path):
-    write(tmp_path / "sar.mp4", "libx264", shape=Fraction(3, 2))
+    media_files.write(tmp_path / "sar.mp4", "libx264", shape=Fraction(3, 2))
     assert clips.read_clip(tmp_path / "sar.mp4").frames.shape[1:3] == (96, 192)
 
 
 def test_stereo_is_the_mean_of_its_channels(tmp_path):
-    sound = np.stack([tone(1.0, 44_100), np.zeros(44_100, np.float32)])
-    write(tmp_path / "stereo.mp4", "mpeg4", sound=sound)
+    sound = np.stack([media_files.tone(1.0, 44_100), np.zeros(44_100, np.float32)])
+    media_files.write(tmp_path / "stereo.mp4", "mpeg4", sound=sound)
     assert np.abs(
         clips.read_clip(tmp_path / "stereo.mp4").waveform[4000:12_000]
     ).max() == pytest.approx(0.25, abs=0.02)
@@ -243,26 +179,36 @@ def test_stereo_is_the_mean_of_its_channels(tmp_path):
 
 
 def test_limits_thin_shorten_and_scale(tmp_path):
-    write(tmp_path / "long.mp4", "mpeg4", np.repeat(pictures(25), 6, axis=0), tone(6.0, 44_100))
+    media_files.write(
+        tmp_path / "long.mp4",
+        "mpeg4",
+        np.repeat(media_files.pictures(25), 6, axis=0),
+        media_files.tone(6.0, 44_100),
+    )
     clip = clips.read_clip(tmp_path / "long.mp4", Limits(seconds=3, side=64, frames=10))
-    assert (clip.frames.shape[1:3], len(clip.waveform)) == ((48, 64), 3 * RATE)
+    assert (clip.frames.shape[1:3], len(clip.waveform)) == ((48, 64), 3 * media_files.RATE)
     assert 5 <= len(clip.frames) <= 10
     assert 2.3 < clip.times[-1] <= 3  # thinned over the whole length, not cut off
     assert np.ptp(np.diff(clip.times)) < 0.05
     assert [note.split(":")[0] for note in clip.notes] == ["longer than 3 s", "long"]
-    assert len(clips.read_waveform(tmp_path / "long.mp4", limits=Limits(seconds=2))) == 2 * RATE
+    assert (
+        len(clips.read_waveform(tmp_path / "long.mp4", limits=Limits(seconds=2)))
+        == 2 * media_files.RATE
+    )
 
 
 def test_files_beyond_the_limits_are_refused(tmp_path):
-    path = write(tmp_path / "big.mp4", "mpeg4")
-    refused(r"big\.mp4 has .* MiB", clips.read_clip, path, Limits(bytes=1000))
-    refused(r"big\.mp4 has 128 x 96 pixels", clips.read_clip, path, Limits(pixels=100 * 100))
+    path = media_files.write(tmp_path / "big.mp4", "mpeg4")
+    media_files.refused(r"big\.mp4 has .* MiB", clips.read_clip, path, Limits(bytes=1000))
+    media_files.refused(
+        r"big\.mp4 has 128 x 96 pixels", clips.read_clip, path, Limits(pixels=100 * 100)
+    )
 
 
 @pytest.mark.parametrize("suffix", ["jpg", "png", "webp", "bmp"])
 def test_stills_are_one_frame(tmp_path, suffix):
     path = tmp_path / f"still.{suffix}"
-    Image.fromarray(pictures(1)[0]).save(path)
+    Image.fromarray(media_files.pictures(1)[0]).save(path)
     clip = clips.read_clip(path)
     assert (clip.is_still, clip.waveform, clip.times.tolist(), clip.notes, clip.frames.shape) == (
         True,
@@ -272,14 +218,14 @@ def test_stills_are_one_frame(tmp_path, suffix):
         (1, 96, 128, 3),
     )
     assert corner(clip.frames[0], "upper", "left") > 235
-    refused("no sound", clips.read_clip, path, need_sound=True)
-    refused("no sound", clips.read_waveform, path)
+    media_files.refused("no sound", clips.read_clip, path, need_sound=True)
+    media_files.refused("no sound", clips.read_waveform, path)
 
 
 def test_exif_orientation_is_applied(tmp_path):
     exif = Image.Exif()
     exif[0x0112] = 6  # "turn by 90 degrees clockwise to show"
-    Image.fromarray(pictures(1)[0]).save(tmp_path / "phone.jpg", exif=exif)
+    Image.fromarray(media_files.pictures(1)[0]).save(tmp_path / "phone.jpg", exif=exif)
     clip = clips.read_clip(tmp_path / "phone.jpg")
     assert clip.frames.shape == (1, 128, 96, 3)
     assert corner(clip.frames[0], "upper", "right") > 235
@@ -288,7 +234,7 @@ def test_exif_orientation_is_applied(tmp_path):
 
 @pytest.mark.parametrize("mode", ["L", "RGBA", "P", "CMYK", "1", "I;16"])
 def test_all_colour_modes_become_rgb(tmp_path, mode):
-    grey = pictures(1)[0, :, :, 0]
+    grey = media_files.pictures(1)[0, :, :, 0]
     image = (
         Image.fromarray(grey.astype(np.uint16) * 257)
         if mode == "I;16"
@@ -302,10 +248,10 @@ def test_all_colour_modes_become_rgb(tmp_path, mode):
 
 
 def test_large_stills_are_scaled_and_tiny_ones_refused(tmp_path):
-    Image.fromarray(pictures(1, 900, 1200)[0]).save(tmp_path / "large.jpg")
+    Image.fromarray(media_files.pictures(1, 900, 1200)[0]).save(tmp_path / "large.jpg")
     assert clips.read_clip(tmp_path / "large.jpg").frames.shape == (1, 480, 640, 3)
     Image.new("RGB", (2, 2)).save(tmp_path / "tiny.png")
-    refused(r"tiny\.png has only 2 x 2 pixels", clips.read_clip, tmp_path / "tiny.png")
+    media_files.refused(r"tiny\.png has only 2 x 2 pixels", clips.read_clip, tmp_path / "tiny.png")
 
 
 @pytest.mark.parametrize("side", [7_000, 30_000])
@@ -322,10 +268,7 @@ def test_a_decompression_bomb_is_refused_by_its_header(tmp_path, side):
         + chunk(b"IDAT", zlib.compress(bytes(3 * side)))
         + chunk(b"IEND", b"")
     )
-    refused(r"bomb\.png has .*pixels", clips.read_clip, tmp_path / "bomb.png")
-
-
-POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 12345\n"
+    media_files.refused(r"bomb\.png has .*pixels", clips.read_clip, tmp_path / "bomb.png")
 
 
 @pytest.mark.parametrize(
@@ -334,7 +277,7 @@ POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 12
         ("empty.mp4", b"", "is empty"),
         ("text.mp4", b"This is a letter, not a film.\n", "not a media file but text"),
         ("noise.mp4", bytes(range(1, 256)) * 40, "not a media file"),
-        ("pointer.flv", POINTER, "git lfs pull"),
+        ("pointer.flv", media_files.POINTER, "git lfs pull"),
         (
             "list.mp4",
             b"#EXTM3U\n#EXT-X-TARGETDURATION:10\n#EXTINF:10,\n/etc/hosts\n",
@@ -361,13 +304,13 @@ def test_what_is_not_media_is_named_with_the_fix(tmp_path, name, content, says):
 
 def test_a_missing_file_and_a_folder_are_named(tmp_path):
     for read in (clips.read_clip, clips.read_waveform):
-        refused(r"gone\.mp4", read, tmp_path / "gone.mp4")
-        refused("cannot be read", read, tmp_path)
+        media_files.refused(r"gone\.mp4", read, tmp_path / "gone.mp4")
+        media_files.refused("cannot be read", read, tmp_path)
 
 
 def test_the_name_shown_is_the_one_given(tmp_path):
-    (tmp_path / "0f3a").write_bytes(POINTER)
-    refused(
+    (tmp_path / "0f3a").write_bytes(media_files.POINTER)
+    media_files.refused(
         r"^my clip\.flv is a git-lfs pointer",
         clips.read_clip,
         tmp_path / "0f3a",
@@ -380,11 +323,11 @@ def test_a_cut_clip_is_read_as_far_as_it_goes(tmp_path):
     frames = rng.integers(
         0, 256, (50, 96, 128, 3), np.uint8
     )  # noise, so that the bytes are spread over the clip
-    path = write(
+    path = media_files.write(
         tmp_path / "whole.mp4",
         "libx264",
         frames,
-        tone(2.0, 44_100),
+        media_files.tone(2.0, 44_100),
         options={"movflags": "faststart"},
     )
     content = path.read_bytes()
@@ -393,19 +336,25 @@ def test_a_cut_clip_is_read_as_far_as_it_goes(tmp_path):
     assert 5 < len(clip.frames) < 20
     assert any("cut short" in note and "of 2.0 s" in note for note in clip.notes)
     (tmp_path / "stump.mp4").write_bytes(content[: content.index(b"mdat") + 40])
-    refused(r"stump\.mp4 is damaged or cut short", clips.read_clip, tmp_path / "stump.mp4")
-    plain = write(tmp_path / "plain.mp4", "libx264", frames, options={"movflags": "0"}).read_bytes()
+    media_files.refused(
+        r"stump\.mp4 is damaged or cut short", clips.read_clip, tmp_path / "stump.mp4"
+    )
+    plain = media_files.write(
+        tmp_path / "plain.mp4", "libx264", frames, options={"movflags": "0"}
+    ).read_bytes()
     (tmp_path / "headless.mp4").write_bytes(plain[: len(plain) // 2])  # its index was at the end
-    refused(r"headless\.mp4 is damaged or cut short", clips.read_clip, tmp_path / "headless.mp4")
+    media_files.refused(
+        r"headless\.mp4 is damaged or cut short", clips.read_clip, tmp_path / "headless.mp4"
+    )
 
 
 def test_damage_in_the_middle_costs_only_some_frames(tmp_path):
     rng = np.random.default_rng(1)
-    path = write(
+    path = media_files.write(
         tmp_path / "hurt.avi",
         "mpeg4",
         rng.integers(0, 256, (50, 96, 128, 3), np.uint8),
-        tone(2.0, 44_100),
+        media_files.tone(2.0, 44_100),
         audio="mp3",
     )
     content = bytearray(path.read_bytes())
@@ -419,36 +368,38 @@ def test_damage_in_the_middle_costs_only_some_frames(tmp_path):
 
 
 def test_sound_without_picture_and_picture_without_sound(tmp_path):
-    write(tmp_path / "voice.mp4", frames=np.empty(0), sound=tone(1.0, 44_100))
-    soundfile.write(tmp_path / "voice.wav", tone(), RATE)
+    media_files.write(
+        tmp_path / "voice.mp4", frames=np.empty(0), sound=media_files.tone(1.0, 44_100)
+    )
+    soundfile.write(tmp_path / "voice.wav", media_files.tone(), media_files.RATE)
     for name in ("voice.mp4", "voice.wav"):
-        refused(rf"{name} .*no picture", clips.read_clip, tmp_path / name)
+        media_files.refused(rf"{name} .*no picture", clips.read_clip, tmp_path / name)
         assert pitch(clips.read_waveform(tmp_path / name)[2000:12_000]) == pytest.approx(440, abs=3)
-    path = write(tmp_path / "silent film.mp4")
+    path = media_files.write(tmp_path / "silent film.mp4")
     clip = clips.read_clip(path)
     assert clip.waveform is None
     assert "has no sound" in clip.notes
-    refused(r"silent film\.mp4 has no sound", clips.read_clip, path, need_sound=True)
-    refused(r"silent film\.mp4 has no sound", clips.read_waveform, path)
+    media_files.refused(r"silent film\.mp4 has no sound", clips.read_clip, path, need_sound=True)
+    media_files.refused(r"silent film\.mp4 has no sound", clips.read_waveform, path)
 
 
 def test_silence_is_remarked(tmp_path):
-    write(tmp_path / "mute.mp4", sound=np.zeros(44_100, np.float32))
+    media_files.write(tmp_path / "mute.mp4", sound=np.zeros(44_100, np.float32))
     clip = clips.read_clip(tmp_path / "mute.mp4", need_sound=True)
     assert (clip.notes, clip.waveform.any()) == (("the sound is silent",), False)
 
 
 @pytest.mark.parametrize("suffix", ["wav", "flac", "mp3", "ogg"])
 def test_sound_files(tmp_path, suffix):
-    soundfile.write(tmp_path / f"voice.{suffix}", tone(1.0, 48_000), 48_000)
+    soundfile.write(tmp_path / f"voice.{suffix}", media_files.tone(1.0, 48_000), 48_000)
     waveform = clips.read_waveform(tmp_path / f"voice.{suffix}")
     assert waveform.dtype == np.float32
-    assert len(waveform) / RATE == pytest.approx(1.0, abs=0.08)
+    assert len(waveform) / media_files.RATE == pytest.approx(1.0, abs=0.08)
     assert pitch(waveform[2000:12_000]) == pytest.approx(440, abs=3)
 
 
 def test_a_chunk_before_the_data_is_skipped(tmp_path):
-    soundfile.write(tmp_path / "plain.wav", tone(), RATE, subtype="PCM_16")
+    soundfile.write(tmp_path / "plain.wav", media_files.tone(), media_files.RATE, subtype="PCM_16")
     content = (tmp_path / "plain.wav").read_bytes()
     at = content.index(b"data")
     body = (
@@ -458,7 +409,9 @@ def test_a_chunk_before_the_data_is_skipped(tmp_path):
     assert (
         clips.read_waveform(tmp_path / "fllr.wav") == clips.read_waveform(tmp_path / "plain.wav")
     ).all()
-    assert clips.read_waveform(tmp_path / "plain.wav") == pytest.approx(tone(), abs=1e-4)
+    assert clips.read_waveform(tmp_path / "plain.wav") == pytest.approx(
+        media_files.tone(), abs=1e-4
+    )
 
 
 def test_resampling_keeps_the_band_and_removes_what_would_fold(tmp_path):
@@ -473,36 +426,38 @@ def test_resampling_keeps_the_band_and_removes_what_would_fold(tmp_path):
         np.fft.rfft(x[200:-200])[:6_800] for x in (ours, theirs)
     )  # below 7 kHz, away from the ends
     assert np.abs(ours - theirs).mean() < 0.02 * np.abs(theirs).mean()
-    soundfile.write(tmp_path / "high.wav", tone(1.0, 48_000, hz=12_000), 48_000, subtype="FLOAT")
+    soundfile.write(
+        tmp_path / "high.wav", media_files.tone(1.0, 48_000, hz=12_000), 48_000, subtype="FLOAT"
+    )
     assert (
         np.abs(clips.read_waveform(tmp_path / "high.wav")[200:-200]).max() < 0.005
     )  # would sound at 4 kHz
 
 
 def test_wild_samples_are_brought_into_range(tmp_path):
-    wave = tone() * 4
+    wave = media_files.tone() * 4
     wave[100] = np.nan
     wave[200] = np.inf
-    soundfile.write(tmp_path / "wild.wav", wave, RATE, subtype="FLOAT")
+    soundfile.write(tmp_path / "wild.wav", wave, media_files.RATE, subtype="FLOAT")
     got = clips.read_waveform(tmp_path / "wild.wav")
     assert np.isfinite(got).all()
     assert np.abs(got).max() == 1.0
 
 
 def test_sound_that_starts_later_is_kept_on_the_pictures_clock(tmp_path):
-    write(
+    media_files.write(
         tmp_path / "late.mkv",
-        frames=pictures(50),
-        sound=tone(),
+        frames=media_files.pictures(50),
+        sound=media_files.tone(),
         audio="pcm_f32le",
-        rate=RATE,
-        start=RATE // 2,
+        rate=media_files.RATE,
+        start=media_files.RATE // 2,
     )
     clip = clips.read_clip(tmp_path / "late.mkv")
     assert clip.times[0] == 0
     assert not clip.waveform[:7900].any()
     assert np.abs(clip.waveform[8100:]).max() > 0.4
-    assert len(clip.waveform) == pytest.approx(1.5 * RATE, abs=50)
+    assert len(clip.waveform) == pytest.approx(1.5 * media_files.RATE, abs=50)
 
 
 def test_importing_is_quick_and_light():
@@ -517,14 +472,14 @@ def test_importing_is_quick_and_light():
 
 
 def test_written_clips_come_back(tmp_path):
-    frames = pictures(25, 95, 127)  # odd sides, which video does not take
-    clips.write_clip(tmp_path / "demo.mp4", frames, 12.5, tone(2.0), RATE)
+    frames = media_files.pictures(25, 95, 127)  # odd sides, which video does not take
+    clips.write_clip(tmp_path / "demo.mp4", frames, 12.5, media_files.tone(2.0), media_files.RATE)
     clip = clips.read_clip(tmp_path / "demo.mp4", need_sound=True)
     assert (clip.frames.shape, clip.notes) == ((25, 96, 128, 3), ())
     assert np.abs(clip.frames[:, :95, :127].astype(int) - frames).mean() < 4
     assert clip.times == pytest.approx(np.arange(25) * 0.08, abs=0.002)
-    assert len(clip.waveform) / RATE == pytest.approx(2.0, abs=0.1)
-    assert np.corrcoef(clip.waveform[2000:30_000], tone(2.0)[2000:30_000])[0, 1] > 0.98
+    assert len(clip.waveform) / media_files.RATE == pytest.approx(2.0, abs=0.1)
+    assert np.corrcoef(clip.waveform[2000:30_000], media_files.tone(2.0)[2000:30_000])[0, 1] > 0.98
     assert [path.name for path in tmp_path.iterdir()] == ["demo.mp4"]
     clips.write_clip(tmp_path / "mute.mp4", frames, 25)
     assert clips.read_clip(tmp_path / "mute.mp4").waveform is None
@@ -534,12 +489,9 @@ def test_kinds_are_told_by_content(tmp_path):
     Image.new("RGB", (20, 20)).save(tmp_path / "misnamed.mp4", format="PNG")
     assert clips.sniff_kind((tmp_path / "misnamed.mp4").read_bytes()) == "png"
     assert clips.read_clip(tmp_path / "misnamed.mp4").is_still
-    assert [clips.sniff_kind(head) for head in (POINTER, b"", b"hello", b"\x93\x01\x02")] == [
-        "lfs",
-        "empty",
-        "text",
-        "unknown",
-    ]
+    assert [
+        clips.sniff_kind(head) for head in (media_files.POINTER, b"", b"hello", b"\x93\x01\x02")
+    ] == ["lfs", "empty", "text", "unknown"]
 
 
 def real(pattern: str) -> list[Path]:
@@ -562,7 +514,7 @@ def test_real_clips_are_read():
             True,
         ), path
         assert min(np.diff(clip.times).min(), np.abs(clip.waveform).max()) > 0.05, path
-        assert abs(len(clip.waveform) / RATE - clip.times[-1]) < 0.2, path
+        assert abs(len(clip.waveform) / media_files.RATE - clip.times[-1]) < 0.2, path
 
 
 def test_the_sound_of_a_crema_flv_is_its_wav():

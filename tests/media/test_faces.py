@@ -18,24 +18,12 @@ import skimage.data
 from PIL import Image
 
 from core.media import clips, faces
+from tests.support import face_pictures
 
 ROOT = Path(__file__).resolve().parents[2]
-DATA = ROOT.parent / "shared" / "data"
 
 
 pytestmark = pytest.mark.usefixtures("model")
-
-
-def canvas(h: int, w: int, *pasted: tuple[np.ndarray, int, int, int]) -> np.ndarray:
-    """Brick wall (h, w) with pictures pasted: (picture, side, x, y)."""
-    wall = Image.fromarray(np.tile(skimage.data.brick()[:, :, None], (3, 4, 3))[:h, :w])
-    for picture, side, x, y in pasted:
-        wall.paste(Image.fromarray(picture).resize((side, side), Image.Resampling.LANCZOS), (x, y))
-    return np.asarray(wall)
-
-
-def likeness(a: np.ndarray, b: np.ndarray) -> float:
-    return float(np.corrcoef(a.ravel().astype(float), b.ravel().astype(float))[0, 1])
 
 
 def reference(picture: np.ndarray, model: Path) -> np.ndarray:
@@ -82,7 +70,7 @@ def test_the_box_bounds_the_points(face):
 
 
 def test_two_faces_are_found_largest_first(photo):
-    frame = canvas(512, 1024, (photo, 512, 0, 0), (photo, 256, 640, 120))
+    frame = face_pictures.canvas(512, 1024, (photo, 512, 0, 0), (photo, 256, 640, 120))
     large, small = faces.detect(frame)
     assert large.box[2] < 512 < 640 < small.box[0]
     assert large.side / small.side == pytest.approx(2, rel=0.08)
@@ -93,7 +81,7 @@ def test_two_faces_are_found_largest_first(photo):
 def test_small_faces_are_found_in_tiles(photo, face, side, shape):
     h, w = shape
     x, y = w - side - 3, h - side - 5
-    found = faces.detect(canvas(h, w, (photo, side, x, y)))
+    found = faces.detect(face_pictures.canvas(h, w, (photo, side, x, y)))
     assert len(found) == 1
     assert (
         np.hypot(*(found[0].points - (face.points * side / 512 + [x, y])).T).mean()
@@ -134,7 +122,9 @@ def test_grey_frames_do(photo, face):
 
 
 def test_threads_get_the_same_bit_for_bit(photo):
-    frames = [canvas(300, 400, (photo, 260 + 4 * k, 10 + 7 * k, 5 * k)) for k in range(8)]
+    frames = [
+        face_pictures.canvas(300, 400, (photo, 260 + 4 * k, 10 + 7 * k, 5 * k)) for k in range(8)
+    ]
     alone = [[(f.points, f.score) for f in faces.detect(frame)] for frame in frames]
     assert all(len(found) == 1 for found in alone)
     with ThreadPoolExecutor(8) as pool:
@@ -269,7 +259,10 @@ def test_a_turned_photo_gives_the_same_face(photo, face, turn):
     straight = faces.align(photo, faces.five_points(face.points))
     turned = np.asarray(Image.fromarray(photo).rotate(turn, Image.Resampling.BICUBIC))
     (found,) = faces.detect(turned)
-    assert likeness(faces.align(turned, faces.five_points(found.points)), straight) > 0.93
+    assert (
+        face_pictures.likeness(faces.align(turned, faces.five_points(found.points)), straight)
+        > 0.93
+    )
     assert straight.std() > 30
 
 
@@ -301,7 +294,7 @@ def test_tight_crops_are_aligned_like_clips(photo, face):
     assert (got.shape, got.dtype, said[-1]) == ((12, 28, 28), np.uint8, (12, 12))
     assert found.tolist() == [True] * 10 + [False] * 2
     as_clip = faces.align(photo, faces.five_points(face.points))
-    assert min(likeness(crop, as_clip) for crop in got[:10]) > 0.9
+    assert min(face_pictures.likeness(crop, as_clip) for crop in got[:10]) > 0.9
     alone, _ = faces.align_crops(crops(photo), workers=1)
     assert (alone == got).all()
 
@@ -395,21 +388,14 @@ def test_importing_is_quick_and_light():
     assert float(seconds) < 2.0  # 0.15 s on an idle machine
 
 
-def real(pattern: str) -> list[Path]:
-    paths = sorted(DATA.glob(pattern))
-    if not paths:
-        pytest.skip(f"no real media at {DATA / pattern}")
-    return paths
-
-
 def test_every_real_still_shows_one_face():
-    for path in real("ravdess_stills/*.png"):
+    for path in face_pictures.real("ravdess_stills/*.png"):
         frame = clips.read_clip(path).frames[0]
         assert len(faces.detect(frame)) == 1, path
 
 
 def test_faces_are_found_in_nearly_all_fer_crops():
-    (archive,) = real("fer2013_subset.zip")
+    (archive,) = face_pictures.real("fer2013_subset.zip")
     with zipfile.ZipFile(archive) as files:
         names = sorted(
             name

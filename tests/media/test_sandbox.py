@@ -13,9 +13,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from core.files import ROOT
 from core.media import clips, sandbox
 from core.media.clips import Clip, DecodedFrame, Limits, MediaError
-from tests.media.test_clips import POINTER, ROOT, pictures, refused, tone, write
+from tests.support.media_files import POINTER, pictures, refused, tone, write
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ import pytest
 
 from core.media import clips, sandbox, tracking
 from core.media.clips import Limits, MediaError
-from tests.media.test_faces import canvas, likeness, real
+from tests.support.face_pictures import canvas, likeness, real
 
 pytestmark = pytest.mark.usefixtures("model")
 

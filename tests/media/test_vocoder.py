@@ -12,7 +12,7 @@ from core.config import Config, LogMel
 from core.experiments import vocoder_training
 from core.media import spectrograms, vocoder, waveforms
 from core.models import networks
-from tests.media.test_spectrograms import voice_like
+from tests.support.media_files import voice_like
 
 S = LogMel()
 PLAIN = [pytest.param(True, id="Griffin-Lim"), pytest.param(False, id="network")]

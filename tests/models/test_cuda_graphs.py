@@ -9,7 +9,7 @@ import torch
 
 from core.models import cuda_graphs, gan, stacked_training
 from core.models.networks import Classifier
-from tests.models.test_stacked_training import GAMES, SHAPE, K, everything, pool, state
+from tests.support.gan_games import GAMES, SHAPE, K, everything, pool, state
 
 G = dataclasses.replace(GAMES["ours"], steps=cuda_graphs.WARM_UP_STEPS + 2)
 

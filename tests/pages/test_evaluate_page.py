@@ -17,7 +17,6 @@ from core.data import splits
 from core.evaluation import protocol, significance
 from core.experiments import jobs, tasks
 from core.runs import Run
-from tests.evaluation.test_protocol import ON_S2, RIGHT, a_table
 from tests.support import trained_runs
 from tests.support.app import assert_no_exception, count_elements, open_page, page_text
 from tests.support.noise_corpora import (
@@ -26,6 +25,7 @@ from tests.support.noise_corpora import (
     write_noise_corpus,
     write_task,
 )
+from tests.support.table_arrays import ON_S2, RIGHT, a_table
 from ui.evaluate import augmentation, confusion, figures
 from ui.evaluate import runs as evaluate
 from ui.session import cache, query_params

@@ -18,13 +18,9 @@ from core.inference import generation
 from core.media import spectrograms
 from core.models import networks
 from core.runs import Run
+from tests.support import trained_runs
 
 ROOT = Path(__file__).resolve().parents[2]
-SHIPPED = sorted(
-    p.parent
-    for p in (ROOT / "checkpoints").glob("*/CARD.md")
-    if p.with_name("config.json").exists()
-)  # the vocoder is no run
 
 
 def turned(run: Run) -> bool:
@@ -34,18 +30,22 @@ def turned(run: Run) -> bool:
 
 def test_both_families_have_a_run_for_each_condition():
     found = {
-        (Run(p).config.name, Run(p).config.gan.condition) for p in SHIPPED if not turned(Run(p))
+        (Run(p).config.name, Run(p).config.gan.condition)
+        for p in trained_runs.SHIPPED
+        if not turned(Run(p))
     }
     assert found == {
         (n, c) for n in ("demo", "fer2013-ravdess") for c in ("label", "classifier", "cp")
     } | {("fine", "cp")}
     assert {
-        (Run(p).config.name, Run(p).config.gan.condition) for p in SHIPPED if turned(Run(p))
+        (Run(p).config.name, Run(p).config.gan.condition)
+        for p in trained_runs.SHIPPED
+        if turned(Run(p))
     } <= {("demo-reverse", "label")}
 
 
 def test_they_are_small():
-    files = [f for p in SHIPPED for f in p.rglob("*") if f.is_file()]
+    files = [f for p in trained_runs.SHIPPED for f in p.rglob("*") if f.is_file()]
     unique = {
         hashlib.sha256(f.read_bytes()).digest(): f.stat().st_size for f in files
     }  # git keeps equal files once
@@ -54,7 +54,7 @@ def test_they_are_small():
     assert not names & {"state.pt", "D.safetensors", "f_T.safetensors", "log.txt"}
 
 
-@pytest.mark.parametrize("path", SHIPPED, ids=lambda p: p.name)
+@pytest.mark.parametrize("path", trained_runs.SHIPPED, ids=lambda p: p.name)
 def test_a_run_is_whole(path):
     run = Run(path)
     G = networks.load(run.model_path("G"))
@@ -91,7 +91,7 @@ def test_a_run_is_whole(path):
 
 def test_the_demo_keeps_its_marks():
     """The marks for the demo corpus at its default difficulty, from the shipped runs of the default preset, whatever the condition."""
-    for path in SHIPPED:
+    for path in trained_runs.SHIPPED:
         run, results = Run(path), Run(path).json("results")
         if run.config.name != "demo":
             continue
@@ -106,7 +106,7 @@ def test_the_demo_keeps_its_marks():
 
 def test_no_generator_has_collapsed():
     """Networks can be swayed by patterns that nobody sees; so the samples themselves must differ, from draw to draw and face to face."""
-    for path in SHIPPED:
+    for path in trained_runs.SHIPPED:
         quality, y = (
             Run(path).json("results")["quality"],
             Run(path).arrays("generated")["y"].astype(np.float32),
@@ -118,7 +118,9 @@ def test_no_generator_has_collapsed():
         assert y.std(axis=0).mean() > 0.1, path.name
 
 
-@pytest.mark.parametrize("path", [p for p in SHIPPED if turned(Run(p))], ids=lambda p: p.name)
+@pytest.mark.parametrize(
+    "path", [p for p in trained_runs.SHIPPED if turned(Run(p))], ids=lambda p: p.name
+)
 def test_faces_for_voices_have_not_collapsed(path):
     """A voice leaves the noise less to decide than a face does, so here the samples must differ from voice to voice of one emotion."""
     kept, quality = Run(path).arrays("generated"), Run(path).json("results")["quality"]

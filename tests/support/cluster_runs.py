@@ -1,0 +1,86 @@
+"""Small trainings for sweeps that run elsewhere, and what makes two runs equal."""
+
+import json
+import threading
+import time
+
+from core import runs
+from core.config import SMOKE, replace
+from core.evaluation import augmentation, protocol
+from core.runs import Run
+from tests.support import cluster_runs  # noqa: F401
+
+TINY = replace(
+    SMOKE,
+    name="far",
+    data={"demo_takes": 1},
+    f_s={"steps": 8},
+    f_t={"steps": 8, "channels": (4, 8), "batch": 16},
+    gan={"steps": 20, "batch": 16, "z": 8},
+    evaluate={"every": 5},
+)
+
+PLAN = augmentation.TableSettings(seeds=1, stretch=1, looks=2)
+
+
+def cells(config, **changes):
+    return [
+        protocol.Cell(f"{k} = {v}", "–", replace(config, gan={k: v}))
+        for k, values in changes.items()
+        for v in values
+    ]
+
+
+def until(true, then, seconds=240):
+    """A thread that calls `then` as soon as `true()`."""
+
+    def look():
+        end = time.monotonic() + seconds
+        while time.monotonic() < end:
+            if true():
+                return then()
+            time.sleep(0.02)
+
+    thread = threading.Thread(target=look)
+    thread.start()
+    return thread
+
+
+def assert_equal_runs(outcomes, away, near):
+    for o in outcomes:
+        here, there = kept(Run(near / o.run)), kept(Run(away / o.run))
+        assert [k for k in here if here[k] != there.get(k)] == []
+        assert here.keys() == there.keys()
+        records = [json.loads(line) for line in there.get("metrics.jsonl", b"").splitlines()]
+        named = [(r["step"], name) for r in records for name in r if name != "step"]
+        assert len(named) == len(set(named))  # none stands twice
+    assert {o.run: indexed(away)[o.run] for o in outcomes} == {
+        o.run: indexed(near)[o.run] for o in outcomes
+    }
+
+
+def kept(run):
+    """Everything of a run that does not say when and by whom it was made."""
+    bare = {
+        "config.json",
+        "corpus.json",
+        "sets.json",
+        "results.json",
+        "table.json",
+        "metrics.jsonl",
+    }
+    paths = [
+        p
+        for p in run.directory.rglob("*")
+        if p.suffix in (".npz", ".safetensors") or p.name in bare
+    ]
+    return {p.relative_to(run.directory).as_posix(): p.read_bytes() for p in paths}
+
+
+def indexed(folder):
+    """The index without what says when and by whom."""
+    rows = {
+        r["run"]: {k: v for k, v in r.items() if k not in ("pid", "heartbeat", "rate", "created")}
+        for r in runs.list_runs(folder)
+    }
+    return {run: (row, runs.load_curves(run, folder)) for run, row in rows.items()}

@@ -1,0 +1,59 @@
+"""A whole run of the pipeline in some seconds, shared by the tests of a module."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+from core.config import SMOKE, replace
+from core.files import ROOT
+
+TINY = replace(
+    SMOKE,
+    name="tiny",
+    data={"demo_takes": 1},
+    f_s={"steps": 8},
+    f_t={"steps": 6, "channels": (4, 8), "batch": 16},
+    gan={"steps": 6, "batch": 16, "z": 8},
+    evaluate={"every": 3},
+)
+
+
+@pytest.fixture(scope="module")
+def demo_world(tmp_path_factory):
+    """A prepared demo corpus of one take each, in folders of this module's own."""
+    from core.data import preparation
+
+    root = tmp_path_factory.mktemp("world")
+    before = {k: os.environ.get(k) for k in ("DACSSGAN_DATA", "DACSSGAN_CHECKPOINTS")}
+    os.environ["DACSSGAN_DATA"] = str(root / "data")
+    preparation.prepare_corpus("demo", None, takes=1)
+    yield root
+    for k, v in before.items():
+        os.environ.pop(k, None) if v is None else os.environ.__setitem__(k, v)
+
+
+@pytest.fixture(scope="module")
+def finished_run(demo_world):
+    """A run of TINY that is done."""
+    from core.experiments import pipeline  # with torch
+
+    return pipeline.run(TINY, demo_world / "runs", "cpu")
+
+
+def weights(run):
+    """Network -> the bytes of its file."""
+    return {k: run.model_path(k).read_bytes() for k in ("G", "D", "f_S", "f_T", "Q", "scorer")}
+
+
+def core(*arguments, **environment):
+    """`python -m core ARGUMENTS` in a process of its own; its streams as text."""
+    return subprocess.run(
+        [sys.executable, "-m", "core", *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+        env=os.environ | {k: str(v) for k, v in environment.items()},
+        timeout=240,
+    )
