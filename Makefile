@@ -1,4 +1,4 @@
-# All that a person, a hook or CI calls. It needs make and Python 3.11 to 3.14; the first call fills .venv (setup_env.py).
+# Developer commands; `make help` lists them. They need make and Python 3.11 to 3.14; the first call fills .venv.
 PYTHON ?= python3
 PORT ?= 8501
 ARGS ?=
@@ -13,60 +13,68 @@ WORKERS ?= 1
 OUT ?= checkpoints/report
 PRESET ?= $(if $(filter crema-d,$(CORPUS)),paper,$(if $(filter demo,$(CORPUS)),demo,fer2013-ravdess))
 RUNS = --grid $(GRID) --preset $(PRESET) --folds $(FOLDS) --seeds $(SEEDS) $(if $(F_S),--f-s-corpus $(F_S))
+KILLED = tests/data/test_preparation.py tests/data/test_download.py
+ON_RAY = tests/experiments/test_ray_cluster.py tests/data/test_preparation.py::test_ray_makes_the_same_bytes
 
-.PHONY: help app test test-cluster faults lint bench costs examples screenshots reproduce clean setup
+.PHONY: help app test test-cluster faults lint docs bench costs examples screenshots reproduce clean setup setup-test
 
 help:
-	@echo "make app     the studio in a browser, at http://127.0.0.1:8501 (another port: make app PORT=8502)"
-	@echo "make test    all tests (some of them: make test ARGS='-k conformal')"
-	@echo "make faults  kills prepare and fetch 200 times at random moments, and compares (another number: make faults FAULTS=20)"
-	@echo "make test-cluster   what needs Ray, on two machines that are two processes of this one; puts requirements-cluster.txt into .venv"
-	@echo "make lint    ruff, and mypy on core"
-	@echo "make bench   benchmarks, each against a named peer"
-	@echo "make costs   how time grows with sizes: plots with fitted exponents and a table into docs/costs (some minutes)"
-	@echo "make examples   voices to listen to, real and generated, by the vocoder and by Griffin-Lim, into checkpoints/examples (half a minute)"
-	@echo "make screenshots   every page, light and dark, into docs/screenshots (some pages: make screenshots ARGS='home train')"
-	@echo "make reproduce CORPUS=demo   the paper's tables and figures: prepare, sweep, report (hours; a look: GRID=quick; FOLDS=5 SEEDS=3 WORKERS=2)"
-	@echo "make clean   remove caches; keeps .venv, data and checkpoints"
+	@echo "make app          the studio in a browser at http://127.0.0.1:8501 (another port: make app PORT=8502)"
+	@echo "make test         all tests (some of them: make test ARGS='-k conformal')"
+	@echo "make test-cluster the tests that need Ray, on two local nodes; installs requirements-cluster.txt"
+	@echo "make faults       kills prepare and download 200 times at random moments (fewer: make faults FAULTS=20)"
+	@echo "make lint         ruff, and mypy on core"
+	@echo "make docs         docs/equations.md and docs/cli.md, generated from the code"
+	@echo "make bench        benchmarks, each against a named peer (one: make bench ARGS=fid)"
+	@echo "make costs        how time grows with size: plots and fitted exponents into docs/costs (minutes)"
+	@echo "make examples     wavs of the shipped runs, real and generated, into checkpoints/examples"
+	@echo "make screenshots  every page, light and dark, into docs/screenshots (some: ARGS='home train')"
+	@echo "make reproduce    the paper's tables and figures: prepare, sweep, report. CORPUS=demo; hours;"
+	@echo "                  a quick look: GRID=quick; the whole: FOLDS=5 SEEDS=3 WORKERS=2"
+	@echo "make clean        remove caches; .venv, data and checkpoints stay"
 
-setup:
-	@command -v $(PYTHON) >/dev/null 2>&1 || { echo "set-up: no command $(PYTHON) here: install Python 3.11 to 3.14, or name yours, as in: make app PYTHON=python3.12" >&2; exit 1; }
-	@$(PYTHON) setup_env.py
+setup setup-test:
+	@command -v $(PYTHON) >/dev/null 2>&1 || { echo "set-up: there is no command $(PYTHON): install Python 3.11 to 3.14, or name yours, as in: make app PYTHON=python3.12" >&2; exit 1; }
+	@$(PYTHON) setup_env.py $(if $(filter setup-test,$@),test)
 
 app: setup
 	@$(VENV_PYTHON) setup_env.py port $(PORT)
 	@$(VENV_PYTHON) -m streamlit run app.py --server.port $(PORT)
 
-# All cores for what may share them; then, one after another, what a visitor would feel. 5: none of a part was asked for.
-test: setup
+# First, on all cores, what may share them; then the browser tests one by one. Status 5: no test was selected.
+test: setup-test
 	@$(VENV_PYTHON) -m pytest -n auto --dist loadfile -m "not browser" $(ARGS) || [ $$? = 5 ]
 	@$(VENV_PYTHON) -m pytest -m browser $(ARGS) || [ $$? = 5 ]
 
-faults: setup
-	@FAULTS=$(FAULTS) $(VENV_PYTHON) -m pytest tests/data/test_preparation.py tests/data/test_download.py -k killed --timeout 0 $(ARGS)
+faults: setup-test
+	@FAULTS=$(FAULTS) $(VENV_PYTHON) -m pytest $(KILLED) -k killed --timeout 0 $(ARGS)
 
-# Both files in one resolve, so that Ray comes to the pinned torch and not another torch to Ray.
-test-cluster: setup
-	@$(VENV_PYTHON) -c "import ray" 2>/dev/null || $(VENV_PYTHON) -m pip install --disable-pip-version-check --no-input -r requirements.txt -r requirements-cluster.txt
-	@$(VENV_PYTHON) -m pytest tests/experiments/test_ray_cluster.py tests/data/test_preparation.py::test_ray_makes_the_same_bytes $(ARGS)
+# All files in one resolve, so that Ray joins the pinned torch and brings no other.
+test-cluster: setup-test
+	@$(VENV_PYTHON) -c "import ray" 2>/dev/null || $(VENV_PYTHON) -m pip install --disable-pip-version-check --no-input -r requirements.txt -r requirements-test.txt -r requirements-cluster.txt
+	@$(VENV_PYTHON) -m pytest $(ON_RAY) $(ARGS)
 
-lint: setup
+lint: setup-test
 	@$(VENV_PYTHON) -m ruff check .
+	@$(VENV_PYTHON) -m ruff format --check .
 	@$(VENV_PYTHON) -m mypy core
 
-bench: setup
+docs: setup
+	@$(VENV_PYTHON) -m docs.generate
+
+bench: setup-test
 	@$(VENV_PYTHON) -m benchmarks $(ARGS)
 
 costs: setup
-	@$(VENV_PYTHON) -m docs.costs
+	@$(VENV_PYTHON) -m benchmarks.scaling
 
 examples: setup
 	@$(VENV_PYTHON) -m core examples $(ARGS)
 
-screenshots: setup
+screenshots: setup-test
 	@$(VENV_PYTHON) -m docs.screenshots $(ARGS)
 
-# A corpus that is not drawn is prepared where SOURCE says where it lies. A failed run (status 1) does not keep the others from the report.
+# A corpus that is not drawn is prepared from SOURCE. A failed run (status 1) does not keep the others from the report.
 reproduce: setup
 	@$(if $(SOURCE)$(filter demo,$(CORPUS)),$(VENV_PYTHON) -m core data prepare $(CORPUS) $(if $(SOURCE),--source "$(SOURCE)"),true)
 	@$(VENV_PYTHON) -m core sweep $(RUNS) --workers $(WORKERS) --table || [ $$? -eq 1 ]
@@ -75,4 +83,4 @@ reproduce: setup
 clean:
 	@find . \( -path ./.venv -o -path ./.git -o -path ./data -o -path ./checkpoints \) -prune -o -type d -name __pycache__ -prune -exec rm -rf {} +
 	@rm -rf .pytest_cache .ruff_cache .mypy_cache .hypothesis
-	@echo "Caches removed. Kept: .venv, data, checkpoints (remove them by hand if you mean it)."
+	@echo "Caches removed. .venv, data and checkpoints stay; remove them by hand if you mean it."

@@ -22,7 +22,9 @@ NEEDS_GB = {
     "cpu": 4,
     "cuda": 10,
 }  # free space to start with: that and the downloads, which lie beside it while they are unpacked
-VENV, REQUIREMENTS = ".venv", "requirements.txt"
+VENV = ".venv"
+RUNTIME = ("requirements.txt",)  # what `make app` installs
+TESTS = ("requirements.txt", "requirements-test.txt")  # what all other targets install
 READY, PYTHON = os.path.join(VENV, ".ready"), os.path.join(VENV, "bin", "python")
 UNDER_WAY = "under way"
 
@@ -98,6 +100,12 @@ def read(path):
         return ""
 
 
+def read_bytes(path):
+    """The content of a file."""
+    with open(path, "rb") as f:
+        return f.read()
+
+
 def write(path, text):
     """All of the text or nothing: written beside, then renamed."""
     with open(path + ".part", "w") as f:
@@ -142,7 +150,7 @@ def one_at_a_time():
     """A second set-up of the same tree waits for the first; the lock ends with the process, however that ends."""
     import fcntl  # not on Windows, which is refused before
 
-    with open(REQUIREMENTS) as f:
+    with open(RUNTIME[0]) as f:
         try:
             fcntl.flock(f, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
@@ -172,7 +180,8 @@ def make_venv(version):
     return True
 
 
-def set_up():
+def set_up(wanted=RUNTIME):
+    """Install the requirements files `wanted`, unless they, or those of the tests, are installed."""
     version = platform.python_version_tuple()
     version = (int(version[0]), int(version[1]), version[2])
     missing = [m for m in ("venv", "ensurepip") if not _importable(m)]
@@ -180,17 +189,16 @@ def set_up():
     if problem:
         stop(problem)
     with one_at_a_time():
-        with open(REQUIREMENTS, "rb") as f:
-            requirements = f.read()
-        if read(READY) == stamp(requirements, version) and os.path.exists(PYTHON):
-            return
-        install(requirements, version)
+        ready = [stamp(b"".join(map(read_bytes, names)), version) for names in (wanted, TESTS)]
+        if not (read(READY) in ready and os.path.exists(PYTHON)):
+            install(wanted, ready[0], version)
 
 
-def install(requirements, version):
+def install(wanted, ready, version):
+    """Install these files in one resolve; `ready` is what .venv/.ready says afterwards."""
     started = time.time()
     new = make_venv(version)
-    pin = re.findall(r"^torch==([\w.]+)", requirements.decode(), re.M)[0]
+    pin = re.findall(r"^torch==([\w.]+)", read(wanted[0]), re.M)[0]
     build = torch_build(offered_versions("torch"), pin, platform.system())
     offered_versions("streamlit")  # torch may come from a local folder: is the rest within reach?
     problem = disk_problem(shutil.disk_usage(VENV).free, build) if new else ""
@@ -221,8 +229,7 @@ def install(requirements, version):
         "install",
         "--disable-pip-version-check",
         "--no-input",
-        "-r",
-        REQUIREMENTS,
+        *(word for name in wanted for word in ("-r", name)),
     ]
     if subprocess.call(command, env=dict(os.environ, TMPDIR=scratch)):
         write(READY, before)  # pip gave up in good order, so what was there is as good as before
@@ -232,7 +239,7 @@ def install(requirements, version):
             + ", then make again."
         )
     shutil.rmtree(scratch)
-    write(READY, stamp(requirements, version))
+    write(READY, ready)
     say(f"ready after {time.time() - started:.0f} s.")
 
 
@@ -251,7 +258,7 @@ if __name__ == "__main__":
             if problem:
                 stop(problem)
         else:
-            set_up()
+            set_up(TESTS if sys.argv[1:2] == ["test"] else RUNTIME)
     except KeyboardInterrupt:
         stop("stopped; make again goes on with what was downloaded.")
     except OSError as error:

@@ -85,6 +85,7 @@ def tree(tmp_path, monkeypatch):
     """An empty project folder in which nothing is ever installed: pip and venv are stood in for by a list of their calls."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / "requirements.txt").write_text("torch==2.13.0  # x\nstreamlit==1.67.0  # x\n")
+    (tmp_path / "requirements-test.txt").write_text("pytest==9.2.0  # x\n")
     calls = []
 
     def call(command, **_):
@@ -126,6 +127,17 @@ def test_changed_requirements_are_installed_into_the_same_environment(tree):
     (folder / "requirements.txt").write_text("torch==2.13.0  # x\nstreamlit==1.67.1  # x\n")
     setup_env.set_up()
     assert calls == [VENV, PIP, PIP]
+
+
+def test_the_tests_tools_come_when_they_are_asked_for_and_stay(tree):
+    folder, calls, _ = tree
+    setup_env.set_up()
+    setup_env.set_up(setup_env.TESTS)
+    setup_env.set_up()  # what the tests installed is enough for the studio
+    assert calls == [VENV, PIP, PIP]
+    (folder / "requirements-test.txt").write_text("pytest==9.2.1  # x\n")
+    setup_env.set_up(setup_env.TESTS)
+    assert calls == [VENV, PIP, PIP, PIP]
 
 
 def test_a_set_up_that_was_cut_short_is_made_anew(tree):
@@ -175,11 +187,8 @@ def test_a_taken_port_is_named_with_another_one():
 
 
 def test_every_requirement_is_pinned_and_says_why():
-    lines = [
-        line
-        for line in (ROOT / "requirements.txt").read_text().splitlines()
-        if line and not line.startswith("#")
-    ]
+    texts = [(ROOT / name).read_text() for name in setup_env.TESTS]
+    lines = [x for text in texts for x in text.splitlines() if x and not x.startswith("#")]
     assert [line for line in lines if not PIN.fullmatch(line)] == []
     names = [line.split("==")[0] for line in lines]
     assert len(set(names)) == len(names)
