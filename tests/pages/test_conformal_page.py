@@ -139,10 +139,11 @@ def test_a_face_goes_through_all_steps_to_three_voices(landmark_model):
 
 
 def test_without_the_landmark_model_test_points_are_offered(own_trained_home, monkeypatch):
-    from core.media import faces
+    from core.media.faces import landmark_model
+    from core.media.faces import detection
 
     def missing(*_):
-        raise faces.ModelMissing("Faces need face_landmarker.task")
+        raise landmark_model.ModelMissing("Faces need face_landmarker.task")
 
     monkeypatch.setattr("core.inference.generation.analyse_clip", missing)
     app = open_page("conformal")
@@ -457,7 +458,7 @@ def test_one_run_stands_for_a_family_and_unfinished_ones_stand_apart(own_trained
 
 
 def test_a_whole_number_of_an_address_is_nothing_else():
-    assert [panels._parse_integer(t, 50) for t in ("7", "51", "-1", "٣", "1e3", "", "007")] == [
+    assert [panels.parse_integer(t, 50) for t in ("7", "51", "-1", "٣", "1e3", "", "007")] == [
         7,
         None,
         None,

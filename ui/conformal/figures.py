@@ -152,7 +152,7 @@ def p_value_chain(
         ),
         1,
     ):
-        charts._add_column_title(figure, column, f"<b>{words}</b>")
+        charts.add_column_title(figure, column, f"<b>{words}</b>")
     return apply_layout(figure, 90 + 30 * len(names), left=80, top=30, bottom=44, showlegend=False)
 
 
@@ -668,7 +668,7 @@ def error_deviation(v: Analysis) -> go.Figure:
         (1, "Calibration set → test set"),
         (2, "Test points split at random (10 times)"),
     ):
-        charts._add_column_title(figure, column, f"<b>{words}</b>")
+        charts.add_column_title(figure, column, f"<b>{words}</b>")
     figure.update_xaxes(title="ε (significance)", range=[0, 1]).update_yaxes(
         title="error − ε (share)", row=1, col=1
     )

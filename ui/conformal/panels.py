@@ -33,7 +33,7 @@ EPS_BY_LABEL = {
 GROUP_LABELS = {"pooled": "Pooled", "class": "By class"}
 
 
-def _parse_integer(text: str, most: int) -> int | None:
+def parse_integer(text: str, most: int) -> int | None:
     return (
         int(text)
         if text.isascii() and text.isdecimal() and len(text) < 10 and int(text) <= most
@@ -61,7 +61,7 @@ def choose_settings() -> AnalysisSettings:
         {"on_change": query_params.save_widget, "args": ("smoothed", "lab smoothed")},
     )
     smoothed = st.toggle("Smoothed p-values", key="lab smoothed", help=about, **go)
-    query_params.restore_widget("seed", "lab seed", 0, lambda k: _parse_integer(k, 10**6))
+    query_params.restore_widget("seed", "lab seed", 0, lambda k: parse_integer(k, 10**6))
     about, go = (
         "Of the share, of smoothing and of all repeated draws.",
         {"on_change": query_params.save_widget, "args": ("seed", "lab seed")},
@@ -138,12 +138,12 @@ def choose_row(v: Analysis, shown: bool) -> int:
     """The number of a test point, and ways to interesting ones; without `shown` the one that was looked at last."""
     sights = calibration.notable_points(v)
     if not shown:
-        kept = _parse_integer(
+        kept = parse_integer(
             str(st.query_params.get("row", st.session_state.get("last lab row", ""))), v.m - 1
         )
         return sights["Clear"] if kept is None else kept
     query_params.restore_widget(
-        "row", "lab row", sights["Clear"], lambda k: _parse_integer(k, v.m - 1)
+        "row", "lab row", sights["Clear"], lambda k: parse_integer(k, v.m - 1)
     )
     go = {"on_change": query_params.save_widget, "args": ("row", "lab row")}
     number = st.number_input(

@@ -372,7 +372,7 @@ EXPORT_CONFIG: dict[str, Any] = {  # of every chart here: one button, which save
 }
 
 
-def _add_column_title(figure: go.Figure, column: int, text: str) -> None:
+def add_column_title(figure: go.Figure, column: int, text: str) -> None:
     """A title over one column of a figure."""
     left, right = figure.get_subplot(1, column).xaxis.domain
     at = {
@@ -401,7 +401,7 @@ def spectrogram_differences(db: dict[str, np.ndarray], s: LogMel) -> go.Figure:
             hovertemplate=hover,
         )
         figure.add_trace(one, row=1, col=column)
-        _add_column_title(
+        add_column_title(
             figure, column, f"<b>{words}</b>: {np.abs(d).mean():.1f} dB apart on average"
         )
     bar = {"title": {"text": "dB", "side": "top"}, "thickness": 9, "outlinewidth": 0, "nticks": 5}
