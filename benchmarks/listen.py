@@ -19,7 +19,8 @@ import numpy as np
 from benchmarks.table import Row, wall_seconds
 from core.data import preparation
 from core.inference import generation
-from core.media import clips, sandbox, spectrograms, tracking
+from core.media import clips, sandbox, spectrograms
+from core.media.faces import tracking
 from ui.session import cache
 from ui.widgets import uploads
 

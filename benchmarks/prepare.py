@@ -13,7 +13,7 @@ import soundfile
 
 from benchmarks.table import Row, measure_ratio
 from core.data import preparation
-from core.media import faces
+from core.media.faces import detection
 
 CLIP_COUNT = 48
 REPEATS = 5
@@ -27,7 +27,7 @@ def decode_and_find_faces(folder: Path) -> None:
             video = box.streams.video[0]
             video.thread_type, video.codec_context.thread_count = "AUTO", 2  # as core.clips
             frames = list(box.decode(video))
-        faces.detect(frames[len(frames) // 2].to_ndarray(format="rgb24"))
+        detection.detect(frames[len(frames) // 2].to_ndarray(format="rgb24"))
 
 
 def whole_preparation(folder: Path, workers: int) -> Callable[[], None]:

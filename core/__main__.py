@@ -62,8 +62,9 @@ def main(argv: list[str] | None = None) -> int:
     )
     options = tyro.cli(kind, args=rest, default=default, prog=f"{prog} {name}")
     from core.data.corpora import CorpusError
-    from core.media.clips import MediaError
-    from core.media.faces import ModelMissing, NoFaceError
+    from core.media.containers import MediaError
+    from core.media.faces.detection import NoFaceError
+    from core.media.faces.landmarker import ModelMissing
 
     actions: dict[Any, Any] = {
         training.TrainOptions: training.train,

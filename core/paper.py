@@ -150,7 +150,10 @@ PAPER_MAP = (
         page="listen",
     ),
     MapEntry(
-        "§3.4", "face alignment by a similarity transform", "core.media.faces:align", page="listen"
+        "§3.4",
+        "face alignment by a similarity transform",
+        "core.media.faces.alignment:align",
+        page="listen",
     ),
     MapEntry(
         "§4.1", "four subject-disjoint sets", "core.data.splits:by_subject", page="data?view=sets"

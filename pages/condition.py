@@ -1,8 +1,8 @@
 """Condition lab: one face, what the generator is told of it, and what comes out; and the ways between two."""
 
 import streamlit as st
+from core.media.faces.landmarker import ModelMissing
 
-from core.media.faces import ModelMissing
 from ui import theme
 from ui.condition import interpolation, sampling
 from ui.session import cache, query_params

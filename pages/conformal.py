@@ -1,8 +1,8 @@
 """Conformal: a laboratory in steps. One point, its p-values, its set; the whole test set, whether the promise holds; the generator."""
 
 import streamlit as st
+from core.media.faces.landmarker import ModelMissing
 
-from core.media.faces import ModelMissing
 from ui.conformal import calibration, explanations, figures, panels
 from ui.session import cache, query_params
 from ui.widgets import charts, choices, players, run_summary, uploads

@@ -1,8 +1,8 @@
 """Listen: a face goes in, and for each of the paper's conditions a voice comes out."""
 
 import streamlit as st
+from core.media.faces.landmarker import ModelMissing
 
-from core.media.faces import ModelMissing
 from ui import listen
 from ui.session import cache, query_params
 from ui.widgets import charts, players, run_summary, uploads

@@ -47,11 +47,11 @@ def pytorch_fid():
 @pytest.fixture(scope="session")
 def model() -> Path:
     """The landmark model's file."""
-    from core.media import faces
+    from core.media.faces import landmarker
 
     try:
-        return faces.model_path()
-    except faces.ModelMissing as error:
+        return landmarker.model_path()
+    except landmarker.ModelMissing as error:
         pytest.skip(f"the landmark model is not here: {error}")
 
 
@@ -66,6 +66,6 @@ def photo():
 @pytest.fixture(scope="session")
 def face(photo, model):
     """Its landmarks."""
-    from core.media import faces
+    from core.media.faces import detection
 
-    return faces.detect(photo)[0]
+    return detection.detect(photo)[0]

@@ -14,7 +14,8 @@ from core.config import Config
 from core.data import splits
 from core.data.corpora import CorpusError
 from core.data.demo import actors
-from core.media import faces, spectrograms
+from core.media import spectrograms
+from core.media.faces import alignment
 from core.runs import Run
 
 
@@ -171,7 +172,7 @@ def _render_demo_row(config: Config, ref_db: float, out: dict[str, np.ndarray], 
     )
     return (
         take.clip_id,
-        faces.align(picture, places),
+        alignment.align(picture, places),
         picture,
         spectrograms.scale(db, ref_db, s),
         wave,

@@ -14,7 +14,8 @@ import torch
 from core import runs
 from core.config import Config, family_hash
 from core.conformal import prediction
-from core.media import clips, faces, spectrograms, tracking, vocoder, waveforms
+from core.media import clips, spectrograms, vocoder, waveforms
+from core.media.faces import detection, tracking
 from core.models import gan, networks
 from core.runs import Run
 
@@ -129,7 +130,7 @@ def analyse_clip(
     """`analyse_file` for a clip that is already decoded; `tracks` where its people are already known."""
     tracks = tracking.track_faces(clip.frames, clip.times) if tracks is None else tracks
     if not tracks:
-        raise faces.NoFaceError(
+        raise detection.NoFaceError(
             f"{clip.name}: no face was found in {len(clip.frames)} frame(s). Use a clip where one face is seen from the front, well lit, "
             "at least a tenth of the picture high."
         )

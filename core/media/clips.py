@@ -19,52 +19,12 @@ import av
 import numpy as np
 from PIL import Image, ImageOps
 
-from core.files import UserError
+from core.media import containers
 
-VIDEO_DEMUXERS = {"mp4": "mov", "webm": "matroska", "mpg": "mpeg", "ts": "mpegts"} | {
-    kind: kind for kind in ("flv", "avi", "ogg", "asf", "gif")
-}
-AUDIO_DEMUXERS = {
-    kind: kind for kind in ("wav", "mp3", "flac", "aac")
-}  # kind -> FFmpeg's demuxer, as in FILMS
-PICTURE_FORMATS = {
-    "jpg": "JPEG",
-    "png": "PNG",
-    "webp": "WEBP",
-    "bmp": "BMP",
-    "tiff": "TIFF",
-    "avif": "AVIF",
-}  # kind -> PIL's format
-
-RETRY_HINT, EXPORT_HINT = "Copy or record it again", "Export it again as mp4 (H.264)"
 MIN_PICTURE_SIDE = 16  # pixels of a picture's shorter side
 MAX_TIMESTAMP_JUMP = 10.0  # seconds between two frames, or between the starts of sound and picture, that no clock makes
 MIN_FILLED_GAP = 0.1  # seconds of missing sound from which on silence is put in its place
 MAX_SILENT_PEAK = 1e-4  # of full scale; below it there is nothing to hear
-
-PathName = str | os.PathLike[str]
-
-
-class MediaError(UserError):
-    """A file that cannot be used; the message names the file, the reason and what to do."""
-
-
-@dataclass(frozen=True)
-class Limits:
-    """What a file may cost. Beyond seconds, side, fps and frames it is read in part; beyond the others it is refused."""
-
-    seconds: float = 60.0  # read from the start
-    bytes: int = 200 * 2**20  # of the file
-    pixels: int = 2**25  # of one frame (8192 x 4096)
-    side: int = 640  # of the long side of a frame kept; larger ones are scaled down
-    fps: float = 12.5  # frames kept in a second, at most
-    frames: int = 400  # kept at most; of longer clips every other one, as often as needed. 0: the sound alone, of a sound file too
-    near: float = np.inf  # s; if finite, a film's only frame is the one nearest that time, and the others cost no more than decoding
-    wall_seconds: float = 60.0  # of the child process
-    memory: int = 3 * 2**30  # bytes that the child process may take
-
-
-DEFAULT_LIMITS = Limits()
 
 
 @dataclass(frozen=True)
@@ -100,76 +60,9 @@ def append_and_thin(frames: list, one: Any, number: int) -> list:
     return frames
 
 
-def sniff_kind(head: bytes) -> str:
-    """The kind of a file from its first bytes (600 are enough): a key of FILMS, SOUNDS or STILLS, or lfs, empty, heic, text, unknown."""
-    if not head:
-        return "empty"
-    if head.startswith(b"version https://git-lfs"):
-        return "lfs"
-    if head[4:8] == b"ftyp":
-        return {
-            b"avif": "avif",
-            b"heic": "heic",
-            b"heix": "heic",
-            b"mif1": "heic",
-            b"msf1": "heic",
-        }.get(head[8:12], "mp4")
-    if head[4:8] in (b"moov", b"mdat", b"free", b"skip", b"wide", b"pnot"):
-        return "mp4"
-    if head[:4] == b"RIFF":
-        return {b"WAVE": "wav", b"AVI ": "avi", b"WEBP": "webp"}.get(head[8:12], "unknown")
-    for magic, kind in (
-        (b"\xff\xd8\xff", "jpg"), (b"\x89PNG\r\n\x1a\n", "png"), (b"GIF8", "gif"), (b"BM", "bmp"), (b"II*\0", "tiff"), (b"MM\0*", "tiff"),
-        (b"\x1a\x45\xdf\xa3", "webm"), (b"FLV", "flv"), (b"\0\0\1\xba", "mpg"), (b"OggS", "ogg"), (b"\x30\x26\xb2\x75", "asf"),
-        (b"RF64", "wav"), (b"fLaC", "flac"), (b"ID3", "mp3"),
-    ):  # fmt: skip
-        if head.startswith(magic):
-            return kind
-    if head[0] == 0x47 and head[188:189] == b"\x47":
-        return "ts"
-    if (
-        head[0] == 0xFF and len(head) > 1 and head[1] & 0xE0 == 0xE0
-    ):  # an MPEG audio frame; layer bits 00 are AAC
-        return "aac" if head[1] & 0x06 == 0 else "mp3"
-    return (
-        "text" if not head.translate(None, bytes(range(32, 127)) + b"\t\r\n\f\x1b") else "unknown"
-    )
-
-
-def _check_file(path: Path, name: str, limits: Limits) -> str:
-    """The file's kind, if it is media of a bearable size."""
-    try:
-        size = path.stat().st_size
-        with path.open("rb") as file:
-            kind = sniff_kind(file.read(600))
-    except OSError as error:
-        raise MediaError(
-            f"{name} cannot be read ({error.strerror}). Check that the file is there and readable"
-        ) from error
-    if kind == "empty":
-        raise MediaError(f"{name} is empty. {RETRY_HINT}")
-    if kind == "lfs":
-        raise MediaError(
-            f"{name} is a git-lfs pointer, not the media itself. Run `git lfs pull` in the corpus' folder"
-        )
-    if kind == "heic":
-        raise MediaError(
-            f"{name} is a HEIC picture, which cannot be read here. Save it as jpg or png"
-        )
-    if kind not in VIDEO_DEMUXERS | AUDIO_DEMUXERS | PICTURE_FORMATS:
-        raise MediaError(
-            f"{name} is not a media file{' but text' if kind == 'text' else ''}. Choose a video, a picture or a sound"
-        )
-    if size > limits.bytes:
-        raise MediaError(
-            f"{name} has {size / 2**20:.0f} MiB; at most {limits.bytes / 2**20:.0f} are taken. Cut it or export it smaller"
-        )
-    return kind
-
-
 def read_clip(
-    path: PathName,
-    limits: Limits = DEFAULT_LIMITS,
+    path: containers.PathName,
+    limits: containers.Limits = containers.DEFAULT_LIMITS,
     need_sound: bool = False,
     name: str | None = None,
     tell: Callable[[DecodedFrame], None] | None = None,
@@ -189,24 +82,26 @@ def read_clip(
             np.zeros((0, 1, 1, 3), np.uint8),
             read_waveform(path, Clip.rate, limits, name),
         )
-    kind = _check_file(path, name, limits)
-    if kind in AUDIO_DEMUXERS:
-        raise MediaError(
+    kind = containers._check_file(path, name, limits)
+    if kind in containers.AUDIO_DEMUXERS:
+        raise containers.MediaError(
             f"{name} is sound only and has no picture. Choose a video, or a picture of a face"
         )
     clip = (
         _read_picture(path, kind, name, limits)
-        if kind in PICTURE_FORMATS
+        if kind in containers.PICTURE_FORMATS
         else _read_video(path, kind, name, limits, tell)
     )
     if need_sound and clip.waveform is None:
-        raise MediaError(f"{name} has no sound, which is needed here. Choose a clip with a voice")
+        raise containers.MediaError(
+            f"{name} has no sound, which is needed here. Choose a clip with a voice"
+        )
     return clip
 
 
-def _read_picture(path: Path, kind: str, name: str, limits: Limits) -> Clip:
+def _read_picture(path: Path, kind: str, name: str, limits: containers.Limits) -> Clip:
     try:
-        with Image.open(path, formats=[PICTURE_FORMATS[kind]]) as image:
+        with Image.open(path, formats=[containers.PICTURE_FORMATS[kind]]) as image:
             _check_frame_size(*image.size, name, limits)
             turned = ImageOps.exif_transpose(image)
             if turned.mode.startswith("I"):  # 16 bits, which PIL would cut off at 255
@@ -219,40 +114,25 @@ def _read_picture(path: Path, kind: str, name: str, limits: Limits) -> Clip:
                 else ()
             )
     except Image.DecompressionBombError as error:
-        raise MediaError(f"{name} has too many pixels. Scale it down") from error
+        raise containers.MediaError(f"{name} has too many pixels. Scale it down") from error
     except Exception as error:  # six decoders, and each raises what it likes
-        if isinstance(error, MediaError | MemoryError):
+        if isinstance(error, containers.MediaError | MemoryError):
             raise
-        raise MediaError(f"{name} is a damaged picture. Save it again as jpg or png") from error
+        raise containers.MediaError(
+            f"{name} is a damaged picture. Save it again as jpg or png"
+        ) from error
     return Clip(name, np.zeros(1), np.asarray(rgb)[None], None, notes=notes, is_still=True)
 
 
-def _check_frame_size(w: int, h: int, name: str, limits: Limits) -> None:
+def _check_frame_size(w: int, h: int, name: str, limits: containers.Limits) -> None:
     if w * h > limits.pixels:
-        raise MediaError(
+        raise containers.MediaError(
             f"{name} has {w} x {h} pixels; at most {limits.pixels / 1e6:.0f} million are taken. Scale it down"
         )
     if min(w, h) < MIN_PICTURE_SIDE:
-        raise MediaError(
+        raise containers.MediaError(
             f"{name} has only {w} x {h} pixels, too few for a face. Choose a larger picture"
         )
-
-
-@contextlib.contextmanager
-def _open_container(path: Path, kind: str, name: str) -> Iterator[Any]:
-    try:
-        box = av.open(
-            str(path.resolve()),
-            format=(VIDEO_DEMUXERS | AUDIO_DEMUXERS)[kind],
-            metadata_errors="ignore",
-            options={"protocol_whitelist": "file"},
-        )
-    except (av.FFmpegError, ValueError) as error:
-        raise MediaError(
-            f"{name} is damaged or cut short: it begins as {kind} but cannot be opened. {RETRY_HINT}. {EXPORT_HINT}"
-        ) from error
-    with box:
-        yield box
 
 
 def _decode_frames(box: Any, streams: list[Any], wanted: Callable[[Any], bool]) -> Iterator[Any]:
@@ -278,7 +158,7 @@ class _FrameSampler:
 
     def __init__(
         self,
-        limits: Limits,
+        limits: containers.Limits,
         rate: float,
         promised: float,
         tell: Callable[[DecodedFrame], None] | None,
@@ -396,10 +276,10 @@ def _read_video(
     path: Path,
     kind: str,
     name: str,
-    limits: Limits,
+    limits: containers.Limits,
     tell: Callable[[DecodedFrame], None] | None = None,
 ) -> Clip:
-    with _open_container(path, kind, name) as box:
+    with containers._open_container(path, kind, name) as box:
         video = next(
             (
                 s
@@ -410,7 +290,7 @@ def _read_video(
         )
         audio = next((s for s in box.streams.audio if s.codec_context), None)
         if video is None or video.codec_context is None:
-            raise MediaError(
+            raise containers.MediaError(
                 f"{name} has no picture that can be decoded. Choose a video, or a picture of a face"
             )
         if video.width and video.height:
@@ -441,8 +321,8 @@ def _read_video(
                 broken, unreadable = broken + 1, unreadable + (frame == "rest")
         sound.add_frame(None)
     if not pictures.frames:
-        raise MediaError(
-            f"{name} is damaged or cut short: not one frame of it could be decoded. {RETRY_HINT}. {EXPORT_HINT}"
+        raise containers.MediaError(
+            f"{name} is damaged or cut short: not one frame of it could be decoded. {containers.RETRY_HINT}. {containers.EXPORT_HINT}"
         )
     notes = []
     if pictures.turns:
@@ -487,16 +367,21 @@ def _read_video(
 
 
 def read_waveform(
-    path: PathName, rate: int = 16_000, limits: Limits = DEFAULT_LIMITS, name: str | None = None
+    path: containers.PathName,
+    rate: int = 16_000,
+    limits: containers.Limits = containers.DEFAULT_LIMITS,
+    name: str | None = None,
 ) -> np.ndarray:
     """The sound of a file, of a video too: (T,) float32 mono (the mean of the channels) in [-1, 1] at `rate` Hz, at most limits.seconds.
 
     Raises MediaError for what is not media or has no sound.
     """
     path, name = Path(path), name or Path(path).name
-    kind = _check_file(path, name, limits)
-    if kind in PICTURE_FORMATS:
-        raise MediaError(f"{name} is a picture and has no sound. Choose a sound or a video")
+    kind = containers._check_file(path, name, limits)
+    if kind in containers.PICTURE_FORMATS:
+        raise containers.MediaError(
+            f"{name} is a picture and has no sound. Choose a sound or a video"
+        )
     sound = _AudioResampler(rate, limits.seconds)
     if kind in ("wav", "flac", "mp3", "ogg"):
         import soundfile  # knows more broken headers of wav files than FFmpeg, and less of everything else
@@ -509,21 +394,21 @@ def read_waveform(
                 frame.sample_rate = file.samplerate
                 sound.add_frame(frame)
     if not sound.parts:
-        with _open_container(path, kind, name) as box:
+        with containers._open_container(path, kind, name) as box:
             stream = next((s for s in box.streams.audio if s.codec_context), None)
             for frame in _decode_frames(box, [stream], lambda _: not sound.full) if stream else ():
                 if isinstance(frame, av.AudioFrame):
                     sound.add_frame(frame)
     sound.add_frame(None)
     if not sound.length:
-        raise MediaError(
+        raise containers.MediaError(
             f"{name} has no sound that can be decoded. Choose a file with a voice, for instance wav or mp3"
         )
     return sound.waveform()
 
 
 def write_clip(
-    path: PathName,
+    path: containers.PathName,
     frames: np.ndarray,
     fps: float,
     waveform: np.ndarray | None = None,

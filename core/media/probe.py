@@ -17,7 +17,13 @@ import av
 import numpy as np
 
 from core.media import clips
-from core.media.clips import AUDIO_DEMUXERS, PICTURE_FORMATS, VIDEO_DEMUXERS, Limits, MediaError
+from core.media.containers import (
+    AUDIO_DEMUXERS,
+    PICTURE_FORMATS,
+    VIDEO_DEMUXERS,
+    Limits,
+    MediaError,
+)
 
 SNIFF_BYTES = 600  # bytes that `clips.sniff` wants
 MIN_GREY_SD = 3.0  # standard deviation of grey levels, of 255, below which a picture shows nothing
@@ -160,9 +166,9 @@ def has_face(path: Path, kind: str, seconds: float, frames: int = 3) -> bool:
 
     Raises MediaError if not one frame can be decoded, ModelMissing without the landmark model.
     """
-    from core.media import faces
+    from core.media.faces import detection
 
-    return any(faces.detect(picture) for picture in _sample_frames(path, kind, seconds, frames))
+    return any(detection.detect(picture) for picture in _sample_frames(path, kind, seconds, frames))
 
 
 def crop_fault(path: Path, kind: str) -> str:
@@ -172,13 +178,13 @@ def crop_fault(path: Path, kind: str) -> str:
     """
     from PIL import Image
 
-    from core.media import faces
+    from core.media.faces import alignment
 
     picture = next(_sample_frames(path, kind, 0.0, 1))
     grey = Image.fromarray(picture).convert("L").resize((48, 48))
     if np.asarray(grey).std() < MIN_GREY_SD:
         return "no-face"
-    return "" if faces.align_crops(np.asarray(grey)[None], workers=1)[1][0] else "no-landmarks"
+    return "" if alignment.align_crops(np.asarray(grey)[None], workers=1)[1][0] else "no-landmarks"
 
 
 def _sample_frames(path: Path, kind: str, seconds: float, most: int) -> Iterator[np.ndarray]:

@@ -25,16 +25,8 @@ import numpy as np
 
 from core import files
 from core.media import clips
-from core.media.clips import (
-    DEFAULT_LIMITS,
-    EXPORT_HINT,
-    MAX_TIMESTAMP_JUMP,
-    Clip,
-    DecodedFrame,
-    Limits,
-    MediaError,
-    PathName,
-)
+from core.media.clips import MAX_TIMESTAMP_JUMP, Clip, DecodedFrame
+from core.media.containers import DEFAULT_LIMITS, EXPORT_HINT, Limits, MediaError, PathName
 
 MAX_HEADER_BYTES = 2**20  # bytes at most of a message's head
 PIPE_BYTES = (

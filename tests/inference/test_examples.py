@@ -12,7 +12,8 @@ from core.config import replace
 from core.data import splits
 from core.data.demo import actors
 from core.inference import examples
-from core.media import faces, spectrograms
+from core.media import spectrograms
+from core.media.faces import alignment
 from core.runs import Run
 from tests.support import trained_runs
 
@@ -58,7 +59,7 @@ def test_a_drawn_face_is_the_one_of_the_row(run):
     wave = actors.synthesise_voice(take)
     np.testing.assert_array_equal(
         e.face,
-        faces.align(*actors.render_face(take, t=spectrograms.centre_time(len(wave) / 16_000))),
+        alignment.align(*actors.render_face(take, t=spectrograms.centre_time(len(wave) / 16_000))),
     )
     assert e.real.shape == e.y.shape
 

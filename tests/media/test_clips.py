@@ -15,8 +15,8 @@ import pytest
 import soundfile
 from PIL import Image
 
-from core.media import clips
-from core.media.clips import Limits, MediaError
+from core.media import clips, containers
+from core.media.containers import Limits, MediaError
 from tests.support import media_files
 
 DATA = Path(__file__).resolve().parents[3] / "shared" / "data"
@@ -465,9 +465,14 @@ def test_importing_is_quick_and_light():
     seconds, *modules = subprocess.run(
         [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
     ).stdout.split()
-    assert not {"torch", "streamlit", "librosa", "scipy", "soundfile", "core.media.faces"} & set(
-        modules
-    )
+    assert not {
+        "torch",
+        "streamlit",
+        "librosa",
+        "scipy",
+        "soundfile",
+        "core.media.faces.detection",
+    } & set(modules)
     assert float(seconds) < 2.0  # 0.2 s on an idle machine
 
 
@@ -487,10 +492,11 @@ def test_written_clips_come_back(tmp_path):
 
 def test_kinds_are_told_by_content(tmp_path):
     Image.new("RGB", (20, 20)).save(tmp_path / "misnamed.mp4", format="PNG")
-    assert clips.sniff_kind((tmp_path / "misnamed.mp4").read_bytes()) == "png"
+    assert containers.sniff_kind((tmp_path / "misnamed.mp4").read_bytes()) == "png"
     assert clips.read_clip(tmp_path / "misnamed.mp4").is_still
     assert [
-        clips.sniff_kind(head) for head in (media_files.POINTER, b"", b"hello", b"\x93\x01\x02")
+        containers.sniff_kind(head)
+        for head in (media_files.POINTER, b"", b"hello", b"\x93\x01\x02")
     ] == ["lfs", "empty", "text", "unknown"]
 
 

@@ -15,7 +15,8 @@ from PIL import Image
 
 from core.files import ROOT
 from core.media import clips, sandbox
-from core.media.clips import Clip, DecodedFrame, Limits, MediaError
+from core.media.clips import Clip, DecodedFrame
+from core.media.containers import Limits, MediaError
 from tests.support.media_files import POINTER, pictures, refused, tone, write
 
 

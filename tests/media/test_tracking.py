@@ -5,8 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from core.media import clips, sandbox, tracking
-from core.media.clips import Limits, MediaError
+from core.media import clips, sandbox
+from core.media.containers import Limits, MediaError
+from core.media.faces import tracking
 from tests.support.face_pictures import canvas, likeness, real
 
 pytestmark = pytest.mark.usefixtures("model")

@@ -95,12 +95,12 @@ def test_listen_names_a_damaged_run(landmark_model):
 
 
 def test_listen_without_the_landmark_model_says_where_to_put_it(own_trained_home, monkeypatch):
-    from core.media import faces
+    from core.media.faces import landmarker
 
     def missing():
-        raise faces.ModelMissing("Faces need face_landmarker.task: put it at checkpoints/")
+        raise landmarker.ModelMissing("Faces need face_landmarker.task: put it at checkpoints/")
 
-    monkeypatch.setattr(faces, "model_path", missing)
+    monkeypatch.setattr(landmarker, "model_path", missing)
     monkeypatch.setattr("core.inference.generation.analyse_clip", lambda *a: missing())
     assert "put it at" in page_text(open_page("listen"))
 
@@ -218,19 +218,19 @@ def test_a_page_that_is_drawn_anew_goes_on_with_its_film(home, monkeypatch, talk
 def test_a_film_is_begun_anew_once_the_landmark_model_is_there(
     landmark_model, monkeypatch, talking
 ):
-    from core.media import faces
+    from core.media.faces import landmarker
 
     def missing():
-        raise faces.ModelMissing("it is missing")
+        raise landmarker.ModelMissing("it is missing")
 
-    monkeypatch.setattr(faces, "_idle_interpreters", [])
+    monkeypatch.setattr(landmarker, "_idle_interpreters", [])
     monkeypatch.setattr(
         uploads, "_pending_upload", functools.cache(lambda key: uploads.PendingUpload())
     )
     with monkeypatch.context() as without:
-        without.setattr(faces, "model_path", missing)
+        without.setattr(landmarker, "model_path", missing)
         for _ in range(2):
-            with pytest.raises(faces.ModelMissing):
+            with pytest.raises(landmarker.ModelMissing):
                 uploads.track_upload("m", talking.name, talking.read_bytes())
     assert not isinstance(uploads.track_upload("m", talking.name, talking.read_bytes()), str)
 

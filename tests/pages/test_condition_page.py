@@ -13,7 +13,8 @@ from PIL import Image
 from core import files, runs
 from core.config import CREMA_EMOTIONS, replace, to_dict
 from core.inference import conditions, generation
-from core.media import faces, spectrograms
+from core.media import spectrograms
+from core.media.faces import landmarker
 from core.models import gan, networks
 from core.runs import Run
 from tests.support import trained_runs
@@ -124,7 +125,7 @@ def test_a_condition_that_is_not_trained_is_offered_for_training(own_trained_hom
 
 def test_without_the_landmark_model_a_drawn_face_is_offered(own_trained_home, monkeypatch):
     def missing(*_):
-        raise faces.ModelMissing("Faces need face_landmarker.task: put it at checkpoints/")
+        raise landmarker.ModelMissing("Faces need face_landmarker.task: put it at checkpoints/")
 
     monkeypatch.setattr("core.inference.generation.analyse_clip", missing)
     app = open_page("condition")

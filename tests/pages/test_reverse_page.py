@@ -17,7 +17,8 @@ from PIL import Image
 from core import config, files, runs
 from core.data.demo import actors
 from core.inference import examples, export, generation
-from core.media import clips, faces, sandbox, spectrograms
+from core.media import clips, containers, sandbox, spectrograms
+from core.media.faces import alignment
 from core.runs import Run
 from tests.support import trained_runs
 from tests.support.app import assert_no_exception, count_elements, open_page, page_text
@@ -278,10 +279,10 @@ def test_a_sound_is_decoded_apart_as_it_is_here(tmp_path):
     clips.write_clip(tmp_path / "clip.mp4", np.zeros((5, 32, 32, 3), np.uint8), 5, VOICE[:RATE])
     (tmp_path / "voice.wav").write_bytes(wav(VOICE))
     for path in (tmp_path / "clip.mp4", tmp_path / "voice.wav"):
-        heard = sandbox.read_clip(path, clips.Limits(frames=0))
+        heard = sandbox.read_clip(path, containers.Limits(frames=0))
         np.testing.assert_array_equal(heard.waveform, clips.read_waveform(path))
         assert len(heard.frames) == len(heard.times) == 0
-    with pytest.raises(clips.MediaError, match="sound only"):
+    with pytest.raises(containers.MediaError, match="sound only"):
         sandbox.read_clip(tmp_path / "voice.wav")
 
 
@@ -320,7 +321,7 @@ def test_examples_are_the_clips_of_s4_by_turns(turned):
     np.testing.assert_array_equal(one.wave, actors.synthesise_voice(take))
     np.testing.assert_array_equal(
         one.face,
-        faces.align(*actors.render_face(take, t=spectrograms.centre_time(len(one.wave) / RATE))),
+        alignment.align(*actors.render_face(take, t=spectrograms.centre_time(len(one.wave) / RATE))),
     )
     assert examples.load_voice_example(run, "disgust", one.of).name == one.name
     with pytest.raises(ValueError, match="knows no voice of 'hungry'"):

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from core.config import LogMel
-from core.media.clips import MediaError
+from core.media.containers import MediaError
 
 S = LogMel()
 

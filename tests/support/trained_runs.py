@@ -19,7 +19,7 @@ from core.config import SMOKE, Config, replace
 from core.data import preparation
 from core.data.demo import actors
 from core.experiments import jobs, pipeline
-from core.media import faces
+from core.media.faces import alignment, landmarker
 from core.runs import Run
 
 TINY_CONFIG = replace(
@@ -78,7 +78,7 @@ def prepare_noise_demo(name: str = "demo") -> None:
     rng = np.random.default_rng(0)
 
     def face(take, *_, **__):
-        return rng.integers(0, 256, (64, 64, 3), np.uint8), faces.CANONICAL_POINTS * 64
+        return rng.integers(0, 256, (64, 64, 3), np.uint8), alignment.CANONICAL_POINTS * 64
 
     def voice(take, *_, **__):
         return (0.1 * rng.standard_normal(26_000)).astype(np.float32)
@@ -99,10 +99,10 @@ def copy_home(source: Path, target: Path) -> Path:
 def install_landmark_model(home: Path) -> None:
     """Puts the landmark model into a home; skips where it cannot be had."""
     try:
-        own = faces.model_path()
-    except faces.ModelMissing as error:
+        own = landmarker.model_path()
+    except landmarker.ModelMissing as error:
         pytest.skip(f"the landmark model is not here: {error}")
-    target = home / "checkpoints" / faces.MODEL_FILE
+    target = home / "checkpoints" / landmarker.MODEL_FILE
     target.parent.mkdir(parents=True, exist_ok=True)
     if not target.exists():
         shutil.copyfile(own, target)

@@ -97,13 +97,13 @@ def load_run(run_id: str) -> LoadedRun:
 @st.cache_resource(show_spinner=False, max_entries=16)
 def _render_demo_face(emotion: str) -> np.ndarray:
     from core.data.demo import actors
-    from core.media import faces
+    from core.media.faces import alignment
 
     take = max(
         (t for t in actors.list_takes() if t.actor == 6 and t.emotion == emotion),
         key=lambda t: t.strength,
     )
-    return faces.align(*actors.render_face(take, t=0.6))
+    return alignment.align(*actors.render_face(take, t=0.6))
 
 
 @st.cache_resource(show_spinner=False, max_entries=12)

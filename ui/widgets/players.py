@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from streamlit.delta_generator import DeltaGenerator
 
     from core.inference.generation import AnalysedClip, Audio
-    from core.media.tracking import TrackingProgress
+    from core.media.faces.tracking import TrackingProgress
 
 MAX_FRAME_SIZE = (270, 220)  # pixels at most of a frame on the page, width and height
 
@@ -31,13 +31,13 @@ def show_face(seen: AnalysedClip, at: int) -> None:
 
 def show_preview(sight: TrackingProgress) -> None:
     """`show_face` for a film that is still looked at: its largest face of that frame."""
-    from core.media import faces
+    from core.media.faces import alignment
 
     found = sight.faces[0]
     _show_frame(
         sight.frame,
         list(found.box),
-        faces.align(sight.frame, faces.five_points(found.points)),
+        alignment.align(sight.frame, alignment.five_points(found.points)),
         sight.time,
     )
 

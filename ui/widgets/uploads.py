@@ -24,7 +24,7 @@ from ui.widgets import players
 if TYPE_CHECKING:
     from core.inference.generation import AnalysedClip
     from core.media.clips import Clip
-    from core.media.tracking import TrackedClip, TrackingProgress
+    from core.media.faces.tracking import TrackedClip, TrackingProgress
 
 PROGRESS_INTERVAL = 0.1  # seconds between two signs of how far a film is
 
@@ -69,14 +69,15 @@ def track_upload(
 
     `show` gets how far it is, some times a second, and the frame near its middle as soon as a face was found there.
     """
-    from core.media import clips, spectrograms, tracking
+    from core.media import containers, spectrograms
+    from core.media.faces import tracking
 
     one, shown = _pending_upload(key), 0.0
     while one.done is None:
         one.sights = one.sights or _track_bytes(name, data)
         try:
             sight = next(one.sights)
-        except clips.MediaError as error:
+        except containers.MediaError as error:
             one.done = str(error)
             break
         except Exception:
@@ -99,7 +100,7 @@ def track_upload(
 
 
 def _track_bytes(name: str, data: memoryview | bytes) -> Iterator[TrackingProgress | TrackedClip]:
-    from core.media import tracking
+    from core.media.faces import tracking
 
     with tempfile.TemporaryDirectory(prefix=UPLOAD_FOLDER_PREFIX) as folder:
         path = Path(folder, secrets.token_hex(16))
@@ -110,11 +111,11 @@ def _track_bytes(name: str, data: memoryview | bytes) -> Iterator[TrackingProgre
 @st.cache_resource(show_spinner=False, max_entries=3, scope="session")
 def _analyse_person(key: str, person: int, _film: TrackedClip) -> AnalysedClip | str:
     from core.inference import generation
-    from core.media import faces
+    from core.media.faces import detection
 
     try:
         return generation.analyse_clip(_film.clip, person, _film.tracks)
-    except faces.NoFaceError as error:
+    except detection.NoFaceError as error:
         return str(error)
 
 
@@ -152,18 +153,18 @@ def analyse_upload(
 @st.cache_resource(show_spinner="Listening …", max_entries=1, scope="session")
 def read_waveform(key: str, name: str, _data: memoryview | bytes) -> np.ndarray | str:
     """The sound of an upload or a recording, (T,) at 16 kHz, or in words why it has none. `key` names it; a new one takes its place."""
-    from core.media import clips, sandbox
+    from core.media import containers, sandbox
 
     with tempfile.TemporaryDirectory(prefix=UPLOAD_FOLDER_PREFIX) as folder:
         path = Path(folder, secrets.token_hex(16))
         path.write_bytes(_data)
         try:
             wave = sandbox.read_clip(
-                path, clips.Limits(frames=0), name=safe_file_name(name)
+                path, containers.Limits(frames=0), name=safe_file_name(name)
             ).waveform
             assert wave is not None  # a file without sound is refused
             return wave
-        except clips.MediaError as error:
+        except containers.MediaError as error:
             return str(error)
 
 

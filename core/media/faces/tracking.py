@@ -12,9 +12,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from core.media import clips, faces, sandbox
-from core.media.clips import DEFAULT_LIMITS, Clip, DecodedFrame, Limits, PathName
-from core.media.faces import ALIGNED_SIZE, Face, FaceFinder
+from core.media import clips, sandbox
+from core.media.clips import Clip, DecodedFrame
+from core.media.containers import DEFAULT_LIMITS, Limits, PathName
+from core.media.faces import alignment, detection, landmarker
+from core.media.faces.alignment import ALIGNED_SIZE
+from core.media.faces.detection import Face, FaceFinder
 
 SEARCH_INTERVALS = (
     2.0,
@@ -65,7 +68,7 @@ class Tracker:
         """The next frame (H, W, 3) uint8 at so many seconds -> the faces in it, the largest first. Raises as `faces.detect`."""
         t, people = len(self.frames), self.people
         self.frames.append(frame)
-        with faces.interpreters() as nets:
+        with landmarker.interpreters() as nets:
             look = FaceFinder(nets, frame)
             for person in people:
                 if t - 1 in person:
@@ -77,7 +80,7 @@ class Tracker:
             due = time - self.last_search >= SEARCH_INTERVALS[not here] - TIME_TOLERANCE
             if lost or due or not people:
                 nearby = [
-                    (*faces.next_roi(last)[:2], 3 * last.side, 0.0)
+                    (*detection.next_roi(last)[:2], 3 * last.side, 0.0)
                     for last in (person[max(person)] for person in lost)
                 ]
                 new = look.place(look.propose_rois([look.whole(), *nearby]), here)
@@ -91,15 +94,15 @@ class Tracker:
     def _track_person(
         self, person: dict[int, Face], t: int, neighbour: int, look: FaceFinder
     ) -> None:
-        face = look.fit_mesh(faces.next_roi(person[neighbour]))
-        if faces.is_new(face, [other[t] for other in self.people if t in other]):
+        face = look.fit_mesh(detection.next_roi(person[neighbour]))
+        if detection.is_new(face, [other[t] for other in self.people if t in other]):
             person[t] = face
 
     def _assign_face(self, face: Face, t: int, lost: list[dict[int, Face]]) -> None:
         """A face that was found anew belongs to one of those lost, or to somebody new."""
-        centre = faces.next_roi(face)[:2]
+        centre = detection.next_roi(face)[:2]
         away = [
-            math.dist(centre, faces.next_roi(person[max(person)])[:2]) / face.side
+            math.dist(centre, detection.next_roi(person[max(person)])[:2]) / face.side
             for person in lost
         ]
         if away and (
@@ -112,7 +115,7 @@ class Tracker:
     def tracks(self) -> list[Track]:
         """Everybody, the largest (and longest seen) first, each followed back to where they came in."""
         count = len(self.frames)
-        with faces.interpreters() as nets:
+        with landmarker.interpreters() as nets:
             for person in self.people:
                 for t in range(min(person) - 1, -1, -1):
                     self._track_person(person, t, t + 1, FaceFinder(nets, self.frames[t]))
@@ -189,7 +192,7 @@ def aligned_faces(frames: np.ndarray, track: Track, size: int = ALIGNED_SIZE) ->
         raise ValueError(f"a track of {len(track.points)} frames for {len(frames)} frames")
     return np.stack(
         [
-            faces.align(frame, five, size)
-            for frame, five in zip(frames, faces.five_points(track.points))
+            alignment.align(frame, five, size)
+            for frame, five in zip(frames, alignment.five_points(track.points))
         ]
     )
