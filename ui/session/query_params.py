@@ -44,3 +44,9 @@ PAGES_FOLDER = files.ROOT / "pages"
 def page_names() -> list[str]:
     """The pages that there are."""
     return [p.stem for p in sorted(PAGES_FOLDER.glob("*.py"))]
+
+
+def bind_widget(name: str, key: str, default: Any, admit: Callable[[str], Any]) -> dict[str, Any]:
+    """Restore the widget `key` from the URL's `name`; returns arguments that save it there."""
+    restore_widget(name, key, default, admit)
+    return {"key": key, "on_change": save_widget, "args": (name, key)}
