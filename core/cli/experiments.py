@@ -31,8 +31,6 @@ class TableOptions:
     """Trainings of each row."""
     stretch: int = 3
     """The longest training of a row, in multiples of the common number of steps."""
-    ways: bool = False
-    """Instead of the table: other ways of using generated samples (weighted, filtered, told by more than one class), on S2 alone."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """auto takes an NVIDIA card where there is one."""
 
@@ -207,18 +205,15 @@ def _stop_on_signals() -> threading.Event:
 def table(o: TableOptions) -> int:
     from core import files, runs
     from core.cli.progress import Progress
-    from core.evaluation import augmentation, mixing, report
+    from core.evaluation import augmentation, report
     from core.experiments import pipeline, tasks
 
     stop = _stop_on_signals()
     try:
         run, where = runs.resolve(o.run, o.condition), str(pipeline.choose_device(o.device))
-        if o.ways:
-            tried = mixing.compare(run, o.seeds, tick=Progress(), should_stop=stop.is_set)
-        else:
-            made = augmentation.compute_table(
-                run, augmentation.TableSettings(o.seeds, o.stretch), where, Progress(), stop.is_set
-            )
+        made = augmentation.compute_table(
+            run, augmentation.TableSettings(o.seeds, o.stretch), where, Progress(), stop.is_set
+        )
     except files.StopRequested as e:
         tasks.report_end("stopped")
         print(f"\n{e}", file=sys.stderr)
@@ -229,10 +224,6 @@ def table(o: TableOptions) -> int:
             str(e.args[0] if isinstance(e, KeyError) and e.args else e) or type(e).__name__,
         )
         raise
-    if o.ways:
-        tasks.report_end("done", f"{run.id} has its comparison of ways.")
-        print(f"\n{run.id}\n\n{mixing.text(tried)}")
-        return 0
     tasks.report_end("done", f"{run.id} has its augmentation table.")
     print(
         f"\n{run.id}\n\n{report.augmentation_text([made])}\n\n{report.gains_text(report.gains_of([run]))}"
@@ -245,14 +236,14 @@ def sweep(o: SweepOptions) -> int:
     from core.data import preparation as preparing
     from core.data import splits
     from core.evaluation import augmentation
-    from core.experiments import ray_driver
     from core.experiments import sweep as sweeping
+    from core.experiments.ray_cluster import driver
 
     if o.address and o.engine != "ray":
         raise ValueError("--address belongs to --engine ray")
     serve = (
         functools.partial(
-            ray_driver.train_on_cluster, workers=o.workers, address=o.address, every=60 * o.sync
+            driver.train_on_cluster, workers=o.workers, address=o.address, every=60 * o.sync
         )
         if o.engine == "ray"
         else None
@@ -302,13 +293,13 @@ def report(o: ReportOptions) -> int:
 def export_curves(name: str, out: Path | None, form: Literal["csv", "tensorboard"] = "csv") -> int:
     """`runs export`: the curves of a run as CSV, or as event files of TensorBoard."""
     from core import runs
-    from core.evaluation import report as reporting
+    from core.inference import export
 
     run = runs.resolve(name)
     if form == "csv":
-        print(f"wrote {reporting.export_csv(run, out or Path(f'{run.id}.csv'))}")
+        print(f"wrote {export.export_csv(run, out or Path(f'{run.id}.csv'))}")
     else:
-        folder = reporting.export_events(run, out or Path("tensorboard") / run.id)
+        folder = export.export_events(run, out or Path("tensorboard") / run.id)
         print(f"wrote {folder}; look at it with: tensorboard --logdir {folder}")
     return 0
 

@@ -31,7 +31,6 @@ SEED_OFFSETS = {
     "rows": 7,
     "pairs": 8,
     "balance": 9,
-    "ways": 10,
 }  # seeds, apart
 
 

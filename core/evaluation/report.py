@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
-import json
 import math
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -13,7 +10,6 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from core import files, paper, runs
-from core.config import to_dict
 from core.data import labels
 from core.evaluation import figures, protocol, significance
 from core.evaluation.figures import accuracies
@@ -536,57 +532,3 @@ def display_path(run: Run) -> str:
     )
 
 
-def export_csv(run: Run, path: Path) -> Path:
-    """The curves of a run as CSV: a row per step, a column per curve, empty where a curve has no point. Raises ValueError for none."""
-    curves = _load_curves(run)
-    at = {name: dict(zip(*c, strict=True)) for name, c in curves.items()}
-    text = io.StringIO()
-    table = csv.writer(text, lineterminator="\n")
-    table.writerow(["step", *at])
-    for step in sorted({s for c in at.values() for s in c}):
-        table.writerow([step, *(c.get(step, "") for c in at.values())])
-    files.write_atomic(path, text.getvalue())
-    return path
-
-
-def export_events(run: Run, folder: Path) -> Path:
-    """The curves of a run as scalars, and its samples as pictures, in an event file of TensorBoard: `tensorboard --logdir folder`.
-
-    An event file that an earlier export left in the folder is replaced. Raises ValueError where there are no curves, or no TensorBoard.
-    """
-    curves = _load_curves(run)
-    try:
-        from torch.utils.tensorboard import SummaryWriter
-    except ImportError as e:
-        raise ValueError(
-            f"event files need TensorBoard, which is not installed here ({e}): .venv/bin/python -m pip install tensorboard, "
-            "or export the curves with --format csv"
-        ) from e
-    folder.mkdir(parents=True, exist_ok=True)
-    for old in folder.glob("events.out.tfevents.*"):
-        old.unlink()
-    with SummaryWriter(str(folder)) as writer:
-        for name, (steps, values) in curves.items():
-            for step, v in zip(steps, values, strict=True):
-                writer.add_scalar(name, v, step)
-        for path in sorted((run.directory / "samples").glob("step-*.npz")):
-            y = files.read_arrays(path)["y"].astype(np.float32)
-            turned = (
-                y if run.config.gan.direction == "voice-face" else y.swapaxes(1, 2)[:, ::-1]
-            )  # time to the right, low bands below
-            picture = np.concatenate(list((turned.clip(-1, 1) + 1) / 2), axis=1)
-            writer.add_image("samples", picture, int(path.stem.split("-")[1]), dataformats="HW")
-        writer.add_text(
-            "config", "    " + json.dumps(to_dict(run.config), indent=1).replace("\n", "\n    ")
-        )
-    return folder
-
-
-def _load_curves(run: Run) -> dict[str, tuple[list[int], list[float]]]:
-    runs.index_existing(run.directory.parent)
-    curves = runs.load_curves(run.id, run.directory.parent)
-    if not curves:
-        raise ValueError(
-            f"{run.id} has no curves yet; let its training begin, or rebuild the index: python -m core runs reindex"
-        )
-    return curves

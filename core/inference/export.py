@@ -5,12 +5,16 @@ No real picture and no real voice is in it: scores, p-values, labels, weights an
 
 from __future__ import annotations
 
+import csv
+import io
+import json
 import shutil
 from pathlib import Path
 
 import numpy as np
 
 from core import files, runs
+from core.config import to_dict
 from core.data import splits
 from core.runs import Run
 
@@ -166,3 +170,61 @@ It does not tell what a person feels, and {limit}.
 Do not use it to judge, select, monitor or imitate people. Credibility and confidence hold for {given}s like those it
 was calibrated on; an uploaded {given} is not one of them.
 """
+
+
+def export_csv(run: Run, path: Path) -> Path:
+    """Write a run's curves as CSV: a row per step, a column per curve, empty without a point.
+
+    Raises UserError if the run has no curves yet.
+    """
+    curves = {name: dict(zip(*c, strict=True)) for name, c in _load_curves(run).items()}
+    text = io.StringIO()
+    table = csv.writer(text, lineterminator="\n")
+    table.writerow(["step", *curves])
+    for step in sorted({s for c in curves.values() for s in c}):
+        table.writerow([step, *(c.get(step, "") for c in curves.values())])
+    files.write_atomic(path, text.getvalue())
+    return path
+
+
+def export_events(run: Run, folder: Path) -> Path:
+    """Write a run's curves as scalars and its samples as images into a TensorBoard event file.
+
+    Event files of an earlier export to the folder are replaced. View it with
+    `tensorboard --logdir folder`. Raises UserError without curves or without TensorBoard.
+    """
+    curves = _load_curves(run)
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError as e:
+        raise files.UserError(
+            f"event files need TensorBoard, which is not installed here ({e}): "
+            ".venv/bin/python -m pip install tensorboard, or export the curves with --format csv"
+        ) from e
+    folder.mkdir(parents=True, exist_ok=True)
+    for old in folder.glob("events.out.tfevents.*"):
+        old.unlink()
+    with SummaryWriter(str(folder)) as writer:
+        for name, (steps, values) in curves.items():
+            for step, v in zip(steps, values, strict=True):
+                writer.add_scalar(name, v, step)
+        for path in sorted((run.directory / "samples").glob("step-*.npz")):
+            y = files.read_arrays(path)["y"].astype(np.float32)
+            if run.config.gan.direction != "voice-face":  # time to the right, low bands below
+                y = y.swapaxes(1, 2)[:, ::-1]
+            picture = np.concatenate(list((y.clip(-1, 1) + 1) / 2), axis=1)
+            writer.add_image("samples", picture, int(path.stem.split("-")[1]), dataformats="HW")
+        config = json.dumps(to_dict(run.config), indent=1)
+        writer.add_text("config", "    " + config.replace("\n", "\n    "))  # a Markdown code block
+    return folder
+
+
+def _load_curves(run: Run) -> dict[str, tuple[list[int], list[float]]]:
+    runs.index_existing(run.directory.parent)
+    curves = runs.load_curves(run.id, run.directory.parent)
+    if not curves:
+        raise files.UserError(
+            f"{run.id} has no curves yet; wait until its training has begun, "
+            "or rebuild the index: python -m core runs reindex"
+        )
+    return curves

@@ -12,6 +12,7 @@ import pytest
 from core import runs
 from core.config import LogMel, replace
 from core.data import splits
+from core.inference import export
 from core.evaluation import figures, protocol, report
 from core.evaluation.figures import SampleRow
 from core.evaluation.protocol import REVERSE_CASE, Cell
@@ -201,7 +202,7 @@ def test_curves_and_samples_go_out_as_event_files(found, tmp_path):
 
     run = found["EncDec · CP"][0][1]
     for _ in range(2):  # a second export replaces the first
-        folder = report.export_events(run, tmp_path / "events")
+        folder = export.export_events(run, tmp_path / "events")
     assert len(list(folder.iterdir())) == 1
     events = EventAccumulator(str(folder), size_guidance={"scalars": 0, "images": 0}).Reload()
     curves = runs.load_curves(run.id)
@@ -225,7 +226,7 @@ def test_without_tensorboard_it_says_so(found, tmp_path, monkeypatch):
         ValueError,
         match=r"TensorBoard, which is not installed.*pip install tensorboard.*--format csv",
     ):
-        report.export_events(run, tmp_path / "events")
+        export.export_events(run, tmp_path / "events")
     assert not (tmp_path / "events").exists()
 
 
