@@ -1,6 +1,8 @@
-"""Every setting of an experiment, as frozen dataclasses, and the run id that is their hash. Standard library only.
+"""Every setting of an experiment, as frozen dataclasses, and the run id that is their hash.
 
-An ablation of the paper is a difference between two `Config`s (`l1=0`, `use_source=False`), never a second script.
+Standard library only. An ablation of the paper is a difference between two `Config`s (`l1=0`,
+`use_source=False`), never a second script. A setting's label and help stand in its metadata:
+`python -m core train --help` and the Train page read them there.
 """
 
 from __future__ import annotations
@@ -11,117 +13,135 @@ import json
 import types
 import typing
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
-PROTOCOL_VERSION = (
-    2  # raised whenever the same config would give other figures; part of every run id
-)
+PROTOCOL_VERSION = 2  # part of every run id; raised when the same config would give other figures
 
-EMOTIONS = (
-    "neutral",
-    "calm",
-    "happy",
-    "sad",
-    "angry",
-    "fear",
-    "disgust",
-    "surprise",
-)  # one vocabulary for all corpora
+EMOTIONS = ("neutral", "calm", "happy", "sad", "angry", "fear", "disgust", "surprise")
 CREMA_EMOTIONS = ("neutral", "happy", "sad", "angry", "fear", "disgust")
-SHARED_EMOTIONS = (
-    "neutral",
-    "happy",
-    "sad",
-    "angry",
-    "fear",
-    "disgust",
-    "surprise",
-)  # FER2013 and RAVDESS both name these
+SHARED_EMOTIONS = (*CREMA_EMOTIONS, "surprise")  # classes that both FER2013 and RAVDESS have
 
 Condition = Literal["label", "classifier", "cp", "none"]
-CONDITIONS: tuple[Condition, ...] = ("label", "classifier", "cp", "none")
+CONDITIONS: tuple[Condition, ...] = typing.get_args(Condition)
+PresetName = Literal["smoke", "demo", "fer2013-ravdess", "fine", "paper", "studio"]
+Method = Literal["paper", "studio"]  # networks, losses and optimiser: the paper's, or ours
 
 BAND_COUNTS = (28, 64, 80)  # mel bands that a corpus may be prepared in; the first is the paper's
 
 
+def setting(default: Any, label: str, help: str) -> Any:
+    """Dataclass field with its default, a label for the Train page, and a help text."""
+    return field(default=default, metadata={"label": label, "help": help})
+
+
 @dataclass(frozen=True)
 class LogMel:
-    """The spectrogram of §3.3: 28 mel bands (or one of BANDS), columns of 9 ms, so that 28/56/112 columns are 0.25/0.50/1.01 s."""
+    """Log-mel spectrogram of §3.3, columns of 9 ms: 28/56/112 columns are 0.25/0.50/1.01 s."""
 
-    rate: int = 16_000  # Hz, mono
-    n_fft: int = 512
-    window: int = 400  # samples of the Hann window (25 ms)
-    hop: int = 144  # samples between columns (9 ms)
-    bands: int = 28  # of the voices as they were prepared
-    f_min: float = 60.0  # Hz
-    f_max: float = 7_600.0  # Hz
-    columns: int = 112  # 28, 56 or 112; taken from the clip's middle
-    range_db: float = 80.0  # [ref_db - range_db, ref_db] is scaled to [-1, 1]
+    rate: int = setting(16_000, "Sampling rate", "Samples per second (Hz) of the mono sound.")
+    n_fft: int = setting(512, "FFT size", "Samples of one Fourier transform.")
+    window: int = setting(400, "Window", "Samples of the Hann window; 400 are 25 ms.")
+    hop: int = setting(144, "Hop", "Samples between two columns; 144 are 9 ms.")
+    bands: int = setting(
+        28, "Mel bands", "As the voices were prepared: 28 in the paper; `ravdess-64` has 64."
+    )
+    f_min: float = setting(60.0, "Lowest frequency", "Lower edge of the first mel band, in Hz.")
+    f_max: float = setting(7_600.0, "Highest frequency", "Upper edge of the last band, in Hz.")
+    columns: int = setting(
+        112, "Length", "Columns of 9 ms: 28, 56 and 112 are the paper's 0.25, 0.5 and 1 s."
+    )
+    range_db: float = setting(
+        80.0, "Range (dB)", "Levels up to this far below the loudest are scaled to -1 … 1."
+    )
 
 
 @dataclass(frozen=True)
 class DataSettings:
     """Which faces and voices, how they are paired, and how subjects fall into S1-S4 (§4.1)."""
 
-    faces: str = "demo"  # name of a prepared corpus that has faces
-    voices: str = "demo"  # name of a prepared corpus that has voices
-    classes: tuple[str, ...] = CREMA_EMOTIONS
-    pairing: Literal["clip", "emotion"] = (
-        "clip"  # by emotion is a use of labels: PROTOCOL prints it as label-supervised
+    faces: str = setting("demo", "Faces of", "A prepared corpus that has faces.")
+    voices: str = setting("demo", "Voices of", "A prepared corpus that has voices.")
+    classes: tuple[str, ...] = setting(
+        CREMA_EMOTIONS, "Emotions", "The classes: emotions that both corpora have."
     )
-    sets: tuple[float, float, float, float] = (
-        0.40,
-        0.15,
-        0.25,
-        0.20,
-    )  # shares of the subjects in S1, S2, S3, S4
-    labels: Literal["intended", "voice", "face", "both"] = (
-        "intended"  # CREMA-D: what was meant, or what raters voted
+    pairing: Literal["clip", "emotion"] = setting(
+        "clip", "Pairs", "A face and a voice of one clip, or of one emotion (a use of labels)."
     )
-    ties: Literal["drop", "intended"] = (
-        "drop"  # a tied vote: leave the clip out, or take the intended emotion if it is among the tied
+    sets: tuple[float, float, float, float] = setting(
+        (0.40, 0.15, 0.25, 0.20), "Sizes of the sets", "Shares of the people in S1, S2, S3, S4."
     )
-    subjects: Literal["seeded", "luna-jimenez-2021"] = (
-        "seeded"  # S4: a fifth of the seeded order, or published folds
+    labels: Literal["intended", "voice", "face", "both"] = setting(
+        "intended", "Emotion of a clip", "CREMA-D: the actor's intention, or most raters' vote."
     )
-    split_seed: int = 0
-    fold: int = 0  # which fifth (for a share of 0.20) of the shuffled subjects is S4
-    g_fraction: float = 1.0  # share of S3's pairs that G, D, Q see (the paper's sparsity, §4.6)
-    clf_fraction: float = 1.0  # share of S1's voices that the audio classifiers see
-    demo_takes: int = 10  # demo corpus only: clips per invented actor and emotion
-    f_s_corpus: str = (
-        ""  # another prepared corpus, of other people, whose samples train f_S (§4.7); "": S1's own
+    ties: Literal["drop", "intended"] = setting(
+        "drop", "Tied votes", "Drop the clip, or take the intended emotion if it is among the tied."
     )
-    frames: Literal["middle", "all"] = (
-        "middle"  # S3: the face nearest a clip's middle, or all that were prepared (`--frames`) as pairs
+    subjects: Literal["seeded", "luna-jimenez-2021"] = setting(
+        "seeded",
+        "Test people",
+        "A seeded fifth, or the RAVDESS folds of Luna-Jiménez et al. (2021).",
+    )
+    split_seed: int = setting(0, "Seed of the split", "Decides which people fall into which set.")
+    fold: int = setting(0, "Fold", "Which fifth of the people is the test set S4.")
+    g_fraction: float = setting(
+        1.0, "Share of S3 used", "The paper's sparsity (§4.6) of pairs for G, D and Q: 1, 0.5, 0.2."
+    )
+    clf_fraction: float = setting(
+        1.0, "Share of S1's voices used", "By the voice classifiers and the augmentation rows."
+    )
+    demo_takes: int = setting(
+        10, "Takes", "Demo corpus only: clips of each invented actor and emotion."
+    )
+    f_s_corpus: str = setting(
+        "", "f_S learns from", "Another prepared corpus for f_S (§4.7); empty: S1's own faces."
+    )
+    frames: Literal["middle", "all"] = setting(
+        "middle", "Faces of a clip", "S3: the middle frame's, or all prepared ones (--frames)."
     )
 
 
 @dataclass(frozen=True)
 class ClassifierSettings:
-    """f_S, f_T, Q and the scorer (§4.3): one trunk, a class output. `f_s` is used for faces and `f_t` for voices in either direction."""
+    """f_S, f_T, Q and the scorer (§4.3): one trunk, a class output.
 
-    channels: tuple[int, ...] = (16, 32, 64)  # the voice has these convolutions; the face one fewer
-    steps: int = 600
-    batch: int = 64
-    lr: float = 1e-3
-    optimiser: Literal["adagrad", "adam"] = "adam"
-    noise: float = 0.05  # sd of the Gaussian noise on the inputs while training (§3.2)
-    smoothing: float = 0.0  # of the one-hot targets; keeps softmax outputs from saturating
-    mirror: bool = False  # faces only: half of a batch is mirrored left to right
+    `f_s` is used for faces and `f_t` for voices, in either direction.
+    """
+
+    channels: tuple[int, ...] = setting(
+        (16, 32, 64), "Channels", "Of each convolution for voices; faces have one fewer."
+    )
+    steps: int = setting(
+        600, "Training steps", "The voice classifiers of all rows of the table take equally many."
+    )
+    batch: int = setting(64, "Batch", "Samples in one step, as many of each emotion.")
+    lr: float = setting(1e-3, "Learning rate", "Lower it when the loss jumps.")
+    optimiser: Literal["adagrad", "adam"] = setting("adam", "Optimiser", "The paper uses Adagrad.")
+    noise: float = setting(
+        0.05, "Input noise", "Standard deviation of Gaussian noise while training (§3.2)."
+    )
+    smoothing: float = setting(
+        0.0, "Label smoothing", "Keeps the softmax from saturating at 0 and 1."
+    )
+    mirror: bool = setting(
+        False, "Mirroring", "Faces only: half of a batch is mirrored left to right."
+    )
 
 
 @dataclass(frozen=True)
 class ConformalSettings:
     """How f_S becomes p-values (§3.1, Eqs 8 and 9)."""
 
-    measure: Literal["margin", "hinge"] = "margin"  # the paper uses the margin
-    groups: Literal["pooled", "class"] = (
-        "pooled"  # calibration scores of all classes, or Mondrian per class
+    measure: Literal["margin", "hinge"] = setting(
+        "margin", "Nonconformity", "Eq. (8): the paper uses the margin."
     )
-    r: float = 1.0  # share of S2 used for calibration (the paper's r was tuned)
-    kind: Literal["inductive", "head", "full"] = (
-        "inductive"  # of f_S itself; or of a light head on its features: inductive, or Alg. 1
+    groups: Literal["pooled", "class"] = setting(
+        "pooled", "Calibration", "All classes together, or each class by itself (Mondrian)."
+    )
+    r: float = setting(1.0, "Share of S2 that calibrates", "The paper's r, which it tuned.")
+    kind: Literal["inductive", "head", "full"] = setting(
+        "inductive",
+        "Predictor",
+        "Inductive on f_S; or a light head on its features, inductive or in full by Alg. 1 (slow).",
     )
 
 
@@ -129,75 +149,115 @@ class ConformalSettings:
 class GanSettings:
     """G, D and Q (§3, Figs 3 and 4) and the weights of Eq. (7)'s three terms."""
 
-    direction: Literal["face-voice", "voice-face"] = (
-        "face-voice"  # what G is given and what it makes; the second is §4.5's reverse
+    direction: Literal["face-voice", "voice-face"] = setting(
+        "face-voice", "Direction", "Face to voice, or the reverse (§4.5; take the label condition)."
     )
-    generator: Literal["encdec", "unet", "conv"] = (
-        "encdec"  # the paper's two (Fig. 4), and our convolutional one
+    generator: Literal["encdec", "unet", "conv"] = setting(
+        "encdec", "Generator", "The paper's two (Fig. 4), or our convolutional one."
     )
-    width: Literal["compact", "paper"] = "compact"
-    condition: Condition = "cp"
-    use_source: bool = True  # False: z and c alone (§4.4)
-    z: int = 64  # length of the noise vector
-    adversarial: float = 1.0  # weight of Eq. (3)
-    l1: float = 1.0  # weight of Eq. (4); 0 is the paper's ablation
-    classify: float = 1.0  # weight of Eq. (6)
-    game: Literal["nonsaturating", "minmax", "hinge"] = (
-        "nonsaturating"  # Eq. (1)'s usual form, its literal one, or the hinge
+    width: Literal["compact", "paper"] = setting(
+        "compact", "Width", "Compact networks (1.4 million parameters), or as large as the paper's."
     )
-    d_norm: Literal["batch", "group", "spectral"] = (
-        "batch"  # of D's convolutions; the paper names batch norm (§3.2)
+    condition: Condition = setting(
+        "cp", "Condition", "What G gets beside the face: labels, softmax, p-values or nothing."
     )
-    r1: float = (
-        0.0  # weight of the penalty on D's gradient at real samples; 0, as in the paper: none
+    use_source: bool = setting(
+        True, "Use the face", "Off: the generator sees noise and condition alone (§4.4)."
     )
-    augment: bool = False  # D sees real and generated spectrograms shifted in time, louder or softer, and with a gap
-    projection: bool = False  # D is told c too, by a projection; in Eq. (3) as printed D sees the spectrogram alone
-    q_training: Literal["frozen", "joint"] = (
-        "frozen"  # Q trained before on S1's voices, or beside D on S3's
+    z: int = setting(
+        64,
+        "Length of the noise z",
+        "More numbers leave more room for different voices of one face.",
     )
-    q_labels: Literal["true", "condition"] = (
-        "condition"  # what Eq. (6) aims at: S3's labels, or argmax c
+    adversarial: float = setting(
+        1.0, "Weight of the adversarial term", "Eq. (3): how much the generator must fool D."
     )
-    optimiser: Literal["adagrad", "adam"] = "adagrad"
-    lr_g: float = 2e-3
-    lr_d: float = 2e-3
-    average: float = 0.0  # decay of a running average of the weights of G, kept in its place; 0: the last G, as in the paper
-    batch: int = 64
-    steps: int = 3_000
-    precision: Literal["fp32", "bf16"] = (
-        "fp32"  # of what networks compute while training; weights and losses stay fp32
+    l1: float = setting(
+        1.0,
+        "Weight of L1",
+        "Eq. (4): closeness to the real spectrogram; 0 is the paper's ablation.",
     )
-    noise: float = 0.05  # sd of the Gaussian noise on the inputs of G, D and Q (§3.2)
-    soft: float = 0.1  # label condition: 1 becomes 1 - soft, the rest shares it (§3.2)
-    label_noise: float = (
-        0.05  # label condition: sd of the Gaussian noise on c while training (§3.2)
+    classify: float = setting(
+        1.0, "Weight of the class term", "Eq. (6): how much Q must recognise the emotion."
     )
-    real_target: float = 0.9  # D's target for real samples (one-sided smoothing)
+    game: Literal["nonsaturating", "minmax", "hinge"] = setting(
+        "nonsaturating", "Form of the game", "Eq. (1): non-saturating, as printed (slow), or hinge."
+    )
+    d_norm: Literal["batch", "group", "spectral"] = setting(
+        "batch", "Norm in D", "Batch as in the paper (§3.2), group per sample; spectral bounds D."
+    )
+    r1: float = setting(
+        0.0, "Weight of R1", "Penalty on D's gradient at real samples; 0, as in the paper: none."
+    )
+    augment: bool = setting(
+        False, "Augment what D sees", "Time shifts, gains and gaps, so that D memorises no voice."
+    )
+    projection: bool = setting(
+        False, "Show D the condition", "D sees c too, by a projection, and checks whether it fits."
+    )
+    q_training: Literal["frozen", "joint"] = setting(
+        "frozen", "Q's training", "Frozen: before, on S1's voices; joint: beside D, on S3's."
+    )
+    q_labels: Literal["true", "condition"] = setting(
+        "condition", "Target of Q", "Eq. (6): the true labels as in the paper, or argmax c."
+    )
+    optimiser: Literal["adagrad", "adam"] = setting(
+        "adagrad", "Optimiser", "The paper uses Adagrad."
+    )
+    lr_g: float = setting(2e-3, "Learning rate of G", "Lower it when the losses jump.")
+    lr_d: float = setting(2e-3, "Learning rate of D", "Lower it when D wins at once.")
+    average: float = setting(
+        0.0, "Average of G", "Decay of the EMA of G's weights, which is sampled; 0: the last G."
+    )
+    batch: int = setting(64, "Batch", "Pairs in one step; more needs more memory.")
+    steps: int = setting(3_000, "Training steps", "Steps of G, D and Q.")
+    precision: Literal["fp32", "bf16"] = setting(
+        "fp32", "Precision", "bf16: computes in half the bits; weights and losses stay fp32."
+    )
+    noise: float = setting(
+        0.05, "Input noise", "Standard deviation of the noise on inputs of G, D and Q (§3.2)."
+    )
+    soft: float = setting(
+        0.1, "Soft labels", "Label condition: what the true class gives to the others (§3.2)."
+    )
+    label_noise: float = setting(
+        0.05, "Noisy labels", "Label condition: standard deviation of the noise on c (§3.2)."
+    )
+    real_target: float = setting(
+        0.9, "D's target for real", "Below 1, D is never quite sure, and G learns longer (§3.2)."
+    )
 
 
 @dataclass(frozen=True)
 class EvaluationSettings:
-    """How often the curves of Fig. 11 get a point, and how the augmentation rows are trained (§4.2)."""
+    """How often the curves of Fig. 11 get a point, and how the augmentation rows are trained."""
 
-    every: int = 150  # steps between points; a checkpoint is written with each
-    samples: int = 8  # faces in the saved sample grid
-    per_face: int = 1  # generated samples per S3 face in the augmented set
-    rows: tuple[str, ...] = ("S1", "S1 + pseudo-labelled S3", "S1 + generated", "S1 + S3")
+    every: int = setting(
+        150, "Steps between evaluations", "FID, KID, IS, samples and a checkpoint each time."
+    )
+    samples: int = setting(8, "Samples shown", "Faces in the saved sample grid.")
+    per_face: int = setting(
+        1, "Samples for each face of S3", "Generated for the augmented training set (§4.2)."
+    )
+    rows: tuple[str, ...] = setting(
+        ("S1", "S1 + pseudo-labelled S3", "S1 + generated", "S1 + S3"),
+        "Rows",
+        "Training sets of the augmentation table (§4.2).",
+    )
 
 
 @dataclass(frozen=True)
 class Config:
     """One experiment. Its hash (with the corpus digest) names its run."""
 
-    name: str = "demo"  # a slug for people; not part of the hash
-    seed: int = 0
+    name: str = setting("demo", "Name", "A slug for people; not part of the run's hash.")
+    seed: int = setting(0, "Seed", "Random seed of weights, batches and noise.")
     data: DataSettings = field(default_factory=DataSettings)
     logmel: LogMel = field(default_factory=LogMel)
     f_s: ClassifierSettings = field(default_factory=lambda: ClassifierSettings(mirror=True))
-    f_t: ClassifierSettings = field(
+    f_t: ClassifierSettings = field(  # also Q, the scorer and the rows of the augmentation table
         default_factory=lambda: ClassifierSettings(steps=400, batch=32, noise=0.2)
-    )  # also Q, scorer, augmentation rows
+    )
     conformal: ConformalSettings = field(default_factory=ConformalSettings)
     gan: GanSettings = field(default_factory=GanSettings)
     evaluate: EvaluationSettings = field(default_factory=EvaluationSettings)
@@ -209,19 +269,18 @@ def to_dict(config) -> dict:
 
 
 def from_dict(cls, data: dict):
-    """Inverse of `to_dict` for dataclass `cls`; raises ValueError that names an unknown or missing-typed key."""
+    """Dataclass `cls` from nested plain dicts, the inverse of `to_dict`.
+
+    Raises ValueError that names an unknown setting, or a value that its setting does not allow.
+    """
     hints = typing.get_type_hints(cls)
     unknown = set(data) - set(hints)
     if unknown:
         raise ValueError(
             f"{cls.__name__} has no setting {sorted(unknown)}; it knows {sorted(hints)}"
         )
-    return cls(
-        **{
-            key: _parse_value(hints[key], value, f"{cls.__name__}.{key}")
-            for key, value in data.items()
-        }
-    )
+    where = cls.__name__
+    return cls(**{k: _parse_value(hints[k], v, f"{where}.{k}") for k, v in data.items()})
 
 
 def _parse_value(hint, value, where: str):
@@ -248,20 +307,19 @@ def replace(config: Config, **changes) -> Config:
 
 
 def config_hash(config: Config, corpus_digest: str) -> str:
-    """8 hex digits of SHA-256 over what decides the results: the config but its name, corpus digest, protocol version.
+    """8 hex digits of SHA-256 over the config without its name, corpus digest, protocol version.
 
-    Only settings that differ from their defaults are hashed, so that a setting added later leaves the old runs their names; in turn
-    a changed default raises PROTOCOL_VERSION (a test holds the defaults).
+    Only settings that differ from their defaults are hashed, so that a new setting does not rename
+    old runs. In turn, a changed default raises PROTOCOL_VERSION (a test holds the defaults).
     """
-    relevant = _changed_settings(
-        to_dict(replace(config, name="")), to_dict(replace(Config(), name=""))
-    )
+    settings, defaults = (to_dict(replace(c, name="")) for c in (config, Config()))
+    relevant = _changed_settings(settings, defaults)
     payload = json.dumps([relevant, corpus_digest, PROTOCOL_VERSION], sort_keys=True)
     return hashlib.sha256(payload.encode()).hexdigest()[:8]
 
 
 def _changed_settings(a: dict, b: dict) -> dict:
-    """What of `a` is not as in `b`, both nested plain dicts of the same keys."""
+    """Entries of `a` that differ from those of `b`, both nested plain dicts of the same keys."""
     return {
         k: _changed_settings(v, b[k]) if isinstance(v, dict) else v
         for k, v in a.items()
@@ -270,7 +328,7 @@ def _changed_settings(a: dict, b: dict) -> dict:
 
 
 def family_hash(config: Config) -> str:
-    """Hash of everything but the condition: runs that differ only in c are siblings and are shown together."""
+    """Hash of all but name and condition; runs that share it are siblings, shown together."""
     neutral = replace(config, name="", gan={"condition": "none"})
     return hashlib.sha256(json.dumps(to_dict(neutral), sort_keys=True).encode()).hexdigest()[:8]
 
@@ -280,7 +338,7 @@ def run_name(config: Config, corpus_digest: str) -> str:
     return f"{config.name}-{config.gan.condition}-{config_hash(config, corpus_digest)}"
 
 
-OUR_GAN_SETTINGS = {  # where we leave the paper, and LOG.md says what it brought
+OUR_GAN_SETTINGS = {  # what differs from the paper; LOG.md has the gain of each
     "generator": "conv",
     "d_norm": "group",
     "r1": 0.3,
@@ -313,14 +371,11 @@ FER_RAVDESS = replace(
     },
     f_s={"steps": 2_000, "channels": (32, 48, 96), "noise": 0.3, "smoothing": 0.1},
     f_t={"steps": 300},
-    gan={
-        "steps": 1_200,
-        "augment": True,
-    },  # some 260 real voices in S3: without augmentation D has learnt them by heart after 500 steps
+    # S3 has some 260 real voices: without augmentation D memorises them within 500 steps
+    gan={"steps": 1_200, "augment": True},
 )
-FINE = replace(
-    FER_RAVDESS, name="fine", data={"voices": "ravdess-64"}, logmel={"bands": 64}
-)  # better sound than the paper's size allows
+# 64 mel bands sound better than the paper's 28
+FINE = replace(FER_RAVDESS, name="fine", data={"voices": "ravdess-64"}, logmel={"bands": 64})
 PAPER = replace(
     Config(),
     name="paper",
@@ -333,7 +388,7 @@ STUDIO = replace(
     name="studio",
     gan=vars(GanSettings()) | OUR_GAN_SETTINGS | {"augment": True, "steps": 6_000},
 )
-PRESETS = {
+PRESETS: dict[str, Config] = {  # the keys are those of PresetName
     "smoke": SMOKE,
     "demo": DEMO,
     "fer2013-ravdess": FER_RAVDESS,
@@ -342,16 +397,16 @@ PRESETS = {
     "studio": STUDIO,
 }
 
-Method = Literal["paper", "studio"]
-
 
 def with_method(method: Method, config: Config) -> Config:
-    """`config` with the G, D and Q of a method, its condition as before: the paper's networks, losses and Adagrad (compact, 3,000 steps,
-    a rate that fits both), or ours. The data, the classifiers and the conformal predictor stay."""
+    """Return `config` with a method's networks, losses and optimiser; the condition is unchanged.
+
+    paper: compact networks, its losses, Adagrad with a rate that fits both, 3,000 steps. studio:
+    ours. Data, classifiers and the conformal predictor are unchanged.
+    """
     gan = vars(GanSettings(condition=config.gan.condition))
-    gan |= (
-        OUR_GAN_SETTINGS | {k: getattr(config.gan, k) for k in ("steps", "augment", "batch", "z")}
-        if method == "studio"
-        else {}
-    )
+    if method == "studio":
+        gan |= OUR_GAN_SETTINGS | {
+            k: getattr(config.gan, k) for k in ("steps", "augment", "batch", "z")
+        }
     return replace(config, name=f"{config.name}-{method}", gan=gan)

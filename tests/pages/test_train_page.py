@@ -1,16 +1,19 @@
-"""The page Train: the queue, pause and resume, one slider for all, the log; each in the states that it can be in."""
+"""The Train page: settings, queue, pause and resume, the step slider, the log, in each state."""
 
 from __future__ import annotations
+
+import dataclasses
+import typing
 
 import numpy as np
 import pytest
 
 from core import files, runs
-from core.config import SMOKE, replace
+from core.config import CONDITIONS, PRESETS, SMOKE, Config, PresetName, replace
 from core.experiments import jobs
 from tests.support import trained_runs
 from tests.support.app import assert_no_exception, count_elements, open_page, page_text
-from ui.train import checkpoints, progress, queue
+from ui.train import checkpoints, progress, queue, settings
 
 K = SMOKE.data.classes
 
@@ -233,3 +236,20 @@ def test_what_a_run_waits_for_is_said_in_words():
     assert "behind a, which is paused" in queue.waiting_text(row, [row, paused, busy])
     assert "after 1 other training." in queue.waiting_text(row, [row, busy])
     assert "in a moment" in queue.waiting_text(row, [row])
+
+
+def test_every_setting_has_a_label_and_a_help_text_of_its_own():
+    parts = [f.name for f in dataclasses.fields(Config) if f.name not in ("name", "seed")]
+    described = [*dataclasses.fields(Config)[:2]]
+    for part in parts:
+        described += dataclasses.fields(getattr(Config(), part))
+    for f in described:
+        assert f.metadata["label"], f.name
+        assert f.metadata["help"].endswith("."), f.name
+    labels = [s.label for name in settings.SECTIONS for s in settings.settings_of(SMOKE, name)]
+    assert len(set(labels)) == len(labels)
+
+
+def test_names_of_presets_and_conditions_are_listed_once():
+    assert tuple(PRESETS) == typing.get_args(PresetName)
+    assert CONDITIONS == ("label", "classifier", "cp", "none")

@@ -1,7 +1,8 @@
-"""Every setting of an experiment as a widget with a one-line legend."""
+"""Every setting of an experiment as a widget with its help text, both read off `core.config`."""
 
 from __future__ import annotations
 
+import dataclasses
 import typing
 
 import streamlit as st
@@ -10,212 +11,38 @@ from core.config import BAND_COUNTS, EMOTIONS, Config, replace
 from core.data import splits
 from ui.session import corpora
 
-SECTIONS = {  # section -> its title, and field -> (label, legend)
+SECTIONS = {  # section of the config -> title, and the settings shown, in this order
     "gan": (
         "Generator, discriminator and Q",
-        {
-            "direction": (
-                "Direction",
-                "Face to voice, or the paper's reverse (§4.5), supervised: take the label condition for it.",
-            ),
-            "width": (
-                "Width",
-                "Size of the networks: compact (1.4 million parameters) or as large as the paper's.",
-            ),
-            "use_source": (
-                "Use the face",
-                "Off: the generator sees noise and condition alone (§4.4).",
-            ),
-            "adversarial": (
-                "Weight of the adversarial term",
-                "Eq. (3): how much the generator must fool D.",
-            ),
-            "l1": (
-                "Weight of L1",
-                "Eq. (4): how close it must stay to the real spectrogram; 0 is the paper's ablation.",
-            ),
-            "classify": (
-                "Weight of the class term",
-                "Eq. (6): how much Q must recognise the emotion.",
-            ),
-            "z": (
-                "Length of the noise z",
-                "More numbers leave more room for different voices of one face.",
-            ),
-            "q_training": (
-                "Q's training",
-                "Frozen: on S1's voices, before; joint: beside D, on S3's.",
-            ),
-            "q_labels": (
-                "What Q aims at",
-                "The condition's first choice, or the true labels as in the paper.",
-            ),
-            "batch": ("Batch", "Pairs in one step; more needs more memory."),
-            "precision": (
-                "Precision",
-                "bf16: half the bits, faster where the processor can; as good as fp32 within the spread of seeds.",
-            ),
-            "optimiser": ("Optimiser", "The paper uses Adagrad."),
-            "lr_g": ("Learning rate of G", "Lower it when the losses jump."),
-            "lr_d": ("Learning rate of D", "Lower it when D wins at once."),
-            "average": (
-                "Average of G",
-                "Decay of a running average of G's weights, which is sampled; 0: the last G, as in the paper.",
-            ),
-            "noise": (
-                "Noise on inputs",
-                "Standard deviation, on the inputs of all three networks (§3.2).",
-            ),
-            "soft": (
-                "Soft labels",
-                "Label condition: what the true class gives to the others (§3.2).",
-            ),
-            "real_target": (
-                "D's target for real",
-                "Below 1, D is never quite sure, and G learns longer (§3.2).",
-            ),
-            "label_noise": (
-                "Noisy labels",
-                "Label condition: standard deviation of the noise on c (§3.2).",
-            ),
-            "game": (
-                "Form of the game",
-                "Eq. (1) in its non-saturating form, as printed (minmax; learns slowly), or the hinge.",
-            ),
-            "d_norm": (
-                "Norm in D",
-                "Batch norm as in the paper; group norm sees one sample at a time; spectral norm bounds D.",
-            ),
-            "r1": (
-                "Weight of R1",
-                "Keeps D flat around real voices; 0, as in the paper: no penalty.",
-            ),
-            "augment": (
-                "Augment what D sees",
-                "Shifts in time, gains, gaps, for real and generated, so that D learns no voice by heart.",
-            ),
-            "projection": (
-                "Tell D the condition",
-                "On: D sees c too, and asks whether voice and condition fit.",
-            ),
-        },
+        (
+            *("direction", "width", "use_source", "adversarial", "l1", "classify", "z"),
+            *("q_training", "q_labels", "batch", "precision", "optimiser", "lr_g", "lr_d"),
+            *("average", "noise", "soft", "real_target", "label_noise", "game", "d_norm"),
+            *("r1", "augment", "projection"),
+        ),
     ),
-    "conformal": (
-        "Conformal prediction",
-        {
-            "measure": ("Nonconformity", "Eq. (8): the paper uses the margin."),
-            "groups": (
-                "Calibration",
-                "All classes together, or one distribution for each class (Mondrian).",
-            ),
-            "r": ("Share of S2 that calibrates", "The paper's r."),
-            "kind": (
-                "Predictor",
-                "Inductive, of f_S; or of a light head on its features: inductive, or Alg. 1 in full (slow).",
-            ),
-        },
-    ),
+    "conformal": ("Conformal prediction", ("measure", "groups", "r", "kind")),
     "f_s": (
         "Face classifier f_S",
-        {
-            "steps": ("Steps of f_S", "Training steps on S1's faces."),
-            "lr": ("Learning rate of f_S", "Lower it when its loss jumps."),
-            "mirror": ("Mirror faces", "Half of a batch is mirrored left to right."),
-            "smoothing": ("Label smoothing", "Keeps its softmax from saturating at 0 and 1."),
-            "noise": (
-                "Noise on faces",
-                "Standard deviation, on its inputs while it trains (§3.2).",
-            ),
-            "batch": ("Batch of f_S", "Faces in one step, as many of each emotion."),
-            "optimiser": ("Optimiser of f_S", "The paper uses Adagrad."),
-        },
+        ("steps", "lr", "mirror", "smoothing", "noise", "batch", "optimiser"),
     ),
     "f_t": (
         "Voice classifiers: f_T, Q, the scorer, the augmentation rows",
-        {
-            "steps": ("Steps of the voice classifiers", "The same for every row of the table."),
-            "noise": ("Noise on voices", "Standard deviation, on their inputs while they train."),
-            "lr": ("Learning rate of the voice classifiers", "Lower it when their losses jump."),
-            "batch": (
-                "Batch of the voice classifiers",
-                "Voices in one step, as many of each emotion.",
-            ),
-            "optimiser": ("Optimiser of the voice classifiers", "The paper uses Adagrad."),
-            "smoothing": (
-                "Label smoothing of the voice classifiers",
-                "Keeps their softmax from saturating.",
-            ),
-        },
+        ("steps", "noise", "lr", "batch", "optimiser", "smoothing"),
     ),
     "data": (
         "Data",
-        {
-            "faces": ("Faces of", "A prepared corpus that has faces."),
-            "voices": ("Voices of", "A prepared corpus that has voices."),
-            "pairing": (
-                "Pairs",
-                "A face and a voice of one clip, or of one emotion where the corpora differ (a use of labels).",
-            ),
-            "classes": ("Emotions", "Those that both corpora have."),
-            "f_s_corpus": (
-                "f_S learns from",
-                "Other people's corpus for the face classifier (§4.7); empty: S1's own faces.",
-            ),
-            "frames": (
-                "Faces of a clip",
-                "The one nearest its middle, or all that were prepared (--frames) as pairs of S3.",
-            ),
-            "clf_fraction": (
-                "Share of S1's voices used",
-                "By the voice classifiers and by every row of the table.",
-            ),
-            "g_fraction": ("Share of S3 used", "The paper's sparsity (§4.6): 1, 0.5, 0.2."),
-            "labels": (
-                "Emotion of a clip",
-                "CREMA-D: what the actor meant, or what most raters saw or heard.",
-            ),
-            "ties": (
-                "Tied votes",
-                "Leave the clip out, or take the intended emotion if it is among the tied.",
-            ),
-            "subjects": (
-                "Test people",
-                "A seeded fifth, or the RAVDESS folds of Luna-Jiménez et al. (2021).",
-            ),
-            "fold": ("Fold", "Which fifth of the people is the test set S4."),
-            "split_seed": ("Seed of the split", "Which people fall into which set."),
-        },
+        (
+            *("faces", "voices", "pairing", "classes", "f_s_corpus", "frames", "clf_fraction"),
+            *("g_fraction", "labels", "ties", "subjects", "fold", "split_seed"),
+        ),
     ),
-    "logmel": (
-        "Spectrograms",
-        {
-            "bands": (
-                "Mel bands",
-                "As many as the voices were prepared in: 28 in the paper; `ravdess-64` has 64, and sounds better.",
-            ),
-            "columns": (
-                "Length",
-                "Columns of 9 ms: 28, 56 and 112 are the paper's 0.25, 0.5 and 1 s.",
-            ),
-            "range_db": ("Range (dB)", "How far below the loudest a voice is still drawn."),
-        },
-    ),
-    "evaluate": (
-        "Watching",
-        {
-            "every": (
-                "Steps between evaluations",
-                "FID, KID, IS, samples and a checkpoint each time.",
-            ),
-            "per_face": ("Samples for each face of S3", "In the augmented training set."),
-        },
-    ),
+    "logmel": ("Spectrograms", ("bands", "columns", "range_db")),
+    "evaluate": ("Watching", ("every", "per_face")),
 }
-FIELD_OPTIONS = {
-    "bands": BAND_COUNTS,
-    "columns": (28, 56, 112),
-}  # numbers that are chosen, not typed
-FIELD_BOUNDS = {
+LABEL_ENDS = {"f_s": " of f_S", "f_t": " of the voice classifiers"}  # two sections of one class
+FIELD_OPTIONS = {"bands": BAND_COUNTS, "columns": (28, 56, 112)}  # numbers chosen from a list
+FIELD_BOUNDS = {  # smallest and largest number that may be typed
     "r": (0.05, 1.0),
     "g_fraction": (0.05, 1.0),
     "clf_fraction": (0.05, 1.0),
@@ -229,102 +56,98 @@ FIELD_BOUNDS = {
 }
 
 
+class Setting(typing.NamedTuple):
+    """One setting of a section, with all that its widget needs."""
+
+    section: str
+    name: str
+    label: str
+    help: str
+    hint: object  # its type
+    value: typing.Any  # of the config that the form starts from
+
+
+def settings_of(config: Config, section: str) -> list[Setting]:
+    """The settings of a section that the form shows, in order."""
+    part, end = getattr(config, section), LABEL_ENDS.get(section, "")
+    fields = {f.name: f.metadata for f in dataclasses.fields(part)}
+    hints = typing.get_type_hints(type(part))
+    return [
+        Setting(section, n, fields[n]["label"] + end, fields[n]["help"], hints[n], getattr(part, n))
+        for n in SECTIONS[section][1]
+    ]
+
+
 def show_form(config: Config, prefix: str) -> Config:
-    """Widgets for all settings that have a legend, starting from `config`; returns it with what was changed."""
+    """Widgets for all settings of SECTIONS, starting from `config`; returns it with the changes."""
     changes: dict[str, dict[str, object]] = {}
-    for section, (title, fields) in SECTIONS.items():
+    for section, (title, _) in SECTIONS.items():
         st.markdown(f"**{title}**")
-        part = getattr(config, section)
-        hints = typing.get_type_hints(type(part))
-        names = list(fields)
-        for row in (names[i : i + 3] for i in range(0, len(names), 3)):
-            for column, name in zip(st.columns(3, gap="medium"), row):
-                label, legend = fields[name]
+        shown = settings_of(config, section)
+        for row in (shown[i : i + 3] for i in range(0, len(shown), 3)):
+            for column, setting in zip(st.columns(3, gap="medium"), row):
                 with column:
-                    changes.setdefault(section, {})[name] = _show_widget(
-                        label, hints[name], getattr(part, name), name, f"{prefix} {section}.{name}"
-                    )
-                    st.caption(legend)
+                    widget = _show_widget(setting, f"{prefix} {section}.{setting.name}")
+                    changes.setdefault(section, {})[setting.name] = widget
+                    st.caption(setting.help)
     return _apply_changes(config, changes)
 
 
 def last_config(config: Config, prefix: str) -> Config:
-    """What `show_form` returned last, its sixty widgets not drawn."""
+    """The last result of `show_form`, read from the session state without drawing a widget."""
     changes: dict[str, dict[str, object]] = {}
-    for section, (_, fields) in SECTIONS.items():
-        part = getattr(config, section)
-        hints = typing.get_type_hints(type(part))
-        for name in fields:
-            shown = st.session_state.get(f"{prefix} {section}.{name}", getattr(part, name))
-            changes.setdefault(section, {})[name] = _to_field_value(
-                shown, hints[name], getattr(part, name)
-            )
+    for section in SECTIONS:
+        for s in settings_of(config, section):
+            shown = st.session_state.get(f"{prefix} {section}.{s.name}", s.value)
+            changes.setdefault(section, {})[s.name] = _to_field_value(shown, s)
     return _apply_changes(config, changes)
 
 
 def _apply_changes(config: Config, changes: dict[str, dict[str, object]]) -> Config:
+    """`config` with the sections in which a value differs."""
     return replace(
         config,
         **{
-            k: v
-            for k, v in changes.items()
-            if any(getattr(getattr(config, k), n) != x for n, x in v.items())
+            section: values
+            for section, values in changes.items()
+            if any(getattr(getattr(config, section), n) != v for n, v in values.items())
         },
     )
 
 
-def _to_field_value(shown, hint: object, value):
-    """What a widget shows, as the setting has it; `value` is the preset's."""
-    if typing.get_origin(hint) is tuple:
-        return tuple(e for e in _ordered_emotions(value) if e in shown)
-    return hint(shown) if hint in (int, float) else shown
+def _to_field_value(shown, setting: Setting):
+    """A widget's value as the setting's type: emotions as a tuple in the preset's order."""
+    if typing.get_origin(setting.hint) is tuple:
+        return tuple(e for e in _ordered_emotions(setting.value) if e in shown)
+    return setting.hint(shown) if setting.hint in (int, float) else shown
 
 
 def _ordered_emotions(value: tuple[str, ...]) -> list[str]:
     return [*value, *(e for e in EMOTIONS if e not in value)]
 
 
-def _show_widget(label: str, hint: object, value, name: str, key: str):
+def _show_widget(setting: Setting, key: str):
+    """Draw the widget that fits the setting's type; returns the setting's value."""
+    _, name, label, _, hint, value = setting
+    state: dict[str, typing.Any] = {"key": key, "persist_state": "session"}
     if hint is bool:
-        return st.toggle(label, value, key=key, persist_state="session")
+        return st.toggle(label, value, **state)
     if typing.get_origin(hint) is tuple:
-        return _to_field_value(
-            st.pills(
-                label,
-                _ordered_emotions(value),
-                selection_mode="multi",
-                default=value,
-                key=key,
-                persist_state="session",
-            ),
-            hint,
-            value,
-        )
+        emotions = _ordered_emotions(value)
+        shown = st.pills(label, emotions, selection_mode="multi", default=value, **state)
+        return _to_field_value(shown, setting)
     if typing.get_origin(hint) is typing.Literal or hint is str or name in FIELD_OPTIONS:
-        options = (
-            _corpus_options(name, value)
-            if hint is str
-            else FIELD_OPTIONS.get(name) or typing.get_args(hint)
-        )
-        return st.selectbox(label, options, options.index(value), key=key, persist_state="session")
+        choices = FIELD_OPTIONS.get(name) or typing.get_args(hint)
+        options = _corpus_options(name, value) if hint is str else list(choices)
+        return st.selectbox(label, options, options.index(value), **state)
     low, high = FIELD_BOUNDS.get(name, (1, 10**6) if hint is int else (0.0, 100.0))
     if hint is int:
-        return _to_field_value(
-            st.number_input(
-                label, int(low), int(high), int(value), 1, key=key, persist_state="session"
-            ),
-            hint,
-            value,
-        )
+        whole = st.number_input(label, int(low), int(high), int(value), 1, **state)
+        return _to_field_value(whole, setting)
     places = 5 if name.startswith("lr") else 4 if name == "average" else 2
     bounds = float(low), float(high), float(value)
-    return _to_field_value(
-        st.number_input(
-            label, *bounds, 10.0**-places, f"%.{places}f", key=key, persist_state="session"
-        ),
-        hint,
-        value,
-    )
+    number = st.number_input(label, *bounds, 10.0**-places, f"%.{places}f", **state)
+    return _to_field_value(number, setting)
 
 
 def _corpus_options(name: str, value: str) -> list[str]:
