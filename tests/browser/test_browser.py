@@ -14,10 +14,11 @@ import numpy as np
 import pytest
 import soundfile
 
+from core.files import ROOT
 from core.media import clips, spectrograms
 from core.runs import Run
 from tests.support import trained_runs
-from tests.support.app import ROOT, wait_until
+from tests.support.app import wait_until
 
 CLIP = "crema-d/VideoFlash/1001_DFA_HAP_XX.flv"
 HEARD = ",".join(["true"] * 5)  # a voice by each condition, and the clip's own twice

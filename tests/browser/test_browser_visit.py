@@ -16,8 +16,9 @@ import pytest
 
 from benchmarks import browser, pages
 from core import runs
+from core.files import ROOT
 from tests.support import trained_runs
-from tests.support.app import ROOT, wait_until
+from tests.support.app import wait_until
 
 pytestmark = pytest.mark.browser
 

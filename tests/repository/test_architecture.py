@@ -1,4 +1,7 @@
-"""The house rules, read off the source: who may import whom, what stays light, how long a file may be, no pickles, the paper's map."""
+"""The house rules, read off the source.
+
+Who may import whom, what stays light, how long a file may be, no pickles, the paper's map.
+"""
 
 import ast
 import importlib
@@ -31,7 +34,7 @@ BELOW = {  # package of core -> packages that it may import; inside a package th
     "inference": {"evaluation", "data", "media", "models", "conformal"},
     "cli": {"experiments", "inference", "evaluation", "data", "media", "models", "conformal"},
 }
-RAY = ("ray_cluster", "ray_driver", "ray_worker")  # the only modules that import Ray
+RAY = ROOT / "core" / "experiments" / "ray_cluster"  # the only package that imports Ray
 WITHOUT_TORCH = [  # so that pages open at once
     *(
         "config",
@@ -44,7 +47,8 @@ WITHOUT_TORCH = [  # so that pages open at once
     ),
     *("evaluation.protocol", "experiments.jobs"),
 ]
-ONLY = {  # packages that these modules may import, together with every module of core that they import
+# packages that these modules may import, together with every module of core that they import
+ONLY = {
     "config": set(),
     "paper": set(),
     "files": {"numpy"},
@@ -64,7 +68,10 @@ def name(path: Path) -> str:
 
 
 def imported(path: Path, *, lazy: bool = True) -> set[str]:
-    """Modules a file imports, dotted in full for the project's own; without `lazy` only those loaded with the file itself."""
+    """Modules a file imports, dotted in full for the project's own.
+
+    Without `lazy` only those loaded with the file itself.
+    """
 
     def walk(node):
         for child in ast.iter_child_nodes(node):
@@ -125,8 +132,10 @@ def packages(modules: set[str]) -> set[str]:
 def test_the_reader_of_imports_sees_every_form(tmp_path):
     file = tmp_path / "x.py"
     file.write_text(
-        "import numpy.linalg\nfrom core import config\nfrom core.models import gan\nfrom core.runs import Run\nfrom typing import TYPE_CHECKING\n"
-        "if TYPE_CHECKING:\n    import g\ndef f():\n    from torch import nn\n    from core.data.labels import x\n"
+        "import numpy.linalg\nfrom core import config\nfrom core.models import gan\n"
+        "from core.runs import Run\nfrom typing import TYPE_CHECKING\n"
+        "if TYPE_CHECKING:\n    import g\ndef f():\n    from torch import nn\n"
+        "    from core.data.labels import x\n"
     )
     now = {"numpy", "core.config", "core.models.gan", "core.runs", "typing"}
     assert imported(file, lazy=False) == now
@@ -146,7 +155,7 @@ def test_core_imports_only_what_lies_below(path):
     found = {m.split(".")[1] for m in imported(path) if m.startswith("core.")}
     assert found <= may, f"{here} may not import {sorted(found - may)}"
     assert not {"streamlit", "ui", "pages", "app"} & {m.split(".")[0] for m in imported(path)}
-    assert "ray" not in imported(path) or path.stem in RAY
+    assert "ray" not in imported(path) or path.parent == RAY
     if path.stem == "__init__":
         assert imported(path) == set()
 
@@ -194,9 +203,14 @@ def test_light_modules_stay_light(module):
 
 
 def test_pages_open_without_torch():
-    """Loads them in a process of its own, one after the other, so that the first that brings torch in is named."""
+    """Loads them in a process of its own, one after the other, so that the first that brings torch
+    in is named.
+    """
     modules = [f"core.{m}" for m in WITHOUT_TORCH]
-    script = "import importlib, sys\nfor m in sys.argv[1:]:\n    importlib.import_module(m)\n    assert 'torch' not in sys.modules, m"
+    script = (
+        "import importlib, sys\nfor m in sys.argv[1:]:\n    importlib.import_module(m)\n"
+        "    assert 'torch' not in sys.modules, m"
+    )
     answer = subprocess.run(
         [sys.executable, "-c", script, *modules], cwd=ROOT, capture_output=True, text=True
     )
@@ -205,8 +219,61 @@ def test_pages_open_without_torch():
 
 @pytest.mark.parametrize("path", EVERY, ids=name)
 def test_no_file_holds_two_ideas(path):
-    lines, most = len(path.read_text().splitlines()), 180 if path in PAGES else 450
+    lines = len(path.read_text().splitlines())
+    most = 220 if path in PAGES else 420 if path in SHIPPED else 560
     assert lines <= most, f"{name(path)} has {lines} lines, more than {most}: split it by idea"
+
+
+@pytest.mark.parametrize("path", [*CORE, *UI, *PAGES], ids=name)
+def test_a_function_fits_on_a_screen(path):
+    long = {
+        node.name: node.end_lineno - node.lineno + 1
+        for node in ast.walk(tree(path))
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+    }
+    most = {name: n for name, n in long.items() if n > 60}
+    if name(path) == "core/models/gan.py":
+        most.pop("step", None)  # Algorithm 1 of the GAN stands whole
+    assert most == {}
+
+
+def test_a_package_holds_at_most_eight_modules():
+    folders = {p.parent for p in [*CORE, *UI]} - {ROOT / "core", ROOT / "ui"}
+    counts = {name(f): len([p for p in f.glob("*.py") if p.stem != "__init__"]) for f in folders}
+    assert {f: n for f, n in counts.items() if n > 8} == {}
+
+
+@pytest.mark.parametrize("path", [*CORE, *UI, *PAGES], ids=name)
+def test_nobody_uses_the_private_names_of_another_module(path):
+    aliases = {
+        alias.asname or alias.name
+        for node in ast.walk(tree(path))
+        if isinstance(node, ast.ImportFrom) and node.module and node.module.split(".")[0] in OURS
+        for alias in node.names
+        if is_module(f"{node.module}.{alias.name}")
+    }
+    used = {
+        f"{node.value.id}.{node.attr}"
+        for node in ast.walk(tree(path))
+        if isinstance(node, ast.Attribute)
+        and isinstance(node.value, ast.Name)
+        and node.value.id in aliases
+        and node.attr.startswith("_")
+        and not node.attr.startswith("__")
+    }
+    assert used == set()
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "tests").rglob("test_*.py")), ids=name)
+def test_no_test_imports_another_test(path):
+    found = {m for m in imported(path, lazy=True) if m.split(".")[-1].startswith("test_")}
+    modules = {
+        f"{n.module}.{a.name}"
+        for n in ast.walk(tree(path))
+        if isinstance(n, ast.ImportFrom) and n.module
+        for a in n.names
+    }
+    assert not found | {m for m in modules if ".test_" in m}
 
 
 @pytest.mark.parametrize("path", SHIPPED, ids=name)

@@ -1,4 +1,7 @@
-"""The set-up (setup_env.py, Makefile, settings): what a person types on a bare machine, and what is said when something is missing."""
+"""The set-up (setup_env.py, Makefile, settings).
+
+What a person types on a bare machine, and what is said when something is missing.
+"""
 
 import os
 import re
@@ -82,7 +85,10 @@ def test_stamp_changes_with_requirements_and_python():
 
 @pytest.fixture
 def tree(tmp_path, monkeypatch):
-    """An empty project folder in which nothing is ever installed: pip and venv are stood in for by a list of their calls."""
+    """An empty project folder in which nothing is ever installed.
+
+    Pip and venv are stood in for by a list of their calls.
+    """
     monkeypatch.chdir(tmp_path)
     (tmp_path / "requirements.txt").write_text("torch==2.13.0  # x\nstreamlit==1.67.0  # x\n")
     (tmp_path / "requirements-test.txt").write_text("pytest==9.2.0  # x\n")

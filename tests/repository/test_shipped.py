@@ -1,4 +1,7 @@
-"""The runs that come with the project: small, complete, honest in their cards, and able to turn a real clip into sound."""
+"""The runs that come with the project.
+
+Small, complete, honest in their cards, and able to turn a real clip into sound.
+"""
 
 import hashlib
 import importlib
@@ -90,7 +93,9 @@ def test_a_run_is_whole(path):
 
 
 def test_the_demo_keeps_its_marks():
-    """The marks for the demo corpus at its default difficulty, from the shipped runs of the default preset, whatever the condition."""
+    """The marks for the demo corpus at its default difficulty, from the shipped runs of the default
+    preset, whatever the condition.
+    """
     for path in trained_runs.SHIPPED:
         run, results = Run(path), Run(path).json("results")
         if run.config.name != "demo":
@@ -105,7 +110,10 @@ def test_the_demo_keeps_its_marks():
 
 
 def test_no_generator_has_collapsed():
-    """Networks can be swayed by patterns that nobody sees; so the samples themselves must differ, from draw to draw and face to face."""
+    """Networks can be swayed by patterns that nobody sees.
+
+    So the samples themselves must differ, from draw to draw and face to face.
+    """
     for path in trained_runs.SHIPPED:
         quality, y = (
             Run(path).json("results")["quality"],
@@ -122,7 +130,9 @@ def test_no_generator_has_collapsed():
     "path", [p for p in trained_runs.SHIPPED if turned(Run(p))], ids=lambda p: p.name
 )
 def test_faces_for_voices_have_not_collapsed(path):
-    """A voice leaves the noise less to decide than a face does, so here the samples must differ from voice to voice of one emotion."""
+    """A voice leaves the noise less to decide than a face does, so here the samples must differ
+    from voice to voice of one emotion.
+    """
     kept, quality = Run(path).arrays("generated"), Run(path).json("results")["quality"]
     spread = [
         kept["y"][kept["label"] == k].astype(np.float32).std(axis=0).mean()
@@ -136,7 +146,10 @@ def test_faces_for_voices_have_not_collapsed(path):
 
 @pytest.mark.parametrize("condition", ["label", "classifier", "cp"])
 def test_generate_with_the_default_run(shared_data, tmp_path, condition):
-    """The command of the README on an original CREMA-D clip: its wav, analysed again, is the generated spectrogram."""
+    """The command of the README on an original CREMA-D clip.
+
+    Its wav, analysed again, is the generated spectrogram.
+    """
     clip = shared_data / "crema-d" / "VideoFlash" / "1001_DFA_HAP_XX.flv"
     command = [
         sys.executable,

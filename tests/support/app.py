@@ -1,26 +1,25 @@
 """What tests of pages share: a home of their own, a page by AppTest, a server and a browser.
 
-`conftest` takes the fixtures from here for every test, so what is heavy is imported by those that need it.
+`conftest` takes the fixtures from here for every test, so what is heavy is imported by those that
+need it.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
 from benchmarks import browser
+from core.files import ROOT
 
 if TYPE_CHECKING:
     from streamlit.testing.v1 import AppTest
 
-ROOT = Path(__file__).resolve().parents[2]
 
-
-# --- by AppTest ---------------------------------------------------------------------------------------------------------------------
+# ------------------------------------------------------------------ by AppTest
 
 
 @pytest.fixture
@@ -92,7 +91,7 @@ def count_elements(app: AppTest, kind: str) -> int:
     return len(app.get(kind))
 
 
-# --- in a browser -------------------------------------------------------------------------------------------------------------------
+# ------------------------------------------------------------------ in a browser
 
 
 @pytest.fixture(scope="module")
@@ -131,7 +130,7 @@ def chromium():
 
 @pytest.fixture
 def page(chromium, server):
-    """A tab that fails its test on an error in the console, an exception box, or a request that leaves this machine."""
+    """A tab that fails its test on a console error, an exception box or an outgoing request."""
     context = chromium.new_context(
         base_url=server, viewport=browser.VIEWPORT, accept_downloads=True
     )

@@ -1,7 +1,11 @@
-"""Corpora of full size with invented content, for tests: every official name, each file another, with the published traps and some more.
+"""Corpora of full size with invented content, for tests.
 
-A film is made once and copied with another title in its header, a sound is a stretch of one noise: 14,884 files cost seconds.
-Both builders return the folder and what `doctor.examine_corpus` must report of it: kind of fault -> names.
+Every official name, each file another, with the published traps and some more.
+
+A film is made once and copied with another title in its header, a sound is a stretch of one noise:
+14,884 files cost seconds.
+Both builders return the folder and what `doctor.examine_corpus` must report of it: kind of fault ->
+names.
 """
 
 import contextlib
@@ -19,7 +23,7 @@ import av
 import numpy as np
 from PIL import Image
 
-from core.data import inventory
+from core.data import corpora
 from core.data.demo import actors
 from core.media import clips
 
@@ -30,7 +34,10 @@ ExpectedFaults = dict[str, set[str]]
 
 @contextlib.contextmanager
 def spacious_folder(fallback: Path) -> Iterator[Path]:
-    """A folder for a tree, gone afterwards: in memory where there is room, as some disks take a minute to remove 15,000 files."""
+    """A folder for a tree, gone afterwards.
+
+    In memory where there is room, as some disks take a minute to remove 15,000 files.
+    """
     memory = Path("/dev/shm")
     there = memory if memory.is_dir() and shutil.disk_usage(memory).free > 2**31 else fallback
     with tempfile.TemporaryDirectory(dir=there, prefix="tree-") as folder:
@@ -38,7 +45,10 @@ def spacious_folder(fallback: Path) -> Iterator[Path]:
 
 
 def face_frames(clip: Path | None, count: int = 12) -> np.ndarray:
-    """(count, 72, 96, 3) uint8 with a face: of a real clip, or of the invented corpus where there is none."""
+    """(count, 72, 96, 3) uint8 with a face.
+
+    Of a real clip, or of the invented corpus where there is none.
+    """
     frames = (
         clips.read_clip(clip).frames[:count]
         if clip
@@ -124,7 +134,8 @@ class NoiseSource:
 
 
 def lfs_pointer(name: str) -> bytes:
-    return f"version https://git-lfs.github.com/spec/v1\noid sha256:{name.encode().hex()[:64]:0<64}\nsize 72862\n".encode()
+    oid = f"{name.encode().hex()[:64]:0<64}"
+    return f"version https://git-lfs.github.com/spec/v1\noid sha256:{oid}\nsize 72862\n".encode()
 
 
 def _write_files(folder: Path, contents: dict[str, bytes]) -> None:
@@ -137,9 +148,12 @@ def _write_files(folder: Path, contents: dict[str, bytes]) -> None:
 def write_crema_tree(
     folder: Path, manifest_csv: Path | None = None, faults: bool = True, clip: Path | None = None
 ) -> tuple[Path, ExpectedFaults]:
-    """All 7,442 clips of CREMA-D as VideoFlash/*.flv and AudioWAV/*.wav, about 350 MB; `clip` lends the face.
+    """All 7,442 clips of CREMA-D as VideoFlash/*.flv and AudioWAV/*.wav, about 350 MB.
 
-    With the official list of files (path, oid, size) every name is taken from there, else from `inventory.official_clips`.
+    `clip` lends the face.
+
+    With the official list of files (path, oid, size) every name is taken from there, else from
+    `corpora.official_clips`.
     """
     if manifest_csv:
         with manifest_csv.open(newline="") as handle:
@@ -149,7 +163,7 @@ def write_crema_tree(
                 if row["path"].endswith(".wav")
             )
     else:
-        names = sorted(set().union(*inventory.official_clips("crema-d").values()))
+        names = sorted(set().union(*corpora.official_clips("crema-d").values()))
     noise, frames, expected = NoiseSource(), face_frames(clip), defaultdict(set)
     normal = encode_film("flv", frames)
     for part in ("VideoFlash", "AudioWAV"):
@@ -240,7 +254,10 @@ def write_crema_tree(
 def write_ravdess_tree(
     folder: Path, faults: bool = True, clip: Path | None = None
 ) -> tuple[Path, ExpectedFaults]:
-    """The 1,440 performances of RAVDESS speech as its zips unpack: two films and a sound of each, about 100 MB; `clip` lends the face."""
+    """The 1,440 performances of RAVDESS speech as its zips unpack.
+
+    Two films and a sound of each, about 100 MB; `clip` lends the face.
+    """
     noise, frames, expected = NoiseSource(1), face_frames(clip), defaultdict(set)
     both, mute = encode_film("mp4", frames), encode_film("mp4", frames, sound=False)
 
@@ -248,10 +265,12 @@ def write_ravdess_tree(
         actor = f"Actor_{code[-2:]}"
         if modality == "03":
             return f"Audio_Speech_Actors_01-24/{actor}/03-{code}.wav"
-        return f"Video_Speech_{actor}/{actor}/{f'{actor}/' if actor == 'Actor_05' else ''}{modality}-{code}.mp4"  # 05 is nested twice
+        # 05 is nested twice
+        again = f"{actor}/" if actor == "Actor_05" else ""
+        return f"Video_Speech_{actor}/{actor}/{again}{modality}-{code}.mp4"
 
     codes = sorted(
-        set().union(*inventory.official_clips("ravdess").values()), key=lambda code: code[::-1]
+        set().union(*corpora.official_clips("ravdess").values()), key=lambda code: code[::-1]
     )
     for code in codes:
         _write_files(

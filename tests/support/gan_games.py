@@ -50,7 +50,9 @@ def state(g, seed):
     torch.manual_seed(seed)
     s = gan.new_state(g, K, SHAPE, Classifier(SHAPE, (4, 8), K, 8).eval(), seed, "cpu")
     for network in (s.G, s.D, s.Q, s.shown):
-        network.double()  # so that rounding, which Adam makes large where a gradient is next to nothing, hides no error
+        # so that rounding, which Adam makes large where a gradient is next to nothing, hides no
+        # error
+        network.double()
     for optimiser in s.optimisers.values():
         for moments in optimiser.state.values():
             moments.update({k: v.double() for k, v in moments.items() if v.dim()})

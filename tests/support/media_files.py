@@ -1,4 +1,7 @@
-"""Media that a test makes itself: frames, tones, films of any container, and how a refusal is asserted."""
+"""Media that a test makes itself.
+
+Frames, tones, films of any container, and how a refusal is asserted.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +20,9 @@ RATE = 16_000
 
 
 def pictures(count: int = 25, h: int = 96, w: int = 128) -> np.ndarray:
-    """Grey frames that grow brighter, with a white mark in the upper left corner and a black one in the lower left."""
+    """Grey frames that grow brighter, with a white mark in the upper left corner and a black one in
+    the lower left.
+    """
     frames = np.empty((count, h, w, 3), np.uint8)
     frames[:] = np.linspace(60, 180, count).astype(np.uint8)[:, None, None, None]
     frames[:, : h // 4, : w // 4] = 255
@@ -44,7 +49,10 @@ def write(
     shape=1,
     options=None,
 ):
-    """A file by PyAV: `sound` (T,) or (2, T) at `rate` Hz from sample `start` on; `pts` in milliseconds, one for each frame."""
+    """A file by PyAV: `sound` (T,) or (2, T) at `rate` Hz from sample `start` on.
+
+    `pts` in milliseconds, one for each frame.
+    """
     frames = pictures() if frames is None else frames
     with av.open(str(path), "w", options=options or {}) as box:
         layout = "stereo" if np.ndim(sound) == 2 else "mono"

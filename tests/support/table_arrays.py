@@ -4,7 +4,9 @@ import numpy as np
 
 
 def a_table(accuracy, s2, subjects=8, clips=10, first=0):
-    """A table.npz in which the rows get the given share of each subject's clips right, the same in both rules and in two seeds."""
+    """A table.npz in which the rows get the given share of each subject's clips right, the same in
+    both rules and in two seeds.
+    """
     n, names = subjects * clips, list(accuracy)
     label = np.zeros(n, np.int64)
     wrong = (np.arange(n) % clips)[None] >= (
@@ -29,9 +31,17 @@ def a_table(accuracy, s2, subjects=8, clips=10, first=0):
 
 
 RIGHT = {
-    "S1": 0.3, "S1 oversampled": 0.6, "S1 + plain augmentation": 0.4, "S1 + pseudo-labelled S3": 0.4, "S1 + generated": 0.5,
-    "S1 + generated + plain augmentation": 0.1, "S1 + S3": 0.8, "S1 + S3 + plain augmentation": 0.7,
-    "S1 + S3 + generated": 0.8, "S1 + S3 + generated + plain augmentation": 0.8, "generated only": 0.2,
-}  # fmt: skip
+    "S1": 0.3,
+    "S1 oversampled": 0.6,
+    "S1 + plain augmentation": 0.4,
+    "S1 + pseudo-labelled S3": 0.4,
+    "S1 + generated": 0.5,
+    "S1 + generated + plain augmentation": 0.1,
+    "S1 + S3": 0.8,
+    "S1 + S3 + plain augmentation": 0.7,
+    "S1 + S3 + generated": 0.8,
+    "S1 + S3 + generated + plain augmentation": 0.8,
+    "generated only": 0.2,
+}
 
 ON_S2 = dict(RIGHT) | {"S1 oversampled": 0.1}  # S4 would choose the oversampled row, S2 does not

@@ -1,4 +1,7 @@
-"""A really trained run of each condition, in some seconds: the whole pipeline on a handful of steps, and runs in every other state."""
+"""A really trained run of each condition, in some seconds.
+
+The whole pipeline on a handful of steps, and runs in every other state.
+"""
 
 from __future__ import annotations
 
@@ -54,7 +57,9 @@ def trained_home(folder: Path) -> Path:
 
 @functools.cache
 def reverse_home(folder: Path) -> Path:
-    """A home with finished runs from voices to faces, told the label and the p-values, trained once per test session."""
+    """A home with finished runs from voices to faces, told the label and the p-values, trained once
+    per test session.
+    """
     with mock.patch.dict(os.environ, home_environment(folder)):
         files.checkpoints_folder().mkdir(parents=True, exist_ok=True)
         prepare_noise_demo()
@@ -74,7 +79,9 @@ def bands_64_home(folder: Path) -> Path:
 
 
 def prepare_noise_demo(name: str = "demo") -> None:
-    """The demo corpus of the smoke preset, its pictures and voices replaced by noise that is made at once."""
+    """The demo corpus of the smoke preset, its pictures and voices replaced by noise that is made
+    at once.
+    """
     rng = np.random.default_rng(0)
 
     def face(take, *_, **__):
@@ -109,7 +116,10 @@ def install_landmark_model(home: Path) -> None:
 
 
 def fabricate_run(state: str, config: Config = SMOKE, **fields) -> Run:
-    """A run directory with curves, in any state, that nothing was trained for. Uses the home that the environment names."""
+    """A run directory with curves, in any state, that nothing was trained for.
+
+    Uses the home that the environment names.
+    """
     run = runs.create(
         files.checkpoints_folder() / f"{config.name}-{config.gan.condition}-{state:0<8}", config
     )

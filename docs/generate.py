@@ -1,0 +1,54 @@
+"""Write docs/equations.md from the map in core/paper.py, and docs/cli.md from `--help`: `make docs`."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import os
+from pathlib import Path
+from unittest import mock
+
+from core import __main__ as command_line
+from core import paper
+
+FOLDER = Path(__file__).parent
+EQUATIONS = """# Equations and the functions that compute them
+
+Written by `make docs` from core/paper.py; the page *Paper* shows the same map with the source code.
+
+"""
+COMMANDS = """# The command line
+
+Written by `make docs` from `--help`. `python` is `.venv/bin/python`.
+
+"""
+
+
+def equations() -> str:
+    """The text of docs/equations.md."""
+    return EQUATIONS + paper.equations_table() + "\n"
+
+
+def help_text(*words: str) -> str:
+    """What `python -m core WORDS --help` prints, 100 characters wide."""
+    text = io.StringIO()
+    plain = {"COLUMNS": "100", "NO_COLOR": "1", "TERM": "dumb"}
+    with mock.patch.dict(os.environ, plain), contextlib.redirect_stdout(text):
+        with contextlib.suppress(SystemExit):
+            command_line.main([*words, "--help"])
+    return "\n".join(line.rstrip() for line in text.getvalue().strip().splitlines())
+
+
+def commands() -> str:
+    """The text of docs/cli.md: all commands, then each with its options."""
+    parts = [COMMANDS, f"```\n{help_text()}\n```\n"]
+    for words in command_line.COMMANDS:
+        name = " ".join(words)
+        parts.append(f"\n## {name}\n\n```\n{help_text(*words)}\n```\n")
+    return "".join(parts)
+
+
+if __name__ == "__main__":
+    for name, text in (("equations.md", equations()), ("cli.md", commands())):
+        (FOLDER / name).write_text(text)
+        print(f"wrote docs/{name}")
