@@ -1,161 +1,136 @@
-"""The command line's `data` half: prepare · fetch · doctor · draw. Each runs in a terminal, or as an errand that a page watches."""
+"""Commands on corpora: `data prepare`, `data fetch`, `data doctor`, `data draw`.
+
+Each runs in a terminal, or as a task that a page watches.
+"""
 
 from __future__ import annotations
 
 import functools
 import json
-import signal
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
-import tyro
+from tyro.conf import Positional, arg
 
-from core.cli.progress import Progress
-from core.experiments import tasks
+from core.cli.options import Address, Count, Engine, Folder, placeholder
+from core.cli.progress import Progress, report_end
+from core.files import UserError
 
 
 @dataclass(frozen=True)
 class PrepareOptions:
-    """Turn a corpus into arrays (once). Ctrl-C stops; the same command continues. Examples:
-    python -m core data prepare ravdess --source ~/RAVDESS (--bands 64) · python -m core data prepare demo"""
+    """Turn a corpus into arrays, once.
 
-    corpus: Annotated[str, tyro.conf.Positional]
-    """demo, demo-clips, ravdess, crema-d, fer2013, or a name of your own for a table (csv) or a folder of <emotion>/<image>.
-    A name that ends in -64 or -80 says the mel bands, too."""
-    source: Path | None = None
-    """Folder, zip or table of the corpus as published. The demo corpus needs none."""
-    workers: int = 0
-    """Processes that read clips at the same time; 0 is one per core."""
-    takes: int = 10
-    """Demo corpus only: clips per invented actor and emotion."""
+    Ctrl-C stops; the same command continues. Examples:
+      python -m core data prepare ravdess --source ~/RAVDESS --bands 64
+      python -m core data prepare demo
+    """
+
+    corpus: Annotated[str, Positional, placeholder("CORPUS")]
+    """demo, demo-clips, ravdess, crema-d, fer2013, or a name for your own table or folder."""
+    source: Annotated[Path | None, placeholder("FOLDER", "none, for the demo corpus")] = None
+    """Folder, zip or table as published; or your own table (csv), or folder of EMOTION/IMAGE."""
+    workers: Count = 0
+    """Processes that read clips at the same time; 0: one for each core."""
+    takes: Count = 10
+    """Demo corpus only: clips of each invented actor and emotion."""
     bands: Literal[28, 64, 80] = 28
-    """Mel bands of a spectrogram. More than the paper's 28 make a corpus of its own, named after them: ravdess-64."""
-    frames: int = 1
-    """Faces per clip: the frame nearest the sound's middle, then further ones over the second around it."""
-    crops: int = 1
-    """Spectrograms per clip: the middle second, then further ones over the clip's whole length."""
+    """Mel bands; 64 or 80 make a corpus of its own, whose name may say it too: ravdess-64."""
+    frames: Count = 1
+    """Faces of each clip: the middle frame, then further ones over the second around it."""
+    crops: Count = 1
+    """Spectrograms of each clip: the middle second, then further ones over the whole clip."""
     song: bool = False
     """RAVDESS only: the sung clips too."""
-    engine: Literal["local", "ray"] = "local"
-    """ray reads the clips on the machines of a Ray cluster (pip install -r requirements-cluster.txt); the arrays are the same."""
-    address: str | None = None
-    """ray: where the cluster is, such as auto or 10.0.0.1:6379; without it one is started on this machine."""
+    engine: Engine = "local"
+    address: Address = None
 
 
 @dataclass(frozen=True)
 class FetchOptions:
-    """Bring a corpus onto this machine: ravdess is downloaded (resumable, its sums checked), for crema-d and fer2013 the exact
-    commands are printed. Example: python -m core data fetch ravdess --what audio"""
+    """Download RAVDESS, or print the exact commands that bring another corpus.
 
-    corpus: Annotated[str, tyro.conf.Positional]
+    An interrupted download is resumed, and checksums are checked. Example:
+      python -m core data fetch ravdess --what audio
+    """
+
+    corpus: Annotated[str, Positional, placeholder("CORPUS")]
     """ravdess, crema-d or fer2013."""
-    to: Path | None = None
-    """Folder for the files; data/raw/<corpus> if none is given."""
+    to: Annotated[Path | None, placeholder("FOLDER", "data/raw/CORPUS")] = None
+    """Folder for the files."""
     what: tuple[Literal["audio", "video"], ...] = ("audio", "video")
     """ravdess: audio is one zip of 0.2 GB, video 24 zips of 12.4 GB."""
 
 
 @dataclass(frozen=True)
 class DoctorOptions:
-    """Look a corpus through before it is prepared: missing, empty, silent, faceless, doubled files, and what to do about each.
-    Example: python -m core data doctor ~/CREMA-D"""
+    """Check a corpus before it is prepared, and say what to do about each fault.
 
-    path: Annotated[Path, tyro.conf.Positional]
+    It finds missing, empty, silent, faceless and doubled files. The exit status is 1 where
+    something is unusable. Example:
+      python -m core data doctor ~/CREMA-D
+    """
+
+    path: Annotated[Path, Positional, placeholder("FOLDER")]
     """Folder or zip of the corpus, or the csv table of own data."""
-    corpus: str | None = None
-    """Which corpus it is, if that cannot be told from its files."""
+    corpus: Annotated[str | None, placeholder("CORPUS", "recognised by its files")] = None
+    """Which corpus it is."""
     json: bool = False
-    """The report for machines."""
-    seconds: float = 600.0
-    """How long it may take; what was not looked at in that time is said. The exit status is 1 where something is unusable."""
+    """Print the report as JSON."""
+    seconds: Annotated[float, arg(metavar="SECONDS")] = 600.0
+    """Longest time to take; the report names what was not checked in it."""
 
 
 @dataclass(frozen=True)
 class DrawOptions:
-    """Write some clips of the invented corpus as mp4 and wav, to try things on; `data prepare demo-clips --source FOLDER` reads them."""
+    """Write some clips of the invented corpus as mp4 and wav, to try things on.
 
-    folder: Annotated[Path, tyro.conf.Positional]
-    count: int = 12
-    """How many."""
-
-
-def run_command(options: Any) -> int:
-    """Carry out one of `data`'s commands; returns the exit status. Stopped by a signal, it says how to continue.
-
-    Raises what the work raises for expected failures, after telling the errand.
+    `data prepare demo-clips --source FOLDER` reads them. Example:
+      python -m core data draw clips --count 6
     """
-    from core.files import StopRequested
 
-    signal.signal(
-        signal.SIGTERM, signal.default_int_handler
-    )  # as Ctrl-C: what is done is on the disk at any moment
-    actions: dict[Any, Any] = {
-        PrepareOptions: prepare,
-        FetchOptions: fetch,
-        DoctorOptions: doctor,
-        DrawOptions: draw,
-    }
-    try:
-        code, message = actions[type(options)](options)
-    except (KeyboardInterrupt, StopRequested):
-        for s in (
-            signal.SIGINT,
-            signal.SIGTERM,
-        ):  # whoever is impatient must not break off the farewell
-            signal.signal(s, signal.SIG_IGN)
-        tasks.report_end("stopped")
-        print("\nstopped; the same command continues", file=sys.stderr)
-        return 130
-    except BaseException as e:
-        tasks.report_end(
-            "failed",
-            str(e.args[0] if isinstance(e, KeyError) and e.args else e) or type(e).__name__,
-        )
-        raise
-    tasks.report_end("done", message)
-    return code
+    folder: Annotated[Folder, Positional]
+    """Folder for the clips."""
+    count: Count = 12
+    """Number of clips."""
 
 
+@report_end
 def prepare(o: PrepareOptions) -> tuple[int, str]:
-    from core.data import preparation as preparing
-    from core.data import splits
-    from core.data.corpora import CorpusError
-    from core.experiments import ray_cluster
+    from core.data import preparation, splits
+    from core.experiments.ray_cluster import connection
 
-    clips, bands = splits.parse_name(o.corpus)  # the name may say it, too
+    # The mel bands stand in the corpus' name or in --bands
+    clips, bands = splits.parse_name(o.corpus)
     if len({bands, o.bands} - {PrepareOptions.bands}) > 1:
-        raise CorpusError(
+        raise UserError(
             f"{o.corpus} means {bands} mel bands, and --bands says {o.bands}; leave one of them out"
         )
     name, progress = splits.name_with_bands(clips, max(bands, o.bands)), Progress()
-    engine = (
-        functools.partial(ray_cluster.run_tasks, workers=o.workers, address=o.address)
-        if o.engine == "ray"
-        else None
-    )
-    path = preparing.prepare_corpus(
+    engine = functools.partial(connection.run_tasks, workers=o.workers, address=o.address)
+    path = preparation.prepare_corpus(
         name,
         o.source,
         o.workers,
-        lambda d, t: progress("prepare", d, t),
-        o.takes,
-        o.frames,
-        o.crops,
-        o.song,
-        engine,
+        lambda done, total: progress("prepare", done, total),
+        takes=o.takes,
+        frames=o.frames,
+        crops=o.crops,
+        song=o.song,
+        engine=engine if o.engine == "ray" else None,
     )
     corpus = splits.load_corpus_file(path)
-    message = f"{len(corpus.clip)} clips, {len(corpus.faces)} faces, {len(corpus.voices)} voices, digest {corpus.digest}"
+    counts = f"{len(corpus.clip)} clips, {len(corpus.faces)} faces, {len(corpus.voices)} voices"
+    message = f"{counts}, digest {corpus.digest}"
     print(f"\n{path}: {message}")
     if corpus.bands != PrepareOptions.bands and len(corpus.voices):
         print(f"  a run takes it by: --data.voices {name} --logmel.bands {corpus.bands}")
-    for what, asked, kind in (("frames", o.frames, "faces"), ("crops", o.crops, "voices")):
-        if asked > 1:
-            print(
-                f"  {asked} {kind} of each clip; {corpus.meta['repeated'][what]} clips have fewer different ones and repeat some"
-            )
+    for what, number, kind in (("frames", o.frames, "faces"), ("crops", o.crops, "voices")):
+        if number > 1:
+            repeating = f"{corpus.meta['repeated'][what]} clips have fewer different ones"
+            print(f"  {number} {kind} of each clip; {repeating} and repeat some")
     left_out = list(corpus.meta["left_out"].items())
     for clip, reason in left_out[:20]:
         print(f"  {clip}: {reason}")
@@ -164,27 +139,28 @@ def prepare(o: PrepareOptions) -> tuple[int, str]:
     return 0, message
 
 
+@report_end
 def fetch(o: FetchOptions) -> tuple[int, str]:
-    from core.data import download as fetching
-    from core.data import splits
+    from core.data import download, splits
 
     target = o.to or splits.processed_folder().parent / "raw" / o.corpus
     if o.corpus != "ravdess":
-        text = fetching.manual_steps(o.corpus, target)
+        text = download.manual_steps(o.corpus, target)
         if "not known" in text:
-            raise fetching.FetchError(text)
+            raise UserError(text)
         print(text)
         return 0, f"what to type for {o.corpus}"
     progress = Progress((1e6, " MB"))
-    paths = fetching.fetch_corpus(o.corpus, target, o.what, lambda d, t: progress("fetch", d, t))
-    print(
-        f"\n{len(paths)} files, whole and right, in {target}\nnext: python -m core data prepare {o.corpus} --source {target}"
-    )
+    paths = download.fetch_corpus(o.corpus, target, o.what, functools.partial(progress, "fetch"))
+    print(f"\n{len(paths)} files, whole and right, in {target}")
+    print(f"next: python -m core data prepare {o.corpus} --source {target}")
     return 0, f"{len(paths)} files in {target}"
 
 
+@report_end
 def doctor(o: DoctorOptions) -> tuple[int, str]:
-    from core.data import doctor as doctors
+    from core.data.checks import doctor as doctors
+    from core.data.checks import faults
 
     progress = Progress()
     report = doctors.examine_corpus(
@@ -192,22 +168,21 @@ def doctor(o: DoctorOptions) -> tuple[int, str]:
     )
     if sys.stderr.isatty():
         print(file=sys.stderr)
-    print(
-        json.dumps(doctors.to_dict(report), indent=1, ensure_ascii=False)
-        if o.json
-        else doctors.to_text(report)
-    )
+    if o.json:
+        print(json.dumps(faults.to_dict(report), indent=1, ensure_ascii=False))
+    else:
+        print(faults.to_text(report))
     found = sum(f.severity == "error" for f in report.faults)
-    return int(
-        found > 0
-    ), f"{found} kind{'s' * (found != 1)} of errors found" if found else "no errors found"
+    kinds = f"{found} kind{'s' * (found != 1)} of errors found"
+    return int(found > 0), kinds if found else "no errors found"
 
 
+@report_end
 def draw(o: DrawOptions) -> tuple[int, str]:
-    from core.data import preparation as preparing
+    from core.data import preparation
 
-    progress = Progress()
-    paths = preparing.draw_demo_clips(o.folder, o.count, lambda d, t: progress("draw clips", d, t))
+    progress = functools.partial(Progress(), "draw clips")
+    paths = preparation.draw_demo_clips(o.folder, o.count, progress)
     message = f"wrote {len(paths)} clips of invented actors to {o.folder}"
     print(f"\n{message}")
     return 0, message

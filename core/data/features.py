@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 
 from core.config import LogMel
-from core.data import corpora
 from core.data.corpora import ClipEntry
+from core.data.sources import media_files
 from core.data.splits import STORED_COLUMNS
 from core.media import spectrograms
 
@@ -60,22 +60,22 @@ def extract_clip(item: Any, how: ExtractionSettings) -> ClipFeatures:
             _extract_entry(item, how) if isinstance(item, ClipEntry) else _extract_take(item, how)
         )
     except Exception as e:  # one odd clip must not stop a corpus; its reason is kept
-        from core.media import faces
+        from core.media.faces import landmarker
 
-        if isinstance(e, faces.ModelMissing | MemoryError):
+        if isinstance(e, landmarker.ModelMissing | MemoryError):
             raise  # not the clip's fault, and all the others would be left out, too
         return ClipFeatures(reason=f"{type(e).__name__}: {e}")
 
 
 def _extract_take(take: Any, how: ExtractionSettings) -> ClipFeatures:
     from core.data.demo import actors
-    from core.media import faces
+    from core.media.faces import alignment
 
     wave = actors.synthesise_voice(take)
     y, repeated = _spectrogram_windows(wave, how)
     times = _frame_times(spectrograms.centre_time(len(wave) / LogMel().rate), how.frames)
     return ClipFeatures(
-        x=np.stack([faces.align(*actors.render_face(take, t=t)) for t in times]),
+        x=np.stack([alignment.align(*actors.render_face(take, t=t)) for t in times]),
         y=y,
         repeats=(False, repeated),
     )
@@ -89,27 +89,32 @@ def _extract_entry(entry: ClipEntry, how: ExtractionSettings) -> ClipFeatures:
 
     y, seconds, repeated = None, None, False
     if entry.audio:
-        with corpora.media_file(entry.audio) as path:
+        with media_files.media_file(entry.audio) as path:
             wave = clips.read_waveform(path)
         seconds = len(wave) / LogMel().rate
         y, repeated = _spectrogram_windows(wave, how)
     if not entry.video:
         return ClipFeatures(y=y, repeats=(False, repeated))
-    with corpora.media_file(entry.video) as path:
+    with media_files.media_file(entry.video) as path:
         crop = (
-            _read_crop(path) if path.suffix.lower() in corpora.MEDIA_EXTENSIONS["picture"] else None
+            _read_crop(path)
+            if path.suffix.lower() in media_files.MEDIA_EXTENSIONS["picture"]
+            else None
         )
         if crop is None:
             x, few = _aligned_faces(path, entry.clip, seconds, how.frames)
             return ClipFeatures(x=x, y=y, repeats=(few, repeated))
-    from core.media import faces
+    from core.media.faces import alignment
 
-    five = faces.crop_points(crop)
+    five = alignment.crop_points(crop)
     few = how.frames > 1
     if five is None:
         return ClipFeatures(y=y, five=np.full((5, 2), np.nan), crop=crop, repeats=(few, repeated))
     return ClipFeatures(
-        x=np.stack([faces.align(crop, five)] * how.frames), y=y, five=five, repeats=(few, repeated)
+        x=np.stack([alignment.align(crop, five)] * how.frames),
+        y=y,
+        five=five,
+        repeats=(few, repeated),
     )
 
 
@@ -155,27 +160,30 @@ def _aligned_faces(
 
     Raises faces.NoFaceError where AROUND frames show none. Of several people it is the largest in the first frame.
     """
-    from core.media import clips, faces
+    from core.media import clips, containers
+    from core.media.faces import alignment, detection
 
     if frames == 1 and seconds is not None:  # one picture is enough, nearly always
-        clip = clips.read_clip(path, clips.Limits(near=spectrograms.centre_time(seconds)))
-        found = faces.detect(clip.frames[0]) if len(clip.frames) == 1 else []
+        clip = clips.read_clip(path, containers.Limits(near=spectrograms.centre_time(seconds)))
+        found = detection.detect(clip.frames[0]) if len(clip.frames) == 1 else []
         if found:
-            return faces.align(clip.frames[0], faces.five_points(found[0].points))[None], False
+            return alignment.align(clip.frames[0], alignment.five_points(found[0].points))[
+                None
+            ], False
     clip = clips.read_clip(path)
-    look = functools.cache(lambda i: faces.detect(clip.frames[i]))
+    look = functools.cache(lambda i: detection.detect(clip.frames[i]))
     times = _frame_times(
         spectrograms.centre_time(float(clip.times[-1]) if seconds is None else seconds), frames
     )
     order = np.argsort(np.abs(clip.times - times[0]), kind="stable")
     first = next((int(i) for i in order[:MAX_SEARCHED_FRAMES] if look(int(i))), None)
     if first is None:
-        raise faces.NoFaceError(
+        raise detection.NoFaceError(
             f"{name}: no face within {MAX_SEARCHED_FRAMES} frames of the middle"
         )
     face = look(first)[0]
     chosen = {first: face}
-    x = [faces.align(clip.frames[first], faces.five_points(face.points))]
+    x = [alignment.align(clip.frames[first], alignment.five_points(face.points))]
     inside = [int(i) for i in order if abs(clip.times[i] - times[0]) <= WINDOW_SECONDS / 2]
     for t in times[1:]:
         free = sorted((i for i in inside if i not in chosen), key=lambda i: abs(clip.times[i] - t))
@@ -185,5 +193,5 @@ def _aligned_faces(
         else:  # the same person: the one whose face lies nearest
             centre = face.points.mean(0)
             chosen[i] = min(look(i), key=lambda f: float(np.hypot(*(f.points.mean(0) - centre))))
-        x.append(faces.align(clip.frames[i], faces.five_points(chosen[i].points)))
+        x.append(alignment.align(clip.frames[i], alignment.five_points(chosen[i].points)))
     return np.stack(x), len(chosen) < frames

@@ -28,6 +28,7 @@ from core.config import LogMel
 from core.data import corpora, features, splits
 from core.data.corpora import ClipEntry, CorpusError
 from core.data.features import ClipFeatures, ExtractionSettings
+from core.data.sources import indexing, media_files
 from core.data.splits import STORED_COLUMNS
 from core.media import spectrograms, waveforms
 
@@ -90,10 +91,10 @@ def prepare_corpus(
             return target
         _remove_leftovers(target, parts)
         if not drawn and any(e.video for e in items):
-            from core.media import faces
+            from core.media.faces import landmarker
 
-            faces.model_path()  # once, before many processes want it
-        done = _extract_all_parts(
+            landmarker.model_path()  # once, before many processes want it
+        done = extract_parts(
             items, how, parts, _make_engine(engine, items, workers, name), tick, should_stop
         )
         _write_source_record(
@@ -111,7 +112,7 @@ def _list_items(clips: str, source: Path | None, takes: int, song: bool) -> Sequ
         return actors.list_takes(takes)
     if source is None:
         raise CorpusError(f"say where {clips} is: --source FOLDER_OR_ZIP")
-    return corpora.index_clips(
+    return indexing.index_clips(
         clips, source.resolve(), song
     )  # absolute: a worker may stand in another folder
 
@@ -146,13 +147,13 @@ def _content_key(
             }
             what.append(dataclasses.asdict(e) | media)
         if any(e.video for e in items):
-            from core.media import faces
+            from core.media.faces import alignment, detection, landmarker
 
             what += [
-                faces.MODEL_SHA256,
-                faces.ALIGNED_SIZE,
-                faces.MIN_FACE_SCORE,
-                faces.CANONICAL_POINTS.tolist(),
+                landmarker.MODEL_SHA256,
+                alignment.ALIGNED_SIZE,
+                detection.MIN_FACE_SCORE,
+                alignment.CANONICAL_POINTS.tolist(),
             ]
             what += [features.MAX_CROP_SIDE, features.CROP_SIZE, features.MAX_SEARCHED_FRAMES]
     return files.cache_key(*what)
@@ -162,7 +163,7 @@ def _file_identity(
     reference: str, root: Path, archives: dict[str, dict[str, zipfile.ZipInfo]]
 ) -> list:
     """What tells, without reading it, that a file is still the same: its place in the corpus, its size, and its time or, in a zip, sum."""
-    archive, member = corpora.split_reference(reference)
+    archive, member = media_files.split_reference(reference)
     if member:
         if archive not in archives:
             with zipfile.ZipFile(archive) as z:
@@ -202,7 +203,7 @@ PartResults = Generator[tuple[int, dict[str, np.ndarray]], None, None]
 ExtractionEngine = Callable[[dict[int, Sequence[Item]], ExtractionSettings], PartResults]
 
 
-def _extract_all_parts(
+def extract_parts(
     items: Sequence[Item],
     how: ExtractionSettings,
     folder: Path,
@@ -319,7 +320,7 @@ def _exit_with_parent(starter: int) -> None:
 def _sample_media(items: Sequence[Item], most: int = 8) -> dict[str, int]:
     """Some media files of a corpus with their sizes: what another machine must find under the same names."""
     files = [
-        corpora.split_reference(reference)[0]
+        media_files.split_reference(reference)[0]
         for e in items
         if isinstance(e, ClipEntry)
         for reference in (e.video, e.audio)
@@ -444,17 +445,17 @@ def _align_with_fallback(
     crops = [(e, one) for e, one in kept if one.five is not None]
     if not crops:
         return [one.x for _, one in kept], {}
-    from core.media import faces
+    from core.media.faces import alignment
 
     points = np.stack([one.five for _, one in crops])  # type: ignore[misc]
     found = np.isfinite(points).all((1, 2))
     median = (
         np.median(points[found], axis=0)
         if found.any()
-        else faces.CANONICAL_POINTS * features.CROP_SIZE
+        else alignment.CANONICAL_POINTS * features.CROP_SIZE
     )
     x = [
-        one.x if one.crop is None else np.stack([faces.align(one.crop, median)] * how.frames)
+        one.x if one.crop is None else np.stack([alignment.align(one.crop, median)] * how.frames)
         for _, one in kept
     ]
     emotions = np.array([e.emotion for e, _ in crops])

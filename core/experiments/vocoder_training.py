@@ -18,8 +18,9 @@ from torch import Tensor, nn
 
 from core import files
 from core.config import Config, LogMel
-from core.data import corpora, splits
+from core.data import splits
 from core.data.corpora import CorpusError
+from core.data.sources import media_files
 from core.files import StopRequested
 from core.media import clips, spectrograms, vocoder
 from core.media.vocoder import MAX_F0, MIN_F0, PITCH_BINS, Vocoder
@@ -64,7 +65,7 @@ def load_recordings(config: Config, sets: tuple[str, ...]) -> list[tuple[str, np
         str(c) for c, who in zip(corpus.clip, corpus.subject, strict=True) if str(who) in people
     ):
         try:
-            with corpora.media_file(told[clip]["audio"]) as path:
+            with media_files.media_file(told[clip]["audio"]) as path:
                 out.append((clip, clips.read_waveform(path, rate)))
         except (OSError, KeyError) as e:
             raise CorpusError(

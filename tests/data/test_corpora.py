@@ -12,6 +12,8 @@ from pathlib import Path
 import pytest
 
 from core.config import CREMA_EMOTIONS, EMOTIONS
+from core.data.sources import media_files
+from core.data.sources import indexing
 from core.data import corpora
 from core.data.corpora import CorpusError
 
@@ -99,8 +101,8 @@ RAVDESS_FORMS = {
 
 @pytest.mark.parametrize("form", RAVDESS_FORMS)
 def test_ravdess_is_the_same_in_every_form(tmp_path, form):
-    entries = corpora.index_clips("ravdess", RAVDESS_FORMS[form](tmp_path / form))
-    assert bare(entries) == bare(corpora.index_clips("ravdess", plant(tmp_path / "plain", EVERY)))
+    entries = indexing.index_clips("ravdess", RAVDESS_FORMS[form](tmp_path / form))
+    assert bare(entries) == bare(indexing.index_clips("ravdess", plant(tmp_path / "plain", EVERY)))
     assert [e.clip for e in entries] == sorted(
         f"ravdess-{c}-{a:02d}" for c in CODES for a in ACTORS
     )
@@ -125,19 +127,19 @@ def test_ravdess_in_parts(tmp_path):
     silent = plant(tmp_path / "silent", [n for n in EVERY if not n.split("/")[1].startswith("01-")])
     assert {
         (Path(e.video).name[:2], Path(e.audio).name[:2])
-        for e in corpora.index_clips("ravdess", silent)
+        for e in indexing.index_clips("ravdess", silent)
     } == {("02", "03")}
     films = plant(tmp_path / "films", [n for n in EVERY if n.split("/")[1].startswith("01-")])
-    assert all(e.video == e.audio for e in corpora.index_clips("ravdess", films))
+    assert all(e.video == e.audio for e in indexing.index_clips("ravdess", films))
     mute = plant(tmp_path / "mute", [n for n in EVERY if n.split("/")[1].startswith("02-")])
-    assert {e.audio for e in corpora.index_clips("ravdess", mute)} == {None}
+    assert {e.audio for e in indexing.index_clips("ravdess", mute)} == {None}
 
 
 def test_songs_only_where_asked_for(tmp_path):
     root = zipped(tmp_path)
     speech, both = (
-        corpora.index_clips("ravdess", root),
-        corpora.index_clips("ravdess", root, song=True),
+        indexing.index_clips("ravdess", root),
+        indexing.index_clips("ravdess", root, song=True),
     )
     songs = [e for e in both if e not in speech]
     assert len(both) == len(speech) + len(songs) == len(ACTORS) * (len(CODES) + len(SONGS))
@@ -148,12 +150,12 @@ def test_songs_only_where_asked_for(tmp_path):
 
 
 def test_the_real_ravdess_zip(shared_data):
-    entries = corpora.index_clips("ravdess", shared_data / "ravdess_audio_actors_01-20_16k.zip")
+    entries = indexing.index_clips("ravdess", shared_data / "ravdess_audio_actors_01-20_16k.zip")
     assert len(entries) == 1200
     assert Counter(e.subject for e in entries) == {f"ravdess-{a:02d}": 60 for a in range(1, 21)}
     assert Counter(e.emotion for e in entries) == dict.fromkeys(EMOTIONS, 160) | {"neutral": 80}
     assert Counter(e.sex for e in entries) == {"male": 600, "female": 600}
-    with corpora.media_file(entries[0].audio) as path:
+    with media_files.media_file(entries[0].audio) as path:
         assert path.read_bytes()[:4] == b"RIFF"
 
 
@@ -228,9 +230,9 @@ CREMA_FORMS = {
 
 @pytest.mark.parametrize("form", CREMA_FORMS)
 def test_crema_is_the_same_in_every_form(tmp_path, form):
-    entries = corpora.index_clips("crema-d", CREMA_FORMS[form](tmp_path / "form"))
+    entries = indexing.index_clips("crema-d", CREMA_FORMS[form](tmp_path / "form"))
     assert [e.clip for e in entries] == [f"crema-{c}" for c in CLIPS]
-    assert bare(entries) == bare(corpora.index_clips("crema-d", checkout(tmp_path / "checkout")))
+    assert bare(entries) == bare(indexing.index_clips("crema-d", checkout(tmp_path / "checkout")))
     assert [e.votes for e in entries] == VOTES
     assert [e.sex for e in entries] == [
         "male",
@@ -244,22 +246,22 @@ def test_crema_is_the_same_in_every_form(tmp_path, form):
 
 
 def test_sounds_alone_and_an_odd_table(tmp_path):
-    entries = corpora.index_clips(
+    entries = indexing.index_clips(
         "crema-d", plant(tmp_path / "kaggle", [f"AudioWAV/{c}.wav" for c in CLIPS])
     )
     assert bare(entries, "votes") == bare(
-        corpora.index_clips("crema-d", checkout(tmp_path / "all")), "votes"
+        indexing.index_clips("crema-d", checkout(tmp_path / "all")), "votes"
     )
     assert {(e.video, e.votes) for e in entries} == {(None, ("", "", ""))}
-    films = corpora.index_clips("crema-d", plant(tmp_path / "films", [f"{c}.flv" for c in CLIPS]))
+    films = indexing.index_clips("crema-d", plant(tmp_path / "films", [f"{c}.flv" for c in CLIPS]))
     assert all(e.audio == e.video for e in films)
     table = tmp_path / "all" / "processedResults" / "summaryTable.csv"
     table.write_text(SUMMARY.replace('"D:A"', '"D:X"'))
     with pytest.raises(CorpusError, match=r"summaryTable\.csv, line 3: the vote 'D:X'"):
-        corpora.index_clips("crema-d", tmp_path / "all")
+        indexing.index_clips("crema-d", tmp_path / "all")
     table.write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n")
     with pytest.raises(CorpusError, match="git lfs pull"):
-        corpora.index_clips("crema-d", tmp_path / "all")
+        indexing.index_clips("crema-d", tmp_path / "all")
 
 
 @pytest.fixture(scope="module")
@@ -278,7 +280,7 @@ def full_crema(shared_data, tmp_path_factory):
 
 def test_all_of_crema_with_its_official_votes(full_crema):
     start = time.process_time()
-    entries = corpora.index_clips("crema-d", full_crema)
+    entries = indexing.index_clips("crema-d", full_crema)
     assert time.process_time() - start < 3  # about 0.3 s; files are listed once
     assert len(entries) == 7442
     assert Counter(e.emotion for e in entries) == dict.fromkeys(CREMA_EMOTIONS, 1271) | {
@@ -321,18 +323,18 @@ def test_files_come_in_one_order_and_without_what_is_hidden(tmp_path):
     os.symlink(root, root / "b" / "circle")
     os.symlink(root / "nowhere", root / "broken.wav")
     os.symlink(root / "self", root / "self")
-    assert [f.removeprefix(f"{root}/") for f in corpora.list_files(root)] == [
+    assert [f.removeprefix(f"{root}/") for f, _ in media_files.list_files(root)] == [
         "a.wav", "b/2.wav", "c!d/3.wav", "b/z.zip!0.wav", "b/z.zip!m/1.wav"
     ]  # fmt: skip
     (root / "c!d" / "3.wav").write_bytes(b"three")
     pack(root / "c!d" / "y.zip", ["q!r.wav"])
-    with corpora.media_file(str(root / "c!d" / "3.wav")) as path:
+    with media_files.media_file(str(root / "c!d" / "3.wav")) as path:
         assert path.read_bytes() == b"three"
-    with corpora.media_file(f"{root}/c!d/y.zip!q!r.wav") as path:
+    with media_files.media_file(f"{root}/c!d/y.zip!q!r.wav") as path:
         assert path.read_bytes() == b""
     (root / "cut.zip").write_bytes(b"PK nonsense")
     with pytest.raises(CorpusError, match=r"cut\.zip is not a zip archive or is damaged"):
-        corpora.list_files(root)
+        media_files.list_files(root)
 
 
 def test_a_zip_of_zips_says_so(tmp_path):
@@ -341,7 +343,7 @@ def test_a_zip_of_zips_says_so(tmp_path):
     with pytest.raises(
         CorpusError, match=r"Video_Speech_Actor_01\.zip inside a zip: unpack the outer one"
     ):
-        corpora.index_clips("ravdess", tmp_path / "record.zip")
+        indexing.index_clips("ravdess", tmp_path / "record.zip")
 
 
 def test_labelled_faces(tmp_path):
@@ -352,15 +354,15 @@ def test_labelled_faces(tmp_path):
         "train/contempt/3.jpg",
         "train/happy/notes.txt",
     ]
-    entries = corpora.index_clips(
+    entries = indexing.index_clips(
         "fer2013", plant(tmp_path / "f", [*names, *(f"fer2013/{n}" for n in names)])
     )
     assert [(e.clip, e.emotion, e.crop, e.subject) for e in entries] == [
         ("test/happy/1.jpg", "happy", True, ""), ("train/Sad/2.PNG", "sad", True, ""), ("train/happy/1.jpg", "happy", True, "")
     ]  # fmt: skip
-    assert bare(corpora.index_clips("fer2013", pack(tmp_path / "f.zip", names))) == bare(entries)
+    assert bare(indexing.index_clips("fer2013", pack(tmp_path / "f.zip", names))) == bare(entries)
     assert (
-        len(corpora.index_clips("my-faces", tmp_path / "f")) == 6
+        len(indexing.index_clips("my-faces", tmp_path / "f")) == 6
     )  # of own pictures two with one name may be two
 
 
@@ -370,7 +372,7 @@ def test_own_folders(tmp_path, above):
         "faces/happy/ann/1.jpg", "faces/happy/2.jpg", "Faces/SURPRISED/bob/c.mp4",
         "audio/happiness/ann/1.wav", "audio/sur/x.mp4", "audio/sur/cover.jpg", "faces/happy/ann/1.wav", "readme.txt",
     ]  # fmt: skip
-    entries = corpora.index_clips("mine", plant(tmp_path, [above + n for n in names]))
+    entries = indexing.index_clips("mine", plant(tmp_path, [above + n for n in names]))
     found = {
         e.clip.removeprefix(above): (e.emotion, e.subject, bool(e.video), bool(e.audio), e.crop)
         for e in entries
@@ -387,7 +389,7 @@ def test_own_folders(tmp_path, above):
         CorpusError,
         match=r"contempt/1\.wav has an unknown emotion 'contempt'; known are .*surprise \(surprised, sur",
     ):
-        corpora.index_clips("mine", tmp_path)
+        indexing.index_clips("mine", tmp_path)
 
 
 def table(root: Path, text: str, name="clips.csv", encoding="utf-8") -> Path:
@@ -409,7 +411,7 @@ GOOD = "path,subject,label,clip,audio,sex\na.mp4,ann,Happy,one,,F\na.wav,ann,joy
     ],
 )
 def test_own_table(tmp_path, text, encoding):
-    one, two = corpora.index_clips("mine", table(tmp_path / "t", text, encoding=encoding))
+    one, two = indexing.index_clips("mine", table(tmp_path / "t", text, encoding=encoding))
     here = tmp_path / "t"
     assert (one.clip, one.subject, one.sex, one.emotion, one.crop) == (
         "one",
@@ -431,7 +433,7 @@ def test_own_table(tmp_path, text, encoding):
 
 def test_own_table_reaches_out_of_its_folder(tmp_path):
     plant(tmp_path, ["x/film.mp4"])
-    (entry,) = corpora.index_clips(
+    (entry,) = indexing.index_clips(
         "mine", table(tmp_path / "t", "path,subject,label,clip\n../x/film.mp4,,ang,one\n")
     )
     assert entry.video == entry.audio  # a film brings its sound
@@ -441,7 +443,7 @@ def test_own_table_reaches_out_of_its_folder(tmp_path):
 
 def test_a_subjects_sex_need_be_said_but_once(tmp_path):
     text = "path,subject,label,clip,sex\na.wav,ann,sad,1,\nsub/b.wav,ann,sad,2,w\na.mp4,,sad,3,\n"
-    assert [e.sex for e in corpora.index_clips("mine", table(tmp_path, text))] == [
+    assert [e.sex for e in indexing.index_clips("mine", table(tmp_path, text))] == [
         "female",
         "female",
         "",
@@ -500,10 +502,10 @@ HEAD = "path,subject,label,clip\n"
 )
 def test_a_table_with_a_fault_says_where(tmp_path, text, says):
     with pytest.raises(CorpusError, match=says) as caught:
-        corpora.index_clips("mine", table(tmp_path, text))
+        indexing.index_clips("mine", table(tmp_path, text))
     assert "clips.csv" in str(caught.value)
 
 
 def test_a_table_in_another_encoding(tmp_path):
     with pytest.raises(CorpusError, match="save it as 'CSV UTF-8'"):
-        corpora.index_clips("mine", table(tmp_path, GOOD, encoding="latin-1"))
+        indexing.index_clips("mine", table(tmp_path, GOOD, encoding="latin-1"))

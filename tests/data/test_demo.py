@@ -233,19 +233,19 @@ def test_a_clip_is_its_faces_and_its_voice():
 
 
 def test_faces_are_found_where_their_points_say():
-    from core.media import faces
+    from core.media.faces import alignment, detection, landmarker
 
     try:
-        faces.model_path()
-    except faces.ModelMissing as error:
+        landmarker.model_path()
+    except landmarker.ModelMissing as error:
         pytest.skip(f"the landmark model is not here: {error}")
     found, off = [], []
     for take in list_takes(1)[::5]:
         image, points = render_face(take, t=0.9, size=320)
-        seen = faces.detect(image)
+        seen = detection.detect(image)
         found.append(len(seen) == 1)
         if seen:
-            apart = np.linalg.norm(faces.five_points(seen[0].points) - points, axis=1)
+            apart = np.linalg.norm(alignment.five_points(seen[0].points) - points, axis=1)
             off.append(apart / np.linalg.norm(points[1] - points[0]))
     assert np.mean(found) >= 0.95
     assert (

@@ -14,10 +14,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from core.data import corpora, doctor, inventory
+from core.data import corpora
+from core.data.checks import doctor, faults, inventory
 from core.data.corpora import CorpusError
-from core.media import faces, probe
-from core.media.clips import MediaError
+from core.data.sources import indexing
+from core.media import probe
+from core.media.containers import MediaError
+from core.media.faces import landmarker
 from tests.support import corpus_trees
 
 FULL = pytest.mark.skipif(
@@ -95,7 +98,7 @@ def test_crema_d_of_full_size(crema):
 
 
 def test_the_index_of_crema_d_is_exact(crema):
-    entries = corpora.index_clips("crema-d", crema[0])
+    entries = indexing.index_clips("crema-d", crema[0])
     assert (len(entries), len({e.subject for e in entries})) == (7442, 91)
     assert Counter(e.emotion for e in entries) == dict.fromkeys(
         ("angry", "disgust", "fear", "happy", "sad"), 1271
@@ -113,7 +116,7 @@ def test_ravdess_of_full_size(ravdess):
     )
     assert report.looked_at["videos"] == (2876, 2876)
     assert report.seconds < SECONDS
-    entries = corpora.index_clips("ravdess", root)
+    entries = indexing.index_clips("ravdess", root)
     assert (len(entries), len({e.subject for e in entries})) == (1440, 24)
     assert set(Counter(e.emotion for e in entries).values()) == {96, 192}
 
@@ -128,7 +131,7 @@ def test_every_face_of_full_size(crema, ravdess):
 
 
 def test_official_lists(shared):
-    crema, ravdess = (inventory.official_clips(name) for name in ("crema-d", "ravdess"))
+    crema, ravdess = (corpora.official_clips(name) for name in ("crema-d", "ravdess"))
     assert (len(crema), sum(map(len, crema.values()))) == (91, 7442)
     assert (len(ravdess), {len(of) for of in ravdess.values()}) == (24, {60})
     if shared:
@@ -195,13 +198,13 @@ def test_an_unknown_corpus_is_refused_with_its_reason(shared_data):
 
 
 def test_clips_that_the_official_corpus_has_or_has_not(tmp_path):
-    actor = sorted(inventory.official_clips("crema-d")["1019"])
+    actor = sorted(corpora.official_clips("crema-d")["1019"])
     small(tmp_path, *actor[1:], "1019_ABC_ANG_XX", "1020_DFA_ANG_XX")
     assert names(tmp_path) == {"missing-clips": {actor[0]}, "not-official": {"1019_ABC_ANG_XX"}}
 
 
 def test_copies_in_a_zip_and_in_a_folder_are_one_line(tmp_path):
-    clips = sorted(inventory.official_clips("crema-d")["1001"])[:20]
+    clips = sorted(corpora.official_clips("crema-d")["1001"])[:20]
     small(tmp_path / "a" / "b", *clips)
     with zipfile.ZipFile(tmp_path / "all.zip", "w") as z:
         for file in (tmp_path / "a").rglob("*.wav"):
@@ -254,7 +257,7 @@ def test_own_data(tmp_path):
     )
     report = doctor.examine_corpus(folder)
     assert report.names() == {}
-    assert doctor.to_text(report).endswith("No fault was found.")
+    assert faults.to_text(report).endswith("No fault was found.")
 
 
 def test_nothing_there(tmp_path):
@@ -312,7 +315,7 @@ def test_a_mess_is_reported_and_not_raised(tmp_path, monkeypatch):
         "wrong-name": {"AudioWAV/1001_DFA_ünï·笑 '\\n!_XX.wav", "AudioWAV/no\\udcfftext.wav"},
     }
     assert state(tmp_path) == before
-    assert json.loads(json.dumps(doctor.to_dict(report), ensure_ascii=False).encode())["faults"][0][
+    assert json.loads(json.dumps(faults.to_dict(report), ensure_ascii=False).encode())["faults"][0][
         "names"
     ]
 
@@ -358,13 +361,13 @@ def test_names_are_looked_at_whatever_the_budget(tmp_path):
         "sounds": (0, 2),
         "faces": (0, 1),
     }
-    assert "faces looked for in 0 of 1 clips" in doctor.to_text(report)
+    assert "faces looked for in 0 of 1 clips" in faults.to_text(report)
 
 
 def test_suspects_are_looked_at_first_and_the_rest_is_spread(tmp_path):
     frames = corpus_trees.face_frames(None)
     film = corpus_trees.encode_film("mp4", frames)
-    for n, clip in enumerate(sorted(inventory.official_clips("ravdess")["01"])):
+    for n, clip in enumerate(sorted(corpora.official_clips("ravdess")["01"])):
         (tmp_path / f"01-{clip}.mp4").write_bytes(corpus_trees.replace_title(film, str(n)))
     black = tmp_path / "01-01-05-01-02-01-01.mp4"
     black.write_bytes(
@@ -377,7 +380,7 @@ def test_suspects_are_looked_at_first_and_the_rest_is_spread(tmp_path):
     assert (report.suspects, report.looked_at["faces"]) == (1, (4, 60))
     assert (
         "faces looked for in 4 of 60 clips (1 that looked odd first, the rest evenly spread)"
-        in doctor.to_text(report)
+        in faults.to_text(report)
     )
     assert {t[3] for t in ticks} == {threading.get_ident()}
     assert [t[1:3] for t in ticks if t[0] == "faces"] == [(n, 4) for n in range(1, 5)]
@@ -393,7 +396,7 @@ def test_every_beginning_is_spread(n, k):
 
 
 def test_the_report(tmp_path, monkeypatch):
-    small(tmp_path, *sorted(inventory.official_clips("crema-d")["1001"])[:7])
+    small(tmp_path, *sorted(corpora.official_clips("crema-d")["1001"])[:7])
     for file in (tmp_path / "AudioWAV").iterdir():
         file.write_bytes(b"")
     (tmp_path / "1001_DFA_ANG_XX.mp4").write_bytes(
@@ -401,11 +404,11 @@ def test_the_report(tmp_path, monkeypatch):
     )
 
     def missing():
-        raise faces.ModelMissing("put it there")
+        raise landmarker.ModelMissing("put it there")
 
-    monkeypatch.setattr(faces, "model_path", missing)
+    monkeypatch.setattr(landmarker, "model_path", missing)
     report = doctor.examine_corpus(tmp_path, "crema-d")
-    data = json.loads(json.dumps(doctor.to_dict(report)))
+    data = json.loads(json.dumps(faults.to_dict(report)))
     assert data.keys() == {
         "version",
         "corpus",
@@ -426,20 +429,20 @@ def test_the_report(tmp_path, monkeypatch):
     )
     assert (model["kind"], model["details"], data["looked_at"]["faces"]) == (
         "no-model",
-        {faces.MODEL_FILE: "put it there"},
+        {landmarker.MODEL_FILE: "put it there"},
         [0, 1],
     )
     assert (
         "and 2 more\n    -> in the corpus' folder: git checkout -- . && git lfs pull"
-        in doctor.to_text(report)
+        in faults.to_text(report)
     )
     assert [f.severity for f in report.faults] == sorted(
-        (f.severity for f in report.faults), key=list(doctor.SEVERITY_TITLES).index
+        (f.severity for f in report.faults), key=list(faults.SEVERITY_TITLES).index
     )
 
 
 def test_a_budget_that_ends_on_the_way(tmp_path, monkeypatch):
-    small(tmp_path, *sorted(inventory.official_clips("crema-d")["1001"]))
+    small(tmp_path, *sorted(corpora.official_clips("crema-d")["1001"]))
     monkeypatch.setattr(
         probe,
         "audio_info",
@@ -449,4 +452,4 @@ def test_a_budget_that_ends_on_the_way(tmp_path, monkeypatch):
     done, total = report.looked_at["sounds"]
     assert 0 < done < total == 82
     assert report.seconds < 2
-    assert f"sounds heard: {done} of 82, evenly spread" in doctor.to_text(report)
+    assert f"sounds heard: {done} of 82, evenly spread" in faults.to_text(report)

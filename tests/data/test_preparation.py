@@ -19,9 +19,10 @@ from PIL import Image
 
 from core import files
 from core.config import LogMel
-from core.data import corpora, features, preparation, splits
+from core.data import features, preparation, splits
 from core.data.corpora import CorpusError
-from core.experiments import ray_cluster
+from core.data.sources import indexing
+from core.experiments.ray_cluster import connection
 from tests.support.trained_runs import install_landmark_model
 
 KILLS = max(
@@ -153,7 +154,8 @@ def test_equal_arrays_are_equal_bytes(tmp_path, monkeypatch):
 def test_demo_clips_go_through_files_and_come_out_the_same(films, home):
     """The invented clips as mp4 + wav, decoded, found by the landmark model and aligned, are the faces that were drawn directly."""
     from core.data.demo import actors
-    from core.media import faces, spectrograms
+    from core.media import spectrograms
+    from core.media.faces import alignment
 
     preparation.prepare_corpus("demo-clips", films)
     prepared = splits.load_corpus("demo-clips")
@@ -161,7 +163,7 @@ def test_demo_clips_go_through_files_and_come_out_the_same(films, home):
     takes = {t.clip_id: t for t in actors.list_takes()}
     for i, clip in enumerate(prepared.clip):
         wave = actors.synthesise_voice(takes[clip])
-        direct = faces.align(
+        direct = alignment.align(
             *actors.render_face(takes[clip], t=len(wave) / LogMel().rate / 2, size=320)
         )
         assert np.corrcoef(prepared.faces[prepared.face_of[i]].ravel(), direct.ravel())[0, 1] > 0.9
@@ -214,7 +216,7 @@ def test_crops_lie_within_the_clip(crops, length):
 
 
 def test_the_nearest_frame_alone_is_the_one_that_all_frames_have(films, shared_data):
-    from core.media import clips
+    from core.media import clips, containers
 
     every = [
         *films.glob("*.mp4"),
@@ -224,7 +226,7 @@ def test_the_nearest_frame_alone_is_the_one_that_all_frames_have(films, shared_d
     for path in every:
         whole = clips.read_clip(path)
         for at in (0.61, 1.234, whole.times[-1] + 5):
-            near = clips.read_clip(path, clips.Limits(near=at))
+            near = clips.read_clip(path, containers.Limits(near=at))
             k, i = np.abs(whole.times - at).argmin(), np.abs(near.times - at).argmin()
             assert near.times[i] == whole.times[k]
             assert np.array_equal(near.frames[i], whole.frames[k])
@@ -236,7 +238,7 @@ def test_crops_and_photographs_in_one_folder(tmp_path, home):
     pytest.importorskip("skimage")
     from skimage import data
 
-    from core.media import faces
+    from core.media.faces import alignment, detection
 
     install_landmark_model(tmp_path)
     root = pictures(tmp_path / "own")
@@ -250,11 +252,11 @@ def test_crops_and_photographs_in_one_folder(tmp_path, home):
     reasons = {Path(k).name: v for k, v in prepared.meta["left_out"].items()}
     assert reasons["empty.png"].startswith("NoFaceError")
     assert "text.png" in reasons
-    face = max(faces.detect(data.astronaut()), key=lambda f: f.side)
+    face = max(detection.detect(data.astronaut()), key=lambda f: f.side)
     photo = prepared.faces[prepared.face_of[names.index("photo.jpg")]]
     assert (
         np.corrcoef(
-            photo.ravel(), faces.align(data.astronaut(), faces.five_points(face.points)).ravel()
+            photo.ravel(), alignment.align(data.astronaut(), alignment.five_points(face.points)).ravel()
         )[0, 1]
         > 0.9
     )
@@ -268,7 +270,7 @@ def test_crops_in_parts_are_aligned_as_in_one_go(tmp_path, home, shared_data, mo
     import io
     import zipfile
 
-    from core.media import faces
+    from core.media.faces import alignment
 
     root = pictures(tmp_path / "own", 2)
     with zipfile.ZipFile(shared_data / "fer2013_subset.zip") as archive:
@@ -286,14 +288,14 @@ def test_crops_in_parts_are_aligned_as_in_one_go(tmp_path, home, shared_data, mo
     preparation.prepare_corpus("fer2013", root, tick=lambda d, t: done.append((d, t)))
     assert done[0] == (12, 18)  # three parts were kept
     prepared = splits.load_corpus("fer2013")
-    entries = corpora.index_clips("fer2013", root)
+    entries = indexing.index_clips("fer2013", root)
     images = np.stack(
         [
             np.asarray(Image.open(io.BytesIO(Path(e.video).read_bytes())).convert("L"))
             for e in entries
         ]
     )
-    direct, found = faces.align_crops(images)
+    direct, found = alignment.align_crops(images)
     assert 0 < found.sum() < len(found)
     assert np.array_equal(prepared.faces, direct)
     assert sum(int(v.split()[0]) for v in prepared.meta["left_out"].values()) == (~found).sum()
@@ -324,12 +326,12 @@ def test_real_crema_clips(shared_data, home):
 
 def test_the_demo_corpus_needs_no_source_and_its_size_is_part_of_its_name(home, monkeypatch):
     from core.data.demo import actors
-    from core.media import faces
+    from core.media.faces import alignment
 
     monkeypatch.setattr(
         actors,
         "render_face",
-        lambda take, t: (np.zeros((64, 64, 3), np.uint8), faces.CANONICAL_POINTS * 64),
+        lambda take, t: (np.zeros((64, 64, 3), np.uint8), alignment.CANONICAL_POINTS * 64),
     )
     monkeypatch.setattr(actors, "synthesise_voice", lambda take: np.zeros(20_000, np.float32))
     said = []
@@ -456,7 +458,7 @@ def test_killed_at_any_moment_it_goes_on_to_the_same_bytes(tmp_path, monkeypatch
 
 
 def on_ray(workers=0, address=None):
-    return functools.partial(ray_cluster.run_tasks, workers=workers, address=address)
+    return functools.partial(connection.run_tasks, workers=workers, address=address)
 
 
 def test_workers_make_the_same_bytes(films, tmp_path, monkeypatch):
@@ -473,14 +475,14 @@ def test_workers_make_the_same_bytes(films, tmp_path, monkeypatch):
 def test_what_a_machine_of_a_cluster_lacks(tmp_path):
     there = tmp_path / "a.wav"
     there.write_bytes(b"12345")
-    assert ray_cluster.what_differs({str(there): 5}, ray_cluster.code_digest()) == ""
-    assert f"cannot read {tmp_path}/b.wav" in ray_cluster.what_differs(
-        {str(there): 5, f"{tmp_path}/b.wav": 5}, ray_cluster.code_digest()
+    assert connection.what_differs({str(there): 5}, connection.code_digest()) == ""
+    assert f"cannot read {tmp_path}/b.wav" in connection.what_differs(
+        {str(there): 5, f"{tmp_path}/b.wav": 5}, connection.code_digest()
     )
-    assert f"5 bytes in {there}, where 6 are" in ray_cluster.what_differs(
-        {str(there): 6}, ray_cluster.code_digest()
+    assert f"5 bytes in {there}, where 6 are" in connection.what_differs(
+        {str(there): 6}, connection.code_digest()
     )
-    assert "another version of this project" in ray_cluster.what_differs({}, "0")
+    assert "another version of this project" in connection.what_differs({}, "0")
 
 
 def test_without_ray_it_says_how_to_get_it(films, home, monkeypatch):

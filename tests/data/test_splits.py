@@ -9,6 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from core.config import DEMO, replace
+from core.data.sources import media_files
+from core.data.sources import indexing
 from core.data import corpora, preparation, splits
 from core.data.corpora import CorpusError
 
@@ -95,7 +97,7 @@ def test_ravdess_in_its_forms(ravdess, tmp_path, form):
         with zipfile.ZipFile(root, "w") as z:
             for p in ravdess.rglob("*.wav"):
                 z.write(p, p.relative_to(ravdess))
-    entries = corpora.index_clips("ravdess", root)
+    entries = indexing.index_clips("ravdess", root)
     assert len(entries) == 6
     e = entries[0]
     assert (e.clip, e.subject, e.sex, e.emotion, e.intensity) == (
@@ -106,7 +108,7 @@ def test_ravdess_in_its_forms(ravdess, tmp_path, form):
         "normal",
     )
     assert {e.emotion for e in entries} == {"neutral", "calm", "angry"}
-    with corpora.media_file(e.audio) as path:
+    with media_files.media_file(e.audio) as path:
         assert soundfile.info(path).samplerate == 16_000
 
 
@@ -133,7 +135,7 @@ def test_pairing_by_clip_needs_one_corpus(ravdess, data_folder):
 
 
 def test_the_real_ravdess_zip_is_indexed(shared_data):
-    entries = corpora.index_clips("ravdess", shared_data / "ravdess_audio_actors_01-20_16k.zip")
+    entries = indexing.index_clips("ravdess", shared_data / "ravdess_audio_actors_01-20_16k.zip")
     assert len(entries) == 1200
     assert len({e.subject for e in entries}) == 20
     counts = {e: sum(x.emotion == e for x in entries) for e in ("neutral", "happy")}

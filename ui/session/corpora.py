@@ -15,8 +15,9 @@ import streamlit as st
 from PIL import Image
 
 from core.config import BAND_COUNTS, EMOTIONS, Config, DataSettings, LogMel
-from core.data import corpora, labels, splits
+from core.data import labels, splits
 from core.data.corpora import CorpusError
+from core.data.sources import media_files
 from core.media import spectrograms, waveforms
 
 PER_CLIP_ARRAYS = ("clip", "subject", "sex", "emotion", "face_of", "voice_of")
@@ -350,7 +351,7 @@ def _load_original(path: Path, changed: int, told: int, name: str, clip: str) ->
         for k in dict.fromkeys(("video", "audio"))
         if m.get(k)
     }
-    from core.media import clips
+    from core.media import clips, containers
 
     frame, wav, note = None, None, ""
     if not Path(source).exists():
@@ -363,17 +364,18 @@ def _load_original(path: Path, changed: int, told: int, name: str, clip: str) ->
     try:
         middle = None
         if m.get("audio"):
-            with corpora.media_file(m["audio"]) as file:
+            with media_files.media_file(m["audio"]) as file:
                 wave = clips.read_waveform(file)
             middle = spectrograms.centre_time(len(wave) / LogMel().rate)
             wav = waveforms.wav_bytes(wave, LogMel().rate, f"a recording: {clip} of {name}")
         if m.get("video"):
-            with corpora.media_file(m["video"]) as file:
+            with media_files.media_file(m["video"]) as file:
                 near = clips.read_clip(
-                    file, clips.Limits(near=middle) if middle is not None else clips.Limits()
+                    file,
+                    containers.Limits(near=middle) if middle is not None else containers.Limits(),
                 )
             frame = near.frames[len(near.frames) // 2]
-    except (clips.MediaError, OSError, KeyError, zipfile.BadZipFile) as e:
+    except (containers.MediaError, OSError, KeyError, zipfile.BadZipFile) as e:
         note = f"Its source cannot be read any more: {e}"
     return OriginalClip(frame, wav, facts, note)
 

@@ -1,0 +1,187 @@
+"""§4.1: own data: folders faces/<label>/… and audio/<label>/…, or a csv table of clips."""
+
+from __future__ import annotations
+
+import csv
+import io
+import os
+from pathlib import Path
+
+from core.data import labels
+from core.data.corpora import ClipEntry, CorpusError
+from core.data.sources.media_files import MEDIA_EXTENSIONS, media_file, media_kind
+
+SEX_SYNONYMS = (
+    dict.fromkeys(("f", "female", "w", "woman"), "female")
+    | dict.fromkeys(("m", "male", "man"), "male")
+    | {"": ""}
+)
+ROLE_KINDS = {"faces": ("picture", "video"), "audio": ("audio", "video")}  # folder -> media kinds
+
+
+def folder_entries(found: list[tuple[str, str]], root: Path) -> list[ClipEntry]:
+    """Clips of faces/<label>/… and audio/<label>/…, which may lie inside one more folder.
+
+    A folder between label and file names the subject. Empty where there are no such folders.
+    Raises CorpusError on a label that is no emotion.
+    """
+    depths = [d for d in (0, 1) if any(labels.emotion_of(_label_at(p, d)) for _, p in found)]
+    if not depths:
+        return []
+    entries = []
+    for reference, path in found:
+        kind, label = media_kind(path)[0], _label_at(path, depths[0])
+        role = path.split("/")[depths[0]].lower() if label else ""
+        if kind not in ROLE_KINDS.get(role, ()):
+            continue
+        emotion = labels.emotion_of(label)
+        if not emotion:
+            what = f"the folder of {path} has an {labels.unknown_emotion_message(label)}"
+            raise CorpusError(f"{root}: {what}. Rename it, or move it out")
+        rest = path.split("/")[depths[0] + 2 :]
+        subject, picture = rest[0] if len(rest) > 1 else "", kind == "picture"
+        video, audio = (reference, None) if role == "faces" else (None, reference)
+        entries.append(
+            ClipEntry(path, subject, "", emotion, video=video, audio=audio, crop=picture)
+        )
+    return entries
+
+
+def _label_at(path: str, depth: int) -> str:
+    """Name of the folder below faces/ or audio/, where that lies at `depth`; "" elsewhere."""
+    parts = path.split("/")
+    inside = len(parts) > depth + 2 and parts[depth].lower() in ROLE_KINDS
+    return parts[depth + 1] if inside else ""
+
+
+def table_entries(table: Path) -> list[ClipEntry]:
+    """Clips of a csv with the columns path, subject, label, clip; audio, sex, intensity, statement.
+
+    The last four columns are optional. Rows of the same clip id are one clip; `path` is a picture,
+    a video or a sound, `audio` the sound that goes with it; both are relative to the table. The sex
+    of a subject may be given once. Raises CorpusError that names the line.
+    """
+    clips: dict[str, dict[str, str]] = {}
+    missing: dict[str, int] = {}
+    for line, row in read_table_rows(str(table), ("path", "subject", "label", "clip")):
+        where = f"{table}, line {line}"
+        values = _row_values(row, where) | _row_media(row, where, table.parent, line, missing)
+        clip = clips.setdefault(row["clip"], {})
+        for key, value in values.items():
+            if value and clip.setdefault(key, value) != value:
+                both = f"two values of {key}: {clip[key]} and {value}"
+                raise CorpusError(f"{where}: clip {row['clip']} has {both}; give each clip one")
+    if missing:
+        first = ", ".join(f"{name} (line {line})" for name, line in list(missing.items())[:5])
+        what = f"{len(missing)} files are not there, counted from the table's folder"
+        raise CorpusError(f"{table}: {what}: {first}")
+    if not clips:
+        header = "write one for each file below the header path,subject,label,clip"
+        raise CorpusError(f"{table} has no rows; {header}")
+    sexes = {c["subject"]: c["sex"] for c in clips.values() if c.get("subject") and c.get("sex")}
+    entries = []
+    for name, c in sorted(clips.items()):
+        subject, video = c.get("subject", ""), c.get("video")
+        picture = media_kind(video or "")[0] == "picture"
+        sex = c.get("sex", sexes.get(subject, ""))
+        if sex != sexes.get(subject, sex):
+            both = f"subject {subject} is female in one row and male in another"
+            raise CorpusError(f"{table}: {both}; give each subject one sex")
+        entry = ClipEntry(
+            clip=name,
+            subject=subject,
+            sex=sex,
+            emotion=c["label"],
+            intensity=c.get("intensity", ""),
+            statement=c.get("statement", ""),
+            video=video,
+            audio=c.get("audio") or (None if picture else video),
+            crop=picture,
+        )
+        entries.append(entry)
+    return entries
+
+
+def _row_values(row: dict[str, str], where: str) -> dict[str, str]:
+    """Subject, intensity, statement, label and sex of a row, checked and in our words."""
+    emotion, sex = labels.emotion_of(row["label"]), row.get("sex", "").lower()
+    if not emotion:
+        raise CorpusError(f"{where}: {labels.unknown_emotion_message(row['label'])}")
+    if not row["clip"] or not (row["path"] or row.get("audio")):
+        empty = "the path" if row["clip"] else "the clip id"
+        raise CorpusError(f"{where}: {empty} is empty; each row needs both")
+    if sex not in SEX_SYNONYMS:
+        what = f"sex is {row['sex']!r}"
+        raise CorpusError(f"{where}: {what}; write female or male, or leave it empty")
+    plain = {key: row.get(key, "") for key in ("subject", "intensity", "statement")}
+    return plain | {"label": emotion, "sex": SEX_SYNONYMS[sex]}
+
+
+def _row_media(
+    row: dict[str, str], where: str, folder: Path, line: int, missing: dict[str, int]
+) -> dict[str, str]:
+    """{"video" or "audio": file} of a row; files that are not there go to `missing`."""
+    media = {}
+    for column in ("path", "audio"):
+        name = row.get(column)
+        if not name:
+            continue
+        kind = media_kind(name)[0]
+        if not kind or (column == "audio" and kind == "picture"):
+            kinds = [k for k in MEDIA_EXTENSIONS if column == "path" or k != "picture"]
+            endings = " ".join(e for k in kinds for e in MEDIA_EXTENSIONS[k])
+            what = f"{name} is no {column} that can be read"
+            raise CorpusError(f"{where}: {what}; files end in {endings}")
+        file = str(folder / name)
+        if not os.path.isfile(file):
+            file = file.replace("\\", "/")  # as Windows writes paths
+            if not os.path.isfile(file):
+                missing.setdefault(name, line)
+        media["audio" if kind == "audio" or column == "audio" else "video"] = file
+    return media
+
+
+def read_table_rows(reference: str, needed: tuple[str, ...]) -> list[tuple[int, dict[str, str]]]:
+    """Rows of a table that are not empty, with their line numbers.
+
+    Column names are lower case; fields are separated by comma, semicolon or tab. Raises CorpusError
+    that names the file where it is not UTF-8 or UTF-16 text, or lacks a needed column.
+    """
+    text = _read_text(reference)
+    header = text.split("\n", 1)[0]
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=max(",;\t", key=header.count))
+    try:
+        lines = [(reader.line_num, [value.strip() for value in row]) for row in reader]
+    except csv.Error as e:
+        where = f"{reference}, line {reader.line_num}"
+        raise CorpusError(f"{where}: {e}; save it as 'CSV UTF-8' again") from e
+    columns = [c.lower() for c in (lines[0][1] if lines else [])]
+    columns = ["clip" if c in ("clip id", "clip_id", "clip-id") else c for c in columns]
+    if lacking := [c for c in needed if c not in columns]:
+        what = f"{reference} has no column {' nor '.join(lacking)}"
+        raise CorpusError(f"{what}; its first line must name {', '.join(needed)}")
+    if twice := [c for c in needed if columns.count(c) > 1]:
+        raise CorpusError(f"{reference} has two columns {twice[0]}; remove one")
+    rows = []
+    for number, values in lines[1:]:
+        if any(values[len(columns) :]):
+            what = "more fields than the header; put fields that hold the separator in quotes"
+            raise CorpusError(f"{reference}, line {number}: {what}")
+        if any(values):
+            padded = values + [""] * (len(columns) - len(values))
+            rows.append((number, dict(zip(columns, padded, strict=False))))
+    return rows
+
+
+def _read_text(reference: str) -> str:
+    with media_file(reference) as path:
+        data = path.read_bytes()
+    try:
+        text = data.decode("utf-16" if data[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig")
+    except UnicodeDecodeError as e:
+        what = f"{reference} is not UTF-8 text ({e.reason} at byte {e.start})"
+        raise CorpusError(f"{what}; save it as 'CSV UTF-8'") from e
+    if text.startswith("version https://git-lfs"):
+        what = f"{reference} is a git-lfs pointer, not the table"
+        raise CorpusError(f"{what}; in its folder run: git lfs pull")
+    return text
