@@ -1,4 +1,4 @@
-"""The page Conformal by AppTest: every step and state, what it says against what core computes, and what a visitor's file may not do."""
+"""The page Conformal by AppTest: every step and state, core's numbers, and hostile uploads."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from core.runs import Run
 from tests.support import trained_runs
 from tests.support.app import assert_no_exception, count_elements, open_page, page_text
 from ui.conformal import calibration as lab
-from ui.conformal import explanations, export, figures, panels
+from ui.conformal import explanations, export, p_value_figures, settings, validity_figures
 from ui.conformal.calibration import AnalysisSettings
 from ui.widgets import charts
 
@@ -99,11 +99,9 @@ def test_every_step_of_a_run_works_on_its_test_points(own_trained_home, step, mo
             f"{point.confidence:.3f}",
         ]
     if step == "area":
-        k = point.prediction
-        assert (
-            f"({point.ranking.above[k] + point.ranking.equal[k]} + 1) / ({point.ranking.n[k]} + 1) = **{point.p[k]:.4f}**"
-            in page_text(app)
-        )
+        k, a = point.prediction, point.ranking
+        fraction = f"({a.above[k] + a.equal[k]} + 1) / ({a.n[k]} + 1)"
+        assert f"{fraction} = **{point.p[k]:.4f}**" in page_text(app)
     if step == "generator":
         assert "needs a picture" in page_text(app)
 
@@ -139,11 +137,10 @@ def test_a_face_goes_through_all_steps_to_three_voices(landmark_model):
 
 
 def test_without_the_landmark_model_test_points_are_offered(own_trained_home, monkeypatch):
-    from core.media.faces import landmark_model
-    from core.media.faces import detection
+    from core.media.faces import landmarker
 
     def missing(*_):
-        raise landmark_model.ModelMissing("Faces need face_landmarker.task")
+        raise landmarker.ModelMissing("Faces need face_landmarker.task")
 
     monkeypatch.setattr("core.inference.generation.analyse_clip", missing)
     app = open_page("conformal")
@@ -170,9 +167,9 @@ def test_every_setting_changes_the_view_and_the_address(own_trained_home):
     kept = {
         k: app.query_params[k] for k in ("measure", "groups", "r", "eps", "smoothed", "seed", "row")
     }
-    assert {k: v[0] if isinstance(v, list) else v for k, v in kept.items()} == {
-        "measure": "hinge", "groups": "class", "r": "0.4", "eps": "0.2", "smoothed": "True", "seed": "3", "row": "1",
-    }  # fmt: skip
+    expected = {"measure": "hinge", "groups": "class", "r": "0.4", "eps": "0.2"}
+    expected |= {"smoothed": "True", "seed": "3", "row": "1"}
+    assert {k: v[0] if isinstance(v, list) else v for k, v in kept.items()} == expected
     again = open_page("conformal", step="set", **kept)
     assert [m.value for m in again.metric] == [m.value for m in app.metric]
     assert lab.command_line(the_run().id, "face", choice) in page_text(again)
@@ -332,7 +329,7 @@ def test_every_position_of_a_slider_says_what_core_says():
     v = analysis.analyse_outputs(outputs(), measure="hinge")
     point = lab.test_point(v, 4)
     steps = (
-        figures.label_set(v.problem.classes, point.p, v.floor, point.shown, 0.1)
+        p_value_figures.label_set(v.problem.classes, point.p, v.floor, point.shown, 0.1)
         .layout.sliders[0]
         .steps
     )
@@ -342,9 +339,11 @@ def test_every_position_of_a_slider_says_what_core_says():
         assert [o == 1 for o in step.args[0]["marker.opacity"][0]] == held.tolist()
         assert step.args[1]["shapes[0].x0"] == pytest.approx(float(step.label))
     few = analysis.analyse_outputs(outputs(), measure="hinge", r=0.4)
-    steps, sizes = (slider.steps for slider in figures.validity_curves(v, [few, v]).layout.sliders)
+    steps, sizes = (
+        slider.steps for slider in validity_figures.validity_curves(v, [few, v]).layout.sliders
+    )
     assert [s.label for s in sizes] == ["0.4", "1"]
-    for table, of in zip(figures.slider_readings([few, v]), (few, v)):
+    for table, of in zip(validity_figures.slider_readings([few, v]), (few, v)):
         assert len(table) == len(steps) == 99
         for i in (1, 30, 99):
             low, error, high, where, size, single, empty = table[i - 1]
@@ -368,23 +367,23 @@ def test_every_figure_names_its_axes_and_stays_small():
     v = analysis.analyse_outputs(outputs(400, 10_000))
     point = lab.test_point(v, 0)
     made = [
-        figures.p_value_chain(
+        p_value_figures.p_value_chain(
             v.problem.classes, point.softmax, point.ranking, point.p, point.shown, "margin"
         ),
-        figures.p_value_area(lab.scores(v, 0), 0.2, "a", "margin", "#123456"),
-        figures.label_set(v.problem.classes, point.p, v.floor, point.shown, 0.1),
-        figures.point_map(v, point.credibility, point.confidence),
+        p_value_figures.p_value_area(lab.scores(v, 0), 0.2, "a", "margin", "#123456"),
+        p_value_figures.label_set(v.problem.classes, point.p, v.floor, point.shown, 0.1),
+        p_value_figures.point_map(v, point.credibility, point.confidence),
         *(
             f(v)
             for f in (
-                figures.p_value_histogram,
-                figures.error_deviation,
-                figures.error_by_calibration_size,
-                figures.reliability_diagram,
+                validity_figures.p_value_histogram,
+                validity_figures.error_deviation,
+                validity_figures.error_by_calibration_size,
+                validity_figures.reliability_diagram,
             )
         ),
-        figures.validity_curves(v),
-        figures.curves_by_group(v.by_class, None, 0.1, "class"),
+        validity_figures.validity_curves(v),
+        validity_figures.curves_by_group(v.by_class, None, 0.1, "class"),
         charts.spectrogram_differences({"CP − Label": np.zeros((112, 28))}, SMOKE.logmel),
     ]
     for figure in made:
@@ -458,7 +457,7 @@ def test_one_run_stands_for_a_family_and_unfinished_ones_stand_apart(own_trained
 
 
 def test_a_whole_number_of_an_address_is_nothing_else():
-    assert [panels.parse_integer(t, 50) for t in ("7", "51", "-1", "٣", "1e3", "", "007")] == [
+    assert [settings.parse_integer(t, 50) for t in ("7", "51", "-1", "٣", "1e3", "", "007")] == [
         7,
         None,
         None,

@@ -1,6 +1,6 @@
-"""The conformal laboratory's data, cached: problems, views, one point, generated voices, and the files that are taken away.
+"""Cached data of the page Conformal: outputs, analyses, points and generated voices.
 
-Names of an upload's classes and subjects are made plain before anything shows them.
+Class and subject names of an upload are sanitised before any part of the page shows them.
 """
 
 from __future__ import annotations
@@ -28,15 +28,13 @@ from ui.widgets import uploads
 if TYPE_CHECKING:
     from ui.session.cache import GeneratedVoice
 
-MAX_PRECOMPUTED_P_VALUES = (
-    200_000  # p-values: for more, each calibration size is looked at when it is asked for
-)
-MAX_CHART_LABELS = 12  # labels, at most, that a chart of one point holds
+MAX_PRECOMPUTED_P_VALUES = 200_000  # with more, each calibration size is analysed on demand
+MAX_CHART_LABELS = 12  # most labels in a chart of one point
 
 
 @dataclass(frozen=True)
 class AnalysisSettings:
-    """The settings of a view."""
+    """The settings of an analysis."""
 
     measure: Measure = "margin"
     groups: LabelGroups = "pooled"
@@ -48,14 +46,14 @@ class AnalysisSettings:
 
 @dataclass(frozen=True)
 class Point:
-    """What is looked at: a test point, or a visitor's face."""
+    """The point that the page shows: a test point, or a visitor's face."""
 
     name: str
     softmax: np.ndarray  # (K,)
     ranking: Ranking
-    p: np.ndarray  # (K,) smoothed where the view is
-    label: int | None  # class; None: nobody knows
-    row: int | None  # among the test points
+    p: np.ndarray  # (K,) smoothed if the analysis is
+    label: int | None  # true class; None: unknown
+    row: int | None  # row among the test points; None: not one of them
 
     @property
     def prediction(self) -> int:
@@ -71,12 +69,8 @@ class Point:
 
     @property
     def shown(self) -> np.ndarray:
-        """The labels that charts show: all, or the SHOWN of highest p-value."""
-        return (
-            np.arange(len(self.p))
-            if len(self.p) <= MAX_CHART_LABELS
-            else np.sort(np.argsort(-self.p, kind="stable")[:MAX_CHART_LABELS])
-        )
+        """The labels that charts show: the MAX_CHART_LABELS of highest p-value, in order."""
+        return np.sort(np.argsort(-self.p, kind="stable")[:MAX_CHART_LABELS])
 
     def noise(self, k: int) -> float:
         """The U of label k's smoothed p-value."""
@@ -84,21 +78,22 @@ class Point:
         return float((self.p[k] * (a.n[k] + 1) - a.above[k]) / (a.equal[k] + 1))
 
 
-# ------------------------------------------------------------------ whose outputs
+# ------------------------------------------------------------------ outputs
 
 
 def run_choices() -> tuple[dict[str, cache.RunFamily], dict[str, str]]:
-    """Families by their id, and what to choose from, id -> label: a family's runs share their classifiers, so one stands for all; then
-    unfinished runs."""
+    """Run families by id, and the choices (id -> label): families first, then unfinished runs.
+
+    The runs of a family share their classifiers, so a family is one choice.
+    """
     families = {f.id: f for f in cache.families()}
-    unfinished = {
-        r["run"]: f"{r['run']} · {r['state']}" for r in cache.run_rows() if r["state"] != "done"
-    }
+    rows = [r for r in cache.run_rows() if r["state"] != "done"]
+    unfinished = {r["run"]: f"{r['run']} · {r['state']}" for r in rows}
     return families, {k: f.label for k, f in families.items()} | unfinished
 
 
 def load_run_outputs(run_id: str, modality: Modality) -> CalibrationData | str:
-    """A run's outputs, or in words why there are none."""
+    """A run's outputs, or a text that says why there are none."""
     file = files.checkpoints_folder() / run_id / "outputs.npz"
     try:
         return _load_run_outputs(file, modality, file.stat().st_mtime_ns if file.exists() else 0)
@@ -113,17 +108,16 @@ def _load_run_outputs(file: Path, modality: Modality, stamp: int) -> Calibration
 
 @st.cache_resource(show_spinner="Reading the outputs …", max_entries=1, scope="session")
 def load_uploaded_outputs(key: str, name: str, _data: memoryview | bytes) -> CalibrationData | str:
-    """A visitor's own outputs, or in words why they cannot be read. `key` names the upload."""
+    """A visitor's own outputs, or a text that says why not; `key` identifies the upload."""
     try:
-        return sanitise_names(
-            calibration.data_from_upload(uploads.safe_file_name(name), bytes(_data))
-        )
+        data = calibration.data_from_upload(uploads.safe_file_name(name), bytes(_data))
+        return sanitise_names(data)
     except ValueError as error:
         return escape_upload_text(str(error))
 
 
 def sanitise_names(own: CalibrationData) -> CalibrationData:
-    """The same outputs under names that do nothing where they are shown: letters, digits, a few signs, and all classes different."""
+    """The same outputs with harmless names (letters, digits, few signs) and distinct classes."""
     plain = [_sanitise_name(c) for c in own.classes]
     classes = tuple(f"{c} ({i})" if plain.count(c) > 1 else c for i, c in enumerate(plain))
     subjects = [
@@ -138,37 +132,41 @@ def _sanitise_name(name: str) -> str:
 
 
 def escape_upload_text(text: str) -> str:
-    """Text that may quote a visitor's file, so that Markdown shows it and does nothing else."""
+    """Escape a text that may quote a visitor's file, so that Markdown only shows it."""
     return "".join(f"\\{c}" if c in "\\`*_{}[]<>()#+!|~$:" else c for c in text)
 
 
 def example_file() -> bytes:
-    """A small CSV in the form that is read: 300 calibration and 400 test points of an invented classifier."""
+    """An example CSV: 300 calibration and 400 test points of an invented classifier."""
     rng, names = np.random.default_rng(0), ("cat", "dog", "fox")
     label = rng.integers(0, 3, 700)
     z = 1.2 * rng.standard_normal((700, 3)) + 1.6 * np.eye(3)[label]
     o = np.exp(z) / np.exp(z).sum(axis=1, keepdims=True)
     lines = ["set,label,cat,dog,fox,subject"]
     for i in range(700):
-        numbers = ",".join(f"{x:.6f}" for x in o[i])
-        lines.append(
-            f"{'cal' if i < 300 else 'test'},{names[label[i]]},{numbers},owner-{rng.integers(0, 8)}"
-        )
+        part, numbers = "cal" if i < 300 else "test", ",".join(f"{x:.6f}" for x in o[i])
+        lines.append(f"{part},{names[label[i]]},{numbers},owner-{rng.integers(0, 8)}")
     return "\n".join(lines).encode()
 
 
-# ------------------------------------------------------------------ views
+# ------------------------------------------------------------------ analyses
 
 
 def analyse(key: str, source: CalibrationData, choice: AnalysisSettings, private: bool) -> Analysis:
-    """`core.conformal.analysis.analyse_outputs`, kept: for all visitors, or for this one when the outputs are `private`. `key` names the source."""
-    found = (_private_analysis if private else _shared_analysis)(key, source, choice)
+    """Cached `analyse_outputs`; a `private` analysis is kept for this visitor alone.
+
+    `key` identifies the source.
+    """
+    result = (_private_analysis if private else _shared_analysis)(key, source, choice)
     _bands_ready(key, source, choice)
-    return found
+    return result
 
 
 def _bands_ready(key: str, source: CalibrationData, choice: AnalysisSettings) -> threading.Event:
-    """Whether the bands of all calibration sizes are there; they do not depend on what is replaced here."""
+    """Start simulating the bands of all calibration sizes; the event is set when they are there.
+
+    Bands do not depend on the settings that are replaced here.
+    """
     return _start_band_simulation(key, replace(choice, r=1.0, eps=0.1, measure="margin"), source)
 
 
@@ -180,11 +178,11 @@ def _is_small(source: CalibrationData) -> bool:
 def _start_band_simulation(
     key: str, choice: AnalysisSettings, _source: CalibrationData
 ) -> threading.Event:
-    """Bands are simulated once for each calibration size, behind the visitor's back, so that the sliders do not wait for them."""
+    """Simulate the bands of each calibration size once, in a thread, so that sliders never wait."""
     done = threading.Event()
 
     def simulate() -> None:
-        time.sleep(0.5)  # what the visitor waits for goes first
+        time.sleep(0.5)  # seconds: the page that the visitor waits for is computed first
         for r in analysis.CALIBRATION_SHARES[::-1]:
             analysis.analyse_outputs(_source, **vars(replace(choice, r=float(r))))
         done.set()
@@ -197,16 +195,17 @@ def _start_band_simulation(
 def analyses_by_size(
     key: str, source: CalibrationData, choice: AnalysisSettings, private: bool
 ) -> list[Analysis] | None:
-    """The view at every calibration size, smallest first, for a chart that goes from one to another by itself; None before their bands are
-    simulated, and of very many points none ever."""
+    """The analyses at all calibration sizes, smallest first; None until their bands are simulated.
+
+    The list is empty for more than MAX_PRECOMPUTED_P_VALUES p-values.
+    """
     if not _is_small(source):
         return []
     if not _bands_ready(key, source, choice).is_set():
         return None
-    look = _private_analysis if private else _shared_analysis
-    return [
-        look(key, source, replace(choice, r=float(r), eps=0.1)) for r in analysis.CALIBRATION_SHARES
-    ]
+    cached = _private_analysis if private else _shared_analysis
+    sizes = [replace(choice, r=float(r), eps=0.1) for r in analysis.CALIBRATION_SHARES]
+    return [cached(key, source, one) for one in sizes]
 
 
 @st.cache_resource(show_spinner=False, max_entries=48)
@@ -222,26 +221,19 @@ def _private_analysis(key: str, _source: CalibrationData, choice: AnalysisSettin
 def test_point(v: Analysis, row: int) -> Point:
     """A point of the test set."""
     p, o = v.problem, v.problem.o_test[row]
-    whose = "" if p.subject_test is None else f" · {p.subject_test[row]}"
-    return Point(
-        f"Test point {row}{whose}", o, _ranking(v, o), v.p[row], int(p.label_test[row]), row
-    )
+    subject = "" if p.subject_test is None else f" · {p.subject_test[row]}"
+    name, label = f"Test point {row}{subject}", int(p.label_test[row])
+    return Point(name, o, _ranking(v, o), v.p[row], label, row)
 
 
 def face_point(v: Analysis, softmax: np.ndarray, name: str) -> Point:
-    """A visitor's face, seen with the view's settings."""
+    """A visitor's face as a point, with the settings of the analysis."""
     alpha, groups = prediction.nonconformity(softmax[None], v.measure), ()
     if v.groups == "class":
         groups = (v.label_cal, np.arange(len(softmax)))
     noise = np.random.default_rng([v.seed, 3]) if v.smoothed else None
-    return Point(
-        name,
-        softmax,
-        _ranking(v, softmax),
-        prediction.p_values(v.alpha_cal, alpha, *groups, rng=noise)[0],
-        None,
-        None,
-    )
+    p = prediction.p_values(v.alpha_cal, alpha, *groups, rng=noise)[0]
+    return Point(name, softmax, _ranking(v, softmax), p, None, None)
 
 
 def _ranking(v: Analysis, softmax: np.ndarray) -> Ranking:
@@ -255,29 +247,25 @@ def scores(v: Analysis, k: int) -> np.ndarray:
 
 
 def notable_points(v: Analysis) -> dict[str, int]:
-    """Test points worth a look: name -> row."""
-    best, first, sure = (
-        prediction.forced_prediction(v.p),
-        prediction.credibility(v.p),
-        prediction.confidence(v.p),
-    )
-    wrong = best != v.problem.label_test
-    found = {
-        "Clear": int((first + sure - 3.0 * wrong).argmax()),
-        "Undecided": int((first - sure).argmax()),
-        "Strange": int(first.argmin()),
+    """Typical test points: name -> row. "Sure and wrong" is missing if no prediction is wrong."""
+    best, sure = prediction.credibility(v.p), prediction.confidence(v.p)
+    wrong = prediction.forced_prediction(v.p) != v.problem.label_test
+    rows = {
+        "Clear": int((best + sure - 3.0 * wrong).argmax()),
+        "Undecided": int((best - sure).argmax()),
+        "Strange": int(best.argmin()),
     }
-    return found | (
-        {"Sure and wrong": int((first + sure - 3.0 * ~wrong).argmax())} if wrong.any() else {}
-    )
+    if wrong.any():
+        rows["Sure and wrong"] = int((best + sure - 3.0 * ~wrong).argmax())
+    return rows
 
 
-# ------------------------------------------------------------------ what the generator makes of it
+# ------------------------------------------------------------------ generated voices
 
 
 @dataclass(frozen=True)
 class ConditionVoice:
-    """One condition's voice, with both verdicts."""
+    """The voice under one condition, with the verdicts of Q and the scorer."""
 
     voice: GeneratedVoice
     q_softmax: np.ndarray  # (K,) Q's softmax; the scorer's is the voice's own
@@ -286,16 +274,17 @@ class ConditionVoice:
 def generate_voices(
     members: dict[str, str], face: np.ndarray, seed: int
 ) -> dict[str, ConditionVoice]:
-    """One face under each condition that is trained, from the same noise. Raises ValueError for a damaged run."""
-    found = {
-        c: cache.generate_voice(run_id, face, None, seed)
-        for c, run_id in members.items()
-        if c != "none"
-    }
-    return {
-        c: ConditionVoice(one, _q_softmax(files.checkpoints_folder() / members[c], one.y))
-        for c, one in found.items()
-    }
+    """One face's voice under each trained condition, from the same noise.
+
+    `members` maps a condition to its run. Raises ValueError for a damaged run.
+    """
+    voices = {}
+    for condition, run_id in members.items():
+        if condition != "none":
+            voice = cache.generate_voice(run_id, face, None, seed)
+            q = _q_softmax(files.checkpoints_folder() / run_id, voice.y)
+            voices[condition] = ConditionVoice(voice, q)
+    return voices
 
 
 @st.cache_data(show_spinner=False, max_entries=60, scope="session")
@@ -305,23 +294,21 @@ def _q_softmax(directory: Path, y: np.ndarray) -> np.ndarray:
     return generation.classify_samples(cache.load_run(directory.name), y[None])["Q"][0]
 
 
-# ------------------------------------------------------------------ to take away
+# ------------------------------------------------------------------ the command line
 
 
 def command_line(source: str, modality: Modality, choice: AnalysisSettings) -> str:
-    """What to type for the same figures. `source` is a run's id."""
-    given = [
+    """The command that prints the same figures; `source` is a run's id."""
+    words = [
         f"python -m core conformal {source}",
         f"--measure {choice.measure} --groups {choice.groups} --eps {choice.eps:g}",
     ]
-    given += [f"--modality {modality}"] * (modality != "face") + [f"--r {choice.r:g}"] * (
-        choice.r != 1
-    )
-    return " ".join(
-        given + ["--smoothed"] * choice.smoothed + [f"--seed {choice.seed}"] * (choice.seed != 0)
-    )
+    words += [f"--modality {modality}"] * (modality != "face")
+    words += [f"--r {choice.r:g}"] * (choice.r != 1)
+    words += ["--smoothed"] * choice.smoothed
+    return " ".join(words + [f"--seed {choice.seed}"] * (choice.seed != 0))
 
 
 def label_names(classes: Sequence[str], members: np.ndarray) -> list[str]:
-    """The names of the labels in a set (K,) bool."""
-    return [c for c, held in zip(classes, members) if held]
+    """The class names of a label set; `members` is (K,) bool."""
+    return [c for c, is_member in zip(classes, members) if is_member]

@@ -1,4 +1,4 @@
-"""The laboratory's words: what each panel shows, common mistakes, and verdicts read off a view."""
+"""Texts of the page Conformal: what each panel shows, common mistakes, and verdicts in words."""
 
 from __future__ import annotations
 
@@ -13,82 +13,103 @@ from ui.conformal.calibration import Point, label_names
 from ui.session import query_params
 
 PANEL_HELP = {
-    "chain": """One input, and the classifier's answer to it. A **test point** is one that the classifier and the calibration never
-saw; its true label is known, so the prediction can be checked. A face of your own has no known label, and nothing is promised for it: it
-does not come from where the calibration faces come from.
+    "chain": """One input, and the classifier's answer to it. A **test point** is one that the
+classifier and the calibration never saw; its true label is known, so the prediction can be
+checked. A face of your own has no known label, and nothing is promised for it: it is not a sample
+of the calibration faces' corpus.
 
 The chart is the whole computation from left to right, a row for each label.
 
-1. The classifier's **softmax**: numbers that sum to one and look like probabilities. Nobody guarantees that they are.
-2. For each label we pretend that it is the true one and ask how **strange** the point would be: the *nonconformity* α (Eq. 8). The
-higher, the stranger.
-3. We count how many calibration points are at least as strange under their own true label. That share is the **p-value** (Eq. 9). A high
-one says: nothing unusual about this label.""",
-    "area": """Every calibration point gave one number: how strange it was under its *true* label. This is their histogram. The line
-is the point you look at, under the label you chose. **The coloured area is the p-value**: the share of calibration points at or beyond
-the line.
+1. The classifier's **softmax**: numbers that sum to one and look like probabilities. Nobody
+guarantees that they are.
+2. For each label we pretend that it is the true one and ask how **strange** the point would be:
+the *nonconformity* α (Eq. 8). The higher, the stranger.
+3. We count how many calibration points are at least as strange under their own true label. That
+share is the **p-value** (Eq. 9). A high one says: nothing unusual about this label.""",
+    "area": """Every calibration point gave one number: how strange it was under its *true* label.
+This is their histogram. The line is the point you look at, under the label you chose. **The
+coloured area is the p-value**: the share of calibration points at or beyond the line.
 
-The +1 above and below the fraction bar is the point itself, which counts among them. So no p-value is ever below 1/(n + 1), the *floor*,
-and no label can be rejected at a smaller ε. With *by class* a label is only compared with calibration points of that class, so the
-histogram changes with the label.""",
-    "set": """**Credibility** is the highest p-value: does *any* label fit? Near 0, the point is unlike everything in the calibration set.
+The +1 above and below the fraction bar is the point itself, which counts among them. So no
+p-value is ever below 1/(n + 1), the *floor*, and no label can be rejected at a smaller ε. With
+*by class* a label is only compared with calibration points of that class, so the histogram
+changes with the label.""",
+    "set": """**Credibility** is the highest p-value: does *any* label fit? Near 0, the point is
+unlike everything in the calibration set.
 
 **Confidence** is 1 − the second highest p-value: can all *other* labels be ruled out?
 
-The **set at ε** holds every label whose p-value is above ε. A small ε is cautious: large sets that are rarely wrong. A large ε is bold:
-small sets, even empty ones. **Drag ε**: the set has one label exactly from 1 − confidence up to credibility.""",
-    "map": """Every test point, by credibility and confidence. Top right: one label fits and all others are out. Top left: several
-labels fit. Bottom right: no label fits. There is nothing at the bottom left, since the second highest p-value cannot exceed the highest.
-With *margin* and *pooled* all points lie on one line: both numbers come from the gap between the two largest softmax values. Try *hinge*.
+The **set at ε** holds every label whose p-value is above ε. A small ε is cautious: large sets
+that are rarely wrong. A large ε is bold: small sets, even empty ones. **Drag ε**: the set has one
+label exactly from 1 − confidence up to credibility.""",
+    "map": """Every test point, by credibility and confidence. Top right: one label fits and all
+others are out. Top left: several labels fit. Bottom right: no label fits. There is nothing at the
+bottom left, since the second highest p-value cannot exceed the highest. With *margin* and
+*pooled* all points lie on one line: both numbers come from the gap between the two largest
+softmax values. Try *hinge*.
 
 **Click a point** to look at it, here and in all other steps.""",
-    "promise": """The promise: in the long run, the set misses the true label at most a share ε of the time. Each ε gives one error,
-together a curve, which should follow the dotted line.
+    "promise": """The promise: in the long run, the set misses the true label at most a share ε of
+the time. Each ε gives one error, together a curve, which should follow the dotted line.
 
-It will not follow it exactly, even when all is well: the test points are a sample, and all of them are ranked among *the same*
-calibration points. The grey band holds 95 % of all curves that a valid predictor gives, *everywhere at once*. Leaving it upwards means
-more errors than promised; downwards, more caution than needed.
+It does not follow it exactly, even when all is well: the test points are a sample, and all of
+them are ranked among *the same* calibration points. The grey band holds 95 % of all curves that a
+valid predictor gives, *everywhere at once*. Leaving it upwards means more errors than promised;
+downwards, more caution than needed.
 
-The other two plots are the price: how many labels the sets hold. A set with all labels is never wrong, and says nothing.""",
-    "uniform": """If the promise holds, the true label's p-value is equally likely to be anywhere between 0 and 1, so that this
-histogram is flat. Too much at the left: true labels look stranger than in calibration, too many errors. Too much at the right:
-overcautious. p-values are smoothed here (ties are split at random), for only those are exactly uniform.""",
-    "parts": """The same error, by class and by subject. *Pooled* scores promise something for all points together only: one class may
-fail more often while another makes up for it. *By class* (Mondrian) scores make the promise to each class, at the price of fewer
-calibration points each. Nothing is ever promised to one subject.""",
-    "criteria": """Validity alone is cheap. These numbers say how much the sets tell, named as in Vovk et al. (2016). For the lettered
-ones, smaller is better.""",
-    "broken": """Left: by how much the error misses ε, from the calibration set to the test set. Right: the same scores where the
-promise holds by construction, because calibration and test points are drawn from one bag at random. If the left leaves its band and the
-right does not, the two sets differ: here, the people in them do. More calibration points do not mend that.""",
-    "sizes": """Each dot is one random choice of n calibration points. The error's mean stays near the same place whatever n is:
-validity does not need many points. But with few, each calibration set is a gamble (the dots scatter), and the floor 1/(n + 1) rises until
-no label can be rejected.""",
-    "softmax": """What a conformal predictor is for. A calibrated softmax that says 0.8 is right in 80 % of such cases: on the
-diagonal. Below it, the classifier boasts. **ECE** is the mean distance from the diagonal. Nothing forces a softmax onto it;
-exchangeability alone makes p-values valid.""",
-    "generator": """The same face and the same noise, three times; only what the generator is *told* about the emotion differs: one
-label, the classifier's softmax, or the p-values. The difference shows where a voice is louder (red) or quieter (blue). Two classifiers of
-real voices, Q and the scorer, then say what they hear.""",
+The other two plots are the price: how many labels the sets hold. A set with all labels is never
+wrong, and says nothing.""",
+    "uniform": """If the promise holds, the true label's p-value is equally likely to be anywhere
+between 0 and 1, so that this histogram is flat. High bars at the left: true labels look stranger
+than in calibration, so there are too many errors. High bars at the right: the sets are larger
+than needed. p-values are smoothed here (ties are split at random), for only those are exactly
+uniform.""",
+    "parts": """The same error, by class and by subject. *Pooled* scores promise something for all
+points together only: one class may fail more often while another makes up for it. *By class*
+(Mondrian) scores make the promise to each class, at the price of fewer calibration points each.
+Nothing is ever promised to one subject.""",
+    "criteria": """Validity alone is easy to reach: the set of all labels is always right. These
+numbers say how informative the sets are; they are named as in Vovk et al. (2016). For the
+lettered ones, smaller is better.""",
+    "broken": """Left: by how much the error misses ε, from the calibration set to the test set.
+Right: the same scores where the promise holds by construction, because calibration and test
+points are drawn at random from one set. If the left leaves its band and the right does not, the
+two sets differ: here, the people in them do. More calibration points do not help.""",
+    "sizes": """Each dot is one random choice of n calibration points. The error's mean stays near
+the same place whatever n is: validity does not need many points. But with few points, the error
+depends on which were drawn (the dots scatter), and the floor 1/(n + 1) rises until no label can
+be rejected.""",
+    "softmax": """What a conformal predictor is for. A calibrated softmax that says 0.8 is right
+in 80 % of such cases: on the diagonal. Below it, the classifier is overconfident. **ECE** is the
+mean distance from the diagonal. Nothing forces a softmax onto it; exchangeability alone makes
+p-values valid.""",
+    "generator": """The same face and the same noise, three times; only what the generator is
+*told* about the emotion differs: one label, the classifier's softmax, or the p-values. The
+difference shows where a voice is louder (red) or quieter (blue). Two classifiers of real voices,
+Q and the scorer, then say what they hear.""",
 }
 
 COMMON_MISTAKES = (
     """
-- **“p = 0.3 means 30 % probable.”** No. It means that 30 % of calibration points are at least as strange under their true label.
-- **“The p-values must sum to one.”** No. All can be high (several labels fit) or all low (none does).
-- **“Low credibility means wrong.”** No. It means unusual. The prediction may still be right; it is just not covered by experience.
+- **“p = 0.3 means 30 % probable.”** No. It means that 30 % of calibration points are at
+least as strange under their true label.
+- **“The p-values must sum to one.”** No. All can be high (several labels fit) or all low
+(none does).
+- **“Low credibility means wrong.”** No. It means unusual. The prediction may still be
+right; it is just not covered by experience.
 """,
     """
-- **“High confidence means right.”** No. It means that other labels are out; the remaining one may be strange too. Look at both.
-- **“Error ≤ ε for this point, this class, this person.”** No. For the long run over *all* points; for each class only *by class*; for one
-person never.
-- **“It holds for anybody's face.”** No. Calibration and new points must be exchangeable. New subjects bend the promise, an upload breaks
-it.
+- **“High confidence means right.”** No. It means that other labels are ruled out; the
+remaining one may be strange too. Check both.
+- **“Error ≤ ε for this point, this class, this person.”** No. For the long run over *all*
+points; for each class only *by class*; for one person never.
+- **“It holds for anybody's face.”** No. Calibration and new points must be exchangeable.
+New subjects weaken the promise, an upload breaks it.
 """,
 )
 
 
-LESSON_STEPS = {  # in the lesson's order: name of the step -> in a word, in full
+LESSON_STEPS = {  # in the lesson's order: step -> short title, full title
     "chain": ("Point", "From softmax to p-value"),
     "area": ("p-value", "The p-value is an area"),
     "set": ("Set", "Credibility, confidence, and the set at ε"),
@@ -97,7 +118,8 @@ LESSON_STEPS = {  # in the lesson's order: name of the step -> in a word, in ful
     "broken": ("Limits", "When does it break?"),
     "generator": ("Generator", "What it does to the generator"),
 }
-POINT_STEPS = ("chain", "area", "set", "map", "generator")
+POINT_STEPS = ("chain", "area", "set", "map", "generator")  # steps about one chosen point
+MAX_UNIFORMITY_P = 0.05  # below this p-value, uniformity is rejected
 
 
 def short_title(step: str) -> str:
@@ -105,16 +127,14 @@ def short_title(step: str) -> str:
 
 
 def show_heading(step: str, steps: list[str]) -> None:
-    """A step's title, its explanation behind a button, and the way to the next step."""
+    """A step's title, a button with its explanation, and a button to the next step."""
     with st.container(horizontal=True, vertical_alignment="center", gap="small"):
         st.subheader(LESSON_STEPS[step][1], width="stretch")
         show_help(step)
         for after in steps[steps.index(step) + 1 :][:1]:
-            about, go = (
-                LESSON_STEPS[after][1],
-                {"on_click": query_params.set_value, "args": ("step", after)},
-            )
-            st.button("Next", icon=":material/arrow_forward:", key="next", help=about, **go)
+            go = {"on_click": query_params.set_value, "args": ("step", after), "key": "next"}
+            about = LESSON_STEPS[after][1]
+            st.button("Next", icon=":material/arrow_forward:", help=about, **go)
 
 
 def show_help(about: str, label: str = "What am I looking at?") -> None:
@@ -123,130 +143,136 @@ def show_help(about: str, label: str = "What am I looking at?") -> None:
 
 
 def p_value_text(point: Point, k: int, name: str, smoothed: bool) -> str:
-    """Eq. (9) with its numbers."""
-    a = point.ranking
-    floor = f"The smallest that it can be is 1 / ({a.n[k]:,} + 1) = **{1 / (a.n[k] + 1):.4f}**."
-    if not a.n[k]:
-        return f"No calibration point is *{name}*: nothing to compare with, so the p-value is **{point.p[k]:.3f}** and it rejects nothing."
+    """Eq. (9) with the numbers of label `k`, whose class is `name`."""
+    a, n = point.ranking, point.ranking.n[k]
+    if not n:
+        return (
+            f"No calibration point is *{name}*: nothing to compare with, so the p-value is "
+            f"**{point.p[k]:.3f}** and it rejects nothing."
+        )
     if smoothed:
         u = point.noise(k)
         return (
-            f"Smoothed p-value of *{name}* = (stranger + U · (ties + 1)) / (n + 1) = ({a.above[k]:,} + {u:.3f} · ({a.equal[k]:,} + 1)) / "
-            f"({a.n[k]:,} + 1) = **{point.p[k]:.4f}**, with U drawn from (0, 1]. Smoothing lets it fall below 1 / (n + 1)."
+            f"Smoothed p-value of *{name}* = (stranger + U · (ties + 1)) / (n + 1) = "
+            f"({a.above[k]:,} + {u:.3f} · ({a.equal[k]:,} + 1)) / ({n:,} + 1) = "
+            f"**{point.p[k]:.4f}**, with U drawn from (0, 1]. "
+            "Smoothing lets it fall below 1 / (n + 1)."
         )
     return (
-        f"p-value of *{name}* = (at least as strange + 1) / (n + 1) = ({a.above[k] + a.equal[k]:,} + 1) / ({a.n[k]:,} + 1) = "
-        f"**{point.p[k]:.4f}**. {floor}"
+        f"p-value of *{name}* = (at least as strange + 1) / (n + 1) = "
+        f"({a.above[k] + a.equal[k]:,} + 1) / ({n:,} + 1) = **{point.p[k]:.4f}**. "
+        f"The smallest possible value is 1 / ({n:,} + 1) = **{1 / (n + 1):.4f}**."
     )
 
 
 def prediction_text(point: Point, classes: tuple[str, ...], eps: float) -> str:
-    """Credibility, confidence and the set in a sentence."""
-    held, best = label_names(classes, point.p > eps), classes[point.prediction]
-    if not held:
-        return f"At ε = {eps:g} **no label fits**: the point is unlike the calibration points. The best guess is still *{best}*."
-    if len(held) == 1:
-        return f"At ε = {eps:g} **only *{best}* fits**: all other labels are rejected."
-    if len(held) == len(classes):
-        return f"At ε = {eps:g} **nothing can be ruled out**. The best guess is *{best}*."
-    return f"At ε = {eps:g} **{len(held)} labels fit** and {len(classes) - len(held)} are ruled out. The best guess is *{best}*."
+    """The prediction set at significance `eps` in a sentence."""
+    labels, best = label_names(classes, point.p > eps), classes[point.prediction]
+    at = f"At ε = {eps:g}"
+    if not labels:
+        return (
+            f"{at} **no label fits**: the point is unlike the calibration points. "
+            f"The best guess is still *{best}*."
+        )
+    if len(labels) == 1:
+        return f"{at} **only *{best}* fits**: all other labels are rejected."
+    if len(labels) == len(classes):
+        return f"{at} **nothing can be ruled out**. The best guess is *{best}*."
+    rejected = len(classes) - len(labels)
+    fit = f"{at} **{len(labels)} labels fit** and {rejected} are ruled out."
+    return f"{fit} The best guess is *{best}*."
 
 
 def label_set_html(classes: tuple[str, ...], p: np.ndarray, eps: float) -> str:
-    """The set as chips (HTML)."""
-    style = "display:inline-block;border:1px solid;border-radius:1rem;padding:.05rem .6rem;margin:.1rem .2rem .1rem 0"
-    held = label_names(classes, p > eps)
-    return (
-        "".join(f'<span style="{style}">{theme.emotion_html(k)}</span>' for k in held)
-        or f'<span style="{style}">∅ empty</span>'
-    )
+    """The prediction set as chips (HTML)."""
+    look = "display:inline-block;border:1px solid;border-radius:1rem;padding:.05rem .6rem"
+    chip = f'<span style="{look};margin:.1rem .2rem .1rem 0">'
+    labels = [theme.emotion_html(k) for k in label_names(classes, p > eps)] or ["∅ empty"]
+    return "".join(f"{chip}{label}</span>" for label in labels)
 
 
 def band_exit_text(c: ErrorCurve) -> str:
-    """Where a curve leaves its band."""
-    said = []
-    if c.above:
-        said.append(
-            f"leaves it upwards by up to {c.above:.3f} (at ε = {c.above_at:g}): more errors than promised"
+    """Where and how far a curve leaves its band."""
+    exits = [
+        f"leaves it {way} by up to {distance:.3f} (at ε = {at:g}): {meaning}"
+        for way, distance, at, meaning in (
+            ("upwards", c.above, c.above_at, "more errors than promised"),
+            ("downwards", c.below, c.below_at, "more caution than needed"),
         )
-    if c.below:
-        said.append(
-            f"leaves it downwards by up to {c.below:.3f} (at ε = {c.below_at:g}): more caution than needed"
-        )
-    return ", and ".join(said) or "stays inside it everywhere"
+        if distance
+    ]
+    return ", and ".join(exits) or "stays inside it everywhere"
 
 
 def validity_text(v: Analysis) -> str:
-    """Does the promise hold?"""
-    answer = (
-        ":red[**No.**]"
-        if v.overall.above
-        else ":orange[**Not exactly.**]"
-        if v.overall.below
-        else ":green[**Yes.**]"
+    """Whether the promise holds: the error curve against its 95 % band."""
+    answer = "**Yes.**"
+    if v.overall.above:
+        answer = ":red[**No.**]"
+    elif v.overall.below:
+        answer = ":orange[**Not exactly.**]"
+    return (
+        f"{answer} Against its 95 % band the error curve {band_exit_text(v.overall)} "
+        f"(N = {v.m:,} test points, n = {v.n:,} calibration points)."
     )
-    answer = "**Yes.**" if not (v.overall.above or v.overall.below) else answer
-    return f"{answer} Against its 95 % band the error curve {band_exit_text(v.overall)} (N = {v.m:,} test points, n = {v.n:,} calibration points)."
 
 
 def uniformity_text(v: Analysis) -> str:
-    h = v.histogram
-    verdict = (
-        "not uniform: calibration and test points are **not exchangeable**"
-        if h.p < 0.05
-        else "**compatible with uniform**"
+    h, verdict = v.histogram, "**compatible with uniform**"
+    if h.p < MAX_UNIFORMITY_P:
+        verdict = "not uniform: calibration and test points are **not exchangeable**"
+    return (
+        f"Largest distance from uniform {h.distance:.3f}; a valid predictor is so far off with "
+        f"probability {h.p:.3g}. The p-values are {verdict}."
     )
-    far = f"Largest distance from uniform {h.distance:.3f}; a valid predictor is so far off with probability {h.p:.3g}."
-    return f"{far} They are {verdict}."
 
 
 def worst_curve_text(curves: tuple[ErrorCurve, ...], what: str) -> str:
-    """How many parts leave their own bands, and which does most."""
+    """How many curves leave their own bands, and which one most."""
     if not curves:
         return f"No {what} has enough test points for a curve."
     out = [c for c in curves if c.above or c.below]
     if not out:
         return f"All {len(curves)} curves stay inside their own bands."
     most = max(out, key=lambda c: max(c.above, c.below))
-    return f"{len(out)} of {len(curves)} leave the band that fits their number of points. Most of all *{most.name}*: it {band_exit_text(most)}."
+    return (
+        f"{len(out)} of {len(curves)} leave the band for their number of points. "
+        f"*{most.name}* is furthest out: it {band_exit_text(most)}."
+    )
 
 
 def exchangeability_text(v: Analysis) -> str:
-    """What changing the subjects does."""
-    p, ref = v.problem, v.reference
-    draws, left = len(ref.error), round(ref.left * len(ref.error))
+    """How validity differs between new people and random splits of the test points."""
+    p, reference = v.problem, v.reference
+    draws, left = len(reference.error), round(reference.left * len(reference.error))
     if p.subject_cal is None or p.subject_test is None:
-        people = (
-            "Subjects are unknown here, so nobody can say whether the same people are in both sets."
-        )
+        people = "Subjects are unknown here: the same people may be in both sets."
     else:
         cal, test = set(p.subject_cal.tolist()), set(p.subject_test.tolist())
-        same = len(cal & test)
-        people = f"{len(cal)} subjects calibrate, {len(test)} are tested, " + (
-            f"{same} are in both." if same else "**none is in both**."
-        )
+        shared = len(cal & test)
+        both = f"{shared} are in both." if shared else "**none is in both**."
+        people = f"{len(cal)} subjects calibrate, {len(test)} are tested, {both}"
     return (
-        f"{people} From calibration set to test set the error curve, held against its band, {band_exit_text(v.overall)}. "
-        f"Of {draws} random splits of the test points themselves, {left} leave their band somewhere; 5 % are expected to."
+        f"{people} From calibration set to test set, compared with its band, the error curve "
+        f"{band_exit_text(v.overall)}. Of {draws} random splits of the test points themselves, "
+        f"{left} leave their band somewhere; 5 % are expected to."
     )
 
 
 def criteria_rows(v: Analysis) -> list[dict[str, str]]:
     """The table of criteria: name, value, meaning."""
+    values = {k: "–" if np.isnan(x) else f"{x:.3f}" for k, x in v.criteria.items()}
     return [
-        {
-            "criterion": k,
-            "value": "–" if np.isnan(x) else f"{x:.3f}",
-            "what it means": validity.CRITERIA[k],
-        }
-        for k, x in v.criteria.items()
+        {"criterion": k, "value": x, "what it means": validity.CRITERIA[k]}
+        for k, x in values.items()
     ]
 
 
-UPLOAD_FORMAT = """**npz** (`np.savez`): `cal_softmax` (n, K), `cal_labels` (n,), `test_softmax` (m, K), `test_labels` (m,); optional `classes` (K,),
-`cal_subjects`, `test_subjects`.
+UPLOAD_FORMAT = """**npz** (`np.savez`): `cal_softmax` (n, K), `cal_labels` (n,), `test_softmax`
+(m, K), `test_labels` (m,); optional `classes` (K,), `cal_subjects`, `test_subjects`.
 
-**csv**: a first line that names the columns `set` (cal or test), `label`, one column for each class, and optionally `subject`; then a
-line for each point.
+**csv**: a first line that names the columns `set` (cal or test), `label`, one column for each
+class, and optionally `subject`; then a line for each point.
 
-Probabilities, not logits: each row sums to one. The calibration points must be ones that the classifier was *not* trained on."""
+Probabilities, not logits: each row sums to one. The calibration points must be ones that the
+classifier was *not* trained on."""
