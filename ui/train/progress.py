@@ -1,4 +1,4 @@
-"""One training, live or past: state, progress, curves, samples, log, results."""
+"""One training, live or past: its state, progress, curves, log and results."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ import streamlit as st
 
 from core import runs
 from core.cli.progress import format_duration
-from core.data.corpora import CorpusError
 from core.experiments import jobs
+from core.files import UserError
 from ui import theme
 from ui.session import cache
 from ui.session.cache import LIVE_STATES
@@ -21,9 +21,9 @@ from ui.train import checkpoints, queue
 from ui.widgets import charts
 from ui.widgets.charts import TrainingCurves
 
-STAGES = {  # what a run is doing, in its order -> the same in words
+STAGES = {  # stages of a run in their order: prefix of its phase -> text
     "starting": "Starting: the process loads torch",
-    "sets": "Making the sets S1–S4",
+    "sets": "Building the sets S1–S4",
     "fit f_S": "Fitting the face classifier f_S on S1",
     "fit f_T": "Fitting the voice baseline f_T on S1",
     "fit Q": "Fitting Q on S1",
@@ -35,132 +35,99 @@ LOSSES = ("loss/G", "loss/adversarial", "loss/l1", "loss/class", "loss/D")
 
 
 def run_label(row: dict) -> str:
-    """A run in a list."""
+    """A run's name in a list."""
     return f"{row['run']} · {row['state']}" + (" · shipped" if row["shipped"] else "")
 
 
 def show_state(row: dict, rows: list[dict], device: str) -> None:
-    """State machine, progress, what went wrong, and the buttons that fit."""
+    """A run's state, progress, error, and the buttons that its state allows."""
     left, right = st.columns([5, 4], vertical_alignment="center")
     left.markdown(theme.state_badges(row["state"]))
     with right, st.container(horizontal=True, horizontal_alignment="right"):
         show_buttons(row, device)
     state, phase = row["state"], row["phase"] or ""
-    at = (
-        f"at step {row['step']:,} of {row['steps']:,}"
-        if row["step"]
-        else "before the generator's training began"
-    )
+    at = "before the generator's training began"
+    if row["step"]:
+        at = f"at step {row['step']:,} of {row['steps']:,}"
     if jobs.is_waiting(row) and state == "queued":
         st.info(f"In the queue. {queue.waiting_text(row, rows)}", icon=":material/hourglass_top:")
     elif state in LIVE_STATES:
         show_stage(row, phase)
     elif state == "paused":
-        st.info(
-            f"Paused {at}. *Resume training* goes on from there, to the bit.",
-            icon=":material/pause_circle:",
-        )
+        words = f"Paused {at}. *Resume training* continues from exactly there."
+        st.info(words, icon=":material/pause_circle:")
     elif state == "stopped":
-        st.info(
-            f"Stopped {at}. *Resume training* goes on from the last checkpoint.",
-            icon=":material/stop_circle:",
-        )
+        words = f"Stopped {at}. *Resume training* continues from the last checkpoint."
+        st.info(words, icon=":material/stop_circle:")
     if row["error"]:
         st.error(theme.escape_markdown(row["error"]), icon=":material/error:")
     if state == "failed":
         st.caption(
-            "The log below has the rest. *Resume training* tries again from the last checkpoint; another setting is another run."
+            "The log below has the details. *Resume training* tries again from the last "
+            "checkpoint; another setting is another run."
         )
 
 
 def show_buttons(row: dict, device: str) -> None:
-    """What can be done to a run in the state that it is in."""
+    """The buttons that a run's state allows: pause, resume, stop, kill."""
     run, state = row["run"], row["state"]
-    asked = state in LIVE_STATES and row["phase"] in jobs.ENDING_PHASES
-    if state in LIVE_STATES and not jobs.is_waiting(row):
+    is_ending = state in LIVE_STATES and row["phase"] in jobs.ENDING_PHASES
+    is_waiting = jobs.is_waiting(row)
+    if state in LIVE_STATES and not is_waiting:
         about = (
             "Saves its state and frees the machine; it keeps its place, and the queue waits for it."
         )
-        st.button(
-            "Pause training",
-            icon=":material/pause:",
-            key="pause",
-            disabled=asked,
-            help=about,
-            on_click=jobs.pause,
-            args=(run,),
-        )
-    if state in ("paused", "stopped", "failed") and st.button(
-        "Resume training", icon=":material/resume:", key="resume", type="primary"
-    ):
+        look = {"icon": ":material/pause:", "key": "pause", "disabled": is_ending}
+        st.button("Pause training", help=about, on_click=jobs.pause, args=(run,), **look)
+    look = {"icon": ":material/resume:", "key": "resume", "type": "primary"}
+    if state in ("paused", "stopped", "failed") and st.button("Resume training", **look):
         try:
             jobs.resume(run, device)
             st.rerun()
-        except (
-            CorpusError,
-            ValueError,
-            OSError,
-        ) as error:  # the corpus is gone, or the configuration is damaged
+        except (UserError, OSError) as error:  # no corpus, or a damaged configuration
             st.error(theme.escape_markdown(str(error)))
     if jobs.is_overdue(row):
         about = "It does not answer. Killed, it can be resumed from its last checkpoint."
-        st.button(
-            "End it now",
-            icon=":material/dangerous:",
-            key="kill",
-            help=about,
-            on_click=jobs.kill,
-            args=(run,),
-        )
+        look = {"icon": ":material/dangerous:", "key": "kill"}
+        st.button("End it now", help=about, on_click=jobs.kill, args=(run,), **look)
     elif state in LIVE_STATES or state == "paused":
-        words = (
-            "Take out of the queue"
-            if jobs.is_waiting(row) and state == "queued"
-            else "Stop training"
-        )
+        words = "Take out of the queue" if is_waiting and state == "queued" else "Stop training"
         about = "Its state is saved and it can be resumed; the next in the queue begins."
-        st.button(
-            words,
-            icon=":material/stop_circle:",
-            key="stop",
-            disabled=asked,
-            help=about,
-            on_click=jobs.stop,
-            args=(run,),
-        )
+        look = {"icon": ":material/stop_circle:", "key": "stop", "disabled": is_ending}
+        st.button(words, help=about, on_click=jobs.stop, args=(run,), **look)
 
 
 def show_stage(row: dict, phase: str) -> None:
-    """A bar for the stage that the run is in, with its rate and the time left."""
+    """A progress bar of the run's stage, with its rate and the time left."""
     if phase in jobs.ENDING_PHASES:
         st.progress(0.0, f"{phase.capitalize()}: its state is being saved …")
         return
     if row.get("place") is not None and jobs.is_waiting(row):
-        st.progress(0.0, "In the queue: its turn comes")
+        st.progress(0.0, "Waiting in the queue")
         return
-    found = re.fullmatch(r"(.*) (\d+)/(\d+)", phase)
-    name, done, total = found.groups() if found else (phase, 0, 0)
+    # a phase is a name and, while it is counted, "done/total"
+    counted = re.fullmatch(r"(.*) (\d+)/(\d+)", phase)
+    name, done, total = counted.groups() if counted else (phase, 0, 0)
+    done, total = int(done), int(total)
     stage = next((k for k in STAGES if name.startswith(k)), "starting")
-    words = f"Stage {list(STAGES).index(stage) + 1} of {len(STAGES)}: {STAGES[stage]}" + (
-        f" ({name[6:]})" if stage == "score" else ""
-    )
+    place = list(STAGES).index(stage) + 1
+    words = f"Stage {place} of {len(STAGES)}: {STAGES[stage]}"
+    words += f" ({name[6:]})" if stage == "score" else ""
     if not total:
         st.progress(0.0, f"{words} …")
         return
-    words += f" · {int(done):,} of {int(total):,} steps"
-    if row["rate"] and int(done) < int(total):
+    words += f" · {done:,} of {total:,} steps"
+    if row["rate"] and done < total:
         batch = cache.run_config(row["run"]).gan.batch if stage == "train G, D, Q" else 1
         words += f" · {row['rate']:,.0f} samples/s" if batch > 1 else ""
-        after = len(STAGES) - 1 - list(STAGES).index(stage)
-        words += (
-            f" · {format_duration((int(total) - int(done)) * batch / row['rate'])} left in this stage, "
-            + ("the last" if not after else f"{after} to come")
-        )
-    st.progress(min(1.0, int(done) / max(1, int(total))), words)
+        seconds, after = (total - done) * batch / row["rate"], len(STAGES) - place
+        words += f" · {format_duration(seconds)} left in this stage, "
+        words += f"{after} to come" if after else "the last"
+    st.progress(min(1.0, done / max(1, total)), words)
 
 
 def demo_progress_callback(bar) -> Callable[[int, int], None]:
-    """Shows on a progress bar how much of the demo corpus is drawn."""
+    """A callback that shows the drawn clips of the demo corpus on a progress bar."""
 
     def tick(done: int, total: int) -> None:
         if done % 8 == 0 or done == total:
@@ -170,7 +137,7 @@ def demo_progress_callback(bar) -> Callable[[int, int], None]:
 
 
 def show_course(row: dict) -> None:
-    """What is watched while training, under one slider: the curves and, at the chosen checkpoint, samples, verdicts and their places."""
+    """Curves of a training and, at the checkpoint that a slider chooses, its samples."""
     lines = runs.load_curves(row["run"])
     st.subheader("Course of the training")
     step = checkpoints.choose_step(row, lines)
@@ -184,56 +151,35 @@ def show_course(row: dict) -> None:
 
 
 def show_curves(row: dict, lines: TrainingCurves, step: int | None) -> None:
-    """Losses and the quality figures over the steps."""
-    steps, top, show = (
-        row["steps"],
-        checkpoints.best_step(row, lines),
-        {"config": charts.NO_TOOLBAR_CONFIG},
-    )
-    made = checkpoints.source_and_target(cache.run_config(row["run"]))[1]
-    st.plotly_chart(
-        _curve_figure(_to_arrays(lines, LOSSES), "loss", LOSSES, "", steps, step, None),
-        key="losses",
-        alt="losses of G, its terms, and of D, over the steps",
-        **show,
-    )
-    for column, (name, better) in zip(
-        st.columns(3, gap="small"), checkpoints.BETTER_DIRECTION.items()
-    ):
-        real = f"{name} real"
-        figure = _curve_figure(
-            _to_arrays(lines, (name, real)),
-            f"{name} ({better} is better)",
-            (name,),
-            real,
-            steps,
-            step,
-            top,
-            f"real {made}s",
-        )
-        column.plotly_chart(
-            figure, key=f"curve {name}", alt=f"{name} over the training steps", **show
-        )
-    star = (
-        f" ★ the best step on S2, {top[0]:,} (by {top[1]}), which need not be the last."
-        if top
-        else ""
-    )
+    """Losses and the measures of generated samples over the steps."""
+    steps, top = row["steps"], checkpoints.best_step(row, lines)
+    target = checkpoints.source_and_target(cache.run_config(row["run"]))[1]
+    show = {"config": charts.NO_TOOLBAR_CONFIG}
+    figure = _curve_figure(_to_arrays(lines, LOSSES), "loss", LOSSES, "", steps, step, None)
+    alt = "losses of G, its terms, and of D, over the steps"
+    st.plotly_chart(figure, key="losses", alt=alt, **show)
+    columns = st.columns(3, gap="small")
+    for column, (name, better) in zip(columns, checkpoints.BETTER_DIRECTION.items()):
+        real, title = f"{name} real", f"{name} ({better} is better)"
+        arrays = _to_arrays(lines, (name, real))
+        known = f"real {target}s"
+        figure = _curve_figure(arrays, title, (name,), real, steps, step, top, known)
+        alt = f"{name} over the training steps"
+        column.plotly_chart(figure, key=f"curve {name}", alt=alt, **show)
+    star = ""
+    if top:
+        star = f" ★ the best step on S2, {top[0]:,} (by {top[1]}), which need not be the last."
     st.caption(
-        f"Measured on S2; the dashed lines are S2's real {made}s, which the scorer was trained on too, so they look better than "
-        f"new people's would. S4 is looked at once, at the end.{star}"
+        f"Measured on S2; the dashed lines are S2's real {target}s. The scorer was trained on them "
+        f"too, so they look better than new people's would. S4 is used once, at the end.{star}"
     )
 
 
 def _to_arrays(
     lines: TrainingCurves, names: tuple[str, ...]
 ) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-    """Some of the lines as arrays, which are told apart sooner than lists."""
-    return {
-        name: (np.array(lines[name][0]), np.array(lines[name][1]))
-        for name in names
-        if name in lines
-    }
+    """Some of the lines as arrays: Streamlit's cache hashes them faster than lists."""
+    return {k: (np.array(lines[k][0]), np.array(lines[k][1])) for k in names if k in lines}
 
 
 @charts.cache_figure
@@ -247,100 +193,88 @@ def _curve_figure(
     top: tuple[int, str] | None,
     known: str = "",
 ) -> go.Figure:
-    """The lines `names`, with the chosen step and, on the first of them, the best one."""
+    """The lines `names`, with the chosen step and, on the first line, the best step."""
     lines = {name: (x.tolist(), y.tolist()) for name, (x, y) in arrays.items()}
-    return checkpoints.mark_steps(
-        charts.training_curves(lines, title, names, reference, steps, known=known),
-        lines.get(names[0], ([], [])),
-        step,
-        top,
-    )
+    figure = charts.training_curves(lines, title, names, reference, steps, known=known)
+    return checkpoints.mark_steps(figure, lines.get(names[0], ([], [])), step, top)
 
 
 def show_results(row: dict) -> None:
-    """What a finished run has come to."""
-    found, (given, made) = (
-        cache.run_by_id(row["run"]).json("results"),
-        checkpoints.source_and_target(cache.run_config(row["run"])),
-    )
-    q, n, chance = found["quality"], found[f"N test {made}s"], found["chance"]
+    """Results of a finished run: measures of samples, augmentation table, confusion matrices."""
+    results = cache.run_by_id(row["run"]).json("results")
+    source, target = checkpoints.source_and_target(cache.run_config(row["run"]))
     st.subheader("Results")
     st.caption(
-        f"On people whom nothing was trained on (S4). Labels: {found['labels']} · {len(found['classes'])} emotions · chance {chance:.1%}."
+        f"On people whom nothing was trained on (S4). Labels: {results['labels']} · "
+        f"{len(results['classes'])} emotions · chance {results['chance']:.1%}."
     )
-    metrics = st.columns(6, gap="small")
-    plain = {"delta_color": "off", "delta_arrow": "off"}
-    for column, (name, better) in zip(metrics, checkpoints.BETTER_DIRECTION.items()):
-        column.metric(
-            name,
-            f"{q[name]:.2f}",
-            f"real {made}s {q[f'{name} real']:.2f}",
-            help=f"Of generated {made}s; {better} is better.",
-            **plain,
-        )
-    known = f"real {made}s {q['recognised real']:.0%}"
-    metrics[3].metric(
-        "Recognised",
-        f"{q['recognised']:.0%}",
-        known,
-        help=f"How often the scorer finds the {given}'s emotion.",
-        **plain,
-    )
+    _show_quality(results["quality"], source, target)
+    _show_augmentation(results, source, target)
+    tables = {f"{source}s (f_S)": results[source]["confusion"]}
+    tables |= {k: t["confusion"] for k, t in results["augmentation"].items()}
+    look = {"icon": ":material/grid_on:", "key": "matrices", "on_change": "rerun"}
+    with st.expander("Confusion matrices", **look) as matrices:
+        if matrices.open:  # a chart of four tables is slow to draw
+            counts = {k: np.array(v) for k, v in tables.items()}
+            figure = charts.confusion_matrices(counts, results["classes"])
+            alt = f"confusion matrices of the {source} classifier and of each row of the table"
+            show = {"config": charts.NO_TOOLBAR_CONFIG, "alt": alt}
+            st.plotly_chart(figure, key="confusions", **show)
+
+
+def _show_quality(q: dict, source: str, target: str) -> None:
+    """The measures `q` of generated samples, each beside the real ones' value."""
+    real = f"real {target}s"
+    shown = [
+        (name, f"{q[name]:.2f}", f"{q[f'{name} real']:.2f}",
+         f"Of generated {target}s; {better} is better.")
+        for name, better in checkpoints.BETTER_DIRECTION.items()
+    ]  # fmt: skip
+    about = f"How often the scorer finds the {source}'s emotion."
+    shown.append(("Recognised", f"{q['recognised']:.0%}", f"{q['recognised real']:.0%}", about))
     if "coverage" in q:
-        about = f"Share of real {made}s that have a generated one near them, for the scorer."
-        metrics[4].metric(
-            "Coverage",
-            f"{q['coverage']:.0%}",
-            f"real {made}s {q['coverage real']:.0%}",
-            help=about,
-            **plain,
+        about = f"Share of {real} that have a generated one near them, for the scorer."
+        shown.append(("Coverage", f"{q['coverage']:.0%}", f"{q['coverage real']:.0%}", about))
+        about = (
+            f"How much of a {target} the noise decides, compared with how {real} differ. Near 0: "
+            f"always the same {target} for a {source}."
         )
-        about = f"How much of a {made} the noise decides, against how real {made}s differ. Near 0: always the same {made} for a {given}."
-        metrics[5].metric(
-            "Diversity", f"{q['diversity']:.2f}", f"real {made}s 1", help=about, **plain
-        )
+        shown.append(("Diversity", f"{q['diversity']:.2f}", "1", about))
+    plain = {"delta_color": "off", "delta_arrow": "off"}
+    for column, (name, value, known, about) in zip(st.columns(6, gap="small"), shown):
+        column.metric(name, value, f"{real} {known}", help=about, **plain)
     st.caption(
-        f"N = {q['N']}, scorer {q['scorer']}: another scorer gives other figures, so they are not comparable with the paper's."
+        f"N = {q['N']}, scorer {q['scorer']}: another scorer gives other figures, so they are not "
+        "comparable with the paper's."
     )
-    table = [
-        f"| {made.capitalize()} classifier trained on | N | Accuracy on real {made}s |",
-        "|---|---:|---:|",
-    ]
-    table += [
-        f"| {name} | {t['N train']:,} | {t['accuracy']:.1%} |"
-        for name, t in found["augmentation"].items()
-    ]
-    table += [
-        f"| *f_S: {given}s, trained on S1* | | *{found[given]['accuracy']:.1%} of {found[f'N test {given}s']} {given}s* |"
-    ]
+
+
+def _show_augmentation(results: dict, source: str, target: str) -> None:
+    """The augmentation table as Markdown, with its standard error and notes."""
+    n, chance, f_s = results[f"N test {target}s"], results["chance"], results[source]["accuracy"]
+    table = [f"| {target.capitalize()} classifier trained on | N | Accuracy on real {target}s |"]
+    table.append("|---|---:|---:|")
+    for name, t in results["augmentation"].items():
+        table.append(f"| {name} | {t['N train']:,} | {t['accuracy']:.1%} |")
+    test = f"{results[f'N test {source}s']} {source}s"
+    table.append(f"| *f_S: {source}s, trained on S1* | | *{f_s:.1%} of {test}* |")
     st.markdown("\n".join(table))
     error = 100 * math.sqrt(chance * (1 - chance) / n)
     st.caption(
-        f"N = {n} test {made}s: one standard error is {error:.1f} points at chance, so small differences are noise."
+        f"N = {n} test {target}s: one standard error is {error:.1f} points at chance, so small "
+        "differences are noise."
     )
-    for note in found["notes"]:
+    for note in results["notes"]:
         st.caption(note)
-    tables = {f"{given}s (f_S)": found[given]["confusion"]} | {
-        k: t["confusion"] for k, t in found["augmentation"].items()
-    }
-    alt = f"confusion matrices of the {given} classifier and of each row of the table"
-    with st.expander(
-        "Confusion matrices", icon=":material/grid_on:", key="matrices", on_change="rerun"
-    ) as matrices:
-        if matrices.open:  # four tables of numbers are a chart that is slow to draw
-            figure = charts.confusion_matrices(
-                {k: np.array(v) for k, v in tables.items()}, found["classes"]
-            )
-            st.plotly_chart(figure, key="confusions", config=charts.NO_TOOLBAR_CONFIG, alt=alt)
 
 
 def show_log(row: dict) -> None:
     with st.expander("Log", icon=":material/terminal:", expanded=row["state"] == "failed"):
         path = cache.run_by_id(row["run"]).directory / "log.txt"
         if not path.exists():
-            st.caption("There is no log: it comes with a training that this page has started.")
+            st.caption("There is no log: only a training that this page has started writes one.")
             return
         st.code(jobs.log_tail(row["run"]) or "Nothing yet.", language=None, height=260)
-        whole = lambda: path.read_text(errors="replace")  # noqa: E731  (read when it is asked for)
-        go = {"icon": ":material/download:", "on_click": "ignore", "key": "log file"}
-        st.download_button("The whole log", whole, f"{row['run']}.log.txt", "text/plain", **go)
+        whole = lambda: path.read_text(errors="replace")  # noqa: E731  (read on a click)
+        look = {"icon": ":material/download:", "on_click": "ignore", "key": "log file"}
+        st.download_button("The whole log", whole, f"{row['run']}.log.txt", "text/plain", **look)
