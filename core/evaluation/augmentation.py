@@ -1,6 +1,7 @@
-"""§4.2's first metric in full: the augmentation table of a finished run, from its saved networks, under both step rules.
+"""§4.2's first metric: the augmentation table of a finished run, under both step rules.
 
-Nothing is trained again but the classifiers of the rows. S2's voices choose a row's best step; S4's are scored once for each row and rule.
+Only the classifiers of the rows are trained. S2's voices select a row's best step; S4's voices are
+scored once per row and rule.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ import torch
 from core import files
 from core.config import PROTOCOL_VERSION, Config
 from core.config import ClassifierSettings as Settings
+from core.data import prepared_corpora
 from core.data import splits
 from core.evaluation import metrics, protocol, significance
 from core.evaluation.evaluator import (
@@ -33,13 +35,14 @@ from core.evaluation.evaluator import (
 from core.models import classifiers, gan, networks
 from core.runs import Run
 
-MAX_SHIFT_AND_MASK = (
-    1 / 8
-)  # plain augmentation shifts and masks up to this share of the columns (and masks that of the bands)
-LEFT_OUT_REASONS = {
+MAX_SHIFT_AND_MASK = 1 / 8  # largest shift, and mask, as a share of the columns (bands)
+NOISE_SD = 0.05  # of plain augmentation's Gaussian noise, in units of scaled spectrograms
+LEFT_OUT_REASONS = {  # by TableRow.plain
     False: "pseudo-labels need clips that hold a face and a voice",
     True: "plain augmentation is made for voices",
-}  # by Row.plain
+}
+SAME_SOFTMAX_TOLERANCE = 1e-3  # largest rounding difference between machines, in probability
+SAME_IS_TOLERANCE = 1e-3  # the same for the inception score, as a share of its excess over 1
 
 
 @dataclass(frozen=True)
@@ -47,44 +50,40 @@ class TableSettings:
     """How often and how long each row is trained."""
 
     seeds: int = 3  # trainings of each row; each draws its own generated samples
-    stretch: int = (
-        3  # the longest training, in multiples of f_t.steps (which is the rule of equal steps)
-    )
-    looks: int = 4  # looks at S2's voices per f_t.steps
+    stretch: int = 3  # longest training in multiples of f_t.steps, the rule of equal steps
+    looks: int = 4  # validations on S2's voices per f_t.steps
 
 
 def plain_augmentation(y: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
-    """Plain augmentation of voices (B, 1, columns, bands), drawn for each: a shift around the circle of time by up to an eighth, Gaussian
-    noise of sd 0.05, and silence over up to an eighth of the columns and of the bands (Park et al. 2019)."""
+    """Plain augmentation of voices (B, 1, columns, bands), drawn for each (Park et al. 2019).
+
+    A circular time shift of up to an eighth, Gaussian noise of sd 0.05, and silence (-1) over up to
+    an eighth of the columns and of the bands.
+    """
     n, _, columns, bands = y.shape
     unit = torch.rand((5, n, 1), generator=generator, device=y.device)
     time, band = torch.arange(columns, device=y.device), torch.arange(bands, device=y.device)
-    rows = (
-        time + ((2 * unit[0] - 1) * MAX_SHIFT_AND_MASK * columns).round().long()
-    ) % columns  # (B, columns)
+    shift = ((2 * unit[0] - 1) * MAX_SHIFT_AND_MASK * columns).round().long()
+    rows = (time + shift) % columns  # (B, columns)
     y = y.gather(2, rows[:, None, :, None].expand_as(y))
-    y = y + 0.05 * torch.randn(y.shape, generator=generator, device=y.device)
+    y = y + NOISE_SD * torch.randn(y.shape, generator=generator, device=y.device)
     quiet_time = (time - unit[1] * columns) % columns < unit[2] * columns * MAX_SHIFT_AND_MASK
     quiet_band = (band - unit[3] * bands) % bands < unit[4] * bands * MAX_SHIFT_AND_MASK
     return y.masked_fill((quiet_time[:, :, None] | quiet_band[:, None, :])[:, None], -1.0)
 
 
 def predict_classes(network: networks.Classifier, y: torch.Tensor) -> np.ndarray:
-    """Classes (n,) that a network in training gives voices in evaluation mode; its mode is put back."""
+    """Classes (n,) int8 of voices, predicted in evaluation mode; training mode is restored."""
     network.eval()
-    guesses = classifiers.softmax(network, y).argmax(axis=1)
+    guesses = classifiers.softmax(network, y).argmax(axis=1).astype(np.int8)
     network.train()
     return guesses
 
 
 def validation_steps(settings: Settings, plan: TableSettings) -> list[int]:
-    """The steps at which S2's voices are looked at, among them `settings.steps`; the last is the longest training."""
-    return sorted(
-        {
-            max(1, round(k * settings.steps / plan.looks))
-            for k in range(1, plan.stretch * plan.looks + 1)
-        }
-    )
+    """Steps at which S2's voices are scored, `settings.steps` among them; the last is the end."""
+    looks = range(1, plan.stretch * plan.looks + 1)
+    return sorted({max(1, round(k * settings.steps / plan.looks)) for k in looks})
 
 
 def compute_table(
@@ -94,29 +93,31 @@ def compute_table(
     tick: Callable[[str, int, int, str], None] = lambda *a: None,
     should_stop: Callable[[], bool] = lambda: False,
 ) -> dict:
-    """Compute the augmentation table of a run that has its networks, write table.json and table.npz, return table.json's content.
+    """Compute a finished run's augmentation table; write table.json and table.npz.
 
-    A table that is there and was made by the same plan is returned as it is. Each row is kept beside the runs as soon as it is trained: a
-    table that was stopped goes on where it was, and rows without generated samples are shared by all runs of the fold. Raises ValueError
-    where the run is not finished or its corpus is no longer the one at hand, runs.Stopped when `should_stop` answered true.
+    Returns table.json's content; a table of the same plan is returned as it is. Each trained row is
+    cached beside the runs: a stopped table continues, and the runs of a fold share the rows without
+    generated samples. Raises UserError for an unfinished run or a changed corpus, and
+    files.StopRequested when `should_stop` returns true.
     """
     plan = plan or TableSettings()
     found = run.json("table")
     if found.get("plan") == asdict(plan) and (run.directory / "table.npz").exists():
         return found
-    config = run.config
+    config, where = run.config, torch.device(device)
     sets, c = load_sets(run, config)
-    where = torch.device(device)
     f_S, Q, G = (networks.load(run.model_path(n), where) for n in ("f_S", "Q", "G"))
-    s, role = target_settings(config)
-    K, marks = len(config.data.classes), validation_steps(s, plan)
-    S2, S4 = sets["S2"], sets["S4"]
+
+    # S2's balanced voices validate, all of S4's are predicted
+    settings, role = target_settings(config)
+    marks, S2 = validation_steps(settings, plan), sets["S2"]
     rows2 = splits.balanced_rows(S2.y_label, seed_of(config, "balance"))
-    y2, l2, y4 = image_tensor(S2.y[rows2], where), S2.y_label[rows2], image_tensor(S4.y, where)
-    guesses: dict[
-        str, list[tuple[np.ndarray, np.ndarray]]
-    ] = {}  # row -> for each seed, S4's classes under both rules
-    curves: dict[str, list[list[float]]] = {}
+    voices2 = image_tensor(S2.y[rows2], where), S2.y_label[rows2]
+    voices4 = image_tensor(sets["S4"].y, where)
+
+    # train each row once per seed
+    cache, K = run.directory.parent / ".cache", len(config.data.classes)
+    trained: dict[str, list[dict[str, np.ndarray]]] = {}  # row -> a training per seed
     sizes: dict[str, int] = {}
     total, done = plan.seeds * len(protocol.TABLE_ROWS), 0
     for k in range(plan.seeds):
@@ -126,143 +127,124 @@ def compute_table(
             done += 1
             if row.name not in rows or (row.plain and role == "face"):
                 continue
-            y, labels = rows[row.name]
-            seed = seed_of(config, "rows") + 10 * k
-            one = _train_row(
-                run.directory.parent / ".cache",
-                (y, labels, y2, l2, y4),
-                s,
-                role,
-                K,
-                seed,
-                marks,
-                row.plain,
-                should_stop,
-            )
-            guesses.setdefault(row.name, []).append((one["equal"], one["best"]))
-            curves.setdefault(row.name, []).append(one["S2"].tolist())
-            sizes[row.name] = len(labels)
+            arrays, seed = (*rows[row.name], *voices2, voices4), seed_of(config, "rows") + 10 * k
+            job = settings, role, K, seed, marks, row.plain
+            trained.setdefault(row.name, []).append(_train_cached(cache, arrays, job, should_stop))
+            sizes[row.name] = len(rows[row.name][1])
     tick("augmentation table", total, total, "")
-    return _write_table(run, config, plan, marks, guesses, curves, sizes, S4)
+    return _write_table(run, config, plan, marks, trained, sizes, sets["S4"])
 
 
-def _train_row(
-    cache: Path,
-    arrays: tuple,
-    s: Settings,
-    role: str,
-    K: int,
-    seed: int,
-    marks: list[int],
-    change: bool,
-    should_stop: Callable[[], bool],
+Job = tuple[Settings, str, int, int, list[int], bool]  # settings, modality, K, seed, marks, plain
+
+
+def _train_cached(
+    cache: Path, arrays: tuple, job: Job, should_stop: Callable[[], bool]
 ) -> dict[str, np.ndarray]:
-    """One training of a row: S2 (marks,), its accuracy on S2's voices; equal, best (n,) int8, what it takes S4's voices for at `s.steps`
-    steps and at its best mark. `arrays`: the row's voices and labels, S2's voices and labels, S4's voices.
-
-    It is a function of what it is given, so a file of `cache` named by the hash of all that holds the answer of an earlier call.
-    """
-    y, labels, y2, l2, y4 = arrays
-    told = json.dumps(
-        [
-            asdict(s),
-            role,
-            K,
-            seed,
-            marks,
-            change,
-            y.device.type,
-            torch.__version__,
-            PROTOCOL_VERSION,
-        ]
-    )
-    digest = hashlib.sha256(told.encode())
+    """`_train_row`, or its result in `cache`, in a file named by the hash of its inputs."""
+    device = arrays[0].device.type
+    key = [asdict(job[0]), *job[1:], device, torch.__version__, PROTOCOL_VERSION]
+    digest = hashlib.sha256(json.dumps(key).encode())
     for a in arrays:
         digest.update(np.ascontiguousarray(a.cpu().numpy() if torch.is_tensor(a) else a).data)
     file = cache / f"row-{digest.hexdigest()[:24]}.npz"
     with contextlib.suppress(OSError, ValueError, EOFError, zipfile.BadZipFile):
         return files.read_arrays(file)
-    extra = torch.Generator(y.device).manual_seed(seed + 2)
-    altered = functools.partial(plain_augmentation, generator=extra) if change else None
-    curve, best, equal = list[float](), dict[str, torch.Tensor](), None
-    for step, network, _ in classifiers.training_steps(
-        y, labels, s, K, seed, role, marks[-1], altered
-    ):
-        if should_stop():
-            raise files.StopRequested(
-                "the augmentation table was stopped; the same command goes on with the next row"
-            )
-        if step in marks:
-            curve.append(float((predict_classes(network, y2) == l2).mean()))
-            if curve[-1] > max(curve[:-1], default=-1.0):  # of equals the earliest
-                best = copy.deepcopy(network.state_dict())
-        if step == s.steps:
-            equal = predict_classes(network, y4).astype(np.int8)
-    network.load_state_dict(best)
-    assert equal is not None
-    found = {
-        "S2": np.array(curve),
-        "equal": equal,
-        "best": predict_classes(network, y4).astype(np.int8),
-    }
+    found = _train_row(arrays, *job, should_stop)
     cache.mkdir(exist_ok=True)
     files.write_arrays(file, **found)
     return found
 
 
+def _train_row(
+    arrays: tuple,
+    settings: Settings,
+    role: str,
+    K: int,
+    seed: int,
+    marks: list[int],
+    plain: bool,
+    should_stop: Callable[[], bool],
+) -> dict[str, np.ndarray]:
+    """One training of a row, a function of its arguments alone.
+
+    `arrays`: voices and labels of the row, voices and labels of S2, voices of S4. Returns S2
+    (marks,), the accuracy on S2's voices at the marks; equal and best (n,) int8, the classes of
+    S4's voices after `settings.steps` steps and at the best mark (the earliest of equals).
+    """
+    y, labels, y2, l2, y4 = arrays
+    random = torch.Generator(y.device).manual_seed(seed + 2)
+    change = functools.partial(plain_augmentation, generator=random) if plain else None
+    curve, best, equal = list[float](), dict[str, torch.Tensor](), None
+    for step, network, _ in classifiers.training_steps(
+        y, labels, settings, K, seed, role, marks[-1], change
+    ):
+        if should_stop():
+            raise files.StopRequested(
+                "the augmentation table was stopped; the same command continues with the next row"
+            )
+        if step in marks:
+            curve.append(float((predict_classes(network, y2) == l2).mean()))
+            if curve[-1] > max(curve[:-1], default=-1.0):
+                best = copy.deepcopy(network.state_dict())
+        if step == settings.steps:
+            equal = predict_classes(network, y4)
+    network.load_state_dict(best)
+    assert equal is not None
+    return {"S2": np.array(curve), "equal": equal, "best": predict_classes(network, y4)}
+
+
 def load_sets(
     run: Run, config: Config
 ) -> tuple[dict[str, splits.SampleSet], dict[str, np.ndarray]]:
-    """The sets of a run and the condition of S3's faces as the run stored it."""
+    """A run's sets, and the condition of S3's faces from the scores that the run stored.
+
+    Raises UserError for a run without a generator, or a corpus that has changed since.
+    """
     if not run.model_path("G").exists():
         command = f"python -m core train --config-file {run.directory}/config.json"
-        raise ValueError(f"{run.id} has no generator yet; let its training finish: {command}")
+        raise files.UserError(f"{run.id} has no generator yet; let its training finish: {command}")
     sets, out = splits.build_sets(config), run.arrays()
-    digest, here = run.json("provenance").get("corpus"), splits.corpus_digest(config.data)
+    digest, here = run.json("provenance").get("corpus"), prepared_corpora.corpus_digest(config.data)
     if digest != here and not has_same_sets(run, config, sets, out):
-        raise ValueError(
-            f"{run.id} was trained on the corpus {digest} and {here} is prepared here; prepare that corpus again"
+        raise files.UserError(
+            f"{run.id} was trained on the corpus {digest} and {here} is prepared here; "
+            "prepare that corpus again"
         )
     S3, g = sets["S3"], config.gan
     if len(out.get("o_S3", ())) != len(S3.x):
-        raise ValueError(
-            f"{run.directory / 'outputs.npz'} does not fit S3's {len(S3.x)} faces; train the run again"
-        )
-    labels = S3.x_label if g.condition == "label" else None
-    return sets, {
-        "S3": gan.condition(
-            g.condition, labels, out["o_S3"], out["p_S3"], len(config.data.classes), g.soft
-        )
-    }
+        path = run.directory / "outputs.npz"
+        raise files.UserError(f"{path} does not fit S3's {len(S3.x)} faces; train the run again")
+    labels, K = S3.x_label if g.condition == "label" else None, len(config.data.classes)
+    return sets, {"S3": gan.condition(g.condition, labels, out["o_S3"], out["p_S3"], K, g.soft)}
 
 
 def has_same_sets(
     run: Run, config: Config, sets: dict[str, splits.SampleSet], out: dict[str, np.ndarray]
 ) -> bool:
-    """Whether the sets here are those of a run whose corpora have another digest: prepared on another machine, the last bits differ.
+    """Whether the sets equal a run's, though the corpus digest differs by rounding.
 
-    The same number of clips, dB reference and people in the same order, and the run's own networks say of them what they said then: f_S of
-    S3's faces within 1e-3 of a probability, the scorer of S4's voices within a thousandth of what their IS is above 1.
+    A corpus prepared on another machine differs in the last bits. The same: number of clips, dB
+    reference, subjects in the same order, and the scores of the run's own networks, which are f_S
+    on S3's faces and the scorer's inception score of S4's voices, within tolerance.
     """
-    now, then = splits.describe_corpora(config.data), run.json("corpus")
-    if not all(splits.is_same_corpus(now[role], then[role]) for role in ("faces", "voices")):
+    now, then = prepared_corpora.describe_corpora(config.data), run.json("corpus")
+    if not all(prepared_corpora.is_same_corpus(now[role], then[role]) for role in ("faces", "voices")):
         return False
     if not all(np.array_equal(sets[k].x_subject, out[f"subject_{k}"]) for k in ("S2", "S3", "S4")):
         return False
 
-    def said(name: str, images: np.ndarray) -> np.ndarray:
+    def scores(name: str, images: np.ndarray) -> np.ndarray:
         network = networks.load(run.model_path(name))
         assert isinstance(network, networks.Classifier)
         return classifiers.softmax(network, image_tensor(images, torch.device("cpu")))
 
     rows = splits.balanced_rows(sets["S4"].y_label, seed_of(config, "balance"))
-    score, was = (
-        metrics.inception_score(said("scorer", sets["S4"].y[rows])),
-        run.json("results")["quality"]["IS real"],
-    )
+    score = metrics.inception_score(scores("scorer", sets["S4"].y[rows]))
+    earlier = run.json("results")["quality"]["IS real"]
     return bool(
-        np.abs(said("f_S", sets["S3"].x) - out["o_S3"]).max() < 1e-3
-        and abs(score - was) < 1e-3 * (was - 1)
+        np.abs(scores("f_S", sets["S3"].x) - out["o_S3"]).max() < SAME_SOFTMAX_TOLERANCE
+        and abs(score - earlier) < SAME_IS_TOLERANCE * (earlier - 1)
     )
 
 
@@ -271,49 +253,38 @@ def _write_table(
     config: Config,
     plan: TableSettings,
     marks: list[int],
-    guesses: dict,
-    curves: dict,
-    sizes: dict,
+    trained: dict[str, list[dict[str, np.ndarray]]],
+    sizes: dict[str, int],
     S4: splits.SampleSet,
 ) -> dict:
-    """What a table is on disk.
+    """Write table.npz and table.json; return the latter's content: accuracies, steps and tests.
 
-    table.npz: rows (r,) names; predicted (r, 2 rules, seeds, n) int8, classes of S4's n voices; S2 (r, seeds, marks), the accuracy
-    on S2's voices at the steps `marks` (marks,), of which `equal` is the common one; label, subject, row (n,), the voice's place in S4;
-    counted (n,) bool, the class-balanced subsample of which every accuracy speaks. table.json: the same as accuracies and tests.
+    table.npz: rows (r,), names; predicted (r, 2 rules, seeds, n) int8, classes of S4's n voices;
+    S2 (r, seeds, marks), accuracy on S2's voices at the steps `marks` (marks,), of which `equal` is
+    the common one; label, subject, row (n,), the voice's place in S4; counted (n,) bool, the
+    class-balanced subsample on which every accuracy is computed.
     """
     counted = np.zeros(len(S4.y), bool)
     counted[splits.balanced_rows(S4.y_label, seed_of(config, "balance"))] = True
-    equal = target_settings(config)[0].steps
-    names, at = list(guesses), marks.index(equal)
+    rules = significance.STEP_RULES
+    predicted = [[[one[rule] for one in t] for rule in rules] for t in trained.values()]
     arrays = {
-        "rows": np.array(names),
-        "predicted": np.stack(
-            [np.stack([np.stack(s) for s in guesses[n]], axis=1) for n in names]
-        ).astype(np.int8),
-        "S2": np.array([curves[n] for n in names]),
+        "rows": np.array(list(trained)),
+        "predicted": np.array(predicted, np.int8),
+        "S2": np.array([[one["S2"] for one in t] for t in trained.values()]),
         "marks": np.array(marks),
-        "equal": np.array(equal),
+        "equal": np.array(target_settings(config)[0].steps),
         "label": S4.y_label,
         "subject": S4.y_subject,
         "row": np.arange(len(S4.y)),
         "counted": counted,
     }
-    K, out = len(config.data.classes), {}
-    for i, name in enumerate(names):
-        best = arrays["S2"][i].argmax(axis=1)
-        out[name] = {"N train": sizes[name]}
-        for r, (rule, where) in enumerate((("equal", np.full(plan.seeds, at)), ("best", best))):
-            matrices = [
-                metrics.confusion(S4.y_label[counted], g[counted], K)
-                for g in arrays["predicted"][i, r]
-            ]
-            out[name][rule] = {
-                "accuracy": [metrics.accuracy(m) for m in matrices],
-                "steps": [marks[w] for w in where],
-                "S2": [float(arrays["S2"][i, k, w]) for k, w in enumerate(where)],
-                "confusion": np.sum(matrices, axis=0).tolist(),
-            }
+    K = len(config.data.classes)
+    rows = {
+        name: {"N train": sizes[name]} | _row_results(arrays, i, K)
+        for i, name in enumerate(trained)
+    }
+    missing = [row for row in protocol.TABLE_ROWS if row.name not in rows]
     result = {
         "plan": asdict(plan),
         "labels": protocol.labels_mode(config),
@@ -321,12 +292,27 @@ def _write_table(
         "chance": 1 / K,
         "N test voices": int(counted.sum()),
         "test subjects": sorted(set(map(str, S4.y_subject[counted]))),
-        "rows": out,
-        "left out": {
-            r.name: LEFT_OUT_REASONS[r.plain] for r in protocol.TABLE_ROWS if r.name not in out
-        },
+        "rows": rows,
+        "left out": {row.name: LEFT_OUT_REASONS[row.plain] for row in missing},
         "gains": [asdict(g) for g in significance.gains([arrays])],
     }
     files.write_arrays(run.directory / "table.npz", **arrays)
     files.write_json(run.directory / "table.json", result)
     return result
+
+
+def _row_results(arrays: dict[str, np.ndarray], i: int, K: int) -> dict[str, dict]:
+    """Row i by step rule: accuracies, steps and S2's accuracies per seed, summed confusion."""
+    counted, marks, curves = arrays["counted"], arrays["marks"].tolist(), arrays["S2"][i]
+    equal = np.full(len(curves), marks.index(arrays["equal"]))
+    out = {}
+    for r, (rule, at) in enumerate((("equal", equal), ("best", curves.argmax(axis=1)))):
+        classes = arrays["predicted"][i, r][:, counted]
+        matrices = [metrics.confusion(arrays["label"][counted], p, K) for p in classes]
+        out[rule] = {
+            "accuracy": [metrics.accuracy(m) for m in matrices],
+            "steps": [marks[k] for k in at],
+            "S2": [float(curve[k]) for curve, k in zip(curves, at, strict=True)],
+            "confusion": np.sum(matrices, axis=0).tolist(),
+        }
+    return out

@@ -16,6 +16,7 @@ from typing import Any
 
 from core import files
 from core.config import PRESETS, Config, Method, replace, to_dict, with_method
+from core.data import prepared_corpora
 from core.data import splits
 from core.evaluation import protocol
 from core.evaluation.protocol import CONDITION_NAMES, Cell
@@ -83,7 +84,7 @@ class RunSummary:
             d.subjects,
             d.split_seed,
             d.fold,
-            d.demo_takes if splits.demo_corpora(d) else 0,
+            d.demo_takes if prepared_corpora.demo_corpora(d) else 0,
         )
         return (self.corpus, self.digest, d.classes, self.config.logmel, split, self.made)
 

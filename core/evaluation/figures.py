@@ -14,6 +14,7 @@ from matplotlib.figure import Figure
 
 from core import runs
 from core.config import LogMel
+from core.data import prepared_corpora
 from core.data import labels, splits
 from core.data.corpora import CorpusError
 from core.evaluation import metrics, protocol, significance
@@ -97,7 +98,7 @@ def _first_sample(kept: Mapping[str, np.ndarray], k: int, shared: set[int]) -> i
 def _real_rows(cell: Cell, run: Run, places: Sequence[int | None]) -> list[SampleRow]:
     """S4's faces and voices: of the clips that the first run's samples were made from; unpaired, the other of any clip of the class."""
     try:
-        if run.json("provenance").get("corpus") != splits.corpus_digest(cell.config.data):
+        if run.json("provenance").get("corpus") != prepared_corpora.corpus_digest(cell.config.data):
             return []
         S4 = splits.build_sets(cell.config)["S4"]
     except CorpusError:
@@ -176,7 +177,7 @@ def rater_shares(cell: Cell, by: str = "voice") -> np.ndarray | None:
     """How raters confuse what was meant, by voice, face or both, as shares; None where nobody voted, or the corpus is not at hand."""
     d = cell.config.data
     try:
-        corpus = splits.load_corpus(d.faces if by == "face" else d.voices, d.demo_takes)
+        corpus = prepared_corpora.load_corpus(d.faces if by == "face" else d.voices, d.demo_takes)
     except CorpusError:
         return None
     votes = corpus.votes[:, labels.VOTE_MODALITIES.index(by)]

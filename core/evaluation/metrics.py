@@ -1,6 +1,7 @@
-"""§4.2: Eqs (10) and (11), KID, density and coverage, confusion matrices. NumPy functions of arrays in float64; no network, no file.
+"""§4.2: Eqs (10) and (11), KID, density and coverage, confusion matrices.
 
-IS, FID and KID compare only within one scoring network: "other scorer, N, classes: not comparable" with the paper's figures.
+Functions of NumPy arrays in float64; no network, no file. IS, FID and KID compare only within one
+scoring network, so ours never compare with the paper's: other scorer, N and classes.
 """
 
 from __future__ import annotations
@@ -9,7 +10,15 @@ import numpy as np
 
 
 def inception_score(p: np.ndarray) -> float:
-    """Eq. (10): exp(E_x KL(p(y|x) || p(y))), unsplit, in [1, K]. p is (N, K), rows that sum to one, from the scorer."""
+    """Eq. (10): exp(E_x KL(p(y|x) || p(y))), without splits, in [1, K].
+
+    p (N, K) is the scorer's softmax; its rows sum to one. Raises ValueError for another shape.
+
+    >>> round(inception_score(np.eye(3)), 6)  # certain of each sample, and all classes occur
+    3.0
+    >>> inception_score(np.full((4, 2), 0.5))
+    1.0
+    """
     p = np.asarray(p, np.float64)
     if p.ndim != 2 or not np.allclose(p.sum(axis=1), 1, atol=1e-4):
         raise ValueError("p must be (N, K) with rows that sum to one")
@@ -20,51 +29,54 @@ def inception_score(p: np.ndarray) -> float:
 
 
 def fid(real: np.ndarray, generated: np.ndarray) -> float:
-    """Eq. (11): ||mu_R - mu_G||^2 + Tr(S_R + S_G - 2 (S_R S_G)^(1/2)), >= 0, from features (N, F), (M, F).
+    """Eq. (11): ||mu_R - mu_G||^2 + Tr(S_R + S_G - 2 (S_R S_G)^(1/2)), >= 0.
 
-    Repair: the paper prints the mean term without its square. The trace of the root is the sum of the square roots of the
-    eigenvalues of S_R^(1/2) S_G S_R^(1/2), which is symmetric: no matrix square root, no imaginary parts. Biased upwards at
-    small N: compare at equal N, with N beside it.
+    Features (N, F) and (M, F). Repair: the paper prints the mean term without its square. The trace
+    of the root is the sum of the square roots of the eigenvalues of S_R^(1/2) S_G S_R^(1/2), which
+    is symmetric: no matrix square root, no imaginary parts. Biased upwards at small N: compare at
+    equal N. Raises ValueError for features of other shapes, NaN or infinity.
+
+    >>> real = np.random.default_rng(0).normal(size=(50, 2))
+    >>> round(fid(real, real), 6)
+    0.0
+    >>> round(fid(real, real + [3, 4]), 6)  # shifted by 5: the squared distance of the means
+    25.0
     """
-    real, generated = np.asarray(real, np.float64), np.asarray(generated, np.float64)
-    _check_features(real, generated)
+    real, generated = _check_features(real, generated)
     mean = real.mean(axis=0) - generated.mean(axis=0)
-    s_r, s_g = (
-        np.atleast_2d(np.cov(real, rowvar=False)),
-        np.atleast_2d(np.cov(generated, rowvar=False)),
-    )
+    s_r, s_g = (np.atleast_2d(np.cov(f, rowvar=False)) for f in (real, generated))
     values, vectors = np.linalg.eigh(s_r)
     root = (vectors * np.sqrt(np.maximum(values, 0))) @ vectors.T
-    product = np.linalg.eigvalsh(root @ s_g @ root)
-    return float(
-        max(
-            0.0,
-            mean @ mean + np.trace(s_r) + np.trace(s_g) - 2 * np.sqrt(np.maximum(product, 0)).sum(),
-        )
-    )
+    cross = np.sqrt(np.maximum(np.linalg.eigvalsh(root @ s_g @ root), 0)).sum()
+    return float(max(0.0, mean @ mean + np.trace(s_r) + np.trace(s_g) - 2 * cross))
+
+
+KID_SUBSET_SIZE = 100  # most samples of each side in one estimate of KID
 
 
 def kid(
     real: np.ndarray, generated: np.ndarray, seed: int = 0, subsets: int = 100
 ) -> tuple[float, float]:
-    """Kernel inception distance (Bińkowski et al. 2018): mean and sd over `subsets` of min(N, 100) of the unbiased MMD^2.
+    """Kernel inception distance (Bińkowski et al. 2018): mean and sd over random subsets.
 
-    Kernel (a.b / F + 1)^3. Unbiased at any N, so it leads where N is under ten times F.
+    Features (N, F) and (M, F). Each of the `subsets` estimates the unbiased MMD^2 of
+    min(N, M, 100) samples with the kernel (a.b / F + 1)^3. Unbiased at any N, so KID is preferred
+    to FID where N < 10 F. Raises ValueError for features of other shapes, NaN or infinity.
+
+    >>> one, other = np.random.default_rng(0).normal(size=(2, 50, 4))
+    >>> round(kid(one, other)[0], 1), round(kid(one, other + 2)[0], 1)
+    (-0.2, 124.3)
     """
-    real, generated = np.asarray(real, np.float64), np.asarray(generated, np.float64)
-    _check_features(real, generated)
+    real, generated = _check_features(real, generated)
     rng = np.random.default_rng(seed)
-    n = min(len(real), len(generated), 100)
+    n = min(len(real), len(generated), KID_SUBSET_SIZE)
 
     def kernel(a, b):
         return (a @ b.T / a.shape[1] + 1) ** 3
 
     values = []
     for _ in range(subsets):
-        a, b = (
-            real[rng.choice(len(real), n, replace=False)],
-            generated[rng.choice(len(generated), n, replace=False)],
-        )
+        a, b = (f[rng.choice(len(f), n, replace=False)] for f in (real, generated))
         aa, bb, ab = kernel(a, a), kernel(b, b), kernel(a, b)
         within = (aa.sum() - np.trace(aa) + bb.sum() - np.trace(bb)) / (n * (n - 1))
         values.append(within - 2 * ab.mean())
@@ -72,13 +84,18 @@ def kid(
 
 
 def density_coverage(real: np.ndarray, generated: np.ndarray, k: int = 5) -> tuple[float, float]:
-    """Naeem et al. (2020), from features (N, F), (M, F), N > k: density >= 0 (1 for equal laws), coverage in [0, 1].
+    """Density (>= 0; 1 for equal distributions) and coverage in [0, 1] (Naeem et al. 2020).
 
-    Around every real sample stands a ball up to its k-th real neighbour. Density: in how many balls a generated sample lies, over k.
-    Coverage: the share of balls that hold a generated sample, so a generator that makes one picture covers next to nothing.
+    Features (N, F), N > k, and (M, F). The ball around a real sample reaches its k-th nearest real
+    neighbour. Density: in how many balls a generated sample lies, divided by k. Coverage: the share
+    of balls that hold a generated sample, near 0 for a generator that makes one picture.
+    Raises ValueError for N <= k, features of other shapes, NaN or infinity.
+
+    >>> real = np.arange(6.0)[:, None]
+    >>> density_coverage(real, real[:2], k=1)  # two of six, each in its own and a neighbour's ball
+    (2.5, 0.5)
     """
-    real, generated = np.asarray(real, np.float64), np.asarray(generated, np.float64)
-    _check_features(real, generated)
+    real, generated = _check_features(real, generated)
     if len(real) <= k:
         raise ValueError(
             f"density and coverage need more than k = {k} real samples, not {len(real)}"
@@ -93,55 +110,52 @@ def _distances(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     return np.sqrt(np.maximum(square, 0))
 
 
-def _check_features(real: np.ndarray, generated: np.ndarray) -> None:
-    if (
-        real.ndim != 2
-        or generated.ndim != 2
-        or real.shape[1] != generated.shape[1]
-        or min(len(real), len(generated)) < 2
-    ):
-        raise ValueError(
-            f"features must be (N, F) and (M, F) with N, M >= 2, not {real.shape} and {generated.shape}"
-        )
+def _check_features(real: np.ndarray, generated: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Both sets of features as float64, or ValueError."""
+    real, generated = np.asarray(real, np.float64), np.asarray(generated, np.float64)
+    flat = real.ndim == generated.ndim == 2 and real.shape[1] == generated.shape[1]
+    if not flat or min(len(real), len(generated)) < 2:
+        shapes = f"{real.shape} and {generated.shape}"
+        raise ValueError(f"features must be (N, F) and (M, F) with N, M >= 2, not {shapes}")
     if not (np.isfinite(real).all() and np.isfinite(generated).all()):
         raise ValueError("features hold NaN or infinity")
+    return real, generated
 
 
 def confusion(labels: np.ndarray, predictions: np.ndarray, classes: int) -> np.ndarray:
-    """Fig. 8: counts, rows are true classes, columns predictions. (N,), (N,) -> (K, K) int64."""
+    """Fig. 8: counts (K, K) int64; rows are true classes, columns predictions. (N,), (N,).
+
+    >>> confusion([0, 0, 1], [0, 1, 1], 2).tolist()
+    [[1, 1], [0, 1]]
+    """
     flat = np.asarray(labels, np.int64) * classes + np.asarray(predictions, np.int64)
     return np.bincount(flat, minlength=classes * classes).reshape(classes, classes)
 
 
 def accuracy(matrix: np.ndarray) -> float:
-    """Share on the diagonal of a confusion matrix of a class-balanced set (evaluation subsamples to balance); in [0, 1]."""
+    """Share on the diagonal of the confusion matrix of a class-balanced set, in [0, 1].
+
+    >>> accuracy(np.array([[3, 1], [0, 4]]))
+    0.875
+    """
     return float(np.trace(matrix) / max(1, matrix.sum()))
 
 
-def balanced_accuracy(matrix: np.ndarray) -> float:
-    """Mean over the classes that occur of each class's share recognised; equals `accuracy` on a balanced set. In [0, 1]."""
-    matrix = np.asarray(matrix, np.float64)
-    rows = matrix.sum(axis=1)
-    return float((np.diag(matrix)[rows > 0] / rows[rows > 0]).mean())
-
-
 def normalise_rows(matrix: np.ndarray) -> np.ndarray:
-    """Shares of each true class, so that confusion matrices of sets of any size stand on one scale: rows sum to 1, or 0 where empty.
+    """Counts (K, K) as shares of each true class: rows sum to 1, or to 0 for an empty class.
 
-    (K, K) counts -> (K, K) in [0, 1]. The difference of two of them is in [-1, 1] and its rows sum to 0.
+    Sets of any size then share one scale. The difference of two such matrices lies in [-1, 1].
     """
     matrix = np.asarray(matrix, np.float64)
     return matrix / np.maximum(1, matrix.sum(axis=1, keepdims=True))
 
 
-# ------------------------------------------------------------------ is a difference more than chance? The unit is the subject.
-
-
 def principal_axes(real: np.ndarray, n: int = 2) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """The flat view of feature space that holds most of real data's variance: (N, F) -> centre (F,), axes (F, n), share (n,) of it.
+    """The first n principal axes of real features (N, F): centre (F,), axes (F, n), shares (n,).
 
-    `(features - centre) @ axes` places any features in it, so that every checkpoint is drawn on the same axes. An axis' sign is chosen so
-    that its largest component is positive. Raises ValueError for fewer than two samples or features than axes.
+    `(features - centre) @ axes` projects any features, so that all checkpoints share their axes.
+    The shares are of the variance. The largest component of each axis is positive.
+    Raises ValueError for fewer than two samples, or fewer features than axes.
     """
     real = np.asarray(real, np.float64)
     if real.ndim != 2 or len(real) < 2 or real.shape[1] < n:

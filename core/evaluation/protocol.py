@@ -1,6 +1,6 @@
-"""§4.3-4.7: the paper's cases as differences of settings, the grids, the rows of the augmentation table and the tests between them.
+"""§4.3-4.7: the paper's cases as changes of settings, the grids and the augmentation rows.
 
-Plain data and NumPy; no torch, no file.
+Plain data and NumPy; no torch. `identify_runs` alone reads files.
 """
 
 from __future__ import annotations
@@ -13,21 +13,18 @@ from typing import Literal
 import numpy as np
 
 from core.config import Config, replace, run_name
+from core.data import prepared_corpora
 from core.data import splits
 from core.data.corpora import CorpusError
+from core.files import UserError
 
 Grid = Literal["quick", "paper", "studio"]
-GRID_SIZES: dict[Grid, tuple[int, int]] = {
-    "quick": (1, 1),
-    "paper": (5, 1),
-    "studio": (5, 3),
-}  # folds and seeds unless told otherwise
-CONDITION_NAMES = {
-    "label": "label",
-    "classifier": "classifier",
-    "cp": "CP",
-    "none": "none",
-}  # of the conditions, as the paper says them
+# default numbers of folds and seeds
+GRID_SIZES: dict[Grid, tuple[int, int]] = {"quick": (1, 1), "paper": (5, 1), "studio": (5, 3)}
+# the paper's names of the conditions and generators; the convolutional generator is ours
+CONDITION_NAMES = {"label": "label", "classifier": "classifier", "cp": "CP", "none": "none"}
+GENERATOR_NAMES = {"encdec": "EncDec", "unet": "U-Net", "conv": "convolutional"}
+GENERATOR_SECTIONS = {"encdec": "§4.3, Table 2", "unet": "§4.4, Table 1", "conv": "ours"}
 
 
 # ------------------------------------------------------------------ the cases
@@ -35,7 +32,7 @@ CONDITION_NAMES = {
 
 @dataclass(frozen=True)
 class Cell:
-    """One run of a grid. The baselines of §4.3 are in every run: the row S1 (voice), and f_S (face)."""
+    """One run of a grid. Every run holds §4.3's baselines: the row S1 (voice) and f_S (face)."""
 
     name: str  # unique in its grid without fold and seed: "EncDec without L1 · CP"
     section: str  # of the paper, or "ours"
@@ -47,92 +44,57 @@ class Cell:
 
 
 REVERSE_CASE = "voice → face · label"
-F_S_CORPUS_HINT = "f_S of another corpus (§4.7): prepare one with faces of the same emotions and add --f-s-corpus NAME (make: F_S=NAME)"
+F_S_CORPUS_HINT = (
+    "f_S of another corpus (§4.7): prepare one with faces of the same emotions "
+    "and add --f-s-corpus NAME (make: F_S=NAME)"
+)
 
 
 def cases(base: Config, f_s_corpus: str = "") -> list[Cell]:
-    """Every case of the paper on the settings of `base`, each a difference of settings; two cases may be the same run.
+    """Every case of the paper on the settings of `base`; two cases may be the same run.
 
-    The generators are crossed with the conditions as in Table 1; the other cases vary one setting of the condition CP. The case of §4.7
-    that takes f_S from another corpus is there where `f_s_corpus` names it (NO_OTHER says what to do where it does not).
+    Table 1 crosses the generators with the conditions; the other cases change one setting of the
+    condition CP. `f_s_corpus` names the corpus whose faces train f_S in one more case (§4.7);
+    F_S_CORPUS_HINT tells a user how to add it.
     """
     found = []
 
-    def case(name: str, section: str, **changes) -> None:
-        found.append(Cell(name, section, replace(base, **changes)))
+    def case(name: str, section: str, condition: str = "cp", gan: dict | None = None, **changes):
+        changed = replace(base, gan=(gan or {}) | {"condition": condition}, **changes)
+        found.append(Cell(name, section, changed))
 
-    conditions = ("label", "classifier", "cp")
-    for generator, called in (("encdec", "EncDec"), ("unet", "U-Net"), ("conv", "convolutional")):
-        section = (
-            "ours"
-            if generator == "conv"
-            else "§4.4, Table 1"
-            if generator == "unet"
-            else "§4.3, Table 2"
-        )
-        for c in conditions:
-            case(
-                f"{called} · {CONDITION_NAMES[c]}",
-                section,
-                gan={"generator": generator, "condition": c},
-            )
-    for c in conditions:
-        case(
-            f"EncDec without L1 · {CONDITION_NAMES[c]}",
-            "§4.4, Table 1",
-            gan={"generator": "encdec", "condition": c, "l1": 0.0},
-        )
-    for generator, called in (("encdec", "EncDec"), ("unet", "U-Net")):
-        for c in conditions:
-            name = f"{called} without source · {CONDITION_NAMES[c]}"
-            case(name, "§4.4", gan={"generator": generator, "condition": c, "use_source": False})
+    table_conditions = [(c, CONDITION_NAMES[c]) for c in ("label", "classifier", "cp")]
+    for generator, called in GENERATOR_NAMES.items():
+        for c, named in table_conditions:
+            section = GENERATOR_SECTIONS[generator]
+            case(f"{called} · {named}", section, c, {"generator": generator})
+    for c, named in table_conditions:
+        name, section = f"EncDec without L1 · {named}", "§4.4, Table 1"
+        case(name, section, c, {"generator": "encdec", "l1": 0.0})
+    for generator in ("encdec", "unet"):
+        for c, named in table_conditions:
+            name = f"{GENERATOR_NAMES[generator]} without source · {named}"
+            case(name, "§4.4", c, {"generator": generator, "use_source": False})
     for columns in (28, 56, 112):
-        case(
-            f"{columns}×{base.logmel.bands} · CP",
-            "§4.3",
-            gan={"condition": "cp"},
-            logmel={"columns": columns},
-        )
+        case(f"{columns}×{base.logmel.bands} · CP", "§4.3", logmel={"columns": columns})
     for share in (1.0, 0.5, 0.2):
-        case(
-            f"{share:.0%} of the target data · CP",
-            "§4.6",
-            gan={"condition": "cp"},
-            data={"g_fraction": share},
-        )
-        case(
-            f"{share:.0%} of the classifier's voices · CP",
-            "§4.6",
-            gan={"condition": "cp"},
-            data={"clf_fraction": share},
-        )
-    for kind, called in (
-        ("inductive", "inductive CP"),
-        ("head", "inductive CP of a light head"),
-        ("full", "full CP"),
-    ):
-        case(called, "§4.4", gan={"condition": "cp"}, conformal={"kind": kind})
+        for what, key in (("target data", "g_fraction"), ("classifier's voices", "clf_fraction")):
+            case(f"{share:.0%} of the {what} · CP", "§4.6", data={key: share})
+    kinds = {"inductive": "inductive CP", "head": "inductive CP of a light head", "full": "full CP"}
+    for kind, called in kinds.items():
+        case(called, "§4.4", conformal={"kind": kind})
     for r in (1.0, 0.5, 0.25):
-        case(f"{r:.0%} of S2 calibrates · CP", "§3.1", gan={"condition": "cp"}, conformal={"r": r})
-    case(
-        "Q asked for true labels · CP",
-        "§3, mode paper",
-        gan={"condition": "cp", "q_labels": "true"},
-    )
-    case("no condition", "§4.7", gan={"condition": "none"})
+        case(f"{r:.0%} of S2 calibrates · CP", "§3.1", conformal={"r": r})
+    case("Q asked for true labels · CP", "§3, mode paper", gan={"q_labels": "true"})
+    case("no condition", "§4.7", "none")
     if f_s_corpus:
-        case(
-            f"f_S of {f_s_corpus} · CP",
-            "§4.7",
-            gan={"condition": "cp"},
-            data={"f_s_corpus": f_s_corpus},
-        )
-    case(REVERSE_CASE, "§4.5, Fig. 7b", gan={"condition": "label", "direction": "voice-face"})
+        case(f"f_S of {f_s_corpus} · CP", "§4.7", data={"f_s_corpus": f_s_corpus})
+    case(REVERSE_CASE, "§4.5, Fig. 7b", "label", {"direction": "voice-face"})
     return found
 
 
 def quick_config(base: Config) -> Config:
-    """`base` with the fewest steps and the smallest networks that still go the whole way: seconds per run, and figures worth nothing."""
+    """`base` with the fewest steps and smallest networks: seconds per run, meaningless figures."""
     return replace(
         base,
         name="quick",
@@ -144,6 +106,12 @@ def quick_config(base: Config) -> Config:
     )
 
 
+QUICK_CASES = {
+    *("EncDec · CP", "EncDec · label", "U-Net · classifier", "EncDec without source · CP"),
+    *("28×28 · CP", "full CP"),
+}
+
+
 def cells(
     grid: Grid,
     base: Config,
@@ -151,47 +119,41 @@ def cells(
     seeds: int | None = None,
     f_s_corpus: str = "",
 ) -> list[Cell]:
-    """The runs of a grid, folds and seeds innermost (GRIDS says how many, if not told).
+    """The runs of a grid, in the order case, fold, seed; GRID_SIZES has the default numbers.
 
-    quick: a few cases of `quick_config(base)`, to see that everything works. paper: `cases`. studio: `base` itself, for the headline gains.
-    Raises ValueError for folds that would test a subject twice, or fewer than one of either.
+    quick: QUICK_CASES of `quick_config(base)`, which test the whole path. paper: all `cases`.
+    studio: `base` alone, for the headline gains. Raises UserError for fewer than one fold or seed,
+    or for so many folds that one would test a subject twice.
     """
-    usual = GRID_SIZES[grid]
+    usual, share = GRID_SIZES[grid], base.data.sets[3]
     folds, seeds = usual[0] if folds is None else folds, usual[1] if seeds is None else seeds
-    most = max(1, round(1 / base.data.sets[3])) if base.data.sets[3] > 0 else 1
+    most = max(1, round(1 / share)) if share > 0 else 1
     if not 1 <= folds <= most or seeds < 1:
-        raise ValueError(
-            f"folds must be 1 to {most}, as S4 is {base.data.sets[3]:.0%} of the subjects, and seeds at least 1"
+        raise UserError(
+            f"folds must be 1 to {most}, as S4 is {share:.0%} of the subjects, and seeds at least 1"
         )
     if grid == "quick":
-        few = {
-            "EncDec · CP",
-            "EncDec · label",
-            "U-Net · classifier",
-            "EncDec without source · CP",
-            "28×28 · CP",
-            "full CP",
-        }
-        found = [c for c in cases(quick_config(base)) if c.name in few]
+        found = [c for c in cases(quick_config(base)) if c.name in QUICK_CASES]
     elif grid == "paper":
         found = cases(base, f_s_corpus)
     else:
-        found = [
-            Cell(f"{base.name} · {CONDITION_NAMES[base.gan.condition]}", "headline gains", base)
-        ]
-    every = [(f, s) for f in range(folds) for s in range(seeds)]
-    return [
-        dataclasses.replace(
-            c,
-            config=replace(c.config, seed=c.config.seed + s, data={"fold": c.config.data.fold + f}),
-        )
-        for c in found
-        for f, s in every
-    ]
+        name = f"{base.name} · {CONDITION_NAMES[base.gan.condition]}"
+        found = [Cell(name, "headline gains", base)]
+    out = []
+    for c in found:
+        for fold in range(folds):
+            for seed in range(seeds):
+                data = {"fold": c.config.data.fold + fold}
+                config = replace(c.config, seed=c.config.seed + seed, data=data)
+                out.append(dataclasses.replace(c, config=config))
+    return out
 
 
 def labels_mode(config: Config) -> str:
-    """Who saw S3's labels: `strict` (nobody), `paper` (Q), or everybody, where pairs are made by emotion or the label is the condition."""
+    """Who sees S3's labels: `strict` (no part), `paper` (Q alone), else `label-supervised (why)`.
+
+    Supervised are runs that pair faces and voices by emotion, or whose condition is the label.
+    """
     if config.data.pairing == "emotion":
         return "label-supervised (paired by emotion)"
     if config.gan.condition == "label":
@@ -204,13 +166,13 @@ def labels_mode(config: Config) -> str:
 
 @dataclass(frozen=True)
 class TableRow:
-    """A training set of the table. All rows share the classifier, its steps, the crop and the balance of classes."""
+    """A training set; all rows share the classifier, its steps, the crop and the class balance."""
 
     name: str
-    parts: tuple[
-        str, ...
-    ]  # of S1, S1 again (as many as are generated), S3, pseudo (S3 by f_S's labels), generated
-    plain: bool = False  # trained under plain augmentation: time shift, noise, masking
+    # parts: S1, S1 again (as often as samples are generated), S3, generated,
+    # pseudo (S3 with the labels that f_S gives)
+    parts: tuple[str, ...]
+    plain: bool = False  # trained with plain augmentation: time shift, noise, masking
 
 
 PLAIN_SUFFIX = " + plain augmentation"
@@ -229,25 +191,26 @@ TABLE_ROWS = (
 )
 
 
-# ------------------------------------------------------------------ what runs say together, and what people say
+# ------------------------------------------------------------------ human raters, run ids
 
 
 def rater_confusion(emotion: np.ndarray, votes: np.ndarray, classes: Sequence[str]) -> np.ndarray:
-    """Fig. 8's yardstick: how people confuse the emotions. Intended (N,), winning votes of one modality (N,) -> (K, K) float64 counts.
+    """Fig. 8's reference: how human raters confuse the emotions, as counts (K, K) float64.
 
-    Rows are what was meant, columns what most raters said; a tie such as "angry|disgust" counts in equal parts. Clips nobody rated and
-    classes outside `classes` drop out. Votes are a clip's winners, so the matrix is sharper than single ratings would be.
+    Intended emotion (N,) in rows, winning vote of one modality (N,) in columns. A tie such as
+    "angry|disgust" counts in equal parts; clips without votes and classes outside `classes` drop
+    out. Winning votes make the matrix sharper than single ratings would.
     """
     place, out = {k: i for i, k in enumerate(classes)}, np.zeros((len(classes), len(classes)))
     for meant, vote in zip(map(str, emotion), map(str, votes), strict=True):
-        said = [v for v in vote.split("|") if v in place]
-        if meant in place and said:
-            out[place[meant], [place[v] for v in said]] += 1 / len(said)
+        winners = [v for v in vote.split("|") if v in place]
+        if meant in place and winners:
+            out[place[meant], [place[v] for v in winners]] += 1 / len(winners)
     return out
 
 
 def identify_runs(cells: Sequence[Cell]) -> list[tuple[Cell, str, str]]:
-    """Each cell with its run's id and, where its corpus is not prepared, the reason instead: (cell, id or "", reason or "")."""
+    """Each cell as (cell, run id, ""), or (cell, "", reason) if its corpus is not prepared."""
     digests: dict[tuple, str | CorpusError] = {}
     out = []
     for cell in cells:
@@ -255,13 +218,12 @@ def identify_runs(cells: Sequence[Cell]) -> list[tuple[Cell, str, str]]:
         key = (d.faces, d.voices, d.f_s_corpus, d.demo_takes)
         if key not in digests:
             try:
-                digests[key] = splits.corpus_digest(d)
+                digests[key] = prepared_corpora.corpus_digest(d)
             except CorpusError as e:
                 digests[key] = e
-        found = digests[key]
-        out.append(
-            (cell, run_name(cell.config, found), "")
-            if isinstance(found, str)
-            else (cell, "", str(found))
-        )
+        digest = digests[key]
+        if isinstance(digest, str):
+            out.append((cell, run_name(cell.config, digest), ""))
+        else:
+            out.append((cell, "", str(digest)))
     return out

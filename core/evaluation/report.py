@@ -530,5 +530,3 @@ def display_path(run: Run) -> str:
         if run.directory.is_relative_to(here)
         else str(run.directory)
     )
-
-

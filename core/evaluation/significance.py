@@ -1,43 +1,33 @@
-"""PROTOCOL's gains and their tests over subjects: sign flips, bootstrap, Holm."""
+"""PROTOCOL's gains and their tests over subjects: sign flips, bootstrap, Holm's correction."""
 
 from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from core.evaluation import protocol
+from core.evaluation.protocol import PLAIN_SUFFIX
 
-STEP_RULES = (
-    "equal",
-    "best",
-)  # equal optimiser steps; each row at its own best steps, chosen on S2's voices
+# equal: the same optimiser steps for each row. best: each row at its own best step, chosen on S2.
+STEP_RULES = ("equal", "best")
 
-RowFamily = tuple[
-    str, ...
-]  # rows that do the same job; which of them stands for it is chosen on S2
+RowFamily = tuple[str, ...]  # rows that serve one purpose; S2 chooses which of them is compared
+S1_ROWS: RowFamily = ("S1", "S1 oversampled", "S1" + PLAIN_SUFFIX)
+GENERATED_ROWS: RowFamily = ("S1 + generated", "S1 + generated" + PLAIN_SUFFIX)
+CEILING_ROWS: RowFamily = ("S1 + S3", "S1 + S3" + PLAIN_SUFFIX)
 
-S1_ROWS: RowFamily = ("S1", "S1 oversampled", "S1" + protocol.PLAIN_SUFFIX)
-
-GENERATED_ROWS: RowFamily = ("S1 + generated", "S1 + generated" + protocol.PLAIN_SUFFIX)
-
-CEILING_ROWS: RowFamily = ("S1 + S3", "S1 + S3" + protocol.PLAIN_SUFFIX)
-
-PRIMARY_COMPARISONS: dict[str, tuple[RowFamily, RowFamily]] = {  # headline (a) and (b)
+PRIMARY_COMPARISONS: dict[str, tuple[RowFamily, RowFamily]] = {  # headline gains (a) and (b)
     "a": (GENERATED_ROWS, S1_ROWS),
-    "b": (("S1 + S3 + generated" + protocol.PLAIN_SUFFIX,), ("S1 + S3" + protocol.PLAIN_SUFFIX,)),
+    "b": (("S1 + S3 + generated" + PLAIN_SUFFIX,), ("S1 + S3" + PLAIN_SUFFIX,)),
 }
-
+WITHOUT_GAN_ROWS: RowFamily = (*S1_ROWS, "S1 + pseudo-labelled S3")
 SECONDARY_COMPARISONS: dict[str, tuple[RowFamily, RowFamily]] = {
-    "generated over the best row without a GAN": (
-        GENERATED_ROWS,
-        (*S1_ROWS, "S1 + pseudo-labelled S3"),
-    ),
+    "generated over the best row without a GAN": (GENERATED_ROWS, WITHOUT_GAN_ROWS),
     "generated, as the paper compares": (("S1 + generated",), ("S1",)),
-    "plain augmentation": (("S1" + protocol.PLAIN_SUFFIX,), ("S1",)),
+    "plain augmentation": (("S1" + PLAIN_SUFFIX,), ("S1",)),
     "pseudo-labels": (("S1 + pseudo-labelled S3",), ("S1",)),
     "generated beside S3, both without plain augmentation": (
         ("S1 + S3 + generated",),
@@ -46,239 +36,256 @@ SECONDARY_COMPARISONS: dict[str, tuple[RowFamily, RowFamily]] = {
     "generated only": (("generated only",), ("S1",)),
     "ceiling": (CEILING_ROWS, S1_ROWS),
 }
+COMPARISONS = PRIMARY_COMPARISONS | SECONDARY_COMPARISONS
+# rows in which two generators are compared with each other
+COMPARABLE_ROWS = ("S1 + generated", "S1 + S3 + generated", "generated only")
+MIN_CEILING_GAIN = 0.01  # accuracy; below it a share of the way to the ceiling means nothing
 
-TableArrays = Mapping[
-    str, np.ndarray
-]  # a run's table.npz: core.augmentation.write says what is in it
+TableArrays = Mapping[str, np.ndarray]  # a run's table.npz, see `augmentation._write_table`
 
 
 @dataclass(frozen=True)
 class Gain:
-    """One comparison over all tables, under one step rule. Differences are accuracies, so 0.03 is three points."""
+    """One comparison over all tables under one step rule, in accuracy: 0.03 is three points."""
 
     name: str
     rule: str
-    rows: tuple[str, str]  # compared: better minus worse, or "A or B" where runs chose differently
-    difference: float  # mean over subjects
+    rows: tuple[str, str]  # better and worse row; "A or B" where runs chose differently
+    difference: float  # better minus worse, mean over subjects
     interval: tuple[float, float]  # 95 %, bootstrap over subjects
     p: float  # two-sided sign-flip test over subjects
-    adjusted: float  # p after Holm's correction among the secondary comparisons of the rule; p itself for (a) and (b)
+    adjusted: float  # p with Holm's correction within a rule; for (a) and (b) p itself
     subjects: int
-    recovered: float | None = (
-        None  # (a): share of the distance to the ceiling; None where that is less than a point or nothing is gained
-    )
+    # (a) alone: share of the distance to the ceiling; None without a gain, or with a ceiling less
+    # than a point above S1
+    recovered: float | None = None
 
 
 def choose_row(table: TableArrays, family: RowFamily, rule: str) -> str | None:
-    """The row of a family that S2's voices prefer, by mean accuracy over seeds under the rule; None where the table has none of them."""
-    names, marks = [str(n) for n in table["rows"]], table["marks"]
+    """The row of a family with the best mean accuracy on S2 over seeds; None if it has none."""
+    names, marks = [str(n) for n in table["rows"]], table["marks"].tolist()
     there = [n for n in family if n in names]
     if not there:
         return None
     curves = np.stack([table["S2"][names.index(n)] for n in there])  # (rows, seeds, marks)
-    at = (
-        curves[:, :, list(marks).index(int(table["equal"]))]
-        if rule == "equal"
-        else curves.max(axis=2)
-    )
+    equal = marks.index(int(table["equal"]))
+    at = curves[:, :, equal] if rule == "equal" else curves.max(axis=2)
     return there[int(at.mean(axis=1).argmax())]
 
 
-def accuracy_differences(
-    tables: Sequence[TableArrays], better: RowFamily, worse: RowFamily, rule: str
-) -> tuple[np.ndarray, tuple[str, str]]:
-    """Per subject, the accuracy of `better` minus that of `worse`, averaged over the runs that test it: (m,); and which rows these were.
-
-    Balanced subsample of S4 only. (0,) where no table holds both. Each subject weighs the same, however many of its clips count.
-    """
-    of: dict[str, list[float]] = {}
-    used: tuple[set[str], set[str]] = (set(), set())
-    for t in tables:
-        pair = choose_row(t, better, rule), choose_row(t, worse, rule)
-        if pair[0] is None or pair[1] is None:
-            continue
-        names, counted, k = (
-            [str(n) for n in t["rows"]],
-            t["counted"].astype(bool),
-            STEP_RULES.index(rule),
-        )
-        a, b = (t["predicted"][names.index(str(n)), k][:, counted] for n in pair)
-        for who, d in zip(
-            *subject_differences(t["label"][counted], a, b, t["subject"][counted]), strict=True
-        ):
-            of.setdefault(str(who), []).append(float(d))
-        for seen, n in zip(used, pair, strict=True):
-            seen.add(str(n))
-    return np.array([np.mean(v) for _, v in sorted(of.items())]), (
-        " or ".join(sorted(used[0])),
-        " or ".join(sorted(used[1])),
+def _row_differences(
+    a: TableArrays, row: str, b: TableArrays, other: str, rule: str
+) -> list[tuple[str, float]]:
+    """Per subject, `row` of table a minus row `other` of table b, on S4's balanced subsample."""
+    counted, k = a["counted"].astype(bool), STEP_RULES.index(rule)
+    one, two = (
+        t["predicted"][t["rows"].tolist().index(n), k][:, counted]
+        for t, n in ((a, row), (b, other))
     )
+    found = subject_differences(a["label"][counted], one, two, a["subject"][counted])
+    return [(str(name), float(d)) for name, d in zip(*found, strict=True)]
 
 
-COMPARABLE_ROWS = (
-    "S1 + generated",
-    "S1 + S3 + generated",
-    "generated only",
-)  # rows in which two generators may be held against each other
+def _mean_by_subject(differences: Iterable[tuple[str, float]]) -> dict[str, float]:
+    """Subject -> its mean difference over runs, sorted by name; each subject weighs the same."""
+    of: dict[str, list[float]] = {}
+    for name, d in differences:
+        of.setdefault(name, []).append(d)
+    return {name: float(np.mean(v)) for name, v in sorted(of.items())}
 
 
-def method_gains(ours: Sequence[TableArrays], theirs: Sequence[TableArrays]) -> list[Gain]:
-    """Ours minus theirs in each row of MADE, paired by test subject, Holm-corrected within a rule: two methods on equal S1 to S4.
+def comparison_differences(
+    tables: Sequence[TableArrays], better: RowFamily, worse: RowFamily, rule: str
+) -> tuple[dict[str, float], tuple[str, str]]:
+    """Test subject -> accuracy of `better` minus `worse`, averaged over the runs that test it.
 
-    Tables that have no partner with the same test voices are left out.
+    On S4's balanced subsample, with the names of the rows that were compared. Tables without
+    both families are left out; ({}, ("", "")) if all are.
+    """
+    pairs = [(t, choose_row(t, better, rule), choose_row(t, worse, rule)) for t in tables]
+    both = [(t, a, b) for t, a, b in pairs if a and b]
+    of = _mean_by_subject(d for t, a, b in both for d in _row_differences(t, a, t, b, rule))
+    used = {a for _, a, _ in both}, {b for _, _, b in both}
+    return of, (" or ".join(sorted(used[0])), " or ".join(sorted(used[1])))
+
+
+def _gain(
+    name: str, rule: str, rows: tuple[str, str], d: np.ndarray, recovered: float | None = None
+) -> Gain:
+    """The tests of differences (m,) of subjects, before Holm's correction."""
+    p, interval = sign_flip_p_value(d), bootstrap_interval(d)
+    return Gain(name, rule, rows, float(d.mean()), interval, p, p, len(d), recovered)
+
+
+def _with_holm(found: Sequence[Gain]) -> list[Gain]:
+    adjusted = holm_p_values(np.array([g.p for g in found])).tolist()
+    return [dataclasses.replace(g, adjusted=p) for g, p in zip(found, adjusted, strict=True)]
+
+
+def gains(tables: Sequence[TableArrays]) -> list[Gain]:
+    """Headline gains (a) and (b) and the secondary comparisons, under both step rules.
+
+    `tables` are those of one setting's folds and seeds. A gain holds only under both rules
+    (`is_significant`). Comparisons whose rows no table has are left out.
     """
     out: list[Gain] = []
     for rule in STEP_RULES:
-        k, later = STEP_RULES.index(rule), list[Gain]()
+        secondary: list[Gain] = []
+        for name, (better, worse) in COMPARISONS.items():
+            of, rows = comparison_differences(tables, better, worse, rule)
+            if not of:
+                continue
+            d, recovered = np.array(list(of.values())), None
+            if name == "a":
+                ceiling = comparison_differences(tables, CEILING_ROWS, S1_ROWS, rule)[0]
+                whole = np.mean(list(ceiling.values())) if ceiling else 0.0
+                if d.mean() > 0 and whole >= MIN_CEILING_GAIN:
+                    recovered = float(d.mean() / whole)
+            group = out if name in PRIMARY_COMPARISONS else secondary
+            group.append(_gain(name, rule, rows, d, recovered))
+        out += _with_holm(secondary)
+    return out
+
+
+def method_gains(ours: Sequence[TableArrays], theirs: Sequence[TableArrays]) -> list[Gain]:
+    """Our method minus another on equal S1 to S4, in each of COMPARABLE_ROWS, paired by subject.
+
+    Holm-corrected within a rule. Tables without a partner of the same test voices are left out.
+    """
+    out: list[Gain] = []
+    pairs = _pair_tables(ours, theirs)
+    for rule in STEP_RULES:
+        found = []
         for name in COMPARABLE_ROWS:
-            of: dict[str, list[float]] = {}
-            for a, b in _pair_tables(ours, theirs):
-                if name not in a["rows"] or name not in b["rows"]:
-                    continue
-                counted = a["counted"].astype(bool)
-                one, other = (
-                    t["predicted"][list(t["rows"]).index(name), k][:, counted] for t in (a, b)
-                )
-                found = subject_differences(a["label"][counted], one, other, a["subject"][counted])
-                for who, d in zip(*found, strict=True):
-                    of.setdefault(str(who), []).append(float(d))
+            both = [(a, b) for a, b in pairs if name in a["rows"] and name in b["rows"]]
+            of = _mean_by_subject(
+                d for a, b in both for d in _row_differences(a, name, b, name, rule)
+            )
             if of:
-                d = np.array([np.mean(v) for _, v in sorted(of.items())])
-                p = sign_flip_p_value(d)
-                later.append(
-                    Gain(
-                        name,
-                        rule,
-                        (name, name),
-                        float(d.mean()),
-                        bootstrap_interval(d),
-                        p,
-                        p,
-                        len(d),
-                    )
-                )
-        adjusted = holm_p_values(np.array([g.p for g in later]))
-        out += [
-            dataclasses.replace(g, adjusted=float(p)) for g, p in zip(later, adjusted, strict=True)
-        ]
+                found.append(_gain(name, rule, (name, name), np.array(list(of.values()))))
+        out += _with_holm(found)
     return out
 
 
 def _pair_tables(
     ours: Sequence[TableArrays], theirs: Sequence[TableArrays]
 ) -> list[tuple[TableArrays, TableArrays]]:
-    """Tables of the same test voices, each used once, in the order of `ours`."""
-    left, pairs = list(theirs), []
+    """Pairs of tables of the same test voices, in the order of `ours`, each table used once."""
+    keys, left, pairs = ("label", "subject", "row", "counted"), list(theirs), []
     for a in ours:
-        same = [
-            i
-            for i, b in enumerate(left)
-            if all(np.array_equal(a[n], b[n]) for n in ("label", "subject", "row", "counted"))
-        ]
+        same = [i for i, b in enumerate(left) if all(np.array_equal(a[k], b[k]) for k in keys)]
         if same:
             pairs.append((a, left.pop(same[0])))
     return pairs
 
 
-def gains(tables: Sequence[TableArrays]) -> list[Gain]:
-    """Headline (a) and (b) and the secondary comparisons, under both step rules, over the tables of one setting's folds and seeds.
-
-    A claim holds only if it does under both rules (`is_significant`). Comparisons that no table allows are left out.
-    """
-    out: list[Gain] = []
-    for rule in STEP_RULES:
-        later: list[Gain] = []
-        for name, (better, worse) in (PRIMARY_COMPARISONS | SECONDARY_COMPARISONS).items():
-            d, rows = accuracy_differences(tables, better, worse, rule)
-            if not len(d):
-                continue
-            p, recovered = sign_flip_p_value(d), None
-            if name == "a":
-                whole = accuracy_differences(tables, CEILING_ROWS, S1_ROWS, rule)[0]
-                recovered = (
-                    float(d.mean() / whole.mean())
-                    if d.mean() > 0 and len(whole) and whole.mean() >= 0.01
-                    else None
-                )
-            gain = Gain(
-                name, rule, rows, float(d.mean()), bootstrap_interval(d), p, p, len(d), recovered
-            )
-            (out if name in PRIMARY_COMPARISONS else later).append(gain)
-        adjusted = holm_p_values(np.array([g.p for g in later]))
-        out += [
-            dataclasses.replace(g, adjusted=float(p)) for g, p in zip(later, adjusted, strict=True)
-        ]
-    return out
-
-
 def is_significant(found: Sequence[Gain], name: str, level: float = 0.05) -> bool:
     """Whether a gain is above 0 and significant under both step rules."""
     both = [g for g in found if g.name == name]
-    return {g.rule for g in both} == set(STEP_RULES) and all(
-        g.difference > 0 and g.adjusted < level for g in both
-    )
+    held = all(g.difference > 0 and g.adjusted < level for g in both)
+    return {g.rule for g in both} == set(STEP_RULES) and held
 
 
 def mean_and_sd(values: Sequence[float]) -> tuple[float, float]:
-    """Mean and sd (n - 1) over runs, as in the paper's Fig. 9; the sd of one run is NaN."""
+    """Mean and sd (n - 1) over runs, as in the paper's Fig. 9; the sd of one run is NaN.
+
+    >>> mean_and_sd([1.0, 3.0])
+    (2.0, 1.4142135623730951)
+    """
     v = np.asarray(values, np.float64)
     return float(v.mean()), float(v.std(ddof=1)) if len(v) > 1 else math.nan
 
 
-MAX_EXACT_SUBJECTS = 14  # subjects up to which all 2^m sign patterns are counted
+# ------------------------------------------------------------------ tests; the unit is the subject
+
+
+MAX_EXACT_SUBJECTS = 14  # most subjects for which all 2^m sign patterns are enumerated
+SIGN_PATTERN_BATCH = 4096  # random sign patterns per matrix product: bounds memory
 
 
 def subject_differences(
     labels: np.ndarray, a: np.ndarray, b: np.ndarray, subject: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """How much better `a` names the voices of each subject than `b`: (n,), (s, n), (s, n), (n,) -> names (m,), differences (m,) in [-1, 1].
+    """Per subject, the accuracy of predictions a minus that of b: names (m,), differences (m,).
 
-    a and b are predicted classes by s trainings of their own each; accuracies are averaged over them first. Raises ValueError for shapes
-    that do not fit.
+    labels and subject (n,); a and b (s, n) are the classes predicted by s trainings each, over
+    which accuracies are averaged. Raises ValueError for shapes that do not fit.
     """
-    labels, subject, a, b = (
-        np.asarray(labels),
-        np.asarray(subject),
-        np.atleast_2d(a),
-        np.atleast_2d(b),
-    )
+    labels, subject = np.asarray(labels), np.asarray(subject)
+    a, b = np.atleast_2d(a), np.atleast_2d(b)
     if not (a.shape[1] == b.shape[1] == len(labels) == len(subject) and len(labels)):
         shapes = ", ".join(str(v.shape) for v in (labels, a, b, subject))
         raise ValueError(f"labels, predictions and subjects must be of one length, not {shapes}")
-    gain = (a == labels).mean(axis=0, dtype=np.float64) - (b == labels).mean(
-        axis=0, dtype=np.float64
-    )  # (n,)
+    right, wrong = ((v == labels).mean(axis=0, dtype=np.float64) for v in (a, b))  # (n,)
     names, row = np.unique(subject, return_inverse=True)
-    return names, np.bincount(row, gain) / np.bincount(row)
+    return names, np.bincount(row, right - wrong) / np.bincount(row)
 
 
 def sign_flip_p_value(differences: np.ndarray, draws: int = 50_000, seed: int = 0) -> float:
-    """Two-sided sign-flip permutation test that differences (m,) lie about 0: a p-value in (0, 1], super-uniform if they do symmetrically.
+    """Two-sided sign-flip permutation test that differences (m,) are symmetric about 0.
 
-    p is the share of sign patterns whose mean is at least as far from 0: of all 2^m up to EXACT subjects, else of the `draws` seeded ones
-    and the observed one, (1 + count) / (1 + draws) (Phipson & Smyth 2010). Raises ValueError where there is nothing, or NaN.
+    The p-value in (0, 1] is the share of sign patterns whose mean is at least as far from 0: of all
+    2^m up to MAX_EXACT_SUBJECTS, else of `draws` seeded ones and the observed one,
+    (1 + count) / (1 + draws) (Phipson & Smyth 2010). Super-uniform under the hypothesis.
+    Raises ValueError for no differences, NaN or infinity.
+
+    >>> sign_flip_p_value([0.1, 0.2, 0.1, 0.3])  # all positive: 2 of 16 sign patterns
+    0.125
+    >>> sign_flip_p_value([0.1, 0.2, -0.3])
+    1.0
     """
     d = np.asarray(differences, np.float64)
     if d.ndim != 1 or not len(d) or not np.isfinite(d).all():
         raise ValueError(f"differences must be (m,), m >= 1, and finite, not {d.shape}")
-    reached = (
-        abs(d.sum()) - 1e-12 * np.abs(d).sum()
-    )  # equal up to rounding counts as equal, which can only raise p
+    # sums that are equal up to rounding count as equal, which can only raise p
+    limit = abs(d.sum()) - 1e-12 * np.abs(d).sum()
     if len(d) <= MAX_EXACT_SUBJECTS:
-        signs = 1.0 - 2.0 * (np.arange(2 ** len(d))[:, None] >> np.arange(len(d)) & 1)
-        return float((np.abs(signs @ d) >= reached).mean())
-    rng, count, left = np.random.default_rng(seed), 0, draws
-    while left:
-        n = min(left, 4096)
-        count += int((np.abs(rng.choice((-1.0, 1.0), (n, len(d))) @ d) >= reached).sum())
-        left -= n
+        return float((np.abs(_all_signs(len(d)) @ d) >= limit).mean())
+    rng, count = np.random.default_rng(seed), 0
+    for start in range(0, draws, SIGN_PATTERN_BATCH):
+        n = min(draws - start, SIGN_PATTERN_BATCH)
+        count += int((np.abs(rng.choice((-1.0, 1.0), (n, len(d))) @ d) >= limit).sum())
     return (1 + count) / (1 + draws)
+
+
+def _all_signs(m: int) -> np.ndarray:
+    """All sign patterns of m differences: (2^m, m), of -1.0 and 1.0."""
+    return 1.0 - 2.0 * (np.arange(2**m)[:, None] >> np.arange(m) & 1)
+
+
+def sign_flip_means(differences: np.ndarray, draws: int = 20_000, seed: int = 0) -> np.ndarray:
+    """The mean of differences (m,) under each sign pattern: all 2^m means, or `draws` seeded ones.
+
+    `sign_flip_p_value` is the share of them at least as far from 0 as the observed mean.
+    Raises ValueError for no differences.
+    """
+    d = np.asarray(differences, np.float64)
+    if d.ndim != 1 or not len(d):
+        raise ValueError(f"differences must be (m,), m >= 1, not {d.shape}")
+    m = len(d)
+    if m <= MAX_EXACT_SUBJECTS:
+        return _all_signs(m) @ d / m
+    return np.random.default_rng(seed).choice((-1.0, 1.0), (draws, m)) @ d / m
+
+
+def min_p_value(subjects: int) -> float:
+    """The smallest p-value of a two-sided sign-flip test over this many subjects.
+
+    >>> min_p_value(5)
+    0.0625
+    """
+    return min(1.0, 2.0 / 2**subjects)
 
 
 def bootstrap_interval(
     differences: np.ndarray, level: float = 0.95, draws: int = 10_000, seed: int = 0
 ) -> tuple[float, float]:
-    """Percentile interval of the mean of differences (m,) over `draws` seeded resamplings of the subjects: (low, high)."""
+    """Percentile bootstrap interval (low, high) of the mean of differences (m,) over subjects.
+
+    >>> low, high = bootstrap_interval([0.1, 0.2, 0.1, 0.3])
+    >>> round(low, 3), round(high, 3)
+    (0.1, 0.25)
+    """
     d = np.asarray(differences, np.float64)
     if d.ndim != 1 or not len(d) or not 0 < level < 1:
         raise ValueError(
@@ -290,41 +297,15 @@ def bootstrap_interval(
 
 
 def holm_p_values(p: np.ndarray) -> np.ndarray:
-    """Holm's (1979) correction of m p-values (m,) -> (m,): rejecting those at or below a level makes one or more
-    false rejections no more often than the level says."""
+    """Holm's (1979) correction of m p-values (m,) -> (m,).
+
+    Rejecting all at or below a level makes any false rejection at most that probable.
+
+    >>> holm_p_values([0.01, 0.5, 0.04]).round(2).tolist()
+    [0.03, 0.5, 0.08]
+    """
     p = np.asarray(p, np.float64)
     order, m = np.argsort(p, kind="stable"), len(p)
     adjusted = np.empty(m)
     adjusted[order] = np.minimum(1, np.maximum.accumulate(p[order] * (m - np.arange(m))))
     return adjusted
-
-
-def sign_flip_means(differences: np.ndarray, draws: int = 20_000, seed: int = 0) -> np.ndarray:
-    """What the mean of subjects' differences (m,) would be if each one's sign were a coin's: all 2^m means, or `draws` seeded ones.
-
-    `sign_flip_p_value` is the share of these that lie at least as far from 0 as the mean itself. Raises ValueError where there is none.
-    """
-    d = np.asarray(differences, np.float64)
-    if d.ndim != 1 or not len(d):
-        raise ValueError(f"differences must be (m,), m >= 1, not {d.shape}")
-    m = len(d)
-    if m <= MAX_EXACT_SUBJECTS:
-        signs = 1.0 - 2.0 * (np.arange(2**m)[:, None] >> np.arange(m) & 1)
-    else:
-        signs = np.random.default_rng(seed).choice((-1.0, 1.0), (draws, m))
-    return signs @ d / m
-
-
-def comparison_differences(
-    tables: Sequence[TableArrays], name: str, rule: str
-) -> tuple[list[str], np.ndarray]:
-    """The test subjects (m) and their differences (m,) of a comparison of `gains`, under a rule; ([], (0,)): no table has it."""
-    better, worse = (PRIMARY_COMPARISONS | SECONDARY_COMPARISONS)[name]
-    have = [t for t in tables if choose_row(t, better, rule) and choose_row(t, worse, rule)]
-    d, _ = accuracy_differences(have, better, worse, rule)
-    return sorted({str(s) for t in have for s in t["subject"][t["counted"].astype(bool)]}), d
-
-
-def min_p_value(subjects: int) -> float:
-    """The smallest p that a two-sided sign-flip test over so many subjects can give."""
-    return min(1.0, 2.0 / 2**subjects)

@@ -9,6 +9,7 @@ import torch
 
 from core import files, runs
 from core.config import replace
+from core.data import prepared_corpora
 from core.data import splits
 from core.data.splits import SampleSet
 from core.evaluation import augmentation, protocol, significance
@@ -171,7 +172,7 @@ def test_a_corpus_of_another_digest_is_taken_if_it_is_the_same_but_for_rounding(
     copy = runs.Run(shutil.copytree(finished_run.directory, tmp_path / finished_run.id))
     (copy.directory / "table.json").unlink()
     monkeypatch.setattr(splits, "build_sets", prepared)
-    monkeypatch.setattr(splits, "corpus_digest", lambda data: "other")
+    monkeypatch.setattr(prepared, "corpus_digest", lambda data: "other")
     if taken:
         rows = augmentation.compute_table(copy, augmentation.TableSettings(1, 1))["rows"]
         assert rows["S1"]["N train"] == tabled["rows"]["S1"]["N train"]

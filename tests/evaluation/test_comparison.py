@@ -242,11 +242,13 @@ def test_many_people_are_tossed_at_random_from_a_seed():
 def test_the_differences_of_people_are_those_of_the_gain():
     tables = [a_table(RIGHT, ON_S2, 4), a_table(RIGHT, ON_S2, 4, first=4)]
     for g in significance.gains(tables):
-        people, d = significance.comparison_differences(tables, g.name, g.rule)
-        assert people == [f"s{k}" for k in range(8)]
-        assert d.mean() == pytest.approx(g.difference)
+        rows = significance.COMPARISONS[g.name]
+        of, _ = significance.comparison_differences(tables, *rows, g.rule)
+        assert list(of) == [f"s{k}" for k in range(8)]
+        assert np.mean(list(of.values())) == pytest.approx(g.difference)
     bare = a_table({k: v for k, v in RIGHT.items() if "pseudo" not in k}, ON_S2)
-    assert significance.comparison_differences([bare], "pseudo-labels", "best")[0] == []
+    rows = significance.COMPARISONS["pseudo-labels"]
+    assert significance.comparison_differences([bare], *rows, "best")[0] == {}
 
 
 def test_a_run_on_disk_is_read_without_its_networks(home):

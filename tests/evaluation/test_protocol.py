@@ -190,8 +190,8 @@ def test_folds_bring_their_subjects_together_and_seeds_are_averaged():
         table_arrays.a_table(low, table_arrays.ON_S2, 4),
         table_arrays.a_table(table_arrays.RIGHT, table_arrays.ON_S2, 4, first=4),
     ]
-    d, rows = significance.accuracy_differences(tables, ("S1 + generated",), ("S1",), "equal")
-    assert d == pytest.approx([0.1] * 4 + [0.2] * 4)  # the first four were tested by two runs
+    of, rows = significance.comparison_differences(tables, ("S1 + generated",), ("S1",), "equal")
+    assert list(of.values()) == pytest.approx([0.1] * 4 + [0.2] * 4)  # the first four were tested by two runs
     assert rows == ("S1 + generated", "S1")
     gone = table_arrays.a_table(
         {k: v for k, v in table_arrays.RIGHT.items() if "pseudo" not in k}, table_arrays.ON_S2

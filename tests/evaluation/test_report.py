@@ -11,6 +11,7 @@ import pytest
 
 from core import runs
 from core.config import LogMel, replace
+from core.data import prepared_corpora
 from core.data import splits
 from core.inference import export
 from core.evaluation import figures, protocol, report
@@ -86,7 +87,7 @@ def test_the_reverse_sheet_and_one_without_the_corpus(found, monkeypatch):
     ]
     assert {p.shape for p in rows[0].pictures} == {(112, 28)}
     assert {p.shape for r in rows[1:] for p in r.pictures} == {(28, 28)}
-    monkeypatch.setattr(splits, "corpus_digest", lambda data: "another")
+    monkeypatch.setattr(prepared_corpora, "corpus_digest", lambda data: "another")
     assert [r.face for r in figures.sample_rows(members)] == [True]
 
 

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import streamlit as st
 
+from core.data import prepared_corpora
 from core.data import splits
 from core.evaluation import comparison, protocol, significance
 from core.evaluation.comparison import RunSummary
@@ -75,7 +76,7 @@ def obstacle_text(s: RunSummary) -> str:
         return f"{s.id} has no networks {', '.join(lacking)} here."
     d, then = s.config.data, cache.run_by_id(s.id).json("corpus")
     for role, name in {"faces": d.faces, "voices": d.voices}.items():
-        path = splits.corpus_path(name, d.demo_takes)
+        path = prepared_corpora.corpus_path(name, d.demo_takes)
         known = (
             corpora.load_summary(path.stem)
             if path.exists()
@@ -84,7 +85,7 @@ def obstacle_text(s: RunSummary) -> str:
         if isinstance(known, str):
             return known
         was = then.get(role, {})
-        if not splits.is_same_corpus(
+        if not prepared_corpora.is_same_corpus(
             known.meta | {"clips": len(known.clip)}, was
         ):  # the computation itself looks closer
             return (
@@ -345,7 +346,9 @@ def _show_comparisons(found: Sequence[Gain]) -> None:
         runs.show_csv_download(lines, "gains")
 
 
-def _show_sign_flip_test(found: Sequence[Gain], of: Sequence[Mapping[str, np.ndarray]]) -> None:
+def _show_sign_flip_test(
+    found: Sequence[Gain], tables: Sequence[Mapping[str, np.ndarray]]
+) -> None:
     """The test seen, for one comparison."""
     st.subheader("Is it more than chance?")
     left, right = st.columns([3, 2], vertical_alignment="bottom")
@@ -362,7 +365,8 @@ def _show_sign_flip_test(found: Sequence[Gain], of: Sequence[Mapping[str, np.nda
         rule = runs.choose_one(
             "Steps", "steps", tuple(figures.STEP_RULE_LABELS), "best", figures.STEP_RULE_LABELS.get
         )
-    people, d = significance.comparison_differences(of, name, rule)
+    of = significance.comparison_differences(tables, *significance.COMPARISONS[name], rule)[0]
+    people, d = list(of), np.array(list(of.values()))
     g = next(g for g in found if g.name == name and g.rule == rule)
     alt, save = (
         "each person's difference, and the means that tossed signs would give",

@@ -12,6 +12,7 @@ import numpy as np
 import streamlit as st
 
 from core.config import Config
+from core.data import prepared_corpora
 from core.data import labels, splits
 from core.evaluation import comparison, metrics, protocol
 from core.evaluation.comparison import RunSummary
@@ -61,7 +62,7 @@ def rater_confusion(config: Config) -> np.ndarray | None:
     """How raters took what a run's voices (or faces, where it makes these) mean, as counts (K, K); None where nobody voted or the corpus is
     not here."""
     d, sense = config.data, "voice" if config.gan.direction == "face-voice" else "face"
-    path = splits.corpus_path(d.voices if sense == "voice" else d.faces, d.demo_takes)
+    path = prepared_corpora.corpus_path(d.voices if sense == "voice" else d.faces, d.demo_takes)
     return (
         _rater_confusion(path, path.stat().st_mtime_ns, d.classes, sense) if path.exists() else None
     )
