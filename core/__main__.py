@@ -1,115 +1,97 @@
-"""The command line: `python -m core data … | train | baseline | evaluate | table | sweep | report | generate | conformal |
-vocoder | examples | runs`.
-
-Each command has `--help`.
-"""
+"""The command line: `python -m core --help` lists the commands, and each has its own `--help`."""
 
 from __future__ import annotations
 
-import json
+import contextlib
 import os
 import sys
-from pathlib import Path
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Annotated, Any, Union
 
 import tyro
 
 from core.cli import data, experiments, inference, training
-from core.config import PRESETS, Config, from_dict
+from core.files import UserError
+
+# Words of a command -> its options and the function that runs them; that loads torch if it needs it
+COMMANDS: dict[tuple[str, ...], tuple[type, Callable[[Any], int]]] = {
+    ("data", "prepare"): (data.PrepareOptions, data.prepare),
+    ("data", "fetch"): (data.FetchOptions, data.fetch),
+    ("data", "doctor"): (data.DoctorOptions, data.doctor),
+    ("data", "draw"): (data.DrawOptions, data.draw),
+    ("train",): (training.TrainOptions, training.train),
+    ("baseline",): (training.BaselineOptions, training.baseline),
+    ("evaluate",): (inference.EvaluateOptions, inference.evaluate),
+    ("generate",): (inference.GenerateOptions, inference.generate),
+    ("table",): (experiments.TableOptions, experiments.table),
+    ("sweep",): (experiments.SweepOptions, experiments.sweep),
+    ("report",): (experiments.ReportOptions, experiments.report),
+    ("conformal",): (inference.ConformalOptions, inference.conformal),
+    ("vocoder",): (experiments.VocoderOptions, experiments.train_or_measure_vocoder),
+    ("examples",): (inference.ExamplesOptions, inference.write_examples),
+    ("runs",): (inference.RunsOptions, inference.manage_runs),
+}
+PROGRAM = "python -m core"
+DESCRIPTION = "Speech spectrograms from faces, with a GAN conditioned on conformal p-values."
+DATA_DESCRIPTION = "Download, check and prepare corpora."
 
 
-def main(argv: list[str] | None = None) -> int:
-    """Parse, run, and turn expected failures into one line on stderr; returns the exit status."""
-    argv = sys.argv[1:] if argv is None else argv
-    if argv[:1] == ["data"]:
-        commands: dict[str, Any] = {
-            "prepare": data.PrepareOptions,
-            "fetch": data.FetchOptions,
-            "doctor": data.DoctorOptions,
-            "draw": data.DrawOptions,
-        }
-        prog, argv = "python -m core data", argv[1:]
-    else:
-        commands = {
-            "data": None,
-            "train": training.TrainOptions,
-            "baseline": training.BaselineOptions,
-            "evaluate": inference.EvaluateOptions,
-            "generate": inference.GenerateOptions,
-        }
-        commands |= {
-            "table": experiments.TableOptions,
-            "sweep": experiments.SweepOptions,
-            "report": experiments.ReportOptions,
-        }
-        commands |= {
-            "conformal": inference.ConformalOptions,
-            "vocoder": experiments.VocoderOptions,
-            "examples": experiments.ExamplesOptions,
-            "runs": inference.RunsOptions,
-        }
-        prog = "python -m core"
-    if not argv or argv[0] not in commands:
-        print(f"usage: {prog} {{{','.join(commands)}}} …    (each with --help)", file=sys.stderr)
-        return 0 if argv and argv[0] in ("-h", "--help") else 2
-    name, rest = argv[0], argv[1:]
-    kind = commands[name]
-    preset = _find_preset(rest)
-    default = (
-        kind(preset=preset, config=_base_config(rest, preset))
-        if kind in (training.TrainOptions, training.BaselineOptions)
-        else None
-    )
-    options = tyro.cli(kind, args=rest, default=default, prog=f"{prog} {name}")
-    from core.data.corpora import CorpusError
-    from core.media.containers import MediaError
-    from core.media.faces.detection import NoFaceError
-    from core.media.faces.landmarker import ModelMissing
+def main(argv: Sequence[str] | None = None) -> int:
+    """Parse the arguments and run the command; returns the exit status.
 
-    actions: dict[Any, Any] = {
-        training.TrainOptions: training.train,
-        training.BaselineOptions: training.baseline,
-        inference.EvaluateOptions: inference.evaluate,
-        inference.GenerateOptions: inference.generate,
-    }
-    actions |= {
-        inference.ConformalOptions: inference.conformal,
-        inference.RunsOptions: inference.manage_runs,
-    } | experiments.ACTIONS
+    UserError and OSError become one line on stderr and status 1. Any other exception is a bug and
+    keeps its traceback.
+    """
+    args = tuple(sys.argv[1:] if argv is None else argv)
+    if args in ((), ("data",)):
+        with contextlib.redirect_stdout(sys.stderr), contextlib.suppress(SystemExit):
+            _parse((*args, "--help"))
+        return 2
+    words = args[: 2 if args[0] == "data" else 1]
     try:
-        return actions.get(kind, data.run_command)(options)
-    except (
-        CorpusError,
-        MediaError,
-        NoFaceError,
-        ModelMissing,
-        KeyError,
-        ValueError,
-        RuntimeError,
-    ) as e:
-        print(f"{prog} {name}: {e.args[0] if isinstance(e, KeyError) else e}", file=sys.stderr)
-        return 1
+        options = _parse(args)
+        return COMMANDS[words][1](options)
+    except BrokenPipeError:
+        raise
+    except UserError as e:
+        message = str(e)
+    except OSError as e:
+        message = f"{e.filename}: {e.strerror}" if e.filename else str(e)
+    print(f"{' '.join((PROGRAM, *words))}: {message}", file=sys.stderr)
+    return 1
 
 
-def _find_preset(args: list[str]) -> str:
-    for i, a in enumerate(args):
-        if a == "--preset" and i + 1 < len(args) and args[i + 1] in PRESETS:
-            return args[i + 1]
-        if a.startswith("--preset=") and a.split("=", 1)[1] in PRESETS:
-            return a.split("=", 1)[1]
-    return "demo"
+def _parse(args: tuple[str, ...]) -> Any:
+    """The options of the command in `args`. Raises SystemExit after `--help` or a wrong option."""
+    return tyro.cli(_subcommands(args), args=args, prog=PROGRAM, description=DESCRIPTION)
 
 
-def _base_config(args: list[str], preset: str) -> Config:
-    for i, a in enumerate(args):
-        if a == "--config-file" and i + 1 < len(args):
-            return from_dict(Config, json.loads(Path(args[i + 1]).read_text()))
-    return PRESETS[preset]
+def _subcommands(args: tuple[str, ...], group: tuple[str, ...] = ()) -> Any:
+    """Union of the options types of a group of commands, which tyro takes as subcommands."""
+    members: list[Any] = []
+    for words, (kind, _) in COMMANDS.items():
+        if words[:-1] != group:
+            continue
+        chosen, default = args[: len(words)] == words, tyro.MISSING_NONPROP
+        if chosen and kind in (training.TrainOptions, training.BaselineOptions):
+            preset, config = training.starting_config(args[1:], f"{PROGRAM} {args[0]}")
+            default = kind(preset=preset, config=config)
+        # The list of commands shows the first sentence, the command's own help the whole text
+        summary = None if chosen else (kind.__doc__ or "").partition("\n")[0]
+        about = tyro.conf.subcommand(words[-1], default=default, description=summary)
+        members.append(Annotated[kind, about])
+    if not group:
+        data_commands = _subcommands(args, ("data",))
+        about = tyro.conf.subcommand(
+            "data", constructor_factory=lambda: data_commands, description=DATA_DESCRIPTION
+        )
+        members.insert(0, Annotated[Any, about])
+    return Union[tuple(members)]  # noqa: UP007  `|` takes no tuple
 
 
 if __name__ == "__main__":
     try:
         sys.exit(main())
-    except BrokenPipeError:  # the reader, such as head, has seen enough
+    except BrokenPipeError:  # the reader of a pipe, such as head, has closed it
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(141)

@@ -87,7 +87,7 @@ class DoctorOptions:
 class DrawOptions:
     """Write some clips of the invented corpus as mp4 and wav, to try things on.
 
-    `data prepare demo-clips --source FOLDER` reads them. Example:
+    The command `data prepare demo-clips --source FOLDER` reads them. Example:
       python -m core data draw clips --count 6
     """
 
@@ -99,16 +99,16 @@ class DrawOptions:
 
 @report_end
 def prepare(o: PrepareOptions) -> tuple[int, str]:
-    from core.data import preparation, splits
+    from core.data import preparation, prepared_corpora
     from core.experiments.ray_cluster import connection
 
     # The mel bands stand in the corpus' name or in --bands
-    clips, bands = splits.parse_name(o.corpus)
+    clips, bands = prepared_corpora.parse_name(o.corpus)
     if len({bands, o.bands} - {PrepareOptions.bands}) > 1:
         raise UserError(
             f"{o.corpus} means {bands} mel bands, and --bands says {o.bands}; leave one of them out"
         )
-    name, progress = splits.name_with_bands(clips, max(bands, o.bands)), Progress()
+    name, progress = prepared_corpora.name_with_bands(clips, max(bands, o.bands)), Progress()
     engine = functools.partial(connection.run_tasks, workers=o.workers, address=o.address)
     path = preparation.prepare_corpus(
         name,
@@ -121,7 +121,7 @@ def prepare(o: PrepareOptions) -> tuple[int, str]:
         song=o.song,
         engine=engine if o.engine == "ray" else None,
     )
-    corpus = splits.load_corpus_file(path)
+    corpus = prepared_corpora.load_corpus_file(path)
     counts = f"{len(corpus.clip)} clips, {len(corpus.faces)} faces, {len(corpus.voices)} voices"
     message = f"{counts}, digest {corpus.digest}"
     print(f"\n{path}: {message}")
@@ -141,9 +141,9 @@ def prepare(o: PrepareOptions) -> tuple[int, str]:
 
 @report_end
 def fetch(o: FetchOptions) -> tuple[int, str]:
-    from core.data import download, splits
+    from core.data import download, prepared_corpora
 
-    target = o.to or splits.processed_folder().parent / "raw" / o.corpus
+    target = o.to or prepared_corpora.processed_folder().parent / "raw" / o.corpus
     if o.corpus != "ravdess":
         text = download.manual_steps(o.corpus, target)
         if "not known" in text:

@@ -1,38 +1,51 @@
-"""The command line's experiments: table · sweep · report · vocoder · examples, and the export of a run's curves."""
+"""Commands that run experiments: `table`, `sweep`, `report`, `vocoder`."""
 
 from __future__ import annotations
 
 import dataclasses
 import functools
-import signal
 import sys
-import threading
 import time
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
-import tyro
+from tyro.conf import Positional, arg
 
-from core.cli.progress import Progress
-from core.config import PRESETS, Config, Method, replace, with_method
+from core.cli.options import (
+    Address,
+    Count,
+    Device,
+    Engine,
+    Folder,
+    RunArgument,
+    Seed,
+    Sibling,
+    placeholder,
+)
+from core.cli.progress import Progress, report_end
+from core.cli.training import stop_on_signals
+from core.config import PRESETS, Condition, Config, Method, PresetName, replace, with_method
+from core.files import UserError
 
 
 @dataclass(frozen=True)
 class TableOptions:
-    """The whole augmentation table of a finished run, under both step rules, with tests over subjects; from its saved networks.
-    Writes table.json and table.npz into the run. Example: python -m core table demo --condition cp"""
+    """Compute the whole augmentation table of a finished run, with tests over subjects.
 
-    run: Annotated[str, tyro.conf.Positional]
-    """A run id, the beginning of one, or a name such as demo."""
-    condition: Literal["label", "classifier", "cp", "none"] | None = None
-    """Which sibling, when a name has several."""
-    seeds: int = 3
+    It uses the run's saved networks, under both step rules, and writes table.json and table.npz
+    into the run. Example:
+      python -m core table demo --condition cp
+    """
+
+    run: RunArgument
+    condition: Sibling = None
+    seeds: Count = 3
     """Trainings of each row."""
-    stretch: int = 3
-    """The longest training of a row, in multiples of the common number of steps."""
-    device: Literal["auto", "cpu", "cuda"] = "auto"
-    """auto takes an NVIDIA card where there is one."""
+    stretch: Count = 3
+    """Longest training of a row, in multiples of the common number of steps."""
+    device: Device = "auto"
 
 
 @dataclass(frozen=True)
@@ -40,97 +53,99 @@ class GridOptions:
     """Which runs a sweep trains and a report is about."""
 
     grid: Literal["quick", "paper", "studio"] = "quick"
-    """quick: a few tiny runs, to see that all works. paper: every case of the paper. studio: one preset over folds and seeds."""
-    preset: Literal["smoke", "demo", "fer2013-ravdess", "fine", "paper", "studio"] = "demo"
-    """Whose settings the cases start from."""
-    method: Method | None = None
-    """Whose generator and game: the paper's, or ours; if none is given, as the preset says."""
-    condition: Literal["label", "classifier", "cp", "none"] | None = None
-    """studio: what the generator is told, if not what the preset says."""
-    folds: int | None = None
-    """Each fold tests other subjects; paper and studio have 5 if none is given, quick 1."""
-    seeds: int | None = None
-    """Trainings of each fold; studio has 3 if none is given, the others 1."""
-    f_s_corpus: str = ""
-    """paper: another prepared corpus whose faces train f_S in one case more (§4.7), such as fer2013."""
+    """quick: a few tiny runs; paper: every case of the paper; studio: a preset, folds × seeds."""
+    preset: PresetName = "demo"
+    """Where the settings of the cases start from."""
+    method: Annotated[Method | None, placeholder("{paper,studio}", "the preset's")] = None
+    """Networks and losses: the paper's, or ours."""
+    condition: Annotated[
+        Condition | None, placeholder("{label,classifier,cp,none}", "the preset's")
+    ] = None
+    """studio: the condition of the generator."""
+    folds: Annotated[int | None, placeholder("N", "5; quick: 1")] = None
+    """Number of folds; each tests other subjects."""
+    seeds: Annotated[int | None, placeholder("N", "studio: 3; else 1")] = None
+    """Trainings of each fold."""
+    f_s_corpus: Annotated[str, placeholder("CORPUS", "none")] = ""
+    """paper: a corpus, such as fer2013, whose faces train f_S in one further case (§4.7)."""
 
 
 @dataclass(frozen=True)
 class SweepOptions(GridOptions):
-    """Train the runs of a grid. What is done is skipped, what was begun is resumed; Ctrl-C stops, and the same command goes on. Examples:
-    python -m core sweep --grid studio --preset demo --folds 5 --seeds 3 --table
-    python -m core sweep --grid paper --engine ray --address 10.0.0.1:6379"""
+    """Train the runs of a grid.
 
-    workers: int | None = None
-    """Processes that train at the same time, one thread each. If none is given, 1; with ray one for each processor, or card, there is."""
-    engine: Literal["local", "ray"] = "local"
-    """ray trains on the machines of a Ray cluster (pip install -r requirements-cluster.txt). They need no disk in common, but this project
-    and its packages at the same path; the runs are the same, and this machine alone writes them."""
-    address: str | None = None
-    """ray: where the cluster is, such as auto or 10.0.0.1:6379; without it one is started on this machine."""
-    sync: float = 3.0
-    """ray: minutes between two copies of a run's checkpoint to this machine. What a lost machine did since the last one is done again."""
+    Finished runs are skipped and unfinished ones resumed. Ctrl-C stops; the same command goes on.
+    Machines of a Ray cluster need no shared disk, but this project and its packages at the same
+    path; this machine alone writes the runs. Examples:
+      python -m core sweep --grid studio --preset demo --folds 5 --seeds 3 --table
+      python -m core sweep --grid paper --engine ray --address 10.0.0.1:6379
+    """
+
+    workers: Annotated[int | None, placeholder("N", "1; ray: the processors or cards")] = None
+    """Processes that train at the same time, one thread each."""
+    engine: Engine = "local"
+    address: Address = None
+    sync: Annotated[float, arg(metavar="MINUTES")] = 3.0
+    """ray: time between two copies of a checkpoint, the most work that a lost machine costs."""
     table: bool = False
-    """Compute each run's augmentation table too."""
-    table_seeds: int = 3
-    """Trainings of each of its rows."""
-    table_stretch: int = 3
-    """The longest of them, in multiples of the common number of steps."""
-    device: Literal["auto", "cpu", "cuda"] = "auto"
-    """auto takes an NVIDIA card where there is one."""
+    """Also compute each run's augmentation table."""
+    table_seeds: Count = 3
+    """Trainings of each row of that table."""
+    table_stretch: Count = 3
+    """Longest training of its rows, in multiples of the common number of steps."""
+    device: Device = "auto"
 
 
 @dataclass(frozen=True)
 class ReportOptions(GridOptions):
-    """Tables 1 and 2, Figs 6 to 11 and the augmentation tables with their tests, of the runs of a grid that are done, beside the paper's
-    figures. Writes report.md, and each figure as png and pdf. Example: python -m core report --grid paper --preset demo --out report"""
+    """Report on the finished runs of a grid, beside the paper's figures.
 
-    out: Path = Path("checkpoints/report")
+    It writes Tables 1 and 2, Figs 6 to 11 and the augmentation tables with their tests into
+    report.md, and each figure as png and pdf. Example:
+      python -m core report --grid paper --preset demo --out report
+    """
+
+    out: Folder = Path("checkpoints/report")
     """Folder for the files."""
-    against: Method | None = None
-    """studio, with --method: another method's runs of the same folds, whose rows are held against these, paired by test subject."""
+    against: Annotated[Method | None, placeholder("{paper,studio}", "none")] = None
+    """studio, with --method: a method to compare with on the same folds, paired by subject."""
 
 
 @dataclass(frozen=True)
 class VocoderOptions:
-    """Train the network that makes spectrograms audible (Ctrl-C stops; the same command continues), or measure it beside plain
-    Griffin-Lim. Examples:
-    python -m core vocoder train --preset fer2013-ravdess · python -m core vocoder measure fer2013-ravdess --condition cp"""
+    """Train the vocoder, or measure it beside plain Griffin-Lim.
 
-    action: Annotated[Literal["train", "measure"], tyro.conf.Positional]
-    run: Annotated[str | None, tyro.conf.Positional] = None
-    """measure: a run whose spectrograms are made audible, and whose scorer listens."""
-    condition: Literal["label", "classifier", "cp", "none"] | None = None
-    """measure: which sibling, when a name has several."""
+    Ctrl-C stops a training; the same command continues it. Examples:
+      python -m core vocoder train --preset fer2013-ravdess
+      python -m core vocoder measure fer2013-ravdess --condition cp
+    """
+
+    action: Annotated[Literal["train", "measure"], Positional]
+    """What to do."""
+    run: Annotated[str | None, Positional, placeholder("[RUN]", "fer2013-ravdess")] = None
+    """measure: the run that gives the spectrograms and the scorer."""
+    condition: Sibling = None
     preset: Literal["fer2013-ravdess", "paper"] = "fer2013-ravdess"
-    """train: whose voices; those of S1 and S3 of its first fold."""
-    bands: int = 28
+    """train: the voices of S1 and S3 of its first fold are used."""
+    bands: Count = 28
     """train: mel bands of the spectrograms; the same recordings serve any."""
-    steps: int = 5_000
-    """train: some 0.25 s each on one core."""
-    seed: int = 0
-    """train: of the first weights and of the crops."""
-
-
-@dataclass(frozen=True)
-class ExamplesOptions:
-    """Wavs to listen to: of each emotion a real voice and one by each condition, by the vocoder and by plain Griffin-Lim, with an index
-    that says how well they carry their spectrograms and what the scorer hears. Example: python -m core examples --run demo"""
-
-    run: tuple[str, ...] = ()
-    """Names or ids of runs, with their siblings; by default the runs that came with the project."""
-    out: Path | None = None
-    """Folder for the wavs; by default checkpoints/examples, where the Gallery finds them."""
+    steps: Count = 5_000
+    """train: training steps, some 0.25 s each on one core."""
+    seed: Seed = 0
+    """train: random seed of the first weights and of the crops."""
 
 
 def grid_cells(g: GridOptions):
-    """The cells that a command line names; raises ValueError for a condition outside the grid studio."""
+    """The cells that a grid's options name.
+
+    Raises UserError for a condition outside the grid studio.
+    """
     from core.evaluation import protocol
 
     base: Config = PRESETS[g.preset]
     base = with_method(g.method, base) if g.method else base
     if g.condition and g.grid != "studio":
-        raise ValueError(
+        raise UserError(
             "--condition belongs to --grid studio; the other grids have every condition"
         )
     if g.condition:
@@ -139,16 +154,12 @@ def grid_cells(g: GridOptions):
 
 
 def command_line(g: GridOptions, name: str) -> str:
-    """What to type for a sweep or report of this grid."""
+    """The command `name`, sweep or report, for this grid."""
     parts = [f"python -m core {name} --grid {g.grid} --preset {g.preset}"]
-    given = {
-        "method": g.method,
-        "condition": g.condition,
-        "folds": g.folds,
-        "seeds": g.seeds,
-        "f-s-corpus": g.f_s_corpus or None,
-    }
-    parts += [f"--{k} {v}" for k, v in given.items() if v is not None]
+    for option in ("method", "condition", "folds", "seeds", "f_s_corpus"):
+        value = getattr(g, option)
+        if value is not None and value != "":
+            parts.append(f"--{option.replace('_', '-')} {value}")
     return " ".join(parts)
 
 
@@ -158,28 +169,10 @@ def train_or_measure_vocoder(o: VocoderOptions) -> int:
     from core.media import vocoder
 
     if o.action == "measure":
-        ways = vocoder_training.measure_inversion(
-            runs.resolve(o.run or "fer2013-ravdess", o.condition)
-        )
-        heads = (
-            "spectrograms, way",
-            "N",
-            "log-spectral distance, dB",
-            "spectral convergence",
-            "analysed again, dB",
-        )
-        print(
-            "| "
-            + " | ".join([*heads, "scorer before", "after", "speed"])
-            + " |\n"
-            + "|---" * 8
-            + "|"
-        )
-        for name, w in ways.items():
-            figures = f"{w.distance:.2f} | {w.convergence:.3f} | {w.error:.3f} | {w.before:.1%} | {w.accuracy:.1%} | {w.speed:.0f} ×"
-            print(f"| {name} | {w.n} | {figures} |")
+        measured = runs.resolve(o.run or "fer2013-ravdess", o.condition)
+        _print_inversion_qualities(vocoder_training.measure_inversion(measured))
         return 0
-    config, stop = PRESETS[o.preset], _stop_on_signals()
+    config, stop = PRESETS[o.preset], stop_on_signals()
     s = dataclasses.replace(config.logmel, bands=o.bands)
     try:
         path, before = vocoder_training.train_vocoder(
@@ -194,82 +187,70 @@ def train_or_measure_vocoder(o: VocoderOptions) -> int:
     return 0
 
 
-def _stop_on_signals() -> threading.Event:
-    """Set by Ctrl-C and SIGTERM from now on, which otherwise do nothing."""
-    stop = threading.Event()
-    for s in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(s, lambda *a: stop.set())
-    return stop
-
-
-def table(o: TableOptions) -> int:
-    from core import files, runs
-    from core.cli.progress import Progress
-    from core.evaluation import augmentation, report
-    from core.experiments import pipeline, tasks
-
-    stop = _stop_on_signals()
-    try:
-        run, where = runs.resolve(o.run, o.condition), str(pipeline.choose_device(o.device))
-        made = augmentation.compute_table(
-            run, augmentation.TableSettings(o.seeds, o.stretch), where, Progress(), stop.is_set
-        )
-    except files.StopRequested as e:
-        tasks.report_end("stopped")
-        print(f"\n{e}", file=sys.stderr)
-        return 130
-    except BaseException as e:
-        tasks.report_end(
-            "failed",
-            str(e.args[0] if isinstance(e, KeyError) and e.args else e) or type(e).__name__,
-        )
-        raise
-    tasks.report_end("done", f"{run.id} has its augmentation table.")
+def _print_inversion_qualities(qualities: dict) -> None:
+    """Print a Markdown table, a row for each kind of spectrogram and way of inversion."""
     print(
-        f"\n{run.id}\n\n{report.augmentation_text([made])}\n\n{report.gains_text(report.gains_of([run]))}"
+        "| spectrograms, way | N | log-spectral distance, dB | spectral convergence | "
+        "analysed again, dB | scorer before | after | speed |"
     )
-    return 0
+    print("|---" * 8 + "|")
+    for name, q in qualities.items():
+        print(
+            f"| {name} | {q.n} | {q.distance:.2f} | {q.convergence:.3f} | {q.error:.3f} | "
+            f"{q.before:.1%} | {q.accuracy:.1%} | {q.speed:.0f} × |"
+        )
+
+
+@report_end
+def table(o: TableOptions) -> tuple[int, str]:
+    from core import runs
+    from core.evaluation import augmentation, report
+    from core.experiments import pipeline
+
+    stop = stop_on_signals()
+    run, device = runs.resolve(o.run, o.condition), str(pipeline.choose_device(o.device))
+    settings = augmentation.TableSettings(o.seeds, o.stretch)
+    found = augmentation.compute_table(run, settings, device, Progress(), stop.is_set)
+    rows, gains = report.augmentation_text([found]), report.gains_text(report.gains_of([run]))
+    print(f"\n{run.id}\n\n{rows}\n\n{gains}")
+    return 0, f"{run.id} has its augmentation table."
 
 
 def sweep(o: SweepOptions) -> int:
     from core import files
-    from core.data import preparation as preparing
-    from core.data import splits
+    from core.data import preparation, prepared_corpora
     from core.evaluation import augmentation
     from core.experiments import sweep as sweeping
     from core.experiments.ray_cluster import driver
 
     if o.address and o.engine != "ray":
-        raise ValueError("--address belongs to --engine ray")
-    serve = (
-        functools.partial(
-            driver.train_on_cluster, workers=o.workers, address=o.address, every=60 * o.sync
-        )
-        if o.engine == "ray"
-        else None
+        raise UserError("--address belongs to --engine ray")
+    serve = functools.partial(
+        driver.train_on_cluster, workers=o.workers, address=o.address, every=60 * o.sync
     )
-    cells, stop, begun = grid_cells(o), _stop_on_signals(), time.monotonic()
+    cells, stop, start = grid_cells(o), stop_on_signals(), time.monotonic()
+    settings = [c.config.data for c in cells]
     try:
         for name, takes in sorted(
-            {
-                (n, c.config.data.demo_takes)
-                for c in cells
-                for n in splits.demo_corpora(c.config.data)
-            }
+            {(name, d.demo_takes) for d in settings for name in prepared_corpora.demo_corpora(d)}
         ):
-            preparing.prepare_corpus(name, None, takes=takes, should_stop=stop.is_set)
+            preparation.prepare_corpus(name, None, takes=takes, should_stop=stop.is_set)
     except files.StopRequested:
         print("stopped; the same command resumes it", file=sys.stderr)
         return 130
-    plan = augmentation.TableSettings(o.table_seeds, o.table_stretch) if o.table else None
-    tell = lambda outcome, done, total: print(outcome.line(done, total), flush=True)  # noqa: E731
-    outcomes = sweeping.train_cells(cells, None, o.workers or 1, o.device, plan, tell, stop, serve)
-    count = {
-        s: sum(x.state == s for x in outcomes) for s in dict.fromkeys(x.state for x in outcomes)
-    }
-    print(
-        f"\n{', '.join(f'{n} {s}' for s, n in count.items())}, {time.monotonic() - begun:.0f} s; next: {command_line(o, 'report')}"
+    outcomes = sweeping.train_cells(
+        cells,
+        None,
+        o.workers or 1,
+        o.device,
+        augmentation.TableSettings(o.table_seeds, o.table_stretch) if o.table else None,
+        lambda outcome, done, total: print(outcome.line(done, total), flush=True),
+        stop,
+        serve if o.engine == "ray" else None,
     )
+    count = Counter(x.state for x in outcomes)
+    states = ", ".join(f"{n} {state}" for state, n in count.items())
+    print(f"\n{states}, {time.monotonic() - start:.0f} s; next: {command_line(o, 'report')}")
     if stop.is_set():
         print("stopped; the same command resumes it", file=sys.stderr)
         return 130
@@ -280,47 +261,10 @@ def report(o: ReportOptions) -> int:
     from core.evaluation import report as reporting
 
     if o.against and (o.grid != "studio" or o.method in (None, o.against)):
-        raise ValueError("--against belongs to --grid studio with another --method")
+        raise UserError("--against belongs to --grid studio with another --method")
     others = grid_cells(dataclasses.replace(o, method=o.against)) if o.against else ()
-    here = (
-        f"{command_line(o, 'report')}{f' --against {o.against}' if o.against else ''} --out {o.out}"
-    )
+    against = f" --against {o.against}" if o.against else ""
+    here = f"{command_line(o, 'report')}{against} --out {o.out}"
     path = reporting.write(grid_cells(o), o.out, command_line(o, "sweep"), here, against=others)
     print(f"wrote {path}")
     return 0
-
-
-def export_curves(name: str, out: Path | None, form: Literal["csv", "tensorboard"] = "csv") -> int:
-    """`runs export`: the curves of a run as CSV, or as event files of TensorBoard."""
-    from core import runs
-    from core.inference import export
-
-    run = runs.resolve(name)
-    if form == "csv":
-        print(f"wrote {export.export_csv(run, out or Path(f'{run.id}.csv'))}")
-    else:
-        folder = export.export_events(run, out or Path("tensorboard") / run.id)
-        print(f"wrote {folder}; look at it with: tensorboard --logdir {folder}")
-    return 0
-
-
-def write_examples(o: ExamplesOptions) -> int:
-    from core.inference import audio_samples
-
-    progress = Progress()
-    pieces = audio_samples.write_samples(
-        audio_samples.resolve_runs(o.run), o.out, lambda done, of: progress("examples", done, of)
-    )
-    print(
-        f"\n{audio_samples.table(pieces)}\n\nwrote {len(pieces)} wavs and {(o.out or audio_samples.folder()) / audio_samples.INDEX}"
-    )
-    return 0
-
-
-ACTIONS = {
-    TableOptions: table,
-    SweepOptions: sweep,
-    ReportOptions: report,
-    VocoderOptions: train_or_measure_vocoder,
-    ExamplesOptions: write_examples,
-}

@@ -1,92 +1,133 @@
-"""Commands that ask a trained run: generate, conformal, evaluate, runs."""
+"""Commands on finished runs: `evaluate`, `generate`, `conformal`, `examples`, `runs`."""
 
 from __future__ import annotations
 
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-import tyro
+from tyro.conf import Positional, arg
 
-from core.cli import experiments, training
+from core.cli import training
+from core.cli.options import Count, Folder, RunArgument, RunOption, Seed, Sibling, placeholder
+from core.cli.progress import Progress
+from core.files import UserError
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from core.inference.generation import AnalysedClip, Audio, Explanation, LoadedRun
 
 DEFAULT_RUN = "fer2013-ravdess"
 
 
 @dataclass(frozen=True)
 class EvaluateOptions:
-    """Print the figures of a finished run: baselines, augmentation table, FID and IS with their reference lines."""
+    """Print the figures of a finished run.
 
-    run: Annotated[str, tyro.conf.Positional]
-    """A run id, the beginning of one, or a name such as demo."""
-    condition: Literal["label", "classifier", "cp", "none"] | None = None
-    """Which sibling, when a name has several."""
+    They are the baselines, the augmentation table, FID and IS, with reference lines. Example:
+      python -m core evaluate demo --condition cp
+    """
+
+    run: RunArgument
+    condition: Sibling = None
     json: bool = False
-    """Everything, for machines."""
+    """Print all results as JSON."""
 
 
 @dataclass(frozen=True)
 class GenerateOptions:
-    """Make a voice spectrogram, and its sound, from a face clip or picture. Writes wav, png and json."""
+    """Generate a voice spectrogram, and its sound, from a face clip or picture.
 
-    clip: Annotated[Path, tyro.conf.Positional]
+    It writes wav, png, json and npy. Example:
+      python -m core generate face.mp4 --condition cp --out generated
+    """
+
+    clip: Annotated[Path, Positional, placeholder("CLIP")]
     """A video or picture that shows a face."""
-    run: str = DEFAULT_RUN
-    """A run id, the beginning of one, or a name such as demo."""
+    run: RunOption = DEFAULT_RUN
     condition: Literal["label", "classifier", "cp"] = "cp"
-    """What the generator is told besides the face."""
-    emotion: str | None = None
-    """For the label condition; without it the face classifier's first choice is taken."""
-    seed: int = 0
-    """Of the noise z and of the phase of the sound."""
-    person: int = 0
-    """Which face when there are several, 0 being the largest."""
-    frame: int | None = None
-    """Which kept frame; by default the one nearest the middle that shows the face."""
+    """What the generator gets besides the face."""
+    emotion: Annotated[str | None, placeholder("EMOTION", "the face classifier's first choice")] = (
+        None
+    )
+    """Emotion of the label condition."""
+    seed: Seed = 0
+    """Random seed of z and of the vocoder's noise."""
+    person: Count = 0
+    """Which face when there are several; 0 is the largest."""
+    frame: Annotated[int | None, placeholder("N", "the face nearest the middle")] = None
+    """Index of the frame whose face is used."""
     whole: bool = False
     """A voice as long as the film, up to 20 s, that follows its face; otherwise one second."""
-    out: Path = Path("generated")
+    out: Folder = Path("generated")
     """Folder for the files."""
 
 
 @dataclass(frozen=True)
 class ConformalOptions:
-    """How well a run's conformal predictor keeps its promise on people it has not met, and what the promise is worth.
-    Example: python -m core conformal demo --eps 0.1"""
+    """Measure a run's conformal predictor on subjects that it was not calibrated on.
 
-    run: Annotated[str, tyro.conf.Positional]
-    """A run id, the beginning of one, or a name such as demo."""
-    condition: Literal["label", "classifier", "cp", "none"] | None = None
-    """Which sibling, when a name has several; they share one face classifier."""
+    Error rates beside the promised ones, and the size of the prediction sets. Example:
+      python -m core conformal demo --eps 0.1
+    """
+
+    run: RunArgument
+    condition: Sibling = None
     modality: Literal["face", "voice"] = "face"
     """f_S on faces, or f_T on voices."""
-    measure: Literal["margin", "hinge"] | None = None
-    """Nonconformity, Eq. (8); without it the run's own."""
-    groups: Literal["pooled", "class"] | None = None
-    """All calibration scores together, or each class by itself (Mondrian); without it the run's own."""
-    r: float = 1.0
+    measure: Annotated[
+        Literal["margin", "hinge"] | None, placeholder("{margin,hinge}", "the run's")
+    ] = None
+    """Nonconformity, Eq. (8)."""
+    groups: Annotated[
+        Literal["pooled", "class"] | None, placeholder("{pooled,class}", "the run's")
+    ] = None
+    """All calibration scores together, or each class by itself (Mondrian)."""
+    r: Annotated[float, arg(metavar="SHARE")] = 1.0
     """Share of the calibration set that is used."""
-    eps: float = 0.1
-    """Significance: the share of errors that is promised at most."""
+    eps: Annotated[float, arg(metavar="SHARE")] = 0.1
+    """Significance: the largest share of errors that is promised."""
     smoothed: bool = False
-    """Ties are broken at random, from the seed."""
-    seed: int = 0
-    """Of the share r and of smoothing."""
+    """Break ties at random."""
+    seed: Seed = 0
+    """Random seed of the calibration subset and of the smoothing."""
     json: bool = False
-    """Everything, for machines."""
+    """Print everything as JSON."""
+
+
+@dataclass(frozen=True)
+class ExamplesOptions:
+    """Write wavs to listen to, and print how well they carry their spectrograms.
+
+    For each emotion a real voice and one by each condition, by the vocoder and by plain
+    Griffin-Lim. Example:
+      python -m core examples --run demo
+    """
+
+    run: Annotated[
+        tuple[str, ...], placeholder("[RUN [RUN ...]]", "the runs that came with the project")
+    ] = ()
+    """Names or ids of runs; their siblings of other conditions join them."""
+    out: Annotated[Path | None, placeholder("FOLDER", "checkpoints/examples")] = None
+    """Folder for the wavs."""
 
 
 @dataclass(frozen=True)
 class RunsOptions:
-    """List the runs, rebuild their index, make a small copy of a finished one that can be shipped, or export its curves as CSV.
-    Example: python -m core runs export demo --out curves.csv"""
+    """List the runs, rebuild their index, or copy or export a finished one.
 
-    action: Annotated[Literal["list", "reindex", "ship", "export"], tyro.conf.Positional] = "list"
-    run: Annotated[str | None, tyro.conf.Positional] = None
+    ship makes a small copy that can be shared; export writes the curves. Example:
+      python -m core runs export demo --out curves.csv
+    """
+
+    action: Annotated[Literal["list", "reindex", "ship", "export"], Positional] = "list"
+    """What to do."""
+    run: Annotated[str | None, Positional, placeholder("[RUN]", "none")] = None
     """ship, export: the run's id."""
-    out: Path | None = None
-    """ship: the folder in which the copy is put, checkpoints if none is given; export: the file, or TensorBoard's folder."""
+    out: Annotated[Path | None, placeholder("PATH", "checkpoints; RUN.csv")] = None
+    """ship: folder in which the copy is put; export: the file, or TensorBoard's folder."""
     format: Literal["csv", "tensorboard"] = "csv"
     """export: a table of the curves, or event files where TensorBoard is installed."""
 
@@ -98,12 +139,9 @@ def evaluate(options: EvaluateOptions) -> int:
     results = run.json("results")
     if not results:
         command = f"python -m core train --config-file {run.directory}/config.json"
-        raise ValueError(f"{run.id} has no results yet; let its training finish: {command}")
-    print(
-        json.dumps(results, indent=1)
-        if options.json
-        else f"{run.id}\n\n{training.results_markdown(results)}"
-    )
+        raise UserError(f"{run.id} has no results yet; let its training finish: {command}")
+    table = f"{run.id}\n\n{training.results_markdown(results)}"
+    print(json.dumps(results, indent=1) if options.json else table)
     return 0
 
 
@@ -114,159 +152,153 @@ def generate(options: GenerateOptions) -> int:
     from core.inference import generation
 
     if not options.clip.exists():
-        raise ValueError(f"{options.clip} does not exist")
+        raise UserError(f"{options.clip} does not exist")
     opened = generation.load_run(runs.resolve(options.run, options.condition))
     seen = generation.analyse_file(options.clip, options.person)
-    if options.whole:
-        return _generate_long_voice(options, opened, seen)
+    make = _generate_long_voice if options.whole else _generate_voice
+    facts, sound, y, figure, summary = make(options, opened, seen)
+    options.out.mkdir(parents=True, exist_ok=True)
+    end = "-whole" if options.whole else ""
+    name = f"{options.clip.stem}-{opened.config.name}-{options.condition}-{options.seed}{end}"
+    stem = str(options.out / name)
+    Path(f"{stem}.wav").write_bytes(sound.wav)
+    Path(f"{stem}.json").write_text(json.dumps(facts, indent=1, ensure_ascii=False) + "\n")
+    np.save(f"{stem}.npy", y)
+    figure.savefig(f"{stem}.png", dpi=110)
+    for note in facts["notes"]:
+        print(f"note: {note}")
+    if summary:
+        print(summary)
+    print("wrote " + ", ".join(stem + end for end in (".wav", ".png", ".json", ".npy")))
+    return 0
+
+
+def _generate_voice(options: GenerateOptions, opened: LoadedRun, seen: AnalysedClip) -> tuple:
+    """One second for one face: facts for the json, sound, y (columns, bands), figure, summary.
+
+    Raises UserError for a frame without a face.
+    """
+    import numpy as np
+
+    from core.inference import generation
+
     frame = seen.middle if options.frame is None else options.frame
     if not (0 <= frame < len(seen.frames) and seen.found[frame]):
-        raise ValueError(
-            f"{options.clip.name}: frame {frame} shows no face; choose one of {np.nonzero(seen.found)[0].tolist()[:30]}"
-        )
+        usable = np.nonzero(seen.found)[0].tolist()[:30]
+        raise UserError(f"{options.clip.name}: frame {frame} shows no face; choose one of {usable}")
+    # Face -> explanation -> condition -> spectrogram -> sound and verdicts
     x = seen.aligned[frame]
     explanation = generation.explain_face(opened, x)
     c, told = generation.condition_of(opened, explanation, options.emotion)
     y = generation.generate_voices(opened, x, c, options.seed)
     sound = generation.to_audio(opened, y[0], options.seed)
     verdicts = generation.classify_samples(opened, y)
-    options.out.mkdir(parents=True, exist_ok=True)
-    stem = (
-        options.out / f"{options.clip.stem}-{opened.config.name}-{options.condition}-{options.seed}"
-    )
+    # The record for the json file
+    prediction = opened.classes[explanation.prediction]
+    own = {
+        "c": generation.by_class(opened, c) if len(c) else {},
+        "seed": options.seed,
+        "frame": int(frame),
+        "time": round(float(seen.times[frame]), 3),
+        "softmax": generation.by_class(opened, explanation.softmax),
+        "p-values": generation.by_class(opened, explanation.p),
+        "prediction": prediction,
+        "credibility": explanation.credibility,
+        "confidence": explanation.confidence,
+        "heard by Q": generation.by_class(opened, verdicts["Q"][0]),
+        "heard by the scorer": generation.by_class(opened, verdicts["scorer"][0]),
+    }
+    facts = _facts(options, opened, told, own, sound, list(seen.notes))
+    figure = _voice_figure(x, y[0], opened, explanation, told)
+    sure = f"credibility {explanation.credibility:.2f}, confidence {explanation.confidence:.2f}"
+    return facts, sound, y[0], figure, f"the face looks {prediction} ({sure}); {told}"
 
-    def named(v):
-        return {k: round(float(a), 6) for k, a in zip(opened.classes, v, strict=True)}
 
-    facts = {
+def _generate_long_voice(options: GenerateOptions, opened: LoadedRun, seen: AnalysedClip) -> tuple:
+    """`--whole`: one voice for the whole film; returns the same as `_generate_voice`."""
+    from core.inference import generation, long_form
+
+    if options.frame is not None:
+        raise UserError(
+            "--frame belongs to a voice of one second; --whole takes the frames that it needs"
+        )
+    voice = long_form.generate_long_voice(opened, seen, options.emotion, options.seed)
+    sound = generation.to_audio(opened, voice.y, options.seed)
+    verdicts = long_form.classify_windows(opened, voice)
+    windows = long_form.window_records(opened, seen, voice, verdicts)
+    limit = f"{long_form.MAX_SECONDS:g} s"
+    cut = f"the film is longer than {limit}: its first {limit} have a voice"
+    seconds = round(len(sound.wave) / opened.config.logmel.rate, 3)
+    own = {"seed": options.seed, "seconds": seconds, "windows": windows}
+    notes = [*seen.notes, *[cut] * voice.is_truncated]
+    facts = _facts(options, opened, voice.told, own, sound, notes)
+    summary = ""
+    if voice.c.shape[1]:
+        strongest = ", ".join(f"{w['from']:.1f} s {max(w['c'], key=w['c'].get)}" for w in windows)
+        count = f"{len(windows)} window{'s' * (len(windows) > 1)}"
+        summary = f"{seconds:.1f} s in {count}, told most of all: {strongest}"
+    return facts, sound, voice.y, _long_voice_figure(voice, windows, opened), summary
+
+
+def _facts(
+    options: GenerateOptions,
+    opened: LoadedRun,
+    told: str,
+    own: dict[str, Any],
+    sound: Audio,
+    notes: list[str],
+) -> dict[str, Any]:
+    """The record of a generated voice; `own` is what one second and a whole film do not share."""
+    return {
         "clip": options.clip.name,
         "run": opened.run.id,
         "condition": options.condition,
         "told": told,
-        "c": named(c) if len(c) else {},
-        "seed": options.seed,
-        "frame": int(frame),
-        "time": round(float(seen.times[frame]), 3),
-        "softmax": named(explanation.softmax),
-        "p-values": named(explanation.p),
-        "prediction": opened.classes[explanation.prediction],
-        "credibility": explanation.credibility,
-        "confidence": explanation.confidence,
-        "heard by Q": named(verdicts["Q"][0]),
-        "heard by the scorer": named(verdicts["scorer"][0]),
-        "sound": {
-            "gain_db": sound.gain_db,
-            "correlation": sound.correlation,
-            "error_db": sound.error_db,
-        },
-        "logmel": vars(opened.config.logmel) | {"ref_db": opened.ref_db},
-        "notes": list(seen.notes),
-    }
-    stem.with_suffix(".wav").write_bytes(sound.wav)
-    stem.with_suffix(".json").write_text(json.dumps(facts, indent=1, ensure_ascii=False) + "\n")
-    np.save(stem.with_suffix(".npy"), y[0])
-    _save_voice_figure(stem.with_suffix(".png"), x, y[0], opened, explanation, told)
-    for note in seen.notes:
-        print(f"note: {note}")
-    sure = f"credibility {explanation.credibility:.2f}, confidence {explanation.confidence:.2f}"
-    print(f"the face looks {facts['prediction']} ({sure}); {told}")
-    print("wrote " + ", ".join(str(stem.with_suffix(s)) for s in (".wav", ".png", ".json", ".npy")))
-    return 0
-
-
-def _generate_long_voice(options: GenerateOptions, opened, seen) -> int:
-    """`generate --whole`: one voice for all of a film, and what it was told when."""
-    import numpy as np
-
-    from core.inference import generation, long_form
-
-    if options.frame is not None:
-        raise ValueError(
-            "--frame belongs to a voice of one second; --whole takes the frames that it needs"
-        )
-    p = long_form.generate_long_voice(opened, seen, options.emotion, options.seed)
-    sound, windows = (
-        generation.to_audio(opened, p.y, options.seed),
-        long_form.window_records(opened, seen, p, long_form.classify_windows(opened, p)),
-    )
-    options.out.mkdir(parents=True, exist_ok=True)
-    stem = str(
-        options.out
-        / f"{options.clip.stem}-{opened.config.name}-{options.condition}-{options.seed}-whole"
-    )
-    notes = [
-        *seen.notes,
-        *(
-            [
-                f"the film is longer than {long_form.MAX_SECONDS:g} s: its first {long_form.MAX_SECONDS:g} s have a voice"
-            ]
-            * p.is_truncated
-        ),
-    ]
-    facts = {
-        "clip": options.clip.name,
-        "run": opened.run.id,
-        "condition": options.condition,
-        "told": p.told,
-        "seed": options.seed,
-        "seconds": round(len(sound.wave) / opened.config.logmel.rate, 3),
-        "windows": windows,
-        "sound": {
-            "gain_db": sound.gain_db,
-            "correlation": sound.correlation,
-            "error_db": sound.error_db,
-        },
+        **own,
+        "sound": {k: getattr(sound, k) for k in ("gain_db", "correlation", "error_db")},
         "logmel": vars(opened.config.logmel) | {"ref_db": opened.ref_db},
         "notes": notes,
     }
-    Path(f"{stem}.wav").write_bytes(sound.wav)
-    Path(f"{stem}.json").write_text(json.dumps(facts, indent=1, ensure_ascii=False) + "\n")
-    np.save(f"{stem}.npy", p.y)
-    _save_long_voice_figure(Path(f"{stem}.png"), p, windows, opened)
-    for note in notes:
-        print(f"note: {note}")
-    if p.c.shape[1]:
-        said = ", ".join(f"{w['from']:.1f} s {max(w['c'], key=w['c'].get)}" for w in windows)
-        print(
-            f"{facts['seconds']:.1f} s in {len(windows)} window{'s' * (len(windows) > 1)}, told most of all: {said}"
-        )
-    print("wrote " + ", ".join(stem + end for end in (".wav", ".png", ".json", ".npy")))
-    return 0
 
 
-def _save_long_voice_figure(path: Path, p, windows: list[dict], opened) -> None:
-    """A film's spectrogram, and below it what the generator was told when."""
-    from matplotlib.figure import Figure
-
+def _show_spectrogram(axes, y: np.ndarray, opened: LoadedRun):
+    """Draw y (columns, bands) in [-1, 1] with its colour bar."""
     s = opened.config.logmel
-    figure = Figure((12, 4), layout="constrained")
-    a, b = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
-    seconds = len(p.y) * s.hop / s.rate
-    image = a.imshow(
-        p.y.T,
+    image = axes.imshow(
+        y.T,
         origin="lower",
         aspect="auto",
         vmin=-1,
         vmax=1,
         cmap="magma",
-        extent=(0, seconds, 0, s.bands),
+        extent=(0, len(y) * s.hop / s.rate, 0, s.bands),
     )
-    a.set(ylabel="mel band", title=f"generated voice · {p.told}")
-    figure.colorbar(image, ax=a, label="level, -1 is the floor")
-    if p.c.shape[1]:
-        edges = [w["from"] for w in windows] + [windows[-1]["to"]]
-        for k, emotion in enumerate(opened.classes):
-            b.stairs(p.c[:, k], edges, label=emotion)
-        b.legend(fontsize=7, ncols=2, loc="center left", bbox_to_anchor=(1, 0.5))
-    b.set(xlabel="time (s)", ylabel="c, as told", ylim=(0, 1.02))
-    figure.savefig(path, dpi=110)
+    axes.figure.colorbar(image, ax=axes, label="level, -1 is the floor")
 
 
-def _save_voice_figure(path: Path, x, y, opened, explanation, told: str) -> None:
-    """The face, what was said of it, and the spectrogram, as a picture."""
+def _long_voice_figure(voice, windows: list[dict], opened: LoadedRun):
+    """A film's spectrogram, and below it the condition of each window."""
     from matplotlib.figure import Figure
 
-    s = opened.config.logmel
+    figure = Figure((12, 4), layout="constrained")
+    a, b = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
+    _show_spectrogram(a, voice.y, opened)
+    a.set(ylabel="mel band", title=f"generated voice · {voice.told}")
+    if voice.c.shape[1]:
+        edges = [w["from"] for w in windows] + [windows[-1]["to"]]
+        for k, emotion in enumerate(opened.classes):
+            b.stairs(voice.c[:, k], edges, label=emotion)
+        b.legend(fontsize=7, ncols=2, loc="center left", bbox_to_anchor=(1, 0.5))
+    b.set(xlabel="time (s)", ylabel="c, as told", ylim=(0, 1.02))
+    return figure
+
+
+def _voice_figure(
+    x: np.ndarray, y: np.ndarray, opened: LoadedRun, explanation: Explanation, told: str
+):
+    """The face, its softmax and p-values, and the spectrogram."""
+    from matplotlib.figure import Figure
+
     figure = Figure((10, 3), layout="constrained")
     a, b, c = figure.subplots(1, 3, width_ratios=(1, 1.6, 2.4))
     a.imshow(x, cmap="gray", vmin=0, vmax=255)
@@ -279,19 +311,9 @@ def _save_voice_figure(path: Path, x, y, opened, explanation, told: str) -> None
     b.set_xlim(0, 1)
     b.legend(fontsize=7)
     b.set_title("face classifier")
-    seconds = len(y) * s.hop / s.rate
-    image = c.imshow(
-        y.T,
-        origin="lower",
-        aspect="auto",
-        vmin=-1,
-        vmax=1,
-        cmap="magma",
-        extent=(0, seconds, 0, s.bands),
-    )
+    _show_spectrogram(c, y, opened)
     c.set(xlabel="time (s)", ylabel="mel band", title=f"generated voice · {told}")
-    figure.colorbar(image, ax=c, label="level, -1 is the floor")
-    figure.savefig(path, dpi=110)
+    return figure
 
 
 def conformal(options: ConformalOptions) -> int:
@@ -305,22 +327,36 @@ def conformal(options: ConformalOptions) -> int:
     return 0
 
 
+def write_examples(o: ExamplesOptions) -> int:
+    from core.inference import audio_samples
+
+    progress, folder = Progress(), o.out or audio_samples.folder()
+    samples = audio_samples.write_samples(
+        audio_samples.resolve_runs(o.run), folder, lambda d, t: progress("examples", d, t)
+    )
+    print(f"\n{audio_samples.table(samples)}\n\nwrote {len(samples)} wavs to {folder}")
+    return 0
+
+
 def manage_runs(options: RunsOptions) -> int:
     from core import files, runs
     from core.experiments import jobs
+    from core.inference import export
 
     if options.action == "reindex":
         print(f"{runs.reindex()} runs in {files.checkpoints_folder()}")
-    elif options.action == "ship":
-        from core.inference import export
-
-        print(export.ship_run(runs.resolve(options.run or ""), options.out or Path("checkpoints")))
-    elif options.action == "export":
-        return experiments.export_curves(options.run or "", options.out, options.format)
-    else:
+    elif options.action == "list":
         jobs.reconcile()
         for r in runs.list_runs():
-            print(
-                f"{r['run']:<40} {r['state']:<8} {r['step'] or 0}/{r['steps']}  {r['error'] or ''}"
-            )
+            steps, error = f"{r['step'] or 0}/{r['steps']}", r["error"] or ""
+            print(f"{r['run']:<40} {r['state']:<8} {steps}  {error}")
+    else:
+        run = runs.resolve(options.run or "")
+        if options.action == "ship":
+            print(export.ship_run(run, options.out or Path("checkpoints")))
+        elif options.format == "csv":
+            print(f"wrote {export.export_csv(run, options.out or Path(f'{run.id}.csv'))}")
+        else:
+            folder = export.export_events(run, options.out or Path("tensorboard") / run.id)
+            print(f"wrote {folder}; look at it with: tensorboard --logdir {folder}")
     return 0

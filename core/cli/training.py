@@ -1,87 +1,125 @@
-"""Commands that train one configuration: train, baseline."""
+"""Commands that train one configuration: `train`, `baseline`."""
 
 from __future__ import annotations
 
+import json
 import signal
 import sys
+import threading
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Literal
 
 import tyro
 
+from core.cli.options import Count, Device, placeholder
 from core.cli.progress import Progress
-from core.config import Config
+from core.config import PRESETS, Config, PresetName, from_dict
+from core.files import UserError
+
+
+@dataclass(frozen=True)
+class StartOptions:
+    """The options that decide the defaults of all others."""
+
+    preset: PresetName = "demo"
+    config_file: Path | None = None
 
 
 @dataclass(frozen=True)
 class TrainOptions:
-    """Run the whole paper on one configuration: sets, face classifier, conformal prediction, GAN, metrics. Ctrl-C stops; the same
-    command resumes. Examples: python -m core train --preset smoke · python -m core train --preset demo --gan.condition label"""
+    """Run the whole paper on one configuration, from sets to metrics.
 
-    preset: Literal["smoke", "demo", "fer2013-ravdess", "fine", "paper", "studio"] = "demo"
-    """Where the settings below start from: smoke takes under a minute, demo some minutes, both need no download."""
-    config_file: Path | None = None
+    It splits the corpora, trains f_S, computes p-values, trains the GAN and scores it. Ctrl-C
+    stops; the same command resumes. Examples:
+      python -m core train --preset smoke
+      python -m core train --preset demo --gan.condition label
+    """
+
+    preset: PresetName = "demo"
+    """Where the settings below start from; smoke (a minute) and demo need no download."""
+    config_file: Annotated[Path | None, placeholder("FILE", "the preset")] = None
     """A run's config.json to start from instead of a preset."""
-    device: Literal["auto", "cpu", "cuda"] = "auto"
-    """auto takes an NVIDIA card where there is one."""
+    device: Device = "auto"
     config: Annotated[Config, tyro.conf.arg(name="")] = field(default_factory=Config)
 
 
 @dataclass(frozen=True)
 class BaselineOptions:
-    """Accuracy of the voice or face classifier alone, over folds of subjects (§4.3). Example: python -m core baseline --preset demo"""
+    """Measure the voice or face classifier alone, over folds of subjects (§4.3).
+
+    Each fold trains on its own S1 and scores on its own S4. Example:
+      python -m core baseline --preset demo
+    """
 
     modality: Literal["voice", "face"] = "voice"
-    folds: int = 5
-    """Each fold tests another fifth of the subjects."""
-    preset: Literal["smoke", "demo", "fer2013-ravdess", "fine", "paper", "studio"] = "demo"
+    """Which classifier."""
+    folds: Count = 5
+    """Number of folds; each tests another fifth of the subjects."""
+    preset: PresetName = "demo"
     """Where the settings below start from."""
-    device: Literal["auto", "cpu", "cuda"] = "auto"
+    device: Device = "auto"
     config: Annotated[Config, tyro.conf.arg(name="")] = field(default_factory=Config)
+
+
+def starting_config(args: Sequence[str], prog: str) -> tuple[PresetName, Config]:
+    """Preset and settings that `--preset` and `--config-file` name; the defaults of all others.
+
+    Raises UserError for a file that holds no configuration.
+    """
+    start, _ = tyro.cli(
+        StartOptions, args=args, prog=prog, return_unknown_args=True, add_help=False
+    )
+    if start.config_file is None:
+        return start.preset, PRESETS[start.preset]
+    try:
+        return start.preset, from_dict(Config, json.loads(start.config_file.read_text()))
+    except (ValueError, TypeError) as e:
+        raise UserError(f"{start.config_file} is not a run's config.json: {e}") from e
+
+
+def stop_on_signals() -> threading.Event:
+    """Event that Ctrl-C and SIGTERM set from now on, instead of ending the process."""
+    stop = threading.Event()
+    for s in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(s, lambda *_: stop.set())
+    return stop
 
 
 def train(options: TrainOptions) -> int:
     from core import files
-    from core.data import preparation as preparing
-    from core.data import splits
+    from core.data import preparation, prepared_corpora
     from core.experiments import pipeline
 
-    asked = []
-    for s in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(s, lambda *a: asked.append(1))
-    progress, config = Progress(), options.config
-    begun = time.monotonic()
+    stop, progress, config = stop_on_signals(), Progress(), options.config
+    start = time.monotonic()
     try:
-        for name in splits.demo_corpora(config.data):
-            preparing.prepare_corpus(
+        for name in prepared_corpora.demo_corpora(config.data):
+            preparation.prepare_corpus(
                 name,
                 None,
-                tick=lambda d, t: progress("draw the demo corpus", d, t),
+                tick=lambda done, total: progress("draw the demo corpus", done, total),
                 takes=config.data.demo_takes,
-                should_stop=lambda: bool(asked),
+                should_stop=stop.is_set,
             )
-        run = pipeline.run(
-            config, device=options.device, report=progress, should_stop=lambda: bool(asked)
-        )
-    except (pipeline.TrainingStopped, files.StopRequested):
+        run = pipeline.run(config, device=options.device, report=progress, should_stop=stop.is_set)
+    except files.StopRequested:
         print("\nstopped; the same command resumes it", file=sys.stderr)
         return 130
-    print(f"\n{run.directory} is done, {time.monotonic() - begun:.0f} s in this process\n")
+    print(f"\n{run.directory} is done, {time.monotonic() - start:.0f} s in this process\n")
     print(results_markdown(run.json("results")))
     return 0
 
 
 def results_markdown(results: dict) -> str:
     """A run's results as a short table in Markdown."""
-    q = results["quality"]
-    chance, k = 100 * results["chance"], len(results["classes"])
-    given, made = (
-        ("voice", "face") if results.get("direction") == "voice-face" else ("face", "voice")
-    )
+    q, own = results["quality"], results.get("direction") == "voice-face"
+    given, made = ("voice", "face") if own else ("face", "voice")
     lines = [
-        f"labels: {results['labels']} · {k} classes · chance {chance:.1f} % · "
+        f"labels: {results['labels']} · {len(results['classes'])} classes · "
+        f"chance {100 * results['chance']:.1f} % · "
         f"N = {results['N test voices']} voices, {results['N test faces']} faces of S4",
         "",
         f"| trained on | N | accuracy on real S4 {made}s |",
@@ -93,10 +131,12 @@ def results_markdown(results: dict) -> str:
     ]
     lines += [
         "",
-        f"{given}s (f_S) {100 * results[given]['accuracy']:.2f} % · FID {q['FID']:.2f} (real {q['FID real']:.2f}) · "
-        f"KID {q['KID']:.3f} ± {q['KID sd']:.3f} (real {q['KID real']:.3f}) · IS {q['IS']:.2f} (real {q['IS real']:.2f}) · "
-        f"recognised {100 * q['recognised']:.1f} % (real {100 * q['recognised real']:.1f} %) · N = {q['N']}, {q['features']} features, "
-        f"scorer {q['scorer']}",
+        f"{given}s (f_S) {100 * results[given]['accuracy']:.2f} % · "
+        f"FID {q['FID']:.2f} (real {q['FID real']:.2f}) · "
+        f"KID {q['KID']:.3f} ± {q['KID sd']:.3f} (real {q['KID real']:.3f}) · "
+        f"IS {q['IS']:.2f} (real {q['IS real']:.2f}) · "
+        f"recognised {100 * q['recognised']:.1f} % (real {100 * q['recognised real']:.1f} %) · "
+        f"N = {q['N']}, {q['features']} features, scorer {q['scorer']}",
     ]
     return "\n".join(lines + results["notes"])
 
@@ -110,13 +150,12 @@ def baseline(options: BaselineOptions) -> int:
         options.config, options.folds, options.modality, options.device, Progress()
     )
     data, accuracy = options.config.data, np.array([100 * f["accuracy"] for f in folds])
-    print(
-        f"\n{options.modality}s of {data.voices if options.modality == 'voice' else data.faces}, trained on S1, scored on S4"
-    )
+    corpus = data.voices if options.modality == "voice" else data.faces
+    print(f"\n{options.modality}s of {corpus}, trained on S1, scored on S4")
     for f in folds:
         print(f"  fold {f['fold']}: {100 * f['accuracy']:.2f} %, N = {f['N']}")
     spread = accuracy.std(ddof=1) if len(folds) > 1 else float("nan")
     n, k = sum(f["N"] for f in folds), len(data.classes)
-    of = f"{k} classes, chance {100 / k:.1f} %, N = {n}, seed {options.config.seed}"
-    print(f"  mean {accuracy.mean():.2f} ± {spread:.2f} % over {len(folds)} folds; {of}")
+    mean = f"mean {accuracy.mean():.2f} ± {spread:.2f} % over {len(folds)} folds"
+    print(f"  {mean}; {k} classes, chance {100 / k:.1f} %, N = {n}, seed {options.config.seed}")
     return 0

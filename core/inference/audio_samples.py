@@ -1,14 +1,14 @@
-"""Examples to listen to: for each emotion of the runs that came with the project a voice by each condition, and a real one beside them.
+"""Wavs to listen to: for each emotion a voice by each condition, and a real one beside them.
 
-Each by the vocoder and by plain Griffin-Lim, with how well the sound carries its spectrogram and what the scorer hears in both. The wavs
-and their index lie in `checkpoints/examples/`. Nothing is picked: a run's first kept sample of each emotion (`examples.load_face_example`).
+Each spectrogram is inverted by the vocoder and by plain Griffin-Lim; a sample records how well the
+sound carries its spectrogram and what the scorer hears in both. No cherry-picking: the first kept
+sample of each emotion is taken (`examples.load_face_example`).
 """
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
@@ -21,55 +21,51 @@ from core.inference.generation import LoadedRun
 from core.media import spectrograms, vocoder
 from core.runs import Run
 
-FOLDER, INDEX = "examples", "index.json"
-NOISE_SEED = 0  # of the sounds' noise
-INVERSIONS = {"vocoder": False, "griffin-lim": True}  # name -> whether it is the plain way
-ProgressCallback = Callable[[int, int], None]  # done, of how many
+NOISE_SEED = 0  # random seed of the vocoder's noise
+INVERSIONS = {"vocoder": False, "griffin-lim": True}  # name -> whether it is plain Griffin-Lim
+Kind = Literal["real", "generated"]
+ProgressCallback = Callable[[int, int], None]  # (samples done, samples in all)
 
 
 @dataclass(frozen=True)
 class AudioSample:
-    """One wav of the collection."""
+    """One wav and how good it is."""
 
-    run: str  # id
-    name: str  # of the run's family
+    run: str  # run id
+    name: str  # name of the run's family
     condition: str  # "" for a real voice
-    emotion: str  # of the face, and of the real voice
-    what: Literal["real", "generated"]
-    way: str  # one of WAYS
-    seed: int
-    file: str  # in the folder
-    gain_db: float  # <= 0: what it was turned down by
-    correlation: float  # of the spectrogram with the sound analysed again
-    error_db: float  # mean absolute error of the same
-    heard: dict[str, float]  # the scorer's softmax of the spectrogram
-    heard_again: dict[str, float]  # and of the sound analysed again
+    emotion: str  # class of the face, and of the real voice
+    what: Kind
+    way: str  # a key of INVERSIONS
+    file: str  # file name in the folder
+    gain_db: float  # <= 0: reduction that avoids clipping
+    error_db: float  # mean absolute error between the spectrogram and the sound analysed again
+    heard: dict[str, float]  # scorer's softmax of the spectrogram
+    heard_again: dict[str, float]  # scorer's softmax of the sound analysed again
 
 
 def folder() -> Path:
-    return files.checkpoints_folder() / FOLDER
+    """Where the wavs are written by default."""
+    return files.checkpoints_folder() / "examples"
 
 
 def resolve_runs(names: Sequence[str] = ()) -> list[Run]:
-    """The runs that names mean, with their siblings of other conditions; without a name the finished ones from faces to voices that came
-    with the project. Raises KeyError for a name that no run has, and ValueError where no run came."""
+    """Runs that are named, with their siblings; without a name the shipped face-to-voice runs.
+
+    Raises UserError for a name that no run has, or if the project ships no run.
+    """
     if names:
-        return list(
-            {
-                r.id: r for name in names for r in generation.siblings(runs.resolve(name)).values()
-            }.values()
-        )
+        found = [r for name in names for r in generation.siblings(runs.resolve(name)).values()]
+        return list({r.id: r for r in found}.values())
+    where = files.checkpoints_folder()
     runs.index_existing()
-    found = [
-        Run(files.checkpoints_folder() / r["run"])
-        for r in runs.list_runs()
-        if r["state"] == "done" and r["shipped"]
-    ]
+    rows = [r for r in runs.list_runs() if r["state"] == "done" and r["shipped"]]
+    found = [Run(where / r["run"]) for r in rows]
     found = [r for r in found if r.config.gan.direction == "face-voice"]
     if not found:
-        where = files.checkpoints_folder()
         raise files.UserError(
-            f"no shipped run is in {where}; restore checkpoints/, or name a run: python -m core examples --run NAME"
+            f"no shipped run is in {where}; restore checkpoints/, or name a run: "
+            "python -m core examples --run NAME"
         )
     return sorted(found, key=lambda r: (r.config.name, CONDITIONS.index(r.config.gan.condition)))
 
@@ -77,131 +73,84 @@ def resolve_runs(names: Sequence[str] = ()) -> list[Run]:
 def write_samples(
     of_runs: Sequence[Run], into: Path | None = None, tick: ProgressCallback | None = None
 ) -> list[AudioSample]:
-    """Makes the wavs of these runs and writes them into the index, last of all; what it says of other runs stays.
+    """Write the wavs of these runs into a folder, and return what they hold.
 
-    A real voice stands beside the voices of a family once for each emotion: the same clip's where a clip holds both, else the first of
-    that emotion in S4; none where its corpus is not on this machine. Raises ValueError where a run has kept no sample.
+    A family of runs has one real voice for each emotion: the same clip's where a clip holds face
+    and voice, else the first of that emotion in S4; none where its corpus is not on this machine.
+    Raises UserError if a run has kept no sample.
     """
     into = into or folder()
     into.mkdir(parents=True, exist_ok=True)
-    pieces: list[AudioSample] = []
-    done, of, families = 0, sum(len(r.config.data.classes) for r in of_runs), set()
+    samples: list[AudioSample] = []
+    done, total = 0, sum(len(r.config.data.classes) for r in of_runs)
+    families: set[str] = set()
     for run in of_runs:
-        opened, first = generation.load_run(run), family_hash(run.config) not in families
+        opened, is_first = generation.load_run(run), family_hash(run.config) not in families
         families.add(family_hash(run.config))
-        ways = [
-            way
-            for way, plain in INVERSIONS.items()
-            if plain or vocoder.has_network(run.config.logmel)
-        ]
-        voices = gallery.load_real_voices(run) if first else gallery.RealVoices()
+        ways = [w for w, p in INVERSIONS.items() if p or vocoder.has_network(run.config.logmel)]
+        voices = gallery.load_real_voices(run) if is_first else gallery.RealVoices()
         for emotion in opened.classes:
-            one = examples.load_face_example(run, emotion)
+            example = examples.load_face_example(run, emotion)
             same = np.nonzero(voices.label == opened.classes.index(emotion))[0]
-            real = (
-                one.real
-                if first and one.real is not None
-                else voices.y[same[0]]
-                if len(same)
-                else None
-            )
-            for what, y in (("real", real), ("generated", one.y)):
-                if y is not None:
-                    pieces += [_write_sample(opened, emotion, what, way, y, into) for way in ways]  # type: ignore[arg-type]
+            real = example.real if is_first else None
+            if real is None and len(same):
+                real = voices.y[same[0]]
+            spectra: list[tuple[Kind, np.ndarray]] = [("generated", example.y)]
+            if real is not None:
+                spectra.insert(0, ("real", real))
+            samples += [
+                _write_sample(opened, emotion, what, way, y, into)
+                for what, y in spectra
+                for way in ways
+            ]
             done += 1
             if tick:
-                tick(done, of)
-    before, made = read(into), {r.id for r in of_runs}
-    index = [p for p in before if p.run not in made] + pieces
-    files.write_json(into / INDEX, [asdict(p) for p in index])
-    for old in {p.file for p in before} - {p.file for p in index}:
-        (into / old).unlink(missing_ok=True)
-    return pieces
+                tick(done, total)
+    return samples
 
 
 def _write_sample(
-    opened: LoadedRun,
-    emotion: str,
-    what: Literal["real", "generated"],
-    way: str,
-    y: np.ndarray,
-    into: Path,
+    opened: LoadedRun, emotion: str, what: Kind, way: str, y: np.ndarray, into: Path
 ) -> AudioSample:
-    s, run, condition = (
-        opened.config.logmel,
-        opened.run,
-        opened.config.gan.condition if what == "generated" else "",
-    )
-    words = (
-        spectrograms.GENERATED_COMMENT if what == "generated" else spectrograms.RESYNTHESIS_COMMENT
-    )
+    """Invert one spectrogram (columns, bands), write its wav, and measure it."""
+    s, run = opened.config.logmel, opened.run
+    generated = what == "generated"
+    words = spectrograms.GENERATED_COMMENT if generated else spectrograms.RESYNTHESIS_COMMENT
     sound = generation.to_audio(opened, y, NOISE_SEED, f"{emotion}: {words}", INVERSIONS[way])
-    again = spectrograms.scale(
-        spectrograms.log_mel(sound.wave, s) - sound.gain_db, opened.ref_db, s
-    )
-    o = generation.classify_samples(opened, np.stack([y, again]))["scorer"]
+    again = spectrograms.log_mel(sound.wave, s) - sound.gain_db
+    both = np.stack([y, spectrograms.scale(again, opened.ref_db, s)])
+    heard, heard_again = generation.classify_samples(opened, both)["scorer"]
     file = f"{run.id}-{emotion}-{what}-{way}.wav"
     (into / file).write_bytes(sound.wav)
-    heard, heard_again = (
-        {k: round(float(v), 4) for k, v in zip(opened.classes, row, strict=True)} for row in o
-    )
-    figures = {
-        "gain_db": round(sound.gain_db, 3),
-        "correlation": round(sound.correlation, 5),
-        "error_db": round(sound.error_db, 4),
-    }
     return AudioSample(
         run.id,
         opened.config.name,
-        condition,
+        opened.config.gan.condition if generated else "",
         emotion,
         what,
         way,
-        NOISE_SEED,
         file,
-        **figures,
-        heard=heard,
-        heard_again=heard_again,
+        gain_db=sound.gain_db,
+        error_db=round(sound.error_db, 4),
+        heard=generation.by_class(opened, heard),
+        heard_again=generation.by_class(opened, heard_again),
     )
 
 
-def read(where: Path | None = None) -> list[AudioSample]:
-    """The collection that is here; [] where none was made, or its index is not whole. Only wavs of its own folder are in it."""
-    where = where or folder()
-    try:
-        pieces = [AudioSample(**p) for p in json.loads((where / INDEX).read_text())]
-        return [
-            p
-            for p in pieces
-            if Path(p.file).name == p.file
-            and (where / p.file).suffix == ".wav"
-            and (where / p.file).is_file()
-        ]
-    except (OSError, ValueError, TypeError):
-        return []
-
-
-def table(pieces: Sequence[AudioSample]) -> str:
+def table(samples: Sequence[AudioSample]) -> str:
     """How well the sounds carry their spectrograms, by family, kind and way, as Markdown."""
     lines = [
-        "| runs | what | way | N | analysed again, dB | scorer: the emotion, in the spectrogram | in the sound |",
+        "| runs | what | way | N | analysed again, dB | "
+        "scorer: the emotion, in the spectrogram | in the sound |",
         "|" + "---|" * 7,
     ]
-    for name, what, way in dict.fromkeys((p.name, p.what, p.way) for p in pieces):
-        some = [p for p in pieces if (p.name, p.what, p.way) == (name, what, way)]
-        error, right = (
-            np.mean([p.error_db for p in some]),
-            [np.mean([_best(h) == p.emotion for h, p in zip(hs, some)]) for hs in _heard(some)],
+    for key in dict.fromkeys((s.name, s.what, s.way) for s in samples):
+        group = [s for s in samples if (s.name, s.what, s.way) == key]
+        error = np.mean([s.error_db for s in group])
+        right, right_again = (
+            np.mean([max(heard, key=heard.__getitem__) == s.emotion for s, heard in pairs])
+            for pairs in ([(s, s.heard) for s in group], [(s, s.heard_again) for s in group])
         )
-        lines.append(
-            f"| {name} | {what} | {way} | {len(some)} | {error:.2f} | {right[0]:.0%} | {right[1]:.0%} |"
-        )
+        cells = " | ".join(key)
+        lines.append(f"| {cells} | {len(group)} | {error:.2f} | {right:.0%} | {right_again:.0%} |")
     return "\n".join(lines)
-
-
-def _heard(some: Sequence[AudioSample]) -> tuple[list[dict[str, float]], list[dict[str, float]]]:
-    return [p.heard for p in some], [p.heard_again for p in some]
-
-
-def _best(heard: dict[str, float]) -> str:
-    return max(heard, key=heard.__getitem__)

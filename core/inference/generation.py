@@ -305,6 +305,11 @@ def classify_samples(opened: LoadedRun, y: np.ndarray) -> dict[str, np.ndarray]:
     return {k: getattr(opened, k)(images).double().softmax(dim=1).numpy() for k in ("Q", "scorer")}
 
 
+def by_class(opened: LoadedRun, values: np.ndarray) -> dict[str, float]:
+    """Values (K,) under the names of their emotions, rounded to 6 digits, ready for json."""
+    return {k: round(float(v), 6) for k, v in zip(opened.classes, values, strict=True)}
+
+
 def to_audio(
     opened: LoadedRun,
     y: np.ndarray,

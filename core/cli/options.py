@@ -1,0 +1,46 @@
+"""Options that several commands share: type, placeholder in `--help`, and help text."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from tyro.conf import Positional, arg
+
+from core.config import Condition
+
+
+def placeholder(metavar: str, default: str = "") -> Any:
+    """Show METAVAR for a value, and in words the default of an option whose default is None."""
+    return arg(metavar=metavar, help_behavior_hint=f"(default: {default})" if default else None)
+
+
+_RUN_HELP = "Run id, the beginning of one, or a name such as demo."
+RunArgument = Annotated[str, Positional, arg(metavar="RUN", help=_RUN_HELP)]
+RunOption = Annotated[str, arg(metavar="RUN", help=_RUN_HELP)]
+Sibling = Annotated[
+    Condition | None,
+    arg(
+        metavar="{label,classifier,cp,none}",
+        help="Condition of the run, where several runs have its name.",
+        help_behavior_hint="(default: the first that is done)",
+    ),
+]
+Device = Annotated[
+    Literal["auto", "cpu", "cuda"], arg(help="auto takes an NVIDIA card where there is one.")
+]
+Seed = Annotated[int, placeholder("N")]
+Count = Annotated[int, placeholder("N")]
+Folder = Annotated[Path, placeholder("FOLDER")]
+Engine = Annotated[
+    Literal["local", "ray"],
+    arg(help="ray uses a Ray cluster (pip install -r requirements-cluster.txt)."),
+]
+Address = Annotated[
+    str | None,
+    arg(
+        metavar="HOST:PORT",
+        help="ray: address of the cluster, such as auto or 10.0.0.1:6379.",
+        help_behavior_hint="(default: a cluster is started on this machine)",
+    ),
+]
