@@ -1,1 +1,4 @@
-"""§3.3-3.4: media files to faces and spectrograms, and back to sound. Read: clips, sandbox, faces, spectrograms."""
+"""§3.3-3.4: media files to faces and spectrograms, and back to sound.
+
+Read: containers, clips, sandbox, probe; faces; spectrograms, waveforms, vocoder.
+"""

@@ -1,6 +1,7 @@
-"""§4.1: one media file, cheaply: what it is, how long, how loud, whether a face is to be seen. Nothing is decoded that need not be.
+"""§4.1: facts about one media file with little decoding: length, level, whether it shows a face.
 
-As in `clips`, content and not the name decides how a file is read. Levels are in dB of full scale (dBFS), lengths in seconds.
+As in `clips`, a file is read by its content, not its name. Levels are in dB of full scale (dBFS),
+lengths in seconds. Error messages call the file "it"; the caller knows its name.
 """
 
 from __future__ import annotations
@@ -16,34 +17,25 @@ from typing import Any
 import av
 import numpy as np
 
-from core.media import clips
-from core.media.containers import (
-    AUDIO_DEMUXERS,
-    PICTURE_FORMATS,
-    VIDEO_DEMUXERS,
-    Limits,
-    MediaError,
-)
+from core.media import clips, containers
+from core.media.containers import DEFAULT_LIMITS, MediaError
 
-SNIFF_BYTES = 600  # bytes that `clips.sniff` wants
-MIN_GREY_SD = 3.0  # standard deviation of grey levels, of 255, below which a picture shows nothing
-MAX_FRAMES_AFTER_SEEK = (
-    250  # frames that are decoded at most to get from a key frame to the moment wanted
-)
+MIN_GREY_SD = 3.0  # standard deviation of grey levels, of 255, below which a picture is plain
+MAX_FRAMES_AFTER_SEEK = 250  # frames decoded to get from a key frame to the wanted moment
 
 
 @dataclass(frozen=True)
 class VideoInfo:
-    """What a video's packets say, with none decoded."""
+    """What a video's packets say; none is decoded."""
 
     seconds: float  # of picture that is there
-    header_seconds: float | None  # seconds by its header, None where that is silent
-    sound: bool  # it has a stream of sound with something in it
+    header_seconds: float | None  # seconds by its header, None where it states none
+    sound: bool  # it has a sound stream with packets in it
 
 
 @dataclass(frozen=True)
 class AudioInfo:
-    """A sound that was heard through, for its first minute."""
+    """A sound whose first minute was decoded."""
 
     seconds: float  # that are there, also beyond that minute
     header_seconds: float | None  # seconds by its header, where that can differ
@@ -52,90 +44,64 @@ class AudioInfo:
     channels: int
 
 
-@contextlib.contextmanager
-def _open_container(path: Path, kind: str) -> Iterator[Any]:
-    try:
-        box = av.open(
-            str(path.resolve()),
-            format=(VIDEO_DEMUXERS | AUDIO_DEMUXERS)[kind],
-            metadata_errors="ignore",
-            options={"protocol_whitelist": "file"},
-        )
-    except (av.FFmpegError, ValueError) as error:
-        raise MediaError(f"it begins as {kind} but cannot be opened") from error
-    with box:
-        yield box
-
-
 def video_info(path: Path, kind: str) -> VideoInfo:
-    """A video of that kind (a key of clips.FILMS) from its packets. Raises MediaError where it cannot be opened or has no picture."""
-    with _open_container(path, kind) as box:
-        picture = _video_stream(box)
-        promised = (
-            _flv_header_seconds(path)
-            if kind == "flv"
-            else box.duration / 1e6
-            if box.duration
-            else None
-        )
-        first, last, stamps, heard = math.inf, -math.inf, 0, False
+    """Facts about a video of that kind (a key of VIDEO_DEMUXERS), from its packets.
+
+    Raises MediaError where it cannot be opened or has no picture.
+    """
+    with containers.open_container(path, kind) as box:
+        picture = _picture_stream(box)
+        promised = box.duration / 1e6 if box.duration else None
+        if kind == "flv":
+            promised = _flv_header_seconds(path)
+        first, last, stamps, has_sound = math.inf, -math.inf, 0, False
         with contextlib.suppress(av.FFmpegError):  # the rest is lost; what is there is counted
             for packet in box.demux([picture, *box.streams.audio]):
-                heard |= packet.stream is not picture and packet.size > 0
+                has_sound |= packet.stream is not picture and packet.size > 0
                 if packet.stream is picture and packet.size and packet.pts is not None:
                     t = float(packet.pts * packet.time_base)
                     first, last, stamps = min(first, t), max(last, t), stamps + 1
-        if not stamps:
-            raise MediaError("it has no picture in it")
-        # From the first to the last frame, and the time for which that is shown.
-        return VideoInfo(
-            (last - first) * stamps / max(stamps - 1, 1),
-            promised if promised and promised > 0 else None,
-            heard,
-        )
+    if not stamps:
+        raise MediaError("it has no picture in it")
+    # From the first frame to the last, plus the time for which the last one is shown.
+    seconds = (last - first) * stamps / max(stamps - 1, 1)
+    return VideoInfo(seconds, promised if promised and promised > 0 else None, has_sound)
 
 
-def _video_stream(box: Any) -> Any:
-    stream = next(
-        (s for s in box.streams.video if not s.disposition & av.stream.Disposition.attached_pic),
-        None,
-    )
-    if stream is None or stream.codec_context is None:
+def _picture_stream(box: Any) -> Any:
+    stream = containers.video_stream(box)
+    if stream is None:
         raise MediaError("it has no picture that can be decoded")
     return stream
 
 
 def _flv_header_seconds(path: Path) -> float | None:
-    """Seconds that the script tag at the start of an flv states; FFmpeg makes a length up where it is missing."""
+    """Seconds that an flv's script tag states; FFmpeg invents a length where the tag is missing."""
     with path.open("rb") as file:
         head = file.read(2**14)
     at = head.find(b"duration\0")  # an AMF number follows: a zero, then 64 bits
-    seconds = (
-        struct.unpack(">d", head[at + 9 : at + 17])[0] if 0 <= at <= len(head) - 17 else math.nan
-    )
+    if not 0 <= at <= len(head) - 17:
+        return None
+    seconds = struct.unpack(">d", head[at + 9 : at + 17])[0]
     return seconds if 0 < seconds < 1e6 else None
 
 
 def audio_info(path: Path, kind: str) -> AudioInfo:
-    """The sound of a file of that kind, a key of clips.SOUNDS, or of clips.FILMS (then rate and channels are 0).
+    """Facts about the sound of a file of that kind; for a video, rate and channels are 0.
 
-    Raises MediaError if there is none.
+    `kind` is a key of AUDIO_DEMUXERS or VIDEO_DEMUXERS. Raises MediaError if there is no sound.
     """
     import soundfile
 
-    if kind in AUDIO_DEMUXERS:
+    if kind in containers.AUDIO_DEMUXERS:
         with contextlib.suppress(soundfile.LibsndfileError), soundfile.SoundFile(path) as file:
-            peak, most = 0.0, round(Limits().seconds * file.samplerate)
+            peak, most = 0.0, round(DEFAULT_LIMITS.seconds * file.samplerate)
             while file.tell() < most and len(data := file.read(2**16, dtype="float32")):
                 peak = max(peak, float(np.nan_to_num(np.abs(data), posinf=1.0).max()))
-            promised = _wav_header_seconds(path) if kind == "wav" else None
-            return AudioInfo(
-                file.frames / file.samplerate,
-                promised,
-                _to_dbfs(peak),
-                file.samplerate,
-                file.channels,
-            )
+            seconds, promised = file.frames / file.samplerate, None
+            if kind == "wav":
+                promised = _wav_header_seconds(path)
+            return AudioInfo(seconds, promised, _to_dbfs(peak), file.samplerate, file.channels)
     wave = clips.read_waveform(path, name="it")
     return AudioInfo(len(wave) / 16_000, None, _to_dbfs(float(np.abs(wave).max())), 0, 0)
 
@@ -145,7 +111,7 @@ def _to_dbfs(peak: float) -> float:
 
 
 def _wav_header_seconds(path: Path) -> float | None:
-    """Seconds that the header of a wav promises. None where it says nothing, as of a stream whose end was not known."""
+    """Seconds that the header of a wav states; None for a stream whose end was not known."""
     with path.open("rb") as file:
         head = file.read(2**16)
     at, per_second = 12, 0
@@ -155,55 +121,53 @@ def _wav_header_seconds(path: Path) -> float | None:
             per_second = struct.unpack("<I", head[at + 16 : at + 20])[0]
         if head[at : at + 4] == b"data":
             return size / per_second if per_second and 0 < size < 2**32 - 2**16 else None
-        at += (
-            8 + size + size % 2
-        )  # also over an FLLR chunk, with which Apple's writers fill the space before the data
+        at += 8 + size + size % 2  # also over the FLLR chunk that Apple's writers pad with
     return None
 
 
 def has_face(path: Path, kind: str, seconds: float, frames: int = 3) -> bool:
-    """Whether one of at most `frames` frames of a picture or a video shows a face: first the middle of its `seconds`, then outwards.
+    """Whether one of at most `frames` frames of a picture or video of that length shows a face.
 
-    Raises MediaError if not one frame can be decoded, ModelMissing without the landmark model.
+    The middle frame is decoded first. Raises MediaError if not one frame can be decoded,
+    ModelMissing without the landmark model.
     """
     from core.media.faces import detection
 
-    return any(detection.detect(picture) for picture in _sample_frames(path, kind, seconds, frames))
+    return any(detection.detect(frame) for frame in _sample_frames(path, kind, seconds, frames))
 
 
 def crop_fault(path: Path, kind: str) -> str:
-    """A picture that one face should fill: "" if it does, "no-landmarks" if none are found in it, "no-face" if it is plain.
+    """The fault of a picture that one face should fill, or "" if it has none.
 
-    Raises MediaError for a damaged picture.
+    "no-landmarks" if no landmarks are found, "no-face" if the picture is plain. Raises MediaError
+    for a damaged picture.
     """
     from PIL import Image
 
     from core.media.faces import alignment
 
     picture = next(_sample_frames(path, kind, 0.0, 1))
-    grey = Image.fromarray(picture).convert("L").resize((48, 48))
-    if np.asarray(grey).std() < MIN_GREY_SD:
+    grey = np.asarray(Image.fromarray(picture).convert("L").resize((48, 48)))
+    if grey.std() < MIN_GREY_SD:
         return "no-face"
-    return "" if alignment.align_crops(np.asarray(grey)[None], workers=1)[1][0] else "no-landmarks"
+    return "" if alignment.align_crops(grey[None], workers=1)[1][0] else "no-landmarks"
 
 
 def _sample_frames(path: Path, kind: str, seconds: float, most: int) -> Iterator[np.ndarray]:
-    """(H, W, 3) uint8 RGB, spread over the clip, the middle first."""
-    if kind in PICTURE_FORMATS:
+    """At most `most` frames (H, W, 3) uint8 RGB, spread over the clip, the middle first."""
+    if kind in containers.PICTURE_FORMATS:
         yield clips.read_clip(path, name="it").frames[0]
         return
-    with _open_container(path, kind) as box:
-        stream = _video_stream(box)
+    with containers.open_container(path, kind) as box:
+        stream = _picture_stream(box)
         stream.codec_context.thread_count = 1
         start, shown = (box.start_time or 0) / 1e6, False
-        for at in sorted(
-            ((k + 0.5) / most for k in range(most)), key=lambda share: abs(share - 0.5)
-        ):
+        shares = [(k + 0.5) / most for k in range(most)]
+        for at in sorted(shares, key=lambda share: abs(share - 0.5)):
             wanted, frame = start + at * seconds, None
+            # Seek to the key frame before; if that fails, decoding goes on from where it is.
             with contextlib.suppress(av.FFmpegError):
-                box.seek(
-                    int(wanted * 1e6)
-                )  # to the key frame before it; where that fails reading goes on from where it stands
+                box.seek(int(wanted * 1e6))
             with contextlib.suppress(av.FFmpegError, StopIteration):
                 decoded = box.decode(stream)
                 for _ in range(MAX_FRAMES_AFTER_SEEK):
@@ -212,10 +176,9 @@ def _sample_frames(path: Path, kind: str, seconds: float, most: int) -> Iterator
                         break
             if frame is None:
                 continue
-            if frame.width * frame.height > Limits().pixels:
-                raise MediaError(
-                    f"it has {frame.width} x {frame.height} pixels, more than are taken"
-                )
+            if frame.width * frame.height > DEFAULT_LIMITS.pixels:
+                size = f"{frame.width} x {frame.height} pixels"
+                raise MediaError(f"it has {size}, more than are taken")
             shown = True
             yield frame.to_ndarray(format="rgb24")
     if not shown:

@@ -1,7 +1,8 @@
-"""§4.1 for files of strangers: `clips` in a child process with limits, which hands each frame over as soon as it is decoded.
+"""§4.1: decode an untrusted upload in a child process with limits, frame by frame.
 
-Every file has a process of its own, for a decoder that was deceived must not see the next visitor's clip. `keep_decoder_ready` keeps one started
-beforehand that waits for its file, so that nobody waits for an interpreter to start. What a child sends is as little trusted as its file.
+Each file gets its own process, so that an exploited decoder never sees another visitor's clip.
+`keep_decoder_ready` starts one in advance, so that nobody waits for an interpreter to start. The
+child's messages are as untrusted as its file: they are checked against the limits.
 """
 
 from __future__ import annotations
@@ -28,22 +29,21 @@ from core.media import clips
 from core.media.clips import MAX_TIMESTAMP_JUMP, Clip, DecodedFrame
 from core.media.containers import DEFAULT_LIMITS, EXPORT_HINT, Limits, MediaError, PathName
 
-MAX_HEADER_BYTES = 2**20  # bytes at most of a message's head
-PIPE_BYTES = (
-    2**20
-)  # bytes that a pipe holds, where the system lets us choose: fewer turns for a frame
+MAX_HEADER_BYTES = 2**20  # bytes of a message's first line
+PIPE_BYTES = 2**20  # capacity of a pipe, where the system lets us choose: fewer writes per frame
 
-_idle_decoders: list[
-    subprocess.Popen
-] = []  # processes that no file has used yet (list.pop, append are atomic)
+# Processes that wait for their file (list.pop and append are atomic).
+_idle_decoders: list[subprocess.Popen] = []
 
 
 def keep_decoder_ready() -> None:
-    """Have a process wait for the next file, and from then on another after each file. It ends with this process."""
+    """Start a process that waits for the next file; after each file another one is started.
+
+    It ends with this process.
+    """
     if not _idle_decoders:
-        with contextlib.suppress(
-            OSError
-        ):  # the next file starts its own, or says why none can be started
+        # Without it, the next file starts its own process or says why it cannot.
+        with contextlib.suppress(OSError):
             _idle_decoders.append(_start_decoder())
 
 
@@ -59,7 +59,7 @@ def read_clip(
     need_sound: bool = False,
     name: str | None = None,
 ) -> Clip:
-    """`clips.read_clip` in a child process with limits of memory and time.
+    """`clips.read_clip` in a child process with limited memory and time.
 
     Raises MediaError also where the decoder crashes, takes too long or needs too much memory.
     """
@@ -74,90 +74,85 @@ def stream_clip(
     need_sound: bool = False,
     name: str | None = None,
 ) -> Iterator[DecodedFrame | Clip]:
-    """`read_clip` as it goes: each frame when it is decoded, then the whole clip, which holds those frames. Raises MediaError.
+    """Yield each frame of `read_clip` once it is decoded, then the whole clip. Raises MediaError.
 
-    The child decodes on while the caller is busy with a frame. Closing the iterator ends it.
+    The child goes on decoding while the caller works on a frame. Closing the iterator ends it.
     """
     name = name or Path(path).name
-    waited, begun = bool(_idle_decoders), time.monotonic()
+    had_idle, start = bool(_idle_decoders), time.monotonic()
     try:
         child = _take_decoder()
     except OSError as error:
-        raise MediaError(
-            f"{name} could not be decoded: no process could be started ({error.strerror}). Try again later"
-        ) from error
-    order = [str(Path(path).resolve()), name, dataclasses.asdict(limits), need_sound]
-    came: queue.SimpleQueue[DecodedFrame | dict | None] = queue.SimpleQueue()
-    reader = threading.Thread(
-        target=_receive_messages, args=(child, json.dumps(order), limits, came), daemon=True
-    )
-    late = threading.Timer(limits.wall_seconds, child.kill)
-    late.daemon = True
+        fault = f"no process could be started ({error.strerror})"
+        raise MediaError(f"{name} could not be decoded: {fault}. Try again later") from error
+    # A thread sends the request and receives the messages; a timer ends a child that is late.
+    request = json.dumps([str(Path(path).resolve()), name, dataclasses.asdict(limits), need_sound])
+    messages: queue.SimpleQueue[DecodedFrame | dict | None] = queue.SimpleQueue()
+    arguments = (child, request, limits, messages)
+    receiver = threading.Thread(target=_receive_messages, args=arguments, daemon=True)
+    timer = threading.Timer(limits.wall_seconds, child.kill)
+    timer.daemon = True
     frames: list[np.ndarray] = []
-    last: dict[str, Any] = {}
-    reader.start()
-    late.start()
+    result: dict[str, Any] = {}
+    receiver.start()
+    timer.start()
     try:
-        while (one := came.get()) is not None:
-            if isinstance(one, DecodedFrame):
-                frames = clips.append_and_thin(frames, one.frame, one.number)
-                yield one
+        while (message := messages.get()) is not None:
+            if isinstance(message, DecodedFrame):
+                frames = clips.append_and_thin(frames, message.frame, message.number)
+                yield message
             else:
-                last = one
-        code = child.wait()
-        if "failure" in last:
-            raise MediaError(last["failure"])
-        if code == -signal.SIGXCPU or (
-            code == -signal.SIGKILL and time.monotonic() - begun >= limits.wall_seconds
-        ):
-            raise MediaError(
-                f"{name} takes longer than {limits.wall_seconds:g} s to decode. Cut it, or {EXPORT_HINT.lower()}"
-            )
-        if code or not last or len(last["times"]) != len(frames):
-            raise MediaError(
-                f"{name} made the decoder crash (status {code}): it is damaged or hostile. {EXPORT_HINT}"
-            )
+                result = message
+        code, is_late = child.wait(), time.monotonic() - start >= limits.wall_seconds
+        _check_outcome(code, is_late, result, len(frames), name, limits)
     finally:
-        late.cancel()
+        timer.cancel()
         child.kill()
-        reader.join()
+        receiver.join()
         _end_decoder(child)
-        if waited:
+        if had_idle:
             keep_decoder_ready()
     stacked = np.stack(frames) if frames else np.zeros((0, 1, 1, 3), np.uint8)
-    yield Clip(
-        name,
-        np.array(last["times"]),
-        stacked,
-        last["waveform"],
-        notes=tuple(last["notes"]),
-        is_still=last["is_still"],
-    )
+    yield Clip(name, frames=stacked, **result)
 
 
-# ------------------------------------------------------------------ on this side
+def _check_outcome(
+    code: int, is_late: bool, result: dict, frames: int, name: str, limits: Limits
+) -> None:
+    """Raise MediaError unless a child ended well: exit status 0 and a result for all its frames."""
+    if "failure" in result:
+        raise MediaError(result["failure"])
+    if code == -signal.SIGXCPU or (code == -signal.SIGKILL and is_late):
+        fault = f"{name} takes longer than {limits.wall_seconds:g} s to decode"
+        raise MediaError(f"{fault}. Cut it, or {EXPORT_HINT.lower()}")
+    if code or not result or len(result["times"]) != frames:
+        fault = f"{name} made the decoder crash (status {code})"
+        raise MediaError(f"{fault}: it is damaged or hostile. {EXPORT_HINT}")
+
+
+# ------------------------------------------------------------------ in the parent process
 
 
 def _start_decoder() -> subprocess.Popen:
-    # One BLAS thread: it starts sooner, and a pool for many cores would not fit the memory limit.
+    # One BLAS thread: it starts sooner, and a pool for many cores would exceed the memory limit.
     env = os.environ | {
         "PYTHONPATH": str(files.ROOT),
         "OPENBLAS_NUM_THREADS": "1",
         "PYTHONDONTWRITEBYTECODE": "1",
     }
-    pipes: dict[str, Any] = {
-        "stdin": subprocess.PIPE,
-        "stdout": subprocess.PIPE,
-        "stderr": subprocess.DEVNULL,
-        "pipesize": PIPE_BYTES,
-    }
     return subprocess.Popen(
-        [sys.executable, "-m", "core.media.sandbox"], cwd=files.ROOT, env=env, **pipes
+        [sys.executable, "-m", "core.media.sandbox"],
+        cwd=files.ROOT,
+        env=env,
+        pipesize=PIPE_BYTES,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
     )
 
 
 def _take_decoder() -> subprocess.Popen:
-    """A process that no file has used: one that waits and is well, or else a new one."""
+    """A process without a file: a waiting one that is alive, or else a new one."""
     while True:
         try:
             child = _idle_decoders.pop()
@@ -177,44 +172,38 @@ def _end_decoder(child: subprocess.Popen) -> None:
 
 
 def _receive_messages(
-    child: subprocess.Popen, order: str, limits: Limits, came: queue.SimpleQueue
+    child: subprocess.Popen, request: str, limits: Limits, messages: queue.SimpleQueue
 ) -> None:
-    """Gives the order and puts into the queue what comes back, as far as it keeps to the limits; None is the end."""
+    """Send the request, then queue the child's messages while they keep to the limits.
+
+    None is the end. A message that breaks the limits ends the child.
+    """
     number = 0
     try:
         assert child.stdin
         assert child.stdout
-        child.stdin.write(order.encode() + b"\n")
+        child.stdin.write(request.encode() + b"\n")
         child.stdin.close()
         while line := child.stdout.readline(MAX_HEADER_BYTES):
             head = json.loads(line)
             if "number" not in head:
-                came.put(_read_result(child.stdout, head, limits))
+                messages.put(_read_result(child.stdout, head, limits))
                 continue
-            (h, w), kept = head["shape"], int(head["number"])
-            if not (
-                0 < h <= limits.side
-                and 0 < w <= limits.side
-                and 0 < kept <= min(number + 1, limits.frames)
-            ):
+            (h, w), before, number = head["shape"], number, int(head["number"])
+            is_small = 0 < h <= limits.side and 0 < w <= limits.side
+            if not (is_small and 0 < number <= min(before + 1, limits.frames)):
                 raise ValueError("a frame beyond the limits")
-            number = kept
             frame = np.frombuffer(_read_exactly(child.stdout, 3 * h * w), np.uint8).reshape(h, w, 3)
-            came.put(DecodedFrame(float(head["time"]), frame, number, float(head["promised"])))
-    except (
-        OSError,
-        ValueError,
-        TypeError,
-        KeyError,
-        RecursionError,
-    ):  # it crashed, was ended, or lies: what is missing will say so
+            messages.put(DecodedFrame(float(head["time"]), frame, number, float(head["promised"])))
+    except (OSError, ValueError, TypeError, KeyError, OverflowError, RecursionError):
+        # The child crashed, was killed or sent garbage; stream_clip raises for the missing result.
         child.kill()
     finally:
-        came.put(None)
+        messages.put(None)
 
 
 def _read_result(pipe: Any, head: dict, limits: Limits) -> dict:
-    """The end of a child's report: a failure in words, or what a clip has besides its frames."""
+    """A child's last message: the text of a failure, or a clip's fields besides its frames."""
     if "failure" in head:
         return {"failure": str(head["failure"])}
     samples, waveform = head["samples"], None
@@ -222,12 +211,11 @@ def _read_result(pipe: Any, head: dict, limits: Limits) -> dict:
         if not 0 <= samples <= (limits.seconds + 2 * MAX_TIMESTAMP_JUMP) * Clip.rate:
             raise ValueError("more sound than asked for")
         waveform = np.frombuffer(_read_exactly(pipe, 4 * samples), np.float32)
-    notes = [str(note) for note in head["notes"]]
     return {
-        "times": [float(t) for t in head["times"]],
-        "notes": notes,
-        "is_still": bool(head["is_still"]),
+        "times": np.array([float(t) for t in head["times"]]),
         "waveform": waveform,
+        "notes": tuple(str(note) for note in head["notes"]),
+        "is_still": bool(head["is_still"]),
     }
 
 
@@ -238,58 +226,40 @@ def _read_exactly(pipe: Any, size: int) -> bytearray:
     return into
 
 
-# ------------------------------------------------------------------ in the child
+# ------------------------------------------------------------------ in the child process
 
 
-def _decode_request(order: str, pipe: Any) -> None:
-    """Decode the file that is ordered and report on it: a line of JSON and raw bytes for each frame, then for the rest."""
-    path, name, limits_, need_sound = json.loads(order)
-    limits, told = Limits(**limits_), 0
+def _decode_request(request: str, pipe: Any) -> None:
+    """Decode the requested file; send a line of JSON and raw bytes per frame, then for the rest."""
+    path, name, limits_, need_sound = json.loads(request)
+    limits, sent = Limits(**limits_), 0
 
-    def report(head: dict, *arrays: Any) -> None:
+    def send(head: dict, *arrays: Any) -> None:
         pipe.write(json.dumps(head).encode() + b"\n")
         for array in arrays:
             pipe.write(np.ascontiguousarray(array).data)
         pipe.flush()
 
-    def tell(one: DecodedFrame) -> None:
-        nonlocal told
-        told += 1
-        report(
-            {
-                "number": one.number,
-                "time": one.time,
-                "promised": one.header_seconds,
-                "shape": one.frame.shape[:2],
-            },
-            one.frame,
-        )
+    def send_frame(one: DecodedFrame) -> None:
+        nonlocal sent
+        sent += 1
+        head = {"number": one.number, "time": one.time, "promised": one.header_seconds}
+        send(head | {"shape": one.frame.shape[:2]}, one.frame)
 
     try:
         _apply_limits(limits)
-        clip = clips.read_clip(path, limits, need_sound, name, tell)
-        if not told:
+        clip = clips.read_clip(path, limits, need_sound, name, send_frame)
+        if not sent:
             for k, frame in enumerate(clip.frames):
-                tell(DecodedFrame(0.0, frame, k + 1, 0.0))
+                send_frame(DecodedFrame(0.0, frame, k + 1, 0.0))
         sound = [] if clip.waveform is None else [clip.waveform.astype(np.float32, copy=False)]
-        samples = len(sound[0]) if sound else None
-        report(
-            {
-                "times": clip.times.tolist(),
-                "notes": clip.notes,
-                "is_still": clip.is_still,
-                "samples": samples,
-            },
-            *sound,
-        )
+        head = {"times": clip.times.tolist(), "notes": clip.notes, "is_still": clip.is_still}
+        send(head | {"samples": len(sound[0]) if sound else None}, *sound)
     except MediaError as error:
-        report({"failure": str(error)})
+        send({"failure": str(error)})
     except MemoryError:
-        report(
-            {
-                "failure": f"{name} needs more than {limits.memory / 2**20:.0f} MiB to decode. Scale it down, or cut it"
-            }
-        )
+        fault = f"{name} needs more than {limits.memory / 2**20:.0f} MiB to decode"
+        send({"failure": f"{fault}. Scale it down, or cut it"})
 
 
 def _apply_limits(limits: Limits) -> None:
@@ -306,16 +276,15 @@ def _apply_limits(limits: Limits) -> None:
         (resource.RLIMIT_CPU, seconds),
         (resource.RLIMIT_CORE, 0),
     ):
-        with contextlib.suppress(ValueError, OSError):  # macOS knows no limit of address space
+        with contextlib.suppress(ValueError, OSError):  # macOS has no limit of address space
             resource.setrlimit(what, (most, most))
 
 
 if __name__ == "__main__":
-    given = sys.stdin.readline()  # nothing, when who started it has ended
-    if given:
-        with os.fdopen(os.dup(1), "wb", PIPE_BYTES) as back:
-            os.dup2(
-                os.open(os.devnull, os.O_WRONLY), 1
-            )  # a library that prints does not print into the report
-            with contextlib.suppress(BrokenPipeError):  # nobody waits for it any more
-                _decode_request(given, back)
+    request_line = sys.stdin.readline()  # empty once the parent has ended
+    if request_line:
+        with os.fdopen(os.dup(1), "wb", PIPE_BYTES) as result_pipe:
+            # A library that prints must not print into the messages.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+            with contextlib.suppress(BrokenPipeError):  # the parent no longer waits
+                _decode_request(request_line, result_pipe)

@@ -14,16 +14,18 @@ import numpy as np
 from core.config import LogMel
 from core.media import spectrograms
 
-if TYPE_CHECKING:
+if TYPE_CHECKING:  # pages that make no sound do not wait for torch
     import torch
 
-MAX_PEAK = 0.95  # of a wav's full scale; louder inversions are turned down, never clipped
+MAX_PEAK = 0.95  # relative to a wav's full scale; louder sounds are turned down, never clipped
+SPECTROGRAMS_PER_TASK = 4  # per call of a thread, so that its data stay in the processor's cache
 
 
 def mel_to_magnitude(db: np.ndarray, s: LogMel, iterations: int = 30) -> np.ndarray:
-    """Band-wise inverse: (..., columns, bands) dB -> (..., columns, bins) magnitudes whose mel bands match.
+    """Band-wise inverse: (..., columns, bands) dB -> (..., columns, bins) magnitudes.
 
-    Non-negative by multiplicative updates (Richardson-Lucy) from a start that spreads each band's energy over its filter.
+    Their mel bands match. Non-negative by multiplicative updates (Richardson-Lucy) from a start
+    that spreads each band's energy over its filter.
     """
     filters = spectrograms.mel_filters(s)
     mel = 10 ** (db / 10)
@@ -35,32 +37,42 @@ def mel_to_magnitude(db: np.ndarray, s: LogMel, iterations: int = 30) -> np.ndar
     return np.sqrt(power).astype(np.float32)
 
 
-SPECTROGRAMS_PER_TASK = 4  # spectrograms that a thread of Griffin-Lim takes at once: what it works on then stays in the processor's cache
-
-
 @functools.cache
 def thread_pool() -> ThreadPoolExecutor:
-    """A thread for each processor, in which torch uses no threads of its own: those would wait for each other at every small operation,
-    and long where something else keeps a processor busy."""
+    """A thread per processor, in each of which torch computes on that thread alone.
+
+    Torch's own threads would wait for each other at every small operation, and long where another
+    program keeps a processor busy.
+    """
     import torch
 
-    def alone() -> None:
-        torch.get_num_threads()  # else its first operation would set it back to what all threads of the process have
+    def use_one_thread() -> None:
+        torch.get_num_threads()  # else the first operation resets it to the process's number
         torch.set_num_threads(1)
 
     n, before = os.cpu_count() or 1, torch.get_num_threads()
-    pool, started = ThreadPoolExecutor(n, "griffin-lim", alone), threading.Barrier(n)
+    pool, started = ThreadPoolExecutor(n, "griffin-lim", use_one_thread), threading.Barrier(n)
     list(pool.map(lambda _: started.wait(), range(n)))
-    torch.set_num_threads(before)  # of all other threads
+    torch.set_num_threads(before)  # for all other threads
     return pool
 
 
-def overlap_add(spectrum: torch.Tensor, s: LogMel) -> torch.Tensor:
-    """The least-squares inverse of `stft`, with what lies beyond its ends: (B, columns, bins) complex64 -> (B, n_fft + hop (columns - 1)).
+@functools.lru_cache(maxsize=16)
+def _window_normaliser(columns: int, s: LogMel) -> np.ndarray:
+    """Overlap-add normaliser: 1 / sum of squared windows at each sample, (samples,)."""
+    power = np.zeros(s.n_fft + s.hop * (columns - 1), np.float32)
+    for k in range(columns):
+        power[k * s.hop : k * s.hop + s.n_fft] += spectrograms.hann(s) ** 2
+    return 1 / np.maximum(power, 1e-3)
 
-    Frames are added by hops, few times for all of them.
+
+def overlap_add(spectrum: torch.Tensor, s: LogMel) -> torch.Tensor:
+    """Least-squares inverse of `spectrograms.stft`, including the padding beyond both ends.
+
+    (B, columns, bins) complex64 -> (B, n_fft + hop (columns - 1)). All frames are added at once,
+    one hop of each at a time.
     """
-    import torch  # pages that make no sound do not wait for it
+    import torch
 
     columns, per = spectrum.shape[1], -(-s.n_fft // s.hop)
     length = s.n_fft + s.hop * (columns - 1)
@@ -69,78 +81,75 @@ def overlap_add(spectrum: torch.Tensor, s: LogMel) -> torch.Tensor:
     out = torch.zeros(len(frames), columns + per - 1, s.hop)
     for k in range(per):
         out[:, k : k + columns] += frames[:, :, k * s.hop : (k + 1) * s.hop]
-    return out.view(len(frames), -1)[:, :length].mul_(
-        torch.from_numpy(spectrograms._window_normaliser(columns, s))
-    )
+    normaliser = torch.from_numpy(_window_normaliser(columns, s))
+    return out.view(len(frames), -1)[:, :length].mul_(normaliser)
 
 
 def griffin_lim(
     magnitude: np.ndarray, s: LogMel, seed: int = 0, iterations: int = 48, momentum: float = 0.99
 ) -> np.ndarray:
-    """Phase by the fast Griffin-Lim algorithm (Perraudin, Balazs, Søndergaard 2013), batched, seeded.
+    """Phase by the fast Griffin-Lim algorithm (Perraudin, Balazs, Søndergaard 2013), batched.
 
-    (..., columns, bins) magnitudes -> (..., (columns - 1) * hop) float32. In each turn the signal of the spectrum is analysed again, and
-    the new phase is that of `rebuilt + momentum * (rebuilt - previous)`; tests hold this to the same four lines of NumPy.
+    (..., columns, bins) magnitudes -> (..., (columns - 1) * hop) float32. Each iteration analyses
+    the spectrum's signal again and takes the phase of `rebuilt + momentum * (rebuilt - previous)`.
+    Tests hold this to the same four lines of NumPy.
+
+    >>> s = LogMel()
+    >>> wave = np.sin(2 * np.pi * 440 * np.arange(3600) / s.rate)
+    >>> again = griffin_lim(np.abs(spectrograms.stft(wave, s)), s, seed=0)
+    >>> again.shape, f"{again.std() / wave.std():.1f}"
+    ((3600,), '1.0')
     """
-    import torch  # pages that make no sound do not wait for it
+    import torch
 
     columns, bins = magnitude.shape[-2:]
-    random = (
-        np.random.default_rng(seed)
-        .random(magnitude.shape, dtype=np.float32)
-        .reshape(-1, columns, bins)
-    )
-    wanted, window = (
-        np.ascontiguousarray(magnitude, np.float32).reshape(-1, columns, bins),
-        torch.from_numpy(spectrograms.hann(s)),
-    )
     half, length = s.n_fft // 2, s.n_fft + s.hop * (columns - 1)
+    shape = (*magnitude.shape[:-2], length - 2 * half)
+    if not magnitude.size:
+        return np.zeros(shape, np.float32)
+    wanted = np.ascontiguousarray(magnitude, np.float32).reshape(-1, columns, bins)
+    turns = np.random.default_rng(seed).random(wanted.shape, dtype=np.float32)  # phases / 2 pi
+    window = torch.from_numpy(spectrograms.hann(s))
 
-    def block(m: torch.Tensor, turn: torch.Tensor) -> torch.Tensor:
+    def invert(m: torch.Tensor, turn: torch.Tensor) -> torch.Tensor:
         spectrum = torch.polar(m, 2 * np.pi * turn)
         previous = torch.zeros_like(spectrum)
         for _ in range(iterations):
             wave = overlap_add(spectrum, s)
             wave[:, :half] = wave[:, length - half :] = 0
             rebuilt = torch.fft.rfft(wave.unfold(-1, s.n_fft, s.hop) * window)
-            sides = torch.view_as_real(
-                torch.sub(rebuilt, previous, alpha=momentum / (1 + momentum))
-            )  # the sum's phase; its size falls out
-            scale = (
-                sides[..., 0]
-                .square()
-                .addcmul_(sides[..., 1], sides[..., 1])
-                .clamp_(min=1e-24)
-                .rsqrt_()
-                .mul_(m)
-            )
-            spectrum, previous = torch.view_as_complex(sides * scale[..., None]), rebuilt
+            # Same phase as the formula's; the magnitude is replaced by m.
+            ahead = torch.sub(rebuilt, previous, alpha=momentum / (1 + momentum))
+            parts = torch.view_as_real(ahead)
+            power = parts[..., 0].square().addcmul_(parts[..., 1], parts[..., 1])
+            scale = power.clamp_(min=1e-24).rsqrt_().mul_(m)
+            spectrum, previous = torch.view_as_complex(parts * scale[..., None]), rebuilt
         return overlap_add(spectrum, s)[:, half : length - half]
 
-    if not len(wanted):
-        return np.zeros((*magnitude.shape[:-2], length - 2 * half), np.float32)
-    blocks = (torch.from_numpy(a).split(SPECTROGRAMS_PER_TASK) for a in (wanted, random))
-    return (
-        torch.cat(list(thread_pool().map(block, *blocks)))
-        .numpy()
-        .reshape(*magnitude.shape[:-2], length - 2 * half)
-    )
+    blocks = (torch.from_numpy(a).split(SPECTROGRAMS_PER_TASK) for a in (wanted, turns))
+    return torch.cat(list(thread_pool().map(invert, *blocks))).numpy().reshape(shape)
 
 
 def to_inversion_db(y: np.ndarray, ref_db: float, s: LogMel) -> np.ndarray:
-    """`unscale` for an inversion: cells at the bottom of the range are silence (-100 dB). Any shape."""
+    """`unscale` for an inversion: cells at the range's bottom are silence (-100 dB). Any shape."""
     return np.where(np.asarray(y) <= -1, spectrograms.FLOOR_DB, spectrograms.unscale(y, ref_db, s))
 
 
 def limit_peak(wave: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """(..., samples) with no peak above 0.95, each sound turned down as a whole and nothing clipped; and the gain in dB, at most 0."""
+    """Turn down each sound whose peak is above MAX_PEAK as a whole; nothing is clipped.
+
+    (..., samples) -> (..., samples) and the gain (...) in dB, at most 0; float32.
+    """
     peak = np.maximum(np.abs(wave).max(axis=-1, keepdims=True), 1e-9)
     gain = np.minimum(1.0, MAX_PEAK / peak)
     return (wave * gain).astype(np.float32), (20 * np.log10(gain[..., 0])).astype(np.float32)
 
 
 def wav_bytes(wave: np.ndarray, rate: int, comment: str = "", fade: float = 0.005) -> bytes:
-    """A 16-bit wav file of (samples,) float32, with `fade` seconds of fade at both ends and `comment` in its metadata."""
+    """A 16-bit WAV file of (samples,) float32, faded over `fade` seconds at both ends.
+
+    `comment` is put into its metadata.
+    """
     import soundfile
 
     wave = np.array(wave, np.float32)
@@ -158,10 +167,14 @@ def wav_bytes(wave: np.ndarray, rate: int, comment: str = "", fade: float = 0.00
 
 
 def wav_comment(what: str, s: LogMel, run: str = "", seed: int | None = None, way: str = "") -> str:
-    """A wav's comment: what it is, and what made it: the run, the seed, the way back to sound, the spectrogram's settings."""
-    made = f"dacssGAN {run} seed {seed}; " if run else ""
-    by = f", made sound by {way}" if way else ""
-    return f"{made}{what}{by}; {s.bands} mel bands from {s.f_min:g} to {s.f_max:g} Hz, a column each {1000 * s.hop / s.rate:g} ms"
+    """A WAV's comment: what it is, its run and seed, its inversion, its spectrogram's settings.
+
+    `way` is the inversion's name, as of `vocoder.inversion_name`.
+    """
+    origin = f"dacssGAN {run} seed {seed}; " if run else ""
+    inversion = f", made sound by {way}" if way else ""
+    bands = f"{s.bands} mel bands from {s.f_min:g} to {s.f_max:g} Hz"
+    return f"{origin}{what}{inversion}; {bands}, a column each {1000 * s.hop / s.rate:g} ms"
 
 
 def crop_to_wav(
@@ -172,9 +185,10 @@ def crop_to_wav(
     comment: str = "",
     start: int | None = None,
 ) -> tuple[bytes, float]:
-    """The recording (samples,) under `columns` of its spectrogram, those in its middle or from `start` on, as a wav of (columns - 1) hop.
+    """The part of a recording (samples,) under some of its spectrogram's columns, as a WAV.
 
-    At the level that `gain_db` gives it; and the gain that a peak above 0.95 then took away, in dB, at most 0.
+    `columns` from `start` on (the middle ones if None) last (columns - 1) hop. `gain_db` is
+    applied; the second value is the gain in dB, at most 0, that `limit_peak` applied besides.
     """
     first = max(0, (1 + len(wave) // s.hop - columns) // 2) if start is None else start
     part = wave[first * s.hop : (first + columns - 1) * s.hop] * np.float32(10 ** (gain_db / 20))

@@ -1,1 +1,1 @@
-"""§3.4: a frame to facial landmarks and an aligned face. Read: landmarker, detection, alignment, tracking."""
+"""§3.4: faces in frames. Read: landmarker (the model), detection, alignment, tracking."""
