@@ -1,4 +1,4 @@
-"""The page Data, how a corpus is brought: the form, what to type, errands in every state, the report; names that mean harm."""
+"""The page Data, adding a corpus: form, instructions, tasks in every state, hostile names."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from core.data import download, splits
+from core.data import download, prepared_corpora
 from core.experiments import tasks
 from tests.support.app import assert_no_exception, count_elements, open_page, page_text
 from tests.support.noise_corpora import (
@@ -91,7 +91,8 @@ def test_own_data_gets_a_name_that_is_safe_as_a_file(asked, tmp_path):
 @pytest.mark.parametrize("form", ["crema-d", "fer2013"])
 def test_what_to_type_is_what_the_command_line_says(home, form):
     app = open_page("data", part="bring", form=form)
-    steps = download.manual_steps(form, splits.processed_folder().parent.resolve() / "raw" / form)
+    raw = prepared_corpora.processed_folder().parent.resolve() / "raw"
+    steps = download.manual_steps(form, raw / form)
     code = "\n".join(c.value for c in app.code)
     lines = [line.strip() for line in steps.splitlines() if line.startswith("  ")]
     assert lines
@@ -111,7 +112,7 @@ def test_ravdess_is_fetched_if_there_is_room(asked, monkeypatch):
     assert [b.key for b in app.button if b.key == "fetch"] == []
 
 
-# --- errands ------------------------------------------------------------------------------------------------------------------------
+# --- errands -----------------------------------------------------------------------
 
 
 def test_a_running_errand_is_shown_with_rate_and_time_left_and_can_be_stopped(home, monkeypatch):
@@ -201,7 +202,7 @@ def test_a_finished_errand_leads_on(home):
     app = open_page("data", part="bring", errand="fetch-1")
     assert_no_exception(app.button(key="use fetch-1").click().run())
     assert app.text_input(key="source").value == str(
-        splits.processed_folder().parent.resolve() / "raw" / "ravdess"
+        prepared_corpora.processed_folder().parent.resolve() / "raw" / "ravdess"
     )
     assert_no_exception(app.selectbox(key="errand").set_value("prepare-1").run())
     assert_no_exception(app.button(key="look prepare-1").click().run())

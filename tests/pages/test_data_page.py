@@ -1,4 +1,4 @@
-"""The page Data, what is here: no corpus, some, a damaged one; balance, sets, clips, what was left out; names that mean harm."""
+"""The page Data, prepared corpora: none, some, damaged; balance, sets, clips, hostile names."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ import pytest
 
 from core import files
 from core.config import CREMA_EMOTIONS, Config, DataSettings
-from core.data import preparation, splits
+from core.data import preparation, prepared_corpora, splits
 from tests.support import trained_runs
 from tests.support.app import assert_no_exception, count_elements, open_page, page_text
 from tests.support.noise_corpora import HOSTILE_TEXTS, page_markup, write_noise_corpus
-from ui.data import overview
+from ui.data import set_split
 from ui.session import corpora
 from ui.widgets import charts
 
-# --- what is here -------------------------------------------------------------------------------------------------------------------
+# --- what is here ------------------------------------------------------------------
 
 
 def test_the_demo_is_shown_in_every_view(home):
@@ -32,7 +32,9 @@ def test_the_demo_is_shown_in_every_view(home):
         axis=None
     )
     assert shown["Digest"].tolist() == [
-        splits.load_corpus_file(splits.processed_folder() / f"{stem}.npz").digest
+        prepared_corpora.load_corpus_file(
+            prepared_corpora.processed_folder() / f"{stem}.npz"
+        ).digest
     ]
     assert count_elements(app, "plotly_chart") == 2
     assert "12 female" in page_text(app)
@@ -117,7 +119,7 @@ def test_nothing_large_is_read_before_it_is_asked_for(home):
     assert count_elements(app, "audio") == 0
 
 
-# --- balance, sets, left out --------------------------------------------------------------------------------------------------------
+# --- balance, sets, left out -------------------------------------------------------
 
 
 def test_the_sets_are_those_of_a_run_and_nobody_is_in_two(home):
@@ -198,7 +200,7 @@ def test_what_was_left_out_is_grouped_by_its_reason(home):
     assert "Kept, with a remark" in page_text(app)
 
 
-# --- clips --------------------------------------------------------------------------------------------------------------------------
+# --- clips -------------------------------------------------------------------------
 
 
 def test_rows_are_read_without_the_rest(home):
@@ -245,10 +247,10 @@ def test_the_original_is_shown_while_its_source_is_there(home, tmp_path):
     source = tmp_path / "drawn"
     preparation.draw_demo_clips(source, 2)
     path = preparation.prepare_corpus("demo-clips", source, workers=1)
-    digest = splits.load_corpus_file(path).digest
+    digest = prepared_corpora.load_corpus_file(path).digest
     side = json.loads(path.with_suffix(".source.json").read_text())
     assert side["source"] == str(source)
-    assert set(side["clips"]) == set(splits.load_corpus_file(path).clip)
+    assert set(side["clips"]) == set(prepared_corpora.load_corpus_file(path).clip)
     app = open_page("data", corpus="demo-clips", view="clips")
     assert count_elements(app, "audio") == 2
     assert "The frame in the middle of the recording" in page_text(app)
@@ -256,7 +258,7 @@ def test_the_original_is_shown_while_its_source_is_there(home, tmp_path):
     second = {
         "corpus": "demo-clips",
         "view": "clips",
-        "clip": str(splits.load_corpus_file(path).clip[1]),
+        "clip": str(prepared_corpora.load_corpus_file(path).clip[1]),
     }
     app = open_page("data", **second)
     assert f"no longer at {source}" in page_text(app).replace("\\", "")
@@ -264,7 +266,7 @@ def test_the_original_is_shown_while_its_source_is_there(home, tmp_path):
     assert (
         preparation.prepare_corpus("demo-clips", moved, workers=1) == path
     )  # at once, and the place is known again
-    assert splits.load_corpus_file(path).digest == digest
+    assert prepared_corpora.load_corpus_file(path).digest == digest
     assert count_elements(open_page("data", **second), "audio") == 2
     shutil.rmtree(moved)
     path.with_suffix(".source.json").write_text('{"source": 3}')
@@ -274,7 +276,7 @@ def test_the_original_is_shown_while_its_source_is_there(home, tmp_path):
 
 
 def test_every_set_has_words():
-    assert set(overview.SET_ROLES) == set(splits.SET_NAMES)
+    assert set(set_split.SET_ROLES) == set(splits.SET_NAMES)
 
 
 def test_every_chart_of_a_corpus_names_its_axes():

@@ -1,4 +1,4 @@
-"""Bringing a corpus: which forms there are, how each is got, and the errands that examine, fetch and prepare it."""
+"""Adding a corpus: the formats, how to get each, and starting the tasks that prepare it."""
 
 from __future__ import annotations
 
@@ -10,29 +10,33 @@ from pathlib import Path
 
 import streamlit as st
 
-from core.data import download, splits
+from core.data import download, prepared_corpora
 from core.data.corpora import EXPECTED_FILES, KNOWN_CORPORA
 from core.experiments import tasks
+from core.files import UserError
 from ui import theme
 from ui.session import query_params
 
-RAVDESS_GB = {"audio": 0.21, "video": 12.4}  # GB of RAVDESS' speech
+RAVDESS_GB = {"audio": 0.21, "video": 12.4}  # GB of the parts of RAVDESS' speech
+TABLE_EXAMPLE = """path,subject,label,clip,sex
+anna/01.mp4,anna,happy,anna-01,female
+ben/07.wav,ben,sad,ben-07,male"""
+MIN_SPARE_GB = 0.3  # GB that a download leaves free on the disk
 
 
 @dataclass(frozen=True)
 class CorpusFormat:
-    """One form that a corpus may have on the disk."""
+    """One format that a corpus may have on the disk."""
 
     title: str
-    corpus: str  # its name in this project, "" for own data
+    corpus: str  # its name in this project; "" is the user's own data
     about: str
 
     @property
     def looks(self) -> str:
-        """What lies at the path."""
-        return (
-            f"{self.about} Expected: {EXPECTED_FILES[self.corpus]}." if self.corpus else self.about
-        )
+        """What the path is expected to hold."""
+        expected = f" Expected: {EXPECTED_FILES[self.corpus]}." if self.corpus else ""
+        return self.about + expected
 
 
 CORPUS_FORMATS = {
@@ -59,37 +63,42 @@ CORPUS_FORMATS = {
 
 
 def parse_path(text: str) -> Path | str:
-    """A path on this machine that a person has typed, or in words what is wrong with it."""
+    """A typed path on this machine, or a text that says what is wrong with it."""
     text = text.strip()
     if len(text) > 1 and text[0] == text[-1] and text[0] in "\"'":
-        text = text[1:-1]  # as terminals and file managers copy it
+        text = text[1:-1]  # terminals and file managers copy paths in quotes
     if not text:
-        return "Say where the corpus lies: a folder, zip or table on this machine."
+        return "Enter where the corpus is: a folder, zip or table on this machine."
     try:
         path = Path(text).expanduser().resolve()
         if not path.exists():
-            return f"{path} does not exist on this machine. Copy the path from a file manager or a terminal (pwd)."
+            return (
+                f"{path} does not exist on this machine. Copy the path from a file manager or a "
+                "terminal (pwd)."
+            )
     except (OSError, ValueError, RuntimeError) as e:
-        return f"This is no path: {e}."
+        return f"This is not a path: {e}."
     return path
 
 
 def corpus_name(text: str, path: Path) -> str:
-    """The name of an own corpus. Raises ValueError that says what a name may be."""
+    """The name of an own corpus. Raises UserError that says what a name may be."""
     name = re.sub(r"[^a-z0-9]+", "-", (text.strip() or path.stem).lower()).strip("-")[:40]
     if not re.match(r"[a-z]", name) or name in KNOWN_CORPORA or name.startswith("demo"):
-        raise ValueError(
-            f"{name or text!r} cannot be a corpus' name: begin with a letter, and not with demo, nor {', '.join(KNOWN_CORPORA)}."
+        raise UserError(
+            f"{name or text!r} cannot be a corpus' name: it must begin with a letter, not with "
+            f"demo, and not be {', '.join(KNOWN_CORPORA)}."
         )
-    if splits.parse_name(name)[0] != name:
-        raise ValueError(
-            f"{name!r} cannot be a corpus' name: such an ending says how many mel bands, which the options below ask for."
+    if prepared_corpora.parse_name(name)[0] != name:
+        raise UserError(
+            f"{name!r} cannot be a corpus' name: such an ending means a number of mel bands; "
+            "choose that number in the options below."
         )
     return name
 
 
 def start_task(arguments: Sequence[str]) -> None:
-    """Start an errand and show it."""
+    """Start a background task and show it; an error if it cannot be started."""
     try:
         query_params.set_value("errand", tasks.start(arguments))
     except OSError as e:
@@ -98,65 +107,57 @@ def start_task(arguments: Sequence[str]) -> None:
     st.rerun()
 
 
-# ------------------------------------------------------------------ how a corpus is got
+# ------------------------------------------------------------------ how to get a corpus
 
 
 def show_instructions(form: str) -> None:
-    """For a corpus that is not on this machine yet: a button, or what to type."""
-    target = splits.processed_folder().parent.resolve() / "raw" / form
+    """For the format of a corpus that is not here yet: a download button, or what to type."""
     if form == "ravdess":
-        size = lambda k: f"{k}: {RAVDESS_GB[k]:g} GB"  # noqa: E731
-        what = st.pills(
-            "Parts",
-            list(RAVDESS_GB),
-            selection_mode="multi",
-            default=["audio"],
-            format_func=size,
-            key="what",
-        )
-        free = (
-            shutil.disk_usage(next(p for p in (target, *target.parents) if p.exists())).free / 1e9
-        )
-        need = sum(RAVDESS_GB[k] for k in what)
-        st.markdown(
-            f"{need:.1f} GB from Zenodo (CC BY-NC-SA 4.0) into `{target}`, where {free:.1f} GB are free. "
-            "The audio is enough for voices; faces need the video. It can be stopped, and goes on where it was."
-        )
-        if need + 0.3 > free:
-            st.error("There is not enough room on this disk.", icon=":material/hard_drive:")
-        elif not what:
-            st.caption("Choose at least one part.")
-        elif st.button("Fetch", icon=":material/download:", key="fetch"):
-            start_task(["fetch", "ravdess", "--what", *[k for k in RAVDESS_GB if k in what]])
+        _show_ravdess_download()
     elif form in KNOWN_CORPORA:
-        for block in re.split(r"\n\n+", download.manual_steps(form, target)):
+        for block in re.split(r"\n\n+", download.manual_steps(form, _raw_folder(form))):
             if block.startswith("  "):
-                st.code(
-                    "\n".join(line.strip() for line in block.splitlines()),
-                    language="bash",
-                    wrap_lines=True,
-                )
+                code = "\n".join(line.strip() for line in block.splitlines())
+                st.code(code, language="bash", wrap_lines=True)
             else:
                 st.markdown(theme.escape_markdown(block))
     elif form == "folder":
         st.markdown(
-            "The folders above the files name the emotion; one folder more, and it names the person:"
+            "The folders above the files name the emotion; one folder more names the person:"
         )
         st.code("faces/happy/anna/01.jpg\naudio/happy/anna/01.wav", language=None)
         st.caption(
-            "Pictures of whole scenes are searched for a face; small ones (up to 128 pixels) are taken as faces cut out already."
+            "Faces are searched for in pictures of whole scenes; small pictures (up to 128 pixels) "
+            "are taken as faces that are cut out already."
         )
     else:
         st.markdown(
-            "One line for each file; paths are relative to the table, lines of one clip share its name:"
+            "One line for each file; paths are relative to the table, lines of one clip share its "
+            "name:"
         )
-        st.code(
-            "path,subject,label,clip,sex\nanna/01.mp4,anna,happy,anna-01,female\nben/07.wav,ben,sad,ben-07,male",
-            language=None,
-        )
+        st.code(TABLE_EXAMPLE, language=None)
 
 
-# ------------------------------------------------------------------ errands
+def _raw_folder(corpus: str) -> Path:
+    return prepared_corpora.processed_folder().parent.resolve() / "raw" / corpus
 
 
-# ------------------------------------------------------------------ the doctor's report
+def _show_ravdess_download() -> None:
+    """The parts of RAVDESS, the room that they need, and a button that downloads them."""
+    look = {"selection_mode": "multi", "default": ["audio"], "key": "what"}
+    look["format_func"] = lambda k: f"{k}: {RAVDESS_GB[k]:g} GB"
+    parts = st.pills("Parts", list(RAVDESS_GB), **look)
+    target = _raw_folder("ravdess")
+    disk = next(p for p in (target, *target.parents) if p.exists())
+    free, need = shutil.disk_usage(disk).free / 1e9, sum(RAVDESS_GB[k] for k in parts)
+    st.markdown(
+        f"{need:.1f} GB from Zenodo (CC BY-NC-SA 4.0) into `{target}`, where {free:.1f} GB are "
+        "free. The audio is enough for voices; faces need the video. A stopped download continues "
+        "where it was."
+    )
+    if need + MIN_SPARE_GB > free:
+        st.error("There is not enough room on this disk.", icon=":material/hard_drive:")
+    elif not parts:
+        st.caption("Choose at least one part.")
+    elif st.button("Fetch", icon=":material/download:", key="fetch"):
+        start_task(["fetch", "ravdess", "--what", *[k for k in RAVDESS_GB if k in parts]])
