@@ -1,4 +1,4 @@
-"""Paper: every equation beside the function that computes it, where the figures are made again, and the published numbers."""
+"""Paper: each equation beside the function that computes it, figures, and published numbers."""
 
 import streamlit as st
 
@@ -9,37 +9,24 @@ from ui.session import query_params
 paper.apply_css()
 st.title("Paper: every equation, and the code that computes it")
 st.markdown(
-    "*Audio-visual domain adaptation using conditional semi-supervised Generative Adversarial Networks* (C. Athanasiadis, E. Hortal, "
-    "S. Asteriadis, 2019), in its order. At the left what it says and what had to be mended; at the right the function as it stands in "
-    "its file at this moment."
+    "*Audio-visual domain adaptation using conditional semi-supervised Generative Adversarial "
+    "Networks* (C. Athanasiadis, E. Hortal, S. Asteriadis, 2019), in its order. At the left the "
+    "paper's equation and our repairs; at the right the function as it is in its file now."
 )
 parts = paper.entries_by_part()
 part_by_entry = {e.key: part for part, entries in parts.items() for e in entries}
-query_params.restore_widget("eq", "eq", None, lambda k: k if k in part_by_entry else None)
-entry_part = part_by_entry.get(
-    st.session_state["eq"]
-)  # an equation stands in its part, or in the whole paper
-allowed_parts = {entry_part, paper.ALL_PARTS} if entry_part else {*paper.PART_LABELS}
-query_params.restore_widget(
-    "part", "part", entry_part or next(iter(parts)), lambda k: k if k in allowed_parts else None
-)
-go = {"on_change": paper.save_part, "label_visibility": "collapsed", "required": True}
-part = st.segmented_control(
-    "Part of the paper",
-    list(paper.PART_LABELS),
-    format_func=paper.PART_LABELS.get,
-    key="part",
-    **go,
-)
-about = "The address keeps it: such a link can be shared."
-entry_key = st.pills(
-    "Go to",
-    list(part_by_entry),
-    format_func=paper.entry_label,
-    key="eq",
-    help=about,
-    on_change=paper.save_equation,
-)
+query_params.restore_widget("eq", "eq", None, {k: k for k in part_by_entry}.get)
+# a chosen equation is shown in its own part or in the whole paper
+entry_part = part_by_entry.get(st.session_state["eq"])
+allowed_parts = [entry_part, paper.ALL_PARTS] if entry_part else list(paper.PART_LABELS)
+default = entry_part or next(iter(parts))
+query_params.restore_widget("part", "part", default, {k: k for k in allowed_parts}.get)
+look = {"label_visibility": "collapsed", "required": True, "on_change": paper.save_part}
+look["format_func"] = paper.PART_LABELS.get
+part = st.segmented_control("Part of the paper", list(paper.PART_LABELS), key="part", **look)
+look = {"help": "The URL keeps it: such a link can be shared.", "on_change": paper.save_equation}
+look["format_func"] = paper.entry_label
+entry_key = st.pills("Go to", list(part_by_entry), key="eq", **look)
 
 for one, entries in parts.items():
     if part in (one, paper.ALL_PARTS):

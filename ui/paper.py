@@ -1,4 +1,4 @@
-"""The paper's entries on a page: an equation beside the function that computes it, the figures' map, the published numbers."""
+"""The page Paper: each equation beside the function that computes it, and the figures' map."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from core.paper import PAPER_MAP, MapEntry, SourceCode
 from ui.session import query_params
 
 TABLES_PART, ALL_PARTS = "tables", "all"
-PART_LABELS = {  # of the page, one at a time: all formulas and sources at once take a browser most of a second
+PART_LABELS = {  # one part is shown at a time: all take a browser most of a second to draw
     "game": "§3 The game",
     "networks": "§3 The networks",
     "conformal": "§3.1 Conformal prediction",
@@ -23,41 +23,36 @@ PART_LABELS = {  # of the page, one at a time: all formulas and sources at once 
 CSS = """<style>
 [class*=st-key-entry-] .katex {font-size: 1.08em;}
 [class*=st-key-entry-] code {font-size: .8rem;}
-</style>"""  # so that the widest formula fits half a page at 1280 pixels
-MAX_SOURCE_HEIGHT = (
-    330  # pixels of a source that is longer than about fifteen lines; the rest is scrolled to
-)
+</style>"""  # the widest formula fits half a page at 1280 pixels
+MAX_SOURCE_LINES, MAX_SOURCE_HEIGHT = 15, 330  # a longer source scrolls in so many pixels
 
 
 def entries_by_part() -> dict[str, list[MapEntry]]:
     """The paper's entries by the part of the page that shows them, in the paper's order."""
-    found: dict[str, list[MapEntry]] = {
-        part: [] for part in PART_LABELS if part not in (TABLES_PART, ALL_PARTS)
-    }
+    names = [part for part in PART_LABELS if part not in (TABLES_PART, ALL_PARTS)]
+    entries: dict[str, list[MapEntry]] = {part: [] for part in names}
     for e in sorted(PAPER_MAP, key=lambda e: e.section):
         game = "game" if e.tag.startswith("Eq.") else "networks"
-        found[{"§3": game, "§3.1": "conformal"}.get(e.section, "rest")].append(e)
-    return found
+        entries[{"§3": game, "§3.1": "conformal"}.get(e.section, "rest")].append(e)
+    return entries
 
 
 def entry_label(key: str) -> str:
-    """An entry in the row of links."""
+    """An entry's label in the row of links, such as "(8)"."""
     entry = next(e for e in PAPER_MAP if e.key == key)
-    return (
-        f"{entry.tag} {key.replace('_', ' ')}"
-        if entry.tag.startswith("§")
-        else entry.tag.replace("Eq. (", "(")
-    )
+    if entry.tag.startswith("§"):
+        return f"{entry.tag} {key.replace('_', ' ')}"
+    return entry.tag.replace("Eq. (", "(")
 
 
 def save_equation() -> None:
-    """An equation was chosen, or let go."""
+    """Callback: an equation was chosen or deselected."""
     query_params.save_widget("eq", "eq")
     st.session_state["last eq"] = st.session_state["eq"]
 
 
 def save_part() -> None:
-    """Another part was chosen: no equation is looked at any more."""
+    """Callback: another part was chosen, which deselects the equation."""
     query_params.save_widget("part", "part")
     query_params.set_value("eq", None)
     st.session_state["last eq"] = None
@@ -72,9 +67,9 @@ def _function_source(function: str, _changed: float) -> SourceCode | str:
 
 
 def function_source(function: str) -> SourceCode | str:
-    """The function as it stands in its file now, or in words why it cannot be shown."""
+    """The function as it is in its file now, or a text that says why it cannot be shown."""
     path = ROOT.joinpath(*function.partition(":")[0].split(".")).with_suffix(".py")
-    return _function_source(f"{function}", path.stat().st_mtime if path.exists() else 0.0)
+    return _function_source(function, path.stat().st_mtime if path.exists() else 0.0)
 
 
 def apply_css() -> None:
@@ -83,7 +78,7 @@ def apply_css() -> None:
 
 
 def show_entry(entry: MapEntry) -> None:
-    """One entry: what the paper says at the left, what the machine does at the right."""
+    """One entry: the paper's equation at the left, the code that computes it at the right."""
     with st.container(border=True, key=f"entry-{entry.key.replace('.', '-')}"):
         left, right = st.columns([5, 6], gap="medium")
         with left:
@@ -94,39 +89,30 @@ def show_entry(entry: MapEntry) -> None:
                 st.markdown(f":small[:material/build: **Our repair or choice:** {entry.repair}.]")
             show_page_link(entry.page, "See it at work")
         with right:
-            found = function_source(entry.function)
-            if isinstance(found, str):
-                st.error(found, icon=":material/error:")
+            source = function_source(entry.function)
+            if isinstance(source, str):
+                st.error(source, icon=":material/error:")
                 return
-            st.caption(
-                f"`{entry.function.replace('core.', '').replace(':', '.')}` · {found.file}, line {found.line}"
-            )
-            long = len(found.text.splitlines()) > 15
-            st.code(
-                found.text,
-                language="python",
-                height=MAX_SOURCE_HEIGHT if long else "content",
-                wrap_lines=True,
-            )
+            name = entry.function.partition(":")[2]
+            st.caption(f"`{name}` · {source.file}, line {source.line}")
+            is_long = len(source.text.splitlines()) > MAX_SOURCE_LINES
+            height = MAX_SOURCE_HEIGHT if is_long else "content"
+            st.code(source.text, language="python", height=height, wrap_lines=True)
 
 
 def show_page_link(where: str, label: str) -> None:
-    """A link to a page of the app, if there is such a page."""
+    """A link to a page and its query, `where` = "page?query"; nothing if there is no such page."""
     page, _, query = where.partition("?")
     if page in query_params.page_names():
-        st.page_link(
-            f"pages/{page}.py",
-            label=label,
-            icon=":material/arrow_forward:",
-            query_params=dict(parse_qsl(query)),
-        )
+        go = {"icon": ":material/arrow_forward:", "query_params": dict(parse_qsl(query))}
+        st.page_link(f"pages/{page}.py", label=label, **go)
 
 
 # ------------------------------------------------------------------ figures and numbers
 
 
 def show_figures() -> None:
-    """The paper's figures and tables: where the app shows ours, and the command that writes them."""
+    """The paper's figures and tables: the page that shows ours, and the command that makes them."""
     for one in paper.FIGURES:
         a, b, c = st.columns([4, 2, 4], gap="small", vertical_alignment="center")
         a.markdown(f"**{one.tag}** · {one.what}")
@@ -142,35 +128,33 @@ def show_published_numbers() -> None:
     left, right = st.columns([3, 2], gap="large")
     with left:
         st.markdown("**Table 2** · trained on real and generated voices, tested on real ones")
-        corpora = list(paper.PUBLISHED_TABLE_2)
-        rows = [
-            "| | " + " | ".join(f"{c}: accuracy (%) | FID | IS" for c in corpora) + " |",
-            "|---|" + "---:|" * 3 * len(corpora),
-        ]
-        for name in dict.fromkeys(k for of in paper.PUBLISHED_TABLE_2.values() for k in of):
-            cells = [
-                [*paper.PUBLISHED_TABLE_2[c].get(name, ()), None, None, None][:3] for c in corpora
-            ]
-            rows.append(
-                f"| {name} | "
-                + " | ".join("–" if v is None else f"{v:.2f}" for of in cells for v in of)
-                + " |"
-            )
-        st.markdown("\n".join(rows))
+        table = paper.PUBLISHED_TABLE_2
+        names = dict.fromkeys(k for rows in table.values() for k in rows)
+        rows = {}
+        for name in names:  # a row of fewer than three values ends with dashes
+            cells = [[*of.get(name, ()), None, None, None][:3] for of in table.values()]
+            rows[name] = [v for of in cells for v in of]
+        _show_table([f"{corpus}: accuracy (%) | FID | IS" for corpus in table], rows)
     with right:
         st.markdown("**Table 1** · CREMA-D, accuracy (%)")
-        kinds = list(dict.fromkeys(k for of in paper.PUBLISHED_TABLE_1.values() for k in of))
-        rows = ["| | " + " | ".join(kinds) + " |", "|---|" + "---:|" * len(kinds)]
-        rows += [
-            f"| {name} | " + " | ".join(f"{of[k]:.2f}" for k in kinds) + " |"
-            for name, of in paper.PUBLISHED_TABLE_1.items()
-        ]
-        st.markdown("\n".join(rows))
+        table = paper.PUBLISHED_TABLE_1
+        kinds = list(dict.fromkeys(k for row in table.values() for k in row))
+        _show_table(kinds, {name: [row[k] for k in kinds] for name, row in table.items()})
     st.caption(
-        "FID and IS depend on the network that scores: these compare with each other, and never with ours. "
-        + " ".join(paper.CONFLICTING_NUMBERS)
+        "FID and IS depend on the network that scores: these compare with each other, and never "
+        f"with ours. {' '.join(paper.CONFLICTING_NUMBERS)}"
     )
     show_page_link("evaluate", "Ours, beside these")
+
+
+def _show_table(header: list[str], rows: dict[str, list[float | None]]) -> None:
+    """A Markdown table of numbers; a header cell may hold several columns, divided by "|"."""
+    columns = len(next(iter(rows.values())))
+    lines = [f"| | {' | '.join(header)} |", "|---|" + "---:|" * columns]
+    for name, values in rows.items():
+        cells = " | ".join("–" if v is None else f"{v:.2f}" for v in values)
+        lines.append(f"| {name} | {cells} |")
+    st.markdown("\n".join(lines))
 
 
 # ------------------------------------------------------------------ scrolling
@@ -179,7 +163,10 @@ JS = """export default function ({ data, parentElement }) {
   if (!data.key || parentElement.turn === data.turn) return
   parentElement.turn = data.turn
   const go = (behavior) => {
-    document.querySelectorAll(".found-entry").forEach((e) => { e.style.boxShadow = ""; e.classList.remove("found-entry") })
+    document.querySelectorAll(".found-entry").forEach((e) => {
+      e.style.boxShadow = ""
+      e.classList.remove("found-entry")
+    })
     const entry = document.querySelector(`.st-key-entry-${data.key}`)
     if (!entry) return
     entry.classList.add("found-entry")
@@ -187,14 +174,16 @@ JS = """export default function ({ data, parentElement }) {
     entry.style.scrollMarginTop = "4.5rem"
     entry.scrollIntoView({ behavior, block: "start" })
   }
-  const later = [60, 500, 1200].map((t) => setTimeout(go, t, "auto"))  // formulas find their height late
+  const later = [60, 500, 1200].map((t) => setTimeout(go, t, "auto"))  // ms; formulas grow late
   const stop = () => later.forEach(clearTimeout)
-  for (const kind of ["wheel", "touchmove", "keydown"]) window.addEventListener(kind, stop, { once: true, passive: true })
+  const once = { once: true, passive: true }
+  for (const kind of ["wheel", "touchmove", "keydown"]) window.addEventListener(kind, stop, once)
   return stop
 }"""
 _scroll_component = st.components.v2.component("dacssgan_scroll", js=JS)
 
 
 def scroll_to(key: str, turn: str) -> None:
-    """Brings the entry `key` into sight and frames it, once for each `turn`."""
-    _scroll_component(key="scroll", data={"key": key.replace(".", "-"), "turn": turn}, height=1)
+    """Scroll to the entry `key` and frame it, once for each `turn`."""
+    data = {"key": key.replace(".", "-"), "turn": turn}
+    _scroll_component(key="scroll", data=data, height=1)

@@ -1,4 +1,4 @@
-"""Paper: every entry with its formula and its source as it stands, the map of the figures, the published numbers, links that hold."""
+"""The page Paper: entries with formula and source, the figures' map, published numbers, links."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def every_page() -> set[str]:
     return set(re.findall(r'^    "(\w+)": "', (ROOT / "app.py").read_text(), re.MULTILINE))
 
 
-# --- the map ------------------------------------------------------------------------------------------------------------------------
+# --- the map -----------------------------------------------------------------------
 
 
 def test_every_entry_has_a_name_of_its_own_a_section_and_a_page():
@@ -72,7 +72,11 @@ def test_a_source_that_is_not_there_is_named(function):
 
 
 def test_sources_are_read_without_torch():
-    script = "import sys\nfrom core import paper\n[paper.source(e.function) for e in paper.PAPER]\nassert 'torch' not in sys.modules"
+    script = (
+        "import sys\nfrom core import paper\n"
+        "[paper.read_source_code(e.function) for e in paper.PAPER_MAP]\n"
+        "assert 'torch' not in sys.modules"
+    )
     subprocess.run([sys.executable, "-c", script], cwd=ROOT, check=True)
 
 
@@ -93,7 +97,7 @@ def test_commands_of_the_map_are_understood(command):
     assert done.returncode == 0, done.stderr
 
 
-# --- the page -----------------------------------------------------------------------------------------------------------------------
+# --- the page ----------------------------------------------------------------------
 
 
 def test_everything_can_be_on_one_page(home):
@@ -106,6 +110,9 @@ def test_everything_can_be_on_one_page(home):
     for entry in PAPER_MAP:
         assert entry.what in words
         assert entry.repair in words
+    first = paper.read_source_code(PAPER_MAP[0].function)
+    assert f"{first.file}, line {first.line}" in words
+    assert first.file.count("/") == 2  # the whole path: core/package/module.py
     assert "52.52" in words  # Table 2's best
     assert all(
         f"{v:.2f}" in words
