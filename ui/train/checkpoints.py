@@ -261,6 +261,6 @@ def embedding_figure(
     second = f"2nd principal axis ({share[1]:.0f} %)"
     figure.update_xaxes(title=first, range=[low[0], high[0]], zeroline=False)
     figure.update_yaxes(title=second, range=[low[1], high[1]], zeroline=False)
-    legend = {"orientation": "h", "x": 0, "y": 1.0, "yanchor": "bottom"}
     beyond = int((clipped != generated).any(axis=1).sum())
+    legend = charts.TOP_LEFT_LEGEND
     return charts.apply_layout(figure, height, left=54, top=64, legend=legend), beyond
