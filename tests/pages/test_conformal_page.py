@@ -17,9 +17,9 @@ from core.runs import Run
 from tests.support import trained_runs
 from tests.support.app import assert_no_exception, count_elements, open_page, page_text
 from ui.conformal import calibration as lab
-from ui.conformal import explanations, export, p_value_figures, settings, validity_figures
+from ui.conformal import explanations, export, p_value_figures, validity_figures
 from ui.conformal.calibration import AnalysisSettings
-from ui.widgets import charts
+from ui.widgets import charts, choices
 
 STEPS = list(explanations.LESSON_STEPS)
 
@@ -457,7 +457,7 @@ def test_one_run_stands_for_a_family_and_unfinished_ones_stand_apart(own_trained
 
 
 def test_a_whole_number_of_an_address_is_nothing_else():
-    assert [settings.parse_integer(t, 50) for t in ("7", "51", "-1", "٣", "1e3", "", "007")] == [
+    assert [choices.parse_integer(t, 0, 50) for t in ("7", "51", "-1", "٣", "1e3", "", "007")] == [
         7,
         None,
         None,

@@ -19,7 +19,6 @@ MAIN_COLOUR, THIRD_COLOUR, SECOND_COLOUR, ALARM_COLOUR = theme.LINE_COLOURS[:4]
 GREY, BAND_COLOUR = theme.REFERENCE_COLOUR, "rgba(138,148,153,0.28)"
 EPS_POSITIONS = validity.EPS_LEVELS[1:-1]  # the ε of each position of an ε slider
 SCORE_BINS = 40  # bins of the histograms of scores and of confidence
-LEGEND_ABOVE = {"orientation": "h", "x": 0, "y": 1.0, "yanchor": "bottom"}
 DIAGONAL = {  # the dotted line y = x from 0 to 1
     "x": [0, 1],
     "y": [0, 1],
@@ -43,13 +42,6 @@ def round_float32(a: np.ndarray, digits: int = 4) -> np.ndarray:
 
 def bin_centres(edges: np.ndarray) -> np.ndarray:
     return round_float32((edges[1:] + edges[:-1]) / 2)
-
-
-def hatched_marker(colours: list[str]) -> dict:
-    """Marker of bars that show p-values: hatched in each label's colour."""
-    hatch = {"shape": "/", "fgcolor": colours, "bgcolor": "rgba(0,0,0,0)"}
-    hatch |= {"size": 5, "solidity": 0.35}
-    return {"color": colours, "line": {"color": colours, "width": 1}, "pattern": hatch}
 
 
 def nearest_position(eps: float) -> int:

@@ -36,14 +36,14 @@ def p_value_chain(
     """
     names, tint = [classes[k] for k in shown], [parts.class_colours(classes)[k] for k in shown]
     figure = make_subplots(1, 3, shared_yaxes=True, horizontal_spacing=0.05)
-    solid = {"color": tint, "line": {"color": tint, "width": 1}}
+    solid = charts.solid_marker(tint)
     # one column for each quantity
     for column, (title, values, marker, hover) in enumerate(
         (
             ("what the classifier says", softmax, solid, "softmax %{x:.3f}"),
             ("→ how strange each label would be", ranking.alpha, solid | {"opacity": 0.55},
              "α = %{x:.3f}"),
-            ("→ how many are as strange", p, parts.hatched_marker(tint), "p-value %{x:.4f}"),
+            ("→ how many are as strange", p, charts.hatched_marker(tint), "p-value %{x:.4f}"),
         ),
         1,
     ):  # fmt: skip
@@ -94,7 +94,7 @@ def p_value_area(
     title = "nonconformity α of a calibration point under its own, true label (stranger →)"
     figure.update_xaxes(title=title, range=[low - 0.02, 1.02])
     figure.update_yaxes(title="calibration points (count)", rangemode="tozero")
-    layout = {"barmode": "stack", "bargap": 0, "legend": parts.LEGEND_ABOVE}
+    layout = {"barmode": "stack", "bargap": 0, "legend": charts.TOP_LEFT_LEGEND}
     return apply_layout(figure, 270, left=54, top=30, bottom=44, **layout)
 
 
@@ -116,7 +116,7 @@ def label_set(
 
     # bars, and a short mark at each label's floor
     opacity, words = set_at(eps)
-    marker, hover = parts.hatched_marker(tint), "%{y}: p-value %{x:.4f}<extra></extra>"
+    marker, hover = charts.hatched_marker(tint), "%{y}: p-value %{x:.4f}<extra></extra>"
     bars = {"y": names, "x": round_float32(p[shown]), "marker": marker | {"opacity": opacity}}
     figure = go.Figure(go.Bar(orientation="h", hovertemplate=hover, **bars))
     marker = {"symbol": "line-ns", "size": 14, "line": {"width": 2, "color": GREY}}
@@ -170,7 +170,7 @@ def point_map(v: Analysis, credibility: float, confidence: float) -> go.Figure:
     figure.update_yaxes(title="points", row=1, col=1)
     title = "credibility: highest p-value"
     figure.update_yaxes(title=title, range=[-0.02, 1.04], row=2, col=1)
-    legend = parts.LEGEND_ABOVE | {"itemsizing": "constant", "traceorder": "normal"}
+    legend = charts.TOP_LEFT_LEGEND | {"itemsizing": "constant", "traceorder": "normal"}
     layout = {"legend": legend, "clickmode": "event+select", "hovermode": "closest"}
     return apply_layout(figure, 460, left=54, top=30, barmode="stack", bargap=0, **layout)
 

@@ -80,10 +80,9 @@ def show_chain(point: Point, classes: Sequence[str], v: Analysis) -> None:
 def show_p_value_area(v: Analysis, point: Point) -> None:
     """The calibration scores and the point's own score, under a label that is chosen here."""
     classes = v.problem.classes
-    options = [classes[k] for k in point.shown]
-    admit = lambda k: k if k in options else None  # noqa: E731
-    bound = query_params.bind_widget("label", "lab label", classes[point.prediction], admit)
-    name = st.pills("If the label were …", options, required=True, **bound)
+    options, default = [classes[k] for k in point.shown], classes[point.prediction]
+    bound = choices.option_args("label", "lab label", options, default)
+    name = st.pills("If the label were …", required=True, **bound)
     k = classes.index(name)
     own, alpha = calibration.scores(v, k), float(point.ranking.alpha[k])
     colour = figure_parts.class_colours(classes)[k]

@@ -28,12 +28,6 @@ NOTABLE_POINT_HELP = {
 }
 
 
-def parse_integer(text: str, most: int) -> int | None:
-    """A whole number from 0 to `most` in ASCII digits; None for any other text."""
-    is_short_number = text.isascii() and text.isdecimal() and len(text) < 10
-    return int(text) if is_short_number and int(text) <= most else None
-
-
 def choose_settings() -> AnalysisSettings:
     """Nonconformity measure, label groups, smoothing and seed; the URL keeps them."""
     about = (
@@ -52,13 +46,12 @@ def choose_settings() -> AnalysisSettings:
     groups = choices.choose_one(
         "Compared with", "groups", options, default, GROUP_LABELS.get, help=about
     )
-    flags = {"True": True, "False": False}
-    bound = query_params.bind_widget("smoothed", "lab smoothed", False, flags.get)
+    bound = query_params.bind_widget("smoothed", "lab smoothed", False, choices.FLAGS.get)
     about = "Ties are split at random, which makes p-values exactly uniform."
     smoothed = st.toggle("Smoothed p-values", help=about, **bound)
-    bound = query_params.bind_widget("seed", "lab seed", 0, lambda k: parse_integer(k, MAX_SEED))
     about = "Seed of the calibration share, of smoothing and of all repeated draws."
-    seed = int(st.number_input("Seed", 0, MAX_SEED, help=about, **bound))
+    bound = choices.integer_args("seed", "lab seed", 0, 0, MAX_SEED)
+    seed = int(st.number_input("Seed", help=about, **bound))
     return AnalysisSettings(measure, groups, smoothed, seed=seed)
 
 
@@ -107,12 +100,11 @@ def choose_row(v: Analysis, shown: bool) -> int:
     notable = calibration.notable_points(v)
     if not shown:
         last = st.query_params.get("row", st.session_state.get("last lab row", ""))
-        row = parse_integer(str(last), v.m - 1)
+        row = choices.parse_integer(str(last), 0, v.m - 1)
         return notable["Clear"] if row is None else row
-    admit = lambda k: parse_integer(k, v.m - 1)  # noqa: E731
-    bound = query_params.bind_widget("row", "lab row", notable["Clear"], admit)
-    label, about = f"Test point, 0 to {v.m - 1:,}", "Or click one in the map of step 4."
-    row = st.number_input(label, 0, v.m - 1, help=about, **bound)
+    bound = choices.integer_args("row", "lab row", notable["Clear"], 0, v.m - 1)
+    about = "Or click one in the map of step 4."
+    row = st.number_input(f"Test point, 0 to {v.m - 1:,}", help=about, **bound)
     with st.container(horizontal=True, gap="small"):
         for name, at in notable.items():
             go = {"on_click": query_params.set_value, "args": ("row", at)}

@@ -80,7 +80,7 @@ def validity_curves(v: Analysis, sizes: Sequence[Analysis] = ()) -> go.Figure:
     figure.update_yaxes(title="labels in a set (mean)", row=1, col=2)
     figure.update_yaxes(title="share of sets", col=3, **share)
     below = {"y": -0.97, "yanchor": "top"}  # below both sliders: the second may come later
-    layout = {"legend": parts.LEGEND_ABOVE | below, "sliders": sliders}
+    layout = {"legend": charts.TOP_LEFT_LEGEND | below, "sliders": sliders}
     left, right = VALIDITY_MARGINS
     return apply_layout(figure, 390, left=left, right=right, top=16, bottom=210, **layout)
 
@@ -131,7 +131,7 @@ def p_value_histogram(v: Analysis) -> go.Figure:
         add_line(figure, x, np.repeat(bound, 2), GREY, 1.5, hoverinfo="skip", **line)
     figure.update_xaxes(title="p-value of the true label (smoothed)", range=[0, 1])
     figure.update_yaxes(title="share of test points", rangemode="tozero", tickformat=".0%")
-    return apply_layout(figure, 270, left=54, top=30, legend=parts.LEGEND_ABOVE, bargap=0)
+    return apply_layout(figure, 270, left=54, top=30, legend=charts.TOP_LEFT_LEGEND, bargap=0)
 
 
 def curves_by_group(
@@ -236,4 +236,4 @@ def reliability_diagram(v: Analysis) -> go.Figure:
     figure.add_scatter(mode="lines+markers", hovertemplate=hover, **bins)
     figure.update_xaxes(title="largest softmax probability (mean)", range=[0, 1.02])
     figure.update_yaxes(title="how often right (share)", range=[0, 1.05])
-    return apply_layout(figure, 290, left=54, top=30, legend=parts.LEGEND_ABOVE)
+    return apply_layout(figure, 290, left=54, top=30, legend=charts.TOP_LEFT_LEGEND)
