@@ -1,17 +1,18 @@
-"""Gallery: what generators made of faces they never met, beside real voices; and a quiz on which is which."""
+"""Gallery: generated voices of faces from the test set beside real voices; a quiz on both."""
 
 import numpy as np
 import streamlit as st
 
-from core.inference import selection
+from core.inference.gallery import selection
 from ui import theme
-from ui.gallery import audio_samples, item, quiz, voices
+from ui.gallery import item, quiz, voices
 from ui.session import cache, query_params
-from ui.widgets import charts, run_summary
+from ui.widgets import charts, choices, players, run_summary
 
-ITEMS_PER_PAGE = 8  # rows of a page
-VIEW_LABELS = {"browse": "Browse", "examples": "Examples", "quiz": "Real or generated?"}
-SET_LABELS = {"S4": "S4: never met", "S3": "S3: trained on"}
+ITEMS_PER_PAGE = 8  # rows of the contact sheet
+VIEW_LABELS = {"browse": "Browse", "quiz": "Real or generated?"}
+SET_LABELS = {"S4": "S4: test set", "S3": "S3: training set"}
+hidden_label = {"label_visibility": "collapsed"}
 
 title, choice, view_side = st.columns([4, 3, 4], gap="medium", vertical_alignment="center")
 title.title("Gallery: real and generated")
@@ -21,44 +22,17 @@ if not families:
     st.stop()
 
 
-def linked_args(name: str, default, admit) -> dict:
-    """A widget's place in the address: what it needs of `ui.session.query_params`, as arguments."""
-    query_params.restore_widget(name, f"gallery {name}", default, admit)
-    return {
-        "key": f"gallery {name}",
-        "on_change": query_params.save_widget,
-        "args": (name, f"gallery {name}"),
-    }
-
-
 def option_args(name: str, options: dict, default: str) -> dict:
-    return linked_args(name, default, lambda k: k if k in options else None) | {
-        "options": list(options),
-        "format_func": options.get,
-    }
+    return choices.option_args(name, f"gallery {name}", options, default)
 
 
-# ------------------------------------------------------------------ which run, which set
+# ------------------------------------------------------------------ the run and the set
 
-family_id_by_run = {run: f.id for f in families for run in f.members.values()}
-family_by_id = {f.id: f for f in families}
-family_labels, hidden_label = (
-    {k: f"Run: {f.label}" for k, f in family_by_id.items()},
-    {"label_visibility": "collapsed"},
-)
-go = linked_args("run", families[0].id, family_id_by_run.get)
-family = family_by_id[
-    choice.selectbox(
-        "Trained run", list(family_by_id), format_func=family_labels.get, **go, **hidden_label
-    )
-]
+with choice:
+    family = choices.choose_family(families, "gallery run", "Run: ", **hidden_label)
 with view_side, st.container(horizontal_alignment="right"):
-    view = st.segmented_control(
-        "View", required=True, **option_args("view", VIEW_LABELS, "browse"), **hidden_label
-    )
-if view == "examples":
-    audio_samples.show(family, linked_args)
-    st.stop()
+    more = option_args("view", VIEW_LABELS, "browse") | hidden_label
+    view = st.segmented_control("View", required=True, **more)
 try:
     s = voices.load_set(family, "S4")
     if view == "browse" and len(s.real.face) and st.query_params.get("set") == "S3":
@@ -79,67 +53,47 @@ if view == "quiz":
     show_quiz()
     st.stop()
 
-# ------------------------------------------------------------------ which items, in which order
+# ------------------------------------------------------------------ filters and order
 
 set_labels = SET_LABELS if len(r.face) else {"S4": "S4: shipped"}
 emotions = {"": "all emotions"} | {k: k for i, k in enumerate(classes) if (r.label == i).any()}
-people = {"": "everybody" if r.subject.any() else "unknown people"} | {
-    k: k for k in sorted(set(r.subject.tolist()) - {""})
-}
+people = {"": "everybody" if r.subject.any() else "unknown people"}
+people |= {k: k for k in sorted(set(r.subject.tolist()) - {""})}
+conditions = {k: theme.CONDITION_TEXTS[k][0] for k in s.made}
+verdicts = {k: v[0] for k, v in selection.VERDICTS.items()}
 a, b, c, d, e, f = st.columns(6, gap="small")
-about = "Voices of S4's faces are what FID is measured on. S3's faces trained the generator."
+about = "FID is measured on the voices of S4's faces. S3's faces trained the generator."
 a.selectbox("Faces of", **option_args("set", set_labels, "S4"), help=about)
 emotion = b.selectbox("Emotion", **option_args("emotion", emotions, ""))
-subject = c.selectbox(
-    "Whose face", **option_args("subject", people, ""), disabled=not r.subject.any()
-)
-conditions = {k: theme.CONDITION_TEXTS[k][0] for k in s.made}
-about = "Verdict, order and copies are of this one; the sheet shows all."
-condition = d.selectbox(
-    "Condition", **option_args("condition", conditions, next(iter(conditions))), help=about
-)
-verdict = e.selectbox(
-    "Verdict", **option_args("verdict", {k: v[0] for k, v in selection.VERDICTS.items()}, "any")
-)
+args = option_args("subject", people, "")
+subject = c.selectbox("Whose face", disabled=not r.subject.any(), **args)
+about = "Verdict, order and copies refer to this condition; the sheet shows all."
+args = option_args("condition", conditions, next(iter(conditions)))
+condition = d.selectbox("Condition", help=about, **args)
+verdict = e.selectbox("Verdict", **option_args("verdict", verdicts, "any"))
 orders = {k: selection.ORDERS[k][0] for k in selection.available_orders(s.made[condition])}
 order = f.selectbox("Order", **option_args("sort", orders, "mixed"))
-items = selection.select_items(
-    r, s.made[condition], classes.index(emotion) if emotion else None, subject, verdict, order
-)
-
+label = classes.index(emotion) if emotion else None
+items = selection.select_items(r, s.made[condition], label, subject, verdict, order)
 if not len(items):
-    st.info(
-        "No voice is like that: choose another emotion, person or verdict.",
-        icon=":material/search_off:",
-    )
+    words = "No voice is like that: choose another emotion, person or verdict."
+    st.info(words, icon=":material/search_off:")
     st.stop()
 pages = -(-len(items) // ITEMS_PER_PAGE)
-page = linked_args(
-    "sheet",
-    1,
-    lambda k: int(k) if k.isascii() and k.isdecimal() and 0 < int(k[:9]) <= pages else None,
-)
+page_args = choices.integer_args("sheet", "gallery sheet", 1, 1, pages)
 start = ITEMS_PER_PAGE * (st.session_state["gallery sheet"] - 1)
 page_items = items[start : start + ITEMS_PER_PAGE]
-item_query = st.query_params.get("item", "")
-item_rows = (
-    np.nonzero(r.row == int(item_query))[0]
-    if item_query.isascii() and item_query.isdecimal() and len(item_query) < 10
-    else []
-)
-i = int(item_rows[0]) if len(item_rows) else int(page_items[0])
+row = choices.parse_integer(st.query_params.get("item", ""), 0, 10**9 - 1)
+found = np.nonzero(r.row == row)[0] if row is not None else []
+i = int(found[0] if len(found) else page_items[0])
 
 # ------------------------------------------------------------------ the sheet, and one item in full
 
 
 def open_clicked_item(key: str) -> None:
-    """A click in the sheet opens that item."""
-    at = [
-        np.ravel(p["customdata"])[0]
-        for p in st.session_state[key]["selection"]["points"]
-        if "customdata" in p
-    ]
-    if at:
+    """Callback of a click in the sheet: open that item."""
+    points = st.session_state[key]["selection"]["points"]
+    if at := [np.ravel(p["customdata"])[0] for p in points if "customdata" in p]:
         query_params.set_value("item", int(r.row[int(at[0])]))
 
 
@@ -147,56 +101,27 @@ left, right = st.columns([11, 12], gap="medium")
 with left:
     key = f"sheet {family.id} {r.name} {start} {order} {verdict} {emotion} {subject} {condition}"
     sheet = voices.sheet_figure(s, page_items.tolist(), i)
-    words = "faces with their real and generated voices; choose one by a click"
-    chart_args = {
-        "on_select": lambda: open_clicked_item(key),
-        "selection_mode": "points",
-        "config": charts.NO_TOOLBAR_CONFIG,
-        "alt": words,
-    }
-    st.plotly_chart(sheet, key=key, **chart_args)
+    alt = "faces with their real and generated voices; choose one by a click"
+    go = {"on_select": lambda: open_clicked_item(key), "selection_mode": "points"}
+    st.plotly_chart(sheet, key=key, config=charts.NO_TOOLBAR_CONFIG, alt=alt, **go)
     with st.container(horizontal=True, vertical_alignment="bottom", gap="small"):
-        st.number_input(f"Page of {pages:,}", 1, pages, width=120, **page)
-        count_text = f"{len(items):,} of {len(r):,} faces"
-        st.caption(f"{count_text}. Click one to hear it.", width="stretch")
-        more = {"on_click": "ignore", "icon": ":material/download:"}
-        about = "These faces and voices with all verdicts and distances, a line each."
-        st.download_button(
-            "List (csv)",
-            lambda: voices.items_csv(s, items),
-            "gallery.csv",
-            "text/csv",
-            key="csv",
-            help=about,
-            **more,
-        )
+        st.number_input(f"Page of {pages:,}", width=120, **page_args)
+        words = f"{len(items):,} of {len(r):,} faces. Click one to hear it."
+        st.caption(words, width="stretch")
+        about = "These faces and voices with all verdicts and distances, one per line."
+        csv = lambda: voices.items_csv(s, items)  # noqa: E731
+        players.download("List (csv)", csv, "gallery.csv", key="csv", help=about)
 with right:
     facts, tools = st.columns([11, 5], gap="small", vertical_alignment="center")
     with facts:
         item.show_heading(s, i)
     with tools:
-        item_view = st.segmented_control(
-            "Look",
-            required=True,
-            width="stretch",
-            **option_args("look", item.VIEW_LABELS, "listen"),
-            **hidden_label,
-        )
-        name, about = (
-            f"{family.name}-{r.name}-{r.row[i]}.zip",
-            "Its sounds, pictures and arrays, the facts, and the terms of the data.",
-        )
-        make_zip = lambda: voices.item_zip(s, i)  # noqa: E731
-        st.download_button(
-            "All of it (zip)",
-            make_zip,
-            name,
-            "application/zip",
-            key="zip",
-            help=about,
-            width="stretch",
-            **more,
-        )
+        more = option_args("look", item.VIEW_LABELS, "listen") | hidden_label
+        item_view = st.segmented_control("Look", required=True, width="stretch", **more)
+        name = f"{family.name}-{r.name}-{r.row[i]}.zip"
+        about = "Its sounds, pictures and arrays, the facts, and the terms of the data."
+        more = {"key": "zip", "help": about, "width": "stretch"}
+        players.download("All of it (zip)", lambda: voices.item_zip(s, i), name, **more)
     if item_view == "copy":
         item.show_nearest(s, i, condition)
     else:

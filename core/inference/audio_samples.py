@@ -16,7 +16,8 @@ import numpy as np
 
 from core import files, runs
 from core.config import CONDITIONS, family_hash
-from core.inference import examples, gallery, generation
+from core.inference import examples, generation
+from core.inference.gallery import real_items
 from core.inference.generation import LoadedRun
 from core.media import spectrograms, vocoder
 from core.runs import Run
@@ -88,7 +89,7 @@ def write_samples(
         opened, is_first = generation.load_run(run), family_hash(run.config) not in families
         families.add(family_hash(run.config))
         ways = [w for w, p in INVERSIONS.items() if p or vocoder.has_network(run.config.logmel)]
-        voices = gallery.load_real_voices(run) if is_first else gallery.RealVoices()
+        voices = real_items.load_real_voices(run) if is_first else real_items.NO_VOICES
         for emotion in opened.classes:
             example = examples.load_face_example(run, emotion)
             same = np.nonzero(voices.label == opened.classes.index(emotion))[0]

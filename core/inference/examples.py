@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from core.config import Config
-from core.data import splits
+from core.data import prepared_corpora, splits
 from core.data.corpora import CorpusError
 from core.data.demo import actors
 from core.media import spectrograms
@@ -145,7 +145,7 @@ def _to_uint8(face: np.ndarray) -> np.ndarray:
 
 def _is_demo(config: Config) -> bool:
     """Whether faces and voices are of the invented corpus."""
-    return config.data.faces == config.data.voices and splits.is_demo(config.data.faces)
+    return config.data.faces == config.data.voices and prepared_corpora.is_demo(config.data.faces)
 
 
 def _render_demo_row(config: Config, ref_db: float, out: dict[str, np.ndarray], row: int):
@@ -168,7 +168,7 @@ def _render_demo_row(config: Config, ref_db: float, out: dict[str, np.ndarray], 
     wave = actors.synthesise_voice(take)
     picture, places = actors.render_face(take, t=spectrograms.centre_time(len(wave) / s.rate))
     db = spectrograms.centre_crop(
-        spectrograms.centre_crop(spectrograms.log_mel(wave, s), splits.STORED_COLUMNS), s.columns
+        spectrograms.centre_crop(spectrograms.log_mel(wave, s), prepared_corpora.STORED_COLUMNS), s.columns
     )
     return (
         take.clip_id,
@@ -191,7 +191,7 @@ def _load_s4(config: Config, corpus: dict) -> splits.SampleSet | None:
     """S4 as the run met it; None where its corpora are not on this machine."""
     try:
         for role, name in (("faces", config.data.faces), ("voices", config.data.voices)):
-            if splits.load_corpus(name, config.data.demo_takes).digest != corpus[role]["digest"]:
+            if prepared_corpora.load_corpus(name, config.data.demo_takes).digest != corpus[role]["digest"]:
                 return None
         return splits.build_sets(config)["S4"]
     except CorpusError:

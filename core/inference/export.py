@@ -15,7 +15,7 @@ import numpy as np
 
 from core import files, runs
 from core.config import to_dict
-from core.data import splits
+from core.data import prepared_corpora
 from core.runs import Run
 
 COPIED_FILES = (
@@ -92,7 +92,7 @@ def model_card(run: Run) -> str:
     turned = c.gan.direction == "voice-face"
     given, made = ("voice", "face") if turned else ("face", "voice")
     q, own = r["quality"], r[given]
-    invented = splits.is_demo(c.data.voices)
+    invented = prepared_corpora.is_demo(c.data.voices)
     condition = {
         "label": "the emotion's label",
         "classifier": f"the {given} classifier's softmax",

@@ -12,7 +12,8 @@ from core import runs
 from core.__main__ import main
 from core.data import prepared_corpora
 from core.files import ROOT
-from core.inference import audio_samples, examples, gallery, generation
+from core.inference import audio_samples, examples, generation
+from core.inference.gallery import real_items
 from core.media import spectrograms, waveforms
 from tests.support import trained_runs
 
@@ -75,7 +76,7 @@ def gallery_voice(run, emotion, one):
     """The real voice beside a run's sample."""
     if one.real is not None:
         return one.real
-    voices = gallery.load_real_voices(run)
+    voices = real_items.load_real_voices(run)
     return voices.y[np.nonzero(voices.label == run.config.data.classes.index(emotion))[0][0]]
 
 

@@ -9,6 +9,7 @@ import pytest
 
 from core import files, runs
 from core.config import replace
+from core.data import prepared_corpora
 from core.data import splits
 from core.data.demo import actors
 from core.inference import examples
@@ -90,8 +91,8 @@ def test_a_corpus_that_is_not_here_leaves_the_picture_out(run):
 
 def test_another_corpus_of_the_same_name_is_not_taken_for_it(run):
     c = replace(run.config, data={"faces": "made", "voices": "made"})
-    source = splits.corpus_path("demo", c.data.demo_takes)
-    splits.corpus_path("made").write_bytes(source.read_bytes())
+    source = prepared_corpora.corpus_path("demo", c.data.demo_takes)
+    prepared_corpora.corpus_path("made").write_bytes(source.read_bytes())
     files.write_json(run.directory / "config.json", runs.to_dict(c))
     assert examples.load_face_example(run, "angry").face is not None
     corpus = run.json("corpus")

@@ -14,10 +14,13 @@ import pytest
 
 from core import files, runs
 from core.config import CREMA_EMOTIONS, replace
+from core.data import prepared_corpora
 from core.data import splits
 from core.experiments import pipeline
-from core.inference import gallery, generation, selection
-from core.inference.selection import Round
+from core.inference.gallery import generated_voices
+from core.inference.gallery import real_items, selection
+from core.inference import generation
+from core.inference.gallery.selection import Round
 from core.runs import Run
 from tests.support import noise_corpora, trained_runs
 
@@ -62,11 +65,11 @@ def mixed(apart, home):
 
 @pytest.mark.parametrize("name", ["S4", "S3"])
 def test_a_face_stands_beside_the_voice_of_its_own_clip(own_trained_home, name):
-    r = gallery.load_real_items(run_of(), name)
+    r = real_items.load_real_items(run_of(), name)
     assert len(r) > 0
     assert (r.clip == r.voices.clip[r.voice_row]).all()
     assert (r.subject == r.voices.subject[r.voice_row]).all()
-    corpus = splits.load_corpus("demo", trained_runs.TINY_CONFIG.data.demo_takes)
+    corpus = prepared_corpora.load_corpus("demo", trained_runs.TINY_CONFIG.data.demo_takes)
     at = {c: i for i, c in enumerate(corpus.clip)}
     for i in (0, len(r) - 1):
         assert corpus.emotion[at[r.clip[i]]] == trained_runs.TINY_CONFIG.data.classes[r.label[i]]
@@ -77,26 +80,26 @@ def test_a_face_stands_beside_the_voice_of_its_own_clip(own_trained_home, name):
 
 
 def test_training_voices_are_of_other_people_than_s4(own_trained_home):
-    r = gallery.load_real_items(run_of())
+    r = real_items.load_real_items(run_of())
     assert set(r.trained.subject) & set(r.voices.subject) == set()
     assert (np.diff(r.real_nearest_db) >= 0).all()
     assert len(r.real_nearest_db) == len(r.voices.y)
     assert r.real_nearest_db[0] == pytest.approx(
-        gallery.nearest_voices(r.voices.y, r.trained.y, 80.0)[1].min()
+        real_items.nearest_voices(r.voices.y, r.trained.y, 80.0)[1].min()
     )
 
 
 def test_without_corpora_there_is_what_the_run_ships(own_trained_home):
     run, stored = run_of(), run_of().arrays("generated")
-    splits.corpus_path("demo", trained_runs.TINY_CONFIG.data.demo_takes).unlink()
-    r = gallery.load_real_items(run)
+    prepared_corpora.corpus_path("demo", trained_runs.TINY_CONFIG.data.demo_takes).unlink()
+    r = real_items.load_real_items(run)
     assert r.missing == ("demo",)
     assert (len(r.face), len(r.voices.y), len(r.real_nearest_db)) == (0, 0, 0)
     assert (r.voice_row == -1).all()
     np.testing.assert_array_equal(r.row, stored["row"])
     np.testing.assert_array_equal(r.label, stored["label"])
     np.testing.assert_array_equal(r.p, run.arrays()["p_S4"][stored["row"]])
-    m = gallery.load_generated_voices(generation.load_run(run), r)
+    m = generated_voices.load_generated_voices(generation.load_run(run), r)
     np.testing.assert_array_equal(m.y, stored["y"])
     assert (m.near == -1).all()
     assert selection.available_orders(m) == [
@@ -108,23 +111,23 @@ def test_without_corpora_there_is_what_the_run_ships(own_trained_home):
         "unsure",
     ]
     with pytest.raises(ValueError, match="keeps no samples"):
-        gallery.load_real_items(run, "S3")
+        real_items.load_real_items(run, "S3")
 
 
 def test_an_unfinished_run_and_one_that_makes_faces_are_refused(home):
     with pytest.raises(ValueError, match="let its training finish"):
-        gallery.load_real_items(trained_runs.fabricate_run("stopped"))
+        real_items.load_real_items(trained_runs.fabricate_run("stopped"))
     turned = trained_runs.fabricate_run(
         "done",
         replace(trained_runs.TINY_CONFIG, gan={"direction": "voice-face", "condition": "label"}),
     )
     with pytest.raises(ValueError, match="makes faces"):
-        gallery.load_real_items(turned)
+        real_items.load_real_items(turned)
 
 
 def changed(name: str, **arrays) -> None:
     """A prepared corpus with some arrays (functions of what they were) changed; its digest is another one."""
-    path = splits.corpus_path(name, trained_runs.TINY_CONFIG.data.demo_takes)
+    path = prepared_corpora.corpus_path(name, trained_runs.TINY_CONFIG.data.demo_takes)
     now = files.read_arrays(path)
     now |= {k: f(now) for k, f in arrays.items()}
     meta = json.loads(str(now["meta"])) | {"digest": "another"}
@@ -132,9 +135,9 @@ def changed(name: str, **arrays) -> None:
 
 
 def test_another_preparation_of_the_same_clips_is_shown_and_said(own_trained_home):
-    before = gallery.load_real_items(run_of())
+    before = real_items.load_real_items(run_of())
     changed("demo", voices=lambda a: a["voices"] + np.float32(1e-4))
-    r = gallery.load_real_items(run_of())
+    r = real_items.load_real_items(run_of())
     assert "demo, prepared on this machine" in r.notes[0]
     assert (r.clip == before.clip).all()
     assert len(r.face) == len(before.face)
@@ -142,17 +145,17 @@ def test_another_preparation_of_the_same_clips_is_shown_and_said(own_trained_hom
 
 def test_a_corpus_that_falls_into_other_sets_is_left_out_and_named(own_trained_home):
     changed("demo", subject=lambda a: np.char.add("x", a["subject"][::-1]))
-    r = gallery.load_real_items(run_of())
+    r = real_items.load_real_items(run_of())
     assert any("other sets" in n for n in r.notes)
     assert (len(r.face), len(r.voices.y)) == (0, 0)
-    assert len(gallery.load_generated_voices(generation.load_run(run_of()), r).y) == len(r)
+    assert len(generated_voices.load_generated_voices(generation.load_run(run_of()), r).y) == len(r)
 
 
 # --- faces and voices of different corpora --------------------------------------------------------------------------------------------
 
 
 def test_a_face_of_another_corpus_stands_beside_a_voice_of_its_emotion(mixed):
-    r = gallery.load_real_items(mixed)
+    r = real_items.load_real_items(mixed)
     assert not r.paired
     assert (r.voices.label[r.voice_row] == r.label).all()
     used = np.bincount(r.voice_row, minlength=len(r.voices.y))
@@ -163,27 +166,27 @@ def test_a_face_of_another_corpus_stands_beside_a_voice_of_its_emotion(mixed):
 
 
 def test_voices_are_told_by_name_where_more_people_or_no_faces_are_here(mixed):
-    before = gallery.load_real_items(mixed)
+    before = real_items.load_real_items(mixed)
     noise_corpora.write_noise_corpus(
         "speakers", faces=False, subjects=(*SPEAKERS, *(f"speaker-{i}" for i in range(90, 96)))
     )
-    r = gallery.load_real_items(mixed)  # split anew, the sets would be others
+    r = real_items.load_real_items(mixed)  # split anew, the sets would be others
     assert set(r.voices.subject) == set(before.voices.subject)
     assert set(r.trained.subject) == set(before.trained.subject)
-    splits.corpus_path("people").unlink()
-    r = gallery.load_real_items(mixed)
+    prepared_corpora.corpus_path("people").unlink()
+    r = real_items.load_real_items(mixed)
     assert r.missing == ("people",)
     assert len(r.face) == 0
     assert set(r.voices.subject) == set(before.voices.subject)
     assert (r.voices.label[r.voice_row] == r.label).all()
-    m = gallery.load_generated_voices(generation.load_run(mixed), r)
+    m = generated_voices.load_generated_voices(generation.load_run(mixed), r)
     assert (m.near >= 0).all()
     assert "copy" in selection.available_orders(m)
 
 
 def test_voices_of_which_clips_lack_are_left_out(mixed):
     noise_corpora.write_noise_corpus("speakers", faces=False, subjects=SPEAKERS[:7])
-    r = gallery.load_real_items(mixed)
+    r = real_items.load_real_items(mixed)
     assert len(r.voices.y) == 0
     assert any("speakers" in n for n in r.notes)
 
@@ -194,8 +197,8 @@ def test_voices_of_which_clips_lack_are_left_out(mixed):
 @pytest.mark.parametrize("condition", ["cp", "label", "classifier"])
 def test_generated_voices_are_those_that_fid_was_measured_on(own_trained_home, condition):
     run, stored = run_of(condition), run_of(condition).arrays("generated")
-    r = gallery.load_real_items(run)
-    m = gallery.load_generated_voices(generation.load_run(run), r)
+    r = real_items.load_real_items(run)
+    m = generated_voices.load_generated_voices(generation.load_run(run), r)
     assert m.condition == condition
     np.testing.assert_array_equal(r.row, stored["row"])
     np.testing.assert_allclose(m.y.astype(float), stored["y"].astype(float), atol=2e-3)
@@ -215,12 +218,12 @@ def test_nearest_finds_copies_wherever_they_were_moved():
             np.roll(bank[11], 40, axis=0),
         ]
     )
-    row, distance = gallery.nearest_voices(y, bank, 80.0)
+    row, distance = real_items.nearest_voices(y, bank, 80.0)
     assert row[:3].tolist() == [3, 7, 9]
     assert (distance[:3] < 0.1).all()
     assert distance[3] > 10
     other = rng.uniform(-1, 1, (2, 112, 28)).astype(np.float32)
-    row, distance = gallery.nearest_voices(other, bank, 80.0)
+    row, distance = real_items.nearest_voices(other, bank, 80.0)
     every = np.array(
         [
             [
@@ -233,13 +236,13 @@ def test_nearest_finds_copies_wherever_they_were_moved():
     np.testing.assert_array_equal(row, every.argmin(axis=1))
     np.testing.assert_allclose(distance, 40 * every.min(axis=1), rtol=1e-4)  # 80 dB are two units
     with pytest.raises(ValueError, match="no voice"):
-        gallery.nearest_voices(y, bank[:0], 80.0)
+        real_items.nearest_voices(y, bank[:0], 80.0)
 
 
 def test_a_copy_of_a_training_voice_is_told(own_trained_home):
-    r = gallery.load_real_items(run_of())
+    r = real_items.load_real_items(run_of())
     y = np.stack([r.trained.y[5]])
-    row, distance = gallery.nearest_voices(y, r.trained.y, 80.0)
+    row, distance = real_items.nearest_voices(y, r.trained.y, 80.0)
     assert row[0] == 5
     assert selection.share_closer(r.real_nearest_db, float(distance[0])) == 0.0
     assert selection.share_closer(r.real_nearest_db, 1e3) == 1.0
@@ -248,25 +251,25 @@ def test_a_copy_of_a_training_voice_is_told(own_trained_home):
 
 def test_what_is_made_is_kept_until_something_changes(own_trained_home, monkeypatch):
     run = run_of()
-    r, opened = gallery.load_real_items(run), generation.load_run(run)
-    first = gallery.load_generated_voices(opened, r)
+    r, opened = real_items.load_real_items(run), generation.load_run(run)
+    first = generated_voices.load_generated_voices(opened, r)
     with monkeypatch.context() as m:
         m.setattr(
-            gallery,
+            generated_voices,
             "_compute_generated_voices",
             mock.Mock(side_effect=AssertionError("computed again")),
         )
-        again = gallery.load_generated_voices(opened, r)
+        again = generated_voices.load_generated_voices(opened, r)
         for key, value in vars(first).items():
             np.testing.assert_array_equal(getattr(again, key), value)
         with pytest.raises(AssertionError):
-            gallery.load_generated_voices(opened, gallery.load_real_items(run, "S3"))
+            generated_voices.load_generated_voices(opened, real_items.load_real_items(run, "S3"))
         run.model_path("scorer").write_bytes(run.model_path("Q").read_bytes())
         with pytest.raises(AssertionError):
-            gallery.load_generated_voices(opened, r)
+            generated_voices.load_generated_voices(opened, r)
     kept = next((files.checkpoints_folder() / ".cache" / "gallery").glob("*-S4.npz"))
     kept.write_bytes(kept.read_bytes()[:200])
-    assert len(gallery.load_generated_voices(opened, r).y) == len(r)
+    assert len(generated_voices.load_generated_voices(opened, r).y) == len(r)
     assert runs.index_existing() == []  # what is kept is no run
 
 
@@ -281,19 +284,19 @@ def test_leaving_ends_the_work_and_leaves_no_half_file(own_trained_home):
         if "Drawing" in what:
             raise Left
 
-    r = gallery.load_real_items(run_of(), report=report)
+    r = real_items.load_real_items(run_of(), report=report)
     assert [w for w, _ in words] == sorted(w for w, _ in words)
     opened = generation.load_run(run_of())
     with pytest.raises(Left):
-        gallery.load_generated_voices(opened, r, report)
+        generated_voices.load_generated_voices(opened, r, report)
     assert list((files.checkpoints_folder() / ".cache").glob("gallery/*")) == []
     assert not opened.G._forward_hooks  # visitors share it
 
 
 def test_a_folder_that_is_only_read_is_no_fault(own_trained_home, monkeypatch):
     monkeypatch.setattr(files, "write_arrays", mock.Mock(side_effect=PermissionError))
-    r = gallery.load_real_items(run_of())
-    assert len(gallery.load_generated_voices(generation.load_run(run_of()), r).y) == len(r)
+    r = real_items.load_real_items(run_of())
+    assert len(generated_voices.load_generated_voices(generation.load_run(run_of()), r).y) == len(r)
 
 
 # --- choosing -----------------------------------------------------------------------------------------------------------------------
@@ -301,8 +304,8 @@ def test_a_folder_that_is_only_read_is_no_fault(own_trained_home, monkeypatch):
 
 @pytest.fixture
 def both(own_trained_home):
-    r = gallery.load_real_items(run_of())
-    return r, gallery.load_generated_voices(generation.load_run(run_of()), r)
+    r = real_items.load_real_items(run_of())
+    return r, generated_voices.load_generated_voices(generation.load_run(run_of()), r)
 
 
 def test_filters_and_orders_do_what_they_say(both):
@@ -370,9 +373,9 @@ def test_a_game_is_fair_and_its_seed_decides_it(both):
 
 
 def test_no_game_without_real_voices(own_trained_home):
-    splits.corpus_path("demo", trained_runs.TINY_CONFIG.data.demo_takes).unlink()
+    prepared_corpora.corpus_path("demo", trained_runs.TINY_CONFIG.data.demo_takes).unlink()
     with pytest.raises(ValueError, match="there are 0"):
-        selection.make_rounds(gallery.load_real_items(run_of()), ("cp",), 0)
+        selection.make_rounds(real_items.load_real_items(run_of()), ("cp",), 0)
 
 
 def test_the_score_counts_streaks_and_who_was_fooled_by_what():

@@ -11,11 +11,11 @@ import soundfile
 
 from core import runs
 from core.__main__ import main
+from core.files import ROOT
 from core.inference import generation, long_form
 from core.inference.generation import AnalysedClip
 from core.media import spectrograms, waveforms
 from tests.support import trained_runs
-from tests.support.app import ROOT
 
 RATE, FPS = 16_000, 12.5
 

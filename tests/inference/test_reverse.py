@@ -12,10 +12,11 @@ import torch
 from core import files
 from core.config import DEMO, Config, config_hash, replace
 from core.conformal import calibration
+from core.data import prepared_corpora
 from core.data import splits
 from core.data.corpora import CorpusError
 from core.evaluation import evaluator, protocol
-from core.experiments import pipeline
+from core.experiments import gan_training, pipeline
 from core.inference import generation
 from core.models import gan, networks
 from core.models.networks import CONV_WIDTHS, ENCDEC_WIDTHS, UNET_WIDTHS
@@ -122,7 +123,7 @@ def test_stop_and_resume_is_exact_in_this_direction_too(turned, world):
         calls.append((phase, done))
 
     folder = world / "stopped"
-    with pytest.raises(pipeline.TrainingStopped):
+    with pytest.raises(files.StopRequested):
         pipeline.run(
             REVERSED,
             folder,
@@ -217,7 +218,7 @@ def test_f_s_learns_from_another_corpus_and_nothing_else_does(world, plain):
     )
     config = replace(SMALL, data={"f_s_corpus": "others"})
     assert config_hash(config, "a") != config_hash(SMALL, "a")
-    assert splits.corpus_digest(config.data).startswith(splits.corpus_digest(SMALL.data) + "+")
+    assert prepared_corpora.corpus_digest(config.data).startswith(prepared_corpora.corpus_digest(SMALL.data) + "+")
     sets = splits.build_sets(config)
     x, labels = splits.f_s_training_data(config, sets)
     assert x.shape == (48, 28, 28)
@@ -291,8 +292,8 @@ def test_all_frames_of_s3_are_pairs_and_a_clip_stays_one(world, direction):
     n = len(sets["S3"].x)
     c = {"S3": np.random.default_rng(0).random((n, 6)).astype(np.float32)}
     pool, few = (
-        pipeline.make_pool(config, sets, c, device),
-        pipeline.make_pool(config, one, c, device),
+        gan_training.make_pool(config, sets, c, device),
+        gan_training.make_pool(config, one, c, device),
     )
     faces, voices = (pool.x, pool.y) if direction == "face-voice" else (pool.y, pool.x)
     assert (len(faces), len(voices)) == (3 * n, n)

@@ -1,4 +1,7 @@
-"""The gallery's data, kept: what a family of runs made of a set's faces, sounds, originals, and the files that are taken away."""
+"""The gallery's cached data: the voices that a family of runs generates from a set's faces.
+
+Also their sounds, the original recordings, and the files that a visitor can download.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +9,7 @@ import io
 import json
 import threading
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,44 +20,41 @@ import streamlit as st
 
 from core import files
 from core.config import Config, LogMel
-from core.data import download, splits
+from core.data import download, prepared_corpora
 from core.data.corpora import KNOWN_CORPORA
-from core.inference import selection
+from core.files import UserError
+from core.inference.gallery import selection
 from core.media import spectrograms, waveforms
 from ui import theme
-from ui.session import cache, corpora
-from ui.session.cache import RunFamily
+from ui.session import cache, corpora, images
+from ui.session.cache import RunFamily, cache_by_run
 from ui.widgets import charts, contact_sheet
 
 if TYPE_CHECKING:
-    from core.inference.gallery import GeneratedVoices, ProgressCallback, RealItems, SetName
+    from core.inference.gallery.generated_voices import GeneratedVoices
+    from core.inference.gallery.real_items import ProgressCallback, RealItems, SetName
     from core.inference.generation import Audio
 
 OPENING_TEXT = "Opening the gallery …"
 MAX_CACHED_SETS = 8  # sets of families in memory
-LOAD_ERRORS = (
-    ValueError,
-    OSError,
-    EOFError,
-    KeyError,
-    zipfile.BadZipFile,
-)  # what a damaged run makes its readers raise
+PICTURE_SCALE = 6  # pixels of a downloaded picture for one cell of a spectrogram
+# Exceptions of a damaged run's readers.
+LOAD_ERRORS = (ValueError, OSError, EOFError, KeyError, zipfile.BadZipFile)
 
-
-_compute_lock = threading.Lock()  # one at a time: the server may do it ahead of the first visit
+_compute_lock = threading.Lock()  # one set at a time: the server may compute one ahead of a visit
 
 
 @dataclass(frozen=True)
 class GallerySet:
-    """One set of a family: its real side, and what each member made of it."""
+    """One set of a family: its real side, and each member's generated voices."""
 
     members: dict[str, str]  # condition -> run id, those that could be opened
     real: RealItems
     made: dict[str, GeneratedVoices]  # condition -> its voices
     config: Config
     ref_db: float
-    broken: tuple[str, ...]  # in words, members that could not be opened
-    key: tuple  # what all of it depends on
+    broken: tuple[str, ...]  # messages of the members that could not be opened
+    key: tuple  # cache key: folder, runs, set, modification times
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -63,38 +63,29 @@ class GallerySet:
 
 @st.cache_resource(show_spinner=False)
 def _set_cache() -> dict[tuple, GallerySet]:
-    """What is in memory, for all visitors, the oldest first."""
+    """The sets in memory, shared by all visitors, the oldest first."""
     return {}
 
 
 def load_set(family: RunFamily, name: SetName, quietly: bool = False) -> GallerySet:
-    """A set of a family. The first visit computes, with a bar; leaving the page ends that, and what is done is kept on disk.
+    """A set of a family. The first visit computes it, with a progress bar unless `quietly`.
 
-    `quietly`, ahead of any visit: without the bar. Who comes meanwhile waits for it, and may leave.
-
-    Raises ValueError in words: a run without outputs or samples, or a set of which nothing is here.
+    Leaving the page stops that work; its finished part is kept on disk. Raises UserError for a run
+    without outputs or samples, or a set that is not on this machine.
     """
     config = cache.run_config(family.id)
-    key = (
-        files.checkpoints_folder(),
-        tuple(family.members.values()),
-        name,
-        _modification_times(family, config),
-    )
+    runs, changed = tuple(family.members.values()), _modification_times(family, config)
+    key = (files.checkpoints_folder(), runs, name, changed)
     store = _set_cache()
     if key not in store:
         place = None if quietly else st.empty()
-        say = (
-            (lambda share, words: None)
-            if place is None
-            else (lambda share, words: place.progress(share, words))
-        )
-        say(0.0, OPENING_TEXT)
+        show = (lambda share, words: None) if place is None else place.progress
+        show(0.0, OPENING_TEXT)
         while not _compute_lock.acquire(timeout=0.2):
-            say(0.0, OPENING_TEXT)
+            show(0.0, OPENING_TEXT)  # lets Streamlit stop a page that its visitor has left
         try:
             if key not in store:
-                store[key] = _compute_set(family, name, config, key, say)
+                store[key] = _compute_set(family, name, config, key, show)
         finally:
             _compute_lock.release()
         if place is not None:
@@ -105,110 +96,95 @@ def load_set(family: RunFamily, name: SetName, quietly: bool = False) -> Gallery
 
 
 def _modification_times(family: RunFamily, config: Config) -> tuple[int, ...]:
-    """What changes when a corpus or a run does."""
-    files = [
-        splits.corpus_path(n, config.data.demo_takes)
-        for n in (config.data.faces, config.data.voices)
-    ]
-    files += [cache.run_by_id(run).directory / "results.json" for run in family.members.values()]
-    return tuple(f.stat().st_mtime_ns if f.exists() else 0 for f in files)
+    """Modification times of the family's corpora and results; 0 for a missing file."""
+    names, takes = (config.data.faces, config.data.voices), config.data.demo_takes
+    paths = [prepared_corpora.corpus_path(n, takes) for n in names]
+    paths += [cache.run_by_id(run).directory / "results.json" for run in family.members.values()]
+    return tuple(p.stat().st_mtime_ns if p.exists() else 0 for p in paths)
 
 
 def _compute_set(
-    family: RunFamily, name: SetName, config: Config, key: tuple, say: ProgressCallback
+    family: RunFamily, name: SetName, config: Config, key: tuple, show: Callable
 ) -> GallerySet:
-    from core.inference import gallery
+    from core.inference.gallery import generated_voices, real_items
 
     parts = len(family.members) + 1
 
-    def tell(part: int):
-        return lambda share, words: say(
+    def progress_of(part: int) -> ProgressCallback:
+        return lambda share, words: show(
             min(1.0, (part + share) / parts), f"{words} … kept for the next visit"
         )
 
-    real = gallery.load_real_items(cache.run_by_id(family.id), name, tell(0))
+    real = real_items.load_real_items(cache.run_by_id(family.id), name, progress_of(0))
     made, broken = {}, []
     for part, (condition, run_id) in enumerate(family.members.items(), 1):
         try:
-            made[condition] = gallery.load_generated_voices(
-                cache.load_run(run_id), real, tell(part)
-            )
+            run, progress = cache.load_run(run_id), progress_of(part)
+            made[condition] = generated_voices.load_generated_voices(run, real, progress)
         except LOAD_ERRORS as error:
             broken.append(str(error))
     if not made:
-        raise ValueError(" ".join(broken))
+        raise UserError(" ".join(broken))
     members = {c: family.members[c] for c in made}
-    return GallerySet(
-        members,
-        real,
-        made,
-        config,
-        cache.load_run(next(iter(members.values()))).ref_db,
-        tuple(broken),
-        key,
-    )
+    ref_db = cache.load_run(next(iter(members.values()))).ref_db
+    return GallerySet(members, real, made, config, ref_db, tuple(broken), key)
 
 
-def sheet_figure(s: GallerySet, items: Sequence[int], looked_at: int) -> go.Figure:
+def sheet_figure(s: GallerySet, items: Sequence[int], open_item: int) -> go.Figure:
     """The contact sheet of some items."""
-    return _sheet_figure(s.key, tuple(items), looked_at, s)
+    return _sheet_figure(s.key, tuple(items), open_item, s)
 
 
 @charts.cache_figure
-def _sheet_figure(key: tuple, items: tuple[int, ...], looked_at: int, _s: GallerySet) -> go.Figure:
-    return contact_sheet.build_figure(
-        _s.real, _s.made, items, _s.classes, looked_at, _s.config.logmel
-    )
+def _sheet_figure(key: tuple, items: tuple[int, ...], open_item: int, _s: GallerySet) -> go.Figure:
+    s = _s
+    return contact_sheet.build_figure(s.real, s.made, items, s.classes, open_item, s.config.logmel)
 
 
-# ------------------------------------------------------------------ what is not here
+# ------------------------------------------------------------------ missing corpora
 
 
 def show_missing_corpora(s: GallerySet) -> None:
-    """Which real clips are not on this machine, what can be seen all the same, and the way to them."""
-    r = s.real
+    """The corpora that are not on this machine, with links to get them; other notes on the set."""
+    r, escape = s.real, theme.escape_markdown
     for note in r.notes:
-        st.caption(f":material/info: {theme.escape_markdown(note)}")
+        st.caption(f":material/info: {escape(note)}")
     for words in s.broken:
-        st.warning(theme.escape_markdown(words), icon=":material/warning:")
+        st.warning(escape(words), icon=":material/warning:")
     if not r.missing:
         return
-    lost = [
-        w for w, gone in (("faces", not len(r.face)), ("real voices", not len(r.voices.y))) if gone
-    ]
+    empty = {"faces": not len(r.face), "real voices": not len(r.voices.y)}
+    lost = " and no ".join(words for words, is_empty in empty.items() if is_empty)
     more = "" if len(r.face) else f" You see the {len(r)} samples that come with the run."
-    names = " and ".join(theme.escape_markdown(n) for n in r.missing)
-    said = f"**{names} {'are' if len(r.missing) > 1 else 'is'} not on this machine**: no {' and no '.join(lost)} here.{more}"
+    verb = "are" if len(r.missing) > 1 else "is"
+    names = f"**{' and '.join(escape(n) for n in r.missing)} {verb} not on this machine**"
     with st.container(border=True, horizontal=True, vertical_alignment="center"):
-        st.markdown(f":material/folder_off: {said}", width="stretch")
+        words = f":material/folder_off: {names}: no {lost} here.{more}"
+        st.markdown(words, width="stretch")
         for corpus in r.missing:
-            clips, bands = splits.parse_name(corpus)
-            if clips == "demo" and corpus != "demo":  # the page Data draws the paper's size alone
-                st.code(
-                    splits.prepare_command(corpus, s.config.data.demo_takes),
-                    language="bash",
-                    wrap_lines=True,
-                )
-                continue
-            query = {
-                "part": "bring",
-                "form": clips if clips in KNOWN_CORPORA else "folder",
-                "bands": str(bands),
-            }
-            query = {"part": "corpora"} if clips == "demo" else query
-            st.page_link(
-                "pages/data.py",
-                label=corpus_link_label(corpus),
-                icon=":material/database:",
-                query_params=query,
-            )
+            _show_corpus_link(corpus, s.config.data.demo_takes)
+
+
+def _show_corpus_link(corpus: str, demo_takes: int) -> None:
+    """The way to get a corpus: a link to the page Data, or a command."""
+    clips, bands = prepared_corpora.parse_name(corpus)
+    if clips == "demo" and corpus != "demo":  # the page Data draws the demo in one size only
+        command = prepared_corpora.prepare_command(corpus, demo_takes)
+        st.code(command, language="bash", wrap_lines=True)
+        return
+    query = {"part": "corpora"}
+    if clips != "demo":
+        form = clips if clips in KNOWN_CORPORA else "folder"
+        query = {"part": "bring", "form": form, "bands": str(bands)}
+    look = {"label": corpus_link_label(corpus), "icon": ":material/database:"}
+    st.page_link("pages/data.py", query_params=query, **look)
 
 
 def corpus_link_label(corpus: str) -> str:
-    """How a corpus comes here, with its size."""
+    """The label of a link to get a corpus, with its size."""
     if corpus == "demo":
         return "Draw the demo corpus (no download)"
-    if splits.parse_name(corpus)[0] == "ravdess":
+    if prepared_corpora.parse_name(corpus)[0] == "ravdess":
         return f"Fetch RAVDESS ({download.AUDIO_SPEECH_ZIP[1] / 1e6:.0f} MB)"
     return f"Bring {theme.escape_markdown(corpus)}"
 
@@ -216,45 +192,32 @@ def corpus_link_label(corpus: str) -> str:
 # ------------------------------------------------------------------ sounds
 
 
-def to_audio(
-    run_id: str, y: np.ndarray, seed: int = 0, what: str = "", plain: bool = False
-) -> Audio:
-    """A spectrogram of this family made audible; `what` it is stands in the file, with "" nothing."""
-    return _to_audio(files.checkpoints_folder() / run_id, y, seed, what, plain)
-
-
-@st.cache_resource(show_spinner=False, max_entries=200)
-def _to_audio(directory: Path, y: np.ndarray, seed: int, what: str, plain: bool) -> Audio:
+@cache_by_run(200)
+def to_audio(directory: Path, y: np.ndarray, seed: int = 0, what: str = "") -> Audio:
+    """The sound of a spectrogram; `what` it is becomes the WAV's comment, "" for none."""
     from core.inference import generation
 
-    return generation.to_audio(
-        cache.load_run(directory.name), np.asarray(y, np.float32), seed, what, plain
-    )
+    y = np.asarray(y, np.float32)
+    return generation.to_audio(cache.load_run(directory.name), y, seed, what)
 
 
-def classify_voice(run_id: str, y: np.ndarray) -> dict[str, np.ndarray]:
-    """What Q and the scorer hear in one spectrogram: name -> (K,)."""
-    return _classify_voice(files.checkpoints_folder() / run_id, y)
-
-
-@st.cache_data(show_spinner=False, max_entries=400)
-def _classify_voice(directory: Path, y: np.ndarray) -> dict[str, np.ndarray]:
+@cache_by_run(400)
+def classify_voice(directory: Path, y: np.ndarray) -> dict[str, np.ndarray]:
+    """The softmax (K,) of Q and of the scorer for one spectrogram."""
     from core.inference import generation
 
-    return {
-        k: o[0]
-        for k, o in generation.classify_samples(
-            cache.load_run(directory.name), np.asarray(y, np.float32)[None]
-        ).items()
-    }
+    batch = np.asarray(y, np.float32)[None]
+    verdicts = generation.classify_samples(cache.load_run(directory.name), batch)
+    return {who: o[0] for who, o in verdicts.items()}
 
 
 def load_recording(s: GallerySet, clip: str) -> tuple[bytes, float] | str:
-    """The part of a clip's own recording that its spectrogram shows, at its own level, and the dB that a peak above 0.95 took from it.
+    """The part of a clip's recording that its spectrogram shows, as WAV, and its gain in dB.
 
-    Or in words why it is not here.
+    The gain (<= 0) keeps the peak below 0.95. A string tells why there is no recording.
     """
-    stem = splits.corpus_path(s.config.data.voices, s.config.data.demo_takes).stem
+    data = s.config.data
+    stem = prepared_corpora.corpus_path(data.voices, data.demo_takes).stem
     c = corpora.load_summary(stem)
     if isinstance(c, str):
         return c
@@ -263,13 +226,10 @@ def load_recording(s: GallerySet, clip: str) -> tuple[bytes, float] | str:
         return "The clip is not in the corpus as prepared here."
     own = corpora.load_original(c, int(rows[0]))
     if own.wav is None:
-        return (
-            own.note
-            or "Its source is not on this machine: prepared corpora keep spectrograms, no recordings."
-        )
-    return _crop_recording(
-        own.wav, s.config.logmel, f"a recording's middle: {clip} of {s.config.data.voices}"
-    )
+        missing = "Its source is not on this machine: prepared corpora hold no recordings."
+        return own.note or missing
+    comment = f"a recording's middle: {clip} of {data.voices}"
+    return _crop_recording(own.wav, s.config.logmel, comment)
 
 
 @st.cache_data(show_spinner=False, max_entries=60)
@@ -280,81 +240,50 @@ def _crop_recording(wav: bytes, s: LogMel, comment: str) -> tuple[bytes, float]:
     return waveforms.crop_to_wav(wave, s.columns, s, comment=comment)
 
 
-# ------------------------------------------------------------------ to take away
+# ------------------------------------------------------------------ downloads
 
 
 def items_csv(s: GallerySet, items: np.ndarray) -> str:
-    """Some items as csv."""
+    """Some items as CSV, one per line."""
     return selection.to_csv(s.real, s.made, items, s.classes)
 
 
 def item_zip(s: GallerySet, i: int) -> bytes:
-    """A zip of one item: its face, every voice as wav, npy and png, the facts, and the terms of the data."""
+    """A zip of one item: face, each voice as WAV, NPY and PNG, the facts, the data's terms."""
     r, file = s.real, io.BytesIO()
     voices = {c: (s.members[c], np.asarray(one.y[i], np.float32)) for c, one in s.made.items()}
-    first = next(iter(s.members.values()))
     with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as z:
-        z.writestr(
-            "facts.json",
-            json.dumps(
-                selection.item_record(r, s.made, i, s.classes, s.members),
-                indent=1,
-                ensure_ascii=False,
-            )
-            + "\n",
-        )
+        facts = selection.item_record(r, s.made, i, s.classes, s.members)
+        z.writestr("facts.json", json.dumps(facts, indent=1, ensure_ascii=False) + "\n")
         z.writestr("TERMS.txt", terms_text(s))
         if len(r.face):
-            z.writestr("face.png", contact_sheet.png_bytes(r.face[i]))
-            z.writestr("face.npy", _npy_bytes(r.face[i]))
+            z.writestr("face.png", images.png_bytes(r.face[i]))
+            z.writestr("face.npy", images.npy_bytes(r.face[i]))
         if r.voice_row[i] >= 0:
-            voices = {"real": (first, r.voices.y[r.voice_row[i]])} | voices
-            original = load_recording(s, str(r.voices.clip[r.voice_row[i]]))
+            j, first = int(r.voice_row[i]), next(iter(s.members.values()))
+            voices = {"real": (first, r.voices.y[j])} | voices
+            original = load_recording(s, str(r.voices.clip[j]))
             if not isinstance(original, str):
                 z.writestr("real-recording.wav", original[0])
         for name, (run_id, y) in voices.items():
-            z.writestr(
-                f"{name}.wav",
-                to_audio(
-                    run_id,
-                    y,
-                    what=spectrograms.RESYNTHESIS_COMMENT
-                    if name == "real"
-                    else spectrograms.GENERATED_COMMENT,
-                ).wav,
-            )
-            z.writestr(f"{name}.npy", _npy_bytes(y))
-            z.writestr(
-                f"{name}.png",
-                contact_sheet.png_bytes(
-                    np.kron(contact_sheet.spectrogram_image(y), np.ones((6, 6, 1), np.uint8))
-                ),
-            )
-    return file.getvalue()
-
-
-def _npy_bytes(array: np.ndarray) -> bytes:
-    file = io.BytesIO()
-    np.save(file, array)
+            is_real, picture = name == "real", images.spectrogram_image(y)
+            kinds = spectrograms.RESYNTHESIS_COMMENT, spectrograms.GENERATED_COMMENT
+            z.writestr(f"{name}.wav", to_audio(run_id, y, 0, kinds[not is_real]).wav)
+            z.writestr(f"{name}.npy", images.npy_bytes(y))
+            large = images.enlarge(picture, PICTURE_SCALE)
+            z.writestr(f"{name}.png", images.png_bytes(large))
     return file.getvalue()
 
 
 def terms_text(s: GallerySet) -> str:
-    """Where the faces and voices come from, and under which terms."""
+    """The origin of the faces and voices, and their terms of use."""
+    records = cache.run_by_id(next(iter(s.members.values()))).json("corpus")
     lines = [
         f"{role}: {d.get('title', '')}; {d.get('licence', '')}; {d.get('source', '')}"
-        for role, d in corpus_records(s).items()
+        for role, d in records.items()
     ]
-    about = "The folder's generated voices are nobody's; they fall under the terms of the data, as the model card of their run says."
+    about = (
+        "The folder's generated voices are nobody's; they fall under the terms of the data, "
+        "as the model card of their run says."
+    )
     return "\n".join([*lines, about, ""])
-
-
-def corpus_records(s: GallerySet) -> dict[str, dict]:
-    return cache.run_by_id(next(iter(s.members.values()))).json("corpus")
-
-
-def verdict_html(o: np.ndarray, label: int, classes: Sequence[str], who: str) -> str:
-    """One verdict as HTML."""
-    k = int(o.argmax())
-    mark = "✓" if k == label else "✕"
-    return f"{who} {theme.emotion_html(classes[k])} <b>{o[k]:.0%}</b> {mark}"
