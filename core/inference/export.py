@@ -1,6 +1,7 @@
-"""A finished run made small enough to ship: weights without D and optimisers, figures, generated samples, and a model card.
+"""Copies of a run to share: a small run with its model card, curves as CSV, TensorBoard events.
 
-No real picture and no real voice is in it: scores, p-values, labels, weights and generated samples only.
+No real picture and no real voice is in them: scores, p-values, labels, weights and generated
+samples only.
 """
 
 from __future__ import annotations
@@ -14,40 +15,37 @@ from pathlib import Path
 import numpy as np
 
 from core import files, runs
-from core.config import to_dict
+from core.config import Config, to_dict
 from core.data import prepared_corpora
 from core.runs import Run
 
 COPIED_FILES = (
-    "config.json",
-    "provenance.json",
-    "corpus.json",
-    "sets.json",
-    "results.json",
-    "outputs.npz",
-    "metrics.jsonl",
+    *("config.json", "provenance.json", "corpus.json", "sets.json", "results.json"),
+    *("outputs.npz", "metrics.jsonl"),
 )
-TABLE_FILES = (
-    "table.json",
-    "table.npz",
-)  # of a run that has one: rows, verdicts on S4's voices by class and person
-SAMPLES_PER_CLASS = 8  # generated samples of each emotion that travel with a run
+TABLE_FILES = ("table.json", "table.npz")  # augmentation table, if the run has one
+SAMPLES_PER_CLASS = 8  # generated samples of each emotion in the copy
 COPIED_MODELS = ("G", "f_S", "Q", "scorer")
-REVERSE_NOTE = "\nIt goes the paper's other way (§4.5, Fig. 7b): its f_S knows voices, its Q and its scorer know faces."
+REVERSE_NOTE = (
+    "\nIt goes the paper's other way (§4.5, Fig. 7b): its f_S knows voices, its Q and its scorer "
+    "know faces."
+)
 
 
 def ship_run(run: Run, folder: Path) -> Path:
-    """Copy what a visitor needs of a finished run to `folder`/<run id> and write its CARD.md there; returns that directory.
+    """Copy what a visitor needs of a finished run to `folder`/RUN and write its CARD.md there.
 
-    Raises ValueError when the run is not finished.
+    Weights without D and optimisers, results and some samples. Returns that directory. Raises
+    UserError if the run is not finished.
     """
     if not run.json("results"):
-        raise ValueError(f"{run.id} is not finished; train it to the end first")
+        raise files.UserError(f"{run.id} is not finished; train it to the end first")
     target = folder / run.id
     (target / "models").mkdir(parents=True, exist_ok=True)
     (target / "samples").mkdir(exist_ok=True)
     if target.resolve() != run.directory.resolve():
-        for name in (*COPIED_FILES, *(n for n in TABLE_FILES if (run.directory / n).exists())):
+        tables = [n for n in TABLE_FILES if (run.directory / n).exists()]
+        for name in (*COPIED_FILES, *tables):
             shutil.copyfile(run.directory / name, target / name)
         for name in COPIED_MODELS:
             shutil.copyfile(run.model_path(name), target / "models" / f"{name}.safetensors")
@@ -56,120 +54,150 @@ def ship_run(run: Run, folder: Path) -> Path:
             shutil.copyfile(path, target / "samples" / path.name)
         generated = run.arrays("generated")
         label = generated["label"]
-        few = np.sort(
-            np.concatenate(
-                [np.nonzero(label == k)[0][:SAMPLES_PER_CLASS] for k in np.unique(label)]
-            )
-        )
+        first = [np.nonzero(label == k)[0][:SAMPLES_PER_CLASS] for k in np.unique(label)]
+        few = np.sort(np.concatenate(first))
         files.write_arrays(target / "generated.npz", **{k: v[few] for k, v in generated.items()})
     files.write_atomic(target / "CARD.md", model_card(run))
     runs.register(Run(target))
     return target
 
 
-def _augmentation_item(made: dict) -> str:
-    """What the augmentation table says of generated samples, as an item of the card; "" where there is none."""
-    if not made:
-        return ""
-    words = {
-        "a": "S1 + generated over the best row of S1",
-        "b": "S1 + S3 + generated over the same with plain augmentation",
-    }
-    rules = {"equal": "at equal steps", "best": "each row at its own best steps"}
-    told = [
-        f"  - {words[g['name']]}, {rules[g['rule']]}: {100 * g['difference']:+.1f} points (95 % {100 * g['interval'][0]:+.1f} to "
-        f"{100 * g['interval'][1]:+.1f}; p = {g['p']:.2f}, {g['subjects']} people)"
-        for g in made["gains"]
-        if g["name"] in words
-    ]
-    head = f"- the whole augmentation table, {len(made['rows'])} rows with {made['plan']['seeds']} trainings of each, is in table.json:"
-    return "\n".join([head, *told]) + "\n"
-
-
 def model_card(run: Run) -> str:
-    """The model card of a finished run, from its own files: data and terms, figures, what it must not be used for."""
-    c, r, corpus, p = run.config, run.json("results"), run.json("corpus"), run.json("provenance")
+    """The model card of a finished run: data and terms, figures, what it must not be used for."""
+    c, r, digest = run.config, run.json("results"), run.json("provenance")["corpus"]
     turned = c.gan.direction == "voice-face"
     given, made = ("voice", "face") if turned else ("face", "voice")
-    q, own = r["quality"], r[given]
-    invented = prepared_corpora.is_demo(c.data.voices)
+    title = f"""# {run.id}
+
+A dacssGAN generator ({c.gan.generator}, {c.gan.width}, {r["parameters"]["G"]:,} parameters)
+that makes {_purpose(c, given)}.{REVERSE_NOTE if turned else ""}
+"""
+    limit = (
+        "the face is nobody's: it follows the emotion that the generator is told, and shows nothing"
+        " of how a speaker looks"
+        if turned
+        else "it is not that person's voice: it was taught acted (or invented) emotions and says no"
+        " words"
+    )
+    return f"""{title}
+## Data and terms
+
+{_data_and_terms(c, r, run.json("corpus"), digest)}
+## Figures
+
+{_figures(c, r, given, made)}
+{_augmentation_item(run.json("table"))}
+## What it must not be used for
+
+It does not tell what a person feels, and {limit}.
+Do not use it to judge, select, monitor or imitate people. Credibility and confidence \
+hold for {given}s like those it
+was calibrated on; an uploaded {given} is not one of them.
+"""
+
+
+def _purpose(c: Config, given: str) -> str:
+    """Output, input, noise and condition of the generator in words."""
     condition = {
         "label": "the emotion's label",
         "classifier": f"the {given} classifier's softmax",
         "cp": "the p-values of an inductive conformal predictor",
         "none": "nothing",
     }[c.gan.condition]
-    actors = ", ".join(sorted({s for subjects in r["subjects"].values() for s in subjects}))
+    size = f"{c.logmel.columns}×{c.logmel.bands} log-mel spectrogram"
+    output = (
+        f"an aligned 28×28 face from the {size} of a voice"
+        if c.gan.direction == "voice-face"
+        else f"a {size} from an aligned 28×28 face"
+    )
+    return f"{output}, noise, and {condition}"
+
+
+def _data_and_terms(c: Config, r: dict, corpus: dict, digest: str) -> str:
+    """Sources and licences of the corpora, and the licence of the weights."""
+    invented = prepared_corpora.is_demo(c.data.voices)
     terms = "\n".join(
         f"- {role}: {d['title']}; {d['clips']} clips; {d['licence']}; {d['source']}"
         for role, d in corpus.items()
     )
-    rows = "\n".join(
-        f"| {row} | {t['N train']} | {100 * t['accuracy']:.1f} % |"
-        for row, t in r["augmentation"].items()
-    )
-    weights = (
-        "MIT, as this project."
-        if invented
-        else "CC BY-NC-SA 4.0, as the voices they were trained on, and for research only, as the terms of the faces say."
-    )
     about = (
         "The faces are drawn and the voices synthesised by this project. No person is in the data."
         if invented
-        else "Acted emotions of professional actors in a studio, and web pictures labelled by people with many mistakes."
-    )
-    bands = f"{c.logmel.columns}×{c.logmel.bands} log-mel spectrogram"
-    makes = (
-        f"an aligned 28×28 face from the {bands} of a voice"
-        if turned
-        else f"a {bands} from an aligned 28×28 face"
-    )
-    limit = (
-        "the face is nobody's: it follows the emotion that the generator is told, and shows nothing of how a speaker looks"
-        if turned
-        else "it is not that person's voice: it was taught acted (or invented) emotions and says no words"
+        else "Acted emotions of professional actors in a studio, and web pictures labelled by "
+        "people with many mistakes."
     )
     pairing = (
         "Faces and voices are of the same clip."
         if c.data.pairing == "clip"
-        else "Faces and voices are of different people and meet by their emotion's label, so every figure is label-supervised."
+        else "Faces and voices are of different people and meet by their emotion's label, so every "
+        "figure is label-supervised."
     )
-    return f"""# {run.id}
+    weights = (
+        "MIT, as this project."
+        if invented
+        else "CC BY-NC-SA 4.0, as the voices they were trained on, and for research only, as the "
+        "terms of the faces say."
+    )
+    actors = ", ".join(sorted({s for subjects in r["subjects"].values() for s in subjects}))
+    return f"""{terms}
 
-A dacssGAN generator ({c.gan.generator}, {c.gan.width}, {r["parameters"]["G"]:,} parameters)
-that makes {makes}, noise, and {condition}.{REVERSE_NOTE if turned else ""}
+{about} {pairing} Subjects of the voices: {actors}. Corpus digest {digest}.
 
-## Data and terms
+Licence of these weights: {weights} The folder holds weights, scores, p-values, \
+labels and generated samples; no real picture or sound.
+"""
 
-{terms}
 
-{about} {pairing} Subjects of the voices: {actors}. Corpus digest {p["corpus"]}.
-
-Licence of these weights: {weights} The folder holds weights, scores, p-values, labels and generated samples; no real picture or sound.
-
-## Figures
-
-Classes: {", ".join(r["classes"])} (chance {100 * r["chance"]:.1f} %). Labels: {r["labels"]}.
+def _figures(c: Config, r: dict, given: str, made: str) -> str:
+    """Results of the run: accuracies of the augmentation table, quality of the samples."""
+    q = r["quality"]
+    rows = "\n".join(
+        f"| {row} | {t['N train']} | {100 * t['accuracy']:.1f} % |"
+        for row, t in r["augmentation"].items()
+    )
+    return f"""Classes: {", ".join(r["classes"])} (chance {100 * r["chance"]:.1f} %). \
+Labels: {r["labels"]}.
 Seed {c.seed}, fold {c.data.fold}, {r["steps"]} steps; one run, so no spread: see LOG.md for folds.
 
 | {made} classifier trained on | N | accuracy on S4's real {made}s (N = {r[f"N test {made}s"]}) |
 |---|---|---|
 {rows}
 
-- {given} classifier on S4: {100 * own["accuracy"]:.1f} % (N = {r[f"N test {given}s"]})
-- FID {q["FID"]:.2f} (two real sets: {q["FID real"]:.2f}), KID {q["KID"]:.3f} (real {q["KID real"]:.3f}),
-  IS {q["IS"]:.2f} (real {q["IS real"]:.2f}), N = {q["N"]}, {q["features"]} features, scorer {q["scorer"]}.
+- {given} classifier on S4: {100 * r[given]["accuracy"]:.1f} % (N = {r[f"N test {given}s"]})
+- FID {q["FID"]:.2f} (two real sets: {q["FID real"]:.2f}), \
+KID {q["KID"]:.3f} (real {q["KID real"]:.3f}),
+  IS {q["IS"]:.2f} (real {q["IS real"]:.2f}), N = {q["N"]}, \
+{q["features"]} features, scorer {q["scorer"]}.
   Another scorer gives other figures: not comparable with the paper's.
-- coverage {q["coverage"]:.2f} (real {q["coverage real"]:.2f}), density {q["density"]:.2f}; the noise decides {q["diversity"]:.2f} of how
+- coverage {q["coverage"]:.2f} (real {q["coverage real"]:.2f}), density {q["density"]:.2f}; \
+the noise decides {q["diversity"]:.2f} of how
   much real {made}s differ (0: one {made} for a {given})
-- the scorer recognises {100 * q["recognised"]:.1f} % of the generated and {100 * q["recognised real"]:.1f} % of the real samples
-{_augmentation_item(run.json("table"))}
-## What it must not be used for
+- the scorer recognises {100 * q["recognised"]:.1f} % of the generated and \
+{100 * q["recognised real"]:.1f} % of the real samples"""
 
-It does not tell what a person feels, and {limit}.
-Do not use it to judge, select, monitor or imitate people. Credibility and confidence hold for {given}s like those it
-was calibrated on; an uploaded {given} is not one of them.
-"""
+
+def _augmentation_item(table: dict) -> str:
+    """The card's item on the augmentation table; "" if the run has none."""
+    if not table:
+        return ""
+    words = {
+        "a": "S1 + generated over the best row of S1",
+        "b": "S1 + S3 + generated over the same with plain augmentation",
+    }
+    rules = {"equal": "at equal steps", "best": "each row at its own best steps"}
+    seeds = table["plan"]["seeds"]
+    lines = [
+        f"- the whole augmentation table, {len(table['rows'])} rows with {seeds} trainings of "
+        "each, is in table.json:"
+    ]
+    for g in table["gains"]:
+        if g["name"] in words:
+            low, high = (100 * x for x in g["interval"])
+            lines.append(
+                f"  - {words[g['name']]}, {rules[g['rule']]}: {100 * g['difference']:+.1f} points "
+                f"(95 % {low:+.1f} to {high:+.1f}; p = {g['p']:.2f}, {g['subjects']} people)"
+            )
+    return "\n".join(lines) + "\n"
 
 
 def export_csv(run: Run, path: Path) -> Path:
