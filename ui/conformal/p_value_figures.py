@@ -36,17 +36,15 @@ def p_value_chain(
     """
     names, tint = [classes[k] for k in shown], [parts.class_colours(classes)[k] for k in shown]
     figure = make_subplots(1, 3, shared_yaxes=True, horizontal_spacing=0.05)
-    solid = charts.solid_marker(tint)
+    solid, hatched = charts.solid_marker(tint), charts.hatched_marker(tint)
+    faded = solid | {"opacity": 0.55}
     # one column for each quantity
-    for column, (title, values, marker, hover) in enumerate(
-        (
-            ("what the classifier says", softmax, solid, "softmax %{x:.3f}"),
-            ("→ how strange each label would be", ranking.alpha, solid | {"opacity": 0.55},
-             "α = %{x:.3f}"),
-            ("→ how many are as strange", p, charts.hatched_marker(tint), "p-value %{x:.4f}"),
-        ),
-        1,
-    ):  # fmt: skip
+    columns = (
+        ("what the classifier says", softmax, solid, "softmax %{x:.3f}"),
+        ("→ how strange each label would be", ranking.alpha, faded, "α = %{x:.3f}"),
+        ("→ how many are as strange", p, hatched, "p-value %{x:.4f}"),
+    )
+    for column, (title, values, marker, hover) in enumerate(columns, 1):
         text = [f"{x:.3f}" for x in values[shown]]
         bar = go.Bar(y=names, x=round_float32(values[shown]), orientation="h", marker=marker)
         bar.update(text=text, textposition="outside", cliponaxis=False)

@@ -225,11 +225,10 @@ def show_results(row: dict) -> None:
 def _show_quality(q: dict, source: str, target: str) -> None:
     """The measures `q` of generated samples, each beside the real ones' value."""
     real = f"real {target}s"
-    shown = [
-        (name, f"{q[name]:.2f}", f"{q[f'{name} real']:.2f}",
-         f"Of generated {target}s; {better} is better.")
-        for name, better in checkpoints.BETTER_DIRECTION.items()
-    ]  # fmt: skip
+    shown = []
+    for name, better in checkpoints.BETTER_DIRECTION.items():
+        about = f"Of generated {target}s; {better} is better."
+        shown.append((name, f"{q[name]:.2f}", f"{q[f'{name} real']:.2f}", about))
     about = f"How often the scorer finds the {source}'s emotion."
     shown.append(("Recognised", f"{q['recognised']:.0%}", f"{q['recognised real']:.0%}", about))
     if "coverage" in q:
