@@ -1,4 +1,4 @@
-"""Evaluate: what the runs are worth, one beside the other, from what each has saved."""
+"""Evaluate: compare runs by their saved files."""
 
 import streamlit as st
 
@@ -17,7 +17,8 @@ VIEW_LABELS = {
 
 st.title("Evaluate: what the runs are worth")
 st.markdown(
-    "Runs side by side, from what each has saved. Every figure has its N, its chance and the line of real voices beside it."
+    "Runs side by side, from their saved files. Every figure is shown with its N, the level of "
+    "chance and the value of real voices."
 )
 run_summaries, errors = runs.load_summaries()
 for words in errors:
@@ -25,15 +26,8 @@ for words in errors:
 if not run_summaries:
     run_summary.show_no_run()
     st.stop()
-view = runs.choose_one(
-    "View",
-    "view",
-    tuple(VIEW_LABELS),
-    "runs",
-    VIEW_LABELS.get,
-    label_visibility="collapsed",
-    width="stretch",
-)
+look = {"label_visibility": "collapsed", "width": "stretch"}
+view = runs.choose_one("View", "view", tuple(VIEW_LABELS), "runs", VIEW_LABELS.get, **look)
 
 if view == "paper":  # of all runs
     tables.show_paper(run_summaries)

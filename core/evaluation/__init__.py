@@ -1,1 +1,1 @@
-"""§4.2: what is measured, on whom, and how sure it is. Read: metrics, evaluator, augmentation, comparison."""
+"""§4.2: metrics, protocol, augmentation table, tests over subjects, comparison and reports."""

@@ -22,8 +22,7 @@ import torch
 from core import files
 from core.config import PROTOCOL_VERSION, Config
 from core.config import ClassifierSettings as Settings
-from core.data import prepared_corpora
-from core.data import splits
+from core.data import prepared_corpora, splits
 from core.evaluation import metrics, protocol, significance
 from core.evaluation.evaluator import (
     augmentation_parts,
@@ -229,7 +228,9 @@ def has_same_sets(
     on S3's faces and the scorer's inception score of S4's voices, within tolerance.
     """
     now, then = prepared_corpora.describe_corpora(config.data), run.json("corpus")
-    if not all(prepared_corpora.is_same_corpus(now[role], then[role]) for role in ("faces", "voices")):
+    if not all(
+        prepared_corpora.is_same_corpus(now[role], then[role]) for role in ("faces", "voices")
+    ):
         return False
     if not all(np.array_equal(sets[k].x_subject, out[f"subject_{k}"]) for k in ("S2", "S3", "S4")):
         return False

@@ -1,6 +1,7 @@
-"""Figs 6 to 11 of finished runs, for papers: matplotlib figures from saved files and, where they are at hand, the prepared corpora.
+"""Figs 6 to 11 of finished runs: matplotlib figures from saved files, without networks.
 
-The samples of Figs 6 and 7 are those that a run kept of S4's faces, so no network is opened. Real faces and voices need the corpora.
+The samples of Figs 6 and 7 are those that a run stored of S4's faces. Real faces and voices need
+the prepared corpora.
 """
 
 from __future__ import annotations
@@ -14,8 +15,7 @@ from matplotlib.figure import Figure
 
 from core import runs
 from core.config import LogMel
-from core.data import prepared_corpora
-from core.data import labels, splits
+from core.data import labels, prepared_corpora, splits
 from core.data.corpora import CorpusError
 from core.evaluation import metrics, protocol, significance
 from core.evaluation.protocol import REVERSE_CASE, Cell
@@ -24,18 +24,13 @@ from core.runs import Run
 
 CaseRuns = Sequence[tuple[Cell, Run]]  # a case's finished runs over folds and seeds
 RunsByCase = Mapping[str, CaseRuns]
-SAMPLE_FIGURES = {  # Figs 6 and 7: file -> what it shows, and the cases, one row of samples each
+NETWORK_CASES = (
+    *("EncDec · CP", "EncDec without L1 · CP", "EncDec without source · CP"),
+    *("U-Net · CP", "convolutional · CP"),
+)
+SAMPLE_FIGURES = {  # Figs 6 and 7: file -> title, and cases, one row of samples each
     "fig6": ("samples by condition", ("EncDec · label", "EncDec · classifier", "EncDec · CP")),
-    "fig6-networks": (
-        "samples by generator, with and without L1 or the source",
-        (
-            "EncDec · CP",
-            "EncDec without L1 · CP",
-            "EncDec without source · CP",
-            "U-Net · CP",
-            "convolutional · CP",
-        ),
-    ),
+    "fig6-networks": ("samples by generator, with and without L1 or the source", NETWORK_CASES),
     "fig6-sizes": (
         "samples by size of the spectrogram",
         ("28×28 · CP", "56×28 · CP", "112×28 · CP"),
@@ -50,7 +45,7 @@ ROW_COLOURS = {"S1": "tab:gray", "S1 + generated": "tab:blue"}
 
 @dataclass(frozen=True)
 class SampleRow:
-    """One row of a sheet of samples: a picture for each class, or None where a run kept none."""
+    """One row of a grid of samples: a picture per class, None if a run stored none."""
 
     title: str
     pictures: list[np.ndarray | None]  # (28, 28) or (columns, bands), in [-1, 1]
@@ -63,10 +58,11 @@ class SampleRow:
 
 
 def sample_rows(members: Mapping[str, tuple[Cell, Run]]) -> list[SampleRow]:
-    """The rows of a figure of samples: real faces, real voices, then what each run made of the same faces (or voices), a column per class.
+    """The rows of a figure of samples: real faces, real voices, then each run's samples.
 
-    The real rows are S4's of the first run with the longest spectrograms, and are left out where its corpora are not prepared here, or are
-    others than it was trained on.
+    All rows show the same faces of S4 (reverse: voices), a column per class. The real rows are of
+    the first run with the longest spectrograms; they are left out if its corpora are not prepared
+    here or have changed.
     """
     named = max(members, key=lambda k: members[k][0].config.logmel.columns)
     cell, first = members[named]
@@ -77,26 +73,26 @@ def sample_rows(members: Mapping[str, tuple[Cell, Run]]) -> list[SampleRow]:
     rows = _real_rows(cell, first, [_first_sample(kept[named], k, shared) for k in range(K)])
     for name, (its, run) in members.items():
         a, s = kept[name], its.config.logmel
-        made = [
-            None if (i := _first_sample(a, k, shared)) is None else a["y"][i].astype(np.float32)
-            for k in range(K)
-        ]
+        places = [_first_sample(a, k, shared) for k in range(K)]
+        made = [None if i is None else a["y"][i].astype(np.float32) for i in places]
         what = "face" if its.config.gan.direction == "voice-face" else "voice"
-        rows.append(
-            SampleRow(f"{name}:\ngenerated {what}", made, s, run.json("corpus")["voices"]["ref_db"])
-        )
+        ref = run.json("corpus")["voices"]["ref_db"]
+        rows.append(SampleRow(f"{name}:\ngenerated {what}", made, s, ref))
     return rows
 
 
 def _first_sample(kept: Mapping[str, np.ndarray], k: int, shared: set[int]) -> int | None:
-    """Where the first sample of class k lies in a run's generated.npz, of a face that all runs have used if there is one."""
+    """Index in generated.npz of the first sample of class k, preferably of a shared face."""
     of = np.nonzero(kept["label"] == k)[0] if "label" in kept else np.zeros(0, int)
     both = [int(i) for i in of if int(kept["row"][i]) in shared]
     return both[0] if both else int(of[0]) if len(of) else None
 
 
 def _real_rows(cell: Cell, run: Run, places: Sequence[int | None]) -> list[SampleRow]:
-    """S4's faces and voices: of the clips that the first run's samples were made from; unpaired, the other of any clip of the class."""
+    """S4's faces and voices of the clips behind the first run's samples.
+
+    Without pairs, the target modality shows any clip of the class.
+    """
     try:
         if run.json("provenance").get("corpus") != prepared_corpora.corpus_digest(cell.config.data):
             return []
@@ -120,13 +116,12 @@ def _real_rows(cell: Cell, run: Run, places: Sequence[int | None]) -> list[Sampl
 
 
 def figure_samples(rows: Sequence[SampleRow], classes: Sequence[str]) -> Figure:
-    """A sheet as a figure. All spectrograms stand on one scale of time and of dB, so a shorter one is the middle of the longest."""
+    """A grid of samples; all spectrograms share the scales of time, centred, and of dB."""
     figure = Figure((1.6 + 1.35 * len(classes), 0.6 + 1.25 * len(rows)), layout="constrained")
     axes = figure.subplots(len(rows), len(classes), squeeze=False)
     longest = max((r.logmel.columns * r.logmel.hop / r.logmel.rate for r in rows), default=1.0)
     shown, last = None, max((i for i, r in enumerate(rows) if not r.face), default=-1)
     for i, row in enumerate(rows):
-        s = row.logmel
         for k, (ax, picture) in enumerate(zip(axes[i], row.pictures, strict=True)):
             if i == 0:
                 ax.set_title(classes[k], fontsize=8)
@@ -136,60 +131,51 @@ def figure_samples(rows: Sequence[SampleRow], classes: Sequence[str]) -> Figure:
                 if picture is not None:
                     ax.imshow(picture, cmap="gray", vmin=-1, vmax=1)
             else:
-                low = row.ref_db - s.range_db
                 if picture is not None:
-                    db = spectrograms.unscale(picture, row.ref_db, s)
-                    half = len(picture) * s.hop / s.rate / 2
-                    extent = (longest / 2 - half, longest / 2 + half, 0, s.bands)
-                    shown = ax.imshow(
-                        db.T,
-                        origin="lower",
-                        aspect="auto",
-                        extent=extent,
-                        cmap="magma",
-                        vmin=low,
-                        vmax=row.ref_db,
-                    )
-                ax.set(xlim=(0, longest), ylim=(0, s.bands))
+                    shown = _draw_spectrogram(ax, picture, row, longest)
+                ax.set(xlim=(0, longest), ylim=(0, row.logmel.bands))
                 ax.tick_params(labelsize=6, labelleft=k == 0, labelbottom=i == last)
                 if i == last:
                     ax.set_xlabel("time, s", fontsize=7)
             if picture is None:
-                ax.text(
-                    0.5,
-                    0.5,
-                    "none kept",
-                    transform=ax.transAxes,
-                    ha="center",
-                    va="center",
-                    fontsize=6,
-                )
+                centred = {"ha": "center", "va": "center", "transform": ax.transAxes}
+                ax.text(0.5, 0.5, "none kept", fontsize=6, **centred)
         axes[i][0].set_ylabel(row.title + ("" if row.face else "\nmel band"), fontsize=7)
     if shown:
         figure.colorbar(shown, ax=axes, label="level, dB", shrink=0.6)
     return figure
 
 
+def _draw_spectrogram(ax, picture: np.ndarray, row: SampleRow, longest: float):
+    """Draw a scaled spectrogram in dB, centred on an axis of `longest` seconds."""
+    s = row.logmel
+    db, half = spectrograms.unscale(picture, row.ref_db, s), len(picture) * s.hop / s.rate / 2
+    extent = (longest / 2 - half, longest / 2 + half, 0, s.bands)
+    scale = {"cmap": "magma", "vmin": row.ref_db - s.range_db, "vmax": row.ref_db}
+    return ax.imshow(db.T, origin="lower", aspect="auto", extent=extent, **scale)
+
+
 # ------------------------------------------------------------------ confusion
 
 
 def rater_shares(cell: Cell, by: str = "voice") -> np.ndarray | None:
-    """How raters confuse what was meant, by voice, face or both, as shares; None where nobody voted, or the corpus is not at hand."""
+    """Raters' confusion by voice, face or both, as shares; None without votes or the corpus."""
     d = cell.config.data
     try:
         corpus = prepared_corpora.load_corpus(d.faces if by == "face" else d.voices, d.demo_takes)
     except CorpusError:
         return None
     votes = corpus.votes[:, labels.VOTE_MODALITIES.index(by)]
-    return (
-        metrics.normalise_rows(protocol.rater_confusion(corpus.emotion, votes, d.classes))
-        if (votes != "").any()
-        else None
-    )
+    if not (votes != "").any():
+        return None
+    return metrics.normalise_rows(protocol.rater_confusion(corpus.emotion, votes, d.classes))
 
 
 def confusion_shares(members: CaseRuns, row: str) -> np.ndarray | None:
-    """The confusion of a row of the table summed over a case's runs, each true class's row in shares; None where no run has the row."""
+    """The confusion of an augmentation row, summed over runs, as shares of each true class.
+
+    None if no run has the row.
+    """
     tables = [
         t["confusion"] for _, r in members if (t := r.json("results")["augmentation"].get(row))
     ]
@@ -197,9 +183,10 @@ def confusion_shares(members: CaseRuns, row: str) -> np.ndarray | None:
 
 
 def figure_8(found: RunsByCase) -> Figure:
-    """Confusion of the baseline S1, of S1 + generated of each case, and of people where they voted; below, each minus the baseline.
+    """Confusion of the baseline S1, of S1 + generated of each case, and of human raters.
 
-    All matrices stand on one scale, 0 to 100 %, all differences on another, -50 to 50 points.
+    Below, each minus the baseline. All matrices share one scale, 0 to 100 %; all differences
+    another, -50 to 50 points.
     """
     name, first = next(iter(found.items()))
     classes = first[0][0].config.data.classes
@@ -211,8 +198,8 @@ def figure_8(found: RunsByCase) -> Figure:
         for k, of in found.items()
         if (m := confusion_shares(of, "S1 + generated")) is not None
     }
-    if (said := rater_shares(first[0][0])) is not None:
-        shown["people, by voice"] = said
+    if (raters := rater_shares(first[0][0])) is not None:
+        shown["people, by voice"] = raters
     figure = Figure((0.8 + 2.9 * len(shown), 6.4), layout="constrained")
     axes = figure.subplots(2, len(shown), squeeze=False)
     for k, (title, matrix) in enumerate(shown.items()):
@@ -220,9 +207,8 @@ def figure_8(found: RunsByCase) -> Figure:
         if k == 0:
             axes[1][0].axis("off")
             continue
-        gap = _draw_matrix(
-            axes[1][k], 100 * (matrix - base), classes, "minus the baseline", "RdBu", (-50, 50)
-        )
+        points, title = 100 * (matrix - base), "minus the baseline"
+        gap = _draw_matrix(axes[1][k], points, classes, title, "RdBu", (-50, 50))
         if k == len(shown) - 1:
             figure.colorbar(gap, ax=axes[1], label="points", shrink=0.8)
     figure.colorbar(whole, ax=axes[0], label="% of the true class", shrink=0.8)
@@ -238,20 +224,16 @@ def _draw_matrix(
     scale: tuple[float, float],
 ):
     image = ax.imshow(percent, cmap=colours, vmin=scale[0], vmax=scale[1])
+    signed = scale[0] < 0
     for i, j in np.ndindex(percent.shape):
-        dark = abs(percent[i, j]) > 0.6 * scale[1]
-        said = (
-            f"{percent[i, j]:.0f}"
-            if scale[0] == 0 or abs(percent[i, j]) < 0.5
-            else f"{percent[i, j]:+.0f}"
-        )
-        ax.text(
-            j, i, said, ha="center", va="center", fontsize=6, color="white" if dark else "black"
-        )
+        value = percent[i, j]
+        number = f"{value:+.0f}" if signed and abs(value) >= 0.5 else f"{value:.0f}"
+        colour = "white" if abs(value) > 0.6 * scale[1] else "black"
+        ax.text(j, i, number, ha="center", va="center", fontsize=6, color=colour)
     ax.set_xticks(range(len(classes)), classes, rotation=45, ha="right", fontsize=6)
     ax.set_yticks(range(len(classes)), classes, fontsize=6)
     ax.set_title(title, fontsize=8)
-    ax.set_xlabel("said", fontsize=7)
+    ax.set_xlabel("predicted", fontsize=7)
     ax.set_ylabel("true", fontsize=7)
     return image
 
@@ -260,6 +242,7 @@ def _draw_matrix(
 
 
 def accuracies(members: CaseRuns, row: str) -> list[float]:
+    """Accuracies in [0, 1] of an augmentation row in the runs that have it."""
     return [t["accuracy"] for _, r in members if (t := r.json("results")["augmentation"].get(row))]
 
 
@@ -272,33 +255,23 @@ def figure_9(found: RunsByCase) -> Figure:
     ax.set_yticks(range(len(found)), list(found), fontsize=8)
     ax.invert_yaxis()
     ax.set(xlabel="accuracy on real voices of S4, % (mean ± sd over runs)", ylabel="case")
-    ax.axvline(
-        100 * next(iter(found.values()))[0][1].json("results")["chance"],
-        ls=":",
-        color="k",
-        lw=1,
-        label="chance",
-    )
+    chance = 100 * next(iter(found.values()))[0][1].json("results")["chance"]
+    ax.axvline(chance, ls=":", color="k", lw=1, label="chance")
     ax.legend(fontsize=8)
     return figure
 
 
 def _draw_error_bars(ax, found: RunsByCase, row: str, places: np.ndarray, upright: bool) -> None:
-    values = [
-        significance.mean_and_sd([100 * v for v in a])
-        if (a := accuracies(m, row))
-        else (math.nan, math.nan)
-        for m in found.values()
-    ]
+    of = [[100 * v for v in accuracies(m, row)] for m in found.values()]
+    values = [significance.mean_and_sd(a) if a else (math.nan, math.nan) for a in of]
     mean, sd = [v for v, _ in values], [0 if math.isnan(s) else s for _, s in values]
-    place = (
-        {"x": places, "y": mean, "yerr": sd} if upright else {"x": mean, "y": places, "xerr": sd}
-    )
+    along, across, error = ("x", "y", "yerr") if upright else ("y", "x", "xerr")
+    place = {along: places, across: mean, error: sd}
     ax.errorbar(**place, fmt="o", ms=4, capsize=3, color=ROW_COLOURS[row], label=row)
 
 
 def figure_curves(run: Run, names: Sequence[tuple[str, Sequence[str]]], titles: str) -> Figure:
-    """Curves of one run by step: a panel for each (axis label, curves); a curve "… real" is a line across."""
+    """Curves of a run by step, a panel per (axis label, curves); "… real" is a dashed line."""
     curves = runs.load_curves(run.id, run.directory.parent)
     figure = Figure((4.2 * len(names), 3.2), layout="constrained")
     for ax, (label, shown) in zip(
@@ -320,29 +293,19 @@ def figure_curves(run: Run, names: Sequence[tuple[str, Sequence[str]]], titles: 
 
 
 def figure_sparsity(found: RunsByCase) -> Figure:
-    """Fig. 11's sparsity (§4.6): FID and IS while training with shares of S3, and the accuracy of S1 + generated at the end."""
+    """Fig. 11 (§4.6): FID and IS while training, and final accuracy, by share of S3."""
     figure = Figure((12.6, 3.2), layout="constrained")
     left, middle, right = figure.subplots(1, 3)
     for ax, k in ((left, "FID"), (middle, "IS")):
         for share, members in found.items():
             run = members[0][1]
             steps, values = runs.load_curves(run.id, run.directory.parent).get(k, ([], []))
-            ax.plot(
-                steps,
-                values,
-                lw=1.2,
-                label=f"{share} (fold {run.config.data.fold}, seed {run.config.seed})",
-            )
+            label = f"{share} (fold {run.config.data.fold}, seed {run.config.seed})"
+            ax.plot(steps, values, lw=1.2, label=label)
         ax.set(xlabel="step", ylabel=k)
         ax.legend(fontsize=7)
-    for row in ("S1", "S1 + generated"):
-        _draw_error_bars(
-            right,
-            found,
-            row,
-            np.arange(len(found)) + (0.06 if row == "S1" else -0.06),
-            upright=True,
-        )
+    for row, shift in (("S1", 0.06), ("S1 + generated", -0.06)):
+        _draw_error_bars(right, found, row, np.arange(len(found)) + shift, upright=True)
     right.set_xticks(range(len(found)), [s.split(" ")[0] for s in found])
     right.set(xlabel="share of S3's pairs", ylabel="accuracy on real voices of S4, %")
     right.legend(fontsize=7)

@@ -1,4 +1,4 @@
-"""§4.3-4.7: the paper's cases as changes of settings, the grids and the augmentation rows.
+"""§4.3-4.7: the paper's cases as changes of settings, grids, commands, augmentation rows.
 
 Plain data and NumPy; no torch. `identify_runs` alone reads files.
 """
@@ -6,15 +6,14 @@ Plain data and NumPy; no torch. `identify_runs` alone reads files.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
-from core.config import Config, replace, run_name
+from core.config import PRESETS, Config, Method, replace, run_name, to_dict, with_method
 from core.data import prepared_corpora
-from core.data import splits
 from core.data.corpora import CorpusError
 from core.files import UserError
 
@@ -226,4 +225,70 @@ def identify_runs(cells: Sequence[Cell]) -> list[tuple[Cell, str, str]]:
             out.append((cell, run_name(cell.config, digest), ""))
         else:
             out.append((cell, "", str(digest)))
+    return out
+
+
+# ------------------------------------------------------------------ commands
+
+
+METHOD_TITLES = {None: "", "paper": ", the paper's method", "studio": ", our method"}
+
+
+@dataclass(frozen=True)
+class BaseSettings:
+    """Settings that the paper's cases vary: a preset, with the networks of a method if given."""
+
+    preset: str
+    method: Method | None
+    config: Config
+
+    @property
+    def title(self) -> str:
+        return self.preset + METHOD_TITLES[self.method]
+
+    def command(self, name: str = "sweep") -> str:
+        """The command that trains (or reports) every case of the paper on these settings."""
+        method = f" --method {self.method}" if self.method else ""
+        return f"python -m core {name} --grid paper --preset {self.preset}{method}"
+
+
+def base_settings() -> list[BaseSettings]:
+    """Every preset and method whose cases differ."""
+    found: dict[Config, BaseSettings] = {}
+    methods: tuple[Method | None, ...] = (None, "paper", "studio")
+    for preset, config in PRESETS.items():
+        for method in methods:
+            base = with_method(method, config) if method else config
+            key = replace(base, name="", gan={"condition": "cp"})
+            found.setdefault(key, BaseSettings(preset, method, base))
+    return list(found.values())
+
+
+def missing_cases(
+    base: BaseSettings, done: Collection[str], names: Sequence[str]
+) -> dict[str, str]:
+    """Case among `names` without a run -> the command that trains one."""
+    every = {c.name: c for c in cases(base.config)}
+    return {
+        n: training_command(every[n], base.preset) for n in names if n in every and n not in done
+    }
+
+
+def training_command(cell: Cell, preset: str) -> str:
+    """The command that trains a cell: its preset and every setting that differs from it."""
+    options = _flags(to_dict(cell.config), to_dict(PRESETS[preset]))
+    return " ".join([f"python -m core train --preset {preset}", *options])
+
+
+def _flags(a: Mapping[str, Any], b: Mapping[str, Any], at: str = "") -> list[str]:
+    """Command-line options of the settings that differ from b in a, two nested dicts."""
+    out: list[str] = []
+    for k, v in a.items():
+        name = f"{at}{k.replace('_', '-')}"
+        if isinstance(v, dict):
+            out += _flags(v, b[k], f"{name}.")
+        elif v != b[k] and isinstance(v, bool):
+            out.append(f"--{name}" if v else f"--{at}no-{k.replace('_', '-')}")
+        elif v != b[k]:
+            out.append(f"--{name} {' '.join(map(str, v)) if isinstance(v, list) else v}")
     return out

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from core.evaluation import significance
 from core.evaluation.protocol import PLAIN_SUFFIX
 
 # equal: the same optimiser steps for each row. best: each row at its own best step, chosen on S2.
@@ -309,3 +310,24 @@ def holm_p_values(p: np.ndarray) -> np.ndarray:
     adjusted = np.empty(m)
     adjusted[order] = np.minimum(1, np.maximum.accumulate(p[order] * (m - np.arange(m))))
     return adjusted
+
+
+def format_mean(values: Sequence[float], scale: float = 1.0, digits: int = 1) -> str:
+    """Mean ± sd (n - 1) of scaled values; the mean alone for one value, "–" for none.
+
+    >>> format_mean([0.5, 0.6], scale=100), format_mean([0.5]), format_mean([])
+    ('55.0 ± 7.1', '0.5', '–')
+    """
+    if not values:
+        return "–"
+    mean, sd = significance.mean_and_sd([scale * v for v in values])
+    return f"{mean:.{digits}f}" + ("" if math.isnan(sd) else f" ± {sd:.{digits}f}")
+
+
+def format_p_value(p: float) -> str:
+    """A p-value to four decimals, never 0.
+
+    >>> format_p_value(0.0312), format_p_value(1e-6)
+    ('0.0312', '< 0.0001')
+    """
+    return f"{p:.4f}" if p >= 0.00005 else "< 0.0001"

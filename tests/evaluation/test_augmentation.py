@@ -9,8 +9,7 @@ import torch
 
 from core import files, runs
 from core.config import replace
-from core.data import prepared_corpora
-from core.data import splits
+from core.data import prepared_corpora, splits
 from core.data.splits import SampleSet
 from core.evaluation import augmentation, protocol, significance
 from core.models import classifiers
@@ -94,7 +93,7 @@ def test_plain_augmentation_shifts_adds_noise_and_masks():
 
 
 def test_s4_only_judges_and_s2_only_chooses(finished_run, tabled, tmp_path, monkeypatch):
-    """With S4 spoiled every choice of steps stays; with S3's labels gone so does every row that may not read them."""
+    """Changing S4 changes no choice of steps; changing S3's labels changes no row without S3."""
     build = splits.build_sets
 
     def spoiled(config):
@@ -154,7 +153,7 @@ def test_a_corpus_of_another_digest_is_taken_if_it_is_the_same_but_for_rounding(
 ):
     build = splits.build_sets
 
-    def prepared(config):
+    def as_prepared_elsewhere(config):
         out = {}
         for k, s in build(config).items():
             x, y, who = change(s.x, s.y, s.x_subject)
@@ -171,8 +170,8 @@ def test_a_corpus_of_another_digest_is_taken_if_it_is_the_same_but_for_rounding(
 
     copy = runs.Run(shutil.copytree(finished_run.directory, tmp_path / finished_run.id))
     (copy.directory / "table.json").unlink()
-    monkeypatch.setattr(splits, "build_sets", prepared)
-    monkeypatch.setattr(prepared, "corpus_digest", lambda data: "other")
+    monkeypatch.setattr(splits, "build_sets", as_prepared_elsewhere)
+    monkeypatch.setattr(prepared_corpora, "corpus_digest", lambda data: "other")
     if taken:
         rows = augmentation.compute_table(copy, augmentation.TableSettings(1, 1))["rows"]
         assert rows["S1"]["N train"] == tabled["rows"]["S1"]["N train"]
@@ -193,7 +192,7 @@ def test_few_voices_are_few_in_every_row(demo_world):
 def test_a_stopped_table_goes_on_and_siblings_share_rows_without_generated_samples(
     finished_run, tabled, tmp_path, monkeypatch
 ):
-    """No row is trained twice: neither after a stop, nor for a run whose generator alone is another."""
+    """No row is trained twice, after a stop or for a run that differs only in its generator."""
     trained = []
     training = classifiers.training_steps
     monkeypatch.setattr(

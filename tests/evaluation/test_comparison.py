@@ -1,4 +1,4 @@
-"""Runs beside each other: best steps, what may be compared, repetitions, the paper's tables from what exists, with right commands."""
+"""Runs side by side: best steps, comparability, repetitions, the paper's tables, commands."""
 
 from __future__ import annotations
 
@@ -176,18 +176,25 @@ def test_the_papers_tables_are_filled_from_the_runs_that_exist():
     assert one["EncDec · CP"].values == (50, pytest.approx(60))
     assert one["EncDec · CP"].published == {"CREMA-D": 50.29}
     assert one["U-Net · label"].values == ()
-    two = {(e.case, e.metric): e for e in comparison.table_2(of)}
+    two = {(e.case, e.metric): e for e in comparison.table_2(comparison.by_condition(of))}
     assert two["audio baseline", "accuracy"].values == (50, 50)
     assert two["face baseline", "accuracy"].values == (65, 65)
     assert two["CP", "FID"].values == (2, 2)
     assert two["CP", "FID"].n_scorers == 2
     assert two["CP", "FID"].published == {"CREMA-D": 60.10, "RAVDESS": 49.95}
     assert two["label", "IS"].values == ()
+    rows = {r["case"]: r for r in comparison.table_2_rows(list(two.values()))}
+    assert list(rows) == ["audio baseline", "face baseline", "label", "classifier", "CP"]
+    assert rows["CP"]["ours: accuracy, %"] == "55.0 ± 7.1 (2)"
+    assert (rows["CP"]["ours: FID"], rows["label"]["ours: IS"]) == ("2.00 ± 0.00 (2)", "–")
+    assert (rows["CP"]["CREMA-D: FID"], rows["audio baseline"]["RAVDESS: IS"]) == ("60.10", "")
+    row = comparison.table_1_rows(comparison.table_1(of))[-1]
+    assert (row["condition"], row["EncDec: paper"], row["U-Net: ours"]) == ("CP", "50.29", "–")
     assert comparison.runs_by_case(FER_RAVDESS, found) == {}
 
 
 def test_what_is_missing_names_a_command_that_trains_just_that():
-    bases = {b.title: b for b in comparison.base_settings()}
+    bases = {b.title: b for b in protocol.base_settings()}
     for base in (bases["demo, the paper's method"], bases["studio"]):
         cells = {c.name: c.config for c in protocol.cases(base.config)}
         names = [
@@ -196,14 +203,14 @@ def test_what_is_missing_names_a_command_that_trains_just_that():
             "EncDec without source · CP",
             "28×28 · CP",
         ]
-        for name, command in comparison.missing_cases(base, {}, names).items():
+        for name, command in protocol.missing_cases(base, {}, names).items():
             words = shlex.split(command)
             assert words[:4] == ["python", "-m", "core", "train"]
             default = training.TrainOptions(preset=base.preset, config=PRESETS[base.preset])
             parsed = tyro.cli(training.TrainOptions, args=words[4:], default=default)
             assert parsed.config == cells[name], command
     assert (
-        comparison.missing_cases(
+        protocol.missing_cases(
             bases["demo"], {"EncDec · CP": [a()]}, ["EncDec · CP", "no such case"]
         )
         == {}

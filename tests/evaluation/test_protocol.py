@@ -1,4 +1,4 @@
-"""PROTOCOL as code: the tests over subjects, the paper's cases, how rows are chosen, what people confuse. No network."""
+"""PROTOCOL as code: tests over subjects, the paper's cases, choice of rows, raters' confusion."""
 
 import csv
 import itertools
@@ -79,7 +79,7 @@ def test_the_bootstrap_interval_covers_the_mean_about_as_often_as_it_says():
 
 
 def test_holm_by_hand():
-    # sorted .01 .02 .03 .04 times 4 3 2 1 are .04 .06 .06 .04, and none may fall below one before it
+    # sorted .01 .02 .03 .04 times 4 3 2 1 are .04 .06 .06 .04; none may fall below its predecessor
     assert significance.holm_p_values(np.array([0.03, 0.01, 0.04, 0.02])) == pytest.approx(
         [0.06, 0.04, 0.06, 0.06]
     )
@@ -191,7 +191,9 @@ def test_folds_bring_their_subjects_together_and_seeds_are_averaged():
         table_arrays.a_table(table_arrays.RIGHT, table_arrays.ON_S2, 4, first=4),
     ]
     of, rows = significance.comparison_differences(tables, ("S1 + generated",), ("S1",), "equal")
-    assert list(of.values()) == pytest.approx([0.1] * 4 + [0.2] * 4)  # the first four were tested by two runs
+    assert list(of.values()) == pytest.approx(
+        [0.1] * 4 + [0.2] * 4
+    )  # the first four were tested by two runs
     assert rows == ("S1 + generated", "S1")
     gone = table_arrays.a_table(
         {k: v for k, v in table_arrays.RIGHT.items() if "pseudo" not in k}, table_arrays.ON_S2
@@ -200,7 +202,7 @@ def test_folds_bring_their_subjects_together_and_seeds_are_averaged():
 
 
 def test_two_methods_meet_on_the_same_voices_alone():
-    """One method better by 0.2 in one row and equal in the others; a fold that only one of them has is left out."""
+    """One method is better by 0.2 in one row; a fold that only one method has is left out."""
     worse = dict(table_arrays.RIGHT) | {"S1 + generated": 0.3}
     ours = [
         table_arrays.a_table(table_arrays.RIGHT, table_arrays.ON_S2, 4),
@@ -239,7 +241,7 @@ def test_raters_ties_count_in_parts_and_strangers_not_at_all():
 
 
 def test_people_hear_crema_d_as_its_authors_counted(shared_data):
-    """Winning votes of all 7,442 clips: neutral is heard best, and more than the 40.9 % of single ratings match what was meant."""
+    """Winning votes of all 7,442 clips: neutral is best, and more match than single ratings do."""
     with open(shared_data / "crema-d" / "metadata" / "summaryTable.csv", newline="") as f:
         rows = list(csv.DictReader(f))
     meant = np.array([labels.emotion_of(r["FileName"].split("_")[2]) for r in rows])

@@ -1,4 +1,4 @@
-"""§4.5 and §4.6: sheets of samples, confusion on one scale, people, curves for TensorBoard, and the commands beside each figure."""
+"""§4.5-4.6: grids of samples, confusion, raters, TensorBoard export, commands of each figure."""
 
 import json
 import os
@@ -11,13 +11,12 @@ import pytest
 
 from core import runs
 from core.config import LogMel, replace
-from core.data import prepared_corpora
-from core.data import splits
-from core.inference import export
+from core.data import prepared_corpora, splits
 from core.evaluation import figures, protocol, report
 from core.evaluation.figures import SampleRow
 from core.evaluation.protocol import REVERSE_CASE, Cell
 from core.experiments import pipeline
+from core.inference import export
 from tests.support import noise_corpora, trained_runs
 
 SMALL = replace(

@@ -1,4 +1,4 @@
-"""The page Evaluate by AppTest: every view in every state, its figures against what the runs saved, and the table made as an errand."""
+"""The page Evaluate by AppTest: every view in every state, its figures, the table as a task."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import pytest
 
 from core import files, runs
 from core.config import CREMA_EMOTIONS, DEMO, SMOKE, replace, to_dict
-from core.data import splits
+from core.data import prepared_corpora
 from core.evaluation import protocol, significance
 from core.experiments import jobs, tasks
 from core.runs import Run
@@ -293,7 +293,7 @@ def test_folds_are_summed_where_that_is_asked(own_trained_home):
 # ------------------------------------------------------------------ the augmentation table
 
 
-def test_a_missing_table_is_computed_as_an_errand(own_trained_home, monkeypatch):
+def test_a_missing_table_is_computed_as_a_task(own_trained_home, monkeypatch):
     asked = []
     monkeypatch.setattr(
         tasks, "start", lambda arguments: asked.append(list(arguments)) or "table-1"
@@ -349,7 +349,7 @@ def test_a_table_that_cannot_be_made_here_says_why_and_what_to_do(own_trained_ho
         else:
             assert not app.warning
             assert not app.button(key="compute table").disabled
-    splits.corpus_path("demo", SMOKE.data.demo_takes).unlink()
+    prepared_corpora.corpus_path("demo", SMOKE.data.demo_takes).unlink()
     app = open_page("evaluate", view="augmentation", runs=the_run("classifier").id)
     assert "not prepared here" in app.warning[0].value
     assert count_elements(app, "button") == 0
@@ -385,7 +385,7 @@ def test_why_a_gain_is_not_shown():
     assert not significance.is_significant(few, "a")
     assert "no p below 0.0625 is possible" in " ".join(augmentation.reasons_against(few, "a"))
     worse = significance.gains([a_table(RIGHT | {"S1 + generated": 0.2}, ON_S2)])
-    assert "costs 20.0 points" in " ".join(augmentation.reasons_against(worse, "a"))
+    assert "cost 20.0 points" in " ".join(augmentation.reasons_against(worse, "a"))
     assert augmentation.reasons_against(significance.gains([a_table(RIGHT, ON_S2)]), "a") == []
 
 

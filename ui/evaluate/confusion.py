@@ -1,4 +1,4 @@
-"""Who is taken for whom: confusion matrices of runs' rows on one scale, people's own, and the difference between two."""
+"""Confusion matrices of runs' rows and of human raters on one scale, and differences of two."""
 
 from __future__ import annotations
 
@@ -12,15 +12,14 @@ import numpy as np
 import streamlit as st
 
 from core.config import Config
-from core.data import prepared_corpora
-from core.data import labels, splits
+from core.data import labels, prepared_corpora
 from core.evaluation import comparison, metrics, protocol
 from core.evaluation.comparison import RunSummary
 from ui.evaluate import figures, runs
 from ui.session import cache, corpora
 from ui.widgets import charts
 
-MAX_MATRICES = 12  # matrices on the page at once
+MAX_MATRICES = 12  # on the page at once
 FACE_ROW, RATER_ROW = "faces (f_S)", "people"
 
 
@@ -30,52 +29,47 @@ class Matrix:
 
     counts: np.ndarray
     classes: tuple[str, ...]
-    row: str  # what the classifier was trained on, FACES or PEOPLE
+    row: str  # training set of the classifier, FACE_ROW or RATER_ROW
 
     def lines(self, name: str) -> list[dict[str, Any]]:
-        """For a csv."""
-        pairs = [(i, j) for i in range(len(self.classes)) for j in range(len(self.classes))]
+        """A record per cell, for CSV."""
         return [
-            {
-                "matrix": name,
-                "true": self.classes[i],
-                "predicted": self.classes[j],
-                "count": float(self.counts[i, j]),
-            }
-            for i, j in pairs
+            {"matrix": name, "true": true, "predicted": predicted, "count": float(count)}
+            for true, row in zip(self.classes, self.counts)
+            for predicted, count in zip(self.classes, row)
         ]
 
 
 @st.cache_data(show_spinner=False, max_entries=64)
 def _rater_confusion(
-    path: Path, stamp: int, classes: tuple[str, ...], sense: str
+    path: Path, stamp: int, classes: tuple[str, ...], modality: str
 ) -> np.ndarray | None:
     known = corpora.load_summary(path.stem)
     if isinstance(known, str) or not known.has_votes:
         return None
-    return protocol.rater_confusion(
-        known.emotion, known.votes[:, labels.VOTE_MODALITIES.index(sense)], classes
-    )
+    votes = known.votes[:, labels.VOTE_MODALITIES.index(modality)]
+    return protocol.rater_confusion(known.emotion, votes, classes)
 
 
 def rater_confusion(config: Config) -> np.ndarray | None:
-    """How raters took what a run's voices (or faces, where it makes these) mean, as counts (K, K); None where nobody voted or the corpus is
-    not here."""
-    d, sense = config.data, "voice" if config.gan.direction == "face-voice" else "face"
-    path = prepared_corpora.corpus_path(d.voices if sense == "voice" else d.faces, d.demo_takes)
-    return (
-        _rater_confusion(path, path.stat().st_mtime_ns, d.classes, sense) if path.exists() else None
-    )
+    """Human raters' counts (K, K) on a run's target modality; None without votes or the corpus."""
+    d, modality = config.data, "voice" if config.gan.direction == "face-voice" else "face"
+    name = d.voices if modality == "voice" else d.faces
+    path = prepared_corpora.corpus_path(name, d.demo_takes)
+    if not path.exists():
+        return None
+    return _rater_confusion(path, path.stat().st_mtime_ns, d.classes, modality)
 
 
 def matrices_by_row(repetitions: Sequence[RunSummary], rule: str) -> dict[str, Matrix]:
-    """Row -> its confusion under a step rule, summed over the runs given. At equal steps the run's own figures come before its table's."""
+    """Row -> its confusion under a step rule, summed over the runs.
+
+    At equal steps a run's results take precedence over its augmentation table.
+    """
     out: dict[str, Matrix] = {}
     for s in repetitions:
-        of = {
-            row: t[rule]["confusion"]
-            for row, t in cache.run_by_id(s.id).json("table").get("rows", {}).items()
-        }
+        rows = cache.run_by_id(s.id).json("table").get("rows", {})
+        of = {row: t[rule]["confusion"] for row, t in rows.items()}
         if rule == "equal":
             of |= {row: t["confusion"] for row, t in s.results["augmentation"].items()}
         if "face" in s.results and s.made == "voices":
@@ -87,13 +81,13 @@ def matrices_by_row(repetitions: Sequence[RunSummary], rule: str) -> dict[str, M
 
 
 def show_matrices(picked: Sequence[RunSummary], found: Sequence[RunSummary]) -> None:
-    """The view: each row of each chosen run, people, and a difference."""
+    """The view: the rows of each chosen run, human raters, and a difference."""
     done = [s for s in picked if s.results]
     if not done:
-        st.info(
-            "Confusion matrices come with a run's last step. None of the chosen runs is finished.",
-            icon=":material/hourglass_empty:",
+        words = (
+            "Confusion matrices come with a run's last step. None of the chosen runs is finished."
         )
+        st.info(words, icon=":material/hourglass_empty:")
         return
     repeated = {s.id: g for g in comparison.repetitions(found) for s in g}
     of, rows = _choose_matrices(done, repeated)
@@ -102,79 +96,66 @@ def show_matrices(picked: Sequence[RunSummary], found: Sequence[RunSummary]) -> 
         for row, matrix in of[s.id].items():
             every.setdefault(row if _is_shared(row, of) else f"{names[s.id]}: {row}", matrix)
     rated = [(s, m) for s in done if (m := rater_confusion(s.config)) is not None]
-    every |= {
-        f"{RATER_ROW}, by {s.made[:-1]}, {s.corpus}": Matrix(m, s.config.data.classes, RATER_ROW)
-        for s, m in rated
-    }
-    shown = [(k, m) for k, m in every.items() if m.row in (*rows, RATER_ROW)]
-    for classes in dict.fromkeys(m.classes for _, m in shown[:MAX_MATRICES]):
-        part = {html.escape(k): m.counts for k, m in shown[:MAX_MATRICES] if m.classes == classes}
-        alt, save = (
-            "confusion matrices, in per cent of each true emotion",
-            figures.export_config("confusion"),
-        )
-        st.plotly_chart(
-            charts.confusion_matrices(part, classes),
-            key=f"confusion {classes}",
-            config=save,
-            alt=alt,
-        )
-    if len(shown) > MAX_MATRICES:
-        st.caption(
-            f"The first {MAX_MATRICES} of {len(shown)} are shown: choose fewer runs or rows."
-        )
+    for s, m in rated:
+        name = f"{RATER_ROW}, by {s.made[:-1]}, {s.corpus}"
+        every[name] = Matrix(m, s.config.data.classes, RATER_ROW)
+    _show_charts([(k, m) for k, m in every.items() if m.row in (*rows, RATER_ROW)])
     if not rated:
         how = "python -m core data prepare crema-d --source FOLDER_OR_ZIP"
         st.caption(
-            f"How people take them needs raters' votes, which CREMA-D has: `{how}`, and a run on it."
+            "The confusion of people needs raters' votes, which CREMA-D has: "
+            f"`{how}`, and a run on it."
         )
     _show_difference(every)
     runs.show_csv_download([line for k, m in every.items() for line in m.lines(k)], "confusion")
     runs.show_command(*[f"python -m core evaluate {s.id} --json" for s in done[:3]])
 
 
+def _show_charts(matrices: Sequence[tuple[str, Matrix]]) -> None:
+    """Up to MAX_MATRICES named matrices, a chart per set of classes."""
+    shown = matrices[:MAX_MATRICES]
+    for classes in dict.fromkeys(m.classes for _, m in shown):
+        part = {html.escape(k): m.counts for k, m in shown if m.classes == classes}
+        st.plotly_chart(
+            charts.confusion_matrices(part, classes),
+            key=f"confusion {classes}",
+            config=figures.export_config("confusion"),
+            alt="confusion matrices, in per cent of each true emotion",
+        )
+    if len(matrices) > MAX_MATRICES:
+        words = f"The first {MAX_MATRICES} of {len(matrices)} are shown"
+        st.caption(f"{words}: choose fewer runs or rows.")
+
+
 def _choose_matrices(
     done: Sequence[RunSummary], repeated: Mapping[str, Sequence[RunSummary]]
 ) -> tuple[dict[str, dict[str, Matrix]], list[str]]:
-    """The matrices of each run under what is chosen, and the rows to show."""
+    """Widgets for pooling, step rule and rows: run id -> its matrices by row, and chosen rows."""
     above = st.container()
     pooled, rule = False, "equal"
     with st.container(horizontal=True, vertical_alignment="bottom", gap="large"):
         if any(len(repeated[s.id]) > 1 for s in done):
-            about = "Adds up the counts of all runs of the same settings."
-            pooled = st.toggle(
-                "Sum over folds and seeds",
-                key="confusion pooled",
-                help=about,
-                persist_state="session",
-            )
+            about, key = "Adds up the counts of all runs of the same settings.", "confusion pooled"
+            label = "Sum over folds and seeds"
+            pooled = st.toggle(label, key=key, help=about, persist_state="session")
         if any(cache.run_by_id(s.id).json("table") for s in done):
-            about = "Equal: every row is trained equally long. Best: each as long as S2 likes it, from the augmentation table."
-            rule = runs.choose_one(
-                "Trained for",
-                "rule",
-                tuple(figures.STEP_RULE_LABELS),
-                "equal",
-                figures.STEP_RULE_LABELS.get,
-                help=about,
+            about = (
+                "Equal: every row is trained equally long. Best: each up to its best step on S2, "
             )
+            about += "from the augmentation table."
+            rules = figures.STEP_RULE_LABELS
+            options = tuple(rules)
+            rule = runs.choose_one("Trained for", "rule", options, "equal", rules.get, help=about)
     of = {s.id: matrices_by_row(repeated[s.id] if pooled else [s], rule) for s in done}
-    rows = [
-        r
-        for r in (*(r.name for r in protocol.TABLE_ROWS), FACE_ROW)
-        if any(r in m for m in of.values())
-    ]
+    every = (*(r.name for r in protocol.TABLE_ROWS), FACE_ROW)
+    rows = [r for r in every if any(r in m for m in of.values())]
+    usual = [r for r in ("S1", "S1 + generated") if r in rows] or rows[:2]
     with above:
-        return of, runs.choose_several(
-            "Trained on",
-            "rows",
-            rows,
-            [r for r in ("S1", "S1 + generated") if r in rows] or rows[:2],
-        )
+        return of, runs.choose_several("Trained on", "rows", rows, usual)
 
 
 def _is_shared(row: str, of: Mapping[str, Mapping[str, Matrix]]) -> bool:
-    """Whether all runs have one and the same matrix of this row, as siblings have of S1."""
+    """Whether all runs have an equal matrix of this row, as siblings have of S1."""
     found = [m[row] for m in of.values() if row in m]
     first = found[0]
     return len(found) == len(of) and all(
@@ -183,38 +164,34 @@ def _is_shared(row: str, of: Mapping[str, Mapping[str, Matrix]]) -> bool:
 
 
 def _show_difference(every: Mapping[str, Matrix]) -> None:
-    """Two matrices to choose, and the first minus the second, in points of each true class."""
+    """Two matrices to choose; the first minus the second in points of each true class."""
     st.subheader("Difference of two")
     names = list(every)
     a, b = st.columns(2)
     with a:
-        first = runs.choose_from_list(
-            "This",
-            "this",
-            names,
-            next((k for k in names if every[k].row == "S1 + generated"), names[0]),
-        )
+        usual = next((k for k in names if every[k].row == "S1 + generated"), names[0])
+        first = runs.choose_from_list("This", "this", names, usual)
     same = [k for k in names if every[k].classes == every[first].classes]
     with b:
-        second = runs.choose_from_list(
-            "minus this", "minus", same, next((k for k in same if every[k].row == "S1"), same[0])
-        )
+        usual = next((k for k in same if every[k].row == "S1"), same[0])
+        second = runs.choose_from_list("minus this", "minus", same, usual)
     classes = every[first].classes
-    gap = 100 * (
-        metrics.normalise_rows(every[first].counts) - metrics.normalise_rows(every[second].counts)
-    )
+    shares = (metrics.normalise_rows(every[k].counts) for k in (first, second))
+    gap = 100 * np.subtract(*shares)
     left, right = st.columns([3, 2], gap="large", vertical_alignment="center")
-    alt, save = f"{first} minus {second}, in points", figures.export_config("confusion-difference")
     left.plotly_chart(
-        figures.confusion_difference(gap, classes), key="confusion difference", config=save, alt=alt
+        figures.confusion_difference(gap, classes),
+        key="confusion difference",
+        config=figures.export_config("confusion-difference"),
+        alt=f"{first} minus {second}, in points",
     )
-    gained = np.diag(gap)
-    most, least = int(gained.argmax()), int(gained.argmin())
+    gains = np.diag(gap)
+    most, least = int(gains.argmax()), int(gains.argmin())
+    mean, high, low = map(runs.signed_points, (gains.mean(), gains[most], gains[least]))
     right.markdown(
-        f"On the diagonal blue is good: the emotion is recognised more often. On average **{runs.signed_points(gained.mean())} points**; most "
-        f"{classes[most]} ({runs.signed_points(gained[most])}), least {classes[least]} ({runs.signed_points(gained[least])}). Off it, red "
-        "is good: fewer mix-ups."
+        "Blue on the diagonal is good: the emotion is recognised more often. On average "
+        f"**{mean} points**; most {classes[most]} ({high}), least {classes[least]} ({low}). "
+        "Red off the diagonal is good: fewer confusions."
     )
-    right.caption(
-        f"The colours end at ±{figures.COLOUR_LIMIT_POINTS} points in every difference; 0 is in the middle."
-    )
+    limit = figures.COLOUR_LIMIT_POINTS
+    right.caption(f"The colours end at ±{limit} points in every difference; 0 is in the middle.")

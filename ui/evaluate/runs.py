@@ -1,4 +1,4 @@
-"""Runs beside each other: which are chosen, the table of all, their curves; and what the other views of Evaluate share."""
+"""Runs side by side: their choice, the table of all, their curves; widgets of the other views."""
 
 from __future__ import annotations
 
@@ -20,7 +20,8 @@ from ui.evaluate import figures
 from ui.session import cache, query_params
 from ui.session.cache import LIVE_STATES
 
-MULTISELECT_KEY, MAX_COMPARED_RUNS = "compared runs", 12  # the widget, and how many runs it takes
+MULTISELECT_KEY, MAX_COMPARED_RUNS = "compared runs", 12
+MAX_TABLE_ROWS = 9  # rows of the table of runs in sight; more scroll
 METRIC_TITLES = {
     "FID": "FID (lower is better)",
     "KID": "KID (lower is better)",
@@ -36,57 +37,46 @@ METRIC_TITLES = {
 
 
 def load_summaries() -> tuple[list[RunSummary], list[str]]:
-    """All runs, newest first, and what is wrong with those that cannot be read."""
-    found, wrong = [], []
+    """All runs, newest first, and the errors of those that cannot be read."""
+    folder, found, wrong = files.checkpoints_folder(), [], []
     for row in cache.run_rows():
-        results = files.checkpoints_folder() / row["run"] / "results.json"
+        results = folder / row["run"] / "results.json"
         stamp = results.stat().st_mtime_ns if results.exists() else 0
+        key = folder / row["run"], row["state"], row["shipped"], row["step"], stamp
         try:
-            found.append(
-                _load_summary(
-                    files.checkpoints_folder() / row["run"],
-                    row["state"],
-                    row["shipped"],
-                    row["step"],
-                    stamp,
-                )
-            )
+            found.append(_load_summary(*key))
         except ValueError as error:
             wrong.append(str(error))
-    return comparison.with_scorers(found, files.checkpoints_folder()), wrong
+    return comparison.with_scorers(found, folder), wrong
 
 
 @st.cache_resource(show_spinner=False, max_entries=1000)
 def _load_summary(directory: Path, state: str, shipped: int, step: int, stamp: int) -> RunSummary:
-    run = Run(directory)
-    return comparison.summarise_run(
-        run, {"state": state, "shipped": shipped}, runs.load_curves(run.id, directory.parent)
-    )
+    run, row = Run(directory), {"state": state, "shipped": shipped}
+    return comparison.summarise_run(run, row, runs.load_curves(run.id, directory.parent))
 
 
-# ------------------------------------------------------------------ which runs
+# ------------------------------------------------------------------ choice of runs
 
 
 def _parse_run_ids(text: str | None, known: Mapping[str, RunSummary]) -> list[str] | None:
-    """The runs that an address names, None where it names none that is here."""
+    """Ids of known runs in a query parameter; None if it names runs and knows none of them."""
     named = [k for k in dict.fromkeys((text or "").split(",")) if k in known][:MAX_COMPARED_RUNS]
     return named if named or text == "" else None
 
 
 def choose_runs(found: Sequence[RunSummary]) -> list[RunSummary]:
-    """The runs that are compared, in the address as ?runs=a,b."""
+    """A multiselect of the runs to compare, linked to the query parameter ?runs=a,b."""
     known = {s.id: s for s in found}
     asked, last = st.query_params.get("runs"), st.session_state.get(f"last {MULTISELECT_KEY}")
     first = next((list(f.members.values()) for f in cache.families()), [s.id for s in found[:3]])
     usual = [k for k in first if k in known]
-    named = _parse_run_ids(asked, known) if asked is not None else _parse_run_ids(last, known)
+    named = _parse_run_ids(last if asked is None else asked, known)
     now = usual if named is None else named
-    if now != usual or (asked is not None and asked != ",".join(now)):
-        query_params.set_value("runs", ",".join(now))
-    st.session_state[MULTISELECT_KEY], st.session_state[f"last {MULTISELECT_KEY}"] = (
-        now,
-        ",".join(now),
-    )
+    text = ",".join(now)
+    if now != usual or (asked is not None and asked != text):
+        query_params.set_value("runs", text)
+    st.session_state[MULTISELECT_KEY], st.session_state[f"last {MULTISELECT_KEY}"] = now, text
     st.multiselect(
         "Runs to compare",
         list(known),
@@ -101,215 +91,201 @@ def choose_runs(found: Sequence[RunSummary]) -> list[RunSummary]:
 
 def _save_choice() -> None:
     query_params.set_value("runs", ",".join(st.session_state[MULTISELECT_KEY]))
-    st.session_state["table of runs"] = (
-        st.session_state.get("table of runs", 0) + 1
-    )  # drawn anew, with these rows marked
+    # a new key draws the table again, with these rows ticked
+    st.session_state["table of runs"] = st.session_state.get("table of runs", 0) + 1
 
 
 def _save_ticked_rows(key: str, ids: Sequence[str]) -> None:
-    query_params.set_value(
-        "runs", ",".join(ids[i] for i in st.session_state[key].selection.rows[:MAX_COMPARED_RUNS])
-    )
+    rows = st.session_state[key].selection.rows[:MAX_COMPARED_RUNS]
+    query_params.set_value("runs", ",".join(ids[i] for i in rows))
 
 
 def show_legend(picked: Sequence[RunSummary]) -> dict[str, str]:
-    """Run id -> its name here; the colours of the runs above the figures."""
-    names = comparison.short_names(picked)
-    dots = [
-        f'<span style="color:{figures.run_line_style(i)["color"]}">{"●" if figures.run_line_style(i)["dash"] == "solid" else "◌"}</span> '
-        f"{html.escape(names[s.id])}"
-        for i, s in enumerate(picked)
-    ]
+    """Show the runs' names with their colours; returns run id -> name."""
+    names, dots = comparison.short_names(picked), []
+    for i, s in enumerate(picked):
+        style = figures.run_line_style(i)
+        dot = "●" if style["dash"] == "solid" else "◌"
+        colour = f'<span style="color:{style["color"]}">{dot}</span>'
+        dots.append(f"{colour} {html.escape(names[s.id])}")
     st.html("&emsp;".join(dots))
     return names
 
 
 def show_caveats(picked: Sequence[RunSummary]) -> None:
-    """Why some of these figures may not stand beside others."""
+    """Warn of figures that compare only with care or not at all."""
     if found := comparison.caveats(picked):
-        st.warning(
-            "**Compare with care.**\n\n"
-            + "\n".join(f"- {theme.escape_markdown(c)}" for c in found),
-            icon=":material/balance:",
-        )
+        items = "\n".join(f"- {theme.escape_markdown(c)}" for c in found)
+        st.warning(f"**Compare with care.**\n\n{items}", icon=":material/balance:")
+
+
+# ------------------------------------------------------------------ widgets of all views
+
+
+def show_dataframe(
+    rows: Sequence[Mapping[str, Any]], alt: str, columns: Mapping[str, Any], **more
+) -> None:
+    """A table of records with the same keys; `columns` configures its columns."""
+    table = {k: [r[k] for r in rows] for k in rows[0]}
+    st.dataframe(table, hide_index=True, column_config=columns, placeholder="–", alt=alt, **more)
 
 
 def show_csv_download(rows: Sequence[Mapping[str, Any]], name: str) -> None:
-    """A table as csv."""
+    """A button that downloads records as <name>.csv, numbers to six digits."""
     text = io.StringIO()
-    table = csv.DictWriter(
-        text, list(dict.fromkeys(k for r in rows for k in r)), lineterminator="\n"
-    )
+    columns = list(dict.fromkeys(k for r in rows for k in r))
+    table = csv.DictWriter(text, columns, lineterminator="\n")
     table.writeheader()
-    table.writerows(
-        [{k: f"{v:.6g}" if isinstance(v, float) else v for k, v in r.items()} for r in rows]
-    )
+    for r in rows:
+        table.writerow({k: f"{v:.6g}" if isinstance(v, float) else v for k, v in r.items()})
     go = {"icon": ":material/download:", "on_click": "ignore", "key": f"csv {name}"}
     st.download_button(f"{name}.csv", text.getvalue(), f"{name}.csv", "text/csv", **go)
 
 
-def choose_from_list(label: str, name: str, options: Sequence[str], default: str, **more) -> str:
-    """One of many, kept in the address."""
+def _linked_key(name: str, options: Sequence[str], default: str) -> tuple[str, dict[str, Any]]:
+    """Key and callback of a widget whose choice is linked to the query parameter `name`."""
     key = f"eval {name}"
     query_params.restore_widget(name, key, default, lambda k: k if k in options else None)
-    return st.selectbox(
-        label, options, key=key, on_change=query_params.save_widget, args=(name, key), **more
-    )
+    return key, {"on_change": query_params.save_widget, "args": (name, key)}
+
+
+def choose_from_list(label: str, name: str, options: Sequence[str], default: str, **more) -> str:
+    """A select box linked to a query parameter."""
+    key, go = _linked_key(name, options, default)
+    return st.selectbox(label, options, key=key, **go, **more)
 
 
 def choose_one(
     label: str, name: str, options: Sequence[str], default: str, shown: Callable, **more
 ) -> str:
-    """One of a few, kept in the address."""
-    key = f"eval {name}"
-    query_params.restore_widget(name, key, default, lambda k: k if k in options else None)
-    st.segmented_control(
-        label,
-        options,
-        format_func=shown,
-        required=True,
-        key=key,
-        on_change=query_params.save_widget,
-        args=(name, key),
-        **more,
-    )
+    """A segmented control linked to a query parameter."""
+    key, go = _linked_key(name, options, default)
+    st.segmented_control(label, options, format_func=shown, required=True, key=key, **go, **more)
     return st.session_state[key]
 
 
 def choose_several(
-    label: str,
-    name: str,
-    options: Sequence[str],
-    default: Sequence[str],
-    shown: Callable = str,
-    **more,
+    label: str, name: str, options: Sequence[str], default: Sequence[str], shown: Callable = str
 ) -> list[str]:
-    """Some of a few, kept in the address with bars between them; none is not a choice."""
+    """Pills linked to a query parameter as "a|b"; an empty choice returns to the default."""
     key = f"eval {name}"
     asked = st.query_params.get(name) or st.session_state.get(f"last {key}", "")
     now = [k for k in options if k in asked.split("|")] or list(default)
     st.session_state[key], st.session_state[f"last {key}"] = now, "|".join(now)
     query_params.set_value(name, "|".join(now) if now != list(default) else None)
-    keep = lambda: query_params.set_value(
-        name, "|".join(st.session_state[key]) or "|".join(default)
-    )  # noqa: E731
-    st.pills(
-        label,
-        options,
-        selection_mode="multi",
-        wrap=True,
-        key=key,
-        format_func=shown,
-        on_change=keep,
-        **more,
-    )
+
+    def save() -> None:
+        query_params.set_value(name, "|".join(st.session_state[key]) or "|".join(default))
+
+    look = {"selection_mode": "multi", "wrap": True, "format_func": shown}
+    st.pills(label, options, key=key, on_change=save, **look)
     return now
 
 
 def signed_points(points: float) -> str:
-    """A difference in points, with its sign."""
+    """A difference in points with its sign, with a real minus.
+
+    >>> signed_points(-1.25)
+    '−1.2'
+    """
     return f"{points:+.1f}".replace("-", "−")
 
 
-def show_command(*lines: str, said: str = "The same from the command line:") -> None:
-    st.caption(said)
+def show_command(*lines: str, title: str = "The same from the command line:") -> None:
+    st.caption(title)
     st.code("\n".join(lines), language="bash", wrap_lines=True)
 
 
 # ------------------------------------------------------------------ the table of all runs
 
 
+COLUMN_HELP = {
+    "S1": "Accuracy of the voice classifier trained on S1's real voices: the baseline.",
+    "S1 + generated": "The same classifier with generated voices added.",
+    "ceiling": "The same with S3's real voices and labels: what perfect generated voices reach.",
+    "chance": "Accuracy of guessing.",
+    "FID": "Generated against S4's real voices, lower is better.",
+    "FID real": "The floor: FID between two real sets of other people, at the same N.",
+    "KID": "As FID, without its bias at small N; lower is better.",
+    "KID real": "KID between two real sets of other people.",
+    "IS": "How certain and how varied the scorer's predictions are; higher is better.",
+    "IS real": "IS of S4's real voices.",
+    "diversity": "Spread of voices over the noise, divided by that of real voices. "
+    "Near 0: always the same voice.",
+    "coverage": "Share of real voices that have a generated one near them.",
+    "coverage real": "The same for real voices of other people.",
+    "best step": "The step with the best generator on S2. All figures are of the last step: "
+    "S4 selects nothing.",
+    "minutes": "From the last start to the results. Unknown for shipped runs.",
+    "N": "Real voices (or faces, if these are generated) of S4, balanced by emotion.",
+    "makes": "Modality that the generator makes and accuracies are measured on.",
+    "scorer": "Digest of the network behind FID, KID and IS. Never compare different ones.",
+    "labels": "Who sees S3's labels. strict: no part of the method.",
+}
+PERCENT_WIDTHS = {  # pixels
+    **{"S1": 60, "S1 + generated": 108, "ceiling": 78, "chance": 78},
+    **{"coverage": 90, "coverage real": 115},
+}
+COLUMN_DIGITS = {
+    **{"FID": 2, "FID real": 2, "KID": 3, "KID real": 3, "IS": 2, "IS real": 2},
+    **{"diversity": 2, "minutes": 0},
+}
+COUNT_WIDTHS = {"N": 48, "best step": 78, "steps": 58, "fold": 48, "seed": 50}  # pixels
+COLUMN_TITLES = {
+    "S1 + generated": "+ generated",
+    "coverage real": "coverage floor",
+    "FID real": "FID floor",
+    "KID real": "KID floor",
+}
+
+
 def _column_config() -> dict[str, Any]:
     number, text = st.column_config.NumberColumn, st.column_config.TextColumn
-    about = {
-        "S1": "Accuracy of the voice classifier trained on S1's real voices: the baseline.",
-        "S1 + generated": "The same classifier with generated voices added.",
-        "ceiling": "The same with S3's real voices and their true labels: what perfect generated voices might reach.",
-        "chance": "Accuracy of guessing.",
-        "FID": "Generated against S4's real voices, lower is better.",
-        "FID real": "The floor: FID between two real sets of other people, at the same N.",
-        "KID": "As FID, without its bias at small N; lower is better.",
-        "KID real": "KID between two real sets of other people.",
-        "IS": "Sure and varied verdicts of the scorer; higher is better.",
-        "IS real": "IS of S4's real voices.",
-        "diversity": "How much of a voice the noise decides, against how real voices differ. Near 0: always the same voice.",
-        "coverage": "Share of real voices that have a generated one near them.",
-        "coverage real": "The same of real voices of other people.",
-        "best step": "Where S2's voices liked the generator best. The figures are of the last step: S4 chooses nothing.",
-        "minutes": "From the last start to the results. Unknown for runs that were shipped.",
-        "N": "Real voices (or faces, where these are made) of S4, balanced by emotion.",
-        "makes": "What the generator makes, and what the accuracies are of.",
-        "scorer": "Digest of the network behind FID, KID and IS. Figures of different ones are never compared.",
-        "labels": "Who saw S3's labels. strict: nobody.",
-    }
-    percent = {
-        "S1": 60,
-        "S1 + generated": 108,
-        "ceiling": 78,
-        "chance": 78,
-        "coverage": 90,
-        "coverage real": 115,
-    }
-    named = {"S1 + generated": "+ generated", "coverage real": "coverage floor"}
-    out: dict[str, Any] = {
-        k: number(f"{named.get(k, k)}, %", format="%.1f", help=about.get(k), width=w)
-        for k, w in percent.items()
-    }
-    digits_of = {
-        "FID": 2,
-        "FID real": 2,
-        "KID": 3,
-        "KID real": 3,
-        "IS": 2,
-        "IS real": 2,
-        "diversity": 2,
-        "minutes": 0,
-    }
-    for k, digits in digits_of.items():
-        label = {"FID real": "FID floor", "KID real": "KID floor"}.get(k, k)
-        out[k] = number(
-            label, format=f"%.{digits}f", help=about.get(k), width=max(60, 12 + 8 * len(label))
-        )
-    for k, w in {"N": 48, "best step": 78, "steps": 58, "fold": 48, "seed": 50}.items():
-        out[k] = number(format="%d", help=about.get(k), width=w)
-    return (
-        out
-        | {"run": text(pinned=True, width=230)}
-        | {k: text(help=about[k]) for k in ("labels", "scorer", "makes")}
-    )
+    titles = {k: COLUMN_TITLES.get(k, k) for k in (*PERCENT_WIDTHS, *COLUMN_DIGITS)}
+    about, out = COLUMN_HELP.get, dict[str, Any]()
+    for k, w in PERCENT_WIDTHS.items():
+        out[k] = number(f"{titles[k]}, %", format="%.1f", help=about(k), width=w)
+    for k, digits in COLUMN_DIGITS.items():
+        width = max(60, 12 + 8 * len(titles[k]))
+        out[k] = number(titles[k], format=f"%.{digits}f", help=about(k), width=width)
+    for k, w in COUNT_WIDTHS.items():
+        out[k] = number(format="%d", help=about(k), width=w)
+    out["run"] = text(pinned=True, width=230)
+    return out | {k: text(help=about(k)) for k in ("labels", "scorer", "makes")}
 
 
 def show_table(found: Sequence[RunSummary], picked: Sequence[RunSummary]) -> None:
-    """All runs, a line each; those that are ticked are compared."""
+    """The table of all runs; the ticked rows are compared."""
     rows, ids = [comparison.run_record(s) for s in found], [s.id for s in found]
     st.caption(
-        "Tick two or more runs to compare them; a click on a head sorts by it. Accuracies are of real samples of new people (S4)."
+        "Tick two or more runs to compare them; click a column's head to sort. "
+        "Accuracies are of real samples of new people (S4)."
     )
     key = f"table of runs {st.session_state.get('table of runs', 0)} {hash(tuple(ids))}"
-    st.dataframe(
-        {k: [r[k] for r in rows] for k in rows[0]},
+    show_dataframe(
+        rows,
+        "all runs, a line each",
+        _column_config(),
         key=key,
-        hide_index=True,
-        height=38 + 35 * min(len(rows), 9),
-        column_config=_column_config(),
+        height=38 + 35 * min(len(rows), MAX_TABLE_ROWS),
         on_select=lambda: _save_ticked_rows(key, ids),
         selection_mode="multi-row",
         selection_default={"selection": {"rows": [ids.index(s.id) for s in picked]}},
-        placeholder="–",
-        alt="all runs, a line each",
     )
     done = [s for s in picked if s.results]
     if done:
         errors = sorted({f"{100 * s.error():.1f} points at N = {s.n}" for s in done})
         st.caption(
-            f"One standard error of an accuracy: {', '.join(errors)}. Smaller differences are noise; *Augmentation* tests them."
+            f"One standard error of an accuracy: {', '.join(errors)}. "
+            "Smaller differences are noise; *Augmentation* tests them."
         )
     unfinished = [s.id for s in picked if not s.results]
     if unfinished:
         st.caption(
-            f"No figures on S4 yet, as they are not finished: {', '.join(unfinished)}. Their curves are there already."
+            f"Without figures on S4, as they are not finished: {', '.join(unfinished)}. "
+            "Their curves exist already."
         )
-    show_caveats(picked)  # below, so that a tick does not move the table
+    show_caveats(picked)  # below the table, so that a tick does not move it
     show_csv_download(rows, "runs")
     show_command(*[f"python -m core evaluate {s.id}" for s in done[:3]] or ["python -m core runs"])
 
@@ -318,26 +294,26 @@ def show_table(found: Sequence[RunSummary], picked: Sequence[RunSummary]) -> Non
 
 
 def show_curves(picked: Sequence[RunSummary]) -> None:
-    """The chosen runs' curves, one axis for each scorer; live while one of them trains."""
-    said = lambda k: METRIC_TITLES[k] if "/" in k else k  # noqa: E731
+    """The chosen runs' curves, a chart per metric and scorer; live while one of them trains."""
     left, right = st.columns([4, 1], vertical_alignment="bottom")
     with left:
-        shown = choose_several("Curves", "curves", list(METRIC_TITLES), ["FID", "KID", "IS"], said)
+        titles = {k: title if "/" in k else k for k, title in METRIC_TITLES.items()}
+        usual = ["FID", "KID", "IS"]
+        shown = choose_several("Curves", "curves", list(titles), usual, titles.__getitem__)
     query_params.restore_widget("log", "eval log", False, {"True": True, "False": False}.get)
-    about, go = (
-        "FID and KID by powers of ten: what happens near the real voices' line is seen.",
-        {"on_change": query_params.save_widget},
-    )
-    log = right.toggle("Log scale", key="eval log", help=about, args=("log", "eval log"), **go)
+    about = "FID and KID by powers of ten, which spreads the values near the real voices' line."
+    go = {"on_change": query_params.save_widget, "args": ("log", "eval log")}
+    log = right.toggle("Log scale", key="eval log", help=about, **go)
     states = {s.id: s.state for s in picked}
+    live = any(s in LIVE_STATES for s in states.values())
     names = show_legend(picked)
 
-    @st.fragment(run_every=2 if any(s in LIVE_STATES for s in states.values()) else None)
+    @st.fragment(run_every=2 if live else None)  # seconds
     def drawn() -> None:
-        if any(s in LIVE_STATES for s in states.values()):
+        if live:
             now = {r["run"]: r for r in cache.run_rows() if r["run"] in states}
             if any(now[k]["state"] != s for k, s in states.items() if k in now):
-                st.rerun()  # the table and the choice above say the state too
+                st.rerun()  # the choice above shows the state too
             busy = [
                 f"{names[k]}: step {r['step']:,} of {r['steps']:,}"
                 for k, r in now.items()
@@ -353,61 +329,51 @@ def _show_curve_charts(
     picked: Sequence[RunSummary], shown: Sequence[str], names: Mapping[str, str], log: bool
 ) -> None:
     lines = {names[s.id]: figures.run_line_style(i) for i, s in enumerate(picked)}
-    groups = comparison.group_by_scorer(picked)
-    quiet = []
+    groups, empty = comparison.group_by_scorer(picked), []
     for scorer, members in groups.items():
-        of = {names[s.id]: runs.load_curves(s.id) for s in members}
-        of = {k: v for k, v in of.items() if v}
-        quiet += [names[s.id] for s in members if names[s.id] not in of]
-        if not of:
+        curves = {s.id: runs.load_curves(s.id) for s in members}
+        empty += [names[s.id] for s in members if not curves[s.id]]
+        known = [s for s in members if curves[s.id]]
+        if not known:
             continue
+        of = {names[s.id]: curves[s.id] for s in known}
         if len(groups) > 1:
             st.markdown(f"**Scorer `{scorer}`**: {theme.escape_markdown(', '.join(of))}")
-        points = {
-            names[s.id]: comparison.best_step(of[names[s.id]], _feature_count(s))
-            for s in members
-            if names[s.id] in of
-        }
-        best, steps = (
-            {k: p[0] for k, p in points.items() if p},
-            max(s.config.gan.steps for s in members),
-        )
-        for column, name in zip(_three_columns(len(shown)), shown):
+        best = {}  # run's name -> step and metric
+        for s in known:
+            features = s.results.get("quality", {}).get("features")
+            if point := comparison.best_step(curves[s.id], features):
+                best[names[s.id]] = point
+        places = [c for _ in range(-(-len(shown) // 3)) for c in st.columns(3, gap="small")]
+        for column, name in zip(places, shown):
             figure = figures.metric_curves(
                 of,
                 name,
                 METRIC_TITLES[name],
                 lines,
-                best,
-                steps,
+                {k: step for k, (step, _) in best.items()},
+                max(s.config.gan.steps for s in members),
                 log and name in ("FID", "KID"),
                 members[0].made,
             )
-            save = figures.export_config(f"{name.replace('/', '-')}-{scorer}")
             column.plotly_chart(
                 figure,
                 key=f"curve {scorer} {name}",
-                config=save,
+                config=figures.export_config(f"{name.replace('/', '-')}-{scorer}"),
                 alt=f"{METRIC_TITLES[name]} of the chosen runs over the steps",
             )
-        told = [f"{k}: {p[0]:,} (by {p[1]})" for k, p in points.items() if p]
-        if told:
+        if best:
+            points = " · ".join(f"{k}: {step:,} (by {by})" for k, (step, by) in best.items())
             st.caption(
-                f"★ the best step, chosen on S2: {theme.escape_markdown(' · '.join(told))}. Figures elsewhere are of the last step."
+                f"★ the best step, chosen on S2: {theme.escape_markdown(points)}. "
+                "Figures elsewhere are of the last step."
             )
-    if quiet:
+    if empty:
         st.caption(
-            f"No curve yet: {theme.escape_markdown(', '.join(quiet))}. They begin with the generator's training, after the classifiers."
+            f"No curve yet: {theme.escape_markdown(', '.join(empty))}. "
+            "Curves begin with the generator's training, after the classifiers."
         )
     st.caption(
-        "Curves are of S2's faces and voices, which the scorer was trained on too. Figures in the table are S4's, looked at once."
+        "Curves are of S2's faces and voices, on which the scorer was trained too. "
+        "Figures in the table are of S4, which is used once."
     )
-
-
-def _feature_count(s: RunSummary) -> int | None:
-    return s.results.get("quality", {}).get("features")
-
-
-def _three_columns(n: int) -> list:
-    """Places for n figures, three in a row."""
-    return [c for _ in range(-(-n // 3)) for c in st.columns(3, gap="small")]
