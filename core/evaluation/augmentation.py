@@ -204,10 +204,13 @@ def load_sets(
         command = f"python -m core train --config-file {run.directory}/config.json"
         raise files.UserError(f"{run.id} has no generator yet; let its training finish: {command}")
     sets, out = splits.build_sets(config), run.arrays()
-    digest, here = run.json("provenance").get("corpus"), prepared_corpora.corpus_digest(config.data)
-    if digest != here and not has_same_sets(run, config, sets, out):
+    digest, current = (
+        run.json("provenance").get("corpus"),
+        prepared_corpora.corpus_digest(config.data),
+    )
+    if digest != current and not has_same_sets(run, config, sets, out):
         raise files.UserError(
-            f"{run.id} was trained on the corpus {digest} and {here} is prepared here; "
+            f"{run.id} was trained on the corpus {digest} and {current} is prepared here; "
             "prepare that corpus again"
         )
     S3, g = sets["S3"], config.gan

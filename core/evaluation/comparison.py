@@ -52,14 +52,14 @@ class RunSummary:
         return d.voices if d.faces == d.voices else f"{d.faces} × {d.voices}"
 
     @property
-    def made(self) -> str:
+    def modality(self) -> str:
         """Modality that G generates and accuracies are measured on."""
         return "voices" if self.config.gan.direction == "face-voice" else "faces"
 
     @property
     def n(self) -> int | None:
         """Number of S4's real samples behind the accuracies, balanced by class."""
-        return self.results.get(f"N test {self.made}")
+        return self.results.get(f"N test {self.modality}")
 
     @property
     def labels(self) -> str:
@@ -75,7 +75,7 @@ class RunSummary:
         d = self.config.data
         takes = d.demo_takes if prepared_corpora.demo_corpora(d) else 0
         split = (d.sets, d.labels, d.ties, d.subjects, d.split_seed, d.fold, takes)
-        return (self.corpus, self.digest, d.classes, self.config.logmel, split, self.made)
+        return (self.corpus, self.digest, d.classes, self.config.logmel, split, self.modality)
 
     def accuracy(self, row: str) -> float:
         """Accuracy of an augmentation row on S4, in [0, 1]; NaN if missing."""
@@ -181,7 +181,7 @@ def run_record(s: RunSummary) -> dict[str, str | int | float | None]:
         "steps": r.get("steps", s.config.gan.steps),
         **{"fold": d.fold, "seed": s.config.seed},
         "generator": GENERATOR_NAMES.get(s.config.gan.generator, s.config.gan.generator),
-        **{"makes": s.made, "labels": s.labels},
+        **{"makes": s.modality, "labels": s.labels},
         **{"minutes": s.seconds / 60, "scorer": s.scorer},
     }
     return {k: None if isinstance(v, float) and math.isnan(v) else v for k, v in line.items()}
@@ -194,18 +194,18 @@ def caveats(found: Sequence[RunSummary]) -> list[str]:
     """Why figures of these runs compare only with care or not at all, naming the runs."""
     names, done, out = short_names(found), [s for s in found if s.results], []
 
-    def named(groups: Mapping[Any, Sequence[RunSummary]]) -> str:
+    def joined(groups: Mapping[Any, Sequence[RunSummary]]) -> str:
         return "; ".join(", ".join(names[s.id] for s in of) for of in groups.values())
 
     scorers = _group_by(done, lambda s: s.scorer)
     if len(scorers) > 1:
         out.append(
             f"FID, KID, IS and coverage come from {len(scorers)} scoring networks: "
-            f"compare them within one only ({named(scorers)})."
+            f"compare them within one only ({joined(scorers)})."
         )
     tests = _group_by(done, lambda s: s.test)
     if len(tests) > 1:
-        if len({s.made for s in done}) > 1:
+        if len({s.modality for s in done}) > 1:
             why = "voices here, faces there"
         elif len({(s.corpus, s.config.data.classes) for s in done}) > 1:
             why = "other corpora or emotions, so another chance"
@@ -213,23 +213,23 @@ def caveats(found: Sequence[RunSummary]) -> list[str]:
             why = "other people, or a corpus prepared otherwise"
         out.append(
             f"Accuracies are of {len(tests)} different tests ({why}): "
-            f"do not compare them between tests ({named(tests)})."
+            f"do not compare them between tests ({joined(tests)})."
         )
     for of in tests.values():
         if len({s.accuracy("S1") for s in of}) > 1:
             out.append(
-                f"{named({0: of})} have different baselines S1 (another seed, share of data or "
+                f"{joined({0: of})} have different baselines S1 (another seed, share of data or "
                 "classifier): compare gains, not accuracies."
             )
     modes = _group_by(done, lambda s: s.labels)
     if len(modes) > 1:
-        listed = "; ".join(f"{mode}: {named({0: of})}" for mode, of in modes.items())
+        listed = "; ".join(f"{mode}: {joined({0: of})}" for mode, of in modes.items())
         out.append(f"S3's labels were seen by some and not by others: {listed}.")
     few = [s for s in found if s.config.gan.steps < MIN_MEANINGFUL_STEPS]
     if few:
         out.append(
             f"Fewer than {MIN_MEANINGFUL_STEPS} training steps, so their figures mean nothing: "
-            f"{named({0: few})}."
+            f"{joined({0: few})}."
         )
     return out
 

@@ -66,25 +66,25 @@ def sample_rows(members: Mapping[str, tuple[Cell, Run]]) -> list[SampleRow]:
     """
     named = max(members, key=lambda k: members[k][0].config.logmel.columns)
     cell, first = members[named]
-    kept = {name: run.arrays("generated") for name, (_, run) in members.items()}
+    stored = {name: run.arrays("generated") for name, (_, run) in members.items()}
     K = len(first.config.data.classes)
-    common = [set(a["row"].tolist()) for a in kept.values() if len(a)]
+    common = [set(a["row"].tolist()) for a in stored.values() if len(a)]
     shared = set.intersection(*common) if common else set()
-    rows = _real_rows(cell, first, [_first_sample(kept[named], k, shared) for k in range(K)])
+    rows = _real_rows(cell, first, [_first_sample(stored[named], k, shared) for k in range(K)])
     for name, (its, run) in members.items():
-        a, s = kept[name], its.config.logmel
+        a, s = stored[name], its.config.logmel
         places = [_first_sample(a, k, shared) for k in range(K)]
-        made = [None if i is None else a["y"][i].astype(np.float32) for i in places]
+        pictures = [None if i is None else a["y"][i].astype(np.float32) for i in places]
         what = "face" if its.config.gan.direction == "voice-face" else "voice"
         ref = run.json("corpus")["voices"]["ref_db"]
-        rows.append(SampleRow(f"{name}:\ngenerated {what}", made, s, ref))
+        rows.append(SampleRow(f"{name}:\ngenerated {what}", pictures, s, ref))
     return rows
 
 
-def _first_sample(kept: Mapping[str, np.ndarray], k: int, shared: set[int]) -> int | None:
+def _first_sample(stored: Mapping[str, np.ndarray], k: int, shared: set[int]) -> int | None:
     """Index in generated.npz of the first sample of class k, preferably of a shared face."""
-    of = np.nonzero(kept["label"] == k)[0] if "label" in kept else np.zeros(0, int)
-    both = [int(i) for i in of if int(kept["row"][i]) in shared]
+    of = np.nonzero(stored["label"] == k)[0] if "label" in stored else np.zeros(0, int)
+    both = [int(i) for i in of if int(stored["row"][i]) in shared]
     return both[0] if both else int(of[0]) if len(of) else None
 
 
@@ -107,11 +107,11 @@ def _real_rows(cell: Cell, run: Run, places: Sequence[int | None]) -> list[Sampl
         else [next(iter(np.nonzero(S4.y_label == k)[0]), None) for k in range(len(places))]
     )
     names = {"face": "real face", "voice": "real voice"}
-    given, made = ("face", "voice") if S4.source == "face" else ("voice", "face")
+    source, target = ("face", "voice") if S4.source == "face" else ("voice", "face")
     s, ref = cell.config.logmel, run.json("corpus")["voices"]["ref_db"]
     return [
-        SampleRow(names[given], [None if i is None else S4.x[i] for i in x], s, ref),
-        SampleRow(names[made], [None if i is None else S4.y[i] for i in y], s, ref),
+        SampleRow(names[source], [None if i is None else S4.x[i] for i in x], s, ref),
+        SampleRow(names[target], [None if i is None else S4.y[i] for i in y], s, ref),
     ]
 
 
@@ -139,7 +139,7 @@ def figure_samples(rows: Sequence[SampleRow], classes: Sequence[str]) -> Figure:
                     ax.set_xlabel("time, s", fontsize=7)
             if picture is None:
                 centred = {"ha": "center", "va": "center", "transform": ax.transAxes}
-                ax.text(0.5, 0.5, "none kept", fontsize=6, **centred)
+                ax.text(0.5, 0.5, "none stored", fontsize=6, **centred)
         axes[i][0].set_ylabel(row.title + ("" if row.face else "\nmel band"), fontsize=7)
     if shown:
         figure.colorbar(shown, ax=axes, label="level, dB", shrink=0.6)

@@ -124,8 +124,8 @@ def cells(
     studio: `base` alone, for the headline gains. Raises UserError for fewer than one fold or seed,
     or for so many folds that one would test a subject twice.
     """
-    usual, share = GRID_SIZES[grid], base.data.sets[3]
-    folds, seeds = usual[0] if folds is None else folds, usual[1] if seeds is None else seeds
+    default, share = GRID_SIZES[grid], base.data.sets[3]
+    folds, seeds = default[0] if folds is None else folds, default[1] if seeds is None else seeds
     most = max(1, round(1 / share)) if share > 0 else 1
     if not 1 <= folds <= most or seeds < 1:
         raise UserError(
@@ -268,9 +268,11 @@ def missing_cases(
     base: BaseSettings, done: Collection[str], names: Sequence[str]
 ) -> dict[str, str]:
     """Case among `names` without a run -> the command that trains one."""
-    every = {c.name: c for c in cases(base.config)}
+    cells_by_name = {c.name: c for c in cases(base.config)}
     return {
-        n: training_command(every[n], base.preset) for n in names if n in every and n not in done
+        n: training_command(cells_by_name[n], base.preset)
+        for n in names
+        if n in cells_by_name and n not in done
     }
 
 

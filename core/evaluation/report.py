@@ -70,9 +70,9 @@ def describe_test(members: Sequence[tuple[Cell, Run]]) -> str:
     """The conditions of a case's figures: labels, classes, chance, N, number of runs."""
     results = [r.json("results") for _, r in members]
     config = members[0][0].config
-    made = config.gan.direction.split("-")[1]
-    n = "/".join(map(str, sorted({x[f"N test {made}s"] for x in results})))
-    of = f"N = {n}" + (" faces" if made == "face" else "")
+    target = config.gan.direction.split("-")[1]
+    n = "/".join(map(str, sorted({x[f"N test {target}s"] for x in results})))
+    of = f"N = {n}" + (" faces" if target == "face" else "")
     chance = f"{len(results[0]['classes'])} classes, chance {100 * results[0]['chance']:.1f} %"
     count = f"{len(members)} run" + ("s" if len(members) > 1 else "")
     return f"{protocol.labels_mode(config)}; {chance}; {of}; {count}"
@@ -87,14 +87,14 @@ def cases_text(found: RunsByCase) -> str:
     head = ["case", "section", *rows, "f_S", "FID (real)", "IS (real)", "under"]
     lines = []
     for name, m in found.items():
-        given = m[0][0].config.gan.direction.split("-")[0]
+        source = m[0][0].config.gan.direction.split("-")[0]
         results = [r.json("results") for _, r in m]
-        source = format_mean([x[given]["accuracy"] for x in results], 100) + f" ({given}s)"
+        f_S = format_mean([x[source]["accuracy"] for x in results], 100) + f" ({source}s)"
         keys = ("FID", "FID real", "IS", "IS real")
         quality = {k: format_mean([x["quality"][k] for x in results]) for k in keys}
         both = [f"{quality[k]} ({quality[f'{k} real']})" for k in ("FID", "IS")]
         figures_of = [format_mean(accuracies(m, row), 100) for row in rows]
-        lines.append([name, m[0][0].section, *figures_of, source, *both, describe_test(m)])
+        lines.append([name, m[0][0].section, *figures_of, f_S, *both, describe_test(m)])
     return markdown_table(head, lines)
 
 
@@ -263,8 +263,8 @@ def write(
     if missing:
         more = " …" if len(missing) > MAX_LISTED_CELLS else ""
         note = f", {len(missing)} are not: {'; '.join(missing[:MAX_LISTED_CELLS])}{more}."
-    made = f"Made by `{here}` from the runs of `{made_by}`. {done} runs are done{note}"
-    text = ["# The paper's experiments", made]
+    summary = f"Made by `{here}` from the runs of `{made_by}`. {done} runs are done{note}"
+    text = ["# The paper's experiments", summary]
     if any(c.section == "§4.7" for c in cells) and not any(c.config.data.f_s_corpus for c in cells):
         text.append(f"Left out: {protocol.F_S_CORPUS_HINT}.")
 

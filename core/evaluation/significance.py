@@ -65,13 +65,13 @@ class Gain:
 def choose_row(table: TableArrays, family: RowFamily, rule: str) -> str | None:
     """The row of a family with the best mean accuracy on S2 over seeds; None if it has none."""
     names, marks = [str(n) for n in table["rows"]], table["marks"].tolist()
-    there = [n for n in family if n in names]
-    if not there:
+    known = [n for n in family if n in names]
+    if not known:
         return None
-    curves = np.stack([table["S2"][names.index(n)] for n in there])  # (rows, seeds, marks)
+    curves = np.stack([table["S2"][names.index(n)] for n in known])  # (rows, seeds, marks)
     equal = marks.index(int(table["equal"]))
     at = curves[:, :, equal] if rule == "equal" else curves.max(axis=2)
-    return there[int(at.mean(axis=1).argmax())]
+    return known[int(at.mean(axis=1).argmax())]
 
 
 def _row_differences(

@@ -106,7 +106,7 @@ def test_shorter_spectrograms_are_narrower_on_one_axis():
         spans, [(0, 1.008), (0.378, 0.63), (0.378, 0.63)]
     )  # the middle quarter of the second
     assert {ax.get_xlim() for ax in axes[:4]} == {(0.0, 112 * 144 / 16000)}
-    assert [t.get_text() for t in axes[1].texts] == ["none kept"]
+    assert [t.get_text() for t in axes[1].texts] == ["none stored"]
     assert axes[2].get_xlabel() == "time, s"
     assert "mel band" in axes[0].get_ylabel()
 

@@ -418,10 +418,10 @@ def test_a_real_errand_makes_the_table(own_trained_home):
     assert count_elements(app, "plotly_chart") == 3
 
 
-def test_an_errand_on_a_strange_run_fails_in_words(home):
+def test_a_table_of_an_unknown_run_fails_in_words(home):
     from core.cli import experiments
 
-    with pytest.raises(KeyError, match="no run"):
+    with pytest.raises(files.UserError, match="no run"):
         experiments.table(experiments.TableOptions("nobody"))
 
 

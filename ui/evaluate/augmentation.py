@@ -115,13 +115,13 @@ def show_table(picked: Sequence[RunSummary], found: Sequence[RunSummary]) -> Non
     repeated = next(g for g in comparison.repetitions(found) if s.id in {x.id for x in g})
     scope, tabled = [s], [x for x in repeated if cache.run_by_id(x.id).json("table")]
     if len(tabled) > 1:
-        words = {"one": "This run", "all": f"All {len(tabled)} folds and seeds"}
+        scopes = {"one": "This run", "all": f"All {len(tabled)} folds and seeds"}
         with right:
-            over = runs.choose_one("Tested over", "over", tuple(words), "all", words.get)
+            over = runs.choose_one("Tested over", "over", tuple(scopes), "all", scopes.get)
         scope = tabled if over == "all" else scope
     paths = _table_paths(scope)
     tested = _compute_gains(paths) if paths else []
-    _show_verdicts(tested, s.made)
+    _show_verdicts(tested, s.modality)
     _show_rows(s, table)
     _show_comparisons(tested)
     _show_sign_flip_test(tested, [_load_table(*p) for p in paths])
@@ -134,7 +134,7 @@ def _show_rows(s: RunSummary, table: Mapping[str, Any]) -> None:
     """Accuracy of every row; without a table, of the few rows in the results."""
     r = s.results
     st.markdown(
-        f"**Training sets of a classifier of {s.made}**: S1's real ones alone, or more; "
+        f"**Training sets of a classifier of {s.modality}**: S1's real ones alone, or more; "
         "tested on S4's real ones."
     )
     if table:
@@ -144,16 +144,16 @@ def _show_rows(s: RunSummary, table: Mapping[str, Any]) -> None:
         }
         people, seeds = len(table["test subjects"]), table["plan"]["seeds"]
         note = f"{people} test people · {seeds} trainings of each row"
-        n = table["N test voices"] if s.made == "voices" else s.n
+        n = table["N test voices"] if s.modality == "voices" else s.n
     else:
         of = {row: {"equal": [100 * t["accuracy"]]} for row, t in r["augmentation"].items()}
         note, n = "one training of each row, at equal steps", s.n
     st.caption(
         f"Labels of S3: {s.labels} · {len(r['classes'])} emotions, "
-        f"chance {100 * r['chance']:.1f} % · N = {n} {s.made} · {note}."
+        f"chance {100 * r['chance']:.1f} % · N = {n} {s.modality} · {note}."
     )
     st.plotly_chart(
-        figures.row_accuracies(of, 100 * r["chance"], s.made),
+        figures.row_accuracies(of, 100 * r["chance"], s.modality),
         key="rows",
         config=figures.export_config(f"augmentation-{s.id}"),
         alt="accuracy of each row of the augmentation table",
@@ -239,12 +239,12 @@ def reasons_against(found: Sequence[Gain], name: str) -> list[str]:
     return out
 
 
-def _show_verdicts(found: Sequence[Gain], made: str) -> None:
-    st.subheader(f"What generated {made} add")
+def _show_verdicts(found: Sequence[Gain], modality: str) -> None:
+    st.subheader(f"What generated {modality} add")
     for column, name in zip(st.columns(2, gap="large"), QUESTIONS):
         both = [g for g in found if g.name == name]
         with column:
-            st.markdown(f"**({name}) {QUESTIONS[name].format(made)}**")
+            st.markdown(f"**({name}) {QUESTIONS[name].format(modality)}**")
             if not both:
                 st.caption("This table does not hold the rows for it.")
                 continue

@@ -72,7 +72,7 @@ def matrices_by_row(repetitions: Sequence[RunSummary], rule: str) -> dict[str, M
         of = {row: t[rule]["confusion"] for row, t in rows.items()}
         if rule == "equal":
             of |= {row: t["confusion"] for row, t in s.results["augmentation"].items()}
-        if "face" in s.results and s.made == "voices":
+        if "face" in s.results and s.modality == "voices":
             of[FACE_ROW] = s.results["face"]["confusion"]
         for row, counts in of.items():
             before = out[row].counts if row in out else 0
@@ -91,23 +91,23 @@ def show_matrices(picked: Sequence[RunSummary], found: Sequence[RunSummary]) -> 
         return
     repeated = {s.id: g for g in comparison.repetitions(found) for s in g}
     of, rows = _choose_matrices(done, repeated)
-    names, every = comparison.short_names(done), dict[str, Matrix]()
+    names, matrices = comparison.short_names(done), dict[str, Matrix]()
     for s in done:
         for row, matrix in of[s.id].items():
-            every.setdefault(row if _is_shared(row, of) else f"{names[s.id]}: {row}", matrix)
+            matrices.setdefault(row if _is_shared(row, of) else f"{names[s.id]}: {row}", matrix)
     rated = [(s, m) for s in done if (m := rater_confusion(s.config)) is not None]
     for s, m in rated:
-        name = f"{RATER_ROW}, by {s.made[:-1]}, {s.corpus}"
-        every[name] = Matrix(m, s.config.data.classes, RATER_ROW)
-    _show_charts([(k, m) for k, m in every.items() if m.row in (*rows, RATER_ROW)])
+        name = f"{RATER_ROW}, by {s.modality[:-1]}, {s.corpus}"
+        matrices[name] = Matrix(m, s.config.data.classes, RATER_ROW)
+    _show_charts([(k, m) for k, m in matrices.items() if m.row in (*rows, RATER_ROW)])
     if not rated:
         how = "python -m core data prepare crema-d --source FOLDER_OR_ZIP"
         st.caption(
             "The confusion of people needs raters' votes, which CREMA-D has: "
             f"`{how}`, and a run on it."
         )
-    _show_difference(every)
-    runs.show_csv_download([line for k, m in every.items() for line in m.lines(k)], "confusion")
+    _show_difference(matrices)
+    runs.show_csv_download([line for k, m in matrices.items() for line in m.lines(k)], "confusion")
     runs.show_command(*[f"python -m core evaluate {s.id} --json" for s in done[:3]])
 
 
@@ -147,11 +147,11 @@ def _choose_matrices(
             options = tuple(rules)
             rule = runs.choose_one("Trained for", "rule", options, "equal", rules.get, help=about)
     of = {s.id: matrices_by_row(repeated[s.id] if pooled else [s], rule) for s in done}
-    every = (*(r.name for r in protocol.TABLE_ROWS), FACE_ROW)
-    rows = [r for r in every if any(r in m for m in of.values())]
-    usual = [r for r in ("S1", "S1 + generated") if r in rows] or rows[:2]
+    row_names = (*(r.name for r in protocol.TABLE_ROWS), FACE_ROW)
+    rows = [r for r in row_names if any(r in m for m in of.values())]
+    default = [r for r in ("S1", "S1 + generated") if r in rows] or rows[:2]
     with above:
-        return of, runs.choose_several("Trained on", "rows", rows, usual)
+        return of, runs.choose_several("Trained on", "rows", rows, default)
 
 
 def _is_shared(row: str, of: Mapping[str, Mapping[str, Matrix]]) -> bool:
@@ -163,20 +163,20 @@ def _is_shared(row: str, of: Mapping[str, Mapping[str, Matrix]]) -> bool:
     )
 
 
-def _show_difference(every: Mapping[str, Matrix]) -> None:
+def _show_difference(matrices: Mapping[str, Matrix]) -> None:
     """Two matrices to choose; the first minus the second in points of each true class."""
     st.subheader("Difference of two")
-    names = list(every)
+    names = list(matrices)
     a, b = st.columns(2)
     with a:
-        usual = next((k for k in names if every[k].row == "S1 + generated"), names[0])
-        first = runs.choose_from_list("This", "this", names, usual)
-    same = [k for k in names if every[k].classes == every[first].classes]
+        default = next((k for k in names if matrices[k].row == "S1 + generated"), names[0])
+        first = runs.choose_from_list("This", "this", names, default)
+    same = [k for k in names if matrices[k].classes == matrices[first].classes]
     with b:
-        usual = next((k for k in same if every[k].row == "S1"), same[0])
-        second = runs.choose_from_list("minus this", "minus", same, usual)
-    classes = every[first].classes
-    shares = (metrics.normalise_rows(every[k].counts) for k in (first, second))
+        default = next((k for k in same if matrices[k].row == "S1"), same[0])
+        second = runs.choose_from_list("minus this", "minus", same, default)
+    classes = matrices[first].classes
+    shares = (metrics.normalise_rows(matrices[k].counts) for k in (first, second))
     gap = 100 * np.subtract(*shares)
     left, right = st.columns([3, 2], gap="large", vertical_alignment="center")
     left.plotly_chart(

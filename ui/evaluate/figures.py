@@ -143,8 +143,8 @@ def fold_accuracies(
         for i, (mean, sd) in spread.items():
             text = f"{mean:.1f} %" + (f" ± {sd:.1f}" if sd == sd else "") + f" over {len(known[i])}"
             means.append((mean, i + shift, f"{html.escape(names[i])}, {row}: {text}"))
-        sd = [0.0 if math.isnan(s) else s for _, s in spread.values()]
-        bars = {"type": "data", "array": sd, "thickness": 2, "width": 6, "color": colour}
+        lengths = [0.0 if math.isnan(sd) else sd for _, sd in spread.values()]
+        bars = {"type": "data", "array": lengths, "thickness": 2, "width": 6, "color": colour}
         look = {"legendgroup": row, "error_x": bars}
         _add_points(figure, means, _tick_marker(colour, 11), name=row, **look)
         points = [

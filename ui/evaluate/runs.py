@@ -45,7 +45,7 @@ def load_summaries() -> tuple[list[RunSummary], list[str]]:
         key = folder / row["run"], row["state"], row["shipped"], row["step"], stamp
         try:
             found.append(_load_summary(*key))
-        except ValueError as error:
+        except files.UserError as error:
             wrong.append(str(error))
     return comparison.with_scorers(found, folder), wrong
 
@@ -354,7 +354,7 @@ def _show_curve_charts(
                 {k: step for k, (step, _) in best.items()},
                 max(s.config.gan.steps for s in members),
                 log and name in ("FID", "KID"),
-                members[0].made,
+                members[0].modality,
             )
             column.plotly_chart(
                 figure,

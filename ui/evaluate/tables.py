@@ -66,7 +66,7 @@ def show_folds(picked: Sequence[RunSummary], found: Sequence[RunSummary]) -> Non
 
 def _test_kind(s: RunSummary) -> tuple[str, tuple[str, ...], str]:
     """Corpus, classes and modality: runs that agree in them share a chart."""
-    return s.corpus, s.config.data.classes, s.made
+    return s.corpus, s.config.data.classes, s.modality
 
 
 def _show_fold_chart(

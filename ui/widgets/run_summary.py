@@ -64,9 +64,7 @@ def show_results(run: Run) -> None:
         return
     titles = dict.fromkeys(corpus[role]["title"] for role in ("faces", "voices"))
     rows, q = results["augmentation"], results["quality"]
-    given, made = ("face", "voice")
-    if results.get("direction") == "voice-face":
-        given, made = made, given
+    given, made = results.get("direction", "face-voice").split("-")
     figures = [
         f"{len(results['classes'])} emotions (chance {results['chance']:.1%})",
         f"labels: {results['labels']}",
