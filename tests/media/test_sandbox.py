@@ -1,4 +1,4 @@
-"""core/apart.py: the same clip as in this process, whatever a child does, and a process for each file, started beforehand or not."""
+"""A child process gives the same clip as this one, whatever it does; each file gets its own."""
 
 from __future__ import annotations
 
@@ -34,16 +34,10 @@ def standing_by():
 
 def test_it_gives_the_same_as_here(tmp_path, clip):
     here, there = clips.read_clip(clip, name="shown"), sandbox.read_clip(clip, name="shown")
-    assert all(
-        (getattr(here, array) == getattr(there, array)).all()
-        for array in ("frames", "waveform", "times")
-    )
-    assert (here.name, here.rate, here.notes, here.is_still) == (
-        there.name,
-        there.rate,
-        there.notes,
-        there.is_still,
-    )
+    for array in ("frames", "waveform", "times"):
+        assert (getattr(here, array) == getattr(there, array)).all()
+    for field in ("name", "rate", "notes", "is_still"):
+        assert getattr(here, field) == getattr(there, field)
     Image.fromarray(pictures(1)[0]).save(tmp_path / "still.png")
     still = sandbox.read_clip(tmp_path / "still.png")
     assert (still.is_still, still.waveform, still.frames.shape) == (True, None, (1, 96, 128, 3))
@@ -64,10 +58,9 @@ def test_each_frame_comes_before_the_whole(clip):
 
 @pytest.mark.parametrize("kind", ["mp4", "mpg"])
 def test_of_a_film_longer_than_its_frames_every_other_is_kept(tmp_path, kind):
-    """An mp4 says how long it is, and nothing is decoded in vain; an mpg without an index may say anything."""
-    path = write(
-        tmp_path / f"long.{kind}", "mpeg4" if kind == "mp4" else "mpeg1video", pictures(100)
-    )
+    """An mp4 states its length, so nothing is decoded in vain; an mpg may state anything."""
+    codec = "mpeg4" if kind == "mp4" else "mpeg1video"
+    path = write(tmp_path / f"long.{kind}", codec, pictures(100))
     few = Limits(frames=10)
     *early, whole = sandbox.stream_clip(path, few)
     kept = []
@@ -86,27 +79,23 @@ def test_frames_are_gathered_as_they_are_counted():
     assert frames == [0, 4, 6]  # 0 1 2 3 4 -> 0 2 4; 0 2 4 5 6 -> 0 4 6
 
 
+def read_large_picture(folder) -> None:
+    """A picture that needs more than its limit of memory is refused."""
+    Image.new("RGB", (6000, 4000)).save(folder / "large.png")
+    message, limits = r"large\.png needs more than 64 MiB", Limits(memory=2**26)
+    refused(message, sandbox.read_clip, folder / "large.png", limits)
+
+
 def test_what_takes_too_long_or_too_much_is_ended(tmp_path, clip):
-    refused(
-        r"clip\.mp4 takes longer than 0\.01 s", sandbox.read_clip, clip, Limits(wall_seconds=0.01)
-    )
-    Image.new("RGB", (6000, 4000)).save(tmp_path / "large.png")
-    refused(
-        r"large\.png needs more than 64 MiB",
-        sandbox.read_clip,
-        tmp_path / "large.png",
-        Limits(memory=2**26),
-    )
+    late = r"clip\.mp4 takes longer than 0\.01 s"
+    refused(late, sandbox.read_clip, clip, Limits(wall_seconds=0.01))
+    read_large_picture(tmp_path)
 
 
 def test_names_are_those_that_people_know(tmp_path):
     (tmp_path / "0f3a").write_bytes(POINTER)
-    refused(
-        r"^my clip\.flv is a git-lfs pointer",
-        sandbox.read_clip,
-        tmp_path / "0f3a",
-        name="my clip.flv",
-    )
+    message = r"^my clip\.flv is a git-lfs pointer"
+    refused(message, sandbox.read_clip, tmp_path / "0f3a", name="my clip.flv")
     refused(r"gone\.mp4", sandbox.read_clip, tmp_path / "gone.mp4")
     refused("cannot be read", sandbox.read_clip, tmp_path)
 
@@ -123,20 +112,13 @@ def test_one_that_waits_is_used_once_and_replaced(standing_by, tmp_path, clip):
     assert third.pid not in (first.pid, second.pid)
     third.kill()
     third.wait()
-    assert (
-        sandbox.read_clip(clip).frames == whole.frames
-    ).all()  # one that has died meanwhile does no harm
+    # One that has died meanwhile does no harm.
+    assert (sandbox.read_clip(clip).frames == whole.frames).all()
     assert len(sandbox._idle_decoders) == 1
 
 
 def test_one_that_waits_knows_the_limits_of_its_file(standing_by, tmp_path):
-    Image.new("RGB", (6000, 4000)).save(tmp_path / "large.png")
-    refused(
-        r"large\.png needs more than 64 MiB",
-        sandbox.read_clip,
-        tmp_path / "large.png",
-        Limits(memory=2**26),
-    )
+    read_large_picture(tmp_path)
 
 
 def test_without_standing_by_none_waits(clip):
@@ -145,12 +127,10 @@ def test_without_standing_by_none_waits(clip):
 
 
 def test_one_that_waits_ends_with_its_process():
-    code = "from core.media import sandbox; sandbox.stand_by(); print(sandbox._waiting[0].pid, flush=True); import os; os.kill(os.getpid(), 9)"
-    pid = int(
-        subprocess.run(
-            [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True
-        ).stdout
-    )
+    start = "from core.media import sandbox; sandbox.keep_decoder_ready()"
+    tell = "print(sandbox._idle_decoders[0].pid, flush=True)"
+    command = [sys.executable, "-c", f"{start}; {tell}; import os; os.kill(os.getpid(), 9)"]
+    pid = int(subprocess.run(command, cwd=ROOT, capture_output=True, text=True).stdout)
     end = time.monotonic() + 20
     while os.path.exists(f"/proc/{pid}") and time.monotonic() < end:
         time.sleep(0.05)
@@ -166,13 +146,10 @@ def test_who_stops_asking_ends_the_decoder(standing_by, clip):
 
 
 def lying(monkeypatch, script: str) -> None:
-    """A child whose decoder was taken over: it sends what it likes."""
+    """A child whose decoder was exploited: it sends what it likes."""
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
-    command = [
-        sys.executable,
-        "-c",
-        f"import sys, os; sys.stdin.readline(); out = sys.stdout.buffer\n{script}",
-    ]
+    code = f"import sys, os; sys.stdin.readline(); out = sys.stdout.buffer\n{script}"
+    command = [sys.executable, "-c", code]
     monkeypatch.setattr(sandbox, "_start_decoder", lambda: subprocess.Popen(command, **pipes))
 
 

@@ -1,4 +1,4 @@
-"""core/tracking.py: people are followed through drawn films and real clips, and while a file is still decoded as when it is all here."""
+"""People are tracked through drawn films and real clips, also while a file is still decoded."""
 
 from __future__ import annotations
 
@@ -16,14 +16,10 @@ pytestmark = pytest.mark.usefixtures("model")
 def film(
     photo: np.ndarray, count: int = 16, gone: tuple[int, ...] = ()
 ) -> tuple[np.ndarray, np.ndarray]:
-    """A head that wanders and comes nearer, and where its frame lies: (F, 360, 480, 3), (F, 3) x, y, side."""
+    """A head that moves and comes nearer (F, 360, 480, 3), and its places (F, 3): x, y, side."""
     at = np.array([(30 + 6 * k, 20 + 2 * k, 240 + 3 * k) for k in range(count)])
-    return np.stack(
-        [
-            canvas(360, 480, *([] if k in gone else [(photo, s, x, y)]))
-            for k, (x, y, s) in enumerate(at.tolist())
-        ]
-    ), at
+    shown = [[] if k in gone else [(photo, s, x, y)] for k, (x, y, s) in enumerate(at.tolist())]
+    return np.stack([canvas(360, 480, *pasted) for pasted in shown]), at
 
 
 def test_a_moving_face_is_followed(photo, face):
@@ -54,12 +50,10 @@ def test_a_lost_face_is_found_again_and_bridged(photo):
 
 
 def test_people_are_told_apart_and_counted(photo):
-    frames = np.stack(
-        [
-            canvas(360, 640, (photo, 300, 10 + 5 * k, 30), (photo[:, ::-1], 220, 400 - 6 * k, 100))
-            for k in range(10)
-        ]
-    )
+    shown = [
+        [(photo, 300, 10 + 5 * k, 30), (photo[:, ::-1], 220, 400 - 6 * k, 100)] for k in range(10)
+    ]
+    frames = np.stack([canvas(360, 640, *pasted) for pasted in shown])
     people = tracking.track_faces(frames)
     assert len(people) == 2
     assert all(person.found.all() for person in people)
@@ -70,12 +64,8 @@ def test_people_are_told_apart_and_counted(photo):
 
 
 def test_somebody_who_comes_later_is_noticed(photo):
-    frames = np.stack(
-        [
-            canvas(300, 640, (photo, 280, 5, 10), *([(photo, 230, 400, 30)] if k > 3 else []))
-            for k in range(8)
-        ]
-    )
+    one, both = [(photo, 280, 5, 10)], [(photo, 280, 5, 10), (photo, 230, 400, 30)]
+    frames = np.stack([canvas(300, 640, *(both if k > 3 else one)) for k in range(8)])
     people = tracking.track_faces(frames, np.arange(8) * 1.0)
     assert sorted(person.found.sum().item() for person in people)[-1] == 8
     assert len(people) == 2
@@ -96,28 +86,21 @@ def test_aligned_faces_of_a_clip_hold_still(photo):
     got = tracking.aligned_faces(frames, tracking.track_faces(frames)[0])
     assert (got.shape, got.dtype) == ((16, 28, 28), np.uint8)
     assert min(likeness(got[0], other) for other in got) > 0.97
-    assert tracking.aligned_faces(frames, tracking.track_faces(frames)[0], size=56).shape == (
-        16,
-        56,
-        56,
-    )
+    large = tracking.aligned_faces(frames, tracking.track_faces(frames)[0], size=56)
+    assert large.shape == (16, 56, 56)
     with pytest.raises(ValueError, match="a track of 16 frames for 15"):
         tracking.aligned_faces(frames[:15], tracking.track_faces(frames)[0])
 
 
 def test_every_real_clip_shows_one_person_in_every_frame():
-    for path in [
-        *real("crema-d/VideoFlash/*.flv"),
-        *real("grid/*.mpg"),
-        *real("ravdess_video/*.mp4"),
-    ]:
+    patterns = "crema-d/VideoFlash/*.flv", "grid/*.mpg", "ravdess_video/*.mp4"
+    for path in (path for pattern in patterns for path in real(pattern)):
         clip = clips.read_clip(path)
         people = tracking.track_faces(clip.frames, clip.times)
         assert [person.found.all() for person in people] == [True], path
         got = tracking.aligned_faces(clip.frames, people[0])
-        assert min(map(likeness, got[1:], got[:-1])) > 0.7, (
-            path
-        )  # the head turns, the picture does not jump
+        # The head turns, but the picture does not jump.
+        assert min(map(likeness, got[1:], got[:-1])) > 0.7, path
 
 
 def same(some: list[tracking.Track], others: list[tracking.Track]) -> bool:
@@ -144,7 +127,7 @@ def test_a_film_is_looked_at_while_it_comes_and_gives_the_same(photo, tmp_path):
 
 
 def test_frames_that_are_left_out_later_leave_no_trace(photo, tmp_path, monkeypatch):
-    """A film that does not say how long it is, and is longer than what is kept: of the frames looked at, every other is dropped."""
+    """Of a film that outlasts its header, every second frame is dropped after it was tracked."""
     frames = film(photo, 11)[0]
     told, kept = [], []
     for k, frame in enumerate(frames):

@@ -1,4 +1,4 @@
-"""From spectrograms to sound: the parts of the vocoder, what its training asks for, and what its sounds carry, with and without weights."""
+"""The vocoder: its parts, its training, and how well its sounds carry their spectrograms."""
 
 import itertools
 
@@ -19,9 +19,8 @@ PLAIN = [pytest.param(True, id="Griffin-Lim"), pytest.param(False, id="network")
 
 
 def spectrogram(wave):
-    return spectrograms.scale(
-        spectrograms.centre_crop(spectrograms.log_mel(wave, S), S.columns), 25.0, S
-    )
+    db = spectrograms.centre_crop(spectrograms.log_mel(wave, S), S.columns)
+    return spectrograms.scale(db, 25.0, S)
 
 
 def test_the_shipped_network_is_small_and_known():
@@ -53,17 +52,16 @@ def test_it_carries_twice_as_well_as_griffin_lim():
     error = {}
     for plain in (True, False):
         waves, gain = vocoder.to_waveform(y, 25.0, S, plain=plain)
-        error[plain] = np.mean(
-            [
-                spectrograms.resynthesis_agreement(*one[:2], 25.0, S, one[2])[1]
-                for one in zip(y, waves, gain)
-            ]
-        )
+        triples = zip(y, waves, gain)
+        agreement = [spectrograms.resynthesis_agreement(a, w, 25.0, S, g) for a, w, g in triples]
+        error[plain] = np.mean([db for _, db in agreement])
     assert error[False] <= 0.5 * error[True]
 
 
 def test_a_batch_is_its_rows():
-    y = np.stack([spectrogram(voice_like(seed=k)) for k in range(vocoder.spectrograms.BLOCK + 1)])
+    y = np.stack(
+        [spectrogram(voice_like(seed=k)) for k in range(waveforms.SPECTROGRAMS_PER_TASK + 1)]
+    )
     together = vocoder.to_waveform(y, 25.0, S)[0]
     assert np.allclose(together[-1], vocoder.to_waveform(y[-1], 25.0, S)[0], atol=1e-3)
     assert vocoder.to_waveform(y[:0], 25.0, S)[0].shape == (0, together.shape[1])
@@ -109,38 +107,29 @@ def test_the_melody_is_the_likeliest_path():
     few = 4
     logits = torch.full((1, 5, vocoder.PITCH_BINS + 1), -50.0)
     logits[0, :, 20 : 20 + few] = 2 * torch.randn(5, few, generator=generator)
-    given = logits[0, :, :-1].log_softmax(dim=-1) * (1 - logits[0].softmax(dim=-1)[:, -1:])
+    weighted = logits[0, :, :-1].log_softmax(dim=-1) * (1 - logits[0].softmax(dim=-1)[:, -1:])
 
     def score(path):
-        return float(sum(given[t, k] for t, k in enumerate(path))) - sum(
-            0.5 * abs(a - b) for a, b in itertools.pairwise(path)
-        )
+        cost = sum(0.5 * abs(a - b) for a, b in itertools.pairwise(path))
+        return float(sum(weighted[t, k] for t, k in enumerate(path))) - cost
 
     best = max(itertools.product(range(20, 20 + few), repeat=5), key=score)
     hz = vocoder.viterbi_pitch(logits)[0]
     step = np.log(vocoder.MAX_F0 / vocoder.MIN_F0) / (vocoder.PITCH_BINS - 1)
-    assert (
-        (hz / vocoder.pitch_grid()[list(best)]).log().abs() < 2.1 * step
-    ).all()  # refined by at most its neighbours
+    # The path is refined by at most its neighbours.
+    assert ((hz / vocoder.pitch_grid()[list(best)]).log().abs() < 2.1 * step).all()
 
 
 def test_what_is_held_is_the_bands_energy():
-    """More turns bring the spectrogram nearer, whatever one starts from."""
+    """More iterations bring the spectrogram nearer, also from noise."""
     db = torch.from_numpy(spectrograms.log_mel(voice_like(1.0), S))[None]
-    start = (
-        vocoder.noise_phases(1, db.shape[1], S, 0)
-        * vocoder.spread_over_bins(10 ** (db / 10), S).sqrt()
+    magnitude = vocoder.spread_over_bins(10 ** (db / 10), S).sqrt()
+    start = vocoder.noise_phases(1, db.shape[1], S, 0) * magnitude
+    waves = (vocoder.consistent_waveform(start, db, S, n)[0].numpy() for n in (0, 10, 40))
+    first, second, third = (
+        float(np.abs(spectrograms.log_mel(wave, S) - db[0].numpy()).mean()) for wave in waves
     )
-    error = [
-        float(
-            np.abs(
-                spectrograms.log_mel(vocoder.consistent_waveform(start, db, S, n)[0].numpy(), S)
-                - db[0].numpy()
-            ).mean()
-        )
-        for n in (0, 10, 40)
-    ]
-    assert error[0] > 2 * error[1] > 2 * error[2]
+    assert first > 2 * second > 2 * third
 
 
 def test_training_gets_better_and_is_seeded():
@@ -163,7 +152,7 @@ def test_training_gets_better_and_is_seeded():
 
 @pytest.mark.parametrize("at", ["pitch", "train"])
 def test_a_stopped_training_goes_on_as_if_nothing_had_been(monkeypatch, tmp_path, at):
-    """Stopped among the pitches or among the steps: no file of weights yet, no pitch found out twice, and then the same weights."""
+    """Stopped in either phase: no weights yet, no pitch computed twice, then the same weights."""
     found, told = [], []
     monkeypatch.setattr(
         vocoder_training,
@@ -199,14 +188,11 @@ def test_a_stopped_training_goes_on_as_if_nothing_had_been(monkeypatch, tmp_path
     assert learn(tmp_path / "parts")[0].read_bytes() == whole.read_bytes()
     assert len(found) == 6  # three in each folder
     assert told == ([("pitch of recordings", 3)] if at == "pitch" else []) + [("train", 6)]
-    assert not list(
-        (tmp_path / "parts" / ".cache").glob("vocoder-*.pt")
-    )  # what is done needs no checkpoint
+    # A finished training needs no checkpoint.
+    assert not list((tmp_path / "parts" / ".cache").glob("vocoder-*.pt"))
+    # Other weights in its place are never lost.
     there = []
-    for content in (
-        b"those that came",
-        b"those of yesterday",
-    ):  # weights in its place are never lost
+    for content in (b"those that came", b"those of yesterday"):
         whole.write_bytes(content)
         there.append(learn(tmp_path / "whole")[1])
         assert there[-1].read_bytes() == content
@@ -216,10 +202,10 @@ def test_a_stopped_training_goes_on_as_if_nothing_had_been(monkeypatch, tmp_path
 def test_a_file_that_is_no_vocoder_is_named(tmp_path):
     path = tmp_path / "28.safetensors"
     path.write_bytes(b"nothing")
-    with pytest.raises(ValueError, match=r"28\.safetensors is no vocoder"):
+    with pytest.raises(files.UserError, match=r"28\.safetensors is no vocoder"):
         vocoder.load(path)
     save_file({"a": torch.zeros(1)}, path)
-    with pytest.raises(ValueError, match="is no vocoder"):
+    with pytest.raises(files.UserError, match="is no vocoder"):
         vocoder.load(path)
 
 
@@ -241,7 +227,7 @@ def test_worth_of_a_perfect_carrier(monkeypatch, tmp_path):
     )
     monkeypatch.setattr(networks, "load", lambda path: lambda images: torch.eye(2)[: len(images)])
     run = type(
-        "R", (), {"config": type("C", (), {"logmel": S}), "model": lambda self, name: tmp_path}
+        "R", (), {"config": type("C", (), {"logmel": S}), "model_path": lambda self, name: tmp_path}
     )()
     w = vocoder_training.inversion_quality(run, y, np.array([0, 1]), waves, 25.0, plain=False)
     assert w.distance < 1e-3
