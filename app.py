@@ -1,4 +1,4 @@
-"""The router: what every page has in common, and which pages there are."""
+"""The router: the list of pages, and the frame around each."""
 
 from pathlib import Path
 
@@ -7,7 +7,8 @@ import streamlit as st
 from ui import preload, theme
 from ui.session import cache
 
-PAGE_TITLES = {  # file -> title; one whose file is not here is not offered. Bare words: all ten fit beside a sidebar at 1280 pixels
+# File -> title; a missing file is not offered. Short titles: all ten fit into 1280 pixels.
+PAGE_TITLES = {
     "home": "Home",
     "listen": "Listen",
     "condition": "Condition lab",
@@ -21,18 +22,10 @@ PAGE_TITLES = {  # file -> title; one whose file is not here is not offered. Bar
 }
 st.set_page_config(page_title="dacssGAN studio", page_icon=theme.icon(), layout="wide")
 theme.apply_css()
-page_files = [
-    file
-    for file in PAGE_TITLES
-    if Path(__file__).with_name("pages").joinpath(f"{file}.py").exists()
-]
-page = st.navigation(
-    [
-        st.Page(f"pages/{file}.py", title=PAGE_TITLES[file], default=file == "home")
-        for file in page_files
-    ],
-    position="top",
-)
+folder = Path(__file__).with_name("pages")
+titles = {file: title for file, title in PAGE_TITLES.items() if (folder / f"{file}.py").exists()}
+pages = [st.Page(f"pages/{k}.py", title=v, default=k == "home") for k, v in titles.items()]
+page = st.navigation(pages, position="top")
 cache.prepare_server()
 try:
     page.run()

@@ -1,57 +1,42 @@
-"""Condition lab: one face, what the generator is told of it, and what comes out; and the ways between two."""
+"""Condition lab: one face, a condition set by hand, and the voice; paths between two of them."""
 
 import streamlit as st
-from core.media.faces.landmarker import ModelMissing
 
+from core.media.faces.landmarker import ModelMissing
 from ui import theme
-from ui.condition import interpolation, sampling
+from ui.condition import interpolation, point, sampling
 from ui.session import cache, query_params
 from ui.widgets import choices, run_summary
 
 with st.container(horizontal=True, vertical_alignment="center", gap="small"):
     st.title("Condition lab: say it, and hear what comes out", width="stretch")
-    with st.popover(
-        "What am I looking at?", icon=":material/help:", type="tertiary", key="about condition"
-    ):
+    look = {"icon": ":material/help:", "type": "tertiary", "key": "about condition"}
+    with st.popover("What am I looking at?", **look):
         st.markdown(sampling.ABOUT)
 
-# ------------------------------------------------------------------ which run, and which of its conditions (at the left)
+# ------------------------------------------------------------------ the run, in the side bar
 
 families = cache.families()
 if not families:
     run_summary.show_no_run()
-    unfinished_runs = [r for r in cache.run_rows() if r["state"] in ("queued", "running")]
-    if unfinished_runs:
-        st.page_link(
-            "pages/train.py",
-            label="A training is under way: look at it",
-            icon=":material/hourglass_top:",
-        )
+    if any(r["state"] in cache.LIVE_STATES for r in cache.run_rows()):
+        label = "A training is under way: look at it"
+        st.page_link("pages/train.py", label=label, icon=":material/hourglass_top:")
     st.stop()
-family_by_id = {f.id: f for f in families}
-family_id_by_run = {run: f.id for f in families for run in f.members.values()}
-query_params.restore_widget("run", "cond run", families[0].id, family_id_by_run.get)
 with st.sidebar:
-    go = {"on_change": query_params.save_widget, "args": ("run", "cond run")}
-    family = family_by_id[
-        st.selectbox(
-            "Trained run",
-            list(family_by_id),
-            format_func=lambda k: family_by_id[k].label,
-            key="cond run",
-            **go,
-        )
-    ]
-    members, condition_label = list(family.members), lambda k: theme.CONDITION_TEXTS[k][0]
+    family = choices.choose_family(families, "cond run")
+    members = list(family.members)
     default = "cp" if "cp" in members else members[0]
-    about = "What the generator was told while it was trained: a label, the face classifier's softmax, or the conformal p-values."
-    kind = choices.choose_one(
-        "Trained with", "condition", members, default, condition_label, help=about
+    about = (
+        "What the generator was told during training: a label, the face classifier's softmax, or "
+        "the conformal p-values."
     )
+    label = lambda k: theme.CONDITION_TEXTS[k][0]  # noqa: E731
+    kind = choices.choose_one("Trained with", "condition", members, default, label, help=about)
     for missing in [k for k in family.shown if k not in members]:
         run_summary.show_untrained_condition(missing, family.name)
 
-# ------------------------------------------------------------------ which face
+# ------------------------------------------------------------------ the face, in the side bar
 
 run_id = family.members[kind]
 try:
@@ -65,43 +50,30 @@ try:
 except (ModelMissing, ValueError) as error:
     st.error(str(error), icon=":material/error:")
     if isinstance(error, ModelMissing):
-        st.button(
-            "Take a drawn face, which needs no model",
-            on_click=query_params.set_value,
-            args=("face", "drawn-happy"),
-            key="to drawn",
-        )
+        go = {"on_click": query_params.set_value, "args": ("face", "drawn-happy")}
+        st.button("Take a drawn face, which needs no model", key="to drawn", **go)
     st.stop()
 if face is None:
-    st.info(
-        "Give a picture or a clip at the left. Nothing leaves this machine.",
-        icon=":material/familiar_face_and_zone:",
-    )
+    words = "Give a picture or a clip at the left. Nothing leaves this machine."
+    st.info(words, icon=":material/familiar_face_and_zone:")
     st.stop()
 if not loaded_run.config.gan.use_source:
-    st.caption(
-        "This generator was trained without the face: it is drawn from c and the noise alone."
-    )
+    words = "This generator was trained without the face: it draws from c and the noise alone."
+    st.caption(words)
 
-# ------------------------------------------------------------------ what is drawn again when something is moved
+# ------------------------------------------------------------------ the view, drawn again by itself
 
 
 @st.fragment
 def show_view() -> None:
-    views = [k for k in sampling.VIEWS if kind != "none" or k in ("point", "faces")]
-    view = choices.choose_one(
-        "View",
-        "view",
-        views,
-        "point",
-        sampling.VIEWS.get,
-        label_visibility="collapsed",
-        width="stretch",
-    )
+    views = [k for k in interpolation.VIEWS if kind != "none" or k in ("point", "faces")]
+    more = {"label_visibility": "collapsed", "width": "stretch"}
+    view = choices.choose_one("View", "view", views, "point", interpolation.VIEWS.get, **more)
+    args = loaded_run, face, explanation, sampling_settings
     if view == "point":
-        sampling.show_one_condition(loaded_run, face, explanation, sampling_settings)
+        point.show_one_condition(*args)
     else:
-        interpolation.show_steps(view, loaded_run, face, explanation, sampling_settings)
+        interpolation.show_steps(view, *args)
 
 
 show_view()

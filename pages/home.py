@@ -1,4 +1,4 @@
-"""Home: what this is, in one example that can be heard, and where to go."""
+"""Home: the method in one example that can be heard, and links to the other pages."""
 
 import streamlit as st
 
@@ -7,9 +7,10 @@ from ui.widgets import run_summary
 
 st.title("A face that shows an emotion becomes the sound of it")
 st.markdown(
-    "A generator G is shown a face x, some noise z and a condition c that says which emotion, and draws one second of a voice. "
-    "Two others keep it honest: D tells generated from real voices, Q asks whether the emotion can still be heard. "
-    "The condition may be a name, a classifier's softmax, or *p-values*, which say how far that classifier can be believed."
+    "A generator G gets a face x, some noise z and a condition c that names the emotion, and draws "
+    "one second of a voice. Two other networks train it: D tells generated from real voices, Q "
+    "checks whether the emotion can still be heard. The condition may be a name, a classifier's "
+    "softmax, or *p-values*, which tell how far that classifier can be believed."
 )
 status.show_live_work()
 family = status.example_family()
@@ -20,7 +21,7 @@ else:
 st.subheader("Where to go")
 status.show_page_links()
 st.caption(
-    "After C. Athanasiadis, E. Hortal and S. Asteriadis, *Audio-visual domain adaptation using conditional semi-supervised Generative "
-    "Adversarial Networks*, 2019; the drawing is their Fig. 3. Acted or invented emotions, nobody's real voice: it does not tell what a "
-    "person feels."
+    "After C. Athanasiadis, E. Hortal and S. Asteriadis, *Audio-visual domain adaptation using "
+    "conditional semi-supervised Generative Adversarial Networks*, 2019; the drawing is their "
+    "Fig. 3. Acted or invented emotions, nobody's real voice: it does not tell what a person feels."
 )

@@ -1,7 +1,8 @@
-"""What pages share.
+"""What pages share: session (cached access), widgets, theme, and a package for each larger page.
 
-Streamlit lists the folder pages/ by itself until the router (app.py) has run once in a server. A visitor may come to another page's address
-first, and would see that page without its frame: so the first import of this package turns the listing off and has the router run.
+Streamlit lists the folder pages/ by itself until the router (app.py) has run once in a server. A
+visitor's first URL may be that of another page, which would then appear without its frame. So the
+first import of this package turns the listing off and has the router run.
 """
 
 import streamlit as st

@@ -1,4 +1,4 @@
-"""What the server gets ready by itself after its first page, so that the other pages are quick when they are first asked for."""
+"""Background work after the server's first page, which makes the first visit to others fast."""
 
 from __future__ import annotations
 
@@ -15,35 +15,39 @@ from streamlit import runtime
 from core.files import ROOT
 from ui.session import cache
 
+FIRST_PAGE_SECONDS = 0.2  # pause in which the first page sends the rest of its content
+VISITOR_SECONDS = 8  # pause before heavy work, which would take both cores from the visitor
+CONTEXT_LOGGER = "streamlit.runtime.scriptrunner_utils.script_run_context"
+
 
 @st.cache_resource(show_spinner=False)
 def start_thread() -> None:
-    """Once per server, after the first page: get the others ready behind the visitor's back; sooner, both would wait for each other."""
+    """Preload the other pages in a thread; once per server, after its first page.
+
+    Started earlier, the thread and the page would wait for each other's imports.
+    """
     threading.Thread(target=_preload, daemon=True).start()
 
 
 def _preload() -> None:
-    time.sleep(0.2)  # what the first page has still to send goes first
+    time.sleep(FIRST_PAGE_SECONDS)
     from core.config import LogMel
     from core.inference import generation  # noqa: F401
     from core.media import sandbox, spectrograms
 
     spectrograms.mel_filters(LogMel())
     if not (runtime.exists() and isinstance(runtime.get_instance(), runtime.Runtime)):
-        return  # a script alone: there are no other pages to come
+        return  # a single script, as in tests, has no other pages
     sandbox.keep_decoder_ready()
     for file in sorted(Path(__file__).parent.rglob("*.py")):
         importlib.import_module(".".join(file.relative_to(ROOT).with_suffix("").parts))
-    time.sleep(8)  # who has just come looks around; what follows would take both cores from them
+    time.sleep(VISITOR_SECONDS)
     from ui.gallery import voices
 
-    me, context = threading.get_ident(), "streamlit.runtime.scriptrunner_utils.script_run_context"
-    logging.getLogger(context).addFilter(
-        lambda _: threading.get_ident() != me
-    )  # it warns of spinners that no visitor sees: there is none
-    for first in cache.families()[
-        :1
-    ]:  # the one that pages show until another is chosen; what is wrong with it is said there
+    # Streamlit warns of each spinner outside of a page; this thread has no page.
+    me = threading.get_ident()
+    logging.getLogger(CONTEXT_LOGGER).addFilter(lambda _: threading.get_ident() != me)
+    for first in cache.families()[:1]:  # the pages' default; they show its errors themselves
         with contextlib.suppress(*voices.LOAD_ERRORS):
             for run_id in first.members.values():
                 cache.load_run(run_id)

@@ -1,8 +1,7 @@
-"""The other way (§4.5, Fig. 7b): a visitor's or an example's voice, the faces that a run draws for it, and how they are shown."""
+"""The page Reverse (§4.5, Fig. 7b): a voice, the faces that a run draws for it, and their files."""
 
 from __future__ import annotations
 
-import base64
 import csv
 import html
 import io
@@ -19,48 +18,56 @@ from core.config import Config
 from core.media import spectrograms, waveforms
 from core.runs import Run
 from ui import theme
-from ui.session import cache
-from ui.widgets import contact_sheet
+from ui.session import cache, images
+from ui.session.cache import cache_by_run
+from ui.widgets import players
 
 if TYPE_CHECKING:
     from core.inference.generation import Explanation
 
 FACES_PER_ROW = 6  # faces in a row where one emotion is told
-PICTURE_SCALE = 10  # pixels of a picture that is saved, for one of the face
-MIN_AUDIBLE_PEAK = 1e-4  # of full scale; below it there is nothing to hear
-TRAIN_COMMAND = "python -m core train --preset demo --name demo-reverse --gan.direction voice-face --gan.condition label --gan.l1 0"
-ABOUT = """**The other way.** Everywhere else in this studio a face becomes a voice. Here source and target change places, and all else is
-the same: one second of voice (a spectrogram), noise z and a condition c go into the generator, and a 28×28 face comes out (§4.5, Fig. 7b).
+PICTURE_SCALE = 10  # pixels of a downloaded picture for one pixel of a face
+MIN_AUDIBLE_PEAK = 1e-4  # peak amplitude (full scale is 1) below which a sound counts as silent
+TRAIN_COMMAND = (
+    "python -m core train --preset demo --name demo-reverse "
+    "--gan.direction voice-face --gan.condition label --gan.l1 0"
+)
+ABOUT = """**The other direction.** On the other pages a face becomes a voice. Here source and
+target change places, and everything else stays the same: one second of voice (a spectrogram), noise
+z and a condition c go into the generator, and a 28×28 face comes out (§4.5, Fig. 7b).
 
-**Supervised.** The paper tries this direction with the emotion's *label* alone (§4.5, §4.7), so the generator was told the true emotion of
-every voice while it learnt. Here you tell it: the voice classifier's first choice, an emotion of your own, or all of them side by side.
-Tell it one that the voice does not have, and see which of the two the face follows.
+**Supervised.** The paper tries this direction with the emotion's *label* alone (§4.5, §4.7), so the
+generator was told the true emotion of every voice in training. Here you tell it: the voice
+classifier's first choice, an emotion of your own, or all of them side by side. Tell it one that the
+voice does not have, and see which of the two the face follows.
 
-**What is fixed, what varies.** Each face names the emotion that was told and its seed, which is the noise z. Below it a face classifier
-(the scorer: trained on real faces, and no part of G's training) says what it sees, with ✓ or ✕ for whether that is what was told.
+**What is fixed, what varies.** Each face names the emotion that was told and its seed, which is the
+noise z. Below it a face classifier (the scorer: trained on real faces, and no part of G's training)
+names the emotion that it sees, with ✓ or ✕ for whether it was told.
 
-**Nobody's face.** A voice does not tell what its speaker looks like, and nothing here tries to find out: the face belongs to no one."""
+**Nobody's face.** A voice does not tell what its speaker looks like, and nothing here tries to find
+out: the face belongs to no one."""
 
 
 @dataclass(frozen=True)
 class SourceVoice:
-    """One second of voice as a run hears it."""
+    """One second of voice, as a run's networks get it."""
 
-    name: str  # of the clip, as text of ours or made plain
+    name: str  # name of the clip, safe to show
     y: np.ndarray  # (columns, bands) in [-1, 1]
     wav: bytes  # that second
-    emotion: str = ""  # what it was meant as; "" where nobody has said so
+    emotion: str = ""  # the clip's emotion; "" if unknown
     face: np.ndarray | None = None  # (28, 28) uint8, the same clip's own
     gain: float = 0.0  # dB applied, so that its level is the corpus'
-    of: int = 0  # how many examples of this emotion there are
-    again: bool = False  # the sound comes back from the spectrogram
+    of: int = 0  # number of examples of this emotion
+    again: bool = False  # whether the sound was inverted from the spectrogram
 
 
 @dataclass(frozen=True)
 class GeneratedFace:
     """One generated face."""
 
-    told: str  # the emotion that c is highest for; "" for a generator that is told nothing
+    told: str  # the emotion with the highest c; "" for a generator that is told nothing
     seed: int
     x: np.ndarray  # (28, 28) uint8
     o: np.ndarray  # (K,) the scorer's softmax
@@ -69,11 +76,11 @@ class GeneratedFace:
         return classes[int(self.o.argmax())] == self.told
 
 
-# ------------------------------------------------------------------ which runs
+# ------------------------------------------------------------------ runs
 
 
 def list_runs() -> tuple[dict[str, dict], list[dict]]:
-    """Runs of this direction: the finished ones by their ids, shipped ones first and then from the newest; and all others."""
+    """Runs of this direction: the finished ones by id, shipped ones first; and all others."""
     rows = [r for r in cache.run_rows() if _is_reverse_run(files.checkpoints_folder() / r["run"])]
     done = sorted((r for r in rows if r["state"] == "done"), key=lambda r: not r["shipped"])
     return {r["run"]: r for r in done}, [r for r in rows if r["state"] != "done"]
@@ -81,7 +88,7 @@ def list_runs() -> tuple[dict[str, dict], list[dict]]:
 
 @st.cache_data(show_spinner=False, max_entries=500)
 def _is_reverse_run(directory: Path) -> bool:
-    """Whether a run makes faces. A run's configuration is never edited."""
+    """Whether a run generates faces; cached, as a run's configuration is never edited."""
     try:
         return Run(directory).config.gan.direction == "voice-face"
     except ValueError:
@@ -89,111 +96,84 @@ def _is_reverse_run(directory: Path) -> bool:
 
 
 def run_label(row: dict) -> str:
-    """A finished run, as the list of runs shows it."""
-    return f"Run: {row['name']} · " + (
-        "shipped" if row["shipped"] else f"{row['condition']} {row['run'].rsplit('-', 1)[-1]}"
-    )
+    """A finished run in the list of runs."""
+    origin = "shipped" if row["shipped"] else f"{row['condition']} {row['run'].rsplit('-', 1)[-1]}"
+    return f"Run: {row['name']} · {origin}"
 
 
 def show_no_run() -> None:
-    """No run of this direction is finished: what to do."""
-    words = "**There is no trained run from voices to faces yet.** Train one on the demo corpus, with no download."
-    st.info(words, icon=":material/swap_horiz:")
+    """What to do while no run of this direction is finished."""
+    words = "**There is no trained run from voices to faces yet.**"
+    more = "Train one on the demo corpus, with no download."
+    st.info(f"{words} {more}", icon=":material/swap_horiz:")
     st.caption(
-        "In a terminal, in the project's folder; it shows its progress here and on *Train*, and can be stopped and resumed:"
+        "In a terminal, in the project's folder; its progress is shown there and on *Train*, where "
+        "it can be stopped and resumed:"
     )
     st.code(TRAIN_COMMAND, language="bash", wrap_lines=True)
-    settings = {"preset": "demo", "condition": "label"}
     words = "Or on Train: under *All other settings*, Direction *voice-face* and weight of L1 *0*"
-    st.page_link(
-        "pages/train.py", label=words, icon=":material/model_training:", query_params=settings
-    )
+    link = {"icon": ":material/model_training:"}
+    link["query_params"] = {"preset": "demo", "condition": "label"}
+    st.page_link("pages/train.py", label=words, **link)
 
 
 def show_unfinished_runs(others: Sequence[dict]) -> None:
-    """Runs of this direction that are not finished, each with its state and the way to it."""
+    """Unfinished runs of this direction, each with its state and a link to it."""
     for row in others:
+        state = row["state"]
+        failed = state == "failed" and row["error"]
+        reason = f": {theme.escape_markdown(row['error'])}" if failed else ""
+        step = f"step {row['step'] or 0:,} of {row['steps'] or 0:,}"
         with st.container(border=True, horizontal=True, vertical_alignment="center"):
-            reason = (
-                f": {theme.escape_markdown(row['error'])}"
-                if row["state"] == "failed" and row["error"]
-                else ""
-            )
-            step = f"step {row['step'] or 0:,} of {row['steps'] or 0:,}"
-            st.markdown(
-                f":{theme.STATE_COLOURS[row['state']]}-badge[**{row['state']}**] `{row['run']}` · {step}{reason}",
-                width="stretch",
-            )
-            where = "Back to it" if row["state"] in cache.LIVE_STATES else "Resume it on Train"
-            st.page_link(
-                "pages/train.py",
-                label=where,
-                icon=":material/monitoring:",
-                query_params={"run": row["run"]},
-            )
+            badge = f":{theme.STATE_COLOURS[state]}-badge[**{state}**]"
+            st.markdown(f"{badge} `{row['run']}` · {step}{reason}", width="stretch")
+            where = "Back to it" if state in cache.LIVE_STATES else "Resume it on Train"
+            link = {"icon": ":material/monitoring:", "query_params": {"run": row["run"]}}
+            st.page_link("pages/train.py", label=where, **link)
 
 
-# ------------------------------------------------------------------ a voice
+# ------------------------------------------------------------------ the voice
 
 
-@st.cache_resource(show_spinner="Preparing the voice …", max_entries=64)
-def _load_example_voice(directory: Path, emotion: str, number: int) -> SourceVoice:
+@cache_by_run(64, "Preparing the voice …")
+def load_example_voice(directory: Path, emotion: str, number: int) -> SourceVoice:
+    """A voice of S4, the same for all visitors. Raises UserError where there is none."""
     from core.inference import examples
     from core.media import vocoder
 
     run = Run(directory)
     one, s = examples.load_voice_example(run, emotion, number), run.config.logmel
-    wave, again = one.wave, one.wave is None
+    wave, comment = one.wave, "a recording's middle, invented"
     if wave is None:
         wave = vocoder.to_waveform(one.y, run.json("corpus")["voices"]["ref_db"], s)[0]
-    return SourceVoice(
-        one.name or f"voice {one.number + 1}",
-        one.y,
-        _middle_wav(
-            wave,
-            run.config,
-            spectrograms.RESYNTHESIS_COMMENT if again else "a recording's middle, invented",
-        ),
-        emotion,
-        one.face,
-        of=one.of,
-        again=again,
-    )
+        comment = spectrograms.RESYNTHESIS_COMMENT
+    wav, name = _middle_wav(wave, run.config, comment), one.name or f"voice {one.number + 1}"
+    origin = {"of": one.of, "again": one.wave is None}
+    return SourceVoice(name, one.y, wav, emotion, one.face, **origin)
 
 
-def load_example_voice(run_id: str, emotion: str, number: int) -> SourceVoice:
-    """A voice that the run has not met, the same for all visitors. Raises ValueError in words where there is none."""
-    return _load_example_voice(files.checkpoints_folder() / run_id, emotion, number)
-
-
-@st.cache_resource(show_spinner=False, max_entries=8, scope="session")
-def _load_visitor_voice(
-    directory: Path, name: str, wave: np.ndarray, at: float
+@cache_by_run(8, scope="session")
+def load_visitor_voice(
+    directory: Path, name: str, wave: np.ndarray, at: float = 0.0
 ) -> SourceVoice | str:
+    """A visitor's sound around the moment `at` (s; 0: its middle), or why there is no voice."""
     from core.inference import generation
 
-    opened = cache.load_run(directory.name)
-    rate, centre = opened.config.logmel.rate, len(wave) / 2
-    centre = min(max(at * opened.config.logmel.rate, 1.0), len(wave) - 1.0) if at else centre
+    run = cache.load_run(directory.name)
+    rate, centre = run.config.logmel.rate, len(wave) / 2
+    if at:
+        centre = min(max(at * rate, 1.0), len(wave) - 1.0)
     half = int(min(centre, len(wave) - centre))
-    part = wave[
-        int(centre) - half : int(centre) + half
-    ]  # its middle is the moment that was asked for
-    wav = _middle_wav(part, opened.config, "a visitor's recording, its middle")
-    if (
-        len(part) < rate // 10
-        or np.abs(_middle_second(part, opened.config)).max() < MIN_AUDIBLE_PEAK
-    ):
-        return f"{name} is silent there, or too short: there is no voice to draw a face for. Choose another moment, or record it again."
-    y, gain = generation.voice_spectrogram(opened, part)
+    part = wave[int(centre) - half : int(centre) + half]  # the chosen moment is its middle
+    wav = _middle_wav(part, run.config, "a visitor's recording, its middle")
+    peak = np.abs(_middle_second(part, run.config)).max(initial=0)
+    if len(part) < rate // 10 or peak < MIN_AUDIBLE_PEAK:
+        return (
+            f"{name} is silent there, or too short: there is no voice to draw a face for. "
+            "Choose another moment, or record it again."
+        )
+    y, gain = generation.voice_spectrogram(run, part)
     return SourceVoice(name, y, wav, gain=gain)
-
-
-def load_visitor_voice(
-    run_id: str, name: str, wave: np.ndarray, at: float = 0.0
-) -> SourceVoice | str:
-    """A visitor's sound around the moment `at` (s; 0: its middle), as the run hears it; or in words why there is nothing to hear."""
-    return _load_visitor_voice(files.checkpoints_folder() / run_id, name, wave, at)
 
 
 def _middle_second(wave: np.ndarray, config: Config) -> np.ndarray:
@@ -201,18 +181,14 @@ def _middle_second(wave: np.ndarray, config: Config) -> np.ndarray:
     return wave[max(0, middle - half) : middle + half]
 
 
-def _middle_wav(wave: np.ndarray, config: Config, words: str) -> bytes:
-    """The middle of a sound, as much as a spectrogram shows, as a wav that says what it is."""
-    return waveforms.crop_to_wav(wave, config.logmel.columns, config.logmel, comment=words)[0]
+def _middle_wav(wave: np.ndarray, config: Config, comment: str) -> bytes:
+    """The part of a sound's middle that a spectrogram shows, as WAV."""
+    return waveforms.crop_to_wav(wave, config.logmel.columns, config.logmel, comment=comment)[0]
 
 
-def explain_voice(run_id: str, y: np.ndarray) -> Explanation:
-    """What the voice classifier and its conformal predictor say."""
-    return _explain_voice(files.checkpoints_folder() / run_id, y)
-
-
-@st.cache_resource(show_spinner=False, max_entries=64, scope="session")
-def _explain_voice(directory: Path, y: np.ndarray) -> Explanation:
+@cache_by_run(64, scope="session")
+def explain_voice(directory: Path, y: np.ndarray) -> Explanation:
+    """The voice classifier's softmax and the p-values of a spectrogram."""
     from core.inference import generation
 
     return generation.explain_voice(cache.load_run(directory.name), y)
@@ -221,69 +197,59 @@ def _explain_voice(directory: Path, y: np.ndarray) -> Explanation:
 # ------------------------------------------------------------------ its faces
 
 
-def generate_faces(
-    run_id: str, y: np.ndarray, emotions: Sequence[str | None], seeds: Sequence[int]
-) -> list[GeneratedFace]:
-    """A face for each seed and, within it, each emotion (None: the classifier's first choice), as `studio.face_of` draws it."""
-    return _generate_faces(files.checkpoints_folder() / run_id, y, tuple(emotions), tuple(seeds))
-
-
-@st.cache_resource(show_spinner="Drawing faces …", max_entries=40, scope="session")
-def _generate_faces(
-    directory: Path, y: np.ndarray, emotions: tuple[str | None, ...], seeds: tuple[int, ...]
-) -> list[GeneratedFace]:
+def _classify_faces(run, x: np.ndarray) -> np.ndarray:
+    """The scorer's softmax (n, K) of the faces (n, 28, 28) uint8."""
     from core.inference import generation
 
-    opened = cache.load_run(directory.name)
-    said, made = generation.explain_voice(opened, y), []
+    return generation.classify_samples(run, x / 127.5 - 1)["scorer"]
+
+
+@cache_by_run(40, "Drawing faces …", scope="session")
+def generate_faces(
+    directory: Path, y: np.ndarray, emotions: tuple[str | None, ...], seeds: Sequence[int]
+) -> list[GeneratedFace]:
+    """A face for each seed and, within it, each emotion, as `generation.generate_face` draws it.
+
+    The emotion None stands for the voice classifier's first choice.
+    """
+    from core.inference import generation
+
+    run = cache.load_run(directory.name)
+    said, faces = generation.explain_voice(run, y), []
     for seed in seeds:
         for emotion in emotions:
-            c, _ = generation.condition_of(opened, said, emotion)
-            x = generation.generate_faces(opened, y, c, seed)[0]
-            made.append((opened.classes[int(c.argmax())] if len(c) else "", seed, x))
-    verdicts = generation.classify_samples(opened, np.stack([x for *_, x in made]) / 127.5 - 1)[
-        "scorer"
-    ]
-    return [GeneratedFace(*one, o) for one, o in zip(made, verdicts)]
+            c, _ = generation.condition_of(run, said, emotion)
+            told = run.classes[int(c.argmax())] if len(c) else ""
+            faces.append((told, seed, generation.generate_faces(run, y, c, seed)[0]))
+    verdicts = _classify_faces(run, np.stack([x for *_, x in faces]))
+    return [GeneratedFace(*one, o) for one, o in zip(faces, verdicts)]
 
 
-@st.cache_data(show_spinner=False, max_entries=64)
+@cache_by_run(64)
 def _classify_face(directory: Path, x: np.ndarray) -> np.ndarray:
-    from core.inference import generation
-
-    return generation.classify_samples(cache.load_run(directory.name), x[None] / 127.5 - 1)[
-        "scorer"
-    ][0]
+    return _classify_faces(cache.load_run(directory.name), x[None])[0]
 
 
 def _figure_html(x: np.ndarray, alt: str, *lines: str) -> str:
     """One face, every pixel a square, above its lines of HTML."""
-    address = "data:image/png;base64," + base64.b64encode(contact_sheet.png_bytes(x)).decode()
-    style = "width:100%;max-width:190px;aspect-ratio:1;image-rendering:pixelated;border-radius:4px;display:block"
-    words = "<br>".join(lines)
-    return (
-        f'<figure style="margin:0"><img src="{address}" alt="{html.escape(alt)}" style="{style}">'
-        f'<figcaption style="font-size:.85rem;line-height:1.35;padding-top:.3rem">{words}</figcaption></figure>'
+    image_style = (
+        "width:100%;max-width:190px;aspect-ratio:1;image-rendering:pixelated;"
+        "border-radius:4px;display:block"
     )
+    image = f'src="{images.png_data_url(x)}" alt="{html.escape(alt)}" style="{image_style}"'
+    style = "font-size:.85rem;line-height:1.35;padding-top:.3rem"
+    caption = f'<figcaption style="{style}">{"<br>".join(lines)}</figcaption>'
+    return f'<figure style="margin:0"><img {image}>{caption}</figure>'
 
 
-def _verdict_html(o: np.ndarray, classes: Sequence[str], meant: str) -> str:
-    k = int(o.argmax())
-    mark = f" {'✓' if classes[k] == meant else '✕'}" if meant else ""
-    return f"seen as {theme.emotion_html(classes[k])} <b>{o[k]:.0%}</b>{mark}"
-
-
-def show_faces(made: Sequence[GeneratedFace], classes: Sequence[str], across: int) -> None:
-    """The faces, `across` in a row, each with what was told, its seed and the scorer's verdict."""
+def show_faces(faces: Sequence[GeneratedFace], classes: Sequence[str], across: int) -> None:
+    """The faces, `across` in a row, each with the told emotion, its seed and the verdict."""
     cells = []
-    for one in made:
+    for one in faces:
         told = f"told {theme.emotion_html(one.told)}" if one.told else "told nothing"
         alt = f"generated face, told {one.told or 'nothing'}, seed {one.seed}"
-        cells.append(
-            _figure_html(
-                one.x, alt, f"{told} · seed {one.seed}", _verdict_html(one.o, classes, one.told)
-            )
-        )
+        verdict = players.verdict_html("seen as", one.o, classes, one.told)
+        cells.append(_figure_html(one.x, alt, f"{told} · seed {one.seed}", verdict))
     grid = f"display:grid;grid-template-columns:repeat({across},minmax(0,1fr));gap:.9rem .8rem"
     st.html(f'<div style="{grid}">{"".join(cells)}</div>')
 
@@ -291,69 +257,52 @@ def show_faces(made: Sequence[GeneratedFace], classes: Sequence[str], across: in
 def show_own_face(run_id: str, voice: SourceVoice, classes: Sequence[str]) -> None:
     """The real face of the same clip."""
     assert voice.face is not None
-    verdict = _verdict_html(
-        _classify_face(files.checkpoints_folder() / run_id, voice.face), classes, voice.emotion
-    )
-    st.html(
-        _figure_html(
-            voice.face,
-            "the real face of the same clip",
-            f"<b>real</b> · meant as {theme.emotion_html(voice.emotion)}",
-            verdict,
-        )
-    )
+    o = _classify_face(run_id, voice.face)
+    verdict = players.verdict_html("seen as", o, classes, voice.emotion)
+    line = f"<b>real</b> · {theme.emotion_html(voice.emotion)}"
+    st.html(_figure_html(voice.face, "the real face of the same clip", line, verdict))
 
 
-def tally_text(run: Run, made: Sequence[GeneratedFace], classes: Sequence[str]) -> str:
-    """How many faces are seen as what was told, and how much the noise changes in this run, in words."""
-    right = sum(one.right(classes) for one in made)
-    words = (
-        f"The scorer sees the emotion that was told in {right} of {len(made)}. "
-        if made[0].told
-        else ""
-    )
+def tally_text(run: Run, faces: Sequence[GeneratedFace], classes: Sequence[str]) -> str:
+    """How many faces show the told emotion, and how much the noise changes, in words."""
+    words = ""
+    if faces[0].told:
+        right = sum(one.right(classes) for one in faces)
+        words = f"The scorer sees the emotion that was told in {right} of {len(faces)}. "
     share = run.json("results").get("quality", {}).get("diversity")
-    more = "The noise decides {:.2f} of how much real faces differ (0: one face for a voice); the rest is voice and emotion."
-    return words + (more.format(share) if share is not None else "")
+    if share is None:
+        return words
+    return (
+        f"{words}The noise decides {share:.2f} of how much real faces differ (0: one face for a "
+        "voice); the rest is voice and emotion."
+    )
 
 
-# ------------------------------------------------------------------ to take away
+# ------------------------------------------------------------------ downloads
 
 
-def faces_png(made: Sequence[GeneratedFace], across: int) -> bytes:
-    """All faces in rows, every pixel a square of ten, as png."""
+def faces_png(faces: Sequence[GeneratedFace], across: int) -> bytes:
+    """All faces in rows, enlarged, as PNG."""
     side, gap = 28 * PICTURE_SCALE, PICTURE_SCALE
-    down = -(-len(made) // across)
-    whole = np.full((down * (side + gap) - gap, across * (side + gap) - gap), 255, np.uint8)
-    for i, one in enumerate(made):
+    down = -(-len(faces) // across)
+    sheet = np.full((down * (side + gap) - gap, across * (side + gap) - gap), 255, np.uint8)
+    for i, one in enumerate(faces):
         y, x = (k * (side + gap) for k in divmod(i, across))
-        whole[y : y + side, x : x + side] = np.kron(
-            one.x, np.ones((PICTURE_SCALE, PICTURE_SCALE), np.uint8)
-        )
-    return contact_sheet.png_bytes(whole)
+        sheet[y : y + side, x : x + side] = images.enlarge(one.x, PICTURE_SCALE)
+    return images.png_bytes(sheet)
 
 
-def faces_npy(made: Sequence[GeneratedFace]) -> bytes:
+def faces_npy(faces: Sequence[GeneratedFace]) -> bytes:
     """(n, 28, 28) uint8 as npy, in the order of the page."""
-    file = io.BytesIO()
-    np.save(file, np.stack([one.x for one in made]))
-    return file.getvalue()
+    return images.npy_bytes(np.stack([one.x for one in faces]))
 
 
-def faces_csv(run_id: str, made: Sequence[GeneratedFace], classes: Sequence[str]) -> str:
-    """A line for each face as csv: its place in the npy, run, what was told, seed, the scorer's softmax."""
+def faces_csv(run_id: str, faces: Sequence[GeneratedFace], classes: Sequence[str]) -> str:
+    """A line for each face as CSV: index in the npy, run, told emotion, seed, scorer's softmax."""
     file = io.StringIO()
     lines = csv.writer(file, lineterminator="\n")
     lines.writerow(["index", "run", "told", "seed", "seen as", *(f"softmax {k}" for k in classes)])
-    for i, one in enumerate(made):
-        lines.writerow(
-            [
-                i,
-                run_id,
-                one.told,
-                one.seed,
-                classes[int(one.o.argmax())],
-                *(f"{v:.4f}" for v in one.o),
-            ]
-        )
+    for i, one in enumerate(faces):
+        verdict = [classes[int(one.o.argmax())], *(f"{v:.4f}" for v in one.o)]
+        lines.writerow([i, run_id, one.told, one.seed, *verdict])
     return file.getvalue()

@@ -1,4 +1,4 @@
-"""One look for all pages: the emotions' colours, the run states' colours, and the few lines of CSS that Streamlit has no setting for."""
+"""The look of all pages: colours of emotions and states, and CSS beyond Streamlit's settings."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ import streamlit as st
 from PIL import Image, ImageDraw
 from plotly.colors import sequential
 
-EMOTION_COLOURS = {  # told apart with normal, red-blind, green-blind and blue-blind sight, on the light and on the dark ground
+# Distinct for normal, red-blind, green-blind and blue-blind sight, in the light and dark theme.
+EMOTION_COLOURS = {
     "neutral": "#788287",
     "calm": "#01bfdd",
     "happy": "#af7d00",
@@ -19,8 +20,7 @@ EMOTION_COLOURS = {  # told apart with normal, red-blind, green-blind and blue-b
     "surprise": "#f195a3",
 }
 OTHER_EMOTION_COLOUR = "#8a9499"  # an emotion outside the vocabulary
-# Streamlit's badge colours
-STATE_COLOURS = {
+STATE_COLOURS = {  # Streamlit's badge colours
     "queued": "gray",
     "running": "blue",
     "paused": "violet",
@@ -28,20 +28,15 @@ STATE_COLOURS = {
     "failed": "red",
     "done": "green",
 }
-LINE_COLOURS = (
-    "#2f8f9d",
-    "#d1793b",
-    "#8467c9",
-    "#b8508c",
-    "#7d8a3c",
-    "#7b8790",
-)  # curves that are no emotion, readable on both grounds
+# Curves that are no emotion, readable in both themes.
+LINE_COLOURS = ("#2f8f9d", "#d1793b", "#8467c9", "#b8508c", "#7d8a3c", "#7b8790")
 REFERENCE_COLOUR = "#8a9499"  # reference lines of real data
-# Every spectrogram's colour map: magma. Streamlit takes colours from #000001 to #000016 for places of its own, and magma begins there.
+# The colour map of all spectrograms: magma. Streamlit replaces the colours #000001 to #000016 by
+# others, and magma begins there.
 SPECTROGRAM_COLOUR_SCALE = [k.replace("#000004", "#01010a") for k in sequential.Magma]
-CONFUSION_COLOUR_SCALE = "Teal"  # every confusion matrix'
+CONFUSION_COLOUR_SCALE = "Teal"  # colour scale of all confusion matrices
 
-CONDITION_TEXTS = {  # name on a page, what the generator is told, in what the paper calls
+CONDITION_TEXTS = {  # name on a page, what the generator is told, the paper's name and meaning
     "label": (
         "Label",
         "one emotion: **{}**",
@@ -50,12 +45,14 @@ CONDITION_TEXTS = {  # name on a page, what the generator is told, in what the p
     "classifier": (
         "Classifier",
         "the softmax",
-        "Semi-supervised: the generator is told the face and the face classifier's softmax, the solid bars.",
+        "Semi-supervised: the generator is told the face and the face classifier's softmax, "
+        "the solid bars.",
     ),
     "cp": (
         "CP",
         "the p-values",
-        "Semi-supervised conformal prediction: the generator is told the face and the p-values, the hatched bars.",
+        "Semi-supervised conformal prediction: the generator is told the face and the p-values, "
+        "the hatched bars.",
     ),
     "none": ("None", "the face alone", "No condition: face and noise alone."),
 }
@@ -66,25 +63,29 @@ CSS = """<style>
 .stMainBlockContainer h2 {padding: .25rem 0; font-size: 1.35rem;}
 .stMainBlockContainer h3 {padding: .25rem 0 .5rem; font-size: 1.15rem;}
 .stMainBlockContainer hr {margin: .5rem 0;}
-.stApp button:is([data-variant="segmented_control"], [data-variant="pills"])[data-selected] {color: inherit;}
-.stApp button:is([data-variant="segmented_control"], [data-variant="pills"])[data-selected] p {font-weight: 600;}
+.stApp button:is([data-variant="segmented_control"], [data-variant="pills"])[data-selected] {
+  color: inherit;}
+.stApp button:is([data-variant="segmented_control"], [data-variant="pills"])[data-selected] p {
+  font-weight: 600;}
 [data-testid="stMetricValue"] {font-size: 1.5rem;}
 </style>"""
 
 
 def icon() -> Image.Image:
-    """The browser tab's picture: a voice as five bars. Drawn here, as Streamlit would fetch a named symbol from the network."""
+    """The browser tab's picture: a voice as five bars.
+
+    It is drawn here, as Streamlit would fetch a named symbol from the network.
+    """
     image = Image.new("RGBA", (64, 64))
     draw = ImageDraw.Draw(image)
     for k, height in enumerate((18, 40, 58, 34, 22)):
-        draw.rounded_rectangle(
-            [4 + 12 * k, 32 - height / 2, 11 + 12 * k, 32 + height / 2], 3, "#1b828b"
-        )
+        box = [4 + 12 * k, 32 - height / 2, 11 + 12 * k, 32 + height / 2]
+        draw.rounded_rectangle(box, 3, "#1b828b")
     return image
 
 
 def apply_css() -> None:
-    """Called once by the router."""
+    """Apply the CSS; called once by the router."""
     st.html(CSS)
 
 
@@ -98,15 +99,14 @@ def emotion_html(emotion: str) -> str:
 
 
 def escape_markdown(text: str) -> str:
-    """A name or a message out of somebody's files as Markdown that shows it letter by letter, in one line."""
+    """An untrusted text as one line of Markdown that shows it letter by letter."""
     return re.sub(r"([!-/:-@\[-`{-~])", r"\\\1", " ".join(text.split()))
 
 
 def state_badges(current: str) -> str:
-    """The state machine of a training as a row of words, the current state a badge in its colour, as Markdown."""
-    shown = [
-        f":{STATE_COLOURS[s]}-badge[**{s}**]" if s == current else f":gray[{s}]"
-        for s in STATE_COLOURS
-    ]
-    queued, running, paused, stopped, failed, done = shown
+    """The states of a training as a row of words, the current one as a badge, as Markdown."""
+    queued, running, paused, stopped, failed, done = (
+        f":{colour}-badge[**{s}**]" if s == current else f":gray[{s}]"
+        for s, colour in STATE_COLOURS.items()
+    )
     return f"{queued} → {running} ⇄ {paused}  →  {done} / {stopped} / {failed}"

@@ -150,7 +150,8 @@ def test_a_clip_becomes_the_voice_that_the_command_line_makes(page, home, shared
     page.add_init_script(SEEN)
     upload(page, clip)
     early = page.evaluate("window.early")
-    assert all(re.fullmatch(r"Read and looked at: \d\.\d of 1\.9 s", words) for words, _ in early)
+    text = r"Read and searched for faces: \d\.\d of 1\.9 s"
+    assert all(re.fullmatch(text, words) for words, _ in early)
     assert any(faces for _, faces in early)  # the face is there while it is still read
     page.locator("audio").nth(4).wait_for(
         state="attached"

@@ -1,4 +1,4 @@
-"""Every page in every state, by Streamlit's AppTest: nothing raised, what is said fits the state, what is chosen stays chosen."""
+"""Pages in every state, by Streamlit's AppTest: no exception, fitting words, kept choices."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from ui.session import cache
 from ui.train import progress, settings
 from ui.widgets import charts, players, uploads
 
-# --- Listen -------------------------------------------------------------------------------------------------------------------------
+# --- Listen ---------------------------------------------------------------------------------------
 
 
 def test_listen_without_any_run_says_what_to_do(home):
@@ -157,10 +157,12 @@ def test_an_upload_becomes_voices_and_leaves_no_file(landmark_model):
 @pytest.fixture
 def talking(tmp_path):
     """A film of two seconds with sound: a drawn face that talks."""
-    from core.data.demo import actors
+    from core.data.demo import actors, recordings
     from core.media import clips
 
-    frames, wave = actors.render_clip(max(actors.list_takes(), key=lambda t: t.strength), fps=12)
+    frames, wave = recordings.render_clip(
+        max(actors.list_takes(), key=lambda t: t.strength), fps=12
+    )
     clips.write_clip(tmp_path / "talks.mp4", frames, 12, wave)
     return tmp_path / "talks.mp4"
 
@@ -271,7 +273,7 @@ def test_what_a_killed_server_left_is_swept(home, monkeypatch, tmp_path):
     assert new.exists()
 
 
-# --- Train --------------------------------------------------------------------------------------------------------------------------
+# --- Train ----------------------------------------------------------------------------------------
 
 
 def test_train_without_any_run_offers_the_demo(home):
@@ -343,7 +345,7 @@ def test_train_shows_queued_failed_and_stopped_runs(home):
 def test_train_finds_a_training_that_died(home):
     run = trained_runs.fabricate_run("running", pid=2**22 - 7, phase="train G, D, Q 20/40")
     app = open_page("train", run=run.id)
-    assert "ended without saying why" in app.error[0].value
+    assert "ended without a message" in app.error[0].value
     assert "red-badge[**failed**]" in page_text(app)
 
 
@@ -413,7 +415,7 @@ def test_every_setting_that_is_not_touched_stays_the_presets(home):
         assert assert_no_exception(app).session_state["made"] == preset
 
 
-# --- what they share ----------------------------------------------------------------------------------------------------------------
+# --- what they share ------------------------------------------------------------------------------
 
 
 def test_every_emotion_and_every_state_has_its_colour():

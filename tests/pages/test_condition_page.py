@@ -1,4 +1,4 @@
-"""The page Condition lab by AppTest: every view and state, what is shown against what core draws, and what an address may not do."""
+"""The page Condition lab: every view and state, equality with core, and hostile URLs."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from core.models import gan, networks
 from core.runs import Run
 from tests.support import trained_runs
 from tests.support.app import assert_no_exception, count_elements, open_page, page_text
-from ui.condition import figures, sampling
+from ui.condition import figures, interpolation, point, sampling
 
 K = len(CREMA_EMOTIONS)
 DRAWN = {"face": "drawn-happy"}  # a face for which nothing has to be found
@@ -47,7 +47,10 @@ def sound(app) -> str:
 
 @pytest.fixture
 def seen(monkeypatch) -> list[conditions.GuidedSamples]:
-    """All that was drawn, as it comes: the same voice out of a batch differs in its last bits, and so would its sound."""
+    """All samples of the page, in order.
+
+    Sounds cannot be compared: a voice's last bits depend on its batch.
+    """
     made, draw = [], conditions.guided_samples
     monkeypatch.setattr(
         conditions, "guided_samples", lambda *a, **k: made.append(draw(*a, **k)) or made[-1]
@@ -60,7 +63,7 @@ def preset(app):
 
 
 def untold(cp: Run) -> None:
-    """A finished run whose G, fresh from its box, is told nothing; all else is a copy of another run's."""
+    """Add a finished run whose untrained G is told nothing; the rest is a copy of `cp`."""
     config = replace(cp.config, gan={"condition": "none"})
     arguments = gan.generator_arguments(config.gan, K, (config.logmel.columns, config.logmel.bands))
     run = Run(cp.directory.with_name("tiny-none-00000000"))
@@ -75,7 +78,7 @@ def untold(cp: Run) -> None:
     runs.reindex()
 
 
-# --- states -------------------------------------------------------------------------------------------------------------------------
+# --- states ---------------------------------------------------------------------------------------
 
 
 def test_without_any_run_it_says_what_to_do(home):
@@ -152,7 +155,7 @@ def test_a_generator_that_is_told_nothing_has_no_sliders(own_trained_home):
     )
 
 
-# --- one condition ------------------------------------------------------------------------------------------------------------------
+# --- one condition --------------------------------------------------------------------------------
 
 
 def test_it_opens_as_the_run_was_trained(own_trained_home):
@@ -169,7 +172,7 @@ def test_it_opens_as_the_run_was_trained(own_trained_home):
     assert "not classifier-free" in page_text(app)
     assert "Keep the sum" not in [t.label for t in app.toggle]
     place = conditions.training_support(conditions.of_training(o), face.p).place
-    assert sampling.REGION_TEXTS[place].split("**")[1] in page_text(app)
+    assert point.REGION_TEXTS[place].split("**")[1] in page_text(app)
 
 
 def test_the_same_seed_gives_the_voice_of_the_other_pages(own_trained_home, seen):
@@ -278,7 +281,7 @@ def test_an_address_that_makes_no_sense_is_left_aside(landmark_model):
         assert (values(app), sound(app)) == (values(plain), sound(plain)), query
 
 
-# --- faces --------------------------------------------------------------------------------------------------------------------------
+# --- faces ----------------------------------------------------------------------------------------
 
 
 def test_an_upload_is_steered_like_the_example(landmark_model):
@@ -297,7 +300,7 @@ def test_an_upload_is_steered_like_the_example(landmark_model):
     assert count_elements(app, "audio") == 1
 
 
-# --- ways ---------------------------------------------------------------------------------------------------------------------------
+# --- paths ----------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -317,7 +320,7 @@ def test_every_way_shows_its_steps_and_plays_the_chosen_one(own_trained_home, vi
     assert sound(shared) == sound(app)
     assert (
         lab(view=view, n="99", at="77").number_input(key="cond at").value
-        == (sampling.DEFAULT_STEPS + 1) // 2
+        == (interpolation.DEFAULT_STEPS + 1) // 2
     )
 
 
@@ -337,7 +340,7 @@ def test_the_way_of_emotions_goes_from_end_to_end(own_trained_home, seen):
     assert same(first, ends(seen, preset="sad")[0])
     assert same(last, ends(seen, preset="fear")[0])
     assert not same(first, last)
-    assert len(seen[0].y) == sampling.DEFAULT_STEPS
+    assert len(seen[0].y) == interpolation.DEFAULT_STEPS
     by_hand = "0.3,0.2,0.1,0.9,0,0.4"
     assert same(ends(seen, view="emotions", b="c", c=by_hand)[1], ends(seen, c=by_hand)[0])
 
@@ -356,13 +359,13 @@ def test_the_way_of_guidance_begins_without_c(own_trained_home, seen):
     lab(view="strength", preset="sad")
     way = seen[-1]
     assert way.strength == pytest.approx(
-        np.linspace(0, sampling.MAX_GUIDANCE, sampling.DEFAULT_STEPS)
+        np.linspace(0, sampling.MAX_GUIDANCE, interpolation.DEFAULT_STEPS)
     )
     assert way.y[0] == pytest.approx(ends(seen, strength="0", preset="happy")[0][2], abs=1e-4)
     assert way.y[-1] == pytest.approx(ends(seen, strength="4", preset="sad")[0][2], abs=1e-4)
 
 
-# --- figures ------------------------------------------------------------------------------------------------------------------------
+# --- figures --------------------------------------------------------------------------------------
 
 
 def drawn(n: int = 12, k: int = K) -> conditions.GuidedSamples:

@@ -1,4 +1,7 @@
-"""The page Gallery in every state: no run, a trained one, no corpora, a damaged run; the sheet, one item, the quiz; hostile addresses."""
+"""The page Gallery in every state: no run, a trained one, no corpora, a damaged run.
+
+Also the sheet, one item, the quiz, and hostile URLs.
+"""
 
 from __future__ import annotations
 
@@ -12,15 +15,15 @@ import pytest
 import soundfile
 
 from core import files, runs
-from core.data import splits
-from core.inference import selection
+from core.data import prepared_corpora
+from core.inference.gallery import selection
 from core.runs import Run
 from tests.support import trained_runs
 from tests.support.app import assert_no_exception, count_elements, open_page, page_text
 from tests.support.noise_corpora import HOSTILE_TEXTS, page_markup
 from ui.gallery import item, quiz
 from ui.gallery import voices as gallery
-from ui.session import cache
+from ui.session import cache, images
 from ui.widgets import contact_sheet
 
 TAKES = trained_runs.TINY_CONFIG.data.demo_takes
@@ -38,7 +41,7 @@ def the_shown(name: str = "S4") -> gallery.GallerySet:
 
 
 def without_corpus() -> None:
-    splits.corpus_path("demo", TAKES).unlink()
+    prepared_corpora.corpus_path("demo", TAKES).unlink()
 
 
 def test_without_any_run_it_says_what_to_do(home):
@@ -160,7 +163,7 @@ def test_hostile_addresses_are_ignored(own_trained_home):
         assert len(text) < 3 or text not in page_markup(app)
 
 
-# --- what is not here ---------------------------------------------------------------------------------------------------------------
+# --- what is not here -----------------------------------------------------------------------------
 
 
 def test_without_corpora_it_shows_what_the_run_ships_and_says_what_lacks(own_trained_home):
@@ -210,7 +213,7 @@ def test_a_run_without_outputs_is_named(own_trained_home):
     assert "outputs.npz" in open_page("gallery").error[0].value.replace("\\", "")
 
 
-# --- what is taken away ---------------------------------------------------------------------------------------------------------------
+# --- what is taken away ---------------------------------------------------------------------------
 
 
 def test_the_bundle_holds_sounds_pictures_arrays_and_facts(own_trained_home):
@@ -239,7 +242,7 @@ def test_the_bundle_holds_sounds_pictures_arrays_and_facts(own_trained_home):
 def test_the_pictures_show_what_the_arrays_hold():
     y = np.full((112, 28), -1.0, np.float32)
     y[10, 0] = 1.0
-    image = contact_sheet.spectrogram_image(y)
+    image = images.spectrogram_image(y)
     assert image.shape == (28, 112, 3)
     assert image[27, 10].sum() > 600  # low frequencies below, loud is bright
     assert image[0].sum(axis=1).max() < 60
@@ -261,7 +264,7 @@ def test_the_sheet_marks_verdicts_and_who_is_open(own_trained_home):
     assert figure.layout.xaxis.range[1] > 99
 
 
-# --- the quiz -------------------------------------------------------------------------------------------------------------------------
+# --- the quiz -------------------------------------------------------------------------------------
 
 
 def test_a_whole_game_is_played_scored_and_begun_anew(own_trained_home):

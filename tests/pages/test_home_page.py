@@ -1,4 +1,4 @@
-"""Home in every state: no run, finished runs, a training and an errand that go on; the drawing and its ways."""
+"""Home in every state: no run, finished runs, a running training and task; the drawing."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def test_an_example_goes_through_the_paper_s_figure(own_trained_home):
     assert given["svg"].count('role="button"') == 3
     for page in ("conformal", "data", "train", "paper"):
         assert f'href="{page}?' in given["svg"]
-    assert "meant as *happy*" in page_text(app)
+    assert "its emotion is *happy*" in page_text(app)
     assert app.segmented_control(key="home condition").value == "cp"
 
 
@@ -64,7 +64,7 @@ def test_what_is_chosen_is_in_the_address(own_trained_home):
     first = drawn(app)["svg"]
     assert_no_exception(app.pills(key="home emotion").set_value("sad").run())
     assert app.query_params["emotion"] == "sad"
-    assert "meant as *sad*" in page_text(app)
+    assert "its emotion is *sad*" in page_text(app)
     assert_no_exception(app.segmented_control(key="home condition").set_value("label").run())
     assert app.query_params["condition"] == "label"
     assert drawn(app)["svg"] != first
@@ -86,7 +86,7 @@ def test_what_is_chosen_is_in_the_address(own_trained_home):
 )
 def test_a_strange_address_changes_nothing(own_trained_home, strange):
     app = open_page(**strange)
-    assert "meant as *happy*" in page_text(app)
+    assert "its emotion is *happy*" in page_text(app)
     assert app.segmented_control(key="home condition").value == "cp"
 
 
@@ -146,7 +146,7 @@ def test_only_pages_that_are_there_are_offered(own_trained_home, monkeypatch):
     assert links == {"data"}
 
 
-# --- the drawing --------------------------------------------------------------------------------------------------------------------
+# --- the drawing ----------------------------------------------------------------------------------
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""Listen with whole films and with plain Griffin-Lim, and the Gallery's examples: what is offered, what is played, what is said."""
+"""Listen with whole clips and with plain Griffin-Lim: what is offered, played and written."""
 
 from __future__ import annotations
 
@@ -9,8 +9,6 @@ import pytest
 
 from core import files, runs
 from core.config import LogMel
-from core.inference import audio_samples
-from tests.support import trained_runs
 from tests.support.app import assert_no_exception, count_elements, open_page, page_text
 from tests.support.noise_corpora import page_markup
 from ui import listen
@@ -113,7 +111,7 @@ def test_a_spectrogram_of_any_length_has_its_axis():
 def test_the_page_and_the_command_line_make_the_same(landmark_model):
     cp = next(r["run"] for r in runs.list_runs() if r["condition"] == "cp")
     _, seen = uploads.load_example_clip("drawn")
-    one = cache._generate_long_voice.__wrapped__(
+    one = cache.generate_long_voice.__wrapped__(
         files.checkpoints_folder() / cp, "x", seen, None, 4
     )  # its cache belongs to a visitor
     from core.inference import generation, long_form
@@ -124,47 +122,3 @@ def test_the_page_and_the_command_line_make_the_same(landmark_model):
         == generation.to_audio(run, long_form.generate_long_voice(run, seen, None, 4).y, 4).wav
     )
     json.dumps(one.facts)
-
-
-# --- the Gallery's examples -----------------------------------------------------------------------------------------------------------
-
-
-def test_without_examples_the_gallery_gives_the_command(own_trained_home):
-    app = open_page("gallery", view="examples")
-    assert "no examples of this run yet" in page_text(app)
-    assert f"python -m core examples --run {cache.families()[0].id}" in page_text(app)
-    assert count_elements(app, "audio") == 0
-
-
-def test_examples_are_played_by_emotion_and_condition(own_trained_home):
-    pieces = audio_samples.write_samples(
-        audio_samples.resolve_runs([trained_runs.TINY_CONFIG.name])
-    )
-    app = open_page("gallery", view="examples")
-    assert count_elements(app, "audio") == len(pieces) // 2 == 6 * 4
-    first = [a.proto.url for a in app.get("audio")]
-    assert_no_exception(app.segmented_control(key="gallery way").set_value("griffin-lim").run())
-    assert count_elements(app, "audio") == len(first)
-    assert not set(first) & {a.proto.url for a in app.get("audio")}
-    assert app.query_params["way"] == "griffin-lim"
-    assert_no_exception(app.segmented_control(key="gallery way").set_value("both").run())
-    assert count_elements(app, "audio") == len(pieces)
-    assert "analysed again, dB" in page_text(app)
-    assert page_markup(app).count("dB") >= len(pieces)
-    assert count_elements(open_page("gallery", view="examples", way="../../etc"), "audio") == len(
-        first
-    )
-
-
-def test_an_index_that_names_strange_files_plays_none_of_them(own_trained_home):
-    pieces = audio_samples.write_samples(
-        audio_samples.resolve_runs([trained_runs.TINY_CONFIG.name])
-    )
-    index = json.loads((audio_samples.folder() / audio_samples.INDEX).read_text())
-    for entry in index:
-        entry["file"] = "../runs.sqlite"
-    (audio_samples.folder() / audio_samples.INDEX).write_text(json.dumps(index))
-    app = open_page("gallery", view="examples")
-    assert count_elements(app, "audio") == 0
-    assert len(pieces)
-    assert "no examples" in page_text(app)

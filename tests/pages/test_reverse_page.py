@@ -1,4 +1,4 @@
-"""The page Reverse in every state: no run, others under way, trained ones; examples, uploads good and bad, hostile addresses, files."""
+"""The page Reverse in every state: no run, unfinished and finished runs; examples and uploads."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import soundfile
 from PIL import Image
 
 from core import config, files, runs
-from core.data.demo import actors
+from core.data.demo import actors, expressions, voices
 from core.inference import examples, export, generation
 from core.media import clips, containers, sandbox, spectrograms
 from core.media.faces import alignment
@@ -73,7 +73,7 @@ def uploaded(name: str, content: bytes, kind: str = "audio/wav"):
     )
 
 
-# --- which runs ---------------------------------------------------------------------------------------------------------------------
+# --- which runs -----------------------------------------------------------------------------------
 
 
 def test_without_such_a_run_it_gives_the_command(home):
@@ -134,7 +134,7 @@ def test_a_damaged_run_is_named(turned):
     assert "G.safetensors is damaged" in lab().error[0].value.replace("\\", "")
 
 
-# --- an example ---------------------------------------------------------------------------------------------------------------------
+# --- an example -----------------------------------------------------------------------------------
 
 
 def test_an_example_gets_a_face_for_each_emotion(turned):
@@ -219,10 +219,10 @@ def test_hostile_addresses_are_ignored(turned):
         assert len(text) < 3 or text not in page_markup(app)
 
 
-# --- a voice of one's own -------------------------------------------------------------------------------------------------------------
+# --- a voice of one's own -------------------------------------------------------------------------
 
 
-VOICE = actors.synthesise_voice(next(t for t in actors.list_takes() if t.emotion == "angry"))
+VOICE = voices.synthesise_voice(next(t for t in actors.list_takes() if t.emotion == "angry"))
 
 
 def test_an_upload_is_heard_as_the_run_hears_it(turned):
@@ -286,7 +286,7 @@ def test_a_sound_is_decoded_apart_as_it_is_here(tmp_path):
         sandbox.read_clip(tmp_path / "voice.wav")
 
 
-# --- what is taken away; core ---------------------------------------------------------------------------------------------------------
+# --- what is taken away; core ---------------------------------------------------------------------
 
 
 def test_files_hold_what_the_page_shows(turned):
@@ -318,10 +318,12 @@ def test_examples_are_the_clips_of_s4_by_turns(turned):
     assert one.name.split("_")[1] != two.name.split("_")[1]  # other people
     take = next(t for t in actors.list_takes(run.config.data.demo_takes) if t.clip_id == one.name)
     assert f"demo-{take.actor:02d}" in run.json("results")["subjects"]["S4"]
-    np.testing.assert_array_equal(one.wave, actors.synthesise_voice(take))
+    np.testing.assert_array_equal(one.wave, voices.synthesise_voice(take))
     np.testing.assert_array_equal(
         one.face,
-        alignment.align(*actors.render_face(take, t=spectrograms.centre_time(len(one.wave) / RATE))),
+        alignment.align(
+            *expressions.render_face(take, t=spectrograms.centre_time(len(one.wave) / RATE))
+        ),
     )
     assert examples.load_voice_example(run, "disgust", one.of).name == one.name
     with pytest.raises(ValueError, match="knows no voice of 'hungry'"):

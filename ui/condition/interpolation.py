@@ -1,4 +1,7 @@
-"""The condition lab's ways: between two emotions, between two faces, along the guidance; drawn at once, played step by step."""
+"""The condition lab's paths: between two emotions, between two faces, along the guidance.
+
+All steps are drawn at once and played step by step.
+"""
 
 from __future__ import annotations
 
@@ -9,30 +12,35 @@ import streamlit as st
 
 from core.inference import conditions
 from core.inference.conditions import TrainingConditions
-from ui.condition import figures, sampling
+from ui.condition import figures, point, sampling
 from ui.condition.sampling import (
-    DEFAULT_STEPS,
     EXAMPLE_FACES,
     MAX_GUIDANCE,
-    MAX_STEPS,
-    MIN_STEPS,
-    NAMED_CONDITION_LABELS,
     OWN_FACES,
     SamplingSettings,
     SourceFace,
 )
 from ui.session import query_params
-from ui.widgets import charts, choices
+from ui.widgets import charts, choices, players
 
 if TYPE_CHECKING:
     from core.inference.conditions import GuidedSamples
     from core.inference.generation import Explanation, LoadedRun
 
+VIEWS = {
+    "point": "One condition",
+    "emotions": "Between two emotions",
+    "faces": "Between two faces",
+    "strength": "Along the guidance",
+}
+DEFAULT_STEPS, MIN_STEPS, MAX_STEPS = 12, 8, 16  # steps of a path
+FOLLOW_LABELS = {"told": "what each face gives", "held": "held as set"}
+
 STEP_EVENTS_JS = """export default function ({ data, setTriggerValue }) {
   const look = () => {
     const chart = document.querySelector('.st-key-cond-strip .js-plotly-plot')
     if (!chart || !chart.on) return
-    chart.told = (at) => setTriggerValue("at", at)
+    chart.report = (at) => setTriggerValue("at", at)
     if (chart.isFollowed) return
     chart.isFollowed = true
     let timer
@@ -40,12 +48,13 @@ STEP_EVENTS_JS = """export default function ({ data, setTriggerValue }) {
       clearTimeout(timer)
       timer = setTimeout(() => {
         const slider = chart._fullLayout?.sliders?.[0]
-        if (slider) chart.told(slider.steps[slider.active].label)
+        if (slider) chart.report(slider.steps[slider.active].label)
       }, 350)
     }
-    for (const event of ["plotly_animated", "plotly_animationinterrupted", "plotly_sliderend"]) chart.on(event, settled)
+    for (const event of ["animated", "animationinterrupted", "sliderend"])
+      chart.on(`plotly_${event}`, settled)
   }
-  // Plotly rejects the promise of a play that is stopped, without a reason, and nobody can catch it: that is no error.
+  // Plotly rejects the promise of a play that is stopped, without a reason: that is no error.
   const quiet = (event) => event.reason === undefined && event.preventDefault()
   window.addEventListener("unhandledrejection", quiet)
   look()
@@ -56,190 +65,124 @@ _step_events_component = st.components.v2.component("dacssgan_step", js=STEP_EVE
 
 
 def _save_chart_step(n: int) -> None:
-    """When the strip's slider is let go or its play ends, the page takes that step: the browser has moved the chart already."""
+    """Save the step at which the chart's slider is released or its play ends."""
 
-    def settled() -> None:
+    def save_step() -> None:
         step = str(st.session_state["cond settled"]["at"])
         if step.isdecimal() and 1 <= int(step) <= n:
             query_params.set_value("at", int(step))
 
-    _step_events_component(key="cond settled", on_at_change=settled)
-
-
-def _choose_end(column, label: str, name: str, options: list[str], default: str, shown) -> str:
-    query_params.restore_widget(
-        name, f"cond {name}", default, lambda k: k if k in options else None
-    )
-    go = {"on_change": query_params.save_widget, "args": (name, f"cond {name}")}
-    return column.selectbox(label, options, format_func=shown, key=f"cond {name}", **go)
+    _step_events_component(key="cond settled", on_at_change=save_step)
 
 
 def show_steps(
     kind: str, o: LoadedRun, one: SourceFace, said: Explanation, s: SamplingSettings
 ) -> None:
-    """A way of one `kind` of condition.VIEWS: its ends, the strip, and the sound of a step."""
-    columns = st.columns(
-        [3, 3, 2] if kind != "strength" else [6, 2], gap="medium", vertical_alignment="bottom"
-    )
-    n = _choose_step_count(columns[-1])
+    """A path of one `kind` of VIEWS: its ends, all steps, and the sound of one."""
+    widths = [6, 2] if kind == "strength" else [3, 3, 2]
+    columns = st.columns(widths, gap="medium", vertical_alignment="bottom")
+    args = choices.integer_args("n", "cond n", DEFAULT_STEPS, MIN_STEPS, MAX_STEPS)
+    n = int(columns[-1].slider("Steps", **args))
     along = np.linspace(0, 1, n)
     if kind == "emotions":
-        made = _interpolate_emotions(columns, o, one, said, s, n)
-        axis = "share of the second end"
+        d, axis = _interpolate_emotions(columns, o, one, said, s, n), "share of the second end"
     elif kind == "faces":
-        made, axis = _interpolate_faces(columns, o, one, said, s, n), "share of the second face"
+        d, axis = _interpolate_faces(columns, o, one, said, s, n), "share of the second face"
     else:
-        name, c = sampling.current_condition(o, said)
-        held = "set by hand" if name == "own" else NAMED_CONDITION_LABELS.get(name, name)
+        name, c = point.current_condition(o, said)
+        held = "set by hand" if name == "own" else point.NAMED_CONDITION_LABELS.get(name, name)
         columns[0].markdown(
-            f"c is held: **{held}**; it is chosen in *One condition*. From s = 0, where it has no say, over s = 1, as trained, to four "
-            "times what it changes."
+            f"c is held: **{held}**; it is chosen in *One condition*. The path goes from s = 0, "
+            "where c has no effect, over s = 1, as trained, to four times its effect."
         )
         along, axis = np.linspace(0, MAX_GUIDANCE, n), "guidance strength s"
-        made = sampling.guided_samples(o.run.id, one.x[None], c[None], s, along)
-    if made is not None:
-        _show_strip(kind, o, made, along, axis, s, n)
-
-
-def _choose_step_count(column) -> int:
-    query_params.restore_widget(
-        "n",
-        "cond n",
-        DEFAULT_STEPS,
-        lambda k: int(k) if k in [str(j) for j in range(MIN_STEPS, MAX_STEPS + 1)] else None,
-    )
-    return int(
-        column.slider(
-            "Steps",
-            MIN_STEPS,
-            MAX_STEPS,
-            key="cond n",
-            on_change=query_params.save_widget,
-            args=("n", "cond n"),
-        )
-    )
+        d = sampling.guided_samples(o.run.id, one.x[None], c[None], s, along)
+    _show_path(kind, o, d, along, axis, s)
 
 
 def _interpolate_emotions(
     columns, o: LoadedRun, one: SourceFace, said: Explanation, s: SamplingSettings, n: int
 ) -> GuidedSamples:
-    classes = list(o.classes)
-    options, shown = [*classes, "c"], lambda k: "c as set in One condition" if k == "c" else k
-    ends = [classes[0], "angry" if "angry" in classes[1:] else classes[-1]]
-    a, b = (
-        _choose_end(columns[i], f"{'From' if i == 0 else 'To'}", "ab"[i], options, ends[i], shown)
-        for i in range(2)
-    )
-    _, own = sampling.current_condition(o, said)
-    first, last = (own if k == "c" else conditions.by_name(o, said, k) for k in (a, b))
-    return sampling.guided_samples(o.run.id, one.x[None], conditions.interpolate(first, last, n), s)
+    classes = o.classes
+    options = {k: k for k in classes} | {"c": "c as set in One condition"}
+    last = "angry" if "angry" in classes[1:] else classes[-1]
+    _, own = point.current_condition(o, said)
+    ends = []
+    for i, (label, name, default) in enumerate((("From", "a", classes[0]), ("To", "b", last))):
+        args = choices.option_args(name, f"cond {name}", options, default)
+        chosen = columns[i].selectbox(label, **args)
+        ends.append(own if chosen == "c" else conditions.by_name(o, said, chosen))
+    return sampling.guided_samples(o.run.id, one.x[None], conditions.interpolate(*ends, n), s)
 
 
 def _interpolate_faces(
     columns, o: LoadedRun, one: SourceFace, said: Explanation, s: SamplingSettings, n: int
 ) -> GuidedSamples:
-    others = [k for k in EXAMPLE_FACES if k != one.key] + [
-        k for k in OWN_FACES if k != one.key and st.session_state.get(f"lab seen {k}")
-    ]
-    other = _choose_end(
-        columns[0],
-        "To the face",
-        "other",
-        others,
-        others[0],
-        lambda k: (EXAMPLE_FACES | OWN_FACES)[k].removesuffix(" …"),
-    )
-    last = (
-        sampling.example_face(other)
-        if other in EXAMPLE_FACES
-        else sampling.own_face(other, asked=False)
-    )
+    # The other end: any example, or an own face that was given before.
+    own = [k for k in OWN_FACES if st.session_state.get(f"lab seen {k}")]
+    labels = EXAMPLE_FACES | {k: OWN_FACES[k].removesuffix(" …") for k in own}
+    labels.pop(one.key, None)
+    args = choices.option_args("other", "cond other", labels, next(iter(labels)))
+    other = columns[0].selectbox("To the face", **args)
+    in_examples = other in EXAMPLE_FACES
+    last = sampling.example_face(other) if in_examples else sampling.own_face(other, ask=False)
     x = conditions.interpolate(one.x, last.x, n)
+    # The condition of each step.
     follow = "told"
     if o.config.gan.condition != "none":
+        about = (
+            "What each face gives: f_S and the conformal predictor see every step. "
+            "Held: only the face changes."
+        )
+        shown = FOLLOW_LABELS.get
         with columns[1]:
-            names = {"told": "what each face gives", "held": "held as set"}
-            about = "What each face gives: f_S and the conformal predictor look at every step. Held: only the face changes."
-            follow = choices.choose_one(
-                "c along the way", "follow", tuple(names), "told", names.get, help=about
-            )
-    c = (
-        sampling.conditions_of_faces(o.run.id, x)
-        if follow == "told"
-        else sampling.current_condition(o, said)[1][None]
-    )
+            options, label = tuple(FOLLOW_LABELS), "c along the path"
+            follow = choices.choose_one(label, "follow", options, "told", shown, help=about)
+    if follow == "told":
+        c = sampling.conditions_of_faces(o.run.id, x)
+    else:
+        c = point.current_condition(o, said)[1][None]
     return sampling.guided_samples(o.run.id, x, c, s)
 
 
-def _show_strip(
-    kind: str,
-    o: LoadedRun,
-    d: GuidedSamples,
-    along: np.ndarray,
-    axis: str,
-    s: SamplingSettings,
-    n: int,
+def _show_path(
+    kind: str, o: LoadedRun, d: GuidedSamples, along: np.ndarray, axis: str, s: SamplingSettings
 ) -> None:
-    query_params.restore_widget(
-        "at",
-        "cond at",
-        (n + 1) // 2,
-        lambda k: int(k) if k in [str(j + 1) for j in range(n)] else None,
-    )
+    """The figure of all steps, the sound and verdicts of one, and the files."""
+    n, k = len(along), o.classes
+    step_args = choices.integer_args("at", "cond at", (n + 1) // 2, 1, n)
     at = st.session_state["cond at"] - 1
+    # The browser moves the figure from the step it was sent with; sending it again ends a play.
     sent = st.session_state.get("cond sent")
     if sent is None or sent[0] is not d:
-        st.session_state["cond sent"] = sent = (
-            d,
-            at,
-        )  # what the browser has moved since is not sent again: it would stop a play
-    figure = figures.interpolation_strip(
-        d, o.classes, sent[1], along, axis, o.ref_db, o.config.logmel, kind == "faces"
-    )
-    st.plotly_chart(
-        figure,
-        key="cond strip",
-        config=charts.NO_TOOLBAR_CONFIG,
-        alt="all steps of the way, the chosen one large, and both verdicts",
-    )
+        st.session_state["cond sent"] = sent = (d, at)
+    place = (sent[1], along, axis, o.ref_db, o.config.logmel, kind == "faces")
+    figure = figures.interpolation_strip(d, k, *place)
+    alt = "all steps of the path, the chosen one large, and both verdicts"
+    st.plotly_chart(figure, key="cond strip", config=charts.NO_TOOLBAR_CONFIG, alt=alt)
     _save_chart_step(n)
     left, right = st.columns([1, 4], gap="medium", vertical_alignment="bottom")
-    left.number_input("Sound of step", 1, n, key="cond at", on_change=_apply_step_number)
+    go = {"on_change": _apply_step_number, "args": ()}
+    left.number_input("Sound of step", **step_args | go)
     with right:
         sampling.show_player(o, d.y[at], s)
-    k, j, name = (
-        int(d.Q[at].argmax()),
-        int(d.scorer[at].argmax()),
-        f"{kind}-{o.config.name}-{s.seed}",
-    )
+    q, scorer = d.Q[at], d.scorer[at]
     st.markdown(
-        f"Step {at + 1}: Q hears *{o.classes[k]}* ({d.Q[at, k]:.0%}), the scorer *{o.classes[j]}* ({d.scorer[at, j]:.0%}). {_steps_support_text(o, d)}"
+        f"Step {at + 1}: Q hears *{k[int(q.argmax())]}* ({q.max():.0%}), the scorer "
+        f"*{k[int(scorer.argmax())]}* ({scorer.max():.0%}). {_steps_support_text(o, d)}"
     )
+    stem = f"{kind}-{o.config.name}-{s.seed}"
     with st.container(horizontal=True, gap="small"):
-        more = {"icon": ":material/download:", "on_click": "ignore"}
-        about = "All steps one after the other, their loudness to one another kept."
-        st.download_button(
-            "Whole way (wav)",
-            lambda: concatenated_wav(o, d, s),
-            f"{name}.wav",
-            "audio/wav",
-            key="way wav",
-            help=about,
-            **more,
-        )
-        st.download_button(
-            "Whole way (npz)",
-            lambda: sampling.npz_bytes(d),
-            f"{name}.npz",
-            "application/octet-stream",
-            key="way npz",
-            **more,
-        )
+        about = "All steps one after the other, at their relative loudness."
+        wav = lambda: concatenated_wav(o, d, s)  # noqa: E731
+        players.download("Whole path (wav)", wav, f"{stem}.wav", key="way wav", help=about)
+        npz = lambda: sampling.npz_bytes(d)  # noqa: E731
+        players.download("Whole path (npz)", npz, f"{stem}.npz", key="way npz")
         sampling.show_autoplay_toggle()
 
 
 def _apply_step_number() -> None:
-    """A step by number: the chart has to be told."""
+    """Callback of the step's number: the figure is sent again, at this step."""
     query_params.save_widget("at", "cond at")
     st.session_state.pop("cond sent", None)
 
@@ -249,13 +192,11 @@ def concatenated_wav(o: LoadedRun, d: GuidedSamples, s: SamplingSettings) -> byt
 
 
 def _steps_support_text(o: LoadedRun, d: GuidedSamples) -> str:
-    """How much of the way training has shown."""
+    """How many of the path's conditions lie outside those of training, in words."""
     known = sampling.training_conditions(o.run.id)
     if not isinstance(known, TrainingConditions):
         return ""
     far = sum(conditions.training_support(known, c).place == "outside" for c in d.c)
-    return (
-        "All of its c's are such as training has shown."
-        if not far
-        else f"**{far} of {len(d.c)}** c's lie outside of training."
-    )
+    if far:
+        return f"**{far} of {len(d.c)}** c's lie outside of training."
+    return "All of its c's are like those of training."

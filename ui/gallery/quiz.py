@@ -63,21 +63,21 @@ def show_game(s: GallerySet, family: str) -> None:
         return
     answers = game["answers"]
     score = selection.score_answers(questions, answers, s.real.label)
-    is_last = len(answers) == len(questions)
+    is_over = len(answers) == len(questions)
     left, right = st.columns([5, 3], gap="large")
     with right:
         _show_score(s, questions, answers, score, game["past"])
         if answers:
-            full = score.right if is_last else None
+            full = score.right if is_over else None
             go = {"on_click": _restart_game, "args": (family, full), "key": "quiz again"}
             st.button("Start again", icon=":material/restart_alt:", **go)
     with left:
         if game["open"]:
             _show_answer(s, questions[len(answers) - 1], answers[-1])
-            words = "See the result" if is_last else "Next voice"
+            words = "See the result" if is_over else "Next voice"
             go = {"on_click": _advance_game, "args": (family,), "key": "quiz next"}
             st.button(words, icon=":material/arrow_forward:", type="primary", **go)
-        elif not is_last:
+        elif not is_over:
             _show_question(s, questions[len(answers)], len(answers), len(questions), family)
         else:
             _show_result(s, score, len(questions))
@@ -107,8 +107,8 @@ def _show_question(s: GallerySet, q: Round, number: int, of: int, family: str) -
                     look = {"icon": ANSWER_ICONS[answer], "width": "stretch"}
                     st.button(label, key=f"quiz {label} {number}", **look, **go)
     st.caption(
-        f"Both kinds went through the same {s.config.logmel.bands} mel bands and back, so that hiss "
-        "and missing words give nothing away."
+        f"Both kinds went through the same {s.config.logmel.bands} mel bands and back, so that "
+        "hiss and missing words give nothing away."
     )
 
 

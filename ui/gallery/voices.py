@@ -185,7 +185,7 @@ def corpus_link_label(corpus: str) -> str:
     if corpus == "demo":
         return "Draw the demo corpus (no download)"
     if prepared_corpora.parse_name(corpus)[0] == "ravdess":
-        return f"Fetch RAVDESS ({download.AUDIO_SPEECH_ZIP[1] / 1e6:.0f} MB)"
+        return f"Fetch RAVDESS ({download.AUDIO_ZIP[1] / 1e6:.0f} MB)"
     return f"Bring {theme.escape_markdown(corpus)}"
 
 

@@ -1,4 +1,4 @@
-"""What Home shows: an example of a shipped run in the paper's Fig. 3, work that is going on, and the ways from there."""
+"""Home: an example of a shipped run in the paper's Fig. 3, running work, links to all pages."""
 
 from __future__ import annotations
 
@@ -8,21 +8,24 @@ from typing import TYPE_CHECKING
 
 import streamlit as st
 
-from core import files
+from core.config import Config
 from core.experiments import tasks
 from core.runs import Run
 from ui import theme
 from ui.home import diagram
 from ui.session import cache, query_params
-from ui.session.cache import RunFamily
+from ui.session.cache import RunFamily, cache_by_run
+from ui.widgets import choices
 
 if TYPE_CHECKING:
     from core.inference.examples import FaceExample
 
-PAGE_GROUPS = (  # for whom, in a sentence, and the pages: file, label, icon
+MAX_FACE_NUMBER = 999  # highest number of an example in the URL
+PAGE_GROUPS = (  # title, a sentence, and the pages: file, label, icon
     (
         "Hear a face",
-        "Bring a clip, a picture or your webcam, and hear three voices for it. Nothing leaves this machine.",
+        "Bring a clip, a picture or your webcam, and hear three voices for it. "
+        "Nothing leaves this machine.",
         (
             ("listen", "Listen to a face", "hearing"),
             ("condition", "Turn the emotion by hand", "tune"),
@@ -32,7 +35,8 @@ PAGE_GROUPS = (  # for whom, in a sentence, and the pages: file, label, icon
     ),
     (
         "Understand credibility",
-        "A classifier always answers. See when conformal prediction believes it, and whether it keeps its promise.",
+        "A classifier always answers. See when conformal prediction believes it, "
+        "and whether it keeps its promise.",
         (
             ("conformal", "Conformal prediction, step by step", "target"),
             ("paper", "The paper: every equation and its code", "menu_book"),
@@ -40,7 +44,7 @@ PAGE_GROUPS = (  # for whom, in a sentence, and the pages: file, label, icon
     ),
     (
         "Train and compare",
-        "Train all of it on drawn or real faces, watch it learn, and hold the runs against each other.",
+        "Train the whole method on drawn or real faces, watch it learn, and compare the runs.",
         (
             ("train", "Train a generator", "model_training"),
             ("evaluate", "Compare runs", "leaderboard"),
@@ -58,200 +62,153 @@ class AudibleExample:
     """An example with its sounds."""
 
     example: FaceExample
-    sounds: dict[str, bytes]  # "fake", "real" and "recorded" -> wav
+    sounds: dict[str, bytes]  # "fake", "real" and "recorded" -> WAV
 
 
-def load_audible_example(run_id: str, emotion: str, number: int) -> AudibleExample:
-    """An example of a finished run. Raises ValueError in words where it has kept none."""
-    return _load_audible_example(files.checkpoints_folder() / run_id, emotion, number)
-
-
-@st.cache_resource(show_spinner="Drawing a face and its voice …", max_entries=64)
-def _load_audible_example(directory: Path, emotion: str, number: int) -> AudibleExample:
+@cache_by_run(64, "Drawing a face and its voice …")
+def load_audible_example(directory: Path, emotion: str, number: int) -> AudibleExample:
+    """An example of a finished run. Raises UserError where the run has kept none."""
     from core.inference import examples
     from core.media import spectrograms, vocoder, waveforms
 
     run = Run(directory)
     found = examples.load_face_example(run, emotion, number)
     s, ref_db, sounds = run.config.logmel, run.json("corpus")["voices"]["ref_db"], {}
-    for name, y in (("fake", found.y), ("real", found.real)):
+    for name, y, what in (
+        ("fake", found.y, spectrograms.GENERATED_COMMENT),
+        ("real", found.real, spectrograms.RESYNTHESIS_COMMENT),
+    ):
         if y is not None:
-            what = waveforms.wav_comment(
-                spectrograms.GENERATED_COMMENT
-                if name == "fake"
-                else spectrograms.RESYNTHESIS_COMMENT,
-                s,
-                run.id,
-                0,
-                vocoder.inversion_name(s),
-            )
-            sounds[name] = waveforms.wav_bytes(vocoder.to_waveform(y, ref_db, s)[0], s.rate, what)
+            comment = waveforms.wav_comment(what, s, run.id, 0, vocoder.inversion_name(s))
+            wave = vocoder.to_waveform(y, ref_db, s)[0]
+            sounds[name] = waveforms.wav_bytes(wave, s.rate, comment)
     if found.wave is not None:
-        sounds["recorded"], _ = waveforms.crop_to_wav(
-            found.wave, s.columns, s, comment=f"a recording's middle: {found.name}, invented"
-        )
+        comment = f"a recording's middle: {found.name}, invented"
+        sounds["recorded"], _ = waveforms.crop_to_wav(found.wave, s.columns, s, comment=comment)
     return AudibleExample(found, sounds)
 
 
 def example_family() -> RunFamily | None:
-    """The runs that Home shows: the drawn corpus', of which everything is on this machine; else the first there are."""
+    """The demo corpus' runs, since their data are on this machine; else the first family."""
     found = cache.families()
-    return next(
-        (f for f in found if cache.run_config(f.id).data.faces == "demo"),
-        found[0] if found else None,
-    )
+    drawn = [f for f in found if cache.run_config(f.id).data.faces == "demo"]
+    return next(iter(drawn + found), None)
 
 
 def show_example(of: RunFamily) -> None:
     """One face of S4 on its way through Fig. 3."""
-    conditions = list(of.members)
     config = cache.run_config(of.id)
-    classes = config.data.classes
-    first = "happy" if "happy" in classes else classes[0]
-    query_params.restore_widget(
-        "emotion", "home emotion", first, lambda k: k if k in classes else None
-    )
-    query_params.restore_widget(
-        "condition",
-        "home condition",
-        "cp" if "cp" in conditions else conditions[0],
-        lambda k: k if k in conditions else None,
-    )
-    query_params.restore_widget(
-        "face",
-        "home face",
-        0,
-        lambda k: int(k) if k.isascii() and k.isdecimal() and len(k) < 4 else None,
-    )
-    go = {"required": True, "on_change": query_params.save_widget, "label_visibility": "collapsed"}
-    left, right = st.columns([7, 5], gap="small", vertical_alignment="center")
-    with left:
-        emotion = st.pills(
-            "Emotion of the face",
-            classes,
-            key="home emotion",
-            args=("emotion", "home emotion"),
-            **go,
-        )
-    with (
-        right,
-        st.container(horizontal=True, horizontal_alignment="right", vertical_alignment="center"),
-    ):
-        told = lambda k: theme.CONDITION_TEXTS[k][0]  # noqa: E731
-        condition = st.segmented_control(
-            "The generator is told",
-            conditions,
-            format_func=told,
-            key="home condition",
-            args=("condition", "home condition"),
-            **go,
-        )
-        number = st.session_state["home face"]
-        after = {"on_click": query_params.set_value, "args": ("face", number + 1)}
-        st.button(
-            "Another face",
-            icon=":material/face:",
-            key="another face",
-            help="The next face that the run has kept.",
-            **after,
-        )
+    emotion, condition, number = _choose_example(of, config.data.classes)
     run_id = of.members[condition]
     try:
         one = load_audible_example(run_id, emotion, number)
     except ValueError as error:
         st.warning(theme.escape_markdown(str(error)), icon=":material/warning:")
         return
-    e = one.example
-    onwards = diagram.link_targets(run_id, query_params.page_names())
-    svg = diagram.fig_3_svg(config, condition, e, list(one.sounds), onwards)
-    clicked = diagram.show_fig_3(svg, one.sounds, f"{run_id} {emotion} {e.number}")
-    if clicked in onwards:
-        page, query = onwards[clicked]
+    targets = diagram.link_targets(run_id, query_params.page_names())
+    svg = diagram.fig_3_svg(config, condition, one.example, list(one.sounds), targets)
+    clicked = diagram.show_fig_3(svg, one.sounds, f"{run_id} {emotion} {one.example.number}")
+    if clicked in targets:
+        page, query = targets[clicked]
         st.switch_page(f"pages/{page}.py", query_params=query)
-    small = ", the small button plays the recording itself" if "recorded" in one.sounds else ""
-    best, chosen = classes[int(e.heard.argmax())], classes[int(e.softmax.argmax())]
-    whose = f"`{e.name}`, a face" if e.name else "A face"
-    face = (
-        ""
-        if e.face is not None
-        else " Its corpus is not on this machine, so the picture is missing."
-    )
-    st.caption(
-        f"{whose} that no network was trained on (S4; {e.number + 1} of {e.of} kept, in the corpus' order), meant as *{emotion}*.{face} "
-        f"f_S takes it for *{chosen}* ({e.softmax.max():.0%}), credibility {e.p.max():.2f}. A classifier of real voices hears *{best}* "
-        f"({e.heard.max():.0%}) in the generated one. "
-        f"Both sounds come back from {config.logmel.bands} mel bands{small}; all are at their own level. Run `{run_id}`."
-    )
+    st.caption(_example_text(one, emotion, config, run_id))
 
 
-# ------------------------------------------------------------------ work that goes on
-
-
-def _live_work() -> tuple[list[dict], list]:
-    return [r for r in cache.run_rows() if r["state"] in cache.LIVE_STATES], [
-        e for e in tasks.listing() if e.state == "running"
+def _choose_example(of: RunFamily, classes: tuple[str, ...]) -> tuple[str, str, int]:
+    """The emotion, the condition and the number of an example, chosen on the page."""
+    conditions = {k: theme.CONDITION_TEXTS[k][0] for k in of.members}
+    defaults = [
+        "happy" if "happy" in classes else classes[0],
+        "cp" if "cp" in conditions else next(iter(conditions)),
     ]
+    emotions = choices.option_args("emotion", "home emotion", classes, defaults[0])
+    told = choices.option_args("condition", "home condition", conditions, defaults[1])
+    choices.integer_args("face", "home face", 0, 0, MAX_FACE_NUMBER)
+    look = {"required": True, "label_visibility": "collapsed"}
+    row = {"horizontal": True, "horizontal_alignment": "right", "vertical_alignment": "center"}
+    left, right = st.columns([7, 5], gap="small", vertical_alignment="center")
+    with left:
+        emotion = st.pills("Emotion of the face", **emotions, **look)
+    with right, st.container(**row):
+        condition = st.segmented_control("The generator is told", **told, **look)
+        number = st.session_state["home face"]
+        go = {"on_click": query_params.set_value, "args": ("face", number + 1)}
+        about = "The next face that the run has kept."
+        st.button("Another face", icon=":material/face:", key="another face", help=about, **go)
+    return emotion, condition, number
+
+
+def _example_text(one: AudibleExample, emotion: str, config: Config, run_id: str) -> str:
+    """The example's origin and the classifiers' verdicts, in words."""
+    e, classes = one.example, config.data.classes
+    hint = ", the small button plays the recording itself" if "recorded" in one.sounds else ""
+    missing = " Its corpus is not on this machine, so the picture is missing."
+    return (
+        f"{f'`{e.name}`, a face' if e.name else 'A face'} that no network was trained on (S4; "
+        f"{e.number + 1} of {e.of} kept, in the corpus' order); its emotion is *{emotion}*."
+        f"{missing if e.face is None else ''} "
+        f"f_S takes it for *{classes[int(e.softmax.argmax())]}* ({e.softmax.max():.0%}), "
+        f"credibility {e.p.max():.2f}. A classifier of real voices hears "
+        f"*{classes[int(e.heard.argmax())]}* ({e.heard.max():.0%}) in the generated one. "
+        f"Both sounds come back from {config.logmel.bands} mel bands{hint}; "
+        f"all are at their own level. Run `{run_id}`."
+    )
+
+
+# ------------------------------------------------------------------ running work
+
+
+def _live_work() -> tuple[list[dict], list[tasks.Task]]:
+    trainings = [r for r in cache.run_rows() if r["state"] in cache.LIVE_STATES]
+    return trainings, [e for e in tasks.listing() if e.state == "running"]
 
 
 def show_live_work() -> None:
-    """Trainings and work on data that run now, each with its progress and the way back to it; nothing where none does."""
-    trainings, work = _live_work()
-    every = 2 if trainings or work else None
+    """Running trainings and tasks with their progress and a link; nothing while there are none."""
+    every = 2 if any(_live_work()) else None
 
     @st.fragment(run_every=every)
     def watched() -> None:
-        trainings, work = _live_work()
-        if not (trainings or work):
+        trainings, running = _live_work()
+        if not (trainings or running):
             if every:
-                st.rerun()  # the last one has ended: no more looking
+                st.rerun()  # the last one has ended: stop refreshing
             return
-        from ui.train import (
-            progress,  # with Plotly and pandas, which the first paint does not wait for
-        )
+        # These import Plotly and pandas, which would delay the page's first paint.
+        from ui.train import progress
         from ui.widgets import task_progress
 
         st.subheader("Running now")
+        row_look = {"horizontal": True, "vertical_alignment": "center", "border": True}
+        link = {"label": "Back to it", "icon": ":material/monitoring:"}
         for row in trainings:
-            with st.container(horizontal=True, vertical_alignment="center", border=True):
+            with st.container(**row_look):
                 with st.container():
                     st.markdown(f"{theme.state_badges(row['state'])}  ·  `{row['run']}`")
                     progress.show_stage(row, row["phase"] or "")
-                st.page_link(
-                    "pages/train.py",
-                    label="Back to it",
-                    icon=":material/monitoring:",
-                    query_params={"run": row["run"]},
-                )
-        for one in work:
-            with st.container(horizontal=True, vertical_alignment="center", border=True):
+                st.page_link("pages/train.py", query_params={"run": row["run"]}, **link)
+        for one in running:
+            with st.container(**row_look):
                 with st.container():
-                    st.markdown(
-                        f"**{theme.escape_markdown(task_progress.task_title(one))}** · {theme.escape_markdown(one.phase)}"
-                    )
-                    st.progress(
-                        min(1.0, one.done / max(1, one.total)),
-                        f"{one.done:,} of {one.total:,}" if one.total else "…",
-                    )
-                link = {"part": "bring", "errand": one.id}
-                st.page_link(
-                    "pages/data.py",
-                    label="Back to it",
-                    icon=":material/monitoring:",
-                    query_params=link,
-                )
+                    title = theme.escape_markdown(task_progress.task_title(one))
+                    st.markdown(f"**{title}** · {theme.escape_markdown(one.phase)}")
+                    words = f"{one.done:,} of {one.total:,}" if one.total else "…"
+                    st.progress(min(1.0, one.done / max(1, one.total)), words)
+                query = {"part": "bring", "errand": one.id}
+                st.page_link("pages/data.py", query_params=query, **link)
 
     watched()
 
 
-# ------------------------------------------------------------------ where to go
+# ------------------------------------------------------------------ links
 
 
 def show_page_links() -> None:
-    """Three ways on, for three kinds of visitors."""
-    there = query_params.page_names()
+    """The pages in three groups, for three kinds of visitors."""
+    known = query_params.page_names()
     for column, (title, words, links) in zip(st.columns(3, gap="medium"), PAGE_GROUPS):
         with column.container(border=True, height="stretch"):
             st.markdown(f"**{title}**  \n{words}")
             for page, label, icon in links:
-                if page in there:
+                if page in known:
                     st.page_link(f"pages/{page}.py", label=label, icon=f":material/{icon}:")

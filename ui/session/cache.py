@@ -1,13 +1,18 @@
-"""Cached access to runs and to the studio. torch comes in late, behind these functions, so that a page is there before it."""
+"""Cached access to runs and to what they generate.
+
+torch is imported inside these functions, so that a page is shown before torch is loaded.
+"""
 
 from __future__ import annotations
 
+import functools
 import shutil
 import tempfile
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import streamlit as st
@@ -22,17 +27,36 @@ if TYPE_CHECKING:
     from core.inference.long_form import LongVoice
 
 SHIPPED_NAMES = ("fer2013-ravdess", "demo")  # names of the shipped runs, the real one first
-LIVE_STATES = ("queued", "running")  # states of a run that goes on by itself
-UPLOAD_FOLDER_PREFIX = (
-    "dacssgan-upload-"  # how folders of uploads begin, in the system's folder for temporary files
-)
+LIVE_STATES = ("queued", "running")  # states of a run that continues by itself
+UPLOAD_FOLDER_PREFIX = "dacssgan-upload-"  # name prefix of uploads' temporary folders
+LEFTOVER_SECONDS = 86_400  # age at which an upload's folder cannot belong to a live server
+
+
+def cache_by_run(max_entries: int, spinner: str | bool = False, **options) -> Callable:
+    """Cache a function whose first argument is a run's directory; it is called with the run's id.
+
+    The directory is the cache's key, so two checkpoints folders never share an entry.
+    `scope="session"` keeps the results for one visitor alone.
+    """
+
+    def decorate(function: Callable) -> Callable[..., Any]:
+        options.update(max_entries=max_entries, show_spinner=spinner)
+        cached = st.cache_resource(**options)(function)
+
+        @functools.wraps(function)
+        def call(run_id: str, *args):
+            return cached(files.checkpoints_folder() / run_id, *args)
+
+        return call
+
+    return decorate
 
 
 @st.cache_resource(show_spinner=False)
 def prepare_server() -> None:
-    """Once per server, before the first page: sweep what a killed server left, and take shipped runs into the index."""
+    """Remove a killed server's leftovers and index the shipped runs; once per server."""
     for folder in Path(tempfile.gettempdir()).glob(f"{UPLOAD_FOLDER_PREFIX}*"):
-        if time.time() - folder.stat().st_mtime > 86_400:
+        if time.time() - folder.stat().st_mtime > LEFTOVER_SECONDS:
             shutil.rmtree(folder, ignore_errors=True)
     runs.index_existing()
 
@@ -50,7 +74,7 @@ class RunFamily:
 
     @property
     def id(self) -> str:
-        """The member that stands for all in an address."""
+        """The member that stands for the whole family in a URL."""
         return self.members.get("cp") or next(iter(self.members.values()))
 
     @property
@@ -64,212 +88,171 @@ class RunFamily:
 
 
 def run_rows() -> list[dict]:
-    """All runs, newest first, each in the state that it is really in; sees to it that the queue is worked."""
+    """All runs, newest first, each with its true state; starts the queue's worker if needed."""
     jobs.reconcile()
     jobs.start_queue_worker()
     return runs.list_runs()
 
 
 def families() -> list[RunFamily]:
-    """Families with a finished run: the shipped real one, the demo, then the others from the newest."""
-    done = tuple(
-        (r["run"], r["condition"], r["shipped"]) for r in run_rows() if r["state"] == "done"
-    )
+    """Families with a finished run: the shipped real one, the demo, then the others, newest first.
+
+    Runs that generate faces are not among them; the page Reverse shows those.
+    """
+    rows = [r for r in run_rows() if r["state"] == "done"]
+    done = tuple((r["run"], r["condition"], r["shipped"]) for r in rows)
     return _group_families(files.checkpoints_folder(), done)
 
 
 @st.cache_data(show_spinner=False, max_entries=8)
 def _group_families(folder: Path, done: tuple[tuple[str, str, int], ...]) -> list[RunFamily]:
     groups: dict[tuple[str, str], list[tuple[str, str, int]]] = {}
-    for run, condition, shipped in sorted(
-        done, key=lambda r: -r[2]
-    ):  # of two of one condition, the shipped or else the newest
+    # Of two runs with one condition the shipped one comes first, or else the newest.
+    for run, condition, shipped in sorted(done, key=lambda r: -r[2]):
         try:
             config = Run(folder / run).config
         except ValueError:
             continue
-        if config.gan.direction != "face-voice":  # it makes faces: the page Reverse has it
-            continue
-        groups.setdefault((config.name, family_hash(config)), []).append((run, condition, shipped))
+        if config.gan.direction == "face-voice":
+            group = groups.setdefault((config.name, family_hash(config)), [])
+            group.append((run, condition, shipped))
     found = []
     for (name, _), group in groups.items():
-        first = {
-            c: next(r for r, k, _ in group if k == c)
-            for c in CONDITIONS
-            if any(k == c for _, k, _ in group)
-        }
-        found.append(RunFamily(name, first, any(s for *_, s in group)))
+        first = {k: run for run, k, _ in reversed(group)}
+        members = {c: first[c] for c in CONDITIONS if c in first}
+        found.append(RunFamily(name, members, any(s for *_, s in group)))
     rank = {name: i for i, name in enumerate(SHIPPED_NAMES)}
     return sorted(found, key=lambda f: (rank.get(f.name, len(rank)), not f.shipped))
 
 
 def run_by_id(run_id: str) -> Run:
-    """A run by an id that came out of `run_rows` or `families`, never by one that came with an address."""
+    """A run by an id from `run_rows` or `families`, never by one from a URL."""
     return Run(files.checkpoints_folder() / run_id)
 
 
-def load_run(run_id: str) -> LoadedRun:
-    """A finished run's networks, shared by all visitors."""
-    return _load_run(files.checkpoints_folder() / run_id)
+def run_config(run_id: str) -> Config:
+    return run_by_id(run_id).config
 
 
-@st.cache_resource(show_spinner="Opening the trained networks …", max_entries=12)
-def _load_run(directory: Path) -> LoadedRun:
+@cache_by_run(12, "Opening the trained networks …")
+def load_run(directory: Path) -> LoadedRun:
+    """A finished run's networks, shared by all visitors. Raises UserError for a damaged file."""
     import torch
 
     from core.inference import generation
 
-    torch.set_num_threads(
-        1
-    )  # one face is little work; beside a training or other visitors, more threads only wait for each other
+    # A single face is little work: more threads would only wait for a training's or a visitor's.
+    torch.set_num_threads(1)
     return generation.load_run(Run(directory))
 
 
-# ------------------------------------------------------------------ what a run says of a face; kept for the visitor's session only
+# ------------------------------------------------------------------ voices, kept for one session
 
 
 @dataclass(frozen=True)
 class GeneratedVoice:
-    """One generated spectrogram, made audible and judged."""
+    """One generated spectrogram with its sound and the scorer's verdict."""
 
-    c: np.ndarray  # (K,) what the generator was told
+    c: np.ndarray  # (K,) the generator's condition
     y: np.ndarray  # (columns, bands) in [-1, 1]
     sound: Audio
     heard: np.ndarray  # (K,) the scorer's softmax
 
 
-def explain_face(run_id: str, face: np.ndarray) -> Explanation:
-    return _explain_face(files.checkpoints_folder() / run_id, face)
-
-
-@st.cache_resource(show_spinner=False, max_entries=200, scope="session")
-def _explain_face(directory: Path, face: np.ndarray) -> Explanation:
+@cache_by_run(200, scope="session")
+def explain_face(directory: Path, face: np.ndarray) -> Explanation:
+    """The face classifier's softmax and the p-values of a (28, 28) uint8 face."""
     from core.inference import generation
 
-    return generation.explain_face(_load_run(directory), face)
+    return generation.explain_face(load_run(directory.name), face)
 
 
-def generate_voice(run_id: str, face: np.ndarray, emotion: str | None, seed: int) -> GeneratedVoice:
-    """As `python -m core generate` does: the same functions, the same seed."""
-    return _generate_voice(files.checkpoints_folder() / run_id, face, emotion, seed)
-
-
-@st.cache_resource(show_spinner="Drawing a voice …", max_entries=60, scope="session")
-def _generate_voice(
+@cache_by_run(60, "Drawing a voice …", scope="session")
+def generate_voice(
     directory: Path, face: np.ndarray, emotion: str | None, seed: int
 ) -> GeneratedVoice:
+    """The voice that `python -m core generate` makes of this face with this seed."""
     from core.inference import generation
 
-    run = _load_run(directory)
+    run = load_run(directory.name)
     c, _ = generation.condition_of(run, generation.explain_face(run, face), emotion)
     y = generation.generate_voices(run, face, c, seed)
-    return GeneratedVoice(
-        c,
-        y[0],
-        generation.to_audio(run, y[0], seed),
-        generation.classify_samples(run, y)["scorer"][0],
-    )
+    sound = generation.to_audio(run, y[0], seed)
+    return GeneratedVoice(c, y[0], sound, generation.classify_samples(run, y)["scorer"][0])
 
 
 @dataclass(frozen=True)
 class GeneratedLongVoice:
-    """A generated voice as long as its film, made audible and judged."""
+    """A generated voice as long as its clip, with its sound and the scorer's verdicts."""
 
     long_voice: LongVoice
     sound: Audio
-    facts: list[dict]  # of each window: when, from which frame, what was told and heard
+    facts: list[dict]  # for each window: time, frame, condition, the scorer's softmax
 
 
 def count_windows(run_id: str, seen: AnalysedClip) -> int:
-    """How many windows a run needs for all of a film; 1 where a second is all of it."""
+    """Number of windows that cover a clip; 1 where one second covers it."""
     from core.inference import long_form
 
     return long_form.count_windows(load_run(run_id), seen)
 
 
+@cache_by_run(12, "Drawing a voice for the whole clip …", scope="session")
 def generate_long_voice(
-    run_id: str, key: str, seen: AnalysedClip, emotion: str | None, seed: int
-) -> GeneratedLongVoice:
-    """The voice of all of the film that `key` names, as `python -m core generate --whole` makes it."""
-    return _generate_long_voice(files.checkpoints_folder() / run_id, key, seen, emotion, seed)
-
-
-@st.cache_resource(
-    show_spinner="Drawing a voice for the whole clip …", max_entries=12, scope="session"
-)
-def _generate_long_voice(
     directory: Path, key: str, _seen: AnalysedClip, emotion: str | None, seed: int
 ) -> GeneratedLongVoice:
+    """The voice that `python -m core generate --whole` makes of the clip that `key` names."""
     from core.inference import generation, long_form
 
-    run = _load_run(directory)
+    run = load_run(directory.name)
     p = long_form.generate_long_voice(run, _seen, emotion, seed)
-    return GeneratedLongVoice(
-        p,
-        generation.to_audio(run, p.y, seed),
-        long_form.window_records(run, _seen, p, long_form.classify_windows(run, p)),
-    )
+    sound = generation.to_audio(run, p.y, seed)
+    facts = long_form.window_records(run, _seen, p, long_form.classify_windows(run, p))
+    return GeneratedLongVoice(p, sound, facts)
 
 
-def griffin_lim_audio(run_id: str, y: np.ndarray, seed: int) -> Audio:
-    """A generated spectrogram by plain Griffin-Lim, for comparison."""
-    return _griffin_lim_audio(files.checkpoints_folder() / run_id, y, seed)
-
-
-@st.cache_resource(show_spinner="Griffin-Lim …", max_entries=40, scope="session")
-def _griffin_lim_audio(directory: Path, y: np.ndarray, seed: int) -> Audio:
+@cache_by_run(40, "Griffin-Lim …", scope="session")
+def griffin_lim_audio(directory: Path, y: np.ndarray, seed: int) -> Audio:
+    """A generated spectrogram inverted by plain Griffin-Lim, for comparison."""
     from core.inference import generation
 
-    return generation.to_audio(_load_run(directory), y, seed, plain=True)
+    return generation.to_audio(load_run(directory.name), y, seed, plain=True)
 
 
 @dataclass(frozen=True)
 class OwnVoice:
-    """A clip's own voice, its middle or all of it, as a run sees it."""
+    """A clip's own voice, its middle or all of it, as a run's networks get it."""
 
     y: np.ndarray  # (columns, bands) in [-1, 1]
     gain: float  # dB applied, so that its level is the corpus'
     wav: bytes  # the recording itself, at the level of the spectrogram
-    limit_db: float  # dB <= 0: what it was turned down by, so that nothing clips
-    again: Audio  # the recording through the same mel bands and back, as the generated ones sound
+    limit_db: float  # dB <= 0: gain that keeps the peaks from clipping
+    again: Audio  # the spectrogram inverted, for comparison with generated voices
     heard: np.ndarray  # (K,) the scorer's softmax
 
 
-def own_voice(run_id: str, key: str, waveform: np.ndarray, columns: int | None = None) -> OwnVoice:
-    """The voice of the clip that `key` names, as a run sees it: its middle, or so many columns from its beginning."""
-    return _own_voice(files.checkpoints_folder() / run_id, key, waveform, columns)
-
-
-@st.cache_resource(show_spinner=False, max_entries=4, scope="session")
-def _own_voice(directory: Path, key: str, _waveform: np.ndarray, columns: int | None) -> OwnVoice:
+@cache_by_run(4, scope="session")
+def own_voice(
+    directory: Path, key: str, _waveform: np.ndarray, columns: int | None = None
+) -> OwnVoice:
+    """The voice of the clip that `key` names: its middle, or so many columns from its start."""
     from core.inference import generation, long_form
     from core.media import spectrograms, waveforms
 
-    o = _load_run(directory)
-    s = o.config.logmel
-    y, gain = (
-        long_form.voice_spectrogram(o, _waveform, columns)
-        if columns
-        else generation.voice_spectrogram(o, _waveform)
-    )
-    words = f"a recording{'' if columns else ', its middle'}, {gain:+.1f} dB"
-    wav, less = waveforms.crop_to_wav(
-        _waveform, len(y), s, gain, words, start=0 if columns else None
-    )
-    ends = np.arange(
-        s.columns, len(y) + 1, s.columns
-    )  # judged by windows, as a run's networks hear
-    o_heard = generation.classify_samples(o, np.stack([y[k - s.columns : k] for k in ends]))[
-        "scorer"
-    ].mean(axis=0)
-    return OwnVoice(
-        y,
-        gain,
-        wav,
-        less,
-        generation.to_audio(o, y, what=spectrograms.RESYNTHESIS_COMMENT),
-        o_heard,
-    )
+    run = load_run(directory.name)
+    s = run.config.logmel
+    if columns:
+        y, gain = long_form.voice_spectrogram(run, _waveform, columns)
+    else:
+        y, gain = generation.voice_spectrogram(run, _waveform)
+    comment = f"a recording{'' if columns else ', its middle'}, {gain:+.1f} dB"
+    start = 0 if columns else None
+    wav, limit_db = waveforms.crop_to_wav(_waveform, len(y), s, gain, comment, start=start)
+    ends = np.arange(s.columns, len(y) + 1, s.columns)  # the scorer classifies window by window
+    windows = np.stack([y[k - s.columns : k] for k in ends])
+    heard = generation.classify_samples(run, windows)["scorer"].mean(axis=0)
+    again = generation.to_audio(run, y, what=spectrograms.RESYNTHESIS_COMMENT)
+    return OwnVoice(y, gain, wav, limit_db, again, heard)
 
 
 # ------------------------------------------------------------------ training
@@ -285,7 +268,3 @@ def gpus() -> list[str]:
 def checkpoint_samples(path: Path) -> dict[str, np.ndarray]:
     """A checkpoint's samples: y (n, columns, bands), label (n,)."""
     return files.read_arrays(path)
-
-
-def run_config(run_id: str) -> Config:
-    return run_by_id(run_id).config

@@ -1,4 +1,7 @@
-"""Plotly figures. Every axis has a title and a unit; colours that carry meaning come from the theme, all others from the page's."""
+"""Plotly figures. Every axis has a title and a unit.
+
+Colours that carry meaning come from the theme, all others from the page's theme.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +12,7 @@ from functools import lru_cache
 from typing import Any
 
 import numpy as np
-import pandas  # noqa: F401  (before Plotly builds anything: it would use a pandas that another visitor's page has half loaded)
+import pandas  # noqa: F401  (Plotly would use a pandas that another thread has half imported)
 import plotly.graph_objects as go
 import streamlit as st
 from plotly.subplots import make_subplots
@@ -20,13 +23,22 @@ from ui import theme
 
 TrainingCurves = dict[str, tuple[list[int], list[float]]]  # name -> steps, values
 MEL_TICKS_KHZ = (0.2, 0.5, 1, 2, 4, 7)  # kHz on a mel axis
-NO_TOOLBAR_CONFIG: dict[str, Any] = {
-    "displayModeBar": False,
+MAX_MARKED_POINTS = 30  # a curve of fewer points shows each as a marker
+NO_TOOLBAR_CONFIG: dict[str, Any] = {"displayModeBar": False, "scrollZoom": False}
+EXPORT_CONFIG: dict[str, Any] = {  # a tool bar with one button, which saves the picture
+    "displaylogo": False,
     "scrollZoom": False,
-}  # config of charts: no tool bar on top of them
+    "displayModeBar": True,
+    "modeBarButtons": [["toImage"]],
+    "toImageButtonOptions": {"format": "svg", "filename": "conformal"},
+}
+TOP_LEFT_LEGEND = {"orientation": "h", "x": 0, "y": 1.0, "yanchor": "bottom"}
+TOP_RIGHT_LEGEND = TOP_LEFT_LEGEND | {"x": 1, "xanchor": "right"}
+BARE_AXIS = {"showgrid": False, "zeroline": False}
 
-# A chart of the same figures is built once and shared by all visitors: Plotly checks every property, which takes longer than all else on a
-# page. So it may be shown, and copied with go.Figure(...), but not changed.
+# A figure of the same data is built once and shared by all visitors, since Plotly checks every
+# property, which takes longer than the rest of a page. It may be shown and copied with
+# go.Figure(...), but not changed.
 cache_figure = st.cache_resource(show_spinner=False, max_entries=48)
 
 
@@ -39,60 +51,52 @@ def apply_layout(
     bottom: int = 38,
     **layout,
 ) -> go.Figure:
-    """What every figure shares: its size in pixels, its margins, no dragging. `layout` goes to the figure as it is."""
+    """Set the size and margins in pixels, and what all figures share: no dragging, one font size.
+
+    `layout` is passed on to the figure.
+    """
     margin = {"l": left, "r": right, "t": top, "b": bottom}
-    return figure.update_layout(
-        height=height, margin=margin, font_size=12, uirevision="kept", dragmode=False, **layout
-    )
+    shared = {"font_size": 12, "uirevision": "kept", "dragmode": False}
+    return figure.update_layout(height=height, margin=margin, **shared, **layout)
 
 
 @lru_cache
 def band_centres_khz(s: LogMel) -> np.ndarray:
-    """(bands,) kHz in the middle of each mel band."""
+    """(bands,) centre of each mel band in kHz."""
     filters = spectrograms.mel_filters(s)
     return filters @ np.linspace(0, s.rate / 2000, filters.shape[1]) / filters.sum(axis=1)
 
 
 def mel_axis(s: LogMel) -> dict[str, Any]:
+    """Properties of an axis of mel bands with ticks in kHz."""
     at = np.interp(MEL_TICKS_KHZ, band_centres_khz(s), np.arange(s.bands))
-    return {
-        "title": "frequency (kHz, mel)",
-        "tickvals": at,
-        "ticktext": [f"{k:g}" for k in MEL_TICKS_KHZ],
-        "showgrid": False,
-        "zeroline": False,
-    }
+    ticks = {"tickvals": at, "ticktext": [f"{k:g}" for k in MEL_TICKS_KHZ]}
+    return {"title": "frequency (kHz, mel)", **ticks, **BARE_AXIS}
 
 
-def _heatmap(y: np.ndarray, ref_db: float, s: LogMel, **more) -> go.Heatmap:
-    db = spectrograms.unscale(y, ref_db, s).T
-    kilohertz = np.broadcast_to(band_centres_khz(s)[:, None], db.shape).astype(np.float32)
-    hover = "%{x:.2f} s · %{customdata:.2f} kHz · %{z:.0f} dB<extra></extra>"
-    return go.Heatmap(
-        z=db, x0=0, dx=s.hop / s.rate, customdata=kilohertz, hovertemplate=hover, **more
-    )
+def solid_marker(colours: Sequence[str]) -> dict[str, Any]:
+    return {"color": list(colours), "line": {"color": list(colours), "width": 1}}
+
+
+def hatched_marker(colours: Sequence[str], shape: str = "/", size: int = 5) -> dict[str, Any]:
+    look = {"shape": shape, "size": size, "solidity": 0.35}
+    pattern = {"fgcolor": list(colours), "bgcolor": "rgba(0,0,0,0)", **look}
+    return solid_marker(colours) | {"pattern": pattern}
 
 
 @cache_figure
 def spectrogram(y: np.ndarray, ref_db: float, s: LogMel, height: int = 215) -> go.Figure:
     """(columns, bands) in [-1, 1] as dB over time and mel frequency."""
-    bar = {
-        "title": {"text": "dB", "side": "top"},
-        "thickness": 9,
-        "len": 1.0,
-        "outlinewidth": 0,
-        "x": 1.01,
-        "xpad": 4,
-        "nticks": 5,
-    }
-    scale = {
-        "colorscale": theme.SPECTROGRAM_COLOUR_SCALE,
-        "zmin": ref_db - s.range_db,
-        "zmax": ref_db,
-        "colorbar": bar,
-    }
-    figure = go.Figure(_heatmap(y, ref_db, s, **scale))
-    figure.update_xaxes(title="time (s)", showgrid=False, zeroline=False, nticks=6)
+    db = spectrograms.unscale(y, ref_db, s).T
+    kilohertz = np.broadcast_to(band_centres_khz(s)[:, None], db.shape).astype(np.float32)
+    hover = "%{x:.2f} s · %{customdata:.2f} kHz · %{z:.0f} dB<extra></extra>"
+    bar = {"title": {"text": "dB", "side": "top"}, "thickness": 9, "len": 1.0, "outlinewidth": 0}
+    bar |= {"x": 1.01, "xpad": 4, "nticks": 5}
+    levels = {"zmin": ref_db - s.range_db, "zmax": ref_db, "colorbar": bar}
+    place = {"x0": 0, "dx": s.hop / s.rate, "customdata": kilohertz, "hovertemplate": hover}
+    colours = theme.SPECTROGRAM_COLOUR_SCALE
+    figure = go.Figure(go.Heatmap(z=db, **place, colorscale=colours, **levels))
+    figure.update_xaxes(title="time (s)", nticks=6, **BARE_AXIS)
     return apply_layout(figure, height, right=4, top=14).update_yaxes(**mel_axis(s))
 
 
@@ -100,47 +104,20 @@ def spectrogram(y: np.ndarray, ref_db: float, s: LogMel, height: int = 215) -> g
 def softmax_and_p_values(
     classes: Sequence[str], softmax: np.ndarray, p: np.ndarray, height: int = 250
 ) -> go.Figure:
-    """The face classifier's softmax beside the conformal p-values, one pair of bars for each emotion."""
-    colours = [theme.emotion_colour(k) for k in classes]
-    names = list(classes)
-    solid = {"color": colours, "line": {"color": colours, "width": 1}}
-    hatched = solid | {
-        "pattern": {
-            "shape": "/",
-            "fgcolor": colours,
-            "bgcolor": "rgba(0,0,0,0)",
-            "size": 5,
-            "solidity": 0.35,
-        }
-    }
-    figure = go.Figure(
-        [
-            go.Bar(
-                y=names,
-                x=softmax,
-                name="softmax",
-                orientation="h",
-                marker=solid,
-                hovertemplate="%{y}: softmax %{x:.3f}<extra></extra>",
-            ),
-            go.Bar(
-                y=names,
-                x=p,
-                name="p-value",
-                orientation="h",
-                marker=hatched,
-                hovertemplate="%{y}: p-value %{x:.3f}<extra></extra>",
-            ),
-        ]
-    )
-    figure.update_xaxes(
-        title="probability (softmax) · p-value (conformal)", range=[0, 1], dtick=0.2
-    )
+    """Each emotion's softmax (solid bar) beside its conformal p-value (hatched bar)."""
+    colours, figure = [theme.emotion_colour(k) for k in classes], go.Figure()
+    for name, values, marker in (
+        ("softmax", softmax, solid_marker(colours)),
+        ("p-value", p, hatched_marker(colours)),
+    ):
+        look = {"name": name, "orientation": "h", "marker": marker}
+        hover = f"%{{y}}: {name} %{{x:.3f}}<extra></extra>"
+        figure.add_bar(y=list(classes), x=values, hovertemplate=hover, **look)
+    title = "probability (softmax) · p-value (conformal)"
+    figure.update_xaxes(title=title, range=[0, 1], dtick=0.2)
     figure.update_yaxes(autorange="reversed", title="emotion", showgrid=False)
-    legend = {"orientation": "h", "x": 1, "xanchor": "right", "y": 1.0, "yanchor": "bottom"}
-    return apply_layout(
-        figure, height, left=80, top=26, legend=legend, bargap=0.25, bargroupgap=0.05
-    )
+    gaps = {"bargap": 0.25, "bargroupgap": 0.05}
+    return apply_layout(figure, height, left=80, top=26, legend=TOP_RIGHT_LEGEND, **gaps)
 
 
 def training_curves(
@@ -152,265 +129,156 @@ def training_curves(
     height: int = 250,
     known: str = "",
 ) -> go.Figure:
-    """Figures over the training steps, one line each, and the real data's value as a dashed line with its name, `known`."""
+    """The curves named in `shown` over the training steps.
+
+    `reference` names the real data's value among `lines`: a dashed line, labelled `known`.
+    """
     figure = go.Figure()
     for name, colour in zip(shown, theme.LINE_COLOURS):
         x, y = lines.get(name, ([], []))
-        mode = "lines+markers" if len(x) < 30 else "lines"
-        hover = f"{name.removeprefix('loss/')} %{{y:.3f}} at step %{{x}}<extra></extra>"
         label = name.removeprefix("loss/")
-        figure.add_scatter(
-            x=x,
-            y=y,
-            name=label,
-            mode=mode,
-            line={"color": colour, "width": 2},
-            marker_size=5,
-            cliponaxis=False,
-            hovertemplate=hover,
-        )
-    real = lines.get(reference, ([], []))[1]
-    if real:
-        figure.add_hline(
-            real[0], line={"color": theme.REFERENCE_COLOUR, "dash": "dash", "width": 1.5}
-        )
-        where = {
-            "xref": "paper",
-            "yref": "paper",
-            "x": 1,
-            "y": 1,
-            "xanchor": "right",
-            "yanchor": "bottom",
-        }
-        figure.add_annotation(
-            text=f"╌╌ {known or 'real voices'} {real[0]:.2f}", showarrow=False, **where
-        )
-    figure.update_xaxes(
-        title="training step of G, D and Q",
-        range=[0, max(1, steps)] if steps else None,
-        rangemode="tozero",
-    )
+        look = {"mode": "lines+markers" if len(x) < MAX_MARKED_POINTS else "lines"}
+        look |= {"line": {"color": colour, "width": 2}, "marker_size": 5, "cliponaxis": False}
+        hover = f"{label} %{{y:.3f}} at step %{{x}}<extra></extra>"
+        figure.add_scatter(x=x, y=y, name=label, hovertemplate=hover, **look)
+    if real := lines.get(reference, ([], []))[1]:
+        dashed = {"color": theme.REFERENCE_COLOUR, "dash": "dash", "width": 1.5}
+        figure.add_hline(real[0], line=dashed)
+        place = {"xref": "paper", "yref": "paper", "x": 1, "y": 1}
+        text = f"╌╌ {known or 'real voices'} {real[0]:.2f}"
+        corner = {"xanchor": "right", "yanchor": "bottom", "showarrow": False}
+        figure.add_annotation(text=text, **place, **corner)
+    span = [0, max(1, steps)] if steps else None
+    figure.update_xaxes(title="training step of G, D and Q", range=span, rangemode="tozero")
     figure.update_yaxes(title=title, rangemode="tozero" if reference else "normal")
-    legend = {"orientation": "h", "x": 0, "y": 1.0, "yanchor": "bottom"}
-    return apply_layout(figure, height, left=54, top=28, showlegend=len(shown) > 1, legend=legend)
+    legend = {"showlegend": len(shown) > 1, "legend": TOP_LEFT_LEGEND}
+    return apply_layout(figure, height, left=54, top=28, **legend)
 
 
 @cache_figure
 def confusion_matrices(tables: dict[str, np.ndarray], classes: Sequence[str]) -> go.Figure:
-    """Confusion matrices (K, K) of counts side by side: each row is what one true emotion was taken for, in per cent."""
+    """Confusion matrices (K, K) of counts side by side, each row in per cent of a true emotion."""
     across = 2 if len(tables) == 4 else 3
-    down = -(-len(tables) // across)
-    figure = make_subplots(
-        down,
-        across,
-        subplot_titles=list(tables),
-        shared_yaxes=True,
-        horizontal_spacing=0.03,
-        vertical_spacing=0.46 / down,
-    )
+    down, names = -(-len(tables) // across), list(classes)
+    gaps = {"horizontal_spacing": 0.03, "vertical_spacing": 0.46 / down}
+    figure = make_subplots(down, across, subplot_titles=list(tables), shared_yaxes=True, **gaps)
+    hover = "%{y} taken for %{x}: %{customdata} (%{z:.0f} %)<extra></extra>"
     for i, counts in enumerate(tables.values()):
+        at = {"row": i // across + 1, "col": i % across + 1}
         share = 100 * counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
-        hover = "%{y} taken for %{x}: %{customdata} (%{z:.0f} %)<extra></extra>"
-        one = go.Heatmap(
-            z=share,
-            x=list(classes),
-            y=list(classes),
-            customdata=counts,
-            texttemplate="%{z:.0f}",
-            hovertemplate=hover,
-            coloraxis="coloraxis",
-        )
-        figure.add_trace(one, row=i // across + 1, col=i % across + 1)
-        figure.update_xaxes(
-            title="predicted", tickangle=45, row=i // across + 1, col=i % across + 1
-        )
-        if i % across == 0:
-            figure.update_yaxes(title="true", row=i // across + 1, col=1)
+        look = {"texttemplate": "%{z:.0f}", "hovertemplate": hover, "coloraxis": "coloraxis"}
+        figure.add_heatmap(z=share, x=names, y=names, customdata=counts, **look, **at)
+        figure.update_xaxes(title="predicted", tickangle=45, **at)
+        if at["col"] == 1:
+            figure.update_yaxes(title="true", **at)
     figure.update_yaxes(autorange="reversed", showgrid=False).update_xaxes(showgrid=False)
-    bar = {
-        "title": {"text": "% of the<br>true class", "side": "top"},
-        "thickness": 10,
-        "outlinewidth": 0,
-    }
-    figure.update_layout(
-        coloraxis={
-            "colorscale": theme.CONFUSION_COLOUR_SCALE,
-            "cmin": 0,
-            "cmax": 100,
-            "colorbar": bar,
-        }
-    )
+    bar = {"title": {"text": "% of the<br>true class", "side": "top"}}
+    bar |= {"thickness": 10, "outlinewidth": 0}
+    scale = {"colorscale": theme.CONFUSION_COLOUR_SCALE, "cmin": 0, "cmax": 100, "colorbar": bar}
+    figure.update_layout(coloraxis=scale)
     return apply_layout(figure, 60 + 290 * down, left=70, top=28, bottom=70)
 
 
-# ------------------------------------------------------------------ what a corpus holds
+# ------------------------------------------------------------------ clips of a corpus
 
-PATTERN_BY_SEX = {"female": "", "male": "/", "": "."}  # of bars, by sex; "" is unknown
+PATTERN_BY_SEX = {"female": "", "male": "/", "": "."}  # pattern of bars; "" is unknown sex
+MAX_SUBJECT_TICKS, MAX_TICK_LETTERS = 24, 9  # ticks of an axis of subjects, letters of a tick
 
 
 @cache_figure
 def clips_by_emotion(counts: dict[str, dict[str, int]], height: int = 270) -> go.Figure:
-    """Clips per emotion, {sex: {emotion: clips}}, one bar of parts for each."""
+    """Clips per emotion, {sex: {emotion: clips}}: a stacked bar for each emotion."""
     figure = go.Figure()
     for sex, of in counts.items():
-        colours = [theme.emotion_colour(k) for k in of]
-        solid = {"color": colours, "line": {"color": colours, "width": 1}}
-        if PATTERN_BY_SEX.get(sex):
-            solid["pattern"] = {
-                "shape": PATTERN_BY_SEX[sex],
-                "fgcolor": colours,
-                "bgcolor": "rgba(0,0,0,0)",
-                "size": 6,
-                "solidity": 0.35,
-            }
+        colours, shape = [theme.emotion_colour(k) for k in of], PATTERN_BY_SEX.get(sex)
+        marker = hatched_marker(colours, shape, 6) if shape else solid_marker(colours)
         name = sex or "sex unknown"
+        hover = f"%{{x}}, {name}: %{{y:,}}<extra></extra>"
         figure.add_bar(
-            x=list(of),
-            y=list(of.values()),
-            name=name,
-            marker=solid,
-            hovertemplate=f"%{{x}}, {name}: %{{y:,}}<extra></extra>",
+            x=list(of), y=list(of.values()), name=name, marker=marker, hovertemplate=hover
         )
-    figure.update_xaxes(title="emotion", showgrid=False).update_yaxes(
-        title="clips", rangemode="tozero"
-    )
-    legend = {"orientation": "h", "x": 1, "xanchor": "right", "y": 1.0, "yanchor": "bottom"}
-    return apply_layout(
-        figure,
-        height,
-        left=56,
-        top=26,
-        barmode="stack",
-        bargap=0.3,
-        legend=legend,
-        showlegend=set(counts) != {""},
-    )
+    figure.update_xaxes(title="emotion", showgrid=False)
+    figure.update_yaxes(title="clips", rangemode="tozero")
+    layout = {"barmode": "stack", "bargap": 0.3, "showlegend": set(counts) != {""}}
+    return apply_layout(figure, height, left=56, top=26, legend=TOP_RIGHT_LEGEND, **layout)
 
 
 @cache_figure
 def clips_by_subject(
     subjects: Sequence[str], counts: dict[str, list[int]], height: int = 270
 ) -> go.Figure:
-    """Clips per subject, {emotion: one count for each of `subjects`}, a bar of parts for each subject."""
+    """Clips per subject, {emotion: a count for each of `subjects`}: a stacked bar for each."""
     figure, start = go.Figure(), common_prefix(subjects)
     names = [html.escape(s) for s in subjects]
     for emotion, n in counts.items():
-        look, hover = (
-            {"color": theme.emotion_colour(emotion), "line_width": 0},
-            f"%{{customdata}}, {emotion}: %{{y:,}}<extra></extra>",
-        )
-        figure.add_bar(
-            x=list(range(len(names))),
-            y=n,
-            customdata=names,
-            name=emotion,
-            marker=look,
-            hovertemplate=hover,
-        )
-    at = range(0, len(names), -(-len(names) // 24) or 1)
-    short = [s.removeprefix(start) for s in subjects]
-    ticks = {
-        "tickvals": list(at),
-        "ticktext": [html.escape(short[i][:9] + "…" * (len(short[i]) > 9)) for i in at],
-        "tickangle": -45,
-    }
-    figure.update_xaxes(
-        title=f"subject ({html.escape(start)}…)" if start else "subject",
-        showgrid=False,
-        zeroline=False,
-        **ticks,
-    )
+        look = {"marker": {"color": theme.emotion_colour(emotion), "line_width": 0}}
+        hover = f"%{{customdata}}, {emotion}: %{{y:,}}<extra></extra>"
+        x = list(range(len(names)))
+        figure.add_bar(x=x, y=n, customdata=names, name=emotion, hovertemplate=hover, **look)
+    at = list(range(0, len(names), -(-len(names) // MAX_SUBJECT_TICKS) or 1))
+    short = [subjects[i].removeprefix(start) for i in at]
+    most = MAX_TICK_LETTERS
+    texts = [html.escape(name[:most] + "…" * (len(name) > most)) for name in short]
+    title = f"subject ({html.escape(start)}…)" if start else "subject"
+    ticks = {"tickvals": at, "ticktext": texts, "tickangle": -45}
+    figure.update_xaxes(title=title, **BARE_AXIS, **ticks)
     figure.update_yaxes(title="clips", rangemode="tozero")
-    return apply_layout(
-        figure, height, left=50, bottom=66, barmode="stack", bargap=0.15, showlegend=False
-    )
+    layout = {"barmode": "stack", "bargap": 0.15, "showlegend": False}
+    return apply_layout(figure, height, left=50, bottom=66, **layout)
 
 
 def common_prefix(names: Sequence[str]) -> str:
-    """The corpus' name in front of all its subjects' names, as "crema-"; "" where there is none."""
+    """The corpus' name in front of all its subjects' names, as "crema-", or ""."""
     first = re.match(r"[^\W\d]+-", names[0]) if names else None
-    return (
-        first[0] if first and all(n.startswith(first[0]) and n != first[0] for n in names) else ""
-    )
+    shared = first and all(n.startswith(first[0]) and n != first[0] for n in names)
+    return first[0] if shared else ""
 
 
 @cache_figure
 def clips_by_set(tables: dict[str, dict[str, dict[str, int]]], height: int = 225) -> go.Figure:
-    """Clips of each set by emotion, {"faces": {set: {emotion: clips}}, …}: a bar of parts for each set, side by side."""
-    figure = make_subplots(
-        1, len(tables), subplot_titles=list(tables), shared_yaxes=True, horizontal_spacing=0.04
-    )
+    """Clips of each set by emotion, {"faces": {set: {emotion: clips}}, …}: one panel per table."""
+    titles = {"subplot_titles": list(tables), "shared_yaxes": True, "horizontal_spacing": 0.04}
+    figure = make_subplots(1, len(tables), **titles)
     for column, of in enumerate(tables.values(), 1):
         for emotion in dict.fromkeys(k for counts in of.values() for k in counts):
             n = [counts.get(emotion, 0) for counts in of.values()]
-            look = {"color": theme.emotion_colour(emotion), "line_width": 0}
+            look = {"marker": {"color": theme.emotion_colour(emotion), "line_width": 0}}
+            look |= {"name": emotion, "orientation": "h", "showlegend": column == 1}
             hover = f"%{{y}}, {emotion}: %{{x:,}}<extra></extra>"
-            bar = go.Bar(
-                y=list(of),
-                x=n,
-                name=emotion,
-                orientation="h",
-                marker=look,
-                hovertemplate=hover,
-                showlegend=column == 1,
-            )
-            figure.add_trace(bar, row=1, col=column)
+            figure.add_bar(y=list(of), x=n, hovertemplate=hover, **look, row=1, col=column)
         figure.update_xaxes(title="clips", rangemode="tozero", row=1, col=column)
     figure.update_yaxes(autorange="reversed", showgrid=False).update_yaxes(title="set", col=1)
     legend = {"orientation": "h", "x": 0, "y": -0.48, "yanchor": "top", "traceorder": "normal"}
-    return apply_layout(
-        figure, height, left=50, top=26, bottom=80, barmode="stack", bargap=0.25, legend=legend
-    )
+    layout = {"barmode": "stack", "bargap": 0.25, "legend": legend}
+    return apply_layout(figure, height, left=50, top=26, bottom=80, **layout)
 
 
-EXPORT_CONFIG: dict[str, Any] = {  # of every chart here: one button, which saves the picture
-    "displaylogo": False,
-    "scrollZoom": False,
-    "displayModeBar": True,
-    "modeBarButtons": [["toImage"]],
-    "toImageButtonOptions": {"format": "svg", "filename": "conformal"},
-}
+# ------------------------------------------------------------------ pairs of spectrograms
 
 
 def add_column_title(figure: go.Figure, column: int, text: str) -> None:
     """A title over one column of a figure."""
-    left, right = figure.get_subplot(1, column).xaxis.domain
-    at = {
-        "x": left,
-        "xanchor": "left",
-        "y": 1.0,
-        "yanchor": "bottom",
-        "xref": "paper",
-        "yref": "paper",
-        "yshift": 4,
-    }
-    figure.add_annotation(text=text, showarrow=False, align="left", **at)
+    left, _ = figure.get_subplot(1, column).xaxis.domain
+    at = {"x": left, "xanchor": "left", "y": 1.0, "yanchor": "bottom", "yshift": 4}
+    paper = {"xref": "paper", "yref": "paper"}
+    figure.add_annotation(text=text, showarrow=False, align="left", **at, **paper)
 
 
 def spectrogram_differences(db: dict[str, np.ndarray], s: LogMel) -> go.Figure:
-    """Pairs' differences in dB (columns, bands), each named; blue is quieter, red louder, on one scale."""
+    """Differences in dB (columns, bands) on one scale; blue is quieter, red louder."""
     most = max(6.0, float(np.ceil(max(np.abs(d).max() for d in db.values()))))
     figure = make_subplots(1, len(db), shared_yaxes=True, horizontal_spacing=0.03)
+    hover = "%{x:.2f} s: %{z:+.1f} dB<extra></extra>"
     for column, (words, d) in enumerate(db.items(), 1):
-        hover = "%{x:.2f} s: %{z:+.1f} dB<extra></extra>"
-        one = go.Heatmap(
-            z=np.round(d.T, 1).astype(np.float32),
-            x0=0,
-            dx=s.hop / s.rate,
-            coloraxis="coloraxis",
-            hovertemplate=hover,
-        )
-        figure.add_trace(one, row=1, col=column)
-        add_column_title(
-            figure, column, f"<b>{words}</b>: {np.abs(d).mean():.1f} dB apart on average"
-        )
+        z = np.round(d.T, 1).astype(np.float32)
+        place = {"x0": 0, "dx": s.hop / s.rate, "coloraxis": "coloraxis", "hovertemplate": hover}
+        figure.add_heatmap(z=z, **place, row=1, col=column)
+        title = f"<b>{words}</b>: {np.abs(d).mean():.1f} dB apart on average"
+        add_column_title(figure, column, title)
     bar = {"title": {"text": "dB", "side": "top"}, "thickness": 9, "outlinewidth": 0, "nticks": 5}
-    figure.update_layout(
-        coloraxis={"colorscale": "RdBu_r", "cmin": -most, "cmax": most, "colorbar": bar}
-    )
-    figure.update_xaxes(title="time (s)", showgrid=False, zeroline=False).update_yaxes(
-        **mel_axis(s) | {"title": None}
-    )
-    return apply_layout(
-        figure.update_yaxes(title="frequency (kHz, mel)", row=1, col=1), 230, right=4, top=28
-    )
+    scale = {"colorscale": "RdBu_r", "cmin": -most, "cmax": most, "colorbar": bar}
+    figure.update_layout(coloraxis=scale)
+    figure.update_xaxes(title="time (s)", **BARE_AXIS)
+    figure.update_yaxes(**mel_axis(s) | {"title": None})
+    figure.update_yaxes(title="frequency (kHz, mel)", row=1, col=1)
+    return apply_layout(figure, 230, right=4, top=28)

@@ -1,66 +1,36 @@
-"""A gallery's contact sheet as one figure: rows of faces, each beside its real voice and what was made of it. And how far from a copy."""
+"""The gallery's contact sheet, and the distances of voices to the training voices, as figures.
+
+All faces and voices of the sheet are one picture behind the figure; invisible points catch clicks.
+"""
 
 from __future__ import annotations
 
-import base64
 import html
-import io
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 import plotly.graph_objects as go
 from PIL import Image
-from plotly.colors import hex_to_rgb
 
 from core.config import LogMel
 from ui import theme
+from ui.session import images
 from ui.widgets import charts
 
 if TYPE_CHECKING:
-    from core.inference.gallery import GeneratedVoices, RealItems
+    from core.inference.gallery.generated_voices import GeneratedVoices
+    from core.inference.gallery.real_items import RealItems
 
-FACE_WIDTH, VOICE_WIDTH, CELL_HEIGHT = (
-    56,
-    112,
-    56,
-)  # pixels of a face and of a voice in a picture that is stretched to the figure's width
+# Pixels of the picture, which is stretched to the figure's width.
+FACE_WIDTH, VOICE_WIDTH, CELL_HEIGHT = 56, 112, 56
 COLUMN_GAP, ROW_PITCH = 8, 64
+SheetColumn = tuple[str, int, int]  # name, left edge, width
 
 
-def _colour_map() -> np.ndarray:
-    """(256, 3) uint8: the spectrograms' colour map."""
-    stops = np.array([hex_to_rgb(k) for k in theme.SPECTROGRAM_COLOUR_SCALE], float)
-    at = np.linspace(0, 1, len(stops))
-    return (
-        np.stack([np.interp(np.linspace(0, 1, 256), at, stops[:, i]) for i in range(3)], axis=1)
-        .round()
-        .astype(np.uint8)
-    )
-
-
-COLOUR_MAP = _colour_map()
-
-
-def spectrogram_image(y: np.ndarray) -> np.ndarray:
-    """(columns, bands) in [-1, 1] -> (bands, columns, 3) uint8, low frequencies below."""
-    level = np.clip((np.asarray(y, np.float32) + 1) * 127.5, 0, 255).astype(np.uint8)
-    return COLOUR_MAP[level.T[::-1]]
-
-
-def png_bytes(image: np.ndarray) -> bytes:
-    file = io.BytesIO()
-    Image.fromarray(image).save(file, "PNG")
-    return file.getvalue()
-
-
-def _sheet_columns(r: RealItems, made: dict[str, GeneratedVoices]) -> list[tuple[str, int, int]]:
-    """Columns of the sheet: what, where from, how wide. Only what is there."""
-    names = (
-        (["face"] if len(r.face) else [])
-        + (["real"] if (r.voice_row >= 0).any() else [])
-        + list(made)
-    )
+def _sheet_columns(r: RealItems, made: dict[str, GeneratedVoices]) -> list[SheetColumn]:
+    """The columns that have content: the face, the real voice, each condition."""
+    names = ["face"] * bool(len(r.face)) + ["real"] * bool((r.voice_row >= 0).any()) + list(made)
     out, x = [], 0
     for name in names:
         width = FACE_WIDTH if name == "face" else VOICE_WIDTH
@@ -69,35 +39,33 @@ def _sheet_columns(r: RealItems, made: dict[str, GeneratedVoices]) -> list[tuple
     return out
 
 
-def _sprite_data_url(
+def _sheet_picture(
     r: RealItems,
     made: dict[str, GeneratedVoices],
     items: Sequence[int],
-    cells: list[tuple[str, int, int]],
+    columns: Sequence[SheetColumn],
 ) -> str:
-    """All cells of a page as one picture, transparent between them, as a data address."""
-    sheet = np.zeros((ROW_PITCH * len(items), cells[-1][1] + cells[-1][2], 4), np.uint8)
+    """All cells of a page as one picture, transparent between them, as a data URL."""
+    sheet = np.zeros((ROW_PITCH * len(items), columns[-1][1] + columns[-1][2], 4), np.uint8)
     for row, i in enumerate(items):
-        for name, x, width in cells:
+        top = ROW_PITCH * row
+        for name, x, width in columns:
             if name == "face":
-                one = np.repeat(r.face[i][:, :, None], 3, axis=2)
+                cell = np.repeat(r.face[i][:, :, None], 3, axis=2)
             elif name == "real" and r.voice_row[i] < 0:
                 continue
             else:
-                one = spectrogram_image(
-                    r.voices.y[r.voice_row[i]] if name == "real" else made[name].y[i]
-                )
-            big = np.asarray(
-                Image.fromarray(one).resize((width, CELL_HEIGHT), Image.Resampling.BOX)
-            )  # 64 bands are more than HIGH: none is lost
-            sheet[ROW_PITCH * row : ROW_PITCH * row + CELL_HEIGHT, x : x + width] = np.dstack(
-                [big, np.full(big.shape[:2], 255, np.uint8)]
-            )
-    return "data:image/png;base64," + base64.b64encode(png_bytes(sheet)).decode()
+                y = r.voices.y[r.voice_row[i]] if name == "real" else made[name].y[i]
+                cell = images.spectrogram_image(y)
+            # 64 bands are more than the height: BOX averages them, so that none is lost.
+            cell = Image.fromarray(cell).resize((width, CELL_HEIGHT), Image.Resampling.BOX)
+            sheet[top : top + CELL_HEIGHT, x : x + width, :3] = np.asarray(cell)
+            sheet[top : top + CELL_HEIGHT, x : x + width, 3] = 255
+    return images.png_data_url(sheet)
 
 
 def column_title(name: str) -> str:
-    """A column's name."""
+    """Title of a column: "face", "real" or a condition."""
     return {"face": "Face", "real": "Real voice"}.get(name) or theme.CONDITION_TEXTS[name][0]
 
 
@@ -106,179 +74,124 @@ def build_figure(
     made: dict[str, GeneratedVoices],
     items: Sequence[int],
     classes: Sequence[str],
-    looked_at: int,
+    open_item: int,
     s: LogMel,
 ) -> go.Figure:
-    """A row for each item: face, real voice, and the voice of each condition; a mark shows what the scorer hears, a frame who is open.
+    """A row for each item: face, real voice, and the voice of each condition.
 
-    Points carry the item, for clicks.
+    A mark shows the emotion that the scorer hears; a frame surrounds the open item. Each point's
+    `customdata` is its item, for clicks.
     """
-    cells = _sheet_columns(r, made)
-    across, down = cells[-1][1] + cells[-1][2], ROW_PITCH * len(items)
+    columns = _sheet_columns(r, made)
+    across, down = columns[-1][1] + columns[-1][2], ROW_PITCH * len(items)
     figure = go.Figure()
-    spots: dict[str, list] = {"x": [], "y": [], "item": [], "text": []}
-    marks: dict[str, list] = {"x": [], "y": [], "colour": [], "symbol": []}
+    _add_click_points(figure, r, made, items, classes, columns)
+    _add_verdict_marks(figure, r, made, items, classes, columns)
+    if open_item in items:
+        top = ROW_PITCH * list(items).index(open_item)
+        box = {"x0": -3, "x1": across + 3, "y0": top - 4, "y1": top + CELL_HEIGHT + 3}
+        line = {"color": theme.LINE_COLOURS[0], "width": 3}
+        figure.add_shape(type="rect", line=line, layer="above", **box)
+    place = {"x": 0, "y": 0, "sizex": across, "sizey": down, "xref": "x", "yref": "y"}
+    picture = _sheet_picture(r, made, items, columns)
+    figure.add_layout_image(source=picture, sizing="stretch", layer="below", **place)
+    _label_axes(figure, r, items, classes, columns, s)
+    margins = {"left": 96, "top": 26, "bottom": 22}
+    clicks = {"clickmode": "event+select", "hovermode": "closest"}
+    return charts.apply_layout(figure, down + 54, **margins, showlegend=False, **clicks)
+
+
+def _add_click_points(figure: go.Figure, r, made, items, classes, columns) -> None:
+    """Invisible squares over the cells, one for each width of a face."""
+    points = []
     for row, i in enumerate(items):
-        middle, emotion = ROW_PITCH * row + CELL_HEIGHT / 2, classes[r.label[i]]
-        for name, x, width in cells:
-            words = f"{column_title(name)} · {emotion}"
+        for name, x, width in columns:
+            words = f"{column_title(name)} · {classes[r.label[i]]}"
             if name in made:
                 o = made[name].scorer[i]
-                k = int(o.argmax())
-                words += f"<br>the scorer hears {classes[k]}, {o[k]:.0%}"
-                marks["x"].append(x + width - 8)
-                marks["y"].append(ROW_PITCH * row + 9)
-                marks["colour"].append(theme.emotion_colour(classes[k]))
-                marks["symbol"].append("circle" if k == r.label[i] else "x")
+                words += f"<br>the scorer hears {classes[o.argmax()]}, {o.max():.0%}"
             for k in range(width // FACE_WIDTH):
-                for key, value in (
-                    ("x", x + FACE_WIDTH * (k + 0.5)),
-                    ("y", middle),
-                    ("item", int(i)),
-                    ("text", words),
-                ):
-                    spots[key].append(value)
-        if i == looked_at:
-            box = {
-                "x0": -3,
-                "x1": across + 3,
-                "y0": ROW_PITCH * row - 4,
-                "y1": ROW_PITCH * row + CELL_HEIGHT + 3,
-            }
-            figure.add_shape(
-                type="rect", line={"color": theme.LINE_COLOURS[0], "width": 3}, layer="above", **box
-            )
+                middle = ROW_PITCH * row + CELL_HEIGHT / 2
+                points.append((x + FACE_WIDTH * (k + 0.5), middle, int(i), words))
+    x, y, item, text = (list(column) for column in zip(*points))
     still = {"marker": {"opacity": 0}}
+    look = {"size": FACE_WIDTH - 4, "symbol": "square", "opacity": 0}
     figure.add_scatter(
-        x=spots["x"],
-        y=spots["y"],
-        customdata=spots["item"],
-        text=spots["text"],
+        x=x,
+        y=y,
+        customdata=item,
+        text=text,
         mode="markers",
-        marker={
-            "size": FACE_WIDTH - 4,
-            "symbol": "square",
-            "opacity": 0,
-            "color": theme.REFERENCE_COLOUR,
-        },
+        marker=look | {"color": theme.REFERENCE_COLOUR},
         selected=still,
         unselected=still,
         hovertemplate="%{text}<extra></extra>",
     )
-    full = {"marker": {"opacity": 1}}
-    look = {
-        "color": marks["colour"],
-        "symbol": marks["symbol"],
-        "size": 9,
-        "line": {"color": "white", "width": 1.5},
-    }
-    figure.add_scatter(
-        x=marks["x"],
-        y=marks["y"],
-        mode="markers",
-        marker=look,
-        hoverinfo="skip",
-        selected=full,
-        unselected=full,
-    )
-    figure.add_layout_image(
-        source=_sprite_data_url(r, made, items, cells),
-        x=0,
-        y=0,
-        sizex=across,
-        sizey=down,
-        xref="x",
-        yref="y",
-        sizing="stretch",
-        layer="below",
-    )
+
+
+def _add_verdict_marks(figure: go.Figure, r, made, items, classes, columns) -> None:
+    """A mark in the corner of each generated voice: ● the scorer is right, ✕ wrong."""
+    marks = []
+    for row, i in enumerate(items):
+        for name, x, width in columns:
+            if name in made:
+                k = int(made[name].scorer[i].argmax())
+                symbol = "circle" if k == r.label[i] else "x"
+                colour = theme.emotion_colour(classes[k])
+                marks.append((x + width - 8, ROW_PITCH * row + 9, colour, symbol))
+    x, y, colours, symbols = (list(column) for column in zip(*marks))
+    look = {"color": colours, "symbol": symbols, "size": 9}
+    look["line"] = {"color": "white", "width": 1.5}
+    full = {"selected": {"marker": {"opacity": 1}}, "unselected": {"marker": {"opacity": 1}}}
+    figure.add_scatter(x=x, y=y, mode="markers", marker=look, hoverinfo="skip", **full)
+
+
+def _label_axes(figure: go.Figure, r, items, classes, columns, s: LogMel) -> None:
+    """Names of columns and rows, and a line on what the cells and marks show."""
+    across, down = columns[-1][1] + columns[-1][2], ROW_PITCH * len(items)
+    bare = {"showgrid": False, "zeroline": False}
+    at, titles = zip(*((x + width / 2, column_title(name)) for name, x, width in columns))
+    figure.update_xaxes(range=[-5, across + 5], tickvals=at, ticktext=titles, side="top", **bare)
+    names = [theme.emotion_html(html.escape(classes[r.label[i]])) for i in items]
     names = [
-        theme.emotion_html(html.escape(classes[r.label[i]]))
-        + (f"<br>{html.escape(_short_subject(r, i))}" if r.subject[i] else "")
-        for i in items
+        name + (f"<br>{html.escape(_short_subject(r, i))}" if r.subject[i] else "")
+        for name, i in zip(names, items)
     ]
-    at = [x + width / 2 for _, x, width in cells]
-    seconds, top = s.columns * s.hop / s.rate, s.f_max / 1000
-    figure.update_xaxes(
-        range=[-5, across + 5],
-        tickvals=at,
-        ticktext=[column_title(n) for n, *_ in cells],
-        side="top",
-        showgrid=False,
-        zeroline=False,
-    )
-    figure.add_annotation(
-        text=f"each voice: {seconds:.1f} s across, {s.f_min / 1000:g} to {top:g} kHz (mel) upwards · mark: ● the scorer is right, ✕ wrong",
-        showarrow=False,
-        **{
-            "xref": "paper",
-            "yref": "paper",
-            "x": 0,
-            "y": 0,
-            "xanchor": "left",
-            "yanchor": "top",
-            "yshift": -2,
-            "font": {"size": 11},
-        },
-    )
-    about = "emotion · who" if r.subject.any() else "emotion"
     rows = [ROW_PITCH * k + CELL_HEIGHT / 2 for k in range(len(items))]
-    figure.update_yaxes(
-        range=[down - 2, -5],
-        tickvals=rows,
-        ticktext=names,
-        title=about,
-        showgrid=False,
-        zeroline=False,
-    )
-    return charts.apply_layout(
-        figure,
-        down + 54,
-        left=96,
-        top=26,
-        bottom=22,
-        showlegend=False,
-        clickmode="event+select",
-        hovermode="closest",
-    )
+    title = "emotion · who" if r.subject.any() else "emotion"
+    figure.update_yaxes(range=[down - 2, -5], tickvals=rows, ticktext=names, title=title, **bare)
+    seconds, low, high = s.columns * s.hop / s.rate, s.f_min / 1000, s.f_max / 1000
+    words = f"each voice: {seconds:.1f} s across, {low:g} to {high:g} kHz (mel) upwards"
+    place = {"xref": "paper", "yref": "paper", "x": 0, "y": 0, "xanchor": "left", "yanchor": "top"}
+    words += " · mark: ● the scorer is right, ✕ wrong"
+    figure.add_annotation(text=words, showarrow=False, yshift=-2, font={"size": 11}, **place)
 
 
 def _short_subject(r: RealItems, i: int) -> str:
-    """A subject without the corpus' name in front."""
+    """A subject's name without the corpus' name in front of it, cut to 12 characters."""
     known = sorted(set(r.subject.tolist()) - {""})
     name = str(r.subject[i]).removeprefix(charts.common_prefix(known))
     return name[:12] + "…" * (len(name) > 12)
 
 
 def distance_histogram(typical: np.ndarray, own: dict[str, float], height: int = 210) -> go.Figure:
-    """How near real voices of new people come to a training voice, and how near this item's generated ones do: {condition: dB}."""
+    """Distances in dB to the nearest training voice: real voices of S4, and this item's generated.
+
+    `typical` holds one distance for each real voice, `own` one for each condition.
+    """
     figure = go.Figure()
     edges = np.histogram_bin_edges(typical, 30)
     count, width = np.histogram(typical, edges)[0], float(edges[1] - edges[0])
     hover = "%{x:.1f} dB: %{y} real voices<extra></extra>"
-    figure.add_bar(
-        x=(edges[1:] + edges[:-1]) / 2,
-        y=count,
-        width=width,
-        name="real voices",
-        marker_color=theme.REFERENCE_COLOUR,
-        hovertemplate=hover,
-    )
-    for (name, d), colour in zip(own.items(), theme.LINE_COLOURS):
-        line = {"color": colour, "width": 3}
-        hover = f"{column_title(name)}: {d:.1f} dB<extra></extra>"
-        figure.add_scatter(
-            x=[d, d],
-            y=[0, int(count.max())],
-            mode="lines",
-            name=column_title(name),
-            line=line,
-            hovertemplate=hover,
-        )
-    figure.update_xaxes(
-        title="distance to the nearest training voice (dB); a copy stands at 0",
-        range=[0, max(edges[-1], *own.values()) * 1.03],
-    )
+    look = {"marker_color": theme.REFERENCE_COLOUR, "hovertemplate": hover, "name": "real voices"}
+    figure.add_bar(x=(edges[1:] + edges[:-1]) / 2, y=count, width=width, **look)
+    for (condition, d), colour in zip(own.items(), theme.LINE_COLOURS):
+        name = column_title(condition)
+        look = {"mode": "lines", "line": {"color": colour, "width": 3}, "name": name}
+        hover = f"{name}: {d:.1f} dB<extra></extra>"
+        figure.add_scatter(x=[d, d], y=[0, int(count.max())], hovertemplate=hover, **look)
+    title = "distance to the nearest training voice (dB); a copy stands at 0"
+    figure.update_xaxes(title=title, range=[0, max(edges[-1], *own.values()) * 1.03])
     figure.update_yaxes(title="real voices", rangemode="tozero")
     legend = {"orientation": "h", "x": 0, "y": 1.0, "yanchor": "bottom"}
     return charts.apply_layout(figure, height, left=50, top=28, legend=legend, bargap=0)

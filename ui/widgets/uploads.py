@@ -1,7 +1,8 @@
-"""A visitor's clip: read, looked at, and forgotten.
+"""A visitor's clip: decoded, searched for faces, and forgotten.
 
-An upload lies on disk, in a private folder and under a random name, only while it is decoded in a process of its own. What was decoded is
-kept in memory for this visitor's session alone and dropped when the next clip comes or the page is closed.
+An upload lies on disk only while it is decoded in the sandbox: in a private folder, under a random
+name. The decoded clip stays in memory for this visitor's session alone. It is dropped when the next
+clip comes or the page is closed.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import secrets
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -26,8 +28,8 @@ if TYPE_CHECKING:
     from core.media.clips import Clip
     from core.media.faces.tracking import TrackedClip, TrackingProgress
 
-PROGRESS_INTERVAL = 0.1  # seconds between two signs of how far a film is
-
+PROGRESS_INTERVAL = 0.1  # seconds between two updates of the progress bar
+MAX_NAME_LETTERS = 60  # letters of a file's name that are shown, from its end
 EXAMPLES = {
     "astronaut": "Photograph of an astronaut (Eileen Collins, public domain)",
     "drawn": "Clip of a drawn face that talks (invented)",
@@ -35,27 +37,35 @@ EXAMPLES = {
 
 
 def safe_file_name(name: str) -> str:
-    """A file's name as it may be shown: what a browser sends is not trusted, not even as text."""
-    return (
-        re.sub(r"[^\w .()-]", "_", Path(name.replace("\\", "/")).name)[-60:].strip() or "the clip"
-    )
+    """A file's name as harmless text; a browser's name for it is not trusted."""
+    base = Path(name.replace("\\", "/")).name
+    return re.sub(r"[^\w .()-]", "_", base)[-MAX_NAME_LETTERS:].strip() or "the clip"
 
 
-# ------------------------------------------------------------------ a film on its way
+@contextmanager
+def _temporary_file(data: memoryview | bytes) -> Iterator[Path]:
+    """A file with an upload's content, in a private folder under a random name."""
+    with tempfile.TemporaryDirectory(prefix=UPLOAD_FOLDER_PREFIX) as folder:
+        path = Path(folder, secrets.token_hex(16))
+        path.write_bytes(data)
+        yield path
+
+
+# ------------------------------------------------------------------ an upload in progress
 
 
 @dataclass
 class PendingUpload:
-    """An upload that is being read and looked at. A page that is drawn anew meanwhile goes on with it."""
+    """An upload that is being read. A page that runs again meanwhile continues it."""
 
     sights: Iterator[TrackingProgress | TrackedClip] | None = None
-    done: TrackedClip | str | None = None  # or in words why it is none
-    glimpse: TrackingProgress | None = None  # the first frame from the middle on that shows a face
+    result: TrackedClip | str | None = None  # or why it cannot be used
+    preview: TrackingProgress | None = None  # first frame with a face, from the middle on
 
 
 @st.cache_resource(show_spinner=False, max_entries=1, scope="session")
 def _pending_upload(key: str) -> PendingUpload:
-    """The upload that `key` names; a new one takes the old one's place."""
+    """The upload that `key` names; a new one replaces it."""
     return PendingUpload()
 
 
@@ -65,56 +75,52 @@ def track_upload(
     data: memoryview | bytes,
     show: Callable[[TrackingProgress, TrackingProgress | None], None] | None = None,
 ) -> TrackedClip | str:
-    """An upload as frames, sound and people, or in words why it is none. Raises ModelMissing, after which it is begun anew.
+    """An upload's frames, sound and tracked faces, or why it cannot be used.
 
-    `show` gets how far it is, some times a second, and the frame near its middle as soon as a face was found there.
+    `show` is called every `PROGRESS_INTERVAL` seconds with the progress and the preview: the first
+    frame with a face from the clip's middle on. Raises ModelMissing; the next call starts anew.
     """
     from core.media import containers, spectrograms
     from core.media.faces import tracking
 
-    one, shown = _pending_upload(key), 0.0
-    while one.done is None:
+    one, last_shown = _pending_upload(key), 0.0
+    while one.result is None:
         one.sights = one.sights or _track_bytes(name, data)
         try:
             sight = next(one.sights)
         except containers.MediaError as error:
-            one.done = str(error)
+            one.result = str(error)
             break
         except Exception:
             one.sights = None
             raise
         if isinstance(sight, tracking.TrackedClip):
-            one.done = sight
+            one.result = sight
             break
-        found = (
-            one.glimpse is None
-            and bool(sight.faces)
-            and sight.time >= spectrograms.centre_time(sight.header_seconds)
-        )
-        one.glimpse = sight if found else one.glimpse
-        if show and (found or time.monotonic() - shown > PROGRESS_INTERVAL):
-            show(sight, one.glimpse)
-            shown = time.monotonic()
+        is_late = sight.time >= spectrograms.centre_time(sight.header_seconds)
+        is_preview = one.preview is None and bool(sight.faces) and is_late
+        one.preview = sight if is_preview else one.preview
+        if show and (is_preview or time.monotonic() - last_shown > PROGRESS_INTERVAL):
+            show(sight, one.preview)
+            last_shown = time.monotonic()
     one.sights = None
-    return one.done
+    return one.result
 
 
 def _track_bytes(name: str, data: memoryview | bytes) -> Iterator[TrackingProgress | TrackedClip]:
     from core.media.faces import tracking
 
-    with tempfile.TemporaryDirectory(prefix=UPLOAD_FOLDER_PREFIX) as folder:
-        path = Path(folder, secrets.token_hex(16))
-        path.write_bytes(data)
+    with _temporary_file(data) as path:
         yield from tracking.track_stream(path, name=safe_file_name(name))
 
 
 @st.cache_resource(show_spinner=False, max_entries=3, scope="session")
-def _analyse_person(key: str, person: int, _film: TrackedClip) -> AnalysedClip | str:
+def _analyse_person(key: str, person: int, _tracked: TrackedClip) -> AnalysedClip | str:
     from core.inference import generation
     from core.media.faces import detection
 
     try:
-        return generation.analyse_clip(_film.clip, person, _film.tracks)
+        return generation.analyse_clip(_tracked.clip, person, _tracked.tracks)
     except detection.NoFaceError as error:
         return str(error)
 
@@ -122,56 +128,54 @@ def _analyse_person(key: str, person: int, _film: TrackedClip) -> AnalysedClip |
 def analyse_upload(
     given: Any, person: int = 0, place: Any = None, bar: Any = None
 ) -> tuple[Clip | None, AnalysedClip | str]:
-    """What came with a file_uploader or a camera: the clip, and one person's face in each of its frames, or in words why there is none.
+    """The clip of a file_uploader or a camera, and one person's face in its frames, or why not.
 
-    Meanwhile `bar` shows how much of it was read and looked at, and `place` the face near the middle once it is found (both st.empty).
+    Meanwhile the placeholder `bar` shows the progress, and `place` the preview of the face.
     Raises ModelMissing.
     """
-    drawn = False
+    is_drawn = False
 
-    def show(sight: TrackingProgress, glimpse: TrackingProgress | None) -> None:
-        nonlocal drawn
+    def show(sight: TrackingProgress, preview: TrackingProgress | None) -> None:
+        nonlocal is_drawn
         players.show_progress(bar, sight)
-        if glimpse and not drawn:
-            drawn = True
+        if preview and not is_drawn:
+            is_drawn = True
             with place.container():
-                players.show_preview(glimpse)
+                players.show_preview(preview)
 
-    film = track_upload(given.file_id, given.name, given.getbuffer(), show if bar else None)
+    tracked = track_upload(given.file_id, given.name, given.getbuffer(), show if bar else None)
     if bar:
         bar.empty()
-    return (
-        (None, film)
-        if isinstance(film, str)
-        else (film.clip, _analyse_person(given.file_id, person, film))
-    )
+    if isinstance(tracked, str):
+        return None, tracked
+    return tracked.clip, _analyse_person(given.file_id, person, tracked)
 
 
-# ------------------------------------------------------------------ what else is brought, and examples
+# ------------------------------------------------------------------ sounds and examples
 
 
 @st.cache_resource(show_spinner="Listening …", max_entries=1, scope="session")
 def read_waveform(key: str, name: str, _data: memoryview | bytes) -> np.ndarray | str:
-    """The sound of an upload or a recording, (T,) at 16 kHz, or in words why it has none. `key` names it; a new one takes its place."""
+    """The sound of an upload or a recording, (T,) at 16 kHz, or why it has none.
+
+    `key` names the upload; a new one replaces it.
+    """
     from core.media import containers, sandbox
 
-    with tempfile.TemporaryDirectory(prefix=UPLOAD_FOLDER_PREFIX) as folder:
-        path = Path(folder, secrets.token_hex(16))
-        path.write_bytes(_data)
+    sound_only = containers.Limits(frames=0)
+    with _temporary_file(_data) as path:
         try:
-            wave = sandbox.read_clip(
-                path, containers.Limits(frames=0), name=safe_file_name(name)
-            ).waveform
-            assert wave is not None  # a file without sound is refused
-            return wave
+            wave = sandbox.read_clip(path, sound_only, name=safe_file_name(name)).waveform
         except containers.MediaError as error:
             return str(error)
+    assert wave is not None  # a file without sound raises MediaError
+    return wave
 
 
 @st.cache_resource(show_spinner="Preparing the example …", max_entries=4)
 def load_example_clip(name: str) -> tuple[Clip, AnalysedClip]:
-    """A shipped example, the same for all visitors. Raises ModelMissing."""
-    from core.data.demo import actors
+    """A shipped example, shared by all visitors. Raises ModelMissing."""
+    from core.data.demo import actors, recordings
     from core.inference import generation
     from core.media import clips
 
@@ -180,28 +184,25 @@ def load_example_clip(name: str) -> tuple[Clip, AnalysedClip]:
 
         clip = clips.Clip("astronaut.png", np.zeros(1), data.astronaut()[None], None, is_still=True)
     else:
-        take = max(
-            (t for t in actors.list_takes() if t.actor == 6 and t.emotion == "happy"),
-            key=lambda t: t.strength,
-        )
-        frames, wave = actors.render_clip(take, fps=12)
+        happy = [t for t in actors.list_takes() if t.actor == 6 and t.emotion == "happy"]
+        take = max(happy, key=lambda t: t.strength)
+        frames, wave = recordings.render_clip(take, fps=12)
         clip = clips.Clip(f"{take.clip_id} (invented)", np.arange(len(frames)) / 12, frames, wave)
     return clip, generation.analyse_clip(clip)
 
 
 def choose_face(kind: str) -> AnalysedClip | None:
-    """A visitor's or an example's face; the last one of its kind until there is another; None while there is none. Raises ModelMissing."""
+    """The face of an example, an upload or the webcam; the last one until there is another.
+
+    None while there is none. Raises ModelMissing.
+    """
     if kind == "example":
-        options, shown = list(EXAMPLES), EXAMPLES.get
-        return load_example_clip(
-            st.radio(
-                "Example", options, format_func=shown, key="lab example", persist_state="session"
-            )
-        )[1]
+        more = {"key": "lab example", "persist_state": "session"}
+        name = st.radio("Example", list(EXAMPLES), format_func=EXAMPLES.get, **more)
+        return load_example_clip(name)[1]
     if kind == "upload":
-        given = st.file_uploader(
-            "Video or picture that shows a face", key="lab upload", help="The first minute is read."
-        )
+        more = {"key": "lab upload", "help": "The first minute is read."}
+        given = st.file_uploader("Video or picture that shows a face", **more)
     else:
         given = st.camera_input("Look straight into the camera", key="lab webcam")
     if given is None:
@@ -216,7 +217,7 @@ def choose_face(kind: str) -> AnalysedClip | None:
 
 
 def last_face(kind: str) -> AnalysedClip | None:
-    """The face that was chosen in the first step, on a step that does not ask for one. Raises ModelMissing."""
+    """The face that was chosen last, without asking for one. Raises ModelMissing."""
     if kind == "example":
         return load_example_clip(st.session_state.get("lab example") or next(iter(EXAMPLES)))[1]
     return st.session_state.get(f"lab seen {kind}")
