@@ -91,8 +91,8 @@ def corpus_name(text: str, path: Path) -> str:
         )
     if prepared_corpora.parse_name(name)[0] != name:
         raise UserError(
-            f"{name!r} cannot be a corpus' name: such an ending means a number of mel bands; "
-            "choose that number in the options below."
+            f"{name!r} cannot be a corpus' name: such an ending says how many mel bands its voices "
+            "have. Choose that number in the options below."
         )
     return name
 

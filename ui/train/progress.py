@@ -13,7 +13,6 @@ import streamlit as st
 from core import runs
 from core.cli.progress import format_duration
 from core.experiments import jobs
-from core.files import UserError
 from ui import theme
 from ui.session import cache
 from ui.session.cache import LIVE_STATES
@@ -84,7 +83,7 @@ def show_buttons(row: dict, device: str) -> None:
         try:
             jobs.resume(run, device)
             st.rerun()
-        except (UserError, OSError) as error:  # no corpus, or a damaged configuration
+        except (ValueError, OSError) as error:  # no corpus, or a damaged configuration
             st.error(theme.escape_markdown(str(error)))
     if jobs.is_overdue(row):
         about = "It does not answer. Killed, it can be resumed from its last checkpoint."
