@@ -2,6 +2,7 @@
 
 import streamlit as st
 
+from core.files import UserError
 from core.media.faces.landmarker import ModelMissing
 from ui import theme
 from ui.condition import interpolation, point, sampling
@@ -40,14 +41,14 @@ with st.sidebar:
 
 run_id = family.members[kind]
 try:
-    loaded_run = sampling.load_run(run_id)
+    loaded_run = cache.load_run(run_id)
     with st.sidebar:
         face = sampling.choose_face()
         explanation = cache.explain_face(run_id, face.x) if face else None
         if face:
             sampling.show_portrait(face, explanation, loaded_run.classes)
             sampling_settings = sampling.choose_settings(kind != "none")
-except (ModelMissing, ValueError) as error:
+except UserError as error:
     st.error(str(error), icon=":material/error:")
     if isinstance(error, ModelMissing):
         go = {"on_click": query_params.set_value, "args": ("face", "drawn-happy")}

@@ -59,7 +59,7 @@ set_labels = SET_LABELS if len(r.face) else {"S4": "S4: shipped"}
 emotions = {"": "all emotions"} | {k: k for i, k in enumerate(classes) if (r.label == i).any()}
 people = {"": "everybody" if r.subject.any() else "unknown people"}
 people |= {k: k for k in sorted(set(r.subject.tolist()) - {""})}
-conditions = {k: theme.CONDITION_TEXTS[k][0] for k in s.made}
+conditions = {k: theme.CONDITION_TEXTS[k][0] for k in s.generated}
 verdicts = {k: v[0] for k, v in selection.VERDICTS.items()}
 a, b, c, d, e, f = st.columns(6, gap="small")
 about = "FID is measured on the voices of S4's faces. S3's faces trained the generator."
@@ -71,10 +71,10 @@ about = "Verdict, order and copies refer to this condition; the sheet shows all.
 args = option_args("condition", conditions, next(iter(conditions)))
 condition = d.selectbox("Condition", help=about, **args)
 verdict = e.selectbox("Verdict", **option_args("verdict", verdicts, "any"))
-orders = {k: selection.ORDERS[k][0] for k in selection.available_orders(s.made[condition])}
+orders = {k: selection.ORDERS[k][0] for k in selection.available_orders(s.generated[condition])}
 order = f.selectbox("Order", **option_args("sort", orders, "mixed"))
 label = classes.index(emotion) if emotion else None
-items = selection.select_items(r, s.made[condition], label, subject, verdict, order)
+items = selection.select_items(r, s.generated[condition], label, subject, verdict, order)
 if not len(items):
     words = "No voice is like that: choose another emotion, person or verdict."
     st.info(words, icon=":material/search_off:")

@@ -2,7 +2,7 @@
 
 import streamlit as st
 
-from core.media.faces.landmarker import ModelMissing
+from core.files import UserError
 from ui import listen
 from ui.session import cache, query_params
 from ui.widgets import charts, choices, players, run_summary, uploads
@@ -59,7 +59,7 @@ try:
             person = st.session_state.get(f"person {key}", 0)
             clip, analysed_clip = uploads.analyse_upload(upload, person, place, bar)
         run = cache.load_run(family.id)
-except (ModelMissing, ValueError) as error:
+except UserError as error:
     place.error(str(error), icon=":material/error:")
     st.stop()
 if isinstance(analysed_clip, str):

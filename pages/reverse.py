@@ -2,6 +2,7 @@
 
 import streamlit as st
 
+from core.files import UserError
 from ui import reverse, theme
 from ui.session import cache, query_params
 from ui.widgets import charts, choices, players, run_summary, uploads
@@ -45,7 +46,7 @@ urgent = [r for r in unfinished_runs if r["state"] in ("running", "queued", "fai
 reverse.show_unfinished_runs(urgent)
 try:
     run = cache.load_run(run_id)
-except ValueError as error:
+except UserError as error:
     st.error(theme.escape_markdown(str(error)), icon=":material/error:")
     st.stop()
 classes, s = run.classes, run.config.logmel
@@ -95,7 +96,7 @@ with middle:
                     more = {"key": f"at {upload.file_id}", "help": about}
                     at = left.slider("Heard around (s)", *span, **more)
                 voice = reverse.load_visitor_voice(run_id, name, wave, at)
-    except ValueError as error:
+    except UserError as error:
         voice = str(error)
 if isinstance(voice, str):
     middle.error(theme.escape_markdown(voice), icon=":material/error:")

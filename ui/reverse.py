@@ -15,6 +15,7 @@ import streamlit as st
 
 from core import files
 from core.config import Config
+from core.files import UserError
 from core.media import spectrograms, waveforms
 from core.runs import Run
 from ui import theme
@@ -91,7 +92,7 @@ def _is_reverse_run(directory: Path) -> bool:
     """Whether a run generates faces; cached, as a run's configuration is never edited."""
     try:
         return Run(directory).config.gan.direction == "voice-face"
-    except ValueError:
+    except UserError:
         return False
 
 
@@ -215,10 +216,10 @@ def generate_faces(
     from core.inference import generation
 
     run = cache.load_run(directory.name)
-    said, faces = generation.explain_voice(run, y), []
+    explanation, faces = generation.explain_voice(run, y), []
     for seed in seeds:
         for emotion in emotions:
-            c, _ = generation.condition_of(run, said, emotion)
+            c, _ = generation.condition_of(run, explanation, emotion)
             told = run.classes[int(c.argmax())] if len(c) else ""
             faces.append((told, seed, generation.generate_faces(run, y, c, seed)[0]))
     verdicts = _classify_faces(run, np.stack([x for *_, x in faces]))

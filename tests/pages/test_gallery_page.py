@@ -65,7 +65,7 @@ def test_a_sheet_and_one_item_in_full(own_trained_home):
     )  # the sheet; real and three conditions
     assert count_elements(app, "audio") == 2 + 3  # A and B, three times C
     assert f"{len(s.real)} of {len(s.real)} faces" in page_text(app)
-    first = selection.select_items(s.real, s.made["label"])[0]
+    first = selection.select_items(s.real, s.generated["label"])[0]
     assert str(s.real.clip[first]) in page_markup(app)
     assert not app.error
     assert not app.query_params
@@ -84,7 +84,7 @@ def test_all_choices_are_in_the_address_and_come_back(own_trained_home):
     ):
         app.selectbox(key=f"gallery {name}").set_value(value).run()
     app.segmented_control(key="gallery look").set_value("copy").run()
-    rows = selection.select_items(s.real, s.made["cp"], 2, who, order="strange")
+    rows = selection.select_items(s.real, s.generated["cp"], 2, who, order="strange")
     line = f"{len(rows)} of {len(s.real)} faces"
     assert line in page_text(assert_no_exception(app))
     assert str(s.real.clip[rows[0]]) in page_markup(app)
@@ -102,9 +102,9 @@ def test_all_choices_are_in_the_address_and_come_back(own_trained_home):
         2,
         2,
     )  # sheet and distances; generated and nearest
-    d = s.made["cp"].near_db[rows[0]]
+    d = s.generated["cp"].near_db[rows[0]]
     assert f"**{d:.1f} dB**" in page_text(again)
-    assert str(s.real.trained.clip[s.made["cp"].near[rows[0]]]) in page_markup(again)
+    assert str(s.real.trained.clip[s.generated["cp"].near[rows[0]]]) in page_markup(again)
 
 
 def test_pages_of_the_sheet_and_an_item_by_its_row(own_trained_home):
@@ -134,7 +134,7 @@ def test_filters_that_leave_nothing_say_so(own_trained_home):
         (v, e)
         for v in selection.VERDICTS
         for e in range(6)
-        if not len(selection.select_items(s.real, s.made["cp"], e, verdict=v))
+        if not len(selection.select_items(s.real, s.generated["cp"], e, verdict=v))
     )
     app = open_page("gallery", condition="cp", verdict=wanted[0], emotion=s.classes[wanted[1]])
     assert "No voice is like that" in page_text(app)
@@ -226,7 +226,7 @@ def test_the_bundle_holds_sounds_pictures_arrays_and_facts(own_trained_home):
             "face.png", "face.npy", "facts.json", "TERMS.txt", "real-recording.wav",
         }  # fmt: skip
         np.testing.assert_array_equal(
-            np.load(io.BytesIO(z.read("cp.npy"))), s.made["cp"].y[i].astype(np.float32)
+            np.load(io.BytesIO(z.read("cp.npy"))), s.generated["cp"].y[i].astype(np.float32)
         )
         np.testing.assert_array_equal(np.load(io.BytesIO(z.read("face.npy"))), s.real.face[i])
         assert json.loads(z.read("facts.json"))["clip"] == s.real.clip[i]
@@ -251,10 +251,12 @@ def test_the_pictures_show_what_the_arrays_hold():
 def test_the_sheet_marks_verdicts_and_who_is_open(own_trained_home):
     s = the_shown()
     items = [0, 1, 2]
-    figure = contact_sheet.build_figure(s.real, s.made, items, s.classes, 1, s.config.logmel)
+    figure = contact_sheet.build_figure(s.real, s.generated, items, s.classes, 1, s.config.logmel)
     spots, marks = figure.data
     assert sorted(set(spots.customdata)) == items
-    wrong = [s.made[c].scorer[i].argmax() != s.real.label[i] for i in items for c in s.made]
+    wrong = [
+        s.generated[c].scorer[i].argmax() != s.real.label[i] for i in items for c in s.generated
+    ]
     assert [m == "x" for m in marks.marker.symbol] == wrong
     assert len(figure.layout.shapes) == 1
     assert len(figure.to_json()) < 400_000
@@ -270,7 +272,7 @@ def test_the_sheet_marks_verdicts_and_who_is_open(own_trained_home):
 def test_a_whole_game_is_played_scored_and_begun_anew(own_trained_home):
     app = open_page("gallery", view="quiz")
     s, name = the_shown(), f"quiz {cache.families()[0].id}"
-    questions = selection.make_rounds(s.real, list(s.made), app.session_state[name]["seed"])
+    questions = selection.make_rounds(s.real, list(s.generated), app.session_state[name]["seed"])
     answers = [q.is_generated for q in questions]
     answers[4] = not answers[4]  # one mistake
     for number, answer in enumerate(answers):
@@ -296,7 +298,7 @@ def test_a_whole_game_is_played_scored_and_begun_anew(own_trained_home):
 
 def test_both_kinds_of_voices_look_the_same_from_outside(own_trained_home):
     s = the_shown()
-    game = selection.make_rounds(s.real, list(s.made), 1)
+    game = selection.make_rounds(s.real, list(s.generated), 1)
     waves = {
         q.is_generated: gallery.to_audio(s.members[q.condition], quiz._question_voice(s, q)).wav
         for q in game

@@ -1,1 +1,1 @@
-"""Parts of the page Condition lab."""
+"""The page Condition lab: sampling (inputs), point (one condition), interpolation, figures."""

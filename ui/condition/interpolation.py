@@ -76,7 +76,7 @@ def _save_chart_step(n: int) -> None:
 
 
 def show_steps(
-    kind: str, o: LoadedRun, one: SourceFace, said: Explanation, s: SamplingSettings
+    kind: str, o: LoadedRun, one: SourceFace, explanation: Explanation, s: SamplingSettings
 ) -> None:
     """A path of one `kind` of VIEWS: its ends, all steps, and the sound of one."""
     widths = [6, 2] if kind == "strength" else [3, 3, 2]
@@ -85,11 +85,14 @@ def show_steps(
     n = int(columns[-1].slider("Steps", **args))
     along = np.linspace(0, 1, n)
     if kind == "emotions":
-        d, axis = _interpolate_emotions(columns, o, one, said, s, n), "share of the second end"
+        d, axis = (
+            _interpolate_emotions(columns, o, one, explanation, s, n),
+            "share of the second end",
+        )
     elif kind == "faces":
-        d, axis = _interpolate_faces(columns, o, one, said, s, n), "share of the second face"
+        d, axis = _interpolate_faces(columns, o, one, explanation, s, n), "share of the second face"
     else:
-        name, c = point.current_condition(o, said)
+        name, c = point.current_condition(o, explanation)
         held = "set by hand" if name == "own" else point.NAMED_CONDITION_LABELS.get(name, name)
         columns[0].markdown(
             f"c is held: **{held}**; it is chosen in *One condition*. The path goes from s = 0, "
@@ -101,22 +104,22 @@ def show_steps(
 
 
 def _interpolate_emotions(
-    columns, o: LoadedRun, one: SourceFace, said: Explanation, s: SamplingSettings, n: int
+    columns, o: LoadedRun, one: SourceFace, explanation: Explanation, s: SamplingSettings, n: int
 ) -> GuidedSamples:
     classes = o.classes
     options = {k: k for k in classes} | {"c": "c as set in One condition"}
     last = "angry" if "angry" in classes[1:] else classes[-1]
-    _, own = point.current_condition(o, said)
+    _, own = point.current_condition(o, explanation)
     ends = []
     for i, (label, name, default) in enumerate((("From", "a", classes[0]), ("To", "b", last))):
         args = choices.option_args(name, f"cond {name}", options, default)
         chosen = columns[i].selectbox(label, **args)
-        ends.append(own if chosen == "c" else conditions.by_name(o, said, chosen))
+        ends.append(own if chosen == "c" else conditions.by_name(o, explanation, chosen))
     return sampling.guided_samples(o.run.id, one.x[None], conditions.interpolate(*ends, n), s)
 
 
 def _interpolate_faces(
-    columns, o: LoadedRun, one: SourceFace, said: Explanation, s: SamplingSettings, n: int
+    columns, o: LoadedRun, one: SourceFace, explanation: Explanation, s: SamplingSettings, n: int
 ) -> GuidedSamples:
     # The other end: any example, or an own face that was given before.
     own = [k for k in OWN_FACES if st.session_state.get(f"lab seen {k}")]
@@ -141,7 +144,7 @@ def _interpolate_faces(
     if follow == "told":
         c = sampling.conditions_of_faces(o.run.id, x)
     else:
-        c = point.current_condition(o, said)[1][None]
+        c = point.current_condition(o, explanation)[1][None]
     return sampling.guided_samples(o.run.id, x, c, s)
 
 
@@ -149,7 +152,7 @@ def _show_path(
     kind: str, o: LoadedRun, d: GuidedSamples, along: np.ndarray, axis: str, s: SamplingSettings
 ) -> None:
     """The figure of all steps, the sound and verdicts of one, and the files."""
-    n, k = len(along), o.classes
+    n, classes = len(along), o.classes
     step_args = choices.integer_args("at", "cond at", (n + 1) // 2, 1, n)
     at = st.session_state["cond at"] - 1
     # The browser moves the figure from the step it was sent with; sending it again ends a play.
@@ -157,7 +160,7 @@ def _show_path(
     if sent is None or sent[0] is not d:
         st.session_state["cond sent"] = sent = (d, at)
     place = (sent[1], along, axis, o.ref_db, o.config.logmel, kind == "faces")
-    figure = figures.interpolation_strip(d, k, *place)
+    figure = figures.interpolation_strip(d, classes, *place)
     alt = "all steps of the path, the chosen one large, and both verdicts"
     st.plotly_chart(figure, key="cond strip", config=charts.NO_TOOLBAR_CONFIG, alt=alt)
     _save_chart_step(n)
@@ -168,8 +171,8 @@ def _show_path(
         sampling.show_player(o, d.y[at], s)
     q, scorer = d.Q[at], d.scorer[at]
     st.markdown(
-        f"Step {at + 1}: Q hears *{k[int(q.argmax())]}* ({q.max():.0%}), the scorer "
-        f"*{k[int(scorer.argmax())]}* ({scorer.max():.0%}). {_steps_support_text(o, d)}"
+        f"Step {at + 1}: Q hears *{classes[int(q.argmax())]}* ({q.max():.0%}), the scorer "
+        f"*{classes[int(scorer.argmax())]}* ({scorer.max():.0%}). {_steps_support_text(o, d)}"
     )
     stem = f"{kind}-{o.config.name}-{s.seed}"
     with st.container(horizontal=True, gap="small"):

@@ -49,14 +49,14 @@ def _custom_condition(K: int) -> np.ndarray | None:
     return values if len(values) == K and bool(((values >= 0) & (values <= 1)).all()) else None
 
 
-def current_condition(o: LoadedRun, said: Explanation) -> tuple[str, np.ndarray]:
+def current_condition(o: LoadedRun, explanation: Explanation) -> tuple[str, np.ndarray]:
     """The name of the URL's preset (`own`: set by hand) and its c (K,)."""
     own, known = _custom_condition(len(o.classes)), (*conditions.NAMED_CONDITIONS, *o.classes)
     last = st.session_state.get("last cond preset", "told")
     name = st.query_params.get("preset", "own" if "c" in st.query_params else last)
     if name not in known and not (name == "own" and own is not None):
         name = "told"
-    c = own if name == "own" and own is not None else conditions.by_name(o, said, name)
+    c = own if name == "own" and own is not None else conditions.by_name(o, explanation, name)
     st.session_state["last cond preset"] = name
     text = None
     if name == "own":
@@ -85,11 +85,11 @@ def _apply_slider(k: int, K: int, whole: bool) -> None:
 
 
 def choose_condition(
-    o: LoadedRun, said: Explanation, known: TrainingConditions | str
+    o: LoadedRun, explanation: Explanation, known: TrainingConditions | str
 ) -> np.ndarray:
     """Presets, a slider for each emotion, and c's distance from training. Returns c (K,)."""
     classes = o.classes
-    name, c = current_condition(o, said)
+    name, c = current_condition(o, explanation)
     st.session_state["cond preset"] = None if name == "own" else name
     options = [*conditions.NAMED_CONDITIONS[:3], *classes, *conditions.NAMED_CONDITIONS[3:]]
     label = lambda k: NAMED_CONDITION_LABELS.get(k, k)  # noqa: E731
@@ -142,7 +142,7 @@ def support_text(f: TrainingSupport, known: TrainingConditions, classes: tuple[s
 
 
 def show_one_condition(
-    o: LoadedRun, one: SourceFace, said: Explanation, s: SamplingSettings
+    o: LoadedRun, one: SourceFace, explanation: Explanation, s: SamplingSettings
 ) -> None:
     """The sliders on the left; spectrogram, sound and verdicts on the right."""
     known = sampling.training_conditions(o.run.id)
@@ -153,7 +153,7 @@ def show_one_condition(
             st.info(f"{words} Try another seed.", icon=":material/info:")
             c = np.zeros(0)
         else:
-            c = choose_condition(o, said, known)
+            c = choose_condition(o, explanation, known)
     d = sampling.guided_samples(o.run.id, one.x[None], c[None], s)
     with right:
         _show_spectrogram(o, d)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,7 +11,6 @@ import numpy as np
 import streamlit as st
 
 from core.config import CREMA_EMOTIONS
-from core.files import UserError
 from core.inference import conditions
 from core.inference.conditions import GuidedSamples, TrainingConditions
 from ui import theme
@@ -76,15 +74,6 @@ class SamplingSettings:
 
 
 # ------------------------------------------------------------------ samples
-
-
-def load_run(run_id: str) -> LoadedRun:
-    """A finished run's networks. Raises UserError that names a damaged file."""
-    try:
-        return cache.load_run(run_id)
-    except (OSError, EOFError, zipfile.BadZipFile) as error:
-        fix = "restore the file, or train the run again"
-        raise UserError(f"{run_id}/outputs.npz is damaged ({error}): {fix}") from error
 
 
 @cache_by_run(12)
@@ -192,16 +181,16 @@ def _render_demo_face(emotion: str) -> np.ndarray:
     return alignment.align(*expressions.render_face(max(takes, key=lambda t: t.strength), t=0.6))
 
 
-def show_portrait(one: SourceFace, said: Explanation, classes: tuple[str, ...]) -> None:
+def show_portrait(one: SourceFace, explanation: Explanation, classes: tuple[str, ...]) -> None:
     """The 28 by 28 pixels that G gets, and the face classifier's and conformal verdict."""
     left, right = st.columns([2, 3], gap="small", vertical_alignment="center")
     with left:
         players.show_pixels(one.x, 4, 104)
-    k = said.prediction
+    k = explanation.prediction
     lines = [
         f"It looks {theme.emotion_html(classes[k])}",
-        f"softmax <b>{said.softmax[k]:.2f}</b>",
-        f"credibility <b>{said.credibility:.2f}</b>",
+        f"softmax <b>{explanation.softmax[k]:.2f}</b>",
+        f"credibility <b>{explanation.credibility:.2f}</b>",
     ]
     right.html("<br>".join(lines))
     if one.notes:

@@ -1,1 +1,1 @@
-"""Parts of the page Gallery."""
+"""The page Gallery: voices (cached data), item (one face in full), quiz."""

@@ -52,7 +52,7 @@ def show_heading(s: GallerySet, i: int) -> None:
 
 def show_voices(s: GallerySet, i: int) -> None:
     """The real voice and each condition's: spectrogram, players, verdicts."""
-    names = (["real"] if s.real.voice_row[i] >= 0 else []) + list(s.made)
+    names = (["real"] if s.real.voice_row[i] >= 0 else []) + list(s.generated)
     for k in range(0, len(names), 2):
         for column, name in zip(st.columns(2, gap="small"), names[k : k + 2]):
             with column:
@@ -81,7 +81,7 @@ def show_real(s: GallerySet, i: int) -> None:
 
 def show_generated(s: GallerySet, i: int, condition: str) -> None:
     """C: the voice that G made of the face, at the level of A and B."""
-    one, run_id = s.made[condition], s.members[condition]
+    one, run_id = s.generated[condition], s.members[condition]
     y = np.asarray(one.y[i], np.float32)
     players.show_heading(condition, s.classes[int(one.c[i].argmax())] if one.c.shape[1] else "")
     _show_spectrogram(s, y, f"chart {condition}", f"generated spectrogram, {condition}")
@@ -102,7 +102,7 @@ def _show_verdicts(s: GallerySet, i: int, o: dict[str, np.ndarray], speaker: str
 
 def show_nearest(s: GallerySet, i: int, condition: str) -> None:
     """The generated voice beside the most similar training voice, and all voices' distances."""
-    r, one, run_id = s.real, s.made[condition], s.members[condition]
+    r, one, run_id = s.real, s.generated[condition], s.members[condition]
     if one.near[i] < 0:
         words = (
             "Whether a voice is a copy can be seen where the training voices are on this machine, "
@@ -128,7 +128,7 @@ def show_nearest(s: GallerySet, i: int, condition: str) -> None:
         emotion = theme.emotion_html(s.classes[r.trained.label[j]])
         whose = f"{emotion} · {html.escape(str(r.trained.clip[j]))}"
         st.html(f"<div style='{SMALL_TEXT};overflow-wrap:anywhere'>{whose}</div>")
-    own = {c: float(m.near_db[i]) for c, m in s.made.items()}
+    own = {c: float(m.near_db[i]) for c, m in s.generated.items()}
     figure = contact_sheet.distance_histogram(r.real_nearest_db, own)
     alt = "distances of real and of generated voices to training voices"
     st.plotly_chart(figure, key="distances", config=charts.NO_TOOLBAR_CONFIG, alt=alt)

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import streamlit as st
 
+from core.files import UserError
 from core.inference.gallery import selection
 from core.inference.gallery.selection import Round, Score
 from ui import theme
@@ -54,8 +55,8 @@ def show_game(s: GallerySet, family: str) -> None:
     """The quiz: a question, its answer, or the result."""
     game = _game_state(family)
     try:
-        questions = selection.make_rounds(s.real, list(s.made), game["seed"])
-    except ValueError:
+        questions = selection.make_rounds(s.real, list(s.generated), game["seed"])
+    except UserError:
         words = (
             "The quiz needs real voices to compare with, and this run's are not on this machine."
         )
@@ -86,7 +87,7 @@ def show_game(s: GallerySet, family: str) -> None:
 def _question_voice(s: GallerySet, q: Round) -> np.ndarray:
     """The voice of a question; a real one is rounded to float16 as generated ones are."""
     if q.is_generated:
-        y = s.made[q.condition].y[q.item]
+        y = s.generated[q.condition].y[q.item]
     else:
         y = s.real.voices.y[s.real.voice_row[q.item]].astype(np.float16)
     return np.asarray(y, np.float32)

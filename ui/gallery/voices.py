@@ -50,7 +50,7 @@ class GallerySet:
 
     members: dict[str, str]  # condition -> run id, those that could be opened
     real: RealItems
-    made: dict[str, GeneratedVoices]  # condition -> its voices
+    generated: dict[str, GeneratedVoices]  # condition -> its voices
     config: Config
     ref_db: float
     broken: tuple[str, ...]  # messages of the members that could not be opened
@@ -116,18 +116,18 @@ def _compute_set(
         )
 
     real = real_items.load_real_items(cache.run_by_id(family.id), name, progress_of(0))
-    made, broken = {}, []
+    generated, broken = {}, []
     for part, (condition, run_id) in enumerate(family.members.items(), 1):
         try:
             run, progress = cache.load_run(run_id), progress_of(part)
-            made[condition] = generated_voices.load_generated_voices(run, real, progress)
+            generated[condition] = generated_voices.load_generated_voices(run, real, progress)
         except LOAD_ERRORS as error:
             broken.append(str(error))
-    if not made:
+    if not generated:
         raise UserError(" ".join(broken))
-    members = {c: family.members[c] for c in made}
+    members = {c: family.members[c] for c in generated}
     ref_db = cache.load_run(next(iter(members.values()))).ref_db
-    return GallerySet(members, real, made, config, ref_db, tuple(broken), key)
+    return GallerySet(members, real, generated, config, ref_db, tuple(broken), key)
 
 
 def sheet_figure(s: GallerySet, items: Sequence[int], open_item: int) -> go.Figure:
@@ -138,7 +138,9 @@ def sheet_figure(s: GallerySet, items: Sequence[int], open_item: int) -> go.Figu
 @charts.cache_figure
 def _sheet_figure(key: tuple, items: tuple[int, ...], open_item: int, _s: GallerySet) -> go.Figure:
     s = _s
-    return contact_sheet.build_figure(s.real, s.made, items, s.classes, open_item, s.config.logmel)
+    return contact_sheet.build_figure(
+        s.real, s.generated, items, s.classes, open_item, s.config.logmel
+    )
 
 
 # ------------------------------------------------------------------ missing corpora
@@ -245,15 +247,15 @@ def _crop_recording(wav: bytes, s: LogMel, comment: str) -> tuple[bytes, float]:
 
 def items_csv(s: GallerySet, items: np.ndarray) -> str:
     """Some items as CSV, one per line."""
-    return selection.to_csv(s.real, s.made, items, s.classes)
+    return selection.to_csv(s.real, s.generated, items, s.classes)
 
 
 def item_zip(s: GallerySet, i: int) -> bytes:
     """A zip of one item: face, each voice as WAV, NPY and PNG, the facts, the data's terms."""
     r, file = s.real, io.BytesIO()
-    voices = {c: (s.members[c], np.asarray(one.y[i], np.float32)) for c, one in s.made.items()}
+    voices = {c: (s.members[c], np.asarray(one.y[i], np.float32)) for c, one in s.generated.items()}
     with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as z:
-        facts = selection.item_record(r, s.made, i, s.classes, s.members)
+        facts = selection.item_record(r, s.generated, i, s.classes, s.members)
         z.writestr("facts.json", json.dumps(facts, indent=1, ensure_ascii=False) + "\n")
         z.writestr("TERMS.txt", terms_text(s))
         if len(r.face):

@@ -1,1 +1,1 @@
-"""Parts of the page Home."""
+"""The page Home: status (example, running work, links), diagram (Fig. 3)."""

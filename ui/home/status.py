@@ -10,6 +10,7 @@ import streamlit as st
 
 from core.config import Config
 from core.experiments import tasks
+from core.files import UserError
 from core.runs import Run
 from ui import theme
 from ui.home import diagram
@@ -102,7 +103,7 @@ def show_example(of: RunFamily) -> None:
     run_id = of.members[condition]
     try:
         one = load_audible_example(run_id, emotion, number)
-    except ValueError as error:
+    except UserError as error:
         st.warning(theme.escape_markdown(str(error)), icon=":material/warning:")
         return
     targets = diagram.link_targets(run_id, query_params.page_names())

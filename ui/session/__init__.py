@@ -1,1 +1,1 @@
-"""What a visit remembers: cached access to core, the address, the corpora that pages know."""
+"""State of a visit: cached runs and corpora, choices in the URL, arrays as pictures and files."""

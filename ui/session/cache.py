@@ -6,9 +6,11 @@ torch is imported inside these functions, so that a page is shown before torch i
 from __future__ import annotations
 
 import functools
+import json
 import shutil
 import tempfile
 import time
+import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +22,7 @@ import streamlit as st
 from core import files, runs
 from core.config import CONDITIONS, Config, family_hash
 from core.experiments import jobs
+from core.files import UserError
 from core.runs import Run
 
 if TYPE_CHECKING:
@@ -111,7 +114,7 @@ def _group_families(folder: Path, done: tuple[tuple[str, str, int], ...]) -> lis
     for run, condition, shipped in sorted(done, key=lambda r: -r[2]):
         try:
             config = Run(folder / run).config
-        except ValueError:
+        except UserError:
             continue
         if config.gan.direction == "face-voice":
             group = groups.setdefault((config.name, family_hash(config)), [])
@@ -136,14 +139,24 @@ def run_config(run_id: str) -> Config:
 
 @cache_by_run(12, "Opening the trained networks …")
 def load_run(directory: Path) -> LoadedRun:
-    """A finished run's networks, shared by all visitors. Raises UserError for a damaged file."""
+    """A finished run's networks, shared by all visitors.
+
+    Raises UserError that names a missing or damaged file.
+    """
     import torch
 
     from core.inference import generation
 
     # A single face is little work: more threads would only wait for a training's or a visitor's.
     torch.set_num_threads(1)
-    return generation.load_run(Run(directory))
+    try:
+        return generation.load_run(Run(directory))
+    except UserError:
+        raise
+    except (OSError, EOFError, ValueError, zipfile.BadZipFile) as error:
+        file = "corpus.json" if isinstance(error, json.JSONDecodeError) else "outputs.npz"
+        words = f"{directory.name}/{file} is damaged ({error})"
+        raise UserError(f"{words}: restore the file, or train the run again") from error
 
 
 # ------------------------------------------------------------------ voices, kept for one session

@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 import streamlit as st
 
+from core import files
 from core.config import BAND_COUNTS, EMOTIONS, Config, DataSettings, LogMel
 from core.data import labels, prepared_corpora, splits
 from core.data.corpora import CorpusError
@@ -189,13 +190,13 @@ def set_table(pair: tuple[str, str], data: DataSettings) -> dict | str:
 
 
 @st.cache_data(show_spinner="Splitting the subjects into four sets …", max_entries=64)
-def _set_table(files: tuple[tuple[Path, int], ...], data: DataSettings, s: LogMel) -> dict | str:
+def _set_table(paths: tuple[tuple[Path, int], ...], data: DataSettings, s: LogMel) -> dict | str:
     try:
         return splits.set_table(splits.build_sets(Config(data=data, logmel=s)))
     except CorpusError as e:
         return str(e)
     except Exception as e:  # see _load_summary
-        return _damage_message(files[0][0], e)
+        return _damage_message(paths[0][0], e)
 
 
 def band_mismatch(config: Config) -> str:
@@ -259,10 +260,8 @@ def _read_array_row(path: Path, changed: int, array: str, i: int) -> np.ndarray 
     """One row of a large array, without loading the others."""
     try:
         with zipfile.ZipFile(path) as z, z.open(f"{array}.npy") as f:
-            npy = np.lib.format
-            read = {(1, 0): npy.read_array_header_1_0, (2, 0): npy.read_array_header_2_0}
-            shape, fortran, kind = read[npy.read_magic(f)](f)
-            if fortran or kind.hasobject or not 0 <= i < shape[0]:
+            shape, kind = files.npy_header(f, c_order=True)
+            if kind.hasobject or not 0 <= i < shape[0]:
                 raise ValueError(f"it has no row {i} of {array}")
             size = kind.itemsize * int(np.prod(shape[1:]))
             f.seek(i * size, io.SEEK_CUR)

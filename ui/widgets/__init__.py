@@ -1,1 +1,1 @@
-"""Elements that several pages show."""
+"""Elements that several pages share: players, charts, choices, uploads, progress, summaries."""

@@ -259,7 +259,7 @@ def reset_positions(chart: str) -> None:
 def show_readout(
     chart: str, labels: int, table: list[list[list[float]]], left: int, right: int
 ) -> None:
-    """The values of a chart's curves at its sliders' positions, in words above its three columns.
+    """Show the curves' values at the slider positions as text above a chart's three columns.
 
     `table[i][j]` holds the numbers, as `slider_readings` orders them, at position i of the second
     slider and j of the first. `left` and `right` are the chart's margins in pixels.

@@ -28,9 +28,11 @@ COLUMN_GAP, ROW_PITCH = 8, 64
 SheetColumn = tuple[str, int, int]  # name, left edge, width
 
 
-def _sheet_columns(r: RealItems, made: dict[str, GeneratedVoices]) -> list[SheetColumn]:
+def _sheet_columns(r: RealItems, generated: dict[str, GeneratedVoices]) -> list[SheetColumn]:
     """The columns that have content: the face, the real voice, each condition."""
-    names = ["face"] * bool(len(r.face)) + ["real"] * bool((r.voice_row >= 0).any()) + list(made)
+    names = (
+        ["face"] * bool(len(r.face)) + ["real"] * bool((r.voice_row >= 0).any()) + list(generated)
+    )
     out, x = [], 0
     for name in names:
         width = FACE_WIDTH if name == "face" else VOICE_WIDTH
@@ -41,7 +43,7 @@ def _sheet_columns(r: RealItems, made: dict[str, GeneratedVoices]) -> list[Sheet
 
 def _sheet_picture(
     r: RealItems,
-    made: dict[str, GeneratedVoices],
+    generated: dict[str, GeneratedVoices],
     items: Sequence[int],
     columns: Sequence[SheetColumn],
 ) -> str:
@@ -55,7 +57,7 @@ def _sheet_picture(
             elif name == "real" and r.voice_row[i] < 0:
                 continue
             else:
-                y = r.voices.y[r.voice_row[i]] if name == "real" else made[name].y[i]
+                y = r.voices.y[r.voice_row[i]] if name == "real" else generated[name].y[i]
                 cell = images.spectrogram_image(y)
             # 64 bands are more than the height: BOX averages them, so that none is lost.
             cell = Image.fromarray(cell).resize((width, CELL_HEIGHT), Image.Resampling.BOX)
@@ -71,7 +73,7 @@ def column_title(name: str) -> str:
 
 def build_figure(
     r: RealItems,
-    made: dict[str, GeneratedVoices],
+    generated: dict[str, GeneratedVoices],
     items: Sequence[int],
     classes: Sequence[str],
     open_item: int,
@@ -82,18 +84,18 @@ def build_figure(
     A mark shows the emotion that the scorer hears; a frame surrounds the open item. Each point's
     `customdata` is its item, for clicks.
     """
-    columns = _sheet_columns(r, made)
+    columns = _sheet_columns(r, generated)
     across, down = columns[-1][1] + columns[-1][2], ROW_PITCH * len(items)
     figure = go.Figure()
-    _add_click_points(figure, r, made, items, classes, columns)
-    _add_verdict_marks(figure, r, made, items, classes, columns)
+    _add_click_points(figure, r, generated, items, classes, columns)
+    _add_verdict_marks(figure, r, generated, items, classes, columns)
     if open_item in items:
         top = ROW_PITCH * list(items).index(open_item)
         box = {"x0": -3, "x1": across + 3, "y0": top - 4, "y1": top + CELL_HEIGHT + 3}
         line = {"color": theme.LINE_COLOURS[0], "width": 3}
         figure.add_shape(type="rect", line=line, layer="above", **box)
     place = {"x": 0, "y": 0, "sizex": across, "sizey": down, "xref": "x", "yref": "y"}
-    picture = _sheet_picture(r, made, items, columns)
+    picture = _sheet_picture(r, generated, items, columns)
     figure.add_layout_image(source=picture, sizing="stretch", layer="below", **place)
     _label_axes(figure, r, items, classes, columns, s)
     margins = {"left": 96, "top": 26, "bottom": 22}
@@ -101,14 +103,14 @@ def build_figure(
     return charts.apply_layout(figure, down + 54, **margins, showlegend=False, **clicks)
 
 
-def _add_click_points(figure: go.Figure, r, made, items, classes, columns) -> None:
+def _add_click_points(figure: go.Figure, r, generated, items, classes, columns) -> None:
     """Invisible squares over the cells, one for each width of a face."""
     points = []
     for row, i in enumerate(items):
         for name, x, width in columns:
             words = f"{column_title(name)} · {classes[r.label[i]]}"
-            if name in made:
-                o = made[name].scorer[i]
+            if name in generated:
+                o = generated[name].scorer[i]
                 words += f"<br>the scorer hears {classes[o.argmax()]}, {o.max():.0%}"
             for k in range(width // FACE_WIDTH):
                 middle = ROW_PITCH * row + CELL_HEIGHT / 2
@@ -129,13 +131,13 @@ def _add_click_points(figure: go.Figure, r, made, items, classes, columns) -> No
     )
 
 
-def _add_verdict_marks(figure: go.Figure, r, made, items, classes, columns) -> None:
+def _add_verdict_marks(figure: go.Figure, r, generated, items, classes, columns) -> None:
     """A mark in the corner of each generated voice: ● the scorer is right, ✕ wrong."""
     marks = []
     for row, i in enumerate(items):
         for name, x, width in columns:
-            if name in made:
-                k = int(made[name].scorer[i].argmax())
+            if name in generated:
+                k = int(generated[name].scorer[i].argmax())
                 symbol = "circle" if k == r.label[i] else "x"
                 colour = theme.emotion_colour(classes[k])
                 marks.append((x + width - 8, ROW_PITCH * row + 9, colour, symbol))
