@@ -17,6 +17,7 @@ import av
 import numpy as np
 
 from benchmarks.table import Row, wall_seconds
+from core.data.demo import recordings
 from core.data import preparation
 from core.inference import generation
 from core.media import clips, sandbox, spectrograms
@@ -33,7 +34,7 @@ def make_clip(folder: Path) -> Path:
     """The first three seconds of a real clip where one is at hand, its packets copied; a drawn clip elsewhere."""
     real = sorted((ROOT.parent / "shared" / "data" / "ravdess_video").glob("*.mp4"))
     if not real:
-        preparation.draw_demo_clips(folder, 1)
+        recordings.draw_demo_clips(folder, 1)
         return next(folder.glob("*.mp4"))
     target = folder / "three-seconds.mp4"
     with av.open(str(real[0])) as source, av.open(str(target), "w") as box:

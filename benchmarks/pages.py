@@ -28,7 +28,7 @@ from benchmarks.browser import (
 )
 from core import files, runs
 from core.config import SMOKE, replace
-from core.data import preparation, splits
+from core.data import preparation, prepared_corpora
 from core.experiments import jobs
 
 SWITCHES, EARLY_SWITCH = 200, 50
@@ -154,9 +154,9 @@ def copy_home(folder: Path) -> dict[str, str]:
             shutil.copytree(source / row["run"], target / row["run"])
     for file in source.glob("*.task"):
         shutil.copyfile(file, target / file.name)
-    if splits.processed_folder().is_dir():
+    if prepared_corpora.processed_folder().is_dir():
         shutil.copytree(
-            splits.processed_folder(),
+            prepared_corpora.processed_folder(),
             folder / "data" / "processed",
             ignore=shutil.ignore_patterns(".*"),
         )
@@ -182,7 +182,9 @@ def write_bare_app(folder: Path, count: int) -> Path:
 def smoke_training(environment: dict[str, str]) -> Iterator[str]:
     """A smoke training in that home for as long as the block lasts; the run's id."""
     with mock.patch.dict(os.environ, environment):
-        preparation.prepare_corpus("demo", None, takes=SMOKE.data.demo_takes)
+        preparation.prepare_corpus(
+            "demo", None, preparation.PreparationSettings(takes=SMOKE.data.demo_takes)
+        )
         run = jobs.start(replace(SMOKE, name="beside", gan={"steps": 10**6}), "cpu")
         try:
             end = time.monotonic() + 120

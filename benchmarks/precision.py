@@ -15,7 +15,7 @@ from scipy import stats
 from benchmarks.table import Row
 from core import files
 from core.config import PRESETS, Config, replace
-from core.data import preparation, splits
+from core.data import preparation, prepared_corpora
 from core.evaluation.protocol import Cell
 from core.experiments import sweep
 from core.runs import Run
@@ -58,8 +58,10 @@ def rows() -> list[Row]:
         for p in ("fp32", "bf16")
     }
     workers = int(os.environ.get("WORKERS", "1"))
-    if not splits.corpus_path("demo", SHORT_CONFIG.data.demo_takes).exists():
-        preparation.prepare_corpus("demo", None, takes=SHORT_CONFIG.data.demo_takes)
+    if not prepared_corpora.corpus_path("demo", SHORT_CONFIG.data.demo_takes).exists():
+        preparation.prepare_corpus(
+            "demo", None, preparation.PreparationSettings(takes=SHORT_CONFIG.data.demo_takes)
+        )
     done = sweep.train_cells(
         list(cells.values()),
         folder,

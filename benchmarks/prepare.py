@@ -12,6 +12,7 @@ import av
 import soundfile
 
 from benchmarks.table import Row, measure_ratio
+from core.data.demo import recordings
 from core.data import preparation
 from core.media.faces import detection
 
@@ -38,7 +39,7 @@ def whole_preparation(folder: Path, workers: int) -> Callable[[], None]:
             tempfile.TemporaryDirectory() as home,
             mock.patch.dict(os.environ, {"DACSSGAN_DATA": home}),
         ):
-            preparation.prepare_corpus("demo-clips", folder, workers)
+            preparation.prepare_corpus("demo-clips", folder, workers=workers)
 
     return work
 
@@ -46,7 +47,7 @@ def whole_preparation(folder: Path, workers: int) -> Callable[[], None]:
 def rows() -> list[Row]:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        preparation.draw_demo_clips(folder, CLIP_COUNT)
+        recordings.draw_demo_clips(folder, CLIP_COUNT)
         one = whole_preparation(folder, 1)
         least = measure_ratio(
             f"prepare, 1 worker / bare decoding and landmarks, {CLIP_COUNT} clips",

@@ -113,12 +113,9 @@ def prepare(o: PrepareOptions) -> tuple[int, str]:
     path = preparation.prepare_corpus(
         name,
         o.source,
-        o.workers,
-        lambda done, total: progress("prepare", done, total),
-        takes=o.takes,
-        frames=o.frames,
-        crops=o.crops,
-        song=o.song,
+        preparation.PreparationSettings(takes=o.takes, frames=o.frames, crops=o.crops, song=o.song),
+        workers=o.workers,
+        tick=lambda done, total: progress("prepare", done, total),
         engine=engine if o.engine == "ray" else None,
     )
     corpus = prepared_corpora.load_corpus_file(path)
@@ -179,10 +176,11 @@ def doctor(o: DoctorOptions) -> tuple[int, str]:
 
 @report_end
 def draw(o: DrawOptions) -> tuple[int, str]:
+    from core.data.demo import recordings
     from core.data import preparation
 
     progress = functools.partial(Progress(), "draw clips")
-    paths = preparation.draw_demo_clips(o.folder, o.count, progress)
+    paths = recordings.draw_demo_clips(o.folder, o.count, progress)
     message = f"wrote {len(paths)} clips of invented actors to {o.folder}"
     print(f"\n{message}")
     return 0, message

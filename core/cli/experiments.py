@@ -234,7 +234,9 @@ def sweep(o: SweepOptions) -> int:
         for name, takes in sorted(
             {(name, d.demo_takes) for d in settings for name in prepared_corpora.demo_corpora(d)}
         ):
-            preparation.prepare_corpus(name, None, takes=takes, should_stop=stop.is_set)
+            preparation.prepare_corpus(
+                name, None, preparation.PreparationSettings(takes=takes), should_stop=stop.is_set
+            )
     except files.StopRequested:
         print("stopped; the same command resumes it", file=sys.stderr)
         return 130

@@ -100,8 +100,8 @@ def train(options: TrainOptions) -> int:
             preparation.prepare_corpus(
                 name,
                 None,
+                preparation.PreparationSettings(takes=config.data.demo_takes),
                 tick=lambda done, total: progress("draw the demo corpus", done, total),
-                takes=config.data.demo_takes,
                 should_stop=stop.is_set,
             )
         run = pipeline.run(config, device=options.device, report=progress, should_stop=stop.is_set)

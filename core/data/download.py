@@ -1,7 +1,7 @@
-"""Corpora from where they are published: RAVDESS over HTTPS, resumable and summed; for the others, what to type. Standard library only.
+"""Download RAVDESS over HTTPS, resumable and checked; for other corpora, the commands to type.
 
-A file grows as `<name>.part`, is compared with the record's md5 and renamed: what bears its own name is whole. Whatever cuts a
-transfer off, the same call goes on where it was.
+Standard library only. A file grows as `<name>.<md5>.part`, is compared with the record's md5 and
+then renamed: a file under its own name is whole. After any interruption the same call continues.
 """
 
 from __future__ import annotations
@@ -28,37 +28,34 @@ from typing import Any, Literal
 from core import files
 from core.data.corpora import CorpusError
 
-RECORD_ADDRESS = (
-    "https://zenodo.org/api/records/1188976"  # Livingstone & Russo 2018, CC BY-NC-SA 4.0
-)
+# Livingstone & Russo 2018, CC BY-NC-SA 4.0
+RECORD_ADDRESS = "https://zenodo.org/api/records/1188976"
 RECORD_PAGE = "https://zenodo.org/records/1188976"  # for people
 FILE_PATTERNS = {
     "audio": re.compile(r"Audio_Speech_Actors_01-24\.zip"),
     "video": re.compile(r"Video_Speech_Actor_\d\d\.zip"),
 }
-AUDIO_SPEECH_ZIP = (
-    "Audio_Speech_Actors_01-24.zip",
-    208_468_073,
-    "bc696df654c87fed845eb13823edef8a",
-)  # known without asking: name, bytes, md5
+# Name, bytes and md5 of the one file that is known without the record.
+AUDIO_ZIP = ("Audio_Speech_Actors_01-24.zip", 208_468_073, "bc696df654c87fed845eb13823edef8a")
 
-MAX_FAILED_ATTEMPTS = 6  # attempts in a row that bring nothing
-FIRST_WAIT = 1.0  # seconds before the second attempt, doubled up to LONGEST_WAIT
-MAX_WAIT = 60.0
+MAX_FAILED_ATTEMPTS = 6  # in a row, without a new byte
+FIRST_WAIT = 1.0  # seconds before the second attempt, doubled up to MAX_WAIT
+MAX_WAIT = 60.0  # seconds
 RESPONSE_TIMEOUT = 30.0  # seconds without an answer, or without a byte
-READ_BYTES = 1 << 18  # bytes
+READ_BYTES = 1 << 18  # bytes read at once
 MIN_FREE_BYTES = 256 * 2**20  # bytes that stay free on the disk
+MAX_RECORD_BYTES = 8 * 2**20  # bytes of the record's JSON that are read
 
-ProgressCallback = Callable[[int, int], None]  # (bytes here, bytes in all)
+ProgressCallback = Callable[[int, int], None]  # (bytes done, bytes in all)
 MediaKind = Literal["audio", "video"]
 
 
 class FetchError(CorpusError):
-    """What could not be fetched, why, and what to do."""
+    """A download that failed; the message gives the reason and what to do."""
 
 
 class _RefusedError(FetchError):
-    """The server answered that it will not give this address."""
+    """The server refused an address."""
 
 
 @dataclass(frozen=True)
@@ -72,7 +69,7 @@ class RemoteFile:
 
 
 class _RetryableError(Exception):
-    """An attempt that failed in a way that another may not; `wait` is how long the server asks for."""
+    """A failed attempt that may succeed later; `wait` is the pause (s) that the server asks for."""
 
     def __init__(self, reason: str, wait: float = 0.0) -> None:
         super().__init__(reason)
@@ -87,57 +84,57 @@ def fetch_corpus(
     base: str | None = None,
     should_stop: Callable[[], bool] | None = None,
 ) -> list[Path]:
-    """Bring RAVDESS' speech zips into the folder `target` (audio 0.2 GB, video 12.4 GB); files that are there and right stay.
+    """Download RAVDESS' speech zips into the folder `target` (audio 0.2 GB, video 12.4 GB).
 
-    `base` is the record's address, for a mirror. Raises FetchError: no network, no room on the disk, a file that is not there or wrong;
-    for a corpus that is not fetched so, its message is `manual_steps`. Raises runs.Busy where another process fetches into that folder, and
-    runs.Stopped soon after `should_stop()`. However it ends, the same call continues.
+    Files that are there and whole are kept. `base` is the record's address, for a mirror. Raises
+    FetchError: no network, no room on the disk, a file that is missing or wrong; for a corpus that
+    is not downloaded, its message is `manual_steps`. Raises BusyError where another process fetches
+    into that folder, and StopRequested soon after `should_stop()`. The same call continues.
     """
     if name != "ravdess":
         raise FetchError(manual_steps(name, target))
-    if unknown := set(what) - set(FILE_PATTERNS):
-        raise FetchError(
-            f"{name} has no {', '.join(sorted(unknown))}; there are {' and '.join(FILE_PATTERNS)}"
-        )
+    if unknown := ", ".join(sorted(set(what) - set(FILE_PATTERNS))):
+        raise FetchError(f"{name} has no {unknown}; there are {' and '.join(FILE_PATTERNS)}")
     base = base or RECORD_ADDRESS
     target.mkdir(parents=True, exist_ok=True)
     with files.file_lock(target / ".fetch.lock", f"fetching {name} into {target}"):
         wanted = _list_remote_files(base, what)
         left = [f for f in wanted if not _is_complete(target / f.name, f)]
-        begun = {f.name: _file_size(_part_path(target, f)) for f in left}
-        need, free = (
-            sum(f.size - min(begun[f.name], f.size) for f in left),
-            shutil.disk_usage(target).free,
-        )
-        if left and need + MIN_FREE_BYTES > free:
-            names = left[0].name + (f" and {len(left) - 1} more" if len(left) > 1 else "")
-            room = f"{need / 1e9:.1f} GB more and {target} has {free / 1e9:.1f} GB free"
-            raise FetchError(
-                f"{names} need {room}; make room, or name a folder on another disk with --to"
-            )
-        total, here = sum(f.size for f in wanted), sum(f.size for f in wanted if f not in left)
+        _check_free_space(left, target)
+        total, done = sum(f.size for f in wanted), sum(f.size for f in wanted if f not in left)
+
+        def say(part: int) -> None:
+            if tick:
+                tick(done + part, total)
+            if should_stop and should_stop():
+                raise files.StopRequested("stopped; the same command continues")
+
         for f in left:
-            before = here
-
-            def say(done: int, before: int = before) -> None:
-                if tick:
-                    tick(before + done, total)
-                if should_stop and should_stop():
-                    raise files.StopRequested("stopped; the same command continues")
-
             _fetch_file(f, target, say)
-            here += f.size
+            done += f.size
         if tick:
             tick(total, total)
     return [target / f.name for f in wanted]
 
 
+def _check_free_space(left: list[RemoteFile], target: Path) -> None:
+    """Raise FetchError where the disk has no room for the rest of the files."""
+    need = sum(f.size - min(_file_size(_part_path(target, f)), f.size) for f in left)
+    free = shutil.disk_usage(target).free
+    if left and need + MIN_FREE_BYTES > free:
+        names = left[0].name + (f" and {len(left) - 1} more" if len(left) > 1 else "")
+        room = f"{need / 1e9:.1f} GB more and {target} has {free / 1e9:.1f} GB free"
+        fix = "make room, or name a folder on another disk with --to"
+        raise FetchError(f"{names} need {room}; {fix}")
+
+
 def manual_steps(name: str, target: Path) -> str:
-    """What to type, in order, for a corpus that is not fetched by `fetch_corpus`."""
+    """The commands to type, in order, for a corpus that `fetch_corpus` does not download."""
     folder = shlex.quote(target.as_posix())
     prepare = f"python -m core data prepare {name} --source {folder}"
     if name == "crema-d":
-        return f"""CREMA-D is a git-lfs repository (ODbL 1.0): 3.1 GB, and as much again since git-lfs keeps its own copy.
+        return f"""\
+CREMA-D is a git-lfs repository (ODbL 1.0): 3.1 GB, and as much again for git-lfs' own copy.
 With git and git-lfs (https://git-lfs.com) installed:
 
   git lfs install
@@ -146,28 +143,33 @@ With git and git-lfs (https://git-lfs.com) installed:
   python -m core data doctor {folder} --corpus crema-d
   {prepare}
 
-Where GitHub's quota for large files is used up, clone https://gitlab.com/cs-cooper-lab/crema-d-mirror.git instead; all else is the same.
-An interrupted pull goes on when it is given again. Files of some 130 bytes are pointers: their pull has not happened yet."""
+Where GitHub's quota for large files is used up, use this address instead of GitHub's:
+https://gitlab.com/cs-cooper-lab/crema-d-mirror.git. To continue an interrupted pull, give it again.
+Files of some 130 bytes are pointers: they are not pulled yet."""
     if name == "fer2013":
-        return f"""FER2013 is a challenge's data on Kaggle (research use) and needs a free account there:
+        return f"""\
+FER2013 is a challenge's data on Kaggle (research use) and needs a free account there:
 
   mkdir -p {folder}
-  open https://www.kaggle.com/datasets/msambare/fer2013 in a browser, sign in, press Download (about 60 MB), and move the zip into {folder}
-  or with Kaggle's own tool:  pip install kaggle && kaggle datasets download msambare/fer2013 -p {folder}
+  open https://www.kaggle.com/datasets/msambare/fer2013 in a browser, sign in, press Download (about
+  60 MB), and move the zip into {folder}
+  or:  pip install kaggle && kaggle datasets download msambare/fer2013 -p {folder}
   {prepare}
 
-The zip needs no unpacking. Any folder or zip of this form will do: train/<emotion>/<image>.jpg, with <emotion> one of
-angry, disgust, fear, happy, neutral, sad, surprise; above it may stand train, test, validation or nothing."""
+The zip needs no unpacking. Any folder or zip of this form will do: train/<emotion>/<image>.jpg,
+with <emotion> one of angry, disgust, fear, happy, neutral, sad, surprise, and with train, test,
+validation or nothing above it."""
     if name in ("demo", "demo-clips"):
         return "the demo corpus is drawn, not fetched: python -m core data prepare demo"
-    return f"{name} is not known here: ravdess can be fetched; for crema-d and fer2013 it is said what to type"
+    other = "for crema-d and fer2013 this command prints what to type"
+    return f"{name} is not known here: ravdess can be fetched; {other}"
 
 
-# ------------------------------------------------------------------ what there is
+# ------------------------------------------------------------------ the record
 
 
 def _list_remote_files(base: str, what: Sequence[MediaKind]) -> list[RemoteFile]:
-    """The record's files that are wanted, by name. Only what is known by heart is sure without the record's own list."""
+    """The wanted files of the record, by name. Without the record, AUDIO_ZIP is known."""
     try:
         record = json.loads(_with_retries(lambda: _read_document(base), tries=3))
         found = [_parse_record_file(f, base) for f in record["files"]]
@@ -175,42 +177,24 @@ def _list_remote_files(base: str, what: Sequence[MediaKind]) -> list[RemoteFile]
         if isinstance(e, FetchError) and not isinstance(e, _RefusedError):
             raise
         if "video" in what:
-            raise FetchError(
-                f"the list of files at {base} cannot be read ({e}); try again later, only --what audio, or see {RECORD_PAGE}"
-            ) from e
-        size, md5 = AUDIO_SPEECH_ZIP[1:]
-        return [
-            RemoteFile(
-                AUDIO_SPEECH_ZIP[0],
-                size,
-                md5,
-                f"{base.replace('/api/', '/')}/files/{AUDIO_SPEECH_ZIP[0]}?download=1",
-            )
-        ]
-    wanted = [
-        f
-        for kind in ("audio", "video")
-        if kind in what
-        for f in found
-        if f and FILE_PATTERNS[kind].fullmatch(f.name)
-    ]
-    wanted = sorted({f.name: f for f in wanted}.values(), key=lambda f: f.name)
+            fix = f"try again later, only --what audio, or see {RECORD_PAGE}"
+            raise FetchError(f"the list of files at {base} cannot be read ({e}); {fix}") from e
+        address = f"{base.replace('/api/', '/')}/files/{AUDIO_ZIP[0]}?download=1"
+        return [RemoteFile(*AUDIO_ZIP, address)]
+    wanted: dict[str, RemoteFile] = {}
     for kind in what:
-        if not any(FILE_PATTERNS[kind].fullmatch(f.name) for f in wanted):
-            raise FetchError(
-                f"the record at {base} lists no {kind} files of RAVDESS; see {RECORD_PAGE}"
-            )
-    return wanted
+        of_kind = {f.name: f for f in found if f and FILE_PATTERNS[kind].fullmatch(f.name)}
+        if not of_kind:
+            missing = f"the record at {base} lists no {kind} files of RAVDESS"
+            raise FetchError(f"{missing}; see {RECORD_PAGE}")
+        wanted |= of_kind
+    return [wanted[name] for name in sorted(wanted)]
 
 
 def _parse_record_file(entry: dict, base: str) -> RemoteFile | None:
-    """One entry of a record; None for what is no plain name with a size, an md5 and an address."""
-    name, size, checksum, link = (
-        str(entry["key"]),
-        int(entry["size"]),
-        str(entry["checksum"]),
-        str(entry["links"]["self"]),
-    )
+    """One entry of a record; None unless it has a plain name, a size, an md5 and an address."""
+    name, size = str(entry["key"]), int(entry["size"])
+    checksum, link = str(entry["checksum"]), str(entry["links"]["self"])
     md5 = re.fullmatch(r"md5:([0-9a-f]{32})", checksum)
     if not md5 or size < 0 or not re.fullmatch(r"[A-Za-z0-9][\w.-]*", name):
         return None
@@ -218,19 +202,15 @@ def _parse_record_file(entry: dict, base: str) -> RemoteFile | None:
 
 
 def _check_address(address: str, base: str) -> str:
-    """An address that `base` leads to, if its scheme is base's own or https; raises FetchError for any other."""
-    scheme = urllib.parse.urlsplit(address).scheme
-    if scheme not in ("https", urllib.parse.urlsplit(base).scheme) or scheme not in (
-        "http",
-        "https",
-    ):
-        raise FetchError(
-            f"{base} leads to {address[:200]!r}, which is no {urllib.parse.urlsplit(base).scheme} address: not followed"
-        )
+    """An address that `base` leads to. Raises FetchError unless its scheme is base's or https."""
+    scheme, own = (urllib.parse.urlsplit(a).scheme for a in (address, base))
+    if scheme not in ("https", own) or scheme not in ("http", "https"):
+        what = f"{base} leads to {address[:200]!r}, which is no {own} address"
+        raise FetchError(f"{what}: not followed")
     return address
 
 
-# ------------------------------------------------------------------ asking
+# ------------------------------------------------------------------ requests
 
 
 class _SameSchemeRedirects(urllib.request.HTTPRedirectHandler):
@@ -243,33 +223,28 @@ class _SameSchemeRedirects(urllib.request.HTTPRedirectHandler):
 
 
 def _open_address(address: str, headers: dict[str, str]) -> Any:
-    """An answer of the server, 2xx. Raises _Again where another attempt may help, FetchError where not."""
+    """A 2xx answer. Raises _RetryableError where another attempt may help, else FetchError."""
     if urllib.parse.urlsplit(address).scheme not in ("http", "https"):
         raise FetchError(f"{address} is no https address")
-    request = urllib.request.Request(
-        address, headers={"User-Agent": "dacssGAN-studio", "Accept-Encoding": "identity"} | headers
-    )
+    headers = {"User-Agent": "dacssGAN-studio", "Accept-Encoding": "identity"} | headers
+    request = urllib.request.Request(address, headers=headers)
+    opener = urllib.request.build_opener(_SameSchemeRedirects)
     try:
-        return urllib.request.build_opener(_SameSchemeRedirects).open(
-            request, timeout=RESPONSE_TIMEOUT
-        )
+        return opener.open(request, timeout=RESPONSE_TIMEOUT)
     except urllib.error.HTTPError as e:
         with e:
             if e.code == 416:
                 raise
             if e.code in (408, 425, 429) or e.code >= 500:
-                asked = e.headers.get("Retry-After", "")
-                raise _RetryableError(
-                    f"the server answers {e.code}", float(asked) if asked.isdecimal() else 0.0
-                ) from e
-            raise _RefusedError(
-                f"{address} is refused with status {e.code} ({e.reason}); see {RECORD_PAGE}"
-            ) from e
+                pause = e.headers.get("Retry-After", "")
+                wait = float(pause) if pause.isdecimal() else 0.0
+                raise _RetryableError(f"the server answers {e.code}", wait) from e
+            refusal = f"{address} is refused with status {e.code} ({e.reason})"
+            raise _RefusedError(f"{refusal}; see {RECORD_PAGE}") from e
     except urllib.error.URLError as e:
         if isinstance(e.reason, ssl.SSLCertVerificationError):
-            raise FetchError(
-                f"{address}: its certificate is not valid ({e.reason.verify_message}); nothing was fetched"
-            ) from e
+            why = f"its certificate is not valid ({e.reason.verify_message})"
+            raise FetchError(f"{address}: {why}; nothing was fetched") from e
         raise _RetryableError(_error_text(e.reason)) from e
     except (OSError, http.client.HTTPException) as e:
         raise _RetryableError(_error_text(e)) from e
@@ -284,7 +259,7 @@ def _error_text(error: object) -> str:
 def _read_document(address: str) -> bytes:
     try:
         with _open_address(address, {"Accept": "application/json"}) as answer:
-            return answer.read(8 * 2**20)
+            return answer.read(MAX_RECORD_BYTES)
     except urllib.error.URLError as e:
         raise FetchError(f"{address}: {_error_text(e)}") from e
     except (OSError, http.client.HTTPException) as e:
@@ -297,8 +272,11 @@ def _with_retries(
     progress: Callable[[], int] = lambda: 0,
     say: Any = None,
 ) -> Any:
-    """`attempt()` until it succeeds, with growing pauses; attempts that moved `progress()` on do not count. Raises FetchError, or the last
-    _Again where the server did answer."""
+    """Repeat `attempt()` until it succeeds, with growing pauses, in which `say()` is called.
+
+    Attempts that increased `progress()` do not count. Raises FetchError without a network, or the
+    last _RetryableError.
+    """
     failed, last = 0, progress()
     while True:
         try:
@@ -306,16 +284,12 @@ def _with_retries(
         except _RetryableError as e:
             failed = 0 if progress() > last else failed + 1
             last = max(last, progress())
-            cause = (
-                e.__cause__.reason
-                if isinstance(e.__cause__, urllib.error.URLError)
-                else e.__cause__
-            )
+            cause: Any = e.__cause__
+            cause = cause.reason if isinstance(cause, urllib.error.URLError) else cause
             nowhere = isinstance(cause, socket.gaierror | ConnectionRefusedError) and failed >= 3
             if nowhere or getattr(cause, "errno", 0) == errno.ENETUNREACH:
-                raise FetchError(
-                    f"no network, or no way to the server ({e}); what is here is kept: give the command again later"
-                ) from e
+                fix = "the finished part is kept: give the command again later"
+                raise FetchError(f"no network, or no way to the server ({e}); {fix}") from e
             if failed >= tries:
                 raise
             pause = min(MAX_WAIT, max(FIRST_WAIT * 2 ** max(0, failed - 1), e.wait))
@@ -330,9 +304,8 @@ def _with_retries(
 
 
 def _part_path(target: Path, f: RemoteFile) -> Path:
-    return (
-        target / f"{f.name}.{f.md5[:8]}.part"
-    )  # of this content: of another edition of the file nothing is taken over
+    """The growing file; its name has the md5, as another edition's bytes must not be continued."""
+    return target / f"{f.name}.{f.md5[:8]}.part"
 
 
 def _file_size(path: Path) -> int:
@@ -349,41 +322,38 @@ def _file_md5(path: Path) -> str:
 
 
 def _fetch_file(f: RemoteFile, target: Path, say: Callable[[int], None]) -> None:
-    """One file, whole and right, under its name in `target`; a wrong one is removed and fetched once more from the start."""
+    """Download one file to its name in `target`; a wrong one is removed and fetched once more."""
     part = _part_path(target, f)
     for last in (False, True):
         try:
             _with_retries(
                 lambda: _fetch_rest(f, part, say),
-                MAX_FAILED_ATTEMPTS,
-                lambda: _file_size(part),
-                lambda: say(_file_size(part)),
+                progress=lambda: _file_size(part),
+                say=lambda: say(_file_size(part)),
             )
         except _RetryableError as e:
-            kept = f"{_file_size(part):,} of {f.size:,} bytes are kept"
-            raise FetchError(
-                f"{f.name}: {e}, {MAX_FAILED_ATTEMPTS} times in a row; {kept}: give the command again later"
-            ) from e
-        fault = (
-            f"has {_file_size(part):,} bytes instead of {f.size:,}"
-            if _file_size(part) != f.size
-            else ""
-        )
-        fault = fault or (
-            "" if (sum_ := _file_md5(part)) == f.md5 else f"has the md5 {sum_} instead of {f.md5}"
-        )
-        if not fault:
+            done = f"{_file_size(part):,} of {f.size:,} bytes are kept"
+            why = f"{f.name}: {e}, {MAX_FAILED_ATTEMPTS} times in a row"
+            raise FetchError(f"{why}; {done}: give the command again later") from e
+        size, fault = _file_size(part), ""
+        if size != f.size:
+            fault = f"has {size:,} bytes instead of {f.size:,}"
+        elif (md5 := _file_md5(part)) != f.md5:
+            fault = f"has the md5 {md5} instead of {f.md5}"
+        else:
             os.replace(part, target / f.name)
             return
         part.unlink()
         if last:
-            raise FetchError(
-                f"{f.name} as fetched {fault}, twice; it was removed. The server's copy may be damaged: see {RECORD_PAGE}"
-            )
+            hint = f"The server's copy may be damaged: see {RECORD_PAGE}"
+            raise FetchError(f"{f.name} as fetched {fault}, twice; it was removed. {hint}")
 
 
 def _fetch_rest(f: RemoteFile, part: Path, say: Callable[[int], None]) -> None:
-    """What is still lacking of a file, appended; returns when the server has nothing more. Raises _Again when the transfer is cut off."""
+    """Append the missing rest of a file, until the server has nothing more.
+
+    Raises _RetryableError when the transfer is cut off.
+    """
     have = _file_size(part)
     if have >= f.size > 0:
         return
@@ -392,19 +362,15 @@ def _fetch_rest(f: RemoteFile, part: Path, say: Callable[[int], None]) -> None:
     except urllib.error.HTTPError:  # 416: the server's file is not longer than what is here
         return
     with answer:
-        span = re.match(r"bytes (\d+)-\d+/(\d+|\*)", answer.headers.get("Content-Range", ""))
-        fits = (
-            answer.status == 206 and span and int(span[1]) == have and span[2] in ("*", str(f.size))
-        )
+        content = answer.headers.get("Content-Range", "")
+        span = re.match(r"bytes (\d+)-\d+/(\d+|\*)", content)
+        fits = span and int(span[1]) == have and span[2] in ("*", str(f.size))
+        fits = fits and answer.status == 206
         if answer.status == 206 and not fits:
             part.unlink(missing_ok=True)
-            raise _RetryableError(
-                f"the server sends {answer.headers.get('Content-Range')!r} for the bytes from {have}"
-            )
-        with open(
-            part, "ab" if fits else "wb"
-        ) as file:  # a server that knows no ranges sends all of it
-            done = have if fits else 0
+            raise _RetryableError(f"the server sends {content!r} for the bytes from {have}")
+        start = done = have if fits else 0  # a server that knows no ranges sends all of it
+        with open(part, "ab" if fits else "wb") as file:
             say(done)
             while done <= f.size:
                 try:
@@ -419,7 +385,6 @@ def _fetch_rest(f: RemoteFile, part: Path, say: Callable[[int], None]) -> None:
             file.flush()
             os.fsync(file.fileno())
         promised = answer.headers.get("Content-Length", "")
-        if done < f.size and not (
-            promised.isdecimal() and int(promised) + (have if fits else 0) < f.size
-        ):
+        short = promised.isdecimal() and int(promised) + start < f.size
+        if done < f.size and not short:
             raise _RetryableError(f"the transfer was cut off after {done:,} of {f.size:,} bytes")

@@ -1,7 +1,7 @@
-"""§3.3 and §3.4 for one clip of a corpus: what `prepare` does thousands of times, in whatever process or machine. No torch.
+"""§3.3 and §3.4 for one clip of a corpus: aligned faces and a log-mel spectrogram. No torch.
 
-A clip is a corpora.Entry with media, or a take of the invented corpus, which is drawn. Decoder and landmarks are imported where they are
-needed: drawing wants neither.
+A clip is a ClipEntry with media, or a take of the demo corpus, which is drawn. The decoder and the
+landmark model are imported only where they are needed: drawing needs neither.
 """
 
 from __future__ import annotations
@@ -15,77 +15,74 @@ import numpy as np
 
 from core.config import LogMel
 from core.data.corpora import ClipEntry
+from core.data.prepared_corpora import STORED_COLUMNS
 from core.data.sources import media_files
-from core.data.splits import STORED_COLUMNS
 from core.media import spectrograms
 
-MAX_CROP_SIDE = 128  # pixels: pictures with a shorter side are faces cut out already, others photographs to find one in
-CROP_SIZE = 48  # pixels of a crop's side, as FER2013's
-MAX_SEARCHED_FRAMES = 25  # frames around the middle in which a face is looked for
-WINDOW_SECONDS = STORED_COLUMNS * LogMel().hop / LogMel().rate  # seconds that a spectrogram shows
+# Pixels of a picture's shorter side. Smaller pictures are cropped faces; larger ones are
+# photographs, which are searched for a face.
+MAX_CROP_SIDE = 128
+CROP_SIZE = 48  # pixels of a crop's side, as in FER2013
+MAX_SEARCHED_FRAMES = 25  # frames around the middle that are searched for a face
+WINDOW_SECONDS = STORED_COLUMNS * LogMel().hop / LogMel().rate  # seconds of a spectrogram
 
 
 @dataclass(frozen=True)
 class ExtractionSettings:
-    """What is taken from each clip, besides what LogMel says."""
+    """What is extracted from each clip, besides the settings of LogMel."""
 
     frames: int = 1  # faces, the first of the frame nearest the sound's middle
-    crops: int = 1  # windows of COLUMNS columns, the first the clip's middle
-    bands: int = LogMel().bands  # of a spectrogram
+    crops: int = 1  # windows of STORED_COLUMNS columns, the first the clip's middle
+    bands: int = LogMel().bands  # mel bands of a spectrogram
 
 
 @dataclass(frozen=True)
 class ClipFeatures:
-    """What has come of one clip."""
+    """Features of one clip, or the reason why it is left out."""
 
-    reason: str = ""  # why it is left out
+    reason: str = ""  # why the clip is left out
     x: np.ndarray | None = None  # (frames, 28, 28) uint8
     y: np.ndarray | None = None  # (crops, 112, bands) float32 dB
-    five: np.ndarray | None = (
-        None  # (5, 2) float64 landmarks of a crop, pixels; NaN where none were found
-    )
-    crop: np.ndarray | None = (
-        None  # (48, 48) uint8: a crop without landmarks, to be aligned by the median of the others' when all are read
-    )
-    repeats: tuple[bool, bool] = (
-        False,
-        False,
-    )  # fewer different frames, or windows, than asked for
+    five: np.ndarray | None = None  # (5, 2) float64 pixels: landmarks of a crop, NaN if none found
+    # (48, 48) uint8: a crop without landmarks. It is aligned by the median of the others' landmarks
+    # when all crops are read.
+    crop: np.ndarray | None = None
+    repeats: tuple[bool, bool] = (False, False)  # fewer different frames, or windows, than wanted
 
 
 def extract_clip(item: Any, how: ExtractionSettings) -> ClipFeatures:
-    """What comes of one clip, a corpora.Entry or a demo.Take. Whatever is wrong with it is its `reason`; raises ModelMissing only."""
+    """Features of one clip, a ClipEntry or a demo.actors.Take. Raises ModelMissing only.
+
+    Any other error becomes the `reason` for which the clip is left out.
+    """
     try:
-        return (
-            _extract_entry(item, how) if isinstance(item, ClipEntry) else _extract_take(item, how)
-        )
-    except Exception as e:  # one odd clip must not stop a corpus; its reason is kept
+        if isinstance(item, ClipEntry):
+            return _extract_entry(item, how)
+        return _extract_take(item, how)
+    except Exception as e:  # one odd clip must not stop a corpus
         from core.media.faces import landmarker
 
         if isinstance(e, landmarker.ModelMissing | MemoryError):
-            raise  # not the clip's fault, and all the others would be left out, too
+            raise  # not the clip's fault, and all others would be left out, too
         return ClipFeatures(reason=f"{type(e).__name__}: {e}")
 
 
 def _extract_take(take: Any, how: ExtractionSettings) -> ClipFeatures:
+    from core.data.demo import voices
+    from core.data.demo import expressions
     from core.data.demo import actors
     from core.media.faces import alignment
 
-    wave = actors.synthesise_voice(take)
+    wave = voices.synthesise_voice(take)
     y, repeated = _spectrogram_windows(wave, how)
     times = _frame_times(spectrograms.centre_time(len(wave) / LogMel().rate), how.frames)
-    return ClipFeatures(
-        x=np.stack([alignment.align(*actors.render_face(take, t=t)) for t in times]),
-        y=y,
-        repeats=(False, repeated),
-    )
+    x = np.stack([alignment.align(*expressions.render_face(take, t=t)) for t in times])
+    return ClipFeatures(x=x, y=y, repeats=(False, repeated))
 
 
 def _extract_entry(entry: ClipEntry, how: ExtractionSettings) -> ClipFeatures:
-    """One clip through §3.3 and §3.4; pictures of faces already cut out keep only their landmarks where none can be found."""
-    from core.media import (
-        clips,  # late: a training on prepared arrays needs no decoder and no landmarks
-    )
+    """One clip through §3.3 and §3.4; a crop without landmarks is returned as it is."""
+    from core.media import clips  # late: training on prepared arrays needs no decoder
 
     y, seconds, repeated = None, None, False
     if entry.audio:
@@ -96,102 +93,95 @@ def _extract_entry(entry: ClipEntry, how: ExtractionSettings) -> ClipFeatures:
     if not entry.video:
         return ClipFeatures(y=y, repeats=(False, repeated))
     with media_files.media_file(entry.video) as path:
-        crop = (
-            _read_crop(path)
-            if path.suffix.lower() in media_files.MEDIA_EXTENSIONS["picture"]
-            else None
-        )
+        picture = media_files.media_kind(path.name)[0] == "picture"
+        crop = _read_crop(path) if picture else None
         if crop is None:
             x, few = _aligned_faces(path, entry.clip, seconds, how.frames)
             return ClipFeatures(x=x, y=y, repeats=(few, repeated))
     from core.media.faces import alignment
 
-    five = alignment.crop_points(crop)
-    few = how.frames > 1
+    five, repeats = alignment.crop_points(crop), (how.frames > 1, repeated)
     if five is None:
-        return ClipFeatures(y=y, five=np.full((5, 2), np.nan), crop=crop, repeats=(few, repeated))
-    return ClipFeatures(
-        x=np.stack([alignment.align(crop, five)] * how.frames),
-        y=y,
-        five=five,
-        repeats=(few, repeated),
-    )
+        return ClipFeatures(y=y, five=np.full((5, 2), np.nan), crop=crop, repeats=repeats)
+    x = np.stack([alignment.align(crop, five)] * how.frames)
+    return ClipFeatures(x=x, y=y, five=five, repeats=repeats)
 
 
 def _read_crop(path: Path) -> np.ndarray | None:
-    """A picture that is a face already cut out, (48, 48) uint8 grey; None for a larger one."""
+    """A picture that is a cropped face, as (48, 48) uint8 grey; None for a larger picture."""
     from PIL import Image
 
     with Image.open(path) as image:
-        return (
-            None
-            if min(image.size) > MAX_CROP_SIDE
-            else np.asarray(image.convert("L").resize((CROP_SIZE, CROP_SIZE)))
-        )
+        if min(image.size) > MAX_CROP_SIDE:
+            return None
+        return np.asarray(image.convert("L").resize((CROP_SIZE, CROP_SIZE)))
 
 
 def _spectrogram_windows(wave: np.ndarray, how: ExtractionSettings) -> tuple[np.ndarray, bool]:
-    """dB of the clip's middle and of further windows evenly over its length: (crops, 112, bands); True where some are the same."""
+    """Windows (crops, 112, bands) dB: the clip's middle, others evenly over it; are some equal?"""
     db, crops = spectrograms.log_mel(wave, LogMel(bands=how.bands)), how.crops
-    first = spectrograms.centre_crop(db, STORED_COLUMNS)
-    if len(db) <= STORED_COLUMNS:
+    first, spare = spectrograms.centre_crop(db, STORED_COLUMNS), len(db) - STORED_COLUMNS
+    if spare <= 0:
         return np.stack([first] * crops), crops > 1
-    starts = [round(s * (len(db) - STORED_COLUMNS)) for s in _further_positions(crops)]
-    return np.stack([first, *(db[s : s + STORED_COLUMNS] for s in starts)]), len(
-        {(len(db) - STORED_COLUMNS) // 2, *starts}
-    ) < crops
+    starts = [round(s * spare) for s in _further_positions(crops)]
+    windows = np.stack([first, *(db[s : s + STORED_COLUMNS] for s in starts)])
+    return windows, len({spare // 2, *starts}) < crops
 
 
 def _further_positions(n: int) -> list[float]:
-    """n - 1 places in 0..1, evenly apart, but for the middle one, which is taken already."""
-    every = np.linspace(0, 1, n | 1).tolist()
-    return [p for i, p in enumerate(every) if i != len(every) // 2][: n - 1]
+    """n - 1 positions in 0..1, evenly spaced, without the middle, which is taken already."""
+    positions = np.linspace(0, 1, n | 1).tolist()
+    return [p for i, p in enumerate(positions) if i != len(positions) // 2][: n - 1]
 
 
 def _frame_times(middle: float, frames: int) -> list[float]:
-    """Instants (s) at which faces are taken: the middle, and further ones over the second that the spectrogram shows."""
+    """Times (s) of the faces: the middle, then others over the second of the spectrogram."""
     return [middle, *(middle + (p - 0.5) * WINDOW_SECONDS for p in _further_positions(frames))]
 
 
 def _aligned_faces(
     path: Path, name: str, seconds: float | None, frames: int
 ) -> tuple[np.ndarray, bool]:
-    """Aligned faces (frames, 28, 28) of one person in a film, the first nearest the sound's middle; True where a frame is used again.
+    """Aligned faces (frames, 28, 28) of one person in a film; is a frame used twice?
 
-    Raises faces.NoFaceError where AROUND frames show none. Of several people it is the largest in the first frame.
+    The first face is nearest the sound's middle; of several people it is the largest in its frame.
+    `seconds` is the sound's length. Raises NoFaceError where MAX_SEARCHED_FRAMES frames show none.
     """
-    from core.media import clips, containers
+    from core.media import clips
     from core.media.faces import alignment, detection
 
-    if frames == 1 and seconds is not None:  # one picture is enough, nearly always
-        clip = clips.read_clip(path, containers.Limits(near=spectrograms.centre_time(seconds)))
-        found = detection.detect(clip.frames[0]) if len(clip.frames) == 1 else []
-        if found:
-            return alignment.align(clip.frames[0], alignment.five_points(found[0].points))[
-                None
-            ], False
+    def align(i: int, face: Any) -> np.ndarray:
+        return alignment.align(clip.frames[i], alignment.five_points(face.points))
+
+    # One face: decoding a single frame suffices, nearly always
+    if frames == 1 and seconds is not None:
+        clip = clips.read_clip(path, clips.Limits(near=spectrograms.centre_time(seconds)))
+        faces = detection.detect(clip.frames[0]) if len(clip.frames) == 1 else []
+        if faces:
+            return align(0, faces[0])[None], False
+
+    # The first face: of the frame nearest the middle that has one
     clip = clips.read_clip(path)
-    look = functools.cache(lambda i: detection.detect(clip.frames[i]))
-    times = _frame_times(
-        spectrograms.centre_time(float(clip.times[-1]) if seconds is None else seconds), frames
-    )
-    order = np.argsort(np.abs(clip.times - times[0]), kind="stable")
-    first = next((int(i) for i in order[:MAX_SEARCHED_FRAMES] if look(int(i))), None)
+    detect = functools.cache(lambda i: detection.detect(clip.frames[i]))
+    length = float(clip.times[-1]) if seconds is None else seconds
+    times = _frame_times(spectrograms.centre_time(length), frames)
+    order = [int(i) for i in np.argsort(np.abs(clip.times - times[0]), kind="stable")]
+    first = next((i for i in order[:MAX_SEARCHED_FRAMES] if detect(i)), None)
     if first is None:
-        raise detection.NoFaceError(
-            f"{name}: no face within {MAX_SEARCHED_FRAMES} frames of the middle"
-        )
-    face = look(first)[0]
-    chosen = {first: face}
-    x = [alignment.align(clip.frames[first], alignment.five_points(face.points))]
-    inside = [int(i) for i in order if abs(clip.times[i] - times[0]) <= WINDOW_SECONDS / 2]
+        where = f"within {MAX_SEARCHED_FRAMES} frames of the middle"
+        raise detection.NoFaceError(f"{name}: no face {where}")
+    face = detect(first)[0]
+    centre, chosen, x = face.points.mean(0), {first: face}, [align(first, face)]
+
+    # Further faces of the same person: those that lie nearest to the first face
+    inside = [i for i in order if abs(clip.times[i] - times[0]) <= WINDOW_SECONDS / 2]
     for t in times[1:]:
-        free = sorted((i for i in inside if i not in chosen), key=lambda i: abs(clip.times[i] - t))
-        i = next((i for i in free if look(i)), None)
+        distance = lambda i, t=t: abs(clip.times[i] - t)  # noqa: E731
+        free = sorted((i for i in inside if i not in chosen), key=distance)
+        i = next((i for i in free if detect(i)), None)
         if i is None:
-            i = min(chosen, key=lambda i: abs(clip.times[i] - t))
-        else:  # the same person: the one whose face lies nearest
-            centre = face.points.mean(0)
-            chosen[i] = min(look(i), key=lambda f: float(np.hypot(*(f.points.mean(0) - centre))))
-        x.append(alignment.align(clip.frames[i], alignment.five_points(chosen[i].points)))
+            i = min(chosen, key=distance)
+        else:
+            chosen[i] = min(detect(i), key=lambda f: float(np.hypot(*(f.points.mean(0) - centre))))
+        x.append(align(i, chosen[i]))
     return np.stack(x), len(chosen) < frames

@@ -1,4 +1,4 @@
-"""§4.1: what a clip shows, in one vocabulary for all corpora: spellings of emotions, raters' votes, and which of them is the label."""
+"""§4.1: emotions in one vocabulary: each corpus' spellings, raters' votes, and the label."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Literal
 
 import numpy as np
 
-from core.config import EMOTIONS
+from core.config import CREMA_EMOTIONS, EMOTIONS
 
 EMOTION_SYNONYMS = {  # every corpus' spelling -> the one vocabulary of config.EMOTIONS
     "neutral": "neutral", "neu": "neutral",
@@ -17,58 +17,54 @@ EMOTION_SYNONYMS = {  # every corpus' spelling -> the one vocabulary of config.E
     "angry": "angry", "ang": "angry", "anger": "angry",
     "fear": "fear", "fea": "fear", "fearful": "fear", "afraid": "fear", "scared": "fear",
     "disgust": "disgust", "dis": "disgust", "disgusted": "disgust",
-    "surprise": "surprise", "surprised": "surprise", "sur": "surprise", "pleasant surprise": "surprise", "ps": "surprise",
+    "surprise": "surprise", "surprised": "surprise", "sur": "surprise",
+    "pleasant surprise": "surprise", "ps": "surprise",
 }  # fmt: skip
-VOTE_CODES = {
-    "A": "angry",
-    "D": "disgust",
-    "F": "fear",
-    "H": "happy",
-    "N": "neutral",
-    "S": "sad",
-}  # CREMA-D's summaryTable.csv
-VOTE_MODALITIES = (
-    "voice",
-    "face",
-    "both",
-)  # what raters heard or saw: the order of `votes` everywhere
+VOTE_CODES = {e[0].upper(): e for e in sorted(CREMA_EMOTIONS)}  # of CREMA-D's summaryTable.csv
+VOTE_MODALITIES = ("voice", "face", "both")  # what raters heard or saw: the columns of `votes`
 
 LabelSource = Literal["intended", "voice", "face", "both"]
 TieRule = Literal["drop", "intended"]
 
 
 def emotion_of(word: str) -> str:
-    """The emotion of config.EMOTIONS that a corpus calls `word`, whatever its case; "" where it is none that we know."""
-    return EMOTION_SYNONYMS.get(
-        " ".join(word.lower().replace("_", " ").replace("-", " ").split()), ""
-    )
+    """The emotion of config.EMOTIONS that a corpus calls `word`, in any case; "" if unknown.
+
+    >>> emotion_of("Pleasant_Surprise"), emotion_of("FEA"), emotion_of("bored")
+    ('surprise', 'fear', '')
+    """
+    words = word.lower().replace("_", " ").replace("-", " ").split()
+    return EMOTION_SYNONYMS.get(" ".join(words), "")
 
 
 def unknown_emotion_message(word: str) -> str:
-    """What to tell whoever wrote `word` for an emotion: why it is not understood, and every spelling that is."""
-    known = "; ".join(
-        f"{e} ({', '.join(w for w, to in EMOTION_SYNONYMS.items() if to == e and w != e)})"
+    """Why `word` is not understood as an emotion, and every spelling that is."""
+    spellings = {
+        e: ", ".join(w for w, to in EMOTION_SYNONYMS.items() if to == e and w != e)
         for e in EMOTIONS
-    )
-    why = (
-        ": numbers name other emotions in every corpus, so write the word"
-        if word.strip().isdecimal()
-        else ""
-    )
+    }
+    known = "; ".join(f"{e} ({words})" for e, words in spellings.items())
+    why = ""
+    if word.strip().isdecimal():
+        why = ": numbers name other emotions in every corpus, so write the word"
     return f"unknown emotion {word!r}{why}; known are {known}"
 
 
 def parse_vote(codes: str) -> str:
-    """CREMA-D's vote "A", or a tie such as "D:A" -> "angry", "angry|disgust"; "" stays "".
+    """CREMA-D's vote as emotions; a tie is joined by "|", no vote is "".
 
     Raises ValueError on a code other than A, D, F, H, N and S.
+
+    >>> parse_vote("A"), parse_vote("D:A")
+    ('angry', 'angry|disgust')
     """
-    parts = [c.strip() for c in codes.split(":")] if codes.strip() else []
-    if not set(parts) <= set(VOTE_CODES):
+    parts = {c.strip() for c in codes.split(":")} if codes.strip() else set()
+    if not parts <= set(VOTE_CODES):
+        known = ", ".join(VOTE_CODES)
         raise ValueError(
-            f"the vote {codes!r} is none of {', '.join(VOTE_CODES)}, nor several of them joined by ':'"
+            f"the vote {codes!r} is none of {known}, nor several of them joined by ':'"
         )
-    return "|".join(sorted(VOTE_CODES[c] for c in set(parts)))
+    return "|".join(sorted(VOTE_CODES[c] for c in parts))
 
 
 def choose_labels(
@@ -77,22 +73,21 @@ def choose_labels(
     labels: LabelSource,
     ties: TieRule,
 ) -> np.ndarray:
-    """The label of each clip. Emotions (N,) and votes (N, 3) of VOTED -> (N,) str, "" where there is no usable label.
+    """The label of each clip, (N,) str, "" where there is no usable one.
 
-    A tied vote names no label; with `ties` = "intended" it leaves the intended emotion if that is among the tied.
+    `intended` are emotions (N,), `votes` (N, 3) by VOTE_MODALITIES. A tied vote gives no label, or
+    with `ties` = "intended" the intended emotion if it is among the tied ones.
+
+    >>> votes = [("angry", "", ""), ("angry|fear", "", ""), ("", "", "")]
+    >>> choose_labels(["sad", "fear", "sad"], votes, "voice", "intended").tolist()
+    ['angry', 'fear', '']
     """
     if labels == "intended":
         return np.asarray(intended)
     column = VOTE_MODALITIES.index(labels)
-    out = []
-    for meant, row in zip(intended, votes, strict=True):
+    chosen = []
+    for emotion, row in zip(intended, votes, strict=True):
         voted = str(row[column]).split("|")
-        kept = (
-            voted[0]
-            if len(voted) == 1
-            else str(meant)
-            if ties == "intended" and meant in voted
-            else ""
-        )
-        out.append(kept)
-    return np.array(out, dtype=str)
+        tied = str(emotion) if ties == "intended" and emotion in voted else ""
+        chosen.append(voted[0] if len(voted) == 1 else tied)
+    return np.array(chosen, dtype=str)

@@ -1,6 +1,7 @@
-"""How `vocoder` is trained and what it is worth: recordings and their pitch, the losses, and its figures beside plain Griffin-Lim's.
+"""Training of the vocoder: recordings and their pitch, losses, and a comparison with Griffin-Lim.
 
-Trained on the voices of S1 and S3 of a configuration's fold, chosen by S2's, measured on S4's, whom no network here has met.
+It is trained on the voices of S1 and S3 of a configuration's fold, selected on S2's, and measured
+on S4's, which no network here has seen.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from torch import Tensor, nn
 
 from core import files
 from core.config import Config, LogMel
-from core.data import splits
+from core.data import prepared_corpora, splits
 from core.data.corpora import CorpusError
 from core.data.sources import media_files
 from core.files import StopRequested
@@ -28,9 +29,14 @@ from core.models import networks
 from core.runs import Run
 
 GAP_COLUMNS = 8  # columns of silence between two recordings
-DYNAMIC_RANGE_DB = 80.0  # dB below a crop's level, under which nothing is asked of the network
+UNVOICED_F0 = 150.0  # Hz; pitch of a recording in which no column is voiced
+DYNAMIC_RANGE_DB = 80.0  # dB below a crop's level; weaker bins do not enter the loss
+REACHED_MIN = 1e-6  # least sum of the mel filters in a bin that the spectrogram tells about
+PITCH_WEIGHT, LOG_WEIGHT = 0.3, 4.0  # of the losses; the linear one has 1
+CHECKPOINT_INTERVAL, REPORT_INTERVAL = 250, 50  # steps
 ProgressCallback = Callable[[str, int, int, str], None]  # (phase, done, total, remark)
 StopCallback = Callable[[], bool]
+Recordings = list[tuple[str, np.ndarray]]  # (clip, (samples,) float32)
 
 
 @dataclass(frozen=True)
@@ -38,85 +44,79 @@ class Speech:
     """Recordings end to end, with silence between them, and the pitch of each column."""
 
     wave: Tensor  # (samples,) float32 in [-1, 1]
-    f0: Tensor  # (columns,) Hz, 0 where there is no pitch
-    continuous_f0: Tensor  # (columns,) Hz, the same with its gaps bridged
+    f0: Tensor  # (columns,) Hz, 0 where unvoiced
+    continuous_f0: Tensor  # (columns,) Hz, interpolated where unvoiced
     starts: Tensor  # columns at which a crop may begin
 
 
 # ------------------------------------------------------------------ recordings
 
 
-def load_recordings(config: Config, sets: tuple[str, ...]) -> list[tuple[str, np.ndarray]]:
-    """(clip, (samples,) float32) of all recordings of the people in some of S1 to S4, whatever their emotion.
+def load_recordings(config: Config, sets: tuple[str, ...]) -> Recordings:
+    """All recordings, whatever their emotion, of the people in some of S1 to S4.
 
-    Raises CorpusError where the recordings are not on this machine any more: a prepared corpus keeps spectrograms alone.
+    Raises CorpusError where the recordings are no longer on this machine: a prepared corpus holds
+    spectrograms alone.
     """
     name, rate = config.data.voices, config.logmel.rate
-    side = splits.corpus_path(name).with_suffix(".source.json")
-    if not side.exists():
+    record = prepared_corpora.corpus_path(name).with_suffix(".source.json")
+    if not record.exists():
         raise CorpusError(
-            f"{side} is not there, which says where the recordings of {name} lie; prepare the corpus again from its source"
+            f"{record} is missing, which names the recordings of {name}; prepare the corpus again "
+            "from its source"
         )
-    found = splits.build_sets(config)
-    people = {str(p) for k in sets for p in found[k].y_subject}
-    corpus, told = splits.load_corpus(name), json.loads(side.read_text())["clips"]
+    built = splits.build_sets(config)
+    people = {str(p) for k in sets for p in built[k].y_subject}
+    corpus, sources = prepared_corpora.load_corpus(name), json.loads(record.read_text())["clips"]
     out = []
-    for clip in (
-        str(c) for c, who in zip(corpus.clip, corpus.subject, strict=True) if str(who) in people
-    ):
+    for clip, subject in zip(map(str, corpus.clip), map(str, corpus.subject), strict=True):
+        if subject not in people:
+            continue
         try:
-            with media_files.media_file(told[clip]["audio"]) as path:
+            with media_files.media_file(sources[clip]["audio"]) as path:
                 out.append((clip, clips.read_waveform(path, rate)))
         except (OSError, KeyError) as e:
             raise CorpusError(
-                f"the recording of {clip} is not where {side} says ({e}); prepare {name} again from its source"
+                f"the recording of {clip} is not where {record} says ({e}); prepare {name} again "
+                "from its source"
             ) from e
     return out
 
 
 def pitch(wave: np.ndarray, s: LogMel) -> np.ndarray:
-    """(samples,) -> (1 + samples // hop,) Hz, 0 where there is none: pYIN (Mauch & Dixon 2014), as librosa has it."""
+    """Pitch (1 + samples // hop,) in Hz of a waveform (samples,), 0 where unvoiced.
+
+    librosa's pYIN (Mauch & Dixon 2014).
+    """
     import librosa
 
-    f0, voiced, _ = librosa.pyin(
-        wave,
-        fmin=MIN_F0,
-        fmax=MAX_F0,
-        sr=s.rate,
-        frame_length=1024,
-        hop_length=s.hop,
-        resolution=0.2,
-        pad_mode="constant",
-    )
+    search = {"fmin": MIN_F0, "fmax": MAX_F0, "resolution": 0.2}
+    frames: dict = {"frame_length": 1024, "hop_length": s.hop, "pad_mode": "constant"}
+    f0, voiced, _ = librosa.pyin(wave, sr=s.rate, **search, **frames)
     return np.where(voiced, f0, 0).astype(np.float32)
 
 
-def join_recordings(spoken: list[tuple[np.ndarray, np.ndarray]], s: LogMel, columns: int) -> Speech:
-    """Waveforms with their pitches as four tensors; crops are of `columns`."""
-    waves, f0s, glides, starts, at = (
-        [np.zeros(GAP_COLUMNS * s.hop)],
-        [np.zeros(GAP_COLUMNS)],
-        [np.full(GAP_COLUMNS, 150.0)],
-        [],
-        GAP_COLUMNS,
-    )
-    for wave, f0 in [
-        *spoken,
-        (np.zeros(2 * columns * s.hop), np.zeros(2 * columns)),
-    ]:  # the last so that every crop ends in time
-        n, given = len(f0) + GAP_COLUMNS, np.flatnonzero(f0)
-        bridged = (
-            np.exp(np.interp(np.arange(n), given, np.log(f0[given])))
-            if len(given)
-            else np.full(n, 150.0)
-        )
+def join_recordings(
+    recordings: list[tuple[np.ndarray, np.ndarray]], s: LogMel, columns: int
+) -> Speech:
+    """Waveforms (samples,) and pitches (columns,) end to end, for crops of `columns` columns."""
+    waves, f0s = [np.zeros(GAP_COLUMNS * s.hop)], [np.zeros(GAP_COLUMNS)]
+    continuous, starts, at = [np.full(GAP_COLUMNS, UNVOICED_F0)], [], GAP_COLUMNS
+    # silence at the end, so that every crop ends within the sound
+    silence = np.zeros(2 * columns * s.hop), np.zeros(2 * columns)
+    for wave, f0 in [*recordings, silence]:
+        n, voiced = len(f0) + GAP_COLUMNS, np.flatnonzero(f0)
+        bridged = np.full(n, UNVOICED_F0)
+        if len(voiced):
+            bridged = np.exp(np.interp(np.arange(n), voiced, np.log(f0[voiced])))
         waves.append(np.pad(wave, (0, max(0, n * s.hop - len(wave))))[: n * s.hop])
         f0s.append(np.pad(f0, (0, GAP_COLUMNS)))
-        glides.append(bridged)
+        continuous.append(bridged)
         starts.append(at + np.arange(max(1, len(f0) - columns + 1)))
         at += n
     a, b, c = (
-        torch.from_numpy(np.concatenate(parts).astype(np.float32)) for parts in (waves, f0s, glides)
+        torch.from_numpy(np.concatenate(parts).astype(np.float32))
+        for parts in (waves, f0s, continuous)
     )
     return Speech(a, b, c, torch.from_numpy(np.concatenate(starts[:-1])))
 
@@ -125,74 +125,72 @@ def join_recordings(spoken: list[tuple[np.ndarray, np.ndarray]], s: LogMel, colu
 
 
 def degrade_spectrograms(db: Tensor, generator: torch.Generator) -> Tensor:
-    """As a generator draws them: half of the spectrograms (B, T, bands) blurred along time and bands, half noisy by up to 4 dB."""
+    """Spectrograms (B, T, bands) in dB degraded as generated ones are.
+
+    Half of them are blurred along time and bands, half are noisy by up to 4 dB.
+    """
     unit = torch.rand((4, len(db), 1, 1), generator=generator)
     blurred = F.avg_pool2d(F.pad(db[:, None], (1, 1, 2, 2), mode="replicate"), (5, 3), 1)[:, 0]
     mixed = db + torch.where(unit[0] < 0.5, unit[1], torch.zeros(())) * (blurred - db)
-    rough = torch.where(unit[2] < 0.5, 4 * unit[3], torch.zeros(()))
-    return mixed + rough * torch.randn(db.shape, generator=generator)
+    noise = torch.where(unit[2] < 0.5, 4 * unit[3], torch.zeros(()))
+    return mixed + noise * torch.randn(db.shape, generator=generator)
 
 
 def losses(
     network: Vocoder,
-    spoken: Speech,
+    speech: Speech,
     at: Tensor,
     columns: int,
     s: LogMel,
     generator: torch.Generator,
     robust: bool = True,
 ) -> dict[str, Tensor]:
-    """What the network gets wrong on crops of `columns` that begin at the columns `at` (B,), with the true pitch in its hand.
+    """Training losses on crops of `columns` columns that begin at `at` (B,), given the true pitch.
 
-    log: mean distance of the magnitudes in powers of ten. linear: their distance over their norm. pitch: cross-entropy of the pitch head.
-    `robust`: the network sees the crop up to half a column early or late, blurred and noisy; what is asked of it stays the clean one.
+    log: mean distance of the log10 magnitudes. linear: distance of the magnitudes over their norm.
+    pitch: cross-entropy of the pitch head. With `robust` the network sees the crop shifted by up
+    to half a column, blurred and noisy; its target stays the clean crop.
     """
-    n, offsets = len(at), torch.arange(s.n_fft + s.hop * (columns - 1))
-    shift = (
-        torch.randint(-s.hop // 2, s.hop // 2 + 1, (n, 1), generator=generator)
-        if robust
-        else torch.zeros((n, 1), dtype=torch.long)
-    )
+    # the true magnitudes (B, T, bins), and the spectrogram that the network sees
+    offsets = torch.arange(s.n_fft + s.hop * (columns - 1))
+    shift = torch.zeros((len(at), 1), dtype=torch.long)
+    if robust:
+        shift = torch.randint(-s.hop // 2, s.hop // 2 + 1, shift.shape, generator=generator)
     samples = at[:, None] * s.hop - s.n_fft // 2 + offsets
     filters = torch.from_numpy(np.ascontiguousarray(spectrograms.mel_filters(s)))
-    true = vocoder.stft_frames(spoken.wave[samples], s).abs()  # (B, T, bins)
-    power = vocoder.stft_frames(spoken.wave[samples + shift], s).abs().square() @ filters.T
+    true = vocoder.stft_frames(speech.wave[samples], s).abs()
+    power = vocoder.stft_frames(speech.wave[samples + shift], s).abs().square() @ filters.T
     db = 10 * power.clamp(min=1e-10).log10()
     top = torch.quantile(db.flatten(1), 0.99, dim=1)[:, None, None]
     db = db.maximum(top - DYNAMIC_RANGE_DB)
     db = degrade_spectrograms(db, generator) if robust else db
+    # its magnitudes, with the pulses of the true pitch
     maps = network(vocoder.to_network_input(db))
     rows = at[:, None] + torch.arange(columns)
-    f0 = spoken.f0[rows][..., None]
-    made = vocoder.shape_spectrum(
-        db, maps, vocoder.pulse_spectrum(spoken.continuous_f0[rows], s).abs(), torch.ones(()), s
-    )
+    pulses = vocoder.pulse_spectrum(speech.continuous_f0[rows], s).abs()
+    out = vocoder.shape_spectrum(db, maps, pulses, torch.ones(()), s)
+    # the losses of the magnitudes
     least = 10 ** ((top - DYNAMIC_RANGE_DB) / 20)
-    reached = filters.sum(dim=0) > 1e-6
-    log = ((made + least).log10() - (true + least).log10()).abs()[..., reached].mean()
-    linear = (
-        (made - true).flatten(1).norm(dim=1) / true.flatten(1).norm(dim=1).clamp(min=1e-3)
-    ).mean()
-    steps = (
-        (vocoder.pitch_grid().log() - f0.clamp(min=1).log())
-        / np.log(MAX_F0 / MIN_F0)
-        * (PITCH_BINS - 1)
-    )
-    near = torch.exp(-0.5 * steps.square())
-    wanted = torch.cat(
-        [near / near.sum(dim=-1, keepdim=True).clamp(min=1e-6) * (f0 > 0), (f0 == 0).float()],
-        dim=-1,
-    )
+    reached = filters.sum(dim=0) > REACHED_MIN
+    log = ((out + least).log10() - (true + least).log10()).abs()[..., reached].mean()
+    distance, norm = (out - true).flatten(1).norm(dim=1), true.flatten(1).norm(dim=1)
+    linear = (distance / norm.clamp(min=1e-3)).mean()
+    # the loss of the pitch: a Gaussian around the true bin, or the bin "unvoiced"
+    f0 = speech.f0[rows][..., None]
+    octaves = (vocoder.pitch_grid().log() - f0.clamp(min=1).log()) / np.log(MAX_F0 / MIN_F0)
+    near = torch.exp(-0.5 * (octaves * (PITCH_BINS - 1)).square())
+    voiced = near / near.sum(dim=-1, keepdim=True).clamp(min=1e-6) * (f0 > 0)
+    target = torch.cat([voiced, (f0 == 0).float()], dim=-1)
     return {
         "log": log,
         "linear": linear,
-        "pitch": -(wanted * maps[0].log_softmax(dim=-1)).sum(dim=-1).mean(),
+        "pitch": -(target * maps[0].log_softmax(dim=-1)).sum(dim=-1).mean(),
     }
 
 
 @dataclass
 class TrainingState:
-    """All that a training step changes; `state_dict` and `load_state_dict` make it go on exactly."""
+    """All that a training step changes; saved and loaded, it continues exactly."""
 
     network: Vocoder
     optimiser: torch.optim.Optimizer
@@ -212,7 +210,10 @@ class TrainingState:
 
 
 def new_state(s: LogMel, steps: int = 5_000, lr: float = 2e-3, seed: int = 0) -> TrainingState:
-    """A fresh network from `seed`, AdamW, and a rate that rises for a twentieth of `steps` and then falls as half a cosine."""
+    """A new network from `seed` and AdamW with a one-cycle learning rate.
+
+    The rate rises for a twentieth of `steps` and then falls along half a cosine.
+    """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         network = Vocoder(s.bands, 1 + s.n_fft // 2)
@@ -224,19 +225,20 @@ def new_state(s: LogMel, steps: int = 5_000, lr: float = 2e-3, seed: int = 0) ->
 
 
 def train(
-    spoken: Speech,
+    speech: Speech,
     t: TrainingState,
     s: LogMel,
     steps: int = 5_000,
     batch: int = 16,
     columns: int = 112,
 ) -> Iterator[dict[str, Tensor]]:
-    """Takes the steps from `t.step` to `steps`; yields the losses of each, between which `t` may be saved."""
+    """Take the steps from `t.step` to `steps`; yields each one's losses. `t` may be saved then."""
     while t.step < steps:
-        at = spoken.starts[torch.randint(len(spoken.starts), (batch,), generator=t.generator)]
-        terms = losses(t.network, spoken, at, columns, s, t.generator)
+        at = speech.starts[torch.randint(len(speech.starts), (batch,), generator=t.generator)]
+        terms = losses(t.network, speech, at, columns, s, t.generator)
         t.optimiser.zero_grad(set_to_none=True)
-        (4 * terms["log"] + terms["linear"] + 0.3 * terms["pitch"]).backward()
+        weighted = LOG_WEIGHT * terms["log"] + terms["linear"] + PITCH_WEIGHT * terms["pitch"]
+        weighted.backward()
         nn.utils.clip_grad_norm_(t.network.parameters(), 1.0)
         t.optimiser.step()
         t.schedule.step()
@@ -253,90 +255,84 @@ def train_vocoder(
     tick: ProgressCallback,
     should_stop: StopCallback = lambda: False,
 ) -> tuple[Path, Path | None]:
-    """Trains the network for spectrograms like `s` on the recordings of S1's and S3's people, and writes it into `folder`, the one of the
-    runs. Returns its file, and where the weights are now that were in its place. `tick` is told (phase, done, total, remark).
+    """Train the vocoder for spectrograms like `s` on S1's and S3's people; write it into `folder`.
 
-    Raises Stopped when `should_stop` answers true: what it has found out and learnt is kept there, and the same call goes on from it.
+    `folder` is that of the runs. Returns the file, and the new name of the weights it replaces, if
+    any. Raises StopRequested once `should_stop` returns true; the same call then resumes.
     """
-    waves = load_recordings(config, ("S1", "S3"))
-    sums = files.digest(b"".join(w.tobytes() for _, w in waves))
-    kept = folder / ".cache" / f"vocoder-{files.cache_key(sums, vars(s), steps, seed)}.pt"
-    with files.file_lock(kept.with_suffix(".lock"), "this training"):
-        pitches = cached_pitches(
-            waves,
-            s,
-            folder / ".cache" / f"pitch-{files.cache_key(sums, s.rate, s.hop)}.npz",
-            tick,
-            should_stop,
-        )
-        spoken = join_recordings([(wave, pitches[clip]) for clip, wave in waves], s, s.columns)
+    recordings, cache = load_recordings(config, ("S1", "S3")), folder / ".cache"
+    digest = files.digest(b"".join(wave.tobytes() for _, wave in recordings))
+    checkpoint = cache / f"vocoder-{files.cache_key(digest, vars(s), steps, seed)}.pt"
+    with files.file_lock(checkpoint.with_suffix(".lock"), "this training"):
+        # the recordings with their pitch, and the state: new, or the checkpoint's
+        pitch_file = cache / f"pitch-{files.cache_key(digest, s.rate, s.hop)}.npz"
+        pitches = cached_pitches(recordings, s, pitch_file, tick, should_stop)
+        speech = join_recordings([(w, pitches[clip]) for clip, w in recordings], s, s.columns)
         t = new_state(s, steps, seed=seed)
-        if kept.exists():
-            t.load_state_dict(torch.load(kept, weights_only=True))
-        for terms in train(spoken, t, s, steps, columns=s.columns):
-            asked = should_stop()
-            if asked or t.step % 250 == 0:
-                networks.save_checkpoint(kept, t.state_dict())
-            if t.step % 50 == 0 or t.step == steps:
-                tick(
-                    "train",
-                    t.step,
-                    steps,
-                    " ".join(f"{k} {float(v):.3f}" for k, v in terms.items()),
-                )
-            if asked:
+        if checkpoint.exists():
+            t.load_state_dict(torch.load(checkpoint, weights_only=True))
+        # the steps
+        for terms in train(speech, t, s, steps, columns=s.columns):
+            is_stopping = should_stop()
+            if is_stopping or t.step % CHECKPOINT_INTERVAL == 0:
+                networks.save_checkpoint(checkpoint, t.state_dict())
+            if t.step % REPORT_INTERVAL == 0 or t.step == steps:
+                remark = " ".join(f"{k} {float(v):.3f}" for k, v in terms.items())
+                tick("train", t.step, steps, remark)
+            if is_stopping:
                 raise StopRequested(
                     f"stopped at step {t.step:,} of {steps:,}; the same command goes on from there"
                 )
+        # the weights, in the place of older ones
         path = folder / vocoder.WEIGHTS_FOLDER / f"{s.bands}.safetensors"
         before = path.with_stem(f"{path.stem}.{files.digest(path)[:8]}") if path.exists() else None
         if before:
             path.replace(before)
         vocoder.save(path, t.network, s)
-        kept.unlink(missing_ok=True)
+        checkpoint.unlink(missing_ok=True)
     return path, before
 
 
 def cached_pitches(
-    waves: list[tuple[str, np.ndarray]],
-    s: LogMel,
-    file: Path,
-    tick: ProgressCallback,
-    should_stop: StopCallback,
+    recordings: Recordings, s: LogMel, file: Path, tick: ProgressCallback, should_stop: StopCallback
 ) -> dict[str, np.ndarray]:
-    """clip -> its `pitch`, as far as `file` has it; the others are found out and written there. Raises Stopped, with those kept."""
+    """Clip -> its `pitch`, from `file` or computed and added to it.
+
+    Raises StopRequested, with what is computed in `file`.
+    """
     file.parent.mkdir(parents=True, exist_ok=True)
     known = files.read_arrays(file) if file.exists() else {}
-    missing = [(clip, wave) for clip, wave in waves if clip not in known]
+    missing = [(clip, wave) for clip, wave in recordings if clip not in known]
     for i, (clip, wave) in enumerate(missing):
         if should_stop():
             break
         known[clip] = pitch(wave, s)
-        tick("pitch of recordings", len(known), len(waves), "")
+        tick("pitch of recordings", len(known), len(recordings), "")
         if i % 100 == 99:
             files.write_arrays(file, **known)
     if missing:
         files.write_arrays(file, **known)
-    if len(known) < len(waves):
+    if len(known) < len(recordings):
         raise StopRequested(
-            f"stopped at the pitch of recording {len(known):,} of {len(waves):,}; the same command goes on from there"
+            f"stopped at the pitch of recording {len(known):,} of {len(recordings):,}; "
+            "the same command goes on from there"
         )
     return known
 
 
-# ------------------------------------------------------------------ what it is worth
+# ------------------------------------------------------------------ quality
 
 
 @dataclass(frozen=True)
 class InversionQuality:
-    """How well a way of inversion carries spectrograms; of generated ones there is no recording, so the first two are NaN."""
+    """Quality of the sounds of spectrograms; the first two are NaN where there is no recording."""
 
-    distance: float  # log-spectral distance to the recording, dB: the root mean square over the bins, its mean over columns
-    convergence: float  # spectral convergence: the distance of the magnitudes to the recording's, over their norm
-    error: float  # mean absolute error of the spectrogram, analysed again, dB
-    accuracy: float  # of the scorer on the spectrograms analysed again
-    before: float  # of the scorer on the spectrograms themselves
-    speed: float  # seconds of sound made in a second
+    distance: float  # log-spectral distance to the recording, dB: RMS over bins, mean over columns
+    convergence: float  # spectral convergence: distance of the magnitudes over the recording's norm
+    error: float  # mean absolute error of the sound's spectrogram, dB
+    accuracy: float  # of the scorer on the sounds' spectrograms
+    before: float  # of the scorer on the given spectrograms
+    speed: float  # seconds of sound per second
     n: int
 
 
@@ -349,87 +345,83 @@ def inversion_quality(
     plain: bool,
     seed: int = 0,
 ) -> InversionQuality:
-    """Invert spectrograms y (n, columns, bands) in [-1, 1] and analyse the sounds again: `plain` by Griffin-Lim, else by the network.
+    """Invert spectrograms y (n, columns, bands) in [-1, 1] and analyse the sounds again.
 
-    `waves` (n, (columns - 1) hop) are the recordings that y was made of, None for generated ones. The judge is the run's scorer.
+    `plain` inverts by Griffin-Lim, else by the vocoder. `waves` (n, (columns - 1) hop) are y's
+    recordings, None for generated ones. The run's scorer classifies.
     """
     s, scorer = run.config.logmel, networks.load(run.model_path("scorer"))
-    vocoder.to_waveform(
-        y[:1], ref_db, s, seed, plain
-    )  # what is read and built once is no part of the speed
-    begun = time.perf_counter()
-    made, gain = vocoder.to_waveform(y, ref_db, s, seed, plain)
-    took = time.perf_counter() - begun
-    again = spectrograms.scale(spectrograms.log_mel(made, s) - gain[:, None, None], ref_db, s)
+    vocoder.to_waveform(y[:1], ref_db, s, seed, plain)  # warm-up, outside of the measured time
+    start = time.perf_counter()
+    sounds, gain = vocoder.to_waveform(y, ref_db, s, seed, plain)
+    seconds = time.perf_counter() - start
+    again = spectrograms.scale(spectrograms.log_mel(sounds, s) - gain[:, None, None], ref_db, s)
 
-    def right(images: np.ndarray) -> float:
+    def accuracy(images: np.ndarray) -> float:
         with torch.no_grad():
-            return float(
-                (scorer(torch.from_numpy(images)[:, None]).argmax(dim=1).numpy() == label).mean()
-            )
+            guesses = scorer(torch.from_numpy(images)[:, None]).argmax(dim=1).numpy()
+        return float((guesses == label).mean())
 
     distance = convergence = float("nan")
     if waves is not None:
-        ours, theirs = (
-            np.abs(spectrograms.stft(w, s)) for w in (made / 10 ** (gain[:, None] / 20), waves)
-        )
-        reached = spectrograms.mel_filters(s).sum(axis=0) > 1e-6
-        least = theirs.max(axis=(1, 2), keepdims=True) * 10 ** (-DYNAMIC_RANGE_DB / 20)
-        apart = (
-            20
-            * (np.log10(np.maximum(ours, least)) - np.log10(np.maximum(theirs, least)))[
-                ..., reached
-            ]
-        )
-        distance = float(np.sqrt((apart**2).mean(axis=-1)).mean())
-        convergence = float(
-            (
-                np.linalg.norm(ours - theirs, axis=(1, 2)) / np.linalg.norm(theirs, axis=(1, 2))
-            ).mean()
-        )
+        distance, convergence = _spectral_distances(sounds / 10 ** (gain[:, None] / 20), waves, s)
     error = float(np.abs(again - y).mean() * s.range_db / 2)
+    speed = sounds.size / s.rate / seconds
     return InversionQuality(
-        distance, convergence, error, right(again), right(y), made.size / s.rate / took, len(y)
+        distance, convergence, error, accuracy(again), accuracy(y), speed, len(y)
     )
 
 
+def _spectral_distances(ours: np.ndarray, theirs: np.ndarray, s: LogMel) -> tuple[float, float]:
+    """(log-spectral distance in dB, spectral convergence) of sounds (n, samples) to recordings."""
+    a, b = (np.abs(spectrograms.stft(waves, s)) for waves in (ours, theirs))
+    reached = spectrograms.mel_filters(s).sum(axis=0) > REACHED_MIN
+    least = b.max(axis=(1, 2), keepdims=True) * 10 ** (-DYNAMIC_RANGE_DB / 20)
+    db = 20 * (np.log10(np.maximum(a, least)) - np.log10(np.maximum(b, least)))[..., reached]
+    convergence = np.linalg.norm(a - b, axis=(1, 2)) / np.linalg.norm(b, axis=(1, 2))
+    return float(np.sqrt((db**2).mean(axis=-1)).mean()), float(convergence.mean())
+
+
 def centre_crops(waves: list[np.ndarray], s: LogMel) -> tuple[np.ndarray, np.ndarray]:
-    """The middle of each recording as a spectrogram in dB (n, columns, bands) and as sound (n, (columns - 1) hop)."""
+    """Middle of each recording: spectrograms (n, columns, bands) in dB, and the sounds.
+
+    The sounds are (n, (columns - 1) hop).
+    """
     db, parts = [], []
     for wave in waves:
-        every = spectrograms.log_mel(wave, s)
-        start = max(0, (len(every) - s.columns) // 2)
+        whole = spectrograms.log_mel(wave, s)
+        start = max(0, (len(whole) - s.columns) // 2)
         part = wave[start * s.hop : (start + s.columns - 1) * s.hop]
         missing = (s.columns - 1) * s.hop - len(part)
-        db.append(spectrograms.centre_crop(every, s.columns))
+        db.append(spectrograms.centre_crop(whole, s.columns))
         parts.append(np.pad(part, (missing // 2, missing - missing // 2)))
     return np.stack(db), np.stack(parts)
 
 
 def measure_inversion(run: Run) -> dict[str, InversionQuality]:
-    """Both ways of inversion on the middle second of the recordings of S4, and on what the run has generated: way -> its worth.
+    """Quality of vocoder and Griffin-Lim; keys such as "real, network".
 
-    Raises CorpusError where the recordings are not on this machine.
+    real: the middle second of S4's recordings. generated: the run's saved spectrograms. Raises
+    CorpusError where the recordings are not on this machine.
     """
-    config, ref_db, kept = (
-        run.config,
-        run.json("corpus")["voices"]["ref_db"],
-        run.arrays("generated"),
-    )
-    classes, corpus = config.data.classes, splits.load_corpus(config.data.voices)
+    config, generated = run.config, run.arrays("generated")
+    ref_db, classes = run.json("corpus")["voices"]["ref_db"], config.data.classes
+    corpus = prepared_corpora.load_corpus(config.data.voices)
     emotion = dict(zip(map(str, corpus.clip), map(str, corpus.emotion), strict=True))
-    spoken = [
-        (emotion[clip], wave)
+    labelled = [
+        (classes.index(emotion[clip]), wave)
         for clip, wave in load_recordings(config, ("S4",))
         if emotion[clip] in classes
     ]
-    db, waves = centre_crops([wave for _, wave in spoken], config.logmel)
-    label = np.array([classes.index(e) for e, _ in spoken])
-    real, made = spectrograms.scale(db, ref_db, config.logmel), kept["y"].astype(np.float32)
-    ways = {"network": False, "Griffin-Lim": True}
+    db, waves = centre_crops([wave for _, wave in labelled], config.logmel)
+    real = spectrograms.scale(db, ref_db, config.logmel)
+    label = np.array([k for k, _ in labelled])
+    y = generated["y"].astype(np.float32)
+    methods = {"network": False, "Griffin-Lim": True}
     return {
-        f"real, {k}": inversion_quality(run, real, label, waves, ref_db, v) for k, v in ways.items()
+        f"real, {name}": inversion_quality(run, real, label, waves, ref_db, plain)
+        for name, plain in methods.items()
     } | {
-        f"generated, {k}": inversion_quality(run, made, kept["label"], None, ref_db, v)
-        for k, v in ways.items()
+        f"generated, {name}": inversion_quality(run, y, generated["label"], None, ref_db, plain)
+        for name, plain in methods.items()
     }

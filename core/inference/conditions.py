@@ -1,7 +1,24 @@
-"""§3 and §3.2: a trained G steered by hand. Any condition c, noise of any size, guidance, ways between two, and which c training has shown.
+"""Conditions c of a trained G set by hand: presets, guidance, interpolation, support (§3, §3.2).
 
-NumPy arrays in and out. torch is loaded when something is first drawn, so that a page may import this module at once.
-Shapes: faces x are (n, 28, 28) uint8, conditions c are (n, K), spectrograms y are (n, columns, bands) in [-1, 1].
+NumPy arrays in and out; torch is loaded by the first generation, so that a page opens without it.
+Shapes: faces x (n, 28, 28) uint8, conditions c (n, K), spectrograms y (n, columns, bands) in
+[-1, 1]. An example with a shipped run and a face of the demo corpus:
+
+    >>> from core import files
+    >>> from core.data.demo import actors, expressions
+    >>> from core.inference import generation
+    >>> from core.media.faces import alignment
+    >>> from core.runs import Run
+    >>> opened = generation.load_run(Run(files.ROOT / "checkpoints" / "demo-cp-87b4dc5a"))
+    >>> picture, points = expressions.render_face(actors.list_takes(1)[0])
+    >>> face = alignment.align(picture, points)
+    >>> explanation = generation.explain_face(opened, face)
+    >>> c = by_name(opened, explanation, "told")
+    >>> np.array_equal(c, by_name(opened, explanation, "p")), by_name(opened, explanation, "happy")
+    (True, array([0., 0., 1., 0., 0., 0.]))
+    >>> way = interpolate(c, by_name(opened, explanation, "happy"), 3)
+    >>> guided_samples(opened, face[None], way, np.zeros(6), strength=1.5).y.shape
+    (3, 112, 28)
 """
 
 from __future__ import annotations
@@ -12,35 +29,26 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from core.files import UserError
 from core.media import spectrograms, waveforms
 
 if TYPE_CHECKING:
     from core.config import Config
     from core.inference.generation import Explanation, LoadedRun
 
-NAMED_CONDITIONS = (
-    "told",
-    "softmax",
-    "p",
-    "uniform",
-    "none",
-)  # names that `preset` knows beside the emotions
-NOISY_LABELS_PER_EMOTION = (
-    300  # conditions of each emotion that stand for the noisy labels of a training
-)
+NAMED_CONDITIONS = ("told", "softmax", "p", "uniform", "none")  # names beside the emotions
+NOISY_LABELS_PER_EMOTION = 300  # drawn labels of each emotion, for the label condition's support
 
 
 @dataclass(frozen=True)
 class GuidedSamples:
-    """What came out of G, and what two classifiers of real voices hear in it. Row i of each array belongs to one point of the way."""
+    """Samples of G along a way, and their verdicts. Row i of each array is one point."""
 
     x: np.ndarray  # (n, 28, 28) uint8 the face
-    c: np.ndarray  # (n, K) what G was told
+    c: np.ndarray  # (n, K) condition of G
     strength: np.ndarray  # (n,) of the guidance; 1 is G as it was trained
     y: np.ndarray  # (n, columns, bands) in [-1, 1]
-    base: (
-        np.ndarray
-    )  # (n, columns, bands) y(c0), the same face and noise under the neutral condition
+    base: np.ndarray  # (n, columns, bands) y(c0): same face and noise, neutral condition
     Q: np.ndarray  # (n, K) Q's softmax
     scorer: np.ndarray  # (n, K) the scorer's softmax
 
@@ -52,7 +60,7 @@ class TrainingConditions:
     rows: np.ndarray  # (m, K)
     mean: np.ndarray  # (K,)
     low: np.ndarray  # (K,) smallest value of each emotion
-    high: np.ndarray  # (K,) largest
+    high: np.ndarray  # (K,) largest value
     total: tuple[float, float]  # smallest and largest sum
     spacing: np.ndarray  # (m,) sorted distances of each row from its nearest neighbour
 
@@ -61,41 +69,42 @@ class TrainingConditions:
 class TrainingSupport:
     """How a condition lies among those of the training."""
 
-    distance: float  # from the nearest of them
-    typical_distance: float  # 95 % of them are at most this far from their own nearest neighbour
-    most: float  # the loneliest one's distance
+    distance: float  # to the nearest of them
+    typical_distance: float  # 95 % quantile of their own nearest-neighbour distances
+    most: float  # largest of their nearest-neighbour distances
     emotions_beyond: tuple[int, ...]  # emotions whose value is outside of [low, high]
-    total: float  # the sum of c
-    is_total_beyond: bool  # that is outside of the training's sums
+    total: float  # sum of c
+    is_total_beyond: bool  # the sum is outside of the training's sums
 
     @property
     def place(self) -> str:
         """`inside`, at the `edge`, or `outside`."""
-        return (
-            "inside"
-            if self.distance <= self.typical_distance
-            else "edge"
-            if self.distance <= self.most
-            else "outside"
-        )
+        if self.distance <= self.typical_distance:
+            return "inside"
+        return "edge" if self.distance <= self.most else "outside"
 
 
 # ------------------------------------------------------------------ conditions
 
 
 def of_emotion(config: Config, k: int) -> np.ndarray:
-    """One emotion alone, (K,): one-hot, softened for a label run exactly as in its training (§3.2)."""
+    """One emotion alone, (K,): one-hot, softened for a label run as in its training (§3.2).
+
+    >>> from core.config import DEMO, replace
+    >>> of_emotion(replace(DEMO, gan={"condition": "label"}), 0)
+    array([0.9 , 0.02, 0.02, 0.02, 0.02, 0.02])
+    """
     K, soft = len(config.data.classes), config.gan.soft if config.gan.condition == "label" else 0.0
     c = np.full(K, soft / (K - 1))
     c[k] = 1 - soft
     return c
 
 
-def by_name(opened: LoadedRun, said: Explanation, name: str) -> np.ndarray:
-    """A condition (K,) by name, of the face that `said` explains.
+def by_name(opened: LoadedRun, explanation: Explanation, name: str) -> np.ndarray:
+    """A condition (K,) by name, for the face that `explanation` is about.
 
-    told: what this run's G is told of it. softmax, p: f_S's softmax, the p-values. uniform: 1/K each. none: zeros. Or an emotion.
-    Raises ValueError for another name.
+    told: this run's own condition. softmax, p: f_S's softmax, the p-values. uniform: 1/K each.
+    none: zeros. Or an emotion. Raises UserError for another name.
     """
     from core.inference import generation
 
@@ -103,84 +112,78 @@ def by_name(opened: LoadedRun, said: Explanation, name: str) -> np.ndarray:
     if name in classes:
         return of_emotion(opened.config, classes.index(name))
     if name not in NAMED_CONDITIONS:
-        raise ValueError(
-            f"{name!r} is no condition; there are {', '.join((*NAMED_CONDITIONS, *classes))}"
-        )
+        known = ", ".join((*NAMED_CONDITIONS, *classes))
+        raise UserError(f"{name!r} is no condition; there are {known}")
     if name == "told":
-        return generation.condition_of(opened, said)[0].astype(np.float64)
-    return {
-        "softmax": said.softmax,
-        "p": said.p,
-        "uniform": np.full(K, 1 / K),
-        "none": np.zeros(K),
-    }[name]
+        return generation.condition_of(opened, explanation)[0].astype(np.float64)
+    uniform, none = np.full(K, 1 / K), np.zeros(K)
+    values = {"softmax": explanation.softmax, "p": explanation.p}
+    return (values | {"uniform": uniform, "none": none})[name]
 
 
 def rebalance(c: np.ndarray, k: int, value: float, digits: int = 2) -> np.ndarray:
-    """c (K,) with c_k = value in [0, 1] and the others scaled so that all sum to exactly one, in steps of 10^-digits.
+    """c (K,) with c_k = value in [0, 1], the others scaled so that all sum to one.
 
-    Where the others are all zero, they share the rest evenly.
+    Values are multiples of 10^-digits, and the sum is exact. If the others are all zero, they share
+    the rest evenly.
+
+    >>> rebalance(np.array([0.2, 0.3, 0.5]), 0, 0.5)
+    array([0.5 , 0.19, 0.31])
     """
     unit, others = 10**digits, np.arange(len(c)) != k
     rest = unit - round(np.clip(value, 0, 1) * unit)
     weight = np.clip(c[others], 0, None)
-    exact = rest * (
-        weight / weight.sum() if weight.sum() > 0 else np.full(len(weight), 1 / len(weight))
-    )
+    even = np.full(len(weight), 1 / len(weight))
+    exact = rest * (weight / weight.sum() if weight.sum() > 0 else even)
     whole = np.floor(exact + 1e-9)
-    whole[np.argsort(whole - exact, kind="stable")[: round(rest - whole.sum())]] += (
-        1  # those that rounding down cost most
-    )
+    # Largest remainder: the values that rounding down costs most are rounded up
+    whole[np.argsort(whole - exact, kind="stable")[: round(rest - whole.sum())]] += 1
     out = np.empty(len(c))
     out[others], out[k] = whole, unit - rest
     return out / unit
 
 
 def of_training(opened: LoadedRun) -> TrainingConditions:
-    """The conditions of the run's S3, from its saved outputs; for the label condition noisy labels as §3.2 makes them, as many of each.
+    """The conditions of the run's S3, from its saved outputs.
 
-    Raises ValueError where the run has no condition, or its file of outputs is not whole.
+    For the label condition noisy labels are drawn as in §3.2, equally many of each emotion. Raises
+    UserError if the run has no condition, or its outputs.npz lacks them.
     """
     g, K = opened.config.gan, len(opened.classes)
     if g.condition == "none":
-        raise ValueError(f"{opened.run.id} has no condition: its generator is told nothing")
-    if g.condition == "label":
-        labels = np.repeat(
-            [of_emotion(opened.config, k) for k in range(K)], NOISY_LABELS_PER_EMOTION, axis=0
+        raise UserError(
+            f"{opened.run.id} has no condition: its generator is told nothing; choose another run"
         )
-        rows = labels + g.label_noise * np.random.default_rng(0).standard_normal(labels.shape)
-    else:
-        name, arrays = {"classifier": "o_S3", "cp": "p_S3"}[g.condition], opened.run.arrays()
-        if name not in arrays:
-            raise ValueError(
-                f"{opened.run.directory / 'outputs.npz'} has no {name}: train the run again, or restore the file"
-            )
-        rows = np.asarray(arrays[name], np.float64)
-    return summarise_rows(rows)
+    if g.condition == "label":
+        one_hot = [of_emotion(opened.config, k) for k in range(K)]
+        labels = np.repeat(one_hot, NOISY_LABELS_PER_EMOTION, axis=0)
+        noise = np.random.default_rng(0).standard_normal(labels.shape)
+        return summarise_rows(labels + g.label_noise * noise)
+    name, arrays = {"classifier": "o_S3", "cp": "p_S3"}[g.condition], opened.run.arrays()
+    if name not in arrays:
+        path = opened.run.directory / "outputs.npz"
+        raise UserError(f"{path} has no {name}: train the run again, or restore the file")
+    return summarise_rows(np.asarray(arrays[name], np.float64))
 
 
 def summarise_rows(rows: np.ndarray) -> TrainingConditions:
-    """The same for any conditions (m, K), m at least 2."""
+    """`TrainingConditions` of any conditions (m, K), m at least 2."""
     from scipy.spatial import cKDTree
 
     spacing = np.sort(cKDTree(rows).query(rows, k=2)[0][:, 1])
     total = rows.sum(axis=1)
-    return TrainingConditions(
-        rows,
-        rows.mean(axis=0),
-        rows.min(axis=0),
-        rows.max(axis=0),
-        (float(total.min()), float(total.max())),
-        spacing,
-    )
+    low, high = rows.min(axis=0), rows.max(axis=0)
+    sums = float(total.min()), float(total.max())
+    return TrainingConditions(rows, rows.mean(axis=0), low, high, sums, spacing)
 
 
 def training_support(
     known: TrainingConditions, c: np.ndarray, slack: float = 0.01
 ) -> TrainingSupport:
-    """Has training shown such a c (K,)? Its distance (Euclidean) from the nearest condition, held against how far those lie apart.
+    """Whether training has shown such a c (K,), by its Euclidean distance to the nearest condition.
 
-    `slack` is the step in which c is set by hand.
+    The distance is compared with the spacing of the training's conditions. `slack` is the step in
+    which c is set by hand.
     """
     distance = float(np.sqrt(((known.rows - c) ** 2).sum(axis=1)).min())
     beyond = np.flatnonzero((c < known.low - slack) | (c > known.high + slack))
@@ -190,7 +193,7 @@ def training_support(
     return TrainingSupport(distance, usual, most, tuple(beyond.tolist()), total, aside)
 
 
-# ------------------------------------------------------------------ drawing
+# ------------------------------------------------------------------ generation
 
 
 def guided_samples(
@@ -202,32 +205,30 @@ def guided_samples(
     seed: int = 0,
     scale: float = 1.0,
 ) -> GuidedSamples:
-    """G(x|c, z) for a whole way at once, guided: y = y(c0) + strength (y(c) - y(c0)), clipped to [-1, 1].
+    """G(x|c, z) for many points at once, guided: y = y(c0) + strength (y(c) - y(c0)), clipped.
 
-    x (n, 28, 28), c (n, K), strength (n,) or each of them once for all. One z serves all points: `scale` times the noise that
-    `studio.generate` draws from `seed`, so that strength 1 and scale 1 give its spectrogram. Raises ValueError for a run that makes faces.
+    x (n, 28, 28), c (n, K), strength (n,), or one of each for all points. All points share one z,
+    `scale` times the noise of `generation.generate_voices` for `seed`: strength 1 and scale 1 give
+    its spectrogram. Raises UserError for a run that makes faces.
     """
     import torch
 
     from core.inference import generation
 
     if opened.config.gan.direction != "face-voice":
-        raise ValueError(
-            f"{opened.run.id} makes faces from voices; here a run is needed that makes voices from faces"
+        raise UserError(
+            f"{opened.run.id} makes faces from voices; choose a run that makes voices from faces"
         )
     n = max(len(x), len(c), np.size(strength))
-    x, s = (
-        np.broadcast_to(x, (n, *x.shape[1:])),
-        np.broadcast_to(np.asarray(strength, np.float64), n),
-    )
+    x = np.broadcast_to(x, (n, *x.shape[1:]))
+    s = np.broadcast_to(np.asarray(strength, np.float64), n)
     c = np.broadcast_to(np.asarray(c, np.float64), (n, c.shape[1]))
     both = np.concatenate([c, np.broadcast_to(c0, c.shape)]).astype(np.float32)
-    z = scale * torch.randn((1, opened.config.gan.z), generator=torch.Generator().manual_seed(seed))
-    faces = torch.from_numpy(x.astype(np.float32) / 127.5 - 1)[:, None]
+    noise = torch.Generator().manual_seed(seed)
+    z = (scale * torch.randn((1, opened.config.gan.z), generator=noise)).expand(2 * n, -1)
+    faces = generation.faces_tensor(np.concatenate([x, x]))
     with torch.no_grad():
-        out = opened.G(torch.cat([faces, faces]), torch.from_numpy(both), z.expand(2 * n, -1))[
-            :, 0
-        ].numpy()
+        out = opened.G(faces, torch.from_numpy(both), z)[:, 0].numpy()
     y = apply_guidance(out[n:], out[:n], s)
     heard = generation.classify_samples(opened, y)
     return GuidedSamples(
@@ -236,25 +237,37 @@ def guided_samples(
 
 
 def apply_guidance(base: np.ndarray, y: np.ndarray, strength: np.ndarray) -> np.ndarray:
-    """Linear guidance of outputs: base + strength (y - base), clipped to [-1, 1]; (n, columns, bands) twice, (n,) -> float32.
+    """Linear guidance: base + strength (y - base), clipped to [-1, 1], float32.
 
-    It borrows its form from classifier-free guidance, which does this to a model trained with and without c; here G always had one.
+    base and y are (n, columns, bands), strength (n,). The form is that of classifier-free guidance,
+    whose model is trained with and without c; this G always had a c.
+
+    >>> apply_guidance(np.zeros((1, 1, 1)), np.full((1, 1, 1), 0.4), np.array([2.0])).item()
+    0.800000011920929
     """
     s = np.asarray(strength, np.float32)[:, None, None]
     return np.clip(np.where(s == 1, y, base + s * (y - base)), -1, 1).astype(np.float32)
 
 
 def interpolate(a: np.ndarray, b: np.ndarray, n: int) -> np.ndarray:
-    """n points on the straight line from a to b, both ends among them: shape (n, *a.shape); bytes stay bytes. n is at least 2."""
+    """n points on the straight line from a to b, both ends included: (n, *a.shape).
+
+    uint8 stays uint8, rounded. Raises ValueError for n below 2.
+
+    >>> interpolate(np.array([0.0, 1.0]), np.array([1.0, 0.0]), 3)
+    array([[0. , 1. ],
+           [0.5, 0.5],
+           [1. , 0. ]])
+    """
     if n < 2:
-        raise ValueError(f"a way has two ends or more points; {n} were asked for")
+        raise ValueError(f"an interpolation has two points or more, not {n}")
     t = np.linspace(0, 1, n).reshape(-1, *[1] * np.ndim(a))
     way = (1 - t) * np.asarray(a, np.float64) + t * np.asarray(b, np.float64)
     return np.rint(way).astype(np.uint8) if a.dtype == np.uint8 else way
 
 
 def of_faces(opened: LoadedRun, x: np.ndarray) -> np.ndarray:
-    """What this run's G is told of each of the faces (n, 28, 28): (n, K)."""
+    """This run's conditions (n, K) of faces (n, 28, 28)."""
     from core.inference import generation
 
     return np.stack([by_name(opened, generation.explain_face(opened, one), "told") for one in x])
@@ -263,19 +276,19 @@ def of_faces(opened: LoadedRun, x: np.ndarray) -> np.ndarray:
 def concatenated_wav(
     opened: LoadedRun, y: Sequence[np.ndarray] | np.ndarray, seed: int = 0, pause: float = 0.12
 ) -> bytes:
-    """Spectrograms (n, columns, bands) one after the other as one wav, `pause` seconds between them, their loudness to one another kept."""
+    """Spectrograms (n, columns, bands) one after the other as one wav.
+
+    There are `pause` seconds of silence after each; their relative loudness is kept.
+    """
     from core.media import vocoder
 
     s = opened.config.logmel
     waves, gain = vocoder.to_waveform(np.asarray(y), opened.ref_db, s, seed)
     waves = waves * 10 ** ((gain.min() - gain) / 20)[:, None]
-    fade = np.minimum(
-        1, np.minimum(np.arange(waves.shape[1]), np.arange(waves.shape[1])[::-1]) / (0.005 * s.rate)
-    )
-    words = waveforms.wav_comment(
-        spectrograms.GENERATED_COMMENT, s, opened.run.id, seed, vocoder.inversion_name(s)
-    )
+    ramp = np.arange(waves.shape[1])
+    fade = np.minimum(1, np.minimum(ramp, ramp[::-1]) / (0.005 * s.rate))  # 5 ms at both ends
+    way = vocoder.inversion_name(s)
+    comment = waveforms.wav_comment(spectrograms.GENERATED_COMMENT, s, opened.run.id, seed, way)
     silence = np.zeros((len(waves), round(pause * s.rate)), np.float32)
-    return waveforms.wav_bytes(
-        np.concatenate([waves * fade, silence], axis=1).ravel(), s.rate, words
-    )
+    whole = np.concatenate([waves * fade, silence], axis=1).ravel()
+    return waveforms.wav_bytes(whole, s.rate, comment)

@@ -11,11 +11,12 @@ from hypothesis import strategies as st
 from core import __main__ as cli
 from core import files, runs
 from core.config import BAND_COUNTS, FINE, PRESETS, LogMel, replace
-from core.data import features, preparation, splits
+from core.data import features, preparation, prepared_corpora, splits
 from core.data.corpora import CorpusError
 from core.evaluation import comparison
 from core.experiments import tasks
-from core.inference import examples, export, gallery, generation
+from core.inference import examples, export, generation
+from core.inference.gallery import real_items
 from core.media import clips, spectrograms
 from core.runs import Run
 from tests.support import trained_runs
@@ -57,19 +58,19 @@ def the_run() -> Run:
     st.integers(1, 99),
 )
 def test_a_name_says_whose_clips_and_how_many_bands(clips, bands, takes):
-    name = splits.name_with_bands(clips, bands)
-    assert splits.parse_name(name) == (clips, bands)
-    assert splits.parse_stem(splits.corpus_path(name, takes).stem) == (
+    name = prepared_corpora.name_with_bands(clips, bands)
+    assert prepared_corpora.parse_name(name) == (clips, bands)
+    assert prepared_corpora.parse_stem(prepared_corpora.corpus_path(name, takes).stem) == (
         name,
         takes if clips == "demo" else 0,
     )
-    assert splits.is_demo(name) == (clips == "demo")
-    assert (f" --bands {bands}" in splits.prepare_command(name)) == (bands != 28)
+    assert prepared_corpora.is_demo(name) == (clips == "demo")
+    assert (f" --bands {bands}" in prepared_corpora.prepare_command(name)) == (bands != 28)
 
 
 def test_files_of_the_papers_size_keep_their_names():
     names = {
-        n: splits.corpus_path(n, 64).name
+        n: prepared_corpora.corpus_path(n, 64).name
         for n in ("demo", "demo-64", "ravdess", "ravdess-64", "demo-clips")
     }
     assert names == {
@@ -79,7 +80,7 @@ def test_files_of_the_papers_size_keep_their_names():
         "ravdess-64": "ravdess-64.npz",
         "demo-clips": "demo-clips.npz",
     }
-    assert splits.parse_name("-64") == ("-64", 28)
+    assert prepared_corpora.parse_name("-64") == ("-64", 28)
 
 
 def test_corpora_of_the_papers_size_keep_their_keys(tmp_path):
@@ -87,7 +88,7 @@ def test_corpora_of_the_papers_size_keep_their_keys(tmp_path):
     with zipfile.ZipFile(tmp_path / "r.zip", "w") as z:
         for actor in ("01", "02"):
             z.writestr(f"Actor_{actor}/03-01-05-01-02-01-{actor}.wav", b"not read")
-    items = preparation._list_items("ravdess", tmp_path / "r.zip", 10, False)
+    items = preparation._list_items("ravdess", tmp_path / "r.zip", preparation.DEFAULT_SETTINGS)
     key = lambda name, how: preparation._content_key(name, tmp_path / "r.zip", items, how)  # noqa: E731
     assert key("ravdess", features.ExtractionSettings()) == "c89a61b94d39a6b5"
     assert key("ravdess", features.ExtractionSettings(frames=3, crops=2)) == "3543c90a0a2698fa"
@@ -110,12 +111,15 @@ def test_every_band_hears_something(bands):
 def test_the_command_line_makes_a_corpus_of_its_own(tmp_path, home, capsys):
     root = spoken(tmp_path / "r")
     assert cli.main(["data", "prepare", "ravdess", "--source", str(root)]) == 0
-    before = (splits.processed_folder() / "ravdess.npz").read_bytes()
+    before = (prepared_corpora.processed_folder() / "ravdess.npz").read_bytes()
     capsys.readouterr()
     assert cli.main(["data", "prepare", "ravdess", "--source", str(root), "--bands", "64"]) == 0
     assert "--data.voices ravdess-64 --logmel.bands 64" in capsys.readouterr().out
-    assert (splits.processed_folder() / "ravdess.npz").read_bytes() == before
-    coarse, fine = splits.load_corpus("ravdess"), splits.load_corpus("ravdess-64")
+    assert (prepared_corpora.processed_folder() / "ravdess.npz").read_bytes() == before
+    coarse, fine = (
+        prepared_corpora.load_corpus("ravdess"),
+        prepared_corpora.load_corpus("ravdess-64"),
+    )
     assert (coarse.bands, fine.bands, fine.voices.shape) == (28, 64, (6, 112, 64))
     assert ("bands" in coarse.meta, fine.meta["bands"]) == (False, 64)
     assert fine.name == "ravdess-64"
@@ -127,18 +131,18 @@ def test_the_command_line_makes_a_corpus_of_its_own(tmp_path, home, capsys):
     assert np.array_equal(
         fine.voices[0], spectrograms.centre_crop(spectrograms.log_mel(wave, LogMel(bands=64)), 112)
     )
-    stamp = (splits.processed_folder() / "ravdess-64.npz").stat().st_mtime_ns
+    stamp = (prepared_corpora.processed_folder() / "ravdess-64.npz").stat().st_mtime_ns
     assert (
         cli.main(["data", "prepare", "ravdess-64", "--source", str(root)]) == 0
     )  # the same by its name, and done already
-    assert (splits.processed_folder() / "ravdess-64.npz").stat().st_mtime_ns == stamp
+    assert (prepared_corpora.processed_folder() / "ravdess-64.npz").stat().st_mtime_ns == stamp
     assert cli.main(["data", "prepare", "ravdess-80", "--source", str(root), "--bands", "64"]) == 1
     assert "leave one of them out" in capsys.readouterr().err
 
 
 def test_own_data_has_a_reference_and_a_level_of_its_own_voices(tmp_path, home):
     preparation.prepare_corpus("mine-80", spoken(tmp_path / "m", folders=True))
-    own = splits.load_corpus("mine-80")
+    own = prepared_corpora.load_corpus("mine-80")
     assert own.meta["title"] == "mine, 80 mel bands"
     assert own.meta["ref_db"] == pytest.approx(np.percentile(own.voices, 99.9))
     assert own.meta["level"] == pytest.approx(np.median(spectrograms.level_db(own.voices)))
@@ -175,7 +179,10 @@ def test_a_run_is_refused_where_its_voices_have_other_bands(home):
     )
     sets = splits.build_sets(turned)
     write_noise_corpus("other", faces=False, subjects=("x", "y"), bands=64)
-    path, arrays = splits.corpus_path("other"), files.read_arrays(splits.corpus_path("other"))
+    path, arrays = (
+        prepared_corpora.corpus_path("other"),
+        files.read_arrays(prepared_corpora.corpus_path("other")),
+    )
     files.write_arrays(
         path, **arrays | {"voices": np.zeros((len(arrays["voices"]), 112, 64), np.float32)}
     )
@@ -201,7 +208,7 @@ def test_the_preset_fine_is_the_real_one_in_64_bands():
     assert comparison.without_fold_and_seed(coarse) == comparison.without_fold_and_seed(
         PRESETS["fer2013-ravdess"]
     )
-    assert splits.parse_name(FINE.data.voices) == ("ravdess", FINE.logmel.bands)
+    assert prepared_corpora.parse_name(FINE.data.voices) == ("ravdess", FINE.logmel.bands)
 
 
 def test_a_run_goes_the_whole_way(finer):
@@ -219,7 +226,7 @@ def test_a_run_goes_the_whole_way(finer):
     assert generation.voice_spectrogram(
         o, np.random.default_rng(0).standard_normal(20_000).astype(np.float32)
     )[0].shape == (112, 64)
-    real = gallery.load_real_items(run)
+    real = real_items.load_real_items(run)
     assert real.voices.y.shape[1:] == (112, 64)
     assert (real.clip != "").all()
     card = export.model_card(run)
@@ -299,7 +306,7 @@ def test_pages_show_a_run_in_its_own_bands(finer):
 
 
 def test_without_its_corpus_the_gallery_says_what_makes_it(finer):
-    splits.corpus_path("demo-64", 2).unlink()
+    prepared_corpora.corpus_path("demo-64", 2).unlink()
     assert "python -m core data prepare demo --takes 2 --bands 64" in page_text(
         open_page("gallery")
     )

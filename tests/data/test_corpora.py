@@ -12,10 +12,9 @@ from pathlib import Path
 import pytest
 
 from core.config import CREMA_EMOTIONS, EMOTIONS
-from core.data.sources import media_files
-from core.data.sources import indexing
 from core.data import corpora
 from core.data.corpora import CorpusError
+from core.data.sources import indexing, media_files
 
 
 def plant(root: Path, names) -> Path:

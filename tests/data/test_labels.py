@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from core import files
 from core.config import CREMA_EMOTIONS, DEMO, EMOTIONS, SHARED_EMOTIONS, LogMel, replace
-from core.data import labels, splits
+from core.data import labels, prepared_corpora, splits
 from core.data.corpora import CorpusError
 
 
@@ -73,9 +73,9 @@ def fabricate(
         "left_out": {},
         "key": "",
     }
-    splits.processed_folder().mkdir(parents=True, exist_ok=True)
+    prepared_corpora.processed_folder().mkdir(parents=True, exist_ok=True)
     files.write_arrays(
-        splits.corpus_path(name),
+        prepared_corpora.corpus_path(name),
         clip=np.array([f"{s}-{e}-{i}" for s, e, i in rows]),
         subject=np.array([s if known else "" for s, _, _ in rows]),
         sex=np.array(["male" if int(s[-2:]) % 2 else "female" for s, _, _ in rows]),
@@ -109,7 +109,7 @@ def prepared(tmp_path_factory):
             CREMA_EMOTIONS,
             seen=lambda number: number % 3,
         )
-        yield splits.processed_folder()
+        yield prepared_corpora.processed_folder()
 
 
 def config(name: str, classes=CREMA_EMOTIONS, **data):

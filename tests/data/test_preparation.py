@@ -19,7 +19,8 @@ from PIL import Image
 
 from core import files
 from core.config import LogMel
-from core.data import features, preparation, splits
+from core.data.demo import recordings
+from core.data import extraction, features, preparation, prepared_corpora
 from core.data.corpora import CorpusError
 from core.data.sources import indexing
 from core.experiments.ray_cluster import connection
@@ -41,7 +42,7 @@ def films(tmp_path_factory):
     """Three clips of the invented corpus, as mp4 and wav."""
     folder = tmp_path_factory.mktemp("films")
     install_landmark_model(folder)
-    preparation.draw_demo_clips(folder, 3)
+    recordings.draw_demo_clips(folder, 3)
     return folder
 
 
@@ -82,7 +83,7 @@ def clean(home):
 def test_a_corpus_is_prepared_once_and_a_change_is_noticed(tmp_path, home):
     root = ravdess(tmp_path / "r")
     path = preparation.prepare_corpus("ravdess", root)
-    first = splits.load_corpus("ravdess")
+    first = prepared_corpora.load_corpus("ravdess")
     assert (first.voices.shape, first.faces.shape, first.votes.shape) == (
         (6, 112, 28),
         (0, 28, 28),
@@ -92,9 +93,10 @@ def test_a_corpus_is_prepared_once_and_a_change_is_noticed(tmp_path, home):
     assert clean(home)
     stamp = path.stat().st_mtime_ns
 
-    def again(**settings):
+    def again(workers=0, **settings):
         nonlocal stamp
-        preparation.prepare_corpus("ravdess", root, **settings)
+        how = preparation.PreparationSettings(**settings)
+        preparation.prepare_corpus("ravdess", root, how, workers)
         before, stamp = stamp, path.stat().st_mtime_ns
         return before != stamp
 
@@ -104,11 +106,11 @@ def test_a_corpus_is_prepared_once_and_a_change_is_noticed(tmp_path, home):
     assert not again()  # its key is in relative names
     wav(root / "Actor_02" / "03-01-03-01-02-01-02.wav")
     assert again()
-    assert len(splits.load_corpus("ravdess").clip) == 7
+    assert len(prepared_corpora.load_corpus("ravdess").clip) == 7
     changed = root / "Actor_02" / "03-01-03-01-02-01-02.wav"
     soundfile.write(changed, np.zeros((int(1.2 * 16_000), 1)), 16_000)  # of the same size
     assert again()
-    assert splits.load_corpus("ravdess").digest != first.digest
+    assert prepared_corpora.load_corpus("ravdess").digest != first.digest
     assert again(crops=2)
     assert not again(crops=2)
     path.write_bytes(path.read_bytes()[:-40])  # damaged: made anew
@@ -122,7 +124,7 @@ def test_files_of_earlier_versions_are_read(tmp_path, home):
     arrays = files.read_arrays(path)
     del arrays["votes"]
     files.write_arrays(path, **arrays)
-    old = splits.load_corpus("ravdess")
+    old = prepared_corpora.load_corpus("ravdess")
     assert old.votes.shape == (6, 3)
     assert not (old.votes != "").any()
 
@@ -133,7 +135,7 @@ def test_an_unreadable_clip_is_left_out_with_its_reason(tmp_path, home):
         b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n"
     )
     preparation.prepare_corpus("ravdess", root)
-    prepared = splits.load_corpus("ravdess")
+    prepared = prepared_corpora.load_corpus("ravdess")
     assert len(prepared.clip) == 6
     assert "git lfs pull" in prepared.meta["left_out"]["ravdess-01-03-01-02-01-02"]
     for file in root.rglob("*.wav"):
@@ -153,18 +155,20 @@ def test_equal_arrays_are_equal_bytes(tmp_path, monkeypatch):
 
 def test_demo_clips_go_through_files_and_come_out_the_same(films, home):
     """The invented clips as mp4 + wav, decoded, found by the landmark model and aligned, are the faces that were drawn directly."""
+    from core.data.demo import voices
+    from core.data.demo import expressions
     from core.data.demo import actors
     from core.media import spectrograms
     from core.media.faces import alignment
 
     preparation.prepare_corpus("demo-clips", films)
-    prepared = splits.load_corpus("demo-clips")
+    prepared = prepared_corpora.load_corpus("demo-clips")
     assert prepared.faces.shape == (3, 28, 28)
     takes = {t.clip_id: t for t in actors.list_takes()}
     for i, clip in enumerate(prepared.clip):
-        wave = actors.synthesise_voice(takes[clip])
+        wave = voices.synthesise_voice(takes[clip])
         direct = alignment.align(
-            *actors.render_face(takes[clip], t=len(wave) / LogMel().rate / 2, size=320)
+            *expressions.render_face(takes[clip], t=len(wave) / LogMel().rate / 2, size=320)
         )
         assert np.corrcoef(prepared.faces[prepared.face_of[i]].ravel(), direct.ravel())[0, 1] > 0.9
         db = spectrograms.centre_crop(spectrograms.log_mel(wave, LogMel()), 112)
@@ -174,9 +178,11 @@ def test_demo_clips_go_through_files_and_come_out_the_same(films, home):
 
 def test_more_frames_and_crops_stand_beside_the_same_first_ones(films, home):
     path = preparation.prepare_corpus("demo-clips", films)
-    one = splits.load_corpus_file(path)
-    preparation.prepare_corpus("demo-clips", films, frames=4, crops=3)
-    more = splits.load_corpus_file(path)
+    one = prepared_corpora.load_corpus_file(path)
+    preparation.prepare_corpus(
+        "demo-clips", films, preparation.PreparationSettings(frames=4, crops=3)
+    )
+    more = prepared_corpora.load_corpus_file(path)
     assert np.array_equal(one.faces, more.faces)
     assert np.array_equal(one.voices, more.voices)
     assert (more.faces_more.shape, more.voices_more.shape) == ((3, 3, 28, 28), (3, 2, 112, 28))
@@ -187,8 +193,10 @@ def test_more_frames_and_crops_stand_beside_the_same_first_ones(films, home):
             np.corrcoef(first.ravel(), o.ravel())[0, 1] > 0.5 for o in others
         )  # the same face
         assert len({f.tobytes() for f in (first, *others)}) == 4  # at four instants
-    preparation.prepare_corpus("demo-clips", films, frames=40)  # a second has 12 or 13 frames
-    assert splits.load_corpus_file(path).meta["repeated"] == {"frames": 3, "crops": 0}
+    preparation.prepare_corpus(
+        "demo-clips", films, preparation.PreparationSettings(frames=40)
+    )  # a second has 12 or 13 frames
+    assert prepared_corpora.load_corpus_file(path).meta["repeated"] == {"frames": 3, "crops": 0}
 
 
 @given(st.integers(1, 12))
@@ -245,8 +253,8 @@ def test_crops_and_photographs_in_one_folder(tmp_path, home):
     Image.fromarray(data.astronaut()).save(root / "happy" / "photo.jpg")
     Image.fromarray(np.zeros((300, 300), np.uint8)).save(root / "sad" / "empty.png")
     (root / "sad" / "text.png").write_text("no picture")
-    preparation.prepare_corpus("own", root, frames=2)
-    prepared = splits.load_corpus("own")
+    preparation.prepare_corpus("own", root, preparation.PreparationSettings(frames=2))
+    prepared = prepared_corpora.load_corpus("own")
     names = [Path(c).name for c in prepared.clip]
     assert sorted(names) == ["0.png", "0.png", "1.png", "1.png", "2.png", "2.png", "photo.jpg"]
     reasons = {Path(k).name: v for k, v in prepared.meta["left_out"].items()}
@@ -256,7 +264,8 @@ def test_crops_and_photographs_in_one_folder(tmp_path, home):
     photo = prepared.faces[prepared.face_of[names.index("photo.jpg")]]
     assert (
         np.corrcoef(
-            photo.ravel(), alignment.align(data.astronaut(), alignment.five_points(face.points)).ravel()
+            photo.ravel(),
+            alignment.align(data.astronaut(), alignment.five_points(face.points)).ravel(),
         )[0, 1]
         > 0.9
     )
@@ -280,14 +289,14 @@ def test_crops_in_parts_are_aligned_as_in_one_go(tmp_path, home, shared_data, mo
             if n.startswith("validation/happy/") and n.endswith(".jpg")
         )[:14]:
             (root / "happy" / Path(name).name).write_bytes(archive.read(name))
-    monkeypatch.setattr(preparation, "TARGET_PARTS", 5)
+    monkeypatch.setattr(extraction, "TARGET_PARTS", 5)
     calls = iter(range(100))
     with pytest.raises(files.StopRequested):
         preparation.prepare_corpus("fer2013", root, should_stop=lambda: next(calls) > 1)
     done = []
     preparation.prepare_corpus("fer2013", root, tick=lambda d, t: done.append((d, t)))
     assert done[0] == (12, 18)  # three parts were kept
-    prepared = splits.load_corpus("fer2013")
+    prepared = prepared_corpora.load_corpus("fer2013")
     entries = indexing.index_clips("fer2013", root)
     images = np.stack(
         [
@@ -312,7 +321,7 @@ def test_near_duplicates_share_a_group():
 
 def test_real_crema_clips(shared_data, home):
     preparation.prepare_corpus("crema-d", shared_data / "crema-d")
-    prepared = splits.load_corpus("crema-d")
+    prepared = prepared_corpora.load_corpus("crema-d")
     assert (prepared.face_of >= 0).sum() == 4  # four videos
     assert (prepared.voice_of >= 0).sum() == len(prepared.clip) == 8  # four more voices without one
     assert set(prepared.subject) == {"crema-1001", "crema-1002"}
@@ -325,20 +334,27 @@ def test_real_crema_clips(shared_data, home):
 
 
 def test_the_demo_corpus_needs_no_source_and_its_size_is_part_of_its_name(home, monkeypatch):
+    from core.data.demo import voices
+    from core.data.demo import expressions
     from core.data.demo import actors
     from core.media.faces import alignment
 
     monkeypatch.setattr(
-        actors,
+        expressions,
         "render_face",
         lambda take, t: (np.zeros((64, 64, 3), np.uint8), alignment.CANONICAL_POINTS * 64),
     )
-    monkeypatch.setattr(actors, "synthesise_voice", lambda take: np.zeros(20_000, np.float32))
+    monkeypatch.setattr(voices, "synthesise_voice", lambda take: np.zeros(20_000, np.float32))
     said = []
-    path = preparation.prepare_corpus("demo", None, takes=1, tick=lambda d, t: said.append((d, t)))
+    path = preparation.prepare_corpus(
+        "demo",
+        None,
+        preparation.PreparationSettings(takes=1),
+        tick=lambda d, t: said.append((d, t)),
+    )
     assert path.name == "demo-1.npz"
     assert (said[0], said[-1]) == ((0, 144), (144, 144))
-    assert len(splits.load_corpus("demo", 1).clip) == 144
+    assert len(prepared_corpora.load_corpus("demo", 1).clip) == 144
 
 
 # ------------------------------------------------------------------ locks, damage, kills
@@ -379,11 +395,19 @@ def test_half_written_and_long_forgotten_parts_are_taken_care_of(tmp_path, home)
     assert clean(home)
 
 
+IMPORTS = """
+import sys
+from pathlib import Path
+from core.data import extraction, preparation
+"""
+
+
 @pytest.mark.parametrize("moment", [0.0, 0.3, 1.0, 2.0])
 def test_workers_end_with_whoever_started_them(tmp_path, films, moment):
     """Killed at any moment of their start, too, when they have been given nothing to do yet."""
-    script = "import sys; from pathlib import Path; from core.data import preparation; preparation.FEW = 0; print('ready', flush=True)\n"
-    script += "preparation.prepare('demo-clips', Path(sys.argv[1]), workers=2, frames=12)"
+    script = f"{IMPORTS}\nextraction.MIN_PARALLEL_CLIPS = 0\nprint('ready', flush=True)\n"
+    script += "settings = preparation.PreparationSettings(frames=12)\n"
+    script += "preparation.prepare_corpus('demo-clips', Path(sys.argv[1]), settings, workers=2)"
     env, place = os.environ | {"DACSSGAN_DATA": str(tmp_path)}, Path(__file__).resolve().parents[2]
     command, nothing = [sys.executable, "-c", script, str(films)], subprocess.DEVNULL
     process = subprocess.Popen(command, cwd=place, env=env, stdout=subprocess.PIPE, stderr=nothing)
@@ -394,20 +418,21 @@ def test_workers_end_with_whoever_started_them(tmp_path, films, moment):
 
 
 def test_a_worker_without_its_starter_ends():
-    script = "import time; from core.data import preparation; preparation._end_with(1 << 30); time.sleep(60)"
+    script = f"{IMPORTS}\nimport time\nextraction.exit_with_parent(1 << 30)\ntime.sleep(60)"
     place = Path(__file__).resolve().parents[2]
-    assert subprocess.run([sys.executable, "-c", script], cwd=place, timeout=30).returncode == 1
+    command = [sys.executable, "-c", script]
+    ended = subprocess.run(command, cwd=place, timeout=30, capture_output=True)
+    assert (ended.returncode, ended.stderr) == (1, b"")
 
 
-CHILD = """
-import sys
-from pathlib import Path
-from core.data import preparation
+CHILD = f"""
+{IMPORTS}
 from core.media import spectrograms
 from core.config import LogMel
 spectrograms.mel_filters(LogMel())
 print("ready", flush=True)
-preparation.prepare("ravdess", Path(sys.argv[1]), workers=int(sys.argv[2]), crops=2)
+settings = preparation.PreparationSettings(crops=2)
+preparation.prepare_corpus("ravdess", Path(sys.argv[1]), settings, workers=int(sys.argv[2]))
 """
 
 
@@ -444,7 +469,9 @@ def test_killed_at_any_moment_it_goes_on_to_the_same_bytes(tmp_path, monkeypatch
         process.communicate(timeout=30)  # its workers hold its output, too: they have ended as well
         seen.add(len(list(folder.rglob("????.npz"))))
         monkeypatch.setenv("DACSSGAN_DATA", str(folder))
-        path = preparation.prepare_corpus("ravdess", root, workers=1, crops=2)
+        path = preparation.prepare_corpus(
+            "ravdess", root, preparation.PreparationSettings(crops=2), workers=1
+        )
         assert path.read_bytes() == reference
         assert json.loads((folder / "processed/ravdess.source.json").read_text())["source"] == str(
             root
@@ -462,12 +489,14 @@ def on_ray(workers=0, address=None):
 
 
 def test_workers_make_the_same_bytes(films, tmp_path, monkeypatch):
-    monkeypatch.setattr(preparation, "MIN_PARALLEL_CLIPS", 0)
+    monkeypatch.setattr(extraction, "MIN_PARALLEL_CLIPS", 0)
     made = []
     for workers in (1, 2):
         monkeypatch.setenv("DACSSGAN_DATA", str(tmp_path / str(workers)))
         made.append(
-            preparation.prepare_corpus("demo-clips", films, workers=workers, frames=2).read_bytes()
+            preparation.prepare_corpus(
+                "demo-clips", films, preparation.PreparationSettings(frames=2), workers=workers
+            ).read_bytes()
         )
     assert made[0] == made[1]
 
@@ -504,12 +533,17 @@ def test_ray_makes_the_same_bytes(films, tmp_path, monkeypatch):
     assert made[0] == made[1]
     with pytest.raises(CorpusError, match="no Ray cluster answers at 127.0.0.1:9"):
         preparation.prepare_corpus(
-            "demo-clips", films, frames=2, engine=on_ray(address="127.0.0.1:9")
+            "demo-clips",
+            films,
+            preparation.PreparationSettings(frames=2),
+            engine=on_ray(address="127.0.0.1:9"),
         )
     ray.init(num_cpus=1, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
     try:
-        monkeypatch.setattr(preparation, "_sample_media", lambda items: {"/nowhere/x.wav": 3})
+        monkeypatch.setattr(extraction, "sample_media", lambda items: {"/nowhere/x.wav": 3})
         with pytest.raises(CorpusError, match="machine .* cannot read /nowhere/x.wav"):
-            preparation.prepare_corpus("demo-clips", films, frames=2, engine=on_ray())
+            preparation.prepare_corpus(
+                "demo-clips", films, preparation.PreparationSettings(frames=2), engine=on_ray()
+            )
     finally:
         ray.shutdown()

@@ -9,10 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from core.config import DEMO, replace
-from core.data.sources import media_files
-from core.data.sources import indexing
-from core.data import corpora, preparation, splits
+from core.data import preparation, prepared_corpora, splits
 from core.data.corpora import CorpusError
+from core.data.sources import indexing, media_files
 
 
 @given(st.integers(8, 91), st.integers(0, 50), st.integers(0, 4))
@@ -119,17 +118,17 @@ def test_clear_words_where_there_is_no_corpus(tmp_path, data_folder):
     with pytest.raises(CorpusError, match="holds no clip of crema-d"):
         preparation.prepare_corpus("crema-d", tmp_path / "empty")
     with pytest.raises(CorpusError, match="data prepare demo"):
-        splits.load_corpus("demo")
+        prepared_corpora.load_corpus("demo")
     data_folder.mkdir(exist_ok=True)
     (data_folder / "processed").mkdir(exist_ok=True)
     (data_folder / "processed" / "ravdess.npz").write_bytes(b"PK nonsense")
     with pytest.raises(CorpusError, match=r"ravdess\.npz is damaged"):
-        splits.load_corpus("ravdess")
+        prepared_corpora.load_corpus("ravdess")
 
 
 def test_pairing_by_clip_needs_one_corpus(ravdess, data_folder):
     preparation.prepare_corpus("ravdess", ravdess)
-    preparation.prepare_corpus("demo", None, takes=1)
+    preparation.prepare_corpus("demo", None, preparation.PreparationSettings(takes=1))
     with pytest.raises(CorpusError, match="pairing"):
         splits.build_sets(replace(DEMO, data={"voices": "ravdess", "demo_takes": 1}))
 

@@ -9,7 +9,7 @@ import pytest
 
 from core import files, runs
 from core.config import SMOKE, replace
-from core.data import splits
+from core.data import prepared_corpora
 from core.experiments import jobs
 from core.runs import Run
 from tests.support import trained_runs
@@ -114,12 +114,12 @@ def test_a_paused_run_keeps_its_place_and_holds_the_queue(folder, monkeypatch):
     jobs.run_queue(folder)
     assert asked == [(4_000_001, signal.SIGTERM)]
     assert states() == {"1": "paused", "2": "queued"}
-    assert jobs._next_in_queue(folder) is None
+    assert jobs.next_in_queue(folder) is None
     jobs.run_queue(folder)
     assert len(trainings.started) == 1  # the queue waits
 
     jobs.move(two.id, -1)  # past the paused one
-    assert jobs._next_in_queue(folder)["run"] == two.id
+    assert jobs.next_in_queue(folder)["run"] == two.id
     jobs.move(two.id, 1)
     del trainings.ends["1"]
     runs.update(one, state="queued", pid=0)  # as `start` does on resuming: the place is kept
@@ -154,7 +154,7 @@ def test_one_that_died_leaves_the_queue_and_the_index_can_be_rebuilt(folder, mon
     assert states() == {"2": "queued", "1": "stopped"}
     runs.reindex()
     assert states() == {"2": "queued", "1": "stopped"}
-    assert jobs._next_in_queue(folder)["run"] == two.id
+    assert jobs.next_in_queue(folder)["run"] == two.id
 
 
 def test_a_run_outside_of_the_queue_is_waited_for(folder, monkeypatch):
@@ -191,7 +191,7 @@ def test_a_training_that_does_not_listen_can_be_killed_but_not_at_once(folder, m
 
 
 def test_starting_twice_is_starting_once(folder, monkeypatch):
-    monkeypatch.setattr(splits, "corpus_digest", lambda data: "digest")
+    monkeypatch.setattr(prepared_corpora, "corpus_digest", lambda data: "digest")
     first = jobs.start(SMOKE, "cpu")
     assert jobs.start(SMOKE, "auto") == first
     assert [(r["run"], r["device"]) for r in runs.list_queue()] == [(first, "cpu")]
@@ -219,7 +219,7 @@ def test_a_worker_of_its_own_process_says_why_a_training_could_not_begin(tmp_pat
     assert jobs.start_queue_worker() is False  # it holds the lock from the start
     end = time.monotonic() + 240
     while (
-        lock := jobs._take_queue_lock(files.checkpoints_folder())
+        lock := jobs.take_queue_lock(files.checkpoints_folder())
     ) is None and time.monotonic() < end:
         time.sleep(0.1)
     assert lock is not None  # the worker has ended with the queue

@@ -13,9 +13,9 @@ import torch
 
 from core import files, runs
 from core.config import LogMel, replace
-from core.data import splits
+from core.data import prepared_corpora, splits
 from core.data.splits import SampleSet
-from core.experiments import pipeline
+from core.experiments import gan_training, pipeline
 from core.inference import export, generation
 from core.media import spectrograms
 from tests.support import small_pipeline
@@ -39,7 +39,7 @@ def test_what_a_run_leaves(finished_run):
     assert [p.name for p in sorted((finished_run.directory / "samples").iterdir())] == [
         f"step-{s:07d}.npz" for s in (0, 3, 6)
     ]
-    assert finished_run.json("provenance")["corpus"] == splits.corpus_digest(
+    assert finished_run.json("provenance")["corpus"] == prepared_corpora.corpus_digest(
         small_pipeline.TINY.data
     )
     assert not list(finished_run.directory.rglob("*.tmp*"))
@@ -88,7 +88,7 @@ def test_stop_and_resume_give_the_undisturbed_run(demo_world, finished_run, phas
         calls.append((p, done))
 
     folder = demo_world / f"stopped-{phase.split()[0]}"
-    with pytest.raises(pipeline.TrainingStopped):
+    with pytest.raises(files.StopRequested):
         pipeline.run(
             small_pipeline.TINY,
             folder,
@@ -114,12 +114,12 @@ def test_a_stop_at_a_checkpoint_loses_nothing_of_its_step(demo_world):
     config, reached = replace(small_pipeline.TINY, gan={"steps": 20}, evaluate={"every": 10}), []
 
     def train(state, pool, g):
-        for record in pipeline.train_with_cuda_graphs(state, pool, g):
+        for record in gan_training.train_with_cuda_graphs(state, pool, g):
             reached.append(record.step)
             yield record
 
     whole = pipeline.run(config, demo_world / "undisturbed", "cpu")
-    with pytest.raises(pipeline.TrainingStopped):
+    with pytest.raises(files.StopRequested):
         pipeline.run(
             config,
             demo_world / "halfway",
@@ -193,7 +193,7 @@ def test_a_failure_is_recorded_in_words(demo_world, monkeypatch):
     def broken(*a, **k):
         raise RuntimeError("the losses became infinite")
 
-    monkeypatch.setattr(pipeline, "train_gan", broken)
+    monkeypatch.setattr(gan_training, "train_gan", broken)
     with pytest.raises(RuntimeError):
         pipeline.run(small_pipeline.TINY, demo_world / "failed", "cpu")
     row = runs.list_runs(demo_world / "failed")[0]
@@ -220,7 +220,7 @@ def test_running_out_of_memory_names_the_batch_that_fits(demo_world, monkeypatch
         return real(state, g, x, *rest)
 
     monkeypatch.setattr(gan, "step", hungry)
-    with pytest.raises(RuntimeError, match=r"batch 16; use --gan\.batch 4"):
+    with pytest.raises(files.UserError, match=r"batch 16; use --gan\.batch 4"):
         pipeline.run(small_pipeline.TINY, demo_world / "hungry", "cpu")
 
 
@@ -268,7 +268,7 @@ def test_explain_is_the_conformal_predictor_of_the_outputs(demo_world, finished_
 
 
 def test_generate_from_a_real_clip(demo_world, finished_run, tmp_path, shared_data):
-    from core.media.faces import model_path
+    from core.media.faces.landmarker import model_path
 
     model = (
         model_path()

@@ -1,5 +1,5 @@
-"""A sweep on machines that may be lost, without Ray: its seats are real, with worker processes and folders of their own, and a stand-in
-calls them as Ray would. With Ray itself: test_cluster."""
+"""A sweep on machines that may be lost, without Ray: the workers are real, with processes and folders
+of their own, and a fake of Ray calls them. With Ray itself: test_ray_cluster."""
 
 import contextlib
 import hashlib
@@ -14,24 +14,25 @@ import pytest
 
 from core import runs
 from core.config import replace
-from core.data import splits
+from core.data import prepared_corpora
 from core.evaluation import protocol
-from core.experiments import jobs, ray_cluster, ray_driver, ray_worker, sweep
+from core.experiments import jobs, sweep
+from core.experiments.ray_cluster import connection, driver, worker
 from core.runs import Run
 from tests.support import cluster_runs  # noqa: F401
 
 
 class Lost(RuntimeError):
-    """What Ray raises for a seat that is gone."""
+    """What Ray raises for a lost worker."""
 
 
 class Machines:
-    """As much of the module ray as `remote` calls: machines by name, on which actors live and can be lost with them."""
+    """As much of the module ray as `driver` calls: machines by name, on which actors live and can be lost with them."""
 
     exceptions = SimpleNamespace(RayError=Lost)
 
     def __init__(self, *names):
-        self.alive, self.seats = list(names), []
+        self.alive, self.actors = list(names), []
 
     def nodes(self):
         same = {
@@ -71,31 +72,31 @@ class Machines:
 
     def lose(self, name):
         self.alive.remove(name)
-        for s in [s for s in self.seats if s.machine == name]:
+        for s in [s for s in self.actors if s.machine == name]:
             s.die()
 
 
 class Actor:
-    """A seat whose methods answer only while its machine is there."""
+    """A worker whose methods answer only while its machine is there."""
 
     def __init__(self, machines, machine):
-        self.machines, self.machine, self.seat = machines, machine, ray_worker.Worker()
-        machines.seats.append(self)
+        self.machines, self.machine, self.worker = machines, machine, worker.Worker()
+        machines.actors.append(self)
 
     def __getattr__(self, method):
         return SimpleNamespace(remote=lambda *a: (self.call, (method, *a)))
 
     def call(self, method, *given):
-        if self not in self.machines.seats:
+        if self not in self.machines.actors:
             raise Lost(f"The actor died.\nIts machine {self.machine} is gone.")
-        return getattr(self.seat, method)(*given)
+        return getattr(self.worker, method)(*given)
 
     def die(self):
-        if self in self.machines.seats:
-            self.machines.seats.remove(self)
+        if self in self.machines.actors:
+            self.machines.actors.remove(self)
             with contextlib.suppress(AttributeError):
-                self.seat.worker.kill()
-            self.seat.lock.close()
+                self.worker.process.kill()
+            self.worker.lock.close()
 
 
 @pytest.fixture
@@ -103,12 +104,12 @@ def two(tmp_path, monkeypatch):
     """Two machines of one processor; what they have in common with the driver is only what it sends."""
     machines = Machines("one", "other")
     monkeypatch.setitem(sys.modules, "ray", machines)
-    monkeypatch.setattr(ray_cluster, "ray_connection", lambda *a: contextlib.nullcontext(machines))
-    monkeypatch.setattr(ray_cluster, "node_affinity", lambda node: node)
-    monkeypatch.setattr(ray_driver, "POLL_SECONDS", 0.1)
-    monkeypatch.setattr(ray_worker.tempfile, "gettempdir", lambda: str(tmp_path))
+    monkeypatch.setattr(connection, "ray_connection", lambda *a: contextlib.nullcontext(machines))
+    monkeypatch.setattr(connection, "node_affinity", lambda node: node)
+    monkeypatch.setattr(driver, "POLL_SECONDS", 0.1)
+    monkeypatch.setattr(worker.tempfile, "gettempdir", lambda: str(tmp_path))
     yield machines
-    assert machines.seats == []  # none is left behind
+    assert machines.actors == []  # none is left behind
 
 
 def far(todo, folder, plan=None, stop=None, every=0.0, said=None):
@@ -120,7 +121,7 @@ def far(todo, folder, plan=None, stop=None, every=0.0, said=None):
         "cpu",
         plan,
         stop=stop,
-        serve=lambda *a: ray_driver.train_on_cluster(*a, every=every, say=say),
+        engine=lambda work: driver.train_on_cluster(work, every=every, say=say),
     )
 
 
@@ -147,10 +148,10 @@ def test_far_runs_equal_near_ones(two, demo_world, tmp_path):
     assert fitted[0] == fitted[1]
     assert {o.state for o in far(todo, away, cluster_runs.PLAN)} == {"was done"}
     assert (
-        list(tmp_path.glob("dacssgan-*/seat-*"))
+        list(tmp_path.glob("dacssgan-*/worker-*"))
         == list(tmp_path.glob("dacssgan-*/corpora/*"))
         == []
-    )  # seats leave nothing
+    )  # workers leave nothing
 
 
 def test_a_lost_machines_run_goes_on_from_its_checkpoint(two, demo_world, tmp_path):
@@ -166,7 +167,7 @@ def test_a_lost_machines_run_goes_on_from_its_checkpoint(two, demo_world, tmp_pa
 
     def lose():
         begun.append((away / run / "state.pt").stat().st_mtime)
-        two.lose(two.seats[0].machine)
+        two.lose(two.actors[0].machine)
 
     loser = cluster_runs.until((away / run / "state.pt").exists, lose)
     [outcome] = far(todo, away, said=said)
@@ -209,21 +210,21 @@ def test_stopping_one_run_and_then_the_sweep(two, demo_world, tmp_path):
 
 def test_a_run_that_takes_its_machines_with_it_is_given_up(two, demo_world, tmp_path, monkeypatch):
     said, todo = [], cluster_runs.cells(cluster_runs.TINY, l1=(0.1,))
-    begin = ray_worker.Worker.begin
+    begin = worker.Worker.begin
 
     def fall(self, *given):
         begin(self, *given)
-        self.worker.kill()
+        self.process.kill()
         raise Lost("it is gone")
 
-    monkeypatch.setattr(ray_worker.Worker, "begin", fall)
+    monkeypatch.setattr(worker.Worker, "begin", fall)
     [outcome] = far(todo, tmp_path / "away", said=said)
     assert outcome.state == "failed"
     assert (
         "3 machines were lost under it with no checkpoint between them (it is gone)"
         in outcome.reason
     )
-    assert len(said) == ray_driver.MAX_LOST_MACHINES - 1
+    assert len(said) == driver.MAX_LOST_MACHINES - 1
     assert [(r["state"], r["error"]) for r in runs.list_runs(tmp_path / "away")] == [
         ("failed", outcome.reason)
     ]
@@ -238,7 +239,8 @@ def test_a_dead_worker_fails_its_run_alone(two, demo_world, tmp_path):
 
     def kill():
         os.kill(
-            next(s.seat.worker.pid for s in two.seats if s.seat.run.id == first), signal.SIGKILL
+            next(s.worker.process.pid for s in two.actors if s.worker.run.id == first),
+            signal.SIGKILL,
         )
 
     killer = cluster_runs.until((away / first / "state.pt").exists, kill)
@@ -250,16 +252,16 @@ def test_a_dead_worker_fails_its_run_alone(two, demo_world, tmp_path):
 
 def test_machines_that_are_not_like_this_one_are_left_out(two, demo_world, tmp_path, monkeypatch):
     said = []
-    monkeypatch.setattr(ray_cluster, "MACHINE_TIMEOUT", 0.0)
+    monkeypatch.setattr(connection, "MACHINE_TIMEOUT", 0.0)
     monkeypatch.setattr(
-        ray_cluster, "what_differs", lambda *a: "has torch 1.0, where 2.0 is expected"
+        connection, "what_differs", lambda *a: "has torch 1.0, where 2.0 is expected"
     )
     [outcome] = far(cluster_runs.cells(cluster_runs.TINY, l1=(0.1,)), tmp_path, said=said)
     assert outcome.state == "failed"
     assert "other has torch 1.0" in outcome.reason
     assert said[0] == "machine one has torch 1.0, where 2.0 is expected; it is left out"
     two.alive.clear()
-    monkeypatch.setattr(ray_cluster, "what_differs", lambda *a: "")
+    monkeypatch.setattr(connection, "what_differs", lambda *a: "")
     [outcome] = far(cluster_runs.cells(cluster_runs.TINY, l1=(0.1,)), tmp_path)
     assert "no machine of the cluster can train (there is none)" in outcome.reason
 
@@ -267,32 +269,29 @@ def test_machines_that_are_not_like_this_one_are_left_out(two, demo_world, tmp_p
 def test_a_shared_classifier_is_fitted_once(tmp_path):
     a, b, c = (("cell", run) for run in "abc")
     files = {"a": {"f_S": "f_S-1"}, "b": {"f_S": "f_S-1"}, "c": {"f_S": "f_S-2"}}
-    desk = ray_driver.SharedState(
-        None, tmp_path, "cpu", None, [].append, threading.Event(), 0.0, [].append, files, [a, b, c]
-    )
-    assert [desk.next_cell(), desk.next_cell()] == [a, c]  # b waits for a
+    work = sweep.Work([a, b, c], tmp_path, "cpu", None, [].append, threading.Event())
+    state = driver.SharedState(None, work, 0.0, [].append, files, [a, b, c])
+    assert [state.next_cell(), state.next_cell()] == [a, c]  # b waits for a
     taken = []
-    thread = threading.Thread(target=lambda: taken.append(desk.next_cell()))
+    thread = threading.Thread(target=lambda: taken.append(state.next_cell()))
     thread.start()
     thread.join(0.3)
     assert taken == []
-    fitted = {"row": {}, "records": (None, []), "shared": {"f_S-1": b"x"}, "files": {}, "said": b""}
-    desk.keep(Run(tmp_path / "a"), fitted)
+    fitted = worker.Updates({}, [], None, {"f_S-1": b"x"}, {}, False, False)
+    state.store(Run(tmp_path / "a"), fitted)
     thread.join(10)
     assert taken == [b]
     assert (tmp_path / ".cache" / "f_S-1").read_bytes() == b"x"
 
 
-def test_what_the_room_of_a_machine_is():
+def test_the_slots_of_a_machine():
     node = {"Resources": {"CPU": 8.0, "GPU": 2.0}}
-    assert [ray_driver._run_slots(node, d) for d in ("cpu", "auto", "cuda")] == [
+    assert [driver.run_slots(node, d) for d in ("cpu", "auto", "cuda")] == [(8, 0), (2, 1), (2, 1)]
+    assert [driver.run_slots({"Resources": {"CPU": 8.0}}, d) for d in ("cpu", "auto", "cuda")] == [
         (8, 0),
-        (2, 1),
-        (2, 1),
+        (8, 0),
+        (0, 1),
     ]
-    assert [
-        ray_driver._run_slots({"Resources": {"CPU": 8.0}}, d) for d in ("cpu", "auto", "cuda")
-    ] == [(8, 0), (8, 0), (0, 1)]
 
 
 @pytest.mark.parametrize(
@@ -300,39 +299,39 @@ def test_what_the_room_of_a_machine_is():
 )
 def test_only_names_of_a_runs_files_are_written(tmp_path, name):
     with pytest.raises(ValueError, match="no file of a run"):
-        ray_worker.write_run_file(tmp_path, name, b"")
+        worker.write_run_file(tmp_path, name, b"")
 
 
 def test_records_that_a_resumed_run_dropped_are_void(two, tmp_path):
-    here = ray_worker.Worker()
+    here = worker.Worker()
     here.run = Run(tmp_path / "run")
     here.run.directory.mkdir()
     path = here.run.directory / "metrics.jsonl"
     lines = [json.dumps({"step": s, "a": float(s)}) + "\n" for s in (0, 10, 20, 20, 30)]
     path.write_text("".join(lines) + '{"step": 4')  # one is just being written
-    assert here._records() == (None, [json.loads(line) for line in lines])
-    assert here._records() == (None, [])
+    assert here.new_records() == (None, [json.loads(line) for line in lines])
+    assert here.new_records() == (None, [])
     path.write_text("".join(lines[:3]))  # resumed from 10, and so far done again
-    assert here._records() == (19, [{"step": 20, "a": 20.0}])
+    assert here.new_records() == (19, [{"step": 20, "a": 20.0}])
     path.write_text("".join(lines))
-    assert here._records() == (None, [json.loads(line) for line in lines[3:]])
+    assert here.new_records() == (None, [json.loads(line) for line in lines[3:]])
     here.close()
 
 
-def test_corpora_lie_once_on_a_machine_and_go_with_its_last_seat(two, tmp_path, monkeypatch):
-    one, other = ray_worker.Worker(), ray_worker.Worker()
+def test_corpora_lie_once_on_a_machine_and_go_with_its_last_worker(two, tmp_path, monkeypatch):
+    one, other = worker.Worker(), worker.Worker()
     good = hashlib.sha256(b"arrays").hexdigest()
     for s in (one, other):
-        s._store_corpus("demo-1.npz", good, ("stored", b"arrays"))
+        s.store_corpus("demo-1.npz", good, ("stored", b"arrays"))
         assert (s.home / "data" / "processed" / "demo-1.npz").read_bytes() == b"arrays"
     [stored] = (one.base / "corpora").iterdir()
     assert stored.stat().st_nlink == 3
     with pytest.raises(OSError, match="damaged"):
-        one._store_corpus("x.npz", "0" * 64, ("stored", b"arrays"))
+        one.store_corpus("x.npz", "0" * 64, ("stored", b"arrays"))
     monkeypatch.setenv("DACSSGAN_DATA", str(other.home / "data"))
-    assert splits.corpus_path("demo", 1).exists()
+    assert prepared_corpora.corpus_path("demo", 1).exists()
     other.lock.close()  # killed
-    new = ray_worker.Worker()
+    new = worker.Worker()
     assert not other.home.exists()
     assert stored.stat().st_nlink == 2
     one.close()
@@ -340,5 +339,5 @@ def test_corpora_lie_once_on_a_machine_and_go_with_its_last_seat(two, tmp_path, 
     new.close()
     one.base.chmod(0o755)
     with pytest.raises(PermissionError, match="not this user's alone"):
-        ray_worker.Worker()
+        worker.Worker()
     one.base.chmod(0o700)

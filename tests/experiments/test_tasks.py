@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 from core import files
-from core.data import splits
+from core.data import prepared_corpora
 from core.experiments import jobs, tasks
 from core.experiments.tasks import Task
 from core.media import waveforms
@@ -101,8 +101,8 @@ def test_a_stopped_errand_goes_on_where_it_was(home):
     e = ended(name)
     assert e.state == "stopped"
     assert time.monotonic() - asked < tasks.STOP_GRACE_SECONDS
-    assert not splits.corpus_path("demo", 1).exists()
-    kept = len(list((splits.processed_folder() / ".parts").rglob("*.npz")))
+    assert not prepared_corpora.corpus_path("demo", 1).exists()
+    kept = len(list((prepared_corpora.processed_folder() / ".parts").rglob("*.npz")))
     assert kept >= e.done > 3
     assert tasks.start(arguments) == name  # at once, while the first may not be quite gone
     first = until(lambda: (e := tasks.find(name)) and e.total and e)

@@ -11,6 +11,8 @@ from core import files, runs
 from core.config import replace
 from core.data import prepared_corpora
 from core.data import splits
+from core.data.demo import voices
+from core.data.demo import expressions
 from core.data.demo import actors
 from core.inference import examples
 from core.media import spectrograms
@@ -57,10 +59,10 @@ def test_a_drawn_face_is_the_one_of_the_row(run):
     ][0]
     assert run.arrays()["subject_S4"][row] == f"demo-{actor:02d}"
     take = next(t for t in actors.list_takes(run.config.data.demo_takes) if t.clip_id == e.name)
-    wave = actors.synthesise_voice(take)
+    wave = voices.synthesise_voice(take)
     np.testing.assert_array_equal(
         e.face,
-        alignment.align(*actors.render_face(take, t=spectrograms.centre_time(len(wave) / 16_000))),
+        alignment.align(*expressions.render_face(take, t=spectrograms.centre_time(len(wave) / 16_000))),
     )
     assert e.real.shape == e.y.shape
 

@@ -184,10 +184,11 @@ def test_the_films_own_voice_is_heard_from_its_beginning(shipped):
 
 
 def test_the_command_line_writes_a_whole_film(landmark_model, tmp_path, capsys):
+    from core.data.demo import recordings
     from core.data.demo import actors
     from core.media import clips
 
-    frames, wave = actors.render_clip(max(actors.list_takes(), key=lambda t: t.strength), fps=12)
+    frames, wave = recordings.render_clip(max(actors.list_takes(), key=lambda t: t.strength), fps=12)
     clips.write_clip(tmp_path / "talks.mp4", frames, 12, wave)
     out = tmp_path / "out"
     go = [

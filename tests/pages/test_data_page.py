@@ -11,6 +11,7 @@ import pytest
 
 from core import files
 from core.config import CREMA_EMOTIONS, Config, DataSettings
+from core.data.demo import recordings
 from core.data import preparation, prepared_corpora, splits
 from tests.support import trained_runs
 from tests.support.app import assert_no_exception, count_elements, open_page, page_text
@@ -245,7 +246,7 @@ def test_names_of_people_and_clips_are_only_ever_text(home):
 def test_the_original_is_shown_while_its_source_is_there(home, tmp_path):
     trained_runs.install_landmark_model(home)
     source = tmp_path / "drawn"
-    preparation.draw_demo_clips(source, 2)
+    recordings.draw_demo_clips(source, 2)
     path = preparation.prepare_corpus("demo-clips", source, workers=1)
     digest = prepared_corpora.load_corpus_file(path).digest
     side = json.loads(path.with_suffix(".source.json").read_text())

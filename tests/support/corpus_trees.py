@@ -24,6 +24,7 @@ import numpy as np
 from PIL import Image
 
 from core.data import corpora
+from core.data.demo import recordings
 from core.data.demo import actors
 from core.media import clips
 
@@ -52,7 +53,7 @@ def face_frames(clip: Path | None, count: int = 12) -> np.ndarray:
     frames = (
         clips.read_clip(clip).frames[:count]
         if clip
-        else actors.render_clip(actors.list_takes()[0])[0][:count]
+        else recordings.render_clip(actors.list_takes()[0])[0][:count]
     )
     small = [Image.fromarray(f).resize((96, 72) if clip else (72, 72)) for f in frames]
     out = np.zeros((count, 72, 96, 3), np.uint8)

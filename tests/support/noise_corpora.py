@@ -12,7 +12,7 @@ import numpy as np
 
 from core import files
 from core.config import CREMA_EMOTIONS
-from core.data import splits
+from core.data import prepared_corpora
 from core.experiments import tasks
 from core.experiments.tasks import Task
 
@@ -56,7 +56,7 @@ def write_noise_corpus(
         "source": "own",
         "left_out": {},
     }
-    path = splits.corpus_path(name)
+    path = prepared_corpora.corpus_path(name)
     path.parent.mkdir(parents=True, exist_ok=True)
     files.write_arrays(
         path,

@@ -28,7 +28,7 @@ def demo_world(tmp_path_factory):
     root = tmp_path_factory.mktemp("world")
     before = {k: os.environ.get(k) for k in ("DACSSGAN_DATA", "DACSSGAN_CHECKPOINTS")}
     os.environ["DACSSGAN_DATA"] = str(root / "data")
-    preparation.prepare_corpus("demo", None, takes=1)
+    preparation.prepare_corpus("demo", None, preparation.PreparationSettings(takes=1))
     yield root
     for k, v in before.items():
         os.environ.pop(k, None) if v is None else os.environ.__setitem__(k, v)

@@ -20,6 +20,8 @@ import pytest
 from core import files, runs
 from core.config import SMOKE, Config, replace
 from core.data import preparation
+from core.data.demo import voices
+from core.data.demo import expressions
 from core.data.demo import actors
 from core.experiments import jobs, pipeline
 from core.media.faces import alignment, landmarker
@@ -91,10 +93,12 @@ def prepare_noise_demo(name: str = "demo") -> None:
         return (0.1 * rng.standard_normal(26_000)).astype(np.float32)
 
     with (
-        mock.patch.object(actors, "render_face", face),
-        mock.patch.object(actors, "synthesise_voice", voice),
+        mock.patch.object(expressions, "render_face", face),
+        mock.patch.object(voices, "synthesise_voice", voice),
     ):
-        preparation.prepare_corpus(name, None, takes=SMOKE.data.demo_takes)
+        preparation.prepare_corpus(
+            name, None, preparation.PreparationSettings(takes=SMOKE.data.demo_takes)
+        )
 
 
 def copy_home(source: Path, target: Path) -> Path:

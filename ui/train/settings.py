@@ -8,6 +8,7 @@ import typing
 import streamlit as st
 
 from core.config import BAND_COUNTS, EMOTIONS, Config, replace
+from core.data import prepared_corpora
 from core.data import splits
 from ui.session import corpora
 
@@ -152,5 +153,5 @@ def _show_widget(setting: Setting, key: str):
 
 def _corpus_options(name: str, value: str) -> list[str]:
     """Prepared corpora that a setting may name, its present value first."""
-    here = [splits.parse_stem(n)[0] for n in corpora.prepared_stems()]
+    here = [prepared_corpora.parse_stem(n)[0] for n in corpora.prepared_stems()]
     return list(dict.fromkeys([value, *([""] if name == "f_s_corpus" else []), *here]))

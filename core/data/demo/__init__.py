@@ -1,1 +1,1 @@
-"""The invented corpus: actors draws its people, moods and voices, rendering their faces."""
+"""The invented corpus. Read: actors, voices, expressions, rendering, canvas, recordings."""

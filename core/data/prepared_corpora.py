@@ -1,0 +1,173 @@
+"""§4.1: a prepared corpus: its name, its file, its arrays. No torch.
+
+The file is `data/processed/<name>.npz`, without pickle. Faces are uint8 (28, 28); voices are
+float32 dB of the middle 112 columns, so that every length, range and dB reference can be taken from
+one file. Mel bands cannot: the same clips in more bands than the paper's are a corpus of their own,
+whose name says so (`ravdess-64`).
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import zipfile
+import zlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from core import files
+from core.config import BAND_COUNTS, DataSettings
+from core.data.corpora import CorpusError
+
+STORED_COLUMNS = 112  # columns of a stored spectrogram; smaller ones are its middle
+REF_DB_TOLERANCE = 1e-3  # dB by which two preparations of the same clips may differ
+
+
+@dataclass(frozen=True)
+class PreparedCorpus:
+    """A corpus as arrays, one row per clip.
+
+    `face_of` and `voice_of` are rows of `faces` and `voices`, -1 where a clip has none.
+    """
+
+    name: str
+    clip: np.ndarray  # (N,) str
+    subject: np.ndarray  # (N,) str
+    sex: np.ndarray  # (N,) str
+    emotion: np.ndarray  # (N,) str
+    face_of: np.ndarray  # (N,) int64
+    voice_of: np.ndarray  # (N,) int64
+    faces: np.ndarray  # (n_x, 28, 28) uint8
+    voices: np.ndarray  # (n_y, 112, bands) float32 dB
+    meta: dict  # ref_db, level, key, digest, licence, source, left_out, frames, crops, repeated
+    # (N, 3) str of labels.VOTE_MODALITIES; (0, 3): nobody voted
+    votes: np.ndarray = field(default_factory=lambda: np.zeros((0, 3), "<U1"))
+    # (n_x, frames - 1, 28, 28) uint8: further frames
+    faces_more: np.ndarray = field(default_factory=lambda: np.zeros((0, 0, 28, 28), np.uint8))
+    # (n_y, crops - 1, 112, bands) float32 dB: further windows
+    voices_more: np.ndarray = field(
+        default_factory=lambda: np.zeros((0, 0, STORED_COLUMNS, BAND_COUNTS[0]), np.float32)
+    )
+
+    @property
+    def digest(self) -> str:
+        return self.meta["digest"]
+
+    @property
+    def bands(self) -> int:
+        """Mel bands of its voices."""
+        return self.voices.shape[2]
+
+
+def processed_folder() -> Path:
+    """Folder of the prepared corpora: `processed/` in `files.data_folder()`."""
+    return files.data_folder() / "processed"
+
+
+# ------------------------------------------------------------------ names
+
+
+def parse_name(name: str) -> tuple[str, int]:
+    """The clips that a prepared corpus holds, and its mel bands.
+
+    >>> parse_name("ravdess-64"), parse_name("ravdess")
+    (('ravdess', 64), ('ravdess', 28))
+    """
+    of, _, bands = name.rpartition("-")
+    return (of, int(bands)) if of and bands in map(str, BAND_COUNTS[1:]) else (name, BAND_COUNTS[0])
+
+
+def name_with_bands(clips: str, bands: int) -> str:
+    """Inverse of `parse_name`."""
+    return clips if bands == BAND_COUNTS[0] else f"{clips}-{bands}"
+
+
+def is_demo(name: str) -> bool:
+    """Whether a corpus is the invented one, which needs no source, in any number of bands."""
+    return parse_name(name)[0] == "demo"
+
+
+def demo_corpora(data: DataSettings) -> list[str]:
+    """The invented corpora among a run's faces and voices."""
+    return [n for n in dict.fromkeys((data.faces, data.voices)) if is_demo(n)]
+
+
+def corpus_path(name: str, takes: int = 10) -> Path:
+    """File of a prepared corpus; the demo corpus has one per number of takes."""
+    clips, bands = parse_name(name)
+    stem = name_with_bands(f"demo-{takes}", bands) if clips == "demo" else name
+    return processed_folder() / f"{stem}.npz"
+
+
+def parse_stem(stem: str) -> tuple[str, int]:
+    """Inverse of `corpus_path`: a file's stem -> the corpus' name and its takes, 0 if not the demo.
+
+    >>> parse_stem("demo-10-64"), parse_stem("crema-d")
+    (('demo-64', 10), ('crema-d', 0))
+    """
+    found = re.fullmatch(r"demo-(\d+)((?:-\d+)?)", stem)
+    return (f"demo{found[2]}", int(found[1])) if found else (stem, 0)
+
+
+def prepare_command(name: str, takes: int = 0) -> str:
+    """The command line that prepares a corpus."""
+    clips, bands = parse_name(name)
+    of = f"demo --takes {takes or 10}" if clips == "demo" else f"{clips} --source FOLDER_OR_ZIP"
+    return f"python -m core data prepare {of}" + f" --bands {bands}" * (bands != BAND_COUNTS[0])
+
+
+# ------------------------------------------------------------------ reading
+
+
+def load_corpus_file(path: Path) -> PreparedCorpus:
+    """A prepared corpus. Raises CorpusError, which gives the command that prepares it."""
+    if not path.exists():
+        command = prepare_command(*parse_stem(path.stem))
+        raise CorpusError(f"{path} is not there; make it with: {command}")
+    try:
+        arrays = files.read_arrays(path)
+        meta = json.loads(str(arrays.pop("meta")))
+        # files of earlier versions have no votes
+        arrays.setdefault("votes", np.full((len(arrays["clip"]), 3), ""))
+        return PreparedCorpus(name=meta["name"], meta=meta, **arrays)
+    except (
+        *(OSError, ValueError, KeyError, TypeError, EOFError, SyntaxError),
+        *(zipfile.BadZipFile, zlib.error),
+    ) as e:
+        raise CorpusError(f"{path} is damaged ({e}); remove it and prepare the corpus again") from e
+
+
+def load_corpus(name: str, takes: int = 10) -> PreparedCorpus:
+    """`load_corpus_file` by the corpus' name."""
+    return load_corpus_file(corpus_path(name, takes))
+
+
+def corpus_digest(data: DataSettings) -> str:
+    """Digest of the prepared arrays that a run is trained on; part of the run's id."""
+    names = [n for n in (data.faces, data.voices, data.f_s_corpus) if n]
+    return "+".join(dict.fromkeys(load_corpus(n, data.demo_takes).digest for n in names))
+
+
+def describe_corpora(data: DataSettings) -> dict:
+    """What a run keeps of its corpora: dB reference, level, licence, source, counts, by role."""
+    descriptions = {}
+    for role, name in (("faces", data.faces), ("voices", data.voices), ("f_S", data.f_s_corpus)):
+        if name:
+            corpus = load_corpus(name, data.demo_takes)
+            meta = {k: v for k, v in corpus.meta.items() if k not in ("left_out", "key")}
+            descriptions[role] = meta | {"clips": len(corpus.clip)}
+    return descriptions
+
+
+def is_same_corpus(now: Mapping, then: Mapping) -> bool:
+    """Whether two descriptions of `describe_corpora` may be of the same corpus.
+
+    They are if the digests agree, or the number of clips and the dB reference: a digest is of exact
+    bits, and the last bits differ between processors.
+    """
+    return now["digest"] == then.get("digest") or all(
+        abs(now[k] - then.get(k, np.nan)) < REF_DB_TOLERANCE for k in ("clips", "ref_db")
+    )
