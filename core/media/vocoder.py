@@ -177,21 +177,20 @@ def shape_spectrum(
     return envelope * (m * E + (1 - m) * N)
 
 
-def consistent_waveform(spectrum: Tensor, db: Tensor, s: LogMel, turns: int) -> Tensor:
+def consistent_waveform(spectrum: Tensor, db: Tensor, s: LogMel, n_iterations: int) -> Tensor:
     """A waveform (B, (T - 1) hop) near `spectrum` (B, T, bins) whose log-mel spectrogram is `db`.
 
-    Like fast Griffin-Lim with momentum, but it keeps the bands' energies, not every bin's: each of
-    the `turns` iterations analyses the waveform again and scales each band to its energy in `db`
-    (B, T, bands).
+    Like fast Griffin-Lim with momentum, but it keeps the bands' energies, not every bin's: each
+    iteration analyses the waveform again and scales each band to its energy in `db` (B, T, bands).
     """
     filters, weight, _ = _filters_and_window(s)
     mel, half, length = 10 ** (db / 10), s.n_fft // 2, s.n_fft + s.hop * (db.shape[1] - 1)
     previous = torch.zeros_like(spectrum)
-    for turn in range(turns):
+    for i in range(n_iterations):
         wave = waveforms.overlap_add(spectrum, s)
         wave[:, :half] = wave[:, length - half :] = 0
         rebuilt = stft_frames(wave, s)
-        ahead = torch.lerp(previous, rebuilt, 1 + MOMENTUM) if turn else rebuilt
+        ahead = torch.lerp(previous, rebuilt, 1 + MOMENTUM) if i else rebuilt
         power = ahead.real.square() + ahead.imag.square()
         band_gain = (mel / (power @ filters.T).clamp(min=1e-12)).clamp(1e-4, 1e4)
         gain = band_gain @ filters / weight.clamp(min=1e-8)
@@ -226,7 +225,8 @@ def load(path: Path) -> tuple[Vocoder, dict]:
     try:
         with safe_open(path, "pt") as f:
             header = json.loads((f.metadata() or {})["vocoder"])
-            tensors = {k: f.get_tensor(k).float() for k in f.keys()}  # noqa: SIM118  (safe_open is no dict)
+            # safe_open is no dict
+            tensors = {k: f.get_tensor(k).float() for k in f.keys()}  # noqa: SIM118
         network = Vocoder(**header["arguments"])
         network.load_state_dict(tensors)
     except Exception as e:  # safetensors raises its own class for damaged files

@@ -47,10 +47,9 @@ CONTAINERS = [
 ]
 
 
-@pytest.mark.parametrize(
-    ("name", "codec", "audio", "pix", "rate"), CONTAINERS, ids=[c[0] for c in CONTAINERS]
-)
-def test_every_container_gives_the_same_frames_and_sound(tmp_path, name, codec, audio, pix, rate):
+@pytest.mark.parametrize("container", CONTAINERS, ids=lambda container: container[0])
+def test_every_container_gives_the_same_frames_and_sound(tmp_path, container):
+    name, codec, audio, pix, rate = container
     if codec not in av.codecs_available:
         pytest.skip(f"this PyAV has no {codec}")
     options = {"x265-params": "log-level=none"} if codec == "libx265" else None
@@ -256,9 +255,8 @@ def test_the_name_shown_is_the_one_given(tmp_path):
 
 
 def test_a_cut_clip_is_read_as_far_as_it_goes(tmp_path):
-    rng = np.random.default_rng(0)
     # Noise, so that the bytes are spread over the clip.
-    frames = rng.integers(0, 256, (50, 96, 128, 3), np.uint8)
+    frames = np.random.default_rng(0).integers(0, 256, (50, 96, 128, 3), np.uint8)
     sound, options = tone(2.0, 44_100), {"movflags": "faststart"}
     content = write(tmp_path / "whole.mp4", "libx264", frames, sound, options=options).read_bytes()
     (tmp_path / "cut.mp4").write_bytes(content[: len(content) // 2])

@@ -114,16 +114,16 @@ def same(some: list[tracking.Track], others: list[tracking.Track]) -> bool:
 def test_a_film_is_looked_at_while_it_comes_and_gives_the_same(photo, tmp_path):
     path = tmp_path / "film.mp4"
     clips.write_clip(path, film(photo, 25)[0], 12.5, np.zeros(32_000, np.float32))
-    *sights, last = tracking.track_stream(path)
+    *progress, last = tracking.track_stream(path)
     assert (last.clip.frames == clips.read_clip(path).frames).all()
     assert same(last.tracks, tracking.track_faces(last.clip.frames, last.clip.times))
-    assert len(sights) == len(last.clip.frames)
-    assert (np.diff([s.time for s in sights]) > 0).all()
-    assert all(s.header_seconds == pytest.approx(2.0, abs=0.15) for s in sights)
+    assert len(progress) == len(last.clip.frames)
+    assert (np.diff([s.time for s in progress]) > 0).all()
+    assert all(s.header_seconds == pytest.approx(2.0, abs=0.15) for s in progress)
     (person,) = last.tracks
-    for k, sight in enumerate(sights):
-        assert (sight.faces[0].points == person.points[k]).all()
-        assert (sight.frame == last.clip.frames[k]).all()
+    for k, step in enumerate(progress):
+        assert (step.faces[0].points == person.points[k]).all()
+        assert (step.frame == last.clip.frames[k]).all()
 
 
 def test_frames_that_are_left_out_later_leave_no_trace(photo, tmp_path, monkeypatch):
@@ -135,9 +135,9 @@ def test_frames_that_are_left_out_later_leave_no_trace(photo, tmp_path, monkeypa
         told.append(clips.DecodedFrame(0.08 * k, frame, len(kept), 0.0))
     whole = clips.Clip("film", 0.08 * np.array(kept), frames[kept], None)
     monkeypatch.setattr(sandbox, "stream_clip", lambda *_, **__: iter([*told, whole]))
-    *sights, last = tracking.track_stream("film")
+    *progress, last = tracking.track_stream("film")
     assert kept == [0, 4, 7, 9, 10]
-    assert len(sights) == 11
+    assert len(progress) == 11
     assert same(last.tracks, tracking.track_faces(whole.frames, whole.times))
 
 
