@@ -122,9 +122,7 @@ class TextbookLoop:
         penalised = g.r1 > 0 and self.steps % gan.R1_INTERVAL == 0
         real.requires_grad_(penalised)
         d_real = D(real, c)
-        loss_d = losses.discriminator_loss(
-            d_real, D(noisy(fake.detach()), c), g.real_target, g.game
-        )
+        loss_d = losses.discriminator_loss(d_real, D(noisy(fake.detach()), c), g.real_target)
         if penalised:
             loss_d = loss_d + gan.R1_INTERVAL * g.r1 * losses.r1_penalty(
                 losses.logit_gradient(d_real, real)

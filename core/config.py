@@ -180,11 +180,11 @@ class GanSettings:
     classify: float = setting(
         1.0, "Weight of the class term", "Eq. (6): how much Q must recognise the emotion."
     )
-    game: Literal["nonsaturating", "minmax", "hinge"] = setting(
-        "nonsaturating", "Form of the game", "Eq. (1): non-saturating, as printed (slow), or hinge."
+    game: Literal["nonsaturating", "minmax"] = setting(
+        "nonsaturating", "Form of the game", "Eq. (1): non-saturating, or as printed (slow)."
     )
-    d_norm: Literal["batch", "group", "spectral"] = setting(
-        "batch", "Norm in D", "Batch as in the paper (§3.2), group per sample; spectral bounds D."
+    d_norm: Literal["batch", "group"] = setting(
+        "batch", "Norm in D", "Batch as in the paper (§3.2), or group within each sample."
     )
     r1: float = setting(
         0.0, "Weight of R1", "Penalty on D's gradient at real samples; 0, as in the paper: none."

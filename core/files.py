@@ -1,12 +1,14 @@
-"""Where files lie, how they are written whole, locked and named by content; errors that a user can mend.
+"""Paths, atomic writes, locks and digests of files, and the errors that a user can mend.
 
-Standard library and NumPy. `core` reads and writes through these functions, so that a reader always finds
-the old file or the new one, never half of one, and no pickle is ever loaded.
+`core` reads and writes through these functions: a reader finds the old file or the new one, never
+half of one, and no pickle is ever loaded. Standard library and NumPy only.
 """
 
 from __future__ import annotations
 
+import csv
 import hashlib
+import io
 import json
 import os
 import platform
@@ -14,40 +16,46 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, TYPE_CHECKING, Any
 
 import numpy as np
+
+if TYPE_CHECKING:
+    from _csv import Reader
 
 ROOT = Path(__file__).resolve().parents[1]  # the project: app.py, core/, checkpoints/, data/
 
 
 class UserError(ValueError):
-    """Something that the user can mend; the message names the file and the fix.
+    """An error that the user can mend; the message names the file or option and the fix.
 
     Commands and pages show it as one line. Any other exception is a bug and keeps its traceback.
     """
 
 
 class BusyError(UserError):
-    """Another process is at this work; the message names it."""
+    """Another process does this work already; the message names the process."""
 
 
 class StopRequested(RuntimeError):
-    """Long work was asked to stop. What it has done is kept, and the same call continues it."""
+    """A long task was asked to stop. Its finished part is kept, and the same call continues it."""
 
 
 def checkpoints_folder() -> Path:
-    """Folder of the runs: `checkpoints/` of the project, or what DACSSGAN_CHECKPOINTS names."""
+    """Folder of the runs: the variable DACSSGAN_CHECKPOINTS, else the project's `checkpoints/`."""
     return Path(os.environ.get("DACSSGAN_CHECKPOINTS") or ROOT / "checkpoints")
 
 
 def data_folder() -> Path:
-    """Folder of the corpora: `data/` of the project, or what DACSSGAN_DATA names."""
+    """Folder of the corpora: the variable DACSSGAN_DATA, else the project's `data/`."""
     return Path(os.environ.get("DACSSGAN_DATA") or ROOT / "data")
 
 
 def write_atomic(path: Path, content: bytes | str | Callable[[IO[bytes]], object]) -> None:
-    """Write a file aside, flush it to the disk and rename it; `content` may be a function that writes it."""
+    """Write a file under a temporary name, flush it to the disk and rename it.
+
+    `content` is bytes, text (written as UTF-8) or a function that writes to the open file.
+    """
     aside = path.with_name(f".{path.name}.{os.getpid()}-{threading.get_ident():x}.tmp")
     try:
         with open(aside, "wb") as f:
@@ -63,14 +71,14 @@ def write_atomic(path: Path, content: bytes | str | Callable[[IO[bytes]], object
 
 
 def write_json(path: Path, value: Any) -> None:
-    """`write_atomic` of readable JSON."""
+    """Write a value as indented JSON, atomically."""
     write_atomic(path, json.dumps(value, indent=1, ensure_ascii=False) + "\n")
 
 
 def write_arrays(path: Path, **arrays: np.ndarray) -> None:
-    """`write_atomic` of a compressed npz without pickle: equal arrays in equal order give equal bytes.
+    """Write arrays as a compressed npz, atomically; equal arrays in equal order give equal bytes.
 
-    Raises ValueError for arrays of objects.
+    Raises ValueError for arrays of objects, which would need pickle.
     """
     for name, a in arrays.items():
         if np.asarray(a).dtype.hasobject:
@@ -79,21 +87,62 @@ def write_arrays(path: Path, **arrays: np.ndarray) -> None:
 
 
 def read_arrays(path: Path) -> dict[str, np.ndarray]:
-    """All arrays of an npz, pickle refused."""
-    with (
-        open(path, "rb") as file,
-        np.load(file, allow_pickle=False) as f,
-    ):  # a damaged file is closed too
+    """All arrays of an npz; pickle is refused."""
+    with open(path, "rb") as file, np.load(file, allow_pickle=False) as f:  # closes damaged files
         return {k: f[k] for k in f.files}
 
 
+def read_delimited(text: str) -> Reader:
+    r"""Rows of a CSV text; the delimiter is the most frequent of , ; and tab in the first line.
+
+    The iterator has `line_num`, the lines read so far. Raises csv.Error for a malformed row.
+
+    >>> list(read_delimited("set;label\ncal;'a, b'"))
+    [['set', 'label'], ['cal', "'a, b'"]]
+    """
+    first = text.split("\n", 1)[0]
+    return csv.reader(io.StringIO(text, newline=""), delimiter=max(",;\t", key=first.count))
+
+
+def npy_header(file: IO[bytes], c_order: bool = False) -> tuple[tuple[int, ...], np.dtype]:
+    """Shape and dtype that an npy file's header states; leaves the file at its first value.
+
+    Nothing is allocated: a header may state any shape. Raises ValueError for other files, for a
+    later version of the format and, with `c_order`, for an array in Fortran order.
+
+    >>> file = io.BytesIO()
+    >>> np.save(file, np.zeros((2, 3), np.float32))
+    >>> _ = file.seek(0)
+    >>> npy_header(file)
+    ((2, 3), dtype('float32'))
+    """
+    version = np.lib.format.read_magic(file)
+    if version == (1, 0):
+        shape, fortran, dtype = np.lib.format.read_array_header_1_0(file)
+    elif version == (2, 0):
+        shape, fortran, dtype = np.lib.format.read_array_header_2_0(file)
+    else:
+        raise ValueError(f"version {version} of the npy format is not read")
+    if c_order and fortran:
+        raise ValueError("the array is in Fortran order")
+    return shape, dtype
+
+
 def cache_key(*what: Any) -> str:
-    """16 hex digits of SHA-256 over what decides a result: the name of the file that keeps it."""
+    """File name for a cached result: 16 hex digits of SHA-256 over everything that decides it.
+
+    >>> cache_key("faces", {"b": 1, "a": 2}) == cache_key("faces", {"a": 2, "b": 1})
+    True
+    """
     return digest(json.dumps(what, sort_keys=True, default=list))[:16]
 
 
 def digest(content: Path | bytes | str) -> str:
-    """SHA-256 of a file, of bytes, or of a text's UTF-8 form, as 64 hex digits."""
+    """SHA-256 of a file, of bytes, or of a text's UTF-8 form, as 64 hex digits.
+
+    >>> digest("voice")[:16]
+    'c57d7e92019708b6'
+    """
     if isinstance(content, Path):
         with open(content, "rb") as f:
             return hashlib.file_digest(f, "sha256").hexdigest()
@@ -102,9 +151,10 @@ def digest(content: Path | bytes | str) -> str:
 
 @contextmanager
 def file_lock(path: Path, what: str, wait: bool = False) -> Iterator[None]:
-    """Hold the system's lock on the file `path`; it ends with its process, killed or not.
+    """Hold an exclusive system lock on the file `path`; it ends with the process, killed or not.
 
-    Raises Busy, which says that `what` is being done and by which process, unless told to `wait`.
+    With `wait` the call blocks until the lock is free. Otherwise it raises BusyError, whose message
+    names the task `what` and the process that holds the lock.
     """
     import fcntl  # Unix only; runs are read without it
 

@@ -1,7 +1,7 @@
-"""The paper's equations and figures: tag -> what it says, its LaTeX, its function as it stands, and our repair. Standard library only.
+"""The map from the paper's equations and sections to functions, and the paper's printed numbers.
 
-Paper: C. Athanasiadis, E. Hortal, S. Asteriadis, "Audio-visual domain adaptation using conditional semi-supervised Generative
-Adversarial Networks", 2019.
+Paper: C. Athanasiadis, E. Hortal, S. Asteriadis, "Audio-visual domain adaptation using conditional
+semi-supervised Generative Adversarial Networks", 2019. Standard library only.
 """
 
 from __future__ import annotations
@@ -16,15 +16,16 @@ ROOT = Path(__file__).resolve().parents[1]
 
 @dataclass(frozen=True)
 class MapEntry:
-    """One equation, algorithm, figure or section of the paper. `function` is 'core.module:name'."""
+    """One equation, algorithm, figure or section of the paper and the function that computes it."""
 
     tag: str
     what: str
-    function: str
-    latex: str = ""  # lines, as LaTeX's `aligned` has them
-    repair: str = ""
-    where: str = ""  # section of the paper; a tag that is a section says it itself
-    page: str = ""  # of the app, where it can be seen at work: file in pages/, with a query
+    function: str  # 'core.module:name'
+    latex: str = ""  # body of an `aligned` environment
+    repair: str = ""  # our repair of the paper's text, or our choice
+    where: str = ""  # section of the paper; empty if the tag is a section
+    page: str = ""  # page of the app that shows it: a file in pages/, with a query
+    also: tuple[str, ...] = ()  # further functions, 'core.module:name'
 
     @property
     def section(self) -> str:
@@ -32,15 +33,12 @@ class MapEntry:
 
     @property
     def key(self) -> str:
-        """Its name in an address: 8 for Eq. (8), alg-1, fig-4a, and a section's function."""
-        number = re.search(r"\((\d+)\)", self.tag)
-        if number:
+        """Its name in a URL: 8 for Eq. (8), alg-1, fig-4a, and a section's function."""
+        if number := re.search(r"\((\d+)\)", self.tag):
             return number[1]
-        return (
-            self.function.split(":")[1]
-            if self.tag.startswith("§")
-            else re.sub(r"\W+", "-", self.tag.lower())
-        )
+        if self.tag.startswith("§"):
+            return self.function.split(":")[1]
+        return re.sub(r"\W+", "-", self.tag.lower())
 
 
 PAPER_MAP = (
@@ -48,7 +46,8 @@ PAPER_MAP = (
         "Eq. (1)",
         "the adversarial game",
         "core.models.losses:discriminator_loss",
-        r"\min_G\max_D V_1(D,G)&=\mathbb{E}_{y\sim X_T}[\log D(y)]\\&+\mathbb{E}_{z\sim P_z}[\log(1-D(G(z)))]",
+        r"\min_G\max_D V_1(D,G)&=\mathbb{E}_{y\sim X_T}[\log D(y)]"
+        r"\\&+\mathbb{E}_{z\sim P_z}[\log(1-D(G(z)))]",
         "the first term prints D(x) for D(y)",
         where="§3",
         page="train",
@@ -57,7 +56,8 @@ PAPER_MAP = (
         "Eq. (2)",
         "with the source x, a face",
         "core.models.losses:discriminator_loss",
-        r"\min_G\max_D V_2(D,G)&=\mathbb{E}_{y\sim X_T}[\log D(y)]\\&+\mathbb{E}_{z\sim P_z,x\sim X_S}[\log(1-D(G(x,z)))]",
+        r"\min_G\max_D V_2(D,G)&=\mathbb{E}_{y\sim X_T}[\log D(y)]"
+        r"\\&+\mathbb{E}_{z\sim P_z,x\sim X_S}[\log(1-D(G(x,z)))]",
         where="§3",
         page="train",
     ),
@@ -65,8 +65,9 @@ PAPER_MAP = (
         "Eq. (3)",
         "with the condition c",
         "core.models.losses:adversarial_loss",
-        r"\min_G\max_D V_3(D,G)&=\mathbb{E}_{y\sim X_T}[\log D(y)]\\&+\mathbb{E}_{z\sim P_z,x\sim X_S}[\log(1-D(G(x|c,z)))]",
-        "G minimises the non-saturating -log D(G); `minmax` keeps the printed form",
+        r"\min_G\max_D V_3(D,G)&=\mathbb{E}_{y\sim X_T}[\log D(y)]"
+        r"\\&+\mathbb{E}_{z\sim P_z,x\sim X_S}[\log(1-D(G(x|c,z)))]",
+        "G minimises the non-saturating -log D(G); `gan.game=minmax` keeps the printed form",
         where="§3",
         page="train",
     ),
@@ -75,7 +76,7 @@ PAPER_MAP = (
         "L1 distance to the paired target",
         "core.models.losses:l1_loss",
         r"L_1(G)=\mathbb{E}_{y,x,z}[\lVert y-G(x,z)\rVert_1]",
-        "needs a paired y: the same clip, or the same emotion where faces and voices come from different corpora",
+        "needs a paired y: the same clip, or the same emotion if the corpora differ",
         where="§3",
         page="gallery",
     ),
@@ -84,7 +85,7 @@ PAPER_MAP = (
         "Eq. (3) + Eq. (4)",
         "core.models.losses:generator_loss",
         r"\min_G\max_D\;V_3(D,G(x|c,z))+L_1(G(x|c,z))",
-        "each term has a weight; `l1=0` is the ablation of Table 1",
+        "each term has a weight; `gan.l1=0` is the ablation of Table 1",
         where="§3",
         page="train",
     ),
@@ -119,7 +120,7 @@ PAPER_MAP = (
         "p-value",
         "core.conformal.prediction:p_values",
         r"p(\alpha_{n+1})=\frac{\#\{i\in\{1,\dots,n+1\}:\alpha_i\ge\alpha_{n+1}\}}{n+1}",
-        "the text after it inverts the inequality; pooled or per class is unclear, so both exist by name",
+        "the text after it inverts the inequality; pooled or per class is unclear: both exist",
         where="§3.1",
         page="conformal?step=area",
     ),
@@ -139,52 +140,83 @@ PAPER_MAP = (
     ),
     MapEntry(
         "§3.2",
-        "noise on all inputs, soft and noisy labels, batch norm, LeakyReLU, Adagrad",
+        "remedies against mode collapse",
         "core.models.gan:step",
+        repair="noise on all inputs, soft and noisy labels, batch norm, LeakyReLU, Adagrad; ours",
         page="train",
+        also=("core.models.networks:conv_block",),
     ),
     MapEntry(
         "§3.3",
         "spectrograms 28, 56, 112 x 28 from the clip's middle",
         "core.media.spectrograms:log_mel",
+        repair="one channel with a known reference in dB, so that a vocoder can invert it",
         page="listen",
+        also=("core.media.vocoder:to_waveform",),
     ),
     MapEntry(
         "§3.4",
         "face alignment by a similarity transform",
         "core.media.faces.alignment:align",
+        repair="478 landmarks of a network instead of the paper's regression trees (ERT)",
         page="listen",
     ),
     MapEntry(
-        "§4.1", "four subject-disjoint sets", "core.data.splits:by_subject", page="data?view=sets"
+        "§4.1",
+        "four subject-disjoint sets S1 to S4",
+        "core.data.splits:by_subject",
+        repair="40, 15, 25 and 20 % of the subjects, balanced by sex, seeded",
+        page="data?view=sets",
     ),
     MapEntry(
         "§4.2",
         "accuracy when real data is augmented with generated",
         "core.evaluation.evaluator:augmentation_sets",
+        repair="equal training steps in all rows, and a ceiling row",
         page="evaluate",
     ),
     MapEntry(
         "§4.3",
         "label, classifier and conformal condition",
         "core.models.gan:condition",
+        repair="also `none` (§4.7)",
         page="condition",
     ),
     MapEntry(
+        "§4.7",
+        "f_S of another corpus",
+        "core.data.splits:f_s_training_data",
+        repair="`data.f_s_corpus`; calibrated on this run's S2; nobody of S2 to S4 is in it",
+        page="train",
+    ),
+    MapEntry(
+        "Fig. 7b",
+        "voice to face",
+        "core.inference.generation:generate_face",
+        repair="`gan.direction=voice-face` swaps source and target in the same pipeline",
+        where="§4.5",
+        page="reverse",
+    ),
+    MapEntry(
         "Alg. 1",
-        "full conformal prediction: the classifier is fitted anew for every test point and every label",
+        "full conformal prediction: one refit of the classifier per test point and label",
         "core.conformal.prediction:full_p_values",
-        r"p_k&=\tfrac{1}{n+1}\,\#\{i\le n+1:\alpha_i^{(x,k)}\ge\alpha_{n+1}^{(x,k)}\},\\&\alpha^{(x,k)}\text{ fitted on }S\cup\{(x,k)\}",
-        "refits a logistic head on fixed features; inductive and cross-conformal prediction with the same head stand beside it",
+        r"p_k&=\tfrac{1}{n+1}\,\#\{i\le n+1:\alpha_i^{(x,k)}\ge\alpha_{n+1}^{(x,k)}\},"
+        r"\\&\alpha^{(x,k)}\text{ fitted on }S\cup\{(x,k)\}",
+        "refits a logistic head on fixed features; inductive and cross-conformal CP use it too",
         where="§3.1",
         page="conformal?step=promise",
+        also=(
+            "core.conformal.prediction:split_p_values",
+            "core.conformal.prediction:cross_p_values",
+        ),
     ),
     MapEntry(
         "Eq. (10)",
         "Inception Score, by a network trained on real voices' emotions",
         "core.evaluation.metrics:inception_score",
         r"\mathrm{IS}=\exp\big(\mathbb{E}_x\,\mathrm{KL}(p(y|x)\,\Vert\,p(y))\big)",
-        "printed without the bar between p(y|x) and p(y); unsplit; the real data's score stands beside it",
+        "printed without the bar in p(y|x); unsplit; the real data's score is the reference",
         where="§4.2",
         page="evaluate",
     ),
@@ -192,8 +224,9 @@ PAPER_MAP = (
         "Eq. (11)",
         "Fréchet distance on the same network's features",
         "core.evaluation.metrics:fid",
-        r"\mathrm{FID}&=\lVert\mu_R-\mu_G\rVert^2\\&+\mathrm{Tr}\big(\Sigma_R+\Sigma_G-2(\Sigma_R\Sigma_G)^{1/2}\big)",
-        "printed without the square; equal N, and the distance between two real sets beside it",
+        r"\mathrm{FID}&=\lVert\mu_R-\mu_G\rVert^2"
+        r"\\&+\mathrm{Tr}\big(\Sigma_R+\Sigma_G-2(\Sigma_R\Sigma_G)^{1/2}\big)",
+        "printed without the square; equal N; the reference is the distance of two real sets",
         where="§4.2",
         page="evaluate",
     ),
@@ -216,7 +249,7 @@ PAPER_MAP = (
 
 @dataclass(frozen=True)
 class FigureEntry:
-    """A figure or table of the paper, and what makes ours: a page of the app and, where files are wanted, a command."""
+    """A figure or table of the paper and its counterpart here: a page, and a command for files."""
 
     tag: str
     what: str
@@ -250,25 +283,26 @@ FIGURES = (
     FigureEntry("Table 1", "ablations: generators, and no L1", "evaluate", REPORT_COMMAND),
     FigureEntry("Table 2", "accuracy, FID and IS of every condition", "evaluate", REPORT_COMMAND),
 )
-CONFLICTING_NUMBERS = (  # where the paper gives more than one figure for one thing
-    "The audio baseline of RAVDESS is 44.73 % in Table 2, 46.28 % in §4.3 and 46.90 % in the abstract.",
+CONFLICTING_NUMBERS = (  # quantities for which the paper prints different numbers
+    "The audio baseline of RAVDESS is 44.73 % in Table 2, 46.28 % in §4.3 and 46.90 % in the "
+    "abstract.",
     "RAVDESS under conformal prediction is 46.55 % in Table 2 and 48.65 % in the abstract.",
 )
 
 
 @dataclass(frozen=True)
 class SourceCode:
-    """A function or class as it stands in its file."""
+    """The source text of a function or class."""
 
-    file: str  # from the project's folder
-    line: int  # of its first line
+    file: str  # path below the project's folder
+    line: int  # number of the first line, from 1
     text: str
 
 
 def read_source_code(function: str) -> SourceCode:
-    """The source text of 'core.module:name' or 'core.module:Class.name', read off the file: nothing of it is imported or run.
+    """The source text of 'core.module:name' or 'core.module:Class.name'; nothing is imported.
 
-    Raises ValueError naming the file where there is no such thing in it.
+    Raises ValueError, which names the file, if there is no such function or class.
     """
     module, _, name = function.partition(":")
     path = ROOT.joinpath(*module.split(".")).with_suffix(".py")
@@ -289,14 +323,39 @@ def read_source_code(function: str) -> SourceCode:
     return SourceCode(path.relative_to(ROOT).as_posix(), first, "\n".join(lines))
 
 
-PUBLISHED_TABLE_2 = {  # Table 2: accuracy in %, FID, IS
-    "CREMA-D": {"audio baseline": (49.34,), "face baseline": (64.50,), "label": (52.52, 59.44, 2.16),
-                "classifier": (49.92, 60.13, 2.01), "CP": (50.29, 60.10, 2.00)},
-    "RAVDESS": {"audio baseline": (44.73,), "face baseline": (59.79,), "label": (47.11, 49.77, 2.21),
-                "classifier": (46.23, 50.33, 2.05), "CP": (46.55, 49.95, 2.01)},
-}  # fmt: skip
+def equations_table() -> str:
+    """`PAPER_MAP` as a Markdown table: in the paper, function, our repair or choice."""
+    lines = ["| in the paper | function | our repair or choice |", "|---|---|---|"]
+    for entry in PAPER_MAP:
+        functions = ", ".join(f"`{f.replace(':', '.')}`" for f in (entry.function, *entry.also))
+        place = "" if entry.section == entry.tag else f", {entry.section}"
+        cells = f"{entry.tag}{place}: {entry.what}", functions, entry.repair
+        lines.append("| " + " | ".join(cell.replace("|", r"\|") for cell in cells) + " |")
+    return "\n".join(lines)
 
-PUBLISHED_ELSEWHERE = "For RAVDESS the paper also gives an audio baseline of 46.28 (§4.3) and 46.90 (abstract), and 48.65 for CP (abstract)."
+
+# Table 2: accuracy in %, FID, IS
+PUBLISHED_TABLE_2: dict[str, dict[str, tuple[float, ...]]] = {
+    "CREMA-D": {
+        "audio baseline": (49.34,),
+        "face baseline": (64.50,),
+        "label": (52.52, 59.44, 2.16),
+        "classifier": (49.92, 60.13, 2.01),
+        "CP": (50.29, 60.10, 2.00),
+    },
+    "RAVDESS": {
+        "audio baseline": (44.73,),
+        "face baseline": (59.79,),
+        "label": (47.11, 49.77, 2.21),
+        "classifier": (46.23, 50.33, 2.05),
+        "CP": (46.55, 49.95, 2.01),
+    },
+}
+
+PUBLISHED_ELSEWHERE = (
+    "For RAVDESS the paper also gives an audio baseline of 46.28 (§4.3) and 46.90 (abstract), "
+    "and 48.65 for CP (abstract)."
+)
 
 PUBLISHED_TABLE_1 = {  # Table 1, CREMA-D: accuracy in % by condition
     "EncDec": {"label": 52.52, "classifier": 49.92, "CP": 50.29},

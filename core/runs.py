@@ -1,7 +1,8 @@
-"""The run store: a directory per run, and one SQLite database (WAL) that pages query. Standard library and NumPy only.
+"""The run store: one directory per run, and one SQLite database (WAL) that the pages query.
 
-A run directory is the truth: config.json, provenance.json, status.json, metrics.jsonl, outputs.npz, results.json, models/, samples/,
-state.pt, log.txt. The database is derived from it and can be rebuilt by `reindex`. Files are written aside, flushed and renamed.
+The run directories hold everything: config.json, provenance.json, status.json, metrics.jsonl,
+outputs.npz, results.json, models/, samples/, state.pt, log.txt. `reindex` rebuilds the database
+from them. Standard library and NumPy only.
 """
 
 from __future__ import annotations
@@ -20,22 +21,27 @@ import numpy as np
 from core import files
 from core.config import Config, from_dict, to_dict
 
-RunState = Literal[
-    "queued", "running", "paused", "stopped", "failed", "done"
-]  # paused: stopped, but it holds its place in the queue
+# paused: a stopped run that keeps its place in the queue
+RunState = Literal["queued", "running", "paused", "stopped", "failed", "done"]
+NO_STEP = 1 << 60  # step of an unreadable line of metrics.jsonl: later than every checkpoint
 HEARTBEAT_TIMEOUT = 60.0  # seconds without a heartbeat after which a running run counts as dead
 
 SCHEMA = """
-CREATE TABLE IF NOT EXISTS runs (run TEXT PRIMARY KEY, name TEXT, condition TEXT, state TEXT, phase TEXT, pid INTEGER,
-  heartbeat REAL, step INTEGER, steps INTEGER, rate REAL, error TEXT, parent TEXT, created REAL, shipped INTEGER DEFAULT 0);
-CREATE TABLE IF NOT EXISTS metrics (run TEXT, step INTEGER, name TEXT, value REAL, PRIMARY KEY (run, step, name)) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS runs (run TEXT PRIMARY KEY, name TEXT, condition TEXT, state TEXT,
+  phase TEXT, pid INTEGER, heartbeat REAL, step INTEGER, steps INTEGER, rate REAL, error TEXT,
+  parent TEXT, created REAL, shipped INTEGER DEFAULT 0);
+CREATE TABLE IF NOT EXISTS metrics (run TEXT, step INTEGER, name TEXT, value REAL,
+  PRIMARY KEY (run, step, name)) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS queue (run TEXT PRIMARY KEY, place INTEGER, device TEXT) WITHOUT ROWID;
 """
 
 
 @contextmanager
 def database(folder: Path | None = None) -> Iterator[sqlite3.Connection]:
-    """The index `runs.sqlite` of a checkpoints folder, created on first use; commits on leaving, waits 10 s for a writer."""
+    """Open the index `runs.sqlite` of a checkpoints folder; created on first use, commits on exit.
+
+    Waits up to 10 seconds for another writer.
+    """
     folder = folder or files.checkpoints_folder()
     folder.mkdir(parents=True, exist_ok=True)
     with closing(sqlite3.connect(folder / "runs.sqlite", timeout=10)) as db:
@@ -49,7 +55,7 @@ def database(folder: Path | None = None) -> Iterator[sqlite3.Connection]:
 
 @dataclass(frozen=True)
 class Run:
-    """One run on disk. `directory` need not be listed in the database for any of this to work."""
+    """One run on disk; it need not be in the database."""
 
     directory: Path
 
@@ -63,17 +69,16 @@ class Run:
         try:
             return from_dict(Config, json.loads(path.read_text()))
         except (OSError, ValueError, TypeError) as e:
-            raise ValueError(
-                f"{path} cannot be read as a configuration ({e}); restore the run or remove its folder"
-            ) from e
+            fix = "restore the run or remove its folder"
+            raise files.UserError(f"{path} cannot be read as a configuration ({e}); {fix}") from e
 
     def json(self, name: str) -> dict:
-        """`results`, `provenance`, `status` or `card` of the run; {} where it has none yet."""
+        """Content of `<name>.json` (results, provenance, status, card); {} if there is none yet."""
         path = self.directory / f"{name}.json"
         return json.loads(path.read_text()) if path.exists() else {}
 
     def arrays(self, name: str = "outputs") -> dict[str, np.ndarray]:
-        """The arrays of `<name>.npz`; {} where there are none yet."""
+        """The arrays of `<name>.npz`; {} if there is none yet."""
         path = self.directory / f"{name}.npz"
         return files.read_arrays(path) if path.exists() else {}
 
@@ -89,7 +94,7 @@ class Run:
 def create(
     directory: Path, config: Config, parent: str | None = None, provenance: dict | None = None
 ) -> Run:
-    """Make (or reopen) a run directory and register it. config.json is never edited: another config in its place is an error."""
+    """Create (or reopen) a run directory and register it; an existing config.json is kept."""
     run = Run(directory)
     (directory / "models").mkdir(parents=True, exist_ok=True)
     (directory / "samples").mkdir(exist_ok=True)
@@ -103,7 +108,7 @@ def create(
 
 
 def register(run: Run) -> None:
-    """Put a run directory into the database, or refresh its row."""
+    """Add a run directory to the database, or refresh its row."""
     c, status = run.config, run.json("status")
     row = {
         "run": run.id,
@@ -129,7 +134,10 @@ def register(run: Run) -> None:
 
 
 def update(run: Run, **fields: Any) -> None:
-    """Change columns of a run's row (state, phase, pid, step, rate, error) and beat its heart. status.json keeps a copy."""
+    """Change columns of a run's row (state, phase, pid, step, rate, error) and its heartbeat.
+
+    status.json gets a copy of them when the state or the phase changes.
+    """
     fields["heartbeat"] = time.time()
     with database(run.directory.parent) as db:
         assignments = ", ".join(f"{k}=:{k}" for k in fields)
@@ -140,7 +148,7 @@ def update(run: Run, **fields: Any) -> None:
 
 
 def record_metrics(run: Run, step: int, values: dict[str, float]) -> None:
-    """Append one step's figures to metrics.jsonl and to the database."""
+    """Append one step's finite values to metrics.jsonl and to the database."""
     finite = {k: float(v) for k, v in values.items() if np.isfinite(v)}
     with open(run.directory / "metrics.jsonl", "a") as f:
         f.write(json.dumps({"step": step, **finite}) + "\n")
@@ -152,15 +160,11 @@ def record_metrics(run: Run, step: int, values: dict[str, float]) -> None:
 
 
 def drop_metrics_after(run: Run, step: int) -> None:
-    """On resume: forget the records after the checkpoint's step, so that no step is drawn twice."""
+    """Drop the records after the checkpoint's step on resume, so that no step is recorded twice."""
     path = run.directory / "metrics.jsonl"
     if path.exists():
-        kept = [
-            line
-            for line in path.read_text().splitlines()
-            if _step_of(line) is not None and _step_of(line) <= step
-        ]
-        files.write_atomic(path, "".join(line + "\n" for line in kept))
+        lines = [line for line in path.read_text().splitlines() if _step_of(line) <= step]
+        files.write_atomic(path, "".join(line + "\n" for line in lines))
     with database(run.directory.parent) as db:
         db.execute("DELETE FROM metrics WHERE run=? AND step>?", (run.id, step))
 
@@ -169,19 +173,17 @@ def _step_of(line: str) -> int:
     try:
         return int(json.loads(line)["step"])
     except (ValueError, KeyError):
-        return 1 << 60  # a line cut by a kill is dropped
+        return NO_STEP  # a process killed while writing left half a line
 
 
 def load_curves(
     run: str, folder: Path | None = None, after: int = -1
 ) -> dict[str, tuple[list[int], list[float]]]:
-    """Curves of a run: name -> (steps, values), in order of steps."""
+    """Curves of a run after step `after`: name -> (steps, values), in the order of steps."""
     curves: dict[str, tuple[list[int], list[float]]] = {}
+    query = "SELECT step, name, value FROM metrics WHERE run=? AND step>? ORDER BY step"
     with database(folder) as db:
-        for row in db.execute(
-            "SELECT step, name, value FROM metrics WHERE run=? AND step>? ORDER BY step",
-            (run, after),
-        ):
+        for row in db.execute(query, (run, after)):
             steps, values = curves.setdefault(row["name"], ([], []))
             steps.append(row["step"])
             values.append(row["value"])
@@ -189,69 +191,65 @@ def load_curves(
 
 
 def list_runs(folder: Path | None = None) -> list[dict]:
-    """All runs, newest first, as dicts of the database's columns; runs whose directory is gone are left out.
+    """All runs whose directory exists, newest first, as dicts of the database's columns.
 
-    `place` and `device` are those of the queue, None for a run that is not in it. `rate` is samples per second while G and D train, else
-    steps per second of the phase.
+    `place` and `device` belong to the queue and are None for a run outside it. `rate` is samples
+    per second while G and D train, and steps per second in the other phases.
     """
     folder = folder or files.checkpoints_folder()
+    query = "SELECT * FROM runs LEFT JOIN queue USING (run) ORDER BY created DESC, run"
     with database(folder) as db:
-        rows = [
-            dict(r)
-            for r in db.execute(
-                "SELECT * FROM runs LEFT JOIN queue USING (run) ORDER BY created DESC, run"
-            )
-        ]
+        rows = [dict(r) for r in db.execute(query)]
     for r in rows:
         if r["state"] == "stopped" and r["place"] is not None:
             r["state"] = "paused"
     return [r for r in rows if (folder / r["run"] / "config.json").exists()]
 
 
-# ------------------------------------------------------------------ the queue: which runs train on this machine, one after the other
+# ------------------------------------- the queue: runs that train one at a time on this machine
 
 
 def list_queue(folder: Path | None = None) -> list[dict]:
-    """The rows of `list_runs` that are in the queue, in its order: what trains, what is paused, what waits."""
-    return sorted(
-        (r for r in list_runs(folder) if r["place"] is not None), key=lambda r: r["place"]
-    )
+    """The rows of `list_runs` that are in the queue, in its order: running, paused or waiting."""
+    queued = (r for r in list_runs(folder) if r["place"] is not None)
+    return sorted(queued, key=lambda r: r["place"])
 
 
 def enqueue(run: Run, device: str = "auto", first: bool = False) -> None:
-    """Put a run at the end of the queue, or in front of it; one that is there keeps its place and takes the device."""
-    end = (
-        "(SELECT coalesce(min(place), 0) - 1 FROM queue)"
-        if first
-        else "(SELECT coalesce(max(place), 0) + 1 FROM queue)"
+    """Put a run at the end of the queue, or at its front; a queued run keeps its place.
+
+    The run's device is set in either case.
+    """
+    place = "coalesce(min(place), 0) - 1" if first else "coalesce(max(place), 0) + 1"
+    query = (
+        f"INSERT INTO queue (run, place, device) VALUES (?, (SELECT {place} FROM queue), ?) "
+        "ON CONFLICT(run) DO UPDATE SET device=excluded.device"
     )
     with database(run.directory.parent) as db:
-        known = "ON CONFLICT(run) DO UPDATE SET device=excluded.device"
-        db.execute(
-            f"INSERT INTO queue (run, place, device) VALUES (?, {end}, ?) {known}", (run.id, device)
-        )
+        db.execute(query, (run.id, device))
 
 
 def dequeue(run: Run) -> None:
-    """Take a run out of the queue, if it is there."""
+    """Remove a run from the queue, if it is there."""
     with database(run.directory.parent) as db:
         db.execute("DELETE FROM queue WHERE run=?", (run.id,))
 
 
 def swap_places(a: Run, b: Run) -> None:
-    """Let two runs of the queue change places."""
+    """Swap the places of two runs of the queue."""
+    query = "SELECT run, place FROM queue WHERE run IN (?, ?)"
     with database(a.directory.parent) as db:
-        places = dict(
-            db.execute("SELECT run, place FROM queue WHERE run IN (?, ?)", (a.id, b.id)).fetchall()
-        )
+        places = dict(db.execute(query, (a.id, b.id)).fetchall())
         if len(places) == 2:
-            db.executemany(
-                "UPDATE queue SET place=? WHERE run=?", [(places[b.id], a.id), (places[a.id], b.id)]
-            )
+            swapped = [(places[b.id], a.id), (places[a.id], b.id)]
+            db.executemany("UPDATE queue SET place=? WHERE run=?", swapped)
 
 
 def index_existing(folder: Path | None = None) -> list[str]:
-    """Take run directories that the index does not know, such as shipped ones, into it with their curves; returns their ids."""
+    """Add run directories that the index lacks, such as shipped ones, with their curves.
+
+    Returns the ids of the added runs.
+    """
     folder = folder or files.checkpoints_folder()
     known, found = {r["run"] for r in list_runs(folder)}, []
     for path in sorted(folder.glob("*/config.json")):
@@ -261,13 +259,10 @@ def index_existing(folder: Path | None = None) -> list[str]:
         try:
             register(run)
         except ValueError:
-            continue  # a folder that is no run of this version
+            continue  # the folder is not a run of this version
         log = run.directory / "metrics.jsonl"
-        rows = (
-            [json.loads(line) for line in log.read_text().splitlines() if _step_of(line) < 1 << 60]
-            if log.exists()
-            else []
-        )
+        lines = log.read_text().splitlines() if log.exists() else []
+        rows = [json.loads(line) for line in lines if _step_of(line) < NO_STEP]
         values = [(run.id, r["step"], k, v) for r in rows for k, v in r.items() if k != "step"]
         with database(folder) as db:
             db.executemany("INSERT OR REPLACE INTO metrics VALUES (?, ?, ?, ?)", values)
@@ -276,15 +271,14 @@ def index_existing(folder: Path | None = None) -> list[str]:
 
 
 def reindex(folder: Path | None = None) -> int:
-    """Rebuild the database from the run directories; returns how many there are. The processes of running ones stay known."""
+    """Rebuild the database from the run directories; returns the number of runs.
+
+    Running and queued runs keep their process and heartbeat.
+    """
     folder = folder or files.checkpoints_folder()
+    query = "SELECT run, state, pid, heartbeat FROM runs WHERE state IN ('running', 'queued')"
     with database(folder) as db:
-        live = [
-            dict(r)
-            for r in db.execute(
-                "SELECT run, state, pid, heartbeat FROM runs WHERE state IN ('running', 'queued')"
-            )
-        ]
+        live = [dict(r) for r in db.execute(query)]
         db.execute("DELETE FROM runs")
         db.execute("DELETE FROM metrics")
     found = index_existing(folder)
@@ -296,9 +290,10 @@ def reindex(folder: Path | None = None) -> int:
 
 
 def resolve(name: str, condition: str | None = None, folder: Path | None = None) -> Run:
-    """The run that `name` means: a directory, a run id, a beginning of one, or a family name such as `demo` with a `condition`.
+    """The run that `name` identifies: a directory, a run id, its beginning, or a name like `demo`.
 
-    Done runs come before unfinished ones, shipped before others of the same name. Raises KeyError that lists what there is.
+    `condition` narrows the choice. Done runs come before running and other ones, then shipped
+    before local ones, then newer before older. Raises UserError, which lists the known runs.
     """
     path = Path(name)
     if (path / "config.json").exists():
@@ -306,9 +301,8 @@ def resolve(name: str, condition: str | None = None, folder: Path | None = None)
     folder = folder or files.checkpoints_folder()
     index_existing(folder)
     rows = list_runs(folder)
-    exact = [r for r in rows if r["run"] == name]
     matches = (
-        exact
+        [r for r in rows if r["run"] == name]
         or [r for r in rows if r["name"] == name]
         or [r for r in rows if r["run"].startswith(name)]
     )
@@ -316,11 +310,8 @@ def resolve(name: str, condition: str | None = None, folder: Path | None = None)
         matches = [r for r in matches if r["condition"] == condition]
     if not matches:
         known = ", ".join(r["run"] for r in rows) or "none"
-        raise KeyError(
-            f"no run {name!r}"
-            + (f" with condition {condition!r}" if condition else "")
-            + f"; there are: {known}"
-        )
+        narrowed = f" with condition {condition!r}" if condition else ""
+        raise files.UserError(f"no run {name!r}{narrowed}; there are: {known}")
     order = {"done": 0, "running": 1}
     best = min(matches, key=lambda r: (order.get(r["state"], 2), -r["shipped"], -r["created"]))
     return Run(folder / best["run"])

@@ -31,7 +31,7 @@ def test_configs_survive_json_and_name_what_is_wrong():
         assert from_dict(Config, json.loads(json.dumps(to_dict(config)))) == config
     with pytest.raises(ValueError, match="no setting"):
         from_dict(Config, {"gam": {}})
-    with pytest.raises(ValueError, match=r"Gan\.generator"):
+    with pytest.raises(ValueError, match=r"GanSettings\.generator"):
         from_dict(Config, {"gan": {"generator": "other"}})
 
 
@@ -105,7 +105,7 @@ def test_config_json_is_never_edited(run):
     assert (run.directory / "config.json").read_bytes() == before
 
 
-def test_find(tmp_path):
+def test_a_name_resolves_to_a_run(tmp_path):
     made = {}
     for condition in ("label", "cp"):
         config = replace(SMOKE, gan={"condition": condition})
@@ -114,7 +114,7 @@ def test_find(tmp_path):
     assert runs.resolve(made["cp"].id, None, tmp_path).id == made["cp"].id
     assert runs.resolve(made["cp"].id[:-4], None, tmp_path).id == made["cp"].id
     assert runs.resolve(str(made["cp"].directory)).id == made["cp"].id
-    with pytest.raises(KeyError, match="there are"):
+    with pytest.raises(files.UserError, match="there are"):
         runs.resolve("nothing", None, tmp_path)
 
 

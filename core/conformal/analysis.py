@@ -236,7 +236,7 @@ def _notes(
 def to_json(v: Analysis) -> str:
     """Settings, figures and curves of a view; its points are `to_csv`'s."""
     facts = {
-        f.name: calibration._to_json_value(getattr(v, f.name))
+        f.name: calibration.to_json_value(getattr(v, f.name))
         for f in fields(v)
         if f.name not in POINT_FIELDS
     }

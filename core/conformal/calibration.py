@@ -9,36 +9,31 @@ import zipfile
 import zlib
 from dataclasses import dataclass, fields, is_dataclass
 from pathlib import PurePath
-from typing import Any, Literal
+from typing import IO, Any, Literal
 
 import numpy as np
 
+from core import files
+from core.files import UserError
 from core.runs import Run
 
 Modality = Literal["face", "voice"]
 
-MAX_UPLOAD_BYTES = 64 << 20  # of an upload as sent, and of an npz unpacked
-
-MAX_UPLOAD_CELLS, MAX_UPLOAD_ROWS = (
-    4_000_000,
-    500_000,
-)  # softmax values, and rows, in one part of an upload
-
-UPLOAD_LIMITS_TEXT = (
-    f"at most {MAX_UPLOAD_ROWS:,} rows and {MAX_UPLOAD_CELLS:,} probabilities are taken"
-)
-
-PROBABILITY_TOLERANCE = 1e-3  # by which a row may miss the sum of one
-
-UNKNOWN_SUBJECT_PREFIXES = (
-    "image-",
-    "clip: ",
-)  # what outputs name in place of a subject where a corpus knows none (core.datasets)
+MAX_UPLOAD_BYTES = 64 << 20  # size of an upload as sent, and of an npz unpacked
+MAX_UPLOAD_CELLS = 4_000_000  # softmax values in one part of an upload
+MAX_UPLOAD_ROWS = 500_000  # rows in one part of an upload
+UPLOAD_LIMITS_TEXT = f"the limit is {MAX_UPLOAD_ROWS:,} rows and {MAX_UPLOAD_CELLS:,} probabilities"
+PROBABILITY_TOLERANCE = 1e-3  # largest deviation of a row's sum from one
+# prefixes that replace the subject in outputs of corpora without subjects (`core.data.splits`)
+UNKNOWN_SUBJECT_PREFIXES = ("image-", "clip: ")
+REQUIRED_ARRAYS = ("cal_softmax", "cal_labels", "test_softmax", "test_labels")
+TEXT_ARRAYS = ("classes", "cal_subjects", "test_subjects")  # optional
+NPZ_ERRORS = zipfile.BadZipFile, zlib.error, RuntimeError, EOFError, OSError, ValueError
 
 
 @dataclass(frozen=True)
 class CalibrationData:
-    """Outputs of one classifier on calibration and test points. Subjects may be unknown (None)."""
+    """Outputs of one classifier on calibration and test points; subjects may be unknown (None)."""
 
     name: str
     classes: tuple[str, ...]
@@ -51,84 +46,87 @@ class CalibrationData:
 
 
 def check_data(problem: CalibrationData) -> None:
-    """Raises ValueError, with the problem's name and the first rows, for shapes, probabilities or labels that cannot be right."""
-    K = len(problem.classes)
-    if K < 2 or len(set(problem.classes)) != K:
-        raise ValueError(
-            f"{problem.name}: there must be at least two classes, all named differently, not {list(problem.classes)}"
+    """Check shapes, probabilities and labels.
+
+    Raises UserError, which gives the problem's name and the first wrong rows.
+    """
+    name, classes = problem.name, problem.classes
+    if len(classes) < 2 or len(set(classes)) != len(classes):
+        needed = "there must be at least two classes, all named differently"
+        raise UserError(f"{name}: {needed}, not {list(classes)}")
+    cal = problem.o_cal, problem.label_cal, problem.subject_cal
+    test = problem.o_test, problem.label_test, problem.subject_test
+    for part, arrays in (("cal", cal), ("test", test)):
+        _check_shapes(name, part, len(classes), *arrays)
+        _check_probabilities(name, part, arrays[0])
+        _check_labels(name, part, len(classes), arrays[1])
+
+
+def _check_shapes(
+    name: str, part: str, K: int, o: np.ndarray, label: np.ndarray, subject: np.ndarray | None
+) -> None:
+    softmax = f"{part}_softmax"
+    if o.ndim != 2 or o.shape[1] != K:
+        needed = f"must be (rows, {K}), one column per class"
+        raise UserError(f"{name}: {softmax} {needed}, not {o.shape}")
+    n = len(o)
+    if not n:
+        needed = "both calibration and test points are needed"
+        raise UserError(f"{name}: there is no {part} row; {needed}")
+    if o.size > MAX_UPLOAD_CELLS or n > MAX_UPLOAD_ROWS:
+        raise UserError(f"{name}: {softmax} {o.shape} is too large; {UPLOAD_LIMITS_TEXT}")
+    for what, a in (("labels", label), ("subjects", subject)):
+        if a is not None and a.shape != (n,):
+            needed = f"must be ({n},), one for each row of {softmax}"
+            raise UserError(f"{name}: {part}_{what} {needed}, not {a.shape}")
+
+
+def _check_probabilities(name: str, part: str, o: np.ndarray) -> None:
+    with np.errstate(invalid="ignore"):
+        total, slack = o.sum(axis=1), PROBABILITY_TOLERANCE
+        bad = ~((np.abs(total - 1) <= slack) & (o >= -slack).all(axis=1))
+    if bad.any():
+        first = np.flatnonzero(bad)[:3]
+        rows = (f"{i} (sum {total[i]:.4g}, smallest {o[i].min():.4g})" for i in first)
+        raise UserError(
+            f"{name}: {int(bad.sum())} row(s) of {part}_softmax are not probabilities, counted "
+            f"from 0: row {', '.join(rows)}. Rows must be 0 or more and sum to 1 within {slack}; "
+            "give the softmax, not the logits"
         )
-    for part, o, label, subject in (
-        ("cal", problem.o_cal, problem.label_cal, problem.subject_cal),
-        ("test", problem.o_test, problem.label_test, problem.subject_test),
-    ):
-        if o.ndim != 2 or o.shape[1] != K:
-            raise ValueError(
-                f"{problem.name}: {part}_softmax must be (rows, {K}), a column for each class, not {o.shape}"
-            )
-        if not len(o):
-            raise ValueError(
-                f"{problem.name}: there is no {part} row; both calibration and test points are needed"
-            )
-        if o.size > MAX_UPLOAD_CELLS or len(o) > MAX_UPLOAD_ROWS:
-            raise ValueError(
-                f"{problem.name}: {part}_softmax {o.shape} is too large; {UPLOAD_LIMITS_TEXT}"
-            )
-        for what, a in (("labels", label), ("subjects", subject)):
-            if a is not None and a.shape != (len(o),):
-                raise ValueError(
-                    f"{problem.name}: {part}_{what} must be ({len(o)},), one for each row of {part}_softmax, not {a.shape}"
-                )
-        with np.errstate(invalid="ignore"):
-            total = o.sum(axis=1)
-            bad = ~(
-                (np.abs(total - 1) <= PROBABILITY_TOLERANCE)
-                & (o >= -PROBABILITY_TOLERANCE).all(axis=1)
-            )
-        if bad.any():
-            some = ", ".join(
-                f"{i} (sum {total[i]:.4g}, smallest {o[i].min():.4g})"
-                for i in np.flatnonzero(bad)[:3]
-            )
-            raise ValueError(
-                f"{problem.name}: {int(bad.sum())} row(s) of {part}_softmax are not probabilities, counted from 0: row {some}. "
-                f"Rows must be 0 or more and sum to 1 within {PROBABILITY_TOLERANCE}; give the softmax, not the logits"
-            )
-        if not np.issubdtype(label.dtype, np.integer) or label.min() < 0 or label.max() >= K:
-            wrong = (
-                label[(label < 0) | (label >= K)][:3]
-                if np.issubdtype(label.dtype, np.number)
-                else label[:3]
-            )
-            raise ValueError(
-                f"{problem.name}: {part}_labels must be whole numbers from 0 to {K - 1} (the classes' order), not {wrong}"
-            )
+
+
+def _check_labels(name: str, part: str, K: int, label: np.ndarray) -> None:
+    if np.issubdtype(label.dtype, np.integer) and label.min() >= 0 and label.max() < K:
+        return
+    number = np.issubdtype(label.dtype, np.number)
+    wrong = (label[(label < 0) | (label >= K)] if number else label)[:3]
+    needed = f"must be whole numbers from 0 to {K - 1} (the classes' order)"
+    raise UserError(f"{name}: {part}_labels {needed}, not {wrong}")
 
 
 def data_from_run(run: Run, modality: Modality = "face") -> CalibrationData:
-    """A run's own problem: f_S's faces (calibrated by exactly the rows that made its p-values) or f_T's voices, S2 against S4.
+    """A run's outputs on S2 (calibration) and S4 (test): f_S's of faces, or f_T's of voices.
 
-    Raises ValueError when the run holds no such outputs.
+    The source classifier is calibrated by exactly the rows that gave the run its p-values.
+    Raises UserError if the run has no such outputs.
     """
     if modality not in ("face", "voice"):
-        raise ValueError(f"modality is {modality!r}; it must be 'face' or 'voice'")
-    infixes = (
-        {"face": "", "voice": "voice_"}
-        if run.config.gan.direction == "face-voice"
-        else {"face": "face_", "voice": ""}
-    )
+        raise UserError(f"modality is {modality!r}; it must be 'face' or 'voice'")
+    infixes = {"face": "face_", "voice": ""}
+    if run.config.gan.direction == "face-voice":
+        infixes = {"face": "", "voice": "voice_"}
     arrays, infix = run.arrays(), infixes[modality]
     needed = [f"{a}_{infix}{s}" for a in ("o", "label", "subject") for s in ("S2", "S4")]
     missing = [a for a in needed + ["calibration"] * (not infix) if a not in arrays]
     if missing:
         others = [k for k in infixes if k != modality and f"o_{infixes[k]}S2" in arrays]
-        remedy = (
-            f"look at its {others[0]}s instead, or train it again"
-            if others
-            else "let its training get as far as the face classifier"
+        fix = "let its training get as far as the face classifier"
+        if others:
+            fix = f"look at its {others[0]}s instead, or train it again"
+        what = (
+            f"{run.directory / 'outputs.npz'} has no {modality} outputs ({missing[0]} is missing)"
         )
-        raise ValueError(
-            f"{run.directory / 'outputs.npz'} has no {modality} outputs ({missing[0]} is missing): {remedy}"
-        )
+        raise UserError(f"{what}: {fix}")
     rows = arrays["calibration"] if not infix else slice(None)
     o, label, subject = (
         [arrays[f"{a}_{infix}{s}"] for s in ("S2", "S4")] for a in ("o", "label", "subject")
@@ -136,211 +134,164 @@ def data_from_run(run: Run, modality: Modality = "face") -> CalibrationData:
     known = not all(str(s).startswith(UNKNOWN_SUBJECT_PREFIXES) for s in np.unique(subject[1]))
     subjects = (subject[0][rows], subject[1]) if known else (None, None)
     name = f"{run.id} · {modality}s ({'f_T' if infix else 'f_S'})"
-    return CalibrationData(
-        name, run.config.data.classes, o[0][rows], label[0][rows], o[1], label[1], *subjects
-    )
+    cal, test = (o[0][rows], label[0][rows]), (o[1], label[1])
+    return CalibrationData(name, run.config.data.classes, *cal, *test, *subjects)
 
 
 def data_from_upload(name: str, data: bytes) -> CalibrationData:
-    """Any classifier's outputs. Raises ValueError, in words for the visitor, for anything that is not as follows.
+    """Any classifier's outputs from the bytes of an npz or csv file.
 
-    npz: cal_softmax (n, K), cal_labels (n,), test_softmax (m, K), test_labels (m,); optional classes (K,), cal_subjects, test_subjects.
-    csv: columns `set` (cal or test), `label` (a class' name, or its number from 0), one column for each class, optional `subject`.
-    Labels of an npz may be names where classes are given.
+    npz: cal_softmax (n, K), cal_labels (n,), test_softmax (m, K), test_labels (m,); optional
+    classes (K,), cal_subjects (n,), test_subjects (m,). Labels may be names if classes are given.
+    csv: columns `set` (cal or test), `label` (a class name, or its number from 0), one column per
+    class, optional `subject`.
+    Raises UserError for any other content.
     """
     name = PurePath(name).name[:80] or "upload"
-    if len(data) > MAX_UPLOAD_BYTES:
-        raise ValueError(
-            f"{name} is {len(data) >> 20} MB, more than {MAX_UPLOAD_BYTES >> 20} MB; send fewer rows"
-        )
+    _check_size(name, "is", len(data))
     columns = _read_npz(name, data) if data[:4] == b"PK\x03\x04" else _read_csv(name, data)
     classes = tuple(str(c) for c in columns["classes"])
-    o = [np.asarray(columns[f"{part}_softmax"], np.float64) for part in ("cal", "test")]
-    label = [
-        _label_numbers(name, what, columns[what], classes) for what in ("cal_labels", "test_labels")
-    ]
-    problem = CalibrationData(
-        name,
-        classes,
-        o[0],
-        label[0],
-        o[1],
-        label[1],
-        columns.get("cal_subjects"),
-        columns.get("test_subjects"),
+    cal, test = (
+        (
+            np.asarray(columns[f"{part}_softmax"], np.float64),
+            _label_numbers(name, f"{part}_labels", columns[f"{part}_labels"], classes),
+        )
+        for part in ("cal", "test")
     )
+    subjects = columns.get("cal_subjects"), columns.get("test_subjects")
+    problem = CalibrationData(name, classes, *cal, *test, *subjects)
     check_data(problem)
     return problem
+
+
+def _check_size(name: str, verb: str, size: int) -> None:
+    if size > MAX_UPLOAD_BYTES:
+        limit = f"more than {MAX_UPLOAD_BYTES >> 20} MB; send fewer rows"
+        raise UserError(f"{name} {verb} {size >> 20} MB, {limit}")
 
 
 def _label_numbers(
     name: str, what: str, labels: np.ndarray, classes: tuple[str, ...]
 ) -> np.ndarray:
-    """Labels as numbers: names are looked up, whole floats and numerals taken as they are."""
-    if (
-        np.issubdtype(labels.dtype, np.floating)
-        and np.isfinite(labels).all()
-        and (labels == np.rint(labels)).all()
-    ):
-        return labels.astype(np.int64)
+    """Labels as whole numbers: class names are looked up, whole floats and numerals converted."""
+    if np.issubdtype(labels.dtype, np.floating):
+        whole = np.isfinite(labels).all() and (labels == np.rint(labels)).all()
+        return labels.astype(np.int64) if whole else labels
     if labels.dtype.kind != "U":
         return labels.astype(np.int64) if labels.dtype.kind in "iub" else labels
     known = {str(i): i for i in range(len(classes))} | {c: i for i, c in enumerate(classes)}
     values, index = np.unique(labels, return_inverse=True)
     unknown = [v for v in values.tolist() if v not in known]
     if unknown:
-        raise ValueError(
-            f"{name}: {what} holds {unknown[:3]}, which is no class; the classes are {list(classes)}"
-        )
+        given = f"holds {unknown[:3]}, which is no class; the classes are {list(classes)}"
+        raise UserError(f"{name}: {what} {given}")
     return np.array([known[v] for v in values.tolist()], np.int64)[index.reshape(labels.shape)]
 
 
 def _read_npz(name: str, data: bytes) -> dict[str, np.ndarray]:
-    wanted = (
-        "cal_softmax",
-        "cal_labels",
-        "test_softmax",
-        "test_labels",
-        "classes",
-        "cal_subjects",
-        "test_subjects",
-    )
     try:
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
-            members = {
-                i.filename.removesuffix(".npy"): i
-                for i in archive.infolist()
-                if i.filename.removesuffix(".npy") in wanted
-            }
-            missing = [w for w in wanted[:4] if w not in members]
+            members = {i.filename.removesuffix(".npy"): i for i in archive.infolist()}
+            wanted = (*REQUIRED_ARRAYS, *TEXT_ARRAYS)
+            members = {k: i for k, i in members.items() if k in wanted}
+            missing = [w for w in REQUIRED_ARRAYS if w not in members]
             if missing:
-                raise ValueError(
-                    f"{name} has no {', '.join(missing)}; np.savez needs {', '.join(wanted[:4])}"
-                )
-            unpacked = sum(i.file_size for i in members.values())
-            if (
-                unpacked > MAX_UPLOAD_BYTES
-            ):  # zipfile never unpacks more than a member's stated size
-                raise ValueError(
-                    f"{name} unpacks to {unpacked >> 20} MB, more than {MAX_UPLOAD_BYTES >> 20} MB; send fewer rows"
-                )
+                needed = f"np.savez needs {', '.join(REQUIRED_ARRAYS)}"
+                raise UserError(f"{name} has no {', '.join(missing)}; {needed}")
+            # zipfile never unpacks more than a member's stated size
+            _check_size(name, "unpacks to", sum(i.file_size for i in members.values()))
             arrays = {}
             for key, info in members.items():
                 with archive.open(info) as member:
                     _check_npy_header(name, key, member, info.file_size)
                 with archive.open(info) as member:
                     arrays[key] = np.lib.format.read_array(member, allow_pickle=False)
-    except (
-        zipfile.BadZipFile,
-        zlib.error,
-        RuntimeError,
-        NotImplementedError,
-        EOFError,
-        OSError,
-    ) as e:
-        raise ValueError(
-            f"{name} cannot be read as an npz file ({e}); write it with np.savez"
-        ) from e
-    for key in ("classes", "cal_subjects", "test_subjects"):
-        if key in arrays:
-            arrays[key] = arrays[key].astype(str)
-    if arrays["cal_softmax"].ndim != 2:
-        raise ValueError(
-            f"{name}: cal_softmax must be (rows, classes), not {arrays['cal_softmax'].shape}"
-        )
-    arrays.setdefault("classes", np.arange(arrays["cal_softmax"].shape[1]).astype(str))
-    if arrays["classes"].ndim != 1:
-        raise ValueError(f"{name}: classes must be a list of names, not {arrays['classes'].shape}")
+    except UserError:
+        raise
+    except NPZ_ERRORS as e:
+        fix = "write it with np.savez"
+        raise UserError(f"{name} cannot be read as an npz file ({e}); {fix}") from e
+    arrays |= {key: arrays[key].astype(str) for key in TEXT_ARRAYS if key in arrays}
+    shape = arrays["cal_softmax"].shape
+    if len(shape) != 2:
+        raise UserError(f"{name}: cal_softmax must be (rows, classes), not {shape}")
+    classes = arrays.setdefault("classes", np.arange(shape[1]).astype(str))
+    if classes.ndim != 1:
+        raise UserError(f"{name}: classes must be a list of names, not {classes.shape}")
     return arrays
 
 
-def _check_npy_header(name: str, key: str, member, size: int) -> None:
-    """An npy header may promise any shape, which would be allocated before a byte is read."""
+def _check_npy_header(name: str, key: str, member: IO[bytes], size: int) -> None:
+    """Check shape and type of an array before it is read: reading allocates the stated shape."""
     try:
-        read = {
-            (1, 0): np.lib.format.read_array_header_1_0,
-            (2, 0): np.lib.format.read_array_header_2_0,
-        }[np.lib.format.read_magic(member)]
-        shape, _, dtype = read(member)
-    except (ValueError, KeyError) as e:
-        raise ValueError(f"{name}: {key} is no NumPy array ({e}); write it with np.savez") from e
+        shape, dtype = files.npy_header(member)
+    except ValueError as e:
+        raise UserError(f"{name}: {key} is no NumPy array ({e}); write it with np.savez") from e
     if dtype.hasobject or dtype.kind not in "fiubU":
-        raise ValueError(
-            f"{name}: {key} is an array of {dtype}; only numbers and text are read (convert with np.asarray(…, str) or float)"
-        )
-    values = math.prod(shape)
+        fix = "only numbers and text are read (convert with np.asarray(…, str) or float)"
+        raise UserError(f"{name}: {key} is an array of {dtype}; {fix}")
+    values, softmax = math.prod(shape), key.endswith("softmax")
     if any(s < 0 for s in shape) or values * dtype.itemsize > size:
-        raise ValueError(f"{name}: {key} promises more values than it holds; the file is damaged")
-    if values > (MAX_UPLOAD_CELLS if key.endswith("softmax") else MAX_UPLOAD_ROWS):
-        raise ValueError(f"{name}: {key} {shape} is too large; {UPLOAD_LIMITS_TEXT}")
-    if key.endswith("softmax") and dtype.kind == "U":
-        raise ValueError(f"{name}: {key} holds text; it must hold probabilities")
+        raise UserError(f"{name}: {key} promises more values than it holds; the file is damaged")
+    if values > (MAX_UPLOAD_CELLS if softmax else MAX_UPLOAD_ROWS):
+        raise UserError(f"{name}: {key} {shape} is too large; {UPLOAD_LIMITS_TEXT}")
+    if softmax and dtype.kind == "U":
+        raise UserError(f"{name}: {key} holds text; it must hold probabilities")
 
 
 def _read_csv(name: str, data: bytes) -> dict[str, np.ndarray]:
     try:
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError as e:
-        raise ValueError(
-            f"{name} is neither an npz file nor text in UTF-8; send an npz or a csv"
-        ) from e
-    first = text.split("\n", 1)[0]
-    rows = csv.reader(io.StringIO(text, newline=""), delimiter=max(",;\t", key=first.count))
+        fix = "send an npz or a csv"
+        raise UserError(f"{name} is neither an npz file nor text in UTF-8; {fix}") from e
+    rows = files.read_delimited(text)
+    parts: dict[str, tuple[list, list, list]] = {"cal": ([], [], []), "test": ([], [], [])}
     try:
-        header = [h.strip() for h in next(rows, [])]
-        classes = [h for h in header if h not in ("set", "label", "subject")]
-        if (
-            "set" not in header
-            or "label" not in header
-            or len(classes) < 2
-            or len(set(header)) < len(header)
-        ):
-            needed = "the first line must name the columns set, label and each class once (subject if known)"
-            raise ValueError(f"{name}: {needed}, not {header[:20]}")
-        at = {h: i for i, h in enumerate(header)}
-        parts: dict[str, tuple[list, list, list]] = {"cal": ([], [], []), "test": ([], [], [])}
-        where = [at[c] for c in classes]
-        for row in rows:
-            if not row:
-                continue
-            if len(row) != len(header):
-                raise ValueError(
-                    f"{name}, line {rows.line_num}: {len(row)} values for {len(header)} columns"
-                )
-            if row[at["set"]].strip() not in parts:
-                raise ValueError(
-                    f"{name}, line {rows.line_num}: set is {row[at['set']][:20]!r}; it must be cal or test"
-                )
-            o, label, subject = parts[row[at["set"]].strip()]
+        at, classes = _csv_columns(name, [h.strip() for h in next(rows, [])])
+        for row in filter(None, rows):
+            line = f"{name}, line {rows.line_num}"
+            if len(row) != len(at):
+                raise UserError(f"{line}: {len(row)} values for {len(at)} columns")
+            part = row[at["set"]].strip()
+            if part not in parts:
+                raise UserError(f"{line}: set is {row[at['set']][:20]!r}; it must be cal or test")
+            o, label, subject = parts[part]
             try:
-                o.append([float(row[i]) for i in where])
+                o.append([float(row[at[c]]) for c in classes])
             except ValueError as e:
-                raise ValueError(
-                    f"{name}, line {rows.line_num}: {e}; the class columns must hold probabilities"
-                ) from e
+                raise UserError(f"{line}: {e}; the class columns must hold probabilities") from e
             label.append(row[at["label"]].strip())
             subject.append(row[at["subject"]].strip() if "subject" in at else "")
     except csv.Error as e:
-        raise ValueError(f"{name}, line {rows.line_num}: {e}; send a plain csv file") from e
-    out = {"classes": np.array(classes)}
+        raise UserError(f"{name}, line {rows.line_num}: {e}; send a plain csv file") from e
+    columns = {"classes": np.array(classes)}
     for part, (o, label, subject) in parts.items():
-        out[f"{part}_softmax"], out[f"{part}_labels"] = (
-            np.array(o).reshape(-1, len(classes)),
-            np.array(label, dtype=str),
-        )
+        columns[f"{part}_softmax"] = np.array(o).reshape(-1, len(classes))
+        columns[f"{part}_labels"] = np.array(label, dtype=str)
         if "subject" in at:
-            out[f"{part}_subjects"] = np.array(subject, dtype=str)
-    return out
+            columns[f"{part}_subjects"] = np.array(subject, dtype=str)
+    return columns
 
 
-def _to_json_value(value: Any) -> Any:
-    """Dataclasses, arrays and NaN as what JSON knows."""
+def _csv_columns(name: str, header: list[str]) -> tuple[dict[str, int], list[str]]:
+    """Column name -> its position, and the columns that are classes."""
+    classes = [h for h in header if h not in ("set", "label", "subject")]
+    complete = "set" in header and "label" in header and len(classes) > 1
+    if not complete or len(set(header)) < len(header):
+        needed = "set, label and each class once (subject if known)"
+        raise UserError(f"{name}: the first line must name the columns {needed}, not {header[:20]}")
+    return {h: i for i, h in enumerate(header)}, classes
+
+
+def to_json_value(value: Any) -> Any:
+    """A value as JSON knows it: dataclasses become objects, arrays lists, and NaN null."""
     if is_dataclass(value):
-        return {f.name: _to_json_value(getattr(value, f.name)) for f in fields(value)}
+        return {f.name: to_json_value(getattr(value, f.name)) for f in fields(value)}
     if isinstance(value, dict):
-        return {k: _to_json_value(v) for k, v in value.items()}
-    if isinstance(value, list | tuple | np.ndarray):
-        return [
-            _to_json_value(v) for v in (value.tolist() if isinstance(value, np.ndarray) else value)
-        ]
+        return {k: to_json_value(v) for k, v in value.items()}
+    if isinstance(value, np.ndarray):
+        value = value.tolist()
+    if isinstance(value, list | tuple):
+        return [to_json_value(v) for v in value]
     return None if isinstance(value, float) and not np.isfinite(value) else value

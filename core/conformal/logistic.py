@@ -1,4 +1,4 @@
-"""Logistic regression that is refitted in bulk, for Alg. 1's full conformal prediction."""
+"""Logistic regression with many refits at once, for full conformal prediction (Alg. 1)."""
 
 from __future__ import annotations
 
@@ -6,45 +6,44 @@ from collections.abc import Callable
 
 import numpy as np
 
-L2_WEIGHT = 1.0  # weight of half the squared weights of the head, beside the summed cross-entropy
+PredictFunction = Callable[[np.ndarray], np.ndarray]  # features (m, F) -> softmax (m, K)
+# features (n, F), labels (n,) -> the head trained on them
+FitFunction = Callable[[np.ndarray, np.ndarray], PredictFunction]
 
-GRADIENT_TOLERANCE = 1e-12  # a head counts as fitted when no entry of its gradient exceeds this share of its largest possible size
+L2_WEIGHT = 1.0  # weight of half the squared weights, beside the summed cross-entropy
+# largest gradient entry of a fitted head, as a share of its largest possible size
+GRADIENT_TOLERANCE = 1e-12
+MAX_REFIT_STEPS = 40  # steps with a fixed Hessian; heads that need more get full Newton steps
+MAX_NEWTON_STEPS = 100
 
 
 def refit_last_row(
     X: np.ndarray, labels: np.ndarray, classes: int, start: tuple[np.ndarray, np.ndarray]
 ) -> np.ndarray:
-    """`fit_logistic` for B labellings that share all rows but the last: (n, D), (B, n) -> softmax of the same rows (B, n, K).
+    """`fit_logistic` for B labellings of the same rows which differ in the last label only.
 
-    `start` = (weights, inverse Hessian) of the shared rows alone. Newton's steps with that Hessian, to which the last row's own part is
-    added by Woodbury's identity at its current softmax; heads that do not settle so get full Newton steps.
+    (n, D), (B, n) -> softmax of these rows (B, n, K). `start` holds the weights and the inverse
+    Hessian of the rows without the last. Newton's steps use that Hessian, to which Woodbury's
+    identity adds the last row's part at its current softmax.
     """
     W0, inverse = start
-    Y, (n, D), B, solved, K = (
-        one_hot(labels, classes).transpose(1, 0, 2),
-        X.shape,
-        len(labels),
-        _gradient_limit(X),
-        classes,
-    )
+    Y, (n, D), B, K = one_hot(labels, classes).transpose(1, 0, 2), X.shape, len(labels), classes
+    solved = _gradient_limit(X)
     W = np.repeat(W0[:, None], B, axis=1)  # (D, B, K)
-    MU = np.einsum(
-        "pdk,d->pk", inverse.reshape(-1, D, K), X[-1]
-    )  # inverse Hessian times x (x) I, (D K, K)
+    # inverse Hessian times x (x) I, (D K, K)
+    MU = np.einsum("pdk,d->pk", inverse.reshape(-1, D, K), X[-1])
     UMU = np.einsum("dkl,d->kl", MU.reshape(D, K, K), X[-1])
-    for _ in range(40):
+    for _ in range(MAX_REFIT_STEPS):
         P = softmax((X @ W.reshape(D, -1)).reshape(n, B, K))
         gradient = (X.T @ (P - Y).reshape(n, -1)).reshape(D, B, K) + L2_WEIGHT * W
         worst = np.abs(gradient).max(axis=(0, 2))  # (B,)
         if (worst <= solved).all():
             break
         step = gradient.transpose(1, 0, 2).reshape(B, -1) @ inverse
-        S = P[-1][:, :, None] * (
-            np.eye(K) - P[-1][:, None, :]
-        )  # the last row's part of the Hessian is x x^T (x) S, (B, K, K)
-        inner = np.linalg.solve(
-            np.eye(K) + UMU @ S, np.einsum("bdk,d->bk", step.reshape(B, D, K), X[-1])[:, :, None]
-        )
+        # the last row's part of the Hessian is x x^T (x) S, with S (B, K, K)
+        S = P[-1][:, :, None] * (np.eye(K) - P[-1][:, None, :])
+        projected = np.einsum("bdk,d->bk", step.reshape(B, D, K), X[-1])[:, :, None]
+        inner = np.linalg.solve(np.eye(K) + UMU @ S, projected)
         W = W - (step - (S @ inner)[:, :, 0] @ MU.T).reshape(B, D, K).transpose(1, 0, 2)
     else:
         for b in np.flatnonzero(worst > solved):
@@ -54,10 +53,13 @@ def refit_last_row(
 
 
 def newton(X: np.ndarray, Y: np.ndarray, l2: float) -> tuple[np.ndarray, np.ndarray]:
-    """Damped Newton from zero on a strictly convex loss: (n, D), one-hot (n, K) -> weights (D, K), inverse Hessian (D K, D K)."""
+    """Damped Newton's method from zero: (n, D), one-hot (n, K) -> weights (D, K), inverse Hessian.
+
+    The inverse Hessian is (D K, D K). Raises ValueError if it does not converge.
+    """
     (n, D), K = X.shape, Y.shape[1]
     W, solved = np.zeros((D, K)), _gradient_limit(X)
-    for _ in range(100):
+    for _ in range(MAX_NEWTON_STEPS):
         P = softmax(X @ W)
         gradient = X.T @ (P - Y) + l2 * W
         A = (X[:, :, None] * P[:, None, :]).reshape(n, D * K)
@@ -68,12 +70,13 @@ def newton(X: np.ndarray, Y: np.ndarray, l2: float) -> tuple[np.ndarray, np.ndar
             return W, np.linalg.inv(H)
         step, size = np.linalg.solve(H, gradient.ravel()).reshape(D, K), 1.0
         now, slope = _regularised_loss(X, Y, W, l2), float((gradient * step).sum())
-        while size > 1e-6 and _regularised_loss(
-            X, Y, W - size * step, l2
-        ) > now - 1e-4 * size * slope + 1e-12 * abs(now):
+        while size > 1e-6:
+            limit = now - 1e-4 * size * slope + 1e-12 * abs(now)  # Armijo's rule, but for rounding
+            if not _regularised_loss(X, Y, W - size * step, l2) > limit:
+                break
             size /= 2
         W = W - size * step
-    raise ValueError("the head's fit does not settle; scale the features to about unit size")
+    raise ValueError("the head's fit does not converge; scale the features to about unit size")
 
 
 def _gradient_limit(X: np.ndarray) -> float:
@@ -83,10 +86,8 @@ def _gradient_limit(X: np.ndarray) -> float:
 def _regularised_loss(X: np.ndarray, Y: np.ndarray, W: np.ndarray, l2: float) -> float:
     z = X @ W
     top = z.max(axis=1)
-    return float(
-        (top + np.log(np.exp(z - top[:, None]).sum(axis=1)) - (Y * z).sum(axis=1)).sum()
-        + l2 / 2 * (W * W).sum()
-    )
+    entropy = (top + np.log(np.exp(z - top[:, None]).sum(axis=1)) - (Y * z).sum(axis=1)).sum()
+    return float(entropy + l2 / 2 * (W * W).sum())
 
 
 def softmax(z: np.ndarray) -> np.ndarray:
@@ -95,12 +96,11 @@ def softmax(z: np.ndarray) -> np.ndarray:
 
 
 def with_bias(x: np.ndarray) -> np.ndarray:
+    """Features (n, F) with a column of ones: (n, F + 1)."""
     x = np.asarray(x, np.float64)
     if x.ndim != 2 or not np.isfinite(x).all():
-        raise ValueError(
-            f"features must be (n, F) and finite, not {x.shape}"
-            + " with NaN or infinity" * (x.ndim == 2)
-        )
+        given = f"{x.shape}" + " with NaN or infinity" * (x.ndim == 2)
+        raise ValueError(f"features must be (n, F) and finite, not {given}")
     return np.concatenate([x, np.ones((len(x), 1))], axis=1)
 
 
@@ -111,23 +111,23 @@ def one_hot(labels: np.ndarray, classes: int) -> np.ndarray:
     return np.eye(classes)[labels]
 
 
-PredictFunction = Callable[[np.ndarray], np.ndarray]  # features (m, F) -> softmax (m, K)
-
-FitFunction = Callable[
-    [np.ndarray, np.ndarray], PredictFunction
-]  # features (n, F), labels (n,) -> the head trained on them
-
-
 def fit_logistic(
     features: np.ndarray, labels: np.ndarray, classes: int, l2: float = L2_WEIGHT
 ) -> PredictFunction:
-    """The light head: multinomial logistic regression, cross-entropy summed over rows + l2/2 ||W||^2 (bias included), solved exactly.
+    """Multinomial logistic regression, the light head: (n, F), (n,) -> predict.
 
-    (n, F), (n,) -> predict: (m, F) -> softmax (m, K). Raises ValueError for labels outside 0..K-1 and for features that are not finite.
+    predict: (m, F) -> softmax (m, K). Minimises exactly the cross-entropy summed over rows
+    + l2/2 ||W||^2, bias included. Raises ValueError for labels outside 0..K-1 and for features that
+    are not finite.
+
+    >>> predict = fit_logistic(np.array([[-1.0], [1.0]]), np.array([0, 1]), classes=2)
+    >>> predict(np.array([[0.0], [2.0]])).round(2).tolist()
+    [[0.5, 0.5], [0.11, 0.89]]
     """
     W = newton(with_bias(features), one_hot(labels, classes), l2)[0]
     return lambda x: softmax(with_bias(x) @ W)
 
 
 def fit_function(classes: int) -> FitFunction:
+    """`fit_logistic` as a function of features and labels."""
     return lambda features, labels: fit_logistic(features, labels, classes)

@@ -7,6 +7,7 @@ is, in half precision, the gradient of a layer's weights, whose kernel there is 
 
 from __future__ import annotations
 
+import ctypes
 from collections.abc import Sequence
 from typing import Any
 
@@ -283,3 +284,17 @@ def upsample_and_convolve(h: Tensor, weight: Tensor, size: IntPair) -> Tensor:
     # The last column is cut away, and with it what it has given its neighbour through the kernel's right taps.
     beyond = F.conv_transpose1d(h[..., -1], right, stride=2, padding=1)
     return out[..., :-1] - F.pad(beyond[..., None], (size[1] - 1, 0))
+
+
+def retain_freed_memory() -> None:
+    """Tell glibc to keep freed memory for the next step; without glibc nothing happens.
+
+    Otherwise each CPU step requests some 100 MB from the system, which clears every page of it.
+    """
+    try:
+        mallopt = ctypes.CDLL(None).mallopt
+    except (AttributeError, OSError, TypeError):
+        return
+    # M_MMAP_MAX, M_TRIM_THRESHOLD and M_TOP_PAD of malloc.h, the last two in bytes
+    for parameter, value in ((-4, 0), (-1, 2**31 - 1), (-2, 2**28)):
+        mallopt(parameter, value)

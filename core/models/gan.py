@@ -1,14 +1,15 @@
-"""§3 and §3.2: the condition c, one training step of G, D and Q, train(), sample(). Knows no file, no run, no screen.
+"""§3 and §3.2: the condition c, one training step of G, D and Q, the training loop and sampling.
 
-x is the source and y the target: a face and a spectrogram, or with `direction="voice-face"` (§4.5) the other way round.
+x is the source and y the target: a face and a spectrogram, or with `direction="voice-face"` (§4.5)
+the reverse. This module knows no file, no run and no screen.
 """
 
 from __future__ import annotations
 
 import copy
-import ctypes
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
@@ -26,26 +27,31 @@ from core.models.networks import (
     initialise_weights,
 )
 
-R1_INTERVAL = 8  # steps between two penalties on D's gradient, each then LAZY times as large (Karras et al. 2020)
+# steps between two R1 penalties, each then R1_INTERVAL times as large (Karras et al. 2020)
+R1_INTERVAL = 8
 
 
 @dataclass(frozen=True)
 class TrainingData:
-    """S3 on the device that trains. `pairs_of(epoch)` gives the rows of x and y that meet in an epoch, as index arrays (n,), (n,)."""
+    """S3 on the training device.
+
+    `epoch_pairs(epoch)` returns the rows of x and of y that form an epoch's pairs: (n,) and (n,).
+    """
 
     x: Tensor  # (n_x, 1, 28, 28) faces in [-1, 1]
     c: Tensor  # (n_x, K) condition, or (n_x, 0) for none
-    target: Tensor  # (n_x,) class that Eq. (6) asks Q for; -1 where there is none
+    target: Tensor  # (n_x,) class that Q should recognise in Eq. (6); -1 for none
     y: Tensor  # (n_y, 1, columns, bands) spectrograms in [-1, 1]
-    y_target: Tensor  # (n_y,) class of y that a joint Q is trained on; -1 where unknown
+    y_target: Tensor  # (n_y,) class of y, for a jointly trained Q; -1 if unknown
     epoch_pairs: Callable[[int], tuple[np.ndarray, np.ndarray]]
 
 
 @dataclass
 class GanState:
-    """Everything that a training step changes. `state_dict` and `load_state_dict` make resume exact.
+    """Everything that a training step changes; `state_dict`, `load_state_dict` make resume exact.
 
-    In a stack (`stacks.joined`) each network is several, tensors have a first dimension more, and every run draws from its own generator.
+    In a stack of runs (`stacked_training`) each network is a batch of networks, tensors have the
+    run as an additional first dimension, and every run has its own random generator.
     """
 
     G: nn.Module
@@ -53,13 +59,13 @@ class GanState:
     Q: nn.Module
     optimisers: dict[str, torch.optim.Optimizer]
     generator: torch.Generator | Sequence[torch.Generator]
-    shown: nn.Module  # what is sampled and kept: the running average of G's weights, or G itself where there is none
+    shown: nn.Module  # generator to sample and save: the EMA of G's weights, else G itself
     step: int = 0
 
 
 @dataclass(frozen=True)
 class StepRecord:
-    """What one step did: detached scalars on the device, so that reading them is the reader's choice of moment."""
+    """Losses of one step: detached scalars that stay on the device until they are read."""
 
     step: int
     values: dict[str, Tensor]
@@ -75,8 +81,8 @@ def condition(
 ) -> np.ndarray:
     """The condition c of Eq. (3), §3.1 and §4.3: (n, K) float32, or (n, 0) for `none` (§4.7).
 
-    label: one-hot, softened so that the label keeps 1 - soft and the others share it (§3.2). classifier: f_S's softmax o.
-    cp: the conformal p-values p. Only the array that `kind` names is read.
+    label: one-hot, softened so that the label keeps 1 - soft and the others share soft (§3.2).
+    classifier: f_S's softmax o. cp: the conformal p-values p. Only that kind's array is read.
     """
     if kind == "label":
         assert labels is not None
@@ -94,29 +100,25 @@ def condition(
 def generator_arguments(
     g: GanSettings, classes: int, shape: tuple[int, int], source: tuple[int, int] = FACE_SIZE
 ) -> dict:
-    """The architecture of G as plain data, for its file's header: from `source` to `shape`; a face is the source where none is named."""
-    widths = {"encdec": ENCDEC_WIDTHS, "unet": UNET_WIDTHS, "conv": CONV_WIDTHS}[g.generator][
-        g.width
-    ]
-    n = 0 if g.condition == "none" else classes
+    """The architecture of G as plain data, for its file's header; without `source` for a face."""
+    widths = {"encdec": ENCDEC_WIDTHS, "unet": UNET_WIDTHS, "conv": CONV_WIDTHS}[g.generator]
     arguments = {
-        "classes": n,
+        "classes": 0 if g.condition == "none" else classes,
         "z": g.z,
         "shape": list(shape),
-        "widths": list(widths),
+        "widths": list(widths[g.width]),
         "use_source": g.use_source,
     }
     return arguments if source == FACE_SIZE else arguments | {"source": list(source)}
 
 
 def discriminator_arguments(g: GanSettings, classes: int, shape: tuple[int, int]) -> dict:
-    """The architecture of D as plain data."""
-    told = classes if g.projection and g.condition != "none" else 0
+    """The architecture of D as plain data; `classes` is 0 if D does not see the condition."""
     return {
         "shape": list(shape),
         "channels": list(DISCRIMINATOR_CHANNELS[g.width]),
         "norm": g.d_norm,
-        "classes": told,
+        "classes": classes if g.projection and g.condition != "none" else 0,
     }
 
 
@@ -129,49 +131,40 @@ def new_state(
     device: str | torch.device,
     source: tuple[int, int] = FACE_SIZE,
 ) -> GanState:
-    """Fresh G, D and their optimisers, drawn from `seed` alone. Q comes trained (frozen) or fresh (joint) from the caller."""
+    """New G, D and optimisers, drawn from `seed` alone. Q comes trained, or new if it is joint."""
     cpu = torch.Generator().manual_seed(seed)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         G = networks.build(g.generator, generator_arguments(g, classes, shape, source))
         D = networks.build("discriminator", discriminator_arguments(g, classes, shape))
-    # The paper's networks start as its [54] says. Ours keep torch's smaller start: where norms make a layer blind to its weights' size,
-    # larger weights are slower ones, and with He's start D fell behind G and the training was lost (LOG.md).
+    # The paper's networks start with its [54], He's initialisation. Ours keep torch's smaller one:
+    # a norm cancels the size of a layer's weights, so larger weights learn more slowly; with He's
+    # initialisation D fell behind G and the training failed (LOG.md).
     G = G if g.generator == "conv" else initialise_weights(G, cpu)
     D = initialise_weights(D, cpu) if g.d_norm == "batch" else D
     on_gpu = torch.device(device).type == "cuda"
-    for network in (
-        G,
-        Q,
-        D,
-    ):  # channels last: few channels are a quarter faster so, but not group norm on a CPU
-        layout = (
-            torch.contiguous_format
-            if network is D and g.d_norm == "group" and not on_gpu
-            else torch.channels_last
-        )
+    for network in (G, Q, D):  # channels last is 25 % faster, except for group norm on a CPU
+        plain = network is D and g.d_norm == "group" and not on_gpu
+        layout = torch.contiguous_format if plain else torch.channels_last
         network.to(device, memory_format=layout)  # type: ignore[call-overload]
-    make = torch.optim.Adagrad if g.optimiser == "adagrad" else torch.optim.Adam
-    extra = (
-        {}
-        if g.optimiser == "adagrad"
-        else {"betas": (0.5, 0.99), "fused": True, "capturable": on_gpu}
-    )
-    players = {"G": (G, g.lr_g), "D": (D, g.lr_d)} | (
-        {"Q": (Q, g.lr_d)} if g.q_training == "joint" else {}
-    )
-    optimisers: dict[str, torch.optim.Optimizer] = {
-        k: make(n.parameters(), lr=lr, **extra) for k, (n, lr) in players.items()
-    }  # type: ignore[arg-type]
+    players = {"G": (G, g.lr_g), "D": (D, g.lr_d)}
+    if g.q_training == "joint":
+        players["Q"] = Q, g.lr_d
+    make: Callable[..., torch.optim.Optimizer] = torch.optim.Adagrad
+    if g.optimiser == "adam":
+        adam = {"betas": (0.5, 0.99), "fused": True, "capturable": on_gpu}
+        make = partial(torch.optim.Adam, **adam)  # type: ignore[arg-type]
+    optimisers = {k: make(n.parameters(), lr=lr) for k, (n, lr) in players.items()}
     shown = copy.deepcopy(G).requires_grad_(False) if g.average else G
     return GanState(G, D, Q, optimisers, torch.Generator(device).manual_seed(seed + 1), shown)
 
 
 def augment_spectrograms(y: Tensor, generator: torch.Generator) -> Tensor:
-    """Changes that leave a spectrogram (B, 1, columns, bands) speech, drawn for each sample: a shift around the circle of time by up to an
-    eighth, a gain of sd 0.1 (4 dB of 80), silence over up to an eighth. Differentiable; no flips, as low and high are no equals in a voice.
+    """Differentiable random augmentation of spectrograms (B, 1, columns, bands), each its own draw.
 
-    D sees nothing else (Zhao et al. 2020), so it cannot learn a few hundred real voices by heart, and what it teaches G is true of y.
+    A circular time shift of at most 1/8, a gain of sd 0.1 (4 dB of 80) and a silent gap of at most
+    1/8 of the columns; no frequency flips. D sees only augmented spectrograms (Zhao et al. 2020):
+    it cannot memorise a few hundred real voices, and G still learns y itself.
     """
     n, _, columns, _ = y.shape
     unit = torch.rand((3, n), generator=generator, device=y.device)
@@ -185,37 +178,20 @@ def augment_spectrograms(y: Tensor, generator: torch.Generator) -> Tensor:
 
 
 def augment_faces(y: Tensor, generator: torch.Generator) -> Tensor:
-    """`augment_spectrograms` for faces (B, 1, 28, 28): half of them mirrored left to right, shifted by up to two cells (the border is repeated),
-    brighter or darker by an sd of 0.1. Drawn for each, differentiable."""
+    """Differentiable random augmentation of faces (B, 1, 28, 28), each its own draw.
+
+    Half of them are mirrored left to right; a shift of at most 2 pixels repeats the border; the
+    brightness changes by sd 0.1.
+    """
     n, _, height, width = y.shape
     unit = torch.rand((3, n, 1), generator=generator, device=y.device)
     down, right = ((unit[k] * 5).long() - 2 for k in (0, 1))  # (B, 1) in -2..2
-    row = (
-        (torch.arange(height, device=y.device) + down)
-        .clamp(0, height - 1)[:, None, :, None]
-        .expand_as(y)
-    )
+    row = (torch.arange(height, device=y.device) + down).clamp(0, height - 1)
+    row = row[:, None, :, None].expand_as(y)
     column = (torch.arange(width, device=y.device) + right).clamp(0, width - 1)
     column = torch.where(unit[2] < 0.5, width - 1 - column, column)[:, None, None, :].expand_as(y)
     light = 0.1 * torch.randn((n, 1, 1, 1), generator=generator, device=y.device)
     return y.gather(2, row).gather(3, column) + light
-
-
-def retain_freed_memory() -> None:
-    """Let this process keep the memory that a step gives back, for the next step (glibc; elsewhere nothing happens).
-
-    Else every step of a training on a CPU asks the system for some hundred megabytes anew, and each page of them is cleared.
-    """
-    try:
-        mallopt = ctypes.CDLL(None).mallopt
-    except (AttributeError, OSError, TypeError):
-        return
-    for parameter, value in (
-        (-4, 0),
-        (-1, 2**31 - 1),
-        (-2, 2**28),
-    ):  # M_MMAP_MAX, M_TRIM_THRESHOLD, M_TOP_PAD of malloc.h
-        mallopt(parameter, value)
 
 
 def step(
@@ -227,108 +203,97 @@ def step(
     y: Tensor,
     y_target: Tensor,
 ) -> dict[str, Tensor]:
-    """One update of D, (a joint) Q and G on a batch of pairs: x (B, 1, 28, 28), c (B, K), y (B, 1, columns, bands).
+    """Update D, a jointly trained Q, and G once on a batch of pairs, Eqs (1) to (7).
 
-    One generator forward serves both players. Noise is added to the inputs of all networks (§3.2), drawn on the device. In a stack of R
-    runs all of these have R in front, and so have the values: each run's losses are its own, and their sum moves all weights at once.
+    x (B, 1, 28, 28), c (B, K), y (B, 1, columns, bands), classes (B,). One forward pass of G serves
+    both players. All networks get noisy inputs (§3.2), drawn on the device. In a stack of R runs
+    all tensors and the returned values have R as first dimension; each run has its own losses, and
+    the gradient of their sum updates all runs at once.
     """
     G, D, Q, opt = state.G, state.D, state.Q, state.optimisers
-    change = augment_spectrograms if g.direction == "face-voice" else augment_faces
+    augment = augment_spectrograms if g.direction == "face-voice" else augment_faces
     single = isinstance(state.generator, torch.Generator)
-    cached = (
-        x.device.type == "cpu"
-    )  # a recorded step (`capture`) must make its own copies of the weights each time
-    bf16 = torch.autocast(
-        x.device.type, torch.bfloat16, enabled=g.precision == "bf16", cache_enabled=cached
-    )
+    # A recorded step (`cuda_graphs`) must cast the weights anew in each replay: no cache on cards.
+    device, cached = x.device.type, x.device.type == "cpu"
+    bf16 = partial(torch.autocast, device, torch.bfloat16, cache_enabled=cached)
 
-    def drawn(f: Callable[..., Tensor], *t: Tensor) -> Tensor:
-        """f(*t, generator), in a stack for each run with its own generator."""
+    def random(f: Callable[..., Tensor], *t: Tensor) -> Tensor:
+        """f(*t, generator); in a stack once per run, with the run's own generator."""
         if isinstance(state.generator, torch.Generator):
             return f(*t, state.generator)
         return torch.stack([f(*parts, r) for *parts, r in zip(*t, state.generator, strict=True)])
 
-    def each(f: Callable, *t: Tensor, **settings):
-        """The loss f of these tensors, in a stack of each run's."""
+    def loss(f: Callable, *t: Tensor, **settings):
+        """The loss f of these tensors; in a stack one loss per run."""
         return f(*t, **settings) if single else torch.vmap(lambda *a: f(*a, **settings))(*t)
 
-    def of(network: nn.Module, *t: Tensor) -> Tensor:
-        """What a network makes of its inputs, as precise as they are; in between it may be bf16."""
-        with bf16:
+    def apply(network: nn.Module, *t: Tensor) -> Tensor:
+        """The network's output in the precision of y; computed in bf16 if the settings say so."""
+        with bf16(enabled=g.precision == "bf16"):
             out = network(*t)
         return out.to(y.dtype)
 
+    def normal(t: Tensor, r: torch.Generator) -> Tensor:
+        return torch.randn(t.shape, generator=r, device=t.device)
+
     def noisy(t: Tensor, sd: float = g.noise) -> Tensor:
-        return (
-            drawn(
-                lambda t, r: torch.add(
-                    t, torch.randn(t.shape, generator=r, device=t.device), alpha=sd
-                ),
-                t,
-            )
-            if sd
-            else t
-        )
+        return random(lambda t, r: torch.add(t, normal(t, r), alpha=sd), t) if sd else t
 
-    def shown_to_d(t: Tensor) -> Tensor:
-        return noisy(drawn(change, t) if g.augment else t)
+    def input_of_d(t: Tensor) -> Tensor:
+        return noisy(random(augment, t) if g.augment else t)
 
-    z = drawn(lambda x, r: torch.randn((len(x), g.z), generator=r, device=x.device), x)
+    def descend(player: str, value: Tensor) -> None:
+        opt[player].zero_grad(set_to_none=True)
+        value.sum().backward()
+        opt[player].step()
+
+    # Draw z, and noise on a one-hot condition (§3.2); generate G(x|c, z), Eq. (3).
+    z = random(lambda x, r: torch.randn((len(x), g.z), generator=r, device=x.device), x)
     if g.condition == "label" and g.label_noise:
         c = noisy(c, g.label_noise)
-    fake = of(G, noisy(x), c, z)  # Eq. (3): G(x|c, z)
+    fake = apply(G, noisy(x), c, z)
 
+    # D's logits of real and generated samples.
     D.requires_grad_(True)
     penalised = g.r1 > 0 and state.step % R1_INTERVAL == 0
-    real = shown_to_d(y).requires_grad_(penalised)
-    seen = shown_to_d(fake.detach())
-    if penalised:  # the gradient of a gradient stays as precise as its inputs
-        d_real, d_fake = D(real, c), of(D, seen, c)
-    elif single and g.d_norm == "group":  # D looks at each sample alone, so at all of them at once
-        d_real, d_fake = of(D, torch.cat([real, seen]), torch.cat([c, c])).chunk(2)
+    real = input_of_d(y).requires_grad_(penalised)
+    generated = input_of_d(fake.detach())
+    if penalised:  # R1 needs a gradient's gradient, so D's real pass stays in full precision
+        d_real, d_fake = D(real, c), apply(D, generated, c)
+    elif single and g.d_norm == "group":  # no batch statistics: one pass for all samples is equal
+        d_real, d_fake = apply(D, torch.cat([real, generated]), torch.cat([c, c])).chunk(2)
     else:
-        d_real, d_fake = of(D, real, c), of(D, seen, c)
-    loss_d = each(losses.discriminator_loss, d_real, d_fake, real_target=g.real_target, game=g.game)
+        d_real, d_fake = apply(D, real, c), apply(D, generated, c)
+
+    # Update D: ascend Eq. (3), with R1 in every R1_INTERVAL-th step.
+    loss_d = loss(losses.discriminator_loss, d_real, d_fake, real_target=g.real_target)
     if penalised:
-        loss_d = loss_d + R1_INTERVAL * g.r1 * each(
-            losses.r1_penalty, losses.logit_gradient(d_real, real)
-        )
-    opt["D"].zero_grad(set_to_none=True)
-    loss_d.sum().backward()
-    opt["D"].step()
+        penalty = loss(losses.r1_penalty, losses.logit_gradient(d_real, real))
+        loss_d = loss_d + R1_INTERVAL * g.r1 * penalty
+    descend("D", loss_d)
     values = {
         "loss/D": loss_d,
         "D/real": d_real.sigmoid().mean(dim=-1),
         "D/generated": d_fake.sigmoid().mean(dim=-1),
     }
 
+    # Update a jointly trained Q on real samples; G's update only reads Q.
     if g.q_training == "joint":
         Q.train().requires_grad_(True)
-        loss_q = each(losses.class_loss, of(Q, noisy(y)), y_target)
-        opt["Q"].zero_grad(set_to_none=True)
-        loss_q.sum().backward()
-        opt["Q"].step()
-        values["loss/Q"] = loss_q
+        values["loss/Q"] = loss(losses.class_loss, apply(Q, noisy(y)), y_target)
+        descend("Q", values["loss/Q"])
     Q.eval().requires_grad_(False)
 
-    D.requires_grad_(False)  # no gradients for D where only G moves
-    weight = (
-        g.classify if g.condition != "none" or g.q_labels == "true" else 0.0
-    )  # without a class there is nothing to ask of Q
-    aim = target if weight else target.clamp(min=0)
+    # Update G: descend Eq. (7). Without a condition there is no class to recognise, Eq. (6).
+    D.requires_grad_(False)
+    weight = g.classify if g.condition != "none" or g.q_labels == "true" else 0.0
+    classes = target if weight else target.clamp(min=0)
     weights = {"adversarial": g.adversarial, "l1": g.l1, "classify": weight, "game": g.game}
-    loss_g, terms = each(
-        losses.generator_loss,
-        of(D, shown_to_d(fake), c),
-        of(Q, noisy(fake)),
-        aim,
-        y,
-        fake,
-        **weights,
-    )
-    opt["G"].zero_grad(set_to_none=True)
-    loss_g.sum().backward()
-    opt["G"].step()
+    logits = apply(D, input_of_d(fake), c), apply(Q, noisy(fake))
+    loss_g, terms = loss(losses.generator_loss, *logits, classes, y, fake, **weights)
+    descend("G", loss_g)
+
+    # Update the EMA of G's weights.
     if state.shown is not G:
         update_average(state.shown, G, g.average)
     values |= {"loss/G": loss_g} | {f"loss/{k}": v for k, v in terms.items()}
@@ -337,22 +302,22 @@ def step(
 
 @torch.no_grad()
 def update_average(shown: nn.Module, G: nn.Module, decay: float) -> None:
-    """shown = decay * shown + (1 - decay) * G, for weights and batch norm's statistics alike; counters are copied.
+    """EMA: shown = decay shown + (1 - decay) G, for weights and batch statistics.
 
-    D and G circle each other; the average stands where they circle around (Yazıcı et al., ICLR 2019).
+    Counters are copied. D and G circle around a point that the average approaches (Yazıcı et al.,
+    ICLR 2019).
     """
-    pairs = list(
-        zip([*shown.parameters(), *shown.buffers()], [*G.parameters(), *G.buffers()], strict=True)
-    )
-    mine, its = zip(*(p for p in pairs if p[0].is_floating_point()), strict=True)
-    torch._foreach_lerp_(mine, its, 1 - decay)
+    averages, values = [*shown.parameters(), *shown.buffers()], [*G.parameters(), *G.buffers()]
+    pairs = list(zip(averages, values, strict=True))
+    old, new = zip(*(p for p in pairs if p[0].is_floating_point()), strict=True)
+    torch._foreach_lerp_(old, new, 1 - decay)
     for a, b in pairs:
         if not a.is_floating_point():
             a.copy_(b)
 
 
 def eager_step(state: GanState, g: GanSettings, batch: tuple[Tensor, ...]) -> dict[str, Tensor]:
-    """`step` of (x, c, target, y, y_target), counted."""
+    """Take one `step` with the batch (x, c, target, y, y_target) and count it."""
     values = step(state, g, *batch)
     state.step += 1
     return values
@@ -364,10 +329,11 @@ StepFunction = Callable[[GanState, GanSettings, tuple[Tensor, ...]], dict[str, T
 def train(
     state: GanState, pool: TrainingData, g: GanSettings, take: StepFunction = eager_step
 ) -> Iterator[StepRecord]:
-    """Run the steps from `state.step` to `g.steps`, yielding a Record after each; `state` may be saved between any two.
+    """Train from `state.step` to `g.steps`; yield a StepRecord after each step.
 
-    Batches are indices on the device; which pairs an epoch holds depends on its number alone, so a resumed run continues exactly.
-    `take` takes a step with (x, c, target, y, y_target) and counts it: by itself, or together with other runs (`stacks`).
+    `state` may be saved between any two steps. The pairs of an epoch depend on its number alone, so
+    a resumed run continues exactly. `take` performs and counts a step, given the batch (x, c,
+    target, y, y_target): for this run, or together with other runs (`stacked_training`).
     """
     device = pool.y.device
     state.G.train()
@@ -377,59 +343,54 @@ def train(
     while state.step < g.steps:
         if state.step // per_epoch != epoch:
             epoch = state.step // per_epoch
-            rows = tuple(
-                torch.from_numpy(np.asarray(r)).to(device) for r in pool.epoch_pairs(epoch)
-            )  # type: ignore[assignment]
+            a, b = (torch.from_numpy(np.asarray(r)).to(device) for r in pool.epoch_pairs(epoch))
+            rows = a, b
         k = state.step % per_epoch * g.batch
         i, j = rows[0][k : k + g.batch], rows[1][k : k + g.batch]
-        yield StepRecord(
-            state.step + 1,
-            take(state, g, (pool.x[i], pool.c[i], pool.target[i], pool.y[j], pool.y_target[j])),
-        )
+        batch = pool.x[i], pool.c[i], pool.target[i], pool.y[j], pool.y_target[j]
+        yield StepRecord(state.step + 1, take(state, g, batch))
 
 
 @torch.no_grad()
 def sample(
     G: nn.Module, x: Tensor, c: Tensor, z_length: int, seed: int, batch: int = 1024
 ) -> Tensor:
-    """G(x|c, z) in evaluation mode with z from `seed` alone: (n, 1, 28, 28), (n, K) -> (n, 1, columns, bands) in [-1, 1].
+    """G(x|c, z) in evaluation mode, with z drawn from `seed` alone.
 
-    Neither G's mode nor any random state of the training is changed.
+    (n, 1, 28, 28), (n, K) -> (n, 1, columns, bands) in [-1, 1]. G's mode and the random states of
+    the training stay as they are.
     """
     training = G.training
     G.eval()
     z = torch.randn((len(x), z_length), generator=torch.Generator().manual_seed(seed)).to(x.device)
-    parts = [
-        G(x[i : i + batch], c[i : i + batch], z[i : i + batch]) for i in range(0, len(x), batch)
-    ]
+    parts = [G(*t) for t in zip(x.split(batch), c.split(batch), z.split(batch), strict=True)]
     G.train(training)
     return torch.cat(parts)
 
 
 def state_dict(state: GanState) -> dict:
-    """Tensors and numbers from which `load_state_dict` continues bit for bit (same machine, CPU, thread count)."""
-    networks = {k: getattr(state, k).state_dict() for k in ("G", "D", "Q", "shown")}
-    optimisers = {k: o.state_dict() for k, o in state.optimisers.items()}
-    assert isinstance(state.generator, torch.Generator)  # a stack's members are saved one by one
-    random = state.generator.get_state()
+    """Everything from which `load_state_dict` continues bit for bit on the same machine."""
+    assert isinstance(state.generator, torch.Generator)  # stacked runs are saved one by one
     return {
-        "networks": networks,
-        "optimisers": optimisers,
-        "random": random,
+        "networks": {k: getattr(state, k).state_dict() for k in ("G", "D", "Q", "shown")},
+        "optimisers": {k: o.state_dict() for k, o in state.optimisers.items()},
+        "random": state.generator.get_state(),
         "step": state.step,
         "threads": torch.get_num_threads(),
     }
 
 
 def load_state_dict(state: GanState, saved: dict) -> None:
-    """Continue from what `state_dict` saved; restores the thread count, on which the last bit of sums depends."""
+    """Restore what `state_dict` saved.
+
+    The thread count is restored too, since the last bit of a sum depends on it.
+    """
     for k, v in saved["networks"].items():
         getattr(state, k).load_state_dict(v)
     for k, v in saved["optimisers"].items():
         state.optimisers[k].load_state_dict(v)
-        for p, moments in state.optimisers[
-            k
-        ].state.items():  # a fused optimiser reads memory as it lies, and layouts differ by device
+        # A fused optimiser needs moments in the weights' memory layout, which differs by device.
+        for p, moments in state.optimisers[k].state.items():
             moments.update({n: copy_with_layout(m, p) for n, m in moments.items() if m.dim()})
     assert isinstance(state.generator, torch.Generator)
     state.generator.set_state(saved["random"].cpu())
@@ -438,12 +399,12 @@ def load_state_dict(state: GanState, saved: dict) -> None:
 
 
 def copy_with_layout(t: Tensor, like: Tensor) -> Tensor:
-    """A copy of t whose memory is ordered as that of `like`, a tensor of the same shape."""
+    """A copy of t with the memory layout of `like`, a tensor of the same shape."""
     return torch.empty_like(like).copy_(t)
 
 
 def largest_batch(g: GanSettings, state: GanState, pool: TrainingData) -> int:
-    """The largest halving of the batch with which a step fits into the device's memory; 0 when not even one pair does."""
+    """The largest halving of the batch that fits into the device memory; 0 if none does."""
     batch = g.batch // 2
     while batch >= 2:
         try:

@@ -1,13 +1,14 @@
-"""Figs 3 and 4: the generators EncDec and U-Net and one of ours, the discriminator D, the classifier that is Q, f_S, f_T and the scorer.
+"""Figs 3 and 4: three generators, the discriminator D and the classifier (Q, f_S, f_T, scorer).
 
-Images are (B, 1, H, W): a face x is (B, 1, 28, 28), a spectrogram y is (B, 1, columns, bands), both in [-1, 1]. In the other direction
-(§4.5, voices to faces) a generator's `source` is the spectrogram's size and its `shape` the face's.
-Widths: `paper` follows the sizes that the authors report for their networks, `compact` keeps a generator under 1.5 M parameters.
-Noise on inputs (§3.2) is added by the caller, so that a network is a pure function.
+A face x is (B, 1, 28, 28), a spectrogram y is (B, 1, columns, bands), both in [-1, 1]. In the other
+direction (§4.5, voices to faces) a generator's `source` is the spectrogram's size and its `shape`
+the face's. Width `paper` follows the sizes that the authors report; `compact` keeps a generator
+under 1.5 million parameters. The caller adds the input noise (§3.2): networks are pure functions.
 """
 
 from __future__ import annotations
 
+import itertools
 import json
 from pathlib import Path
 
@@ -16,8 +17,6 @@ import torch.nn.functional as F
 from safetensors import safe_open
 from safetensors.torch import save as serialise
 from torch import Tensor, nn
-from torch.nn.utils.parametrizations import spectral_norm
-from torch.nn.utils.parametrize import is_parametrized
 
 from core import files
 from core.models.convolutions import (
@@ -28,8 +27,8 @@ from core.models.convolutions import (
     upsample_and_convolve,
 )
 
-LEAKY_RELU_SLOPE = 0.1  # of every LeakyReLU
-FACE_SIZE = (28, 28)
+LEAKY_RELU_SLOPE = 0.1  # slope of every LeakyReLU below zero
+FACE_SIZE = (28, 28)  # pixels, height and width
 
 ENCDEC_WIDTHS: dict[str, tuple[int, ...]] = {
     "paper": (1024, 1024, 1024, 1024, 512, 512),
@@ -56,18 +55,18 @@ def dense_block(n_in: int, n_out: int) -> nn.Sequential:
 def conv_block(
     n_in: int, n_out: int, stride: int = 1, kernel: int = 3, norm: str = "batch"
 ) -> ConvBlock:
-    """Convolution (same padding for odd kernels), LeakyReLU, and between them batch or group norm, or spectral norm of the weights."""
+    """Convolution (same padding for odd kernels), batch or group norm, LeakyReLU."""
     conv = Conv2d(n_in, n_out, kernel, stride, (kernel - 1) // 2, bias=norm != "batch")
     act = nn.LeakyReLU(LEAKY_RELU_SLOPE, inplace=True)
-    if norm == "spectral":
-        return ConvBlock(spectral_norm(conv), act)
-    return ConvBlock(
-        conv, nn.GroupNorm(4, n_out) if norm == "group" else nn.BatchNorm2d(n_out), act
-    )
+    normed = nn.GroupNorm(4, n_out) if norm == "group" else nn.BatchNorm2d(n_out)
+    return ConvBlock(conv, normed, act)
 
 
 class EncDec(nn.Module):
-    """Fig. 4b: dense layers from (x, c, z) to the spectrogram, tanh. Without the source the encoder's input is (c, z) alone (§4.4)."""
+    """Fig. 4b: dense layers from (x, c, z) to the spectrogram, then tanh.
+
+    Without the source the input is (c, z) alone (§4.4).
+    """
 
     def __init__(
         self,
@@ -82,9 +81,7 @@ class EncDec(nn.Module):
         self.shape, self.use_source = shape, use_source
         self.norm = nn.BatchNorm1d(source[0] * source[1]) if use_source else None
         sizes = [(source[0] * source[1] if use_source else 0) + classes + z, *widths]
-        self.layers = nn.Sequential(
-            *[dense_block(a, b) for a, b in zip(sizes, sizes[1:], strict=False)]
-        )
+        self.layers = nn.Sequential(*[dense_block(a, b) for a, b in itertools.pairwise(sizes)])
         self.out = nn.Linear(sizes[-1], shape[0] * shape[1])
 
     def forward(self, x: Tensor, c: Tensor, z: Tensor) -> Tensor:
@@ -94,9 +91,10 @@ class EncDec(nn.Module):
 
 
 class UNet(nn.Module):
-    """Fig. 4a: a convolutional encoder of the source stretched to the target's size, a decoder with skips; c and z join at the bottom.
+    """Fig. 4a: convolutional encoder and decoder with skip connections; c and z join at the bottom.
 
-    Without the source the encoder and the skips are dropped (§4.4).
+    The source is resized to the target's size first. Without the source there are no encoder and
+    no skip connections (§4.4).
     """
 
     def __init__(
@@ -114,10 +112,7 @@ class UNet(nn.Module):
         a, b, c, d = widths
         if use_source:
             self.down = nn.ModuleList([conv_block(1, a), conv_block(a, b, 2), conv_block(b, c, 2)])
-        self.coarse = (
-            self.bottom[0] // 4 or 1,
-            self.bottom[1],
-        )  # the code is drawn coarsely in time, then stretched
+        self.coarse = (self.bottom[0] // 4 or 1, self.bottom[1])  # the code's size, coarse in time
         self.inject = nn.Linear(classes + z, d * self.coarse[0] * self.coarse[1])
         self.mix = conv_block((c if use_source else 0) + d, d)
         skip = (b, a) if use_source else (0, 0)
@@ -125,9 +120,8 @@ class UNet(nn.Module):
         self.out = Conv2d(b, 1, 3, padding=1)
 
     def forward(self, x: Tensor, c: Tensor, z: Tensor) -> Tensor:
-        h = F.interpolate(
-            self.inject(torch.cat([c, z], dim=1)).view(len(c), -1, *self.coarse), self.bottom
-        )
+        code = self.inject(torch.cat([c, z], dim=1)).view(len(c), -1, *self.coarse)
+        h = F.interpolate(code, self.bottom)
         skips: list[Tensor] = []
         if self.use_source:
             e = F.interpolate(x, self.shape, mode="bilinear", align_corners=False)
@@ -143,9 +137,10 @@ class UNet(nn.Module):
 
 
 class ConvGenerator(nn.Module):
-    """Ours, not the paper's: a face code, c and z spread over a coarse map, then nearest-neighbour doublings and convolutions.
+    """Our generator: convolutions upsample a coarse map of a face code, c and z.
 
-    With convolutions a sample's parts look like speech wherever they stand, which the dense EncDec has to learn for every cell apart.
+    Convolutions share what speech looks like between all places; the dense EncDec has to learn it
+    for every cell separately.
     """
 
     def __init__(
@@ -159,7 +154,7 @@ class ConvGenerator(nn.Module):
     ):
         super().__init__()
         self.use_source = use_source
-        self.sizes = [shape]  # from the spectrogram down to the coarse map, 7 x 2 for 112 x 28
+        self.sizes = [shape]  # from the coarse map, 7 x 2 for 112 x 28, to the spectrogram
         for _ in widths:
             self.sizes.insert(0, (-(-self.sizes[0][0] // 2), -(-self.sizes[0][1] // 2)))
         a, b = widths[-1], 2 * widths[-1]
@@ -169,12 +164,10 @@ class ConvGenerator(nn.Module):
             self.face = nn.Sequential(
                 Conv2d(1, a, 4, 2, 1), act, Conv2d(a, b, 4, 2, 1), act, nn.Flatten(), code, act
             )
-        self.spread = nn.Linear(
-            (64 if use_source else 0) + classes + z, widths[0] * self.sizes[0][0] * self.sizes[0][1]
-        )
-        self.layers = nn.ModuleList(
-            [conv_block(p, q) for p, q in zip(widths, (*widths[1:], widths[-1]), strict=True)]
-        )
+        coarse = widths[0] * self.sizes[0][0] * self.sizes[0][1]
+        self.spread = nn.Linear((64 if use_source else 0) + classes + z, coarse)
+        pairs = itertools.pairwise((*widths, widths[-1]))
+        self.layers = nn.ModuleList([conv_block(p, q) for p, q in pairs])
         self.out = Conv2d(widths[-1], 1, 3, padding=1)
 
     def forward(self, x: Tensor, c: Tensor, z: Tensor) -> Tensor:
@@ -182,33 +175,29 @@ class ConvGenerator(nn.Module):
         h = self.spread(torch.cat(parts, dim=1)).view(len(z), -1, *self.sizes[0])
         h = to_channels_last(h)
         for size, layer in zip(self.sizes[1:], self.layers, strict=True):
-            twice = size[0] == 2 * h.shape[2] and 2 * h.shape[3] - size[1] in (0, 1)
+            doubled = size[0] == 2 * h.shape[2] and 2 * h.shape[3] - size[1] in (0, 1)
             assert isinstance(layer, nn.Sequential)
             assert isinstance(layer[0], nn.Conv2d)
-            h = (
-                layer[1:](upsample_and_convolve(h, layer[0].weight, size))
-                if twice
-                else layer(F.interpolate(h, size))
-            )
+            if doubled:
+                h = layer[1:](upsample_and_convolve(h, layer[0].weight, size))
+            else:
+                h = layer(F.interpolate(h, size))
         return torch.tanh(self.out(h))  # (B, 1, columns, bands)
 
 
 class Trunk(nn.Module):
-    """The stack of stride-2 convolutions that D, Q, f_S, f_T and the scorer share: (B, 1, H, W) -> (B, features).
+    """Convolutions of stride 2, for D, Q, f_S, f_T and the scorer: (B, 1, H, W) -> (B, features).
 
-    Kernels as the authors report them: 4x4 in D, 5x5 in the classifiers.
+    The authors report kernels of 4x4 in D and 5x5 in the classifiers.
     """
 
     def __init__(
         self, shape: tuple[int, int], channels: tuple[int, ...], kernel: int, norm: str = "batch"
     ):
         super().__init__()
-        sizes = (1, *channels)
         layers, (h, w) = [], shape
-        for a, b in zip(sizes, sizes[1:], strict=False):
-            shrink = (
-                min(h, w) > 3
-            )  # the paper-width D is deeper than a 28-band spectrogram can be halved
+        for a, b in itertools.pairwise((1, *channels)):
+            shrink = min(h, w) > 3  # D of width `paper` has more layers than 28 bands can be halved
             layers.append(conv_block(a, b, 2 if shrink else 1, kernel if shrink else 3, norm))
             if shrink:
                 h, w = ((n + 2 * ((kernel - 1) // 2) - kernel) // 2 + 1 for n in (h, w))
@@ -222,8 +211,8 @@ class Trunk(nn.Module):
 class Discriminator(nn.Module):
     """D: is this spectrogram real? (B, 1, columns, bands) -> logits (B,).
 
-    `norm` is `batch` (§3.2), `group` or `spectral` (Miyato et al. 2018). With `classes` D is told the condition c (B, classes) too, by a
-    projection onto its features (Miyato & Koyama 2018); with 0, as the paper prints Eq. (3), c is not looked at.
+    `norm` is `batch` (§3.2) or `group`. With `classes` D also sees the condition c (B, classes), by
+    projection onto its features (Miyato & Koyama 2018); with 0, as Eq. (3) prints, it ignores c.
     """
 
     def __init__(
@@ -235,11 +224,8 @@ class Discriminator(nn.Module):
     ):
         super().__init__()
         self.trunk = Trunk(shape, channels, 4, norm)
-        bounded = spectral_norm if norm == "spectral" else (lambda layer: layer)
-        self.head = bounded(nn.Linear(self.trunk.features, 1))
-        self.embed = (
-            bounded(nn.Linear(classes, self.trunk.features, bias=False)) if classes else None
-        )
+        self.head = nn.Linear(self.trunk.features, 1)
+        self.embed = nn.Linear(classes, self.trunk.features, bias=False) if classes else None
 
     def forward(self, y: Tensor, c: Tensor | None = None) -> Tensor:
         h = self.trunk(y)
@@ -250,9 +236,10 @@ class Discriminator(nn.Module):
 
 
 class Classifier(nn.Module):
-    """Q, f_S, f_T and the scorer: a network like D whose last layer names the emotion. (B, 1, H, W) -> logits (B, K).
+    """Q, f_S, f_T and the scorer, which predict the emotion: (B, 1, H, W) -> logits (B, K).
 
-    `features` is the width of the layer before the last: 16 for the scorer, so that FID's N is at least ten times it (PROTOCOL).
+    `features` is the width of the penultimate layer. The scorer has 16, so that FID's sample size
+    is at least ten times as large (PROTOCOL.md).
     """
 
     def __init__(
@@ -281,24 +268,22 @@ NETWORK_CLASSES = {
 
 
 def build(kind: str, arguments: dict) -> nn.Module:
-    """A network of `NETWORK_CLASSES` from the arguments that stand in its file's header (lists become tuples)."""
-    return NETWORK_CLASSES[kind](
-        **{k: tuple(v) if isinstance(v, list) else v for k, v in arguments.items()}
-    )
+    """A network of `NETWORK_CLASSES` with the arguments of a file's header (lists become tuples).
+
+    >>> network = build("classifier", {"shape": [28, 28], "channels": [8, 16], "classes": 6})
+    >>> network(torch.zeros(2, 1, 28, 28)).shape
+    torch.Size([2, 6])
+    """
+    tuples = {k: tuple(v) if isinstance(v, list) else v for k, v in arguments.items()}
+    return NETWORK_CLASSES[kind](**tuples)
 
 
 def initialise_weights(network: nn.Module, generator: torch.Generator) -> nn.Module:
-    """He initialisation (the paper's [54]) drawn from `generator` alone, so that no global random state decides a run."""
+    """He initialisation (the paper's [54]), drawn from `generator` and no global random state."""
     gain = nn.init.calculate_gain("leaky_relu", LEAKY_RELU_SLOPE)
     for module in network.modules():
         if isinstance(module, nn.Linear | nn.Conv2d):
-            fan_in = module.weight[0].numel()
-            normed = is_parametrized(
-                module, "weight"
-            )  # spectral norm keeps the weight itself under another name
-            weight: Tensor = (
-                getattr(module.parametrizations, "weight").original if normed else module.weight
-            )  # noqa: B009
+            weight, fan_in = module.weight, module.weight[0].numel()
             with torch.no_grad():
                 weight.copy_(torch.randn(weight.shape, generator=generator) * gain / fan_in**0.5)
                 if module.bias is not None:
@@ -307,37 +292,46 @@ def initialise_weights(network: nn.Module, generator: torch.Generator) -> nn.Mod
 
 
 def save(path: Path, network: nn.Module, kind: str, arguments: dict) -> None:
-    """Weights as float16 safetensors with the architecture in the header. Written aside, then renamed.
+    """Write a network as float16 safetensors with its architecture in the header, atomically.
 
-    A finished network is always used as it was stored: callers load it back, so that every figure belongs to the shipped weights.
+    Callers use a trained network only after loading it back, so that every reported number belongs
+    to the stored weights.
+
+    >>> import tempfile
+    >>> arguments = {"shape": [28, 28], "channels": [8, 16], "classes": 6}
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     path = Path(folder) / "Q.safetensors"
+    ...     save(path, build("classifier", arguments), "classifier", arguments)
+    ...     load(path)(torch.zeros(1, 1, 28, 28)).shape
+    torch.Size([1, 6])
     """
     tensors = {k: v.detach().cpu().contiguous() for k, v in network.state_dict().items()}
     halves = {k: v.half() if v.is_floating_point() else v for k, v in tensors.items()}
-    header = {
-        "network": json.dumps({"kind": kind, "arguments": arguments})
-    }  # one key: equal networks, equal bytes
+    # A header of one key has one order: equal networks give equal bytes.
+    header = {"network": json.dumps({"kind": kind, "arguments": arguments})}
     files.write_atomic(path, serialise(halves, header))
 
 
 def save_checkpoint(path: Path, state: dict) -> None:
-    """What `torch.load(path, weights_only=True)` gives back. Written aside, then renamed."""
+    """Write a state for `torch.load(path, weights_only=True)`, atomically."""
     files.write_atomic(path, lambda f: torch.save(state, f))
 
 
 def load(path: Path, device: str | torch.device = "cpu") -> nn.Module:
-    """The network of a file that `save` wrote, in evaluation mode, float32. Raises ValueError naming a file that is not one."""
+    """The network of a file that `save` wrote, in evaluation mode, float32.
+
+    Raises UserError, which names the file, if it is damaged or something else.
+    """
+    fix = "train the run again or restore the file"
     try:
         with safe_open(path, "pt") as f:
             header = json.loads((f.metadata() or {})["network"])
             tensors = {k: f.get_tensor(k) for k in f.keys()}  # noqa: SIM118  (safe_open is no dict)
         network = build(header["kind"], header["arguments"])
-        network.load_state_dict(
-            {k: v.float() if v.is_floating_point() else v for k, v in tensors.items()}
-        )
+        floats = {k: v.float() if v.is_floating_point() else v for k, v in tensors.items()}
+        network.load_state_dict(floats)
     except (KeyError, RuntimeError, OSError, ValueError, TypeError) as e:
-        raise ValueError(
-            f"{path} is not a network of this project ({e}); train the run again or restore the file"
-        ) from e
+        raise files.UserError(f"{path} is not a network of this project ({e}); {fix}") from e
     except Exception as e:  # safetensors raises its own class for damaged files
-        raise ValueError(f"{path} is damaged ({e}); train the run again or restore the file") from e
+        raise files.UserError(f"{path} is damaged ({e}); {fix}") from e
     return network.to(device).eval()

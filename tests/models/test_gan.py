@@ -83,12 +83,7 @@ def test_a_frozen_q_stays_and_a_joint_one_moves(q_training):
 @pytest.mark.parametrize("optimiser", ["adagrad", "adam"])
 @pytest.mark.parametrize("q_training", ["frozen", "joint"])
 @pytest.mark.parametrize(
-    "ours",
-    [
-        {},
-        OUR_GAN_SETTINGS | {"average": 0.9},
-        {"generator": "unet", "game": "hinge", "d_norm": "spectral"},
-    ],
+    "ours", [{}, OUR_GAN_SETTINGS | {"average": 0.9}, {"generator": "unet", "game": "minmax"}]
 )
 def test_resume_is_exact(tmp_path, optimiser, q_training, ours):
     settings = changed(**ours | {"optimiser": optimiser, "q_training": q_training})
@@ -174,7 +169,7 @@ def test_the_average_follows_g_and_never_leads_it():
     assert plain.shown is plain.G
 
 
-@pytest.mark.parametrize("d_norm", ["batch", "group", "spectral"])
+@pytest.mark.parametrize("d_norm", ["batch", "group"])
 def test_nothing_depends_on_the_global_random_state(d_norm):
     settings = changed(d_norm=d_norm)
     torch.manual_seed(1)

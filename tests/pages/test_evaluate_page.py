@@ -365,7 +365,7 @@ def test_what_a_table_says_is_said_in_plain_words(own_trained_home):
         "+10.0 points** (95 %: +10.0 to +10.0), p = 0.008 · 25 % of the way to the ceiling" in text
     )
     assert count_elements(app, "plotly_chart") == 3
-    assert "coin for every sign" in text
+    assert "flip the signs in all possible patterns" in text
     table = app.dataframe[0].value.set_index("trained on")
     assert table.loc["S1 + generated", "equal steps, %"] == pytest.approx(50)
     listed = app.dataframe[1].value
@@ -401,7 +401,7 @@ def test_folds_bring_their_people_together(own_trained_home):
     assert "no p below 0.1250 is possible" in page_text(one)
 
 
-def test_a_real_errand_makes_the_table(own_trained_home):
+def test_a_real_task_makes_the_table(own_trained_home):
     cp = the_run()
     name = tasks.start(["table", cp.id, "--seeds", "1"])
     end = time.monotonic() + 600  # seconds where nothing else runs

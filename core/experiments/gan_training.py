@@ -1,0 +1,183 @@
+"""§3: G, D and Q trained on S3, with exact resume, checkpoints and figures on the way."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+
+import numpy as np
+import torch
+
+from core import runs
+from core.config import Config, GanSettings
+from core.data import splits
+from core.data.splits import SampleSet
+from core.evaluation.evaluator import (
+    FittedClassifiers,
+    TrainingMonitor,
+    image_tensor,
+    seed_of,
+    target_settings,
+)
+from core.experiments.classifier_fitting import image_sizes
+from core.files import StopRequested, UserError
+from core.models import convolutions
+from core.models import classifiers, cuda_graphs, gan, networks
+from core.runs import Run
+
+TrainFunction = Callable[[gan.GanState, gan.TrainingData, GanSettings], Iterator[gan.StepRecord]]
+LOG_INTERVAL = 10  # steps whose mean losses make one record of metrics.jsonl
+
+
+def train_with_cuda_graphs(
+    state: gan.GanState, pool: gan.TrainingData, g: GanSettings
+) -> Iterator[gan.StepRecord]:
+    """`gan.train`; on a GPU its steps are replayed as CUDA graphs."""
+    return gan.train(state, pool, g, cuda_graphs.new_step_function())
+
+
+def make_pool(
+    config: Config, sets: dict[str, SampleSet], c: dict[str, np.ndarray], device
+) -> gan.TrainingData:
+    """S3 as tensors. S3's labels are never read in the strict mode.
+
+    Strict mode: q_labels = condition, no label condition, paired clips. With several frames of a
+    clip, each pair of an epoch takes a random one of them; labels, c and the number of pairs stay
+    the clip's.
+    """
+    S3, g = sets["S3"], config.gan
+    predicted = c["S3"].argmax(axis=1) if c["S3"].shape[1] else np.full(len(S3.x), -1)
+    strict = S3.paired and g.q_labels == "condition" and g.condition != "label"
+    x_group, y_group = (predicted, predicted) if strict else (S3.x_label, S3.y_label)
+    target = predicted if g.q_labels == "condition" else S3.x_label
+    seed = seed_of(config, "pairs")
+    frames, faces_are_x = 1 + S3.more.shape[1], S3.source == "face"
+    faces = len(S3.x) if faces_are_x else len(S3.y)
+
+    def repeated(a: np.ndarray, of_faces: bool) -> torch.Tensor:
+        """`a` once for each frame, if it belongs to the faces."""
+        a = np.concatenate([a] * frames) if of_faces and frames > 1 else a
+        return torch.from_numpy(a).to(device)
+
+    def with_more_frames(a: np.ndarray, of_faces: bool) -> torch.Tensor:
+        """The images `a`, and below them the clips' other frames, if they are the faces."""
+        a = np.concatenate([a, *S3.more.swapaxes(0, 1)]) if of_faces and frames > 1 else a
+        return image_tensor(a, device)
+
+    def pairs_of(epoch: int) -> tuple[np.ndarray, np.ndarray]:
+        i, j = splits.epoch_pairs(x_group, y_group, S3.paired, seed, epoch)
+        if frames == 1:
+            return i, j
+        frame = np.random.default_rng([seed, epoch, frames]).integers(0, frames, len(i))
+        return (i + frame * faces, j) if faces_are_x else (i, j + frame * faces)
+
+    return gan.TrainingData(
+        x=with_more_frames(S3.x, faces_are_x),
+        c=repeated(c["S3"], faces_are_x),
+        target=repeated(target.astype(np.int64), faces_are_x),
+        y=with_more_frames(S3.y, not faces_are_x),
+        y_target=repeated(y_group.astype(np.int64), not faces_are_x),
+        epoch_pairs=pairs_of,
+    )
+
+
+def train_gan(
+    config: Config,
+    sets: dict[str, SampleSet],
+    fitted: FittedClassifiers,
+    c: dict[str, np.ndarray],
+    r: Run,
+    device: torch.device,
+    watch: Callable[..., None],
+    train: TrainFunction = train_with_cuda_graphs,
+) -> torch.nn.Module:
+    """§3: train G, D and Q on S3, from state.pt if it exists, and save them; returns G.
+
+    Raises UserError when the losses diverge or the batch does not fit into memory, StopRequested
+    after saving the state.
+    """
+    g = config.gan
+    if r.model_path("G").exists():
+        return networks.load(r.model_path("G"), device)
+    convolutions.retain_freed_memory()
+    # S3 as tensors, and the state: fresh, or the checkpoint's
+    pool = make_pool(config, sets, c, device)
+    source, target = image_sizes(config)
+    classes, seed = len(config.data.classes), seed_of(config, "gan")
+    state = gan.new_state(g, classes, target, fitted.Q, seed, device, source)
+    checkpoint = r.directory / "state.pt"
+    if checkpoint.exists():
+        gan.load_state_dict(state, torch.load(checkpoint, map_location=device, weights_only=True))
+    runs.drop_metrics_after(r, state.step)
+    # figures and samples of S2's faces before the first step
+    monitor = TrainingMonitor(config, sets["S2"], c["S2"], fitted, device)
+    if not state.step:
+        reference = monitor.reference(sets["S1"], device)
+        runs.record_metrics(r, 0, reference | monitor.figures(state.shown))
+        monitor.save_samples(state.shown, r, 0)
+    # the steps
+    out_of_memory = False
+    try:
+        _take_steps(config, train(state, pool, g), state, r, monitor, watch)
+    except torch.OutOfMemoryError:
+        out_of_memory = True  # handled below, where the traceback no longer holds the tensors
+    except StopRequested:
+        networks.save_checkpoint(checkpoint, gan.state_dict(state))
+        raise
+    if out_of_memory:
+        batch = gan.largest_batch(g, state, pool)
+        advice = f"use --gan.batch {batch}, which fits" if batch else "use --device cpu"
+        raise UserError(f"the device ran out of memory at batch {g.batch}; {advice}")
+    _save_networks(config, state, r)
+    return networks.load(r.model_path("G"), device)
+
+
+def _take_steps(
+    config: Config,
+    records: Iterator[gan.StepRecord],
+    state: gan.GanState,
+    r: Run,
+    monitor: TrainingMonitor,
+    watch: Callable[..., None],
+) -> None:
+    """Take the training steps that `records` yields.
+
+    Losses are logged every LOG_INTERVAL steps; S2's figures (Fig. 11), samples and a checkpoint
+    every `evaluate.every` steps.
+    """
+    g, sums, count = config.gan, dict[str, torch.Tensor](), 0
+    first_step, started = state.step, time.monotonic()
+    for record in records:
+        for k, v in record.values.items():
+            sums[k] = sums[k] + v if k in sums else v
+        count += 1
+        step, is_last = record.step, record.step == g.steps
+        is_logged = step % LOG_INTERVAL == 0 or is_last
+        if is_logged:
+            runs.record_metrics(r, step, {k: float(v) / count for k, v in sums.items()})
+            sums, count = {}, 0
+        if step % config.evaluate.every == 0 or is_last:
+            runs.record_metrics(r, step, monitor.figures(state.shown))
+            monitor.save_samples(state.shown, r, step)
+            networks.save_checkpoint(r.directory / "state.pt", gan.state_dict(state))
+            if not np.isfinite(float(record.values["loss/G"])):
+                raise UserError(
+                    f"the losses became infinite or NaN at step {step}; lower gan.lr_g and gan.lr_d"
+                )
+        if is_logged:  # last, because it may stop the run, which then has all of this step
+            rate = (step - first_step) * g.batch / max(1e-9, time.monotonic() - started)
+            remark = f"{rate:.0f} samples/s"
+            watch("train G, D, Q", step, g.steps, remark, step=step, rate=rate)
+
+
+def _save_networks(config: Config, state: gan.GanState, r: Run) -> None:
+    """Save D, a jointly trained Q and, last, G: its file says that training is complete."""
+    g, classes, (source, target) = config.gan, len(config.data.classes), image_sizes(config)
+    d_arguments = gan.discriminator_arguments(g, classes, target)
+    networks.save(r.model_path("D"), state.D, "discriminator", d_arguments)
+    if g.q_training == "joint":
+        settings, role = target_settings(config)
+        q_arguments = classifiers.arguments(settings, target, classes, role)
+        networks.save(r.model_path("Q"), state.Q, "classifier", q_arguments)
+    g_arguments = gan.generator_arguments(g, classes, target, source)
+    networks.save(r.model_path("G"), state.shown, g.generator, g_arguments)
