@@ -177,7 +177,6 @@ def doctor(o: DoctorOptions) -> tuple[int, str]:
 @report_end
 def draw(o: DrawOptions) -> tuple[int, str]:
     from core.data.demo import recordings
-    from core.data import preparation
 
     progress = functools.partial(Progress(), "draw clips")
     paths = recordings.draw_demo_clips(o.folder, o.count, progress)

@@ -1,1 +1,1 @@
-"""What one may ask of a trained run: voices, conditions, examples, a copy to share. Read: generation."""
+"""Uses of a trained run: voices, conditions, examples, gallery, exports. Read generation first."""

@@ -222,7 +222,7 @@ def test_between_has_both_ends_and_even_steps():
     assert faces.dtype == np.uint8
     assert np.array_equal(faces[[0, -1]], FACE)
     assert faces[4] == pytest.approx(FACE.mean(axis=0), abs=0.51)
-    with pytest.raises(ValueError, match="two ends"):
+    with pytest.raises(ValueError, match="two points"):
         conditions.interpolate(*FACE, 1)
 
 
