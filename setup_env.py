@@ -1,8 +1,9 @@
-"""Makes .venv ready for the Makefile, and says in one line what is missing and how to mend it.
+"""Make .venv ready for the Makefile; what is missing is said in one line with its remedy.
 
-Standard library only, and in a syntax that old Pythons parse, so that they are refused in one line too.
-`.venv/.ready` names the requirements and the Python of a finished set-up, or says that one is under way: a set-up that was
-cut short is made anew (pip's cache keeps the downloads), a finished one costs a tenth of a second and no network.
+Standard library only, in a syntax that old Pythons parse, so that they are refused in one line too.
+`.venv/.ready` names the requirements and the Python of a finished set-up, or says that one is under
+way. A set-up that was cut short is made anew (pip's cache keeps the downloads); a finished one costs
+a tenth of a second and no network.
 """
 
 import contextlib
@@ -30,17 +31,24 @@ UNDER_WAY = "under way"
 
 
 def python_problem(version, system, machine, missing=()):
-    """What speaks against this interpreter, in one line, or "" ; `missing` names absent standard modules."""
+    """What speaks against this interpreter, in one line, or "" .
+
+    `missing` names absent standard modules.
+    """
     found = ".".join(map(str, version))
     if not OLDEST <= tuple(version[:2]) <= NEWEST:
         return (
-            f"Python {OLDEST[0]}.{OLDEST[1]} to {NEWEST[0]}.{NEWEST[1]} is needed and this is {found} ({sys.executable}): "
-            "install one and name it, as in: make app PYTHON=python3.12"
+            f"Python {OLDEST[0]}.{OLDEST[1]} to {NEWEST[0]}.{NEWEST[1]} is needed and this is "
+            f"{found} ({sys.executable}): install one and name it, as in: "
+            "make app PYTHON=python3.12"
         )
     if system not in ("Linux", "Darwin"):
         return f"{system} is not supported: use Linux (on Windows inside WSL) or macOS."
     if system == "Darwin" and machine != "arm64":
-        return f"torch has no wheel for macOS on {machine}: on Apple silicon install an arm64 Python and name it with PYTHON=..."
+        return (
+            f"torch has no wheel for macOS on {machine}: on Apple silicon install an arm64 Python "
+            "and name it with PYTHON=..."
+        )
     if missing:
         return (
             f"Python {found} comes without {' and '.join(missing)}: on Debian or Ubuntu run "
@@ -50,7 +58,11 @@ def python_problem(version, system, machine, missing=()):
 
 
 def torch_build(offered, pin, system):
-    """ "cpu" or "cuda": the build that pip takes for torch==`pin` of the versions offered (2.13.0+cpu outranks the plain 2.13.0)."""
+    """ "cpu" or "cuda".
+
+    The build that pip takes for torch==`pin` of the versions offered (2.13.0+cpu outranks the plain
+    2.13.0).
+    """
     local = max((v for v in offered if v.startswith(pin + "+")), default="")
     return "cpu" if system == "Darwin" or local.endswith("+cpu") else "cuda"
 
@@ -61,12 +73,14 @@ def disk_problem(free_bytes, build):
     return (
         ""
         if free >= needs
-        else f"about {needs} GB of free disk space is needed and there is {free:.1f} GB: make room, then make again."
+        else f"{needs} GB of free disk space are needed, {free:.1f} GB are there: make room, make again."
     )
 
 
 def stamp(requirements, version):
-    """The text of .venv/.ready after a finished set-up with these requirements (bytes) and this Python."""
+    """The text of .venv/.ready after a finished set-up with these requirements (bytes) and this
+    Python.
+    """
     return f"{hashlib.sha256(requirements).hexdigest()} Python {version[0]}.{version[1]}\n"
 
 
@@ -78,7 +92,10 @@ def port_problem(port):
     if int(port) not in taken:
         return ""
     other = next((n for n in range(int(port), 65536) if n not in taken), 8501)
-    return f"port {port} is taken (perhaps the studio runs already: look at http://127.0.0.1:{port}); another one: make app PORT={other}"
+    return (
+        f"port {port} is taken (perhaps the studio runs already: look at http://127.0.0.1:{port}); "
+        f"another one: make app PORT={other}"
+    )
 
 
 def _free(port):
@@ -122,7 +139,10 @@ def stop(text):
 
 
 def offered_versions(package):
-    """Versions that pip sees under its own settings, newest first; stops where it sees none, which is quicker than pip's retries."""
+    """Versions that pip sees under its own settings, newest first.
+
+    Stops where it sees none, which is quicker than pip's retries.
+    """
     command = [
         PYTHON,
         "-m",
@@ -140,14 +160,18 @@ def offered_versions(package):
     ).stdout
     if "No matching distribution" in answer:
         stop(
-            f"pip finds no {package}: is there a network? Behind a proxy set HTTPS_PROXY, for a mirror PIP_INDEX_URL, and make again."
+            f"pip finds no {package}: is there a network? Behind a proxy set HTTPS_PROXY, "
+            "for a mirror PIP_INDEX_URL, and make again."
         )
     return re.findall(r"[^\s,]+", (re.findall(r"Available versions: (.*)", answer) or [""])[0])
 
 
 @contextlib.contextmanager
 def one_at_a_time():
-    """A second set-up of the same tree waits for the first; the lock ends with the process, however that ends."""
+    """A second set-up of the same tree waits for the first.
+
+    The lock ends with the process, however that ends.
+    """
     import fcntl  # not on Windows, which is refused before
 
     with open(RUNTIME[0]) as f:
@@ -160,7 +184,10 @@ def one_at_a_time():
 
 
 def make_venv(version):
-    """An environment of this Python with pip in it: the one that is there if it is whole, else a new one. True for a new one."""
+    """An environment of this Python with pip in it.
+
+    The one that is there if it is whole, else a new one. True for a new one.
+    """
     site = os.path.join(VENV, "lib", f"python{version[0]}.{version[1]}", "site-packages")
     if (
         os.path.exists(PYTHON)
@@ -175,13 +202,14 @@ def make_venv(version):
     write(READY, UNDER_WAY)
     if subprocess.call([sys.executable, "-m", "venv", VENV]):
         stop(
-            f"`{sys.executable} -m venv` failed as printed above: mend that, or name another Python with PYTHON=..., then make again."
+            f"`{sys.executable} -m venv` failed as printed above: mend that, or name another Python "
+            "with PYTHON=..., then make again."
         )
     return True
 
 
 def set_up(wanted=RUNTIME):
-    """Install the requirements files `wanted`, unless they, or those of the tests, are installed."""
+    """Install the requirements files `wanted`, unless they or those of the tests are there."""
     version = platform.python_version_tuple()
     version = (int(version[0]), int(version[1]), version[2])
     missing = [m for m in ("venv", "ensurepip") if not _importable(m)]
@@ -206,15 +234,17 @@ def install(wanted, ready, version):
         stop(problem)
     if new and build == "cuda" and not shutil.which("nvidia-smi"):
         say(
-            f"no NVIDIA card found (no nvidia-smi), and pip's torch for Linux brings CUDA: {HOLDS_GB['cuda']} GB in all. "
-            f"For the CPU build ({HOLDS_GB['cpu']} GB) press Ctrl-C and add PIP_EXTRA_INDEX_URL=<address of PyTorch's CPU wheels, "
-            "which its installation page shows under CPU> to the same make command."
+            "no NVIDIA card found (no nvidia-smi), and pip's torch for Linux brings CUDA: "
+            f"{HOLDS_GB['cuda']} GB in all. For the CPU build ({HOLDS_GB['cpu']} GB) press Ctrl-C and "
+            "add PIP_EXTRA_INDEX_URL=<address of PyTorch's CPU wheels, which its installation page "
+            "shows under CPU> to the same make command."
         )
         if sys.stdin.isatty():
             time.sleep(10)
     if new:
         say(
-            f"Python {platform.python_version()}, torch for {build.upper()}, about {HOLDS_GB[build]} GB in .venv; some minutes, once."
+            f"Python {platform.python_version()}, torch for {build.upper()}, about "
+            f"{HOLDS_GB[build]} GB in .venv; some minutes, once."
         )
     before = read(READY)
     write(READY, UNDER_WAY)
