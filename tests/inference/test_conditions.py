@@ -1,4 +1,4 @@
-"""Steering: at strength and scale one it is the studio's G, guidance is a line, a way is the same as its points one by one."""
+"""Conditions by hand: strength and scale 1 give G itself; a way equals its points one by one."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def silent(config) -> generation.LoadedRun:
     )
 
 
-# --- conditions ---------------------------------------------------------------------------------------------------------------------
+# --- conditions ---------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("kind", ["label", "classifier", "cp"])
@@ -140,7 +140,7 @@ def test_familiarity_by_counting():
     assert conditions.training_support(others, lonely).place != "inside"
 
 
-# --- drawing ------------------------------------------------------------------------------------------------------------------------
+# --- drawing ------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("kind", ["label", "classifier", "cp"])

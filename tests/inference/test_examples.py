@@ -9,11 +9,8 @@ import pytest
 
 from core import files, runs
 from core.config import replace
-from core.data import prepared_corpora
-from core.data import splits
-from core.data.demo import voices
-from core.data.demo import expressions
-from core.data.demo import actors
+from core.data import prepared_corpora, splits
+from core.data.demo import actors, expressions, voices
 from core.inference import examples
 from core.media import spectrograms
 from core.media.faces import alignment
@@ -62,7 +59,9 @@ def test_a_drawn_face_is_the_one_of_the_row(run):
     wave = voices.synthesise_voice(take)
     np.testing.assert_array_equal(
         e.face,
-        alignment.align(*expressions.render_face(take, t=spectrograms.centre_time(len(wave) / 16_000))),
+        alignment.align(
+            *expressions.render_face(take, t=spectrograms.centre_time(len(wave) / 16_000))
+        ),
     )
     assert e.real.shape == e.y.shape
 

@@ -1,4 +1,4 @@
-"""The gallery's arrays: are generated voices the run's own, are pairs pairs, is a copy found, what is left where corpora lack or differ?"""
+"""The gallery: voices are the run's own, pairs are pairs, copies are found, corpora may lack."""
 
 from __future__ import annotations
 
@@ -15,11 +15,9 @@ import pytest
 from core import files, runs
 from core.config import CREMA_EMOTIONS, replace
 from core.data import prepared_corpora
-from core.data import splits
 from core.experiments import pipeline
-from core.inference.gallery import generated_voices
-from core.inference.gallery import real_items, selection
 from core.inference import generation
+from core.inference.gallery import generated_voices, real_items, selection
 from core.inference.gallery.selection import Round
 from core.runs import Run
 from tests.support import noise_corpora, trained_runs
@@ -60,7 +58,7 @@ def mixed(apart, home):
     return Run(next((home / "checkpoints").glob("mixed-*")))
 
 
-# --- the real side ------------------------------------------------------------------------------------------------------------------
+# --- the real side ------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", ["S4", "S3"])
@@ -126,7 +124,7 @@ def test_an_unfinished_run_and_one_that_makes_faces_are_refused(home):
 
 
 def changed(name: str, **arrays) -> None:
-    """A prepared corpus with some arrays (functions of what they were) changed; its digest is another one."""
+    """Change arrays of a prepared corpus by functions of the old ones; its digest changes too."""
     path = prepared_corpora.corpus_path(name, trained_runs.TINY_CONFIG.data.demo_takes)
     now = files.read_arrays(path)
     now |= {k: f(now) for k, f in arrays.items()}
@@ -151,7 +149,7 @@ def test_a_corpus_that_falls_into_other_sets_is_left_out_and_named(own_trained_h
     assert len(generated_voices.load_generated_voices(generation.load_run(run_of()), r).y) == len(r)
 
 
-# --- faces and voices of different corpora --------------------------------------------------------------------------------------------
+# --- faces and voices of different corpora ------------------------------------------------------
 
 
 def test_a_face_of_another_corpus_stands_beside_a_voice_of_its_emotion(mixed):
@@ -191,7 +189,7 @@ def test_voices_of_which_clips_lack_are_left_out(mixed):
     assert any("speakers" in n for n in r.notes)
 
 
-# --- the generated side -------------------------------------------------------------------------------------------------------------
+# --- the generated side -------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("condition", ["cp", "label", "classifier"])
@@ -299,7 +297,7 @@ def test_a_folder_that_is_only_read_is_no_fault(own_trained_home, monkeypatch):
     assert len(generated_voices.load_generated_voices(generation.load_run(run_of()), r).y) == len(r)
 
 
-# --- choosing -----------------------------------------------------------------------------------------------------------------------
+# --- choosing -----------------------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -353,7 +351,7 @@ def test_the_list_and_the_facts_say_what_the_arrays_say(both):
     assert sum(known["softmax"].values()) == pytest.approx(1, abs=1e-4)
 
 
-# --- the quiz -----------------------------------------------------------------------------------------------------------------------
+# --- the quiz -----------------------------------------------------------------------------------
 
 
 def test_a_game_is_fair_and_its_seed_decides_it(both):

@@ -1,4 +1,4 @@
-"""A voice as long as its film: windows that flow into each other, told what the face shows when; one window is what it always was."""
+"""Long-form voices: cross-faded windows with each face's condition; one window is unchanged."""
 
 from __future__ import annotations
 
@@ -184,11 +184,12 @@ def test_the_films_own_voice_is_heard_from_its_beginning(shipped):
 
 
 def test_the_command_line_writes_a_whole_film(landmark_model, tmp_path, capsys):
-    from core.data.demo import recordings
-    from core.data.demo import actors
+    from core.data.demo import actors, recordings
     from core.media import clips
 
-    frames, wave = recordings.render_clip(max(actors.list_takes(), key=lambda t: t.strength), fps=12)
+    frames, wave = recordings.render_clip(
+        max(actors.list_takes(), key=lambda t: t.strength), fps=12
+    )
     clips.write_clip(tmp_path / "talks.mp4", frames, 12, wave)
     out = tmp_path / "out"
     go = [

@@ -1,4 +1,4 @@
-"""§4.5 and §4.7: voices to faces, f_S of another corpus, all frames of a clip: each a setting, and everything else as it was."""
+"""§4.5 and §4.7 as settings: voices to faces, f_S of another corpus, all frames of a clip."""
 
 import json
 import os
@@ -12,8 +12,7 @@ import torch
 from core import files
 from core.config import DEMO, Config, config_hash, replace
 from core.conformal import calibration
-from core.data import prepared_corpora
-from core.data import splits
+from core.data import prepared_corpora, splits
 from core.data.corpora import CorpusError
 from core.evaluation import evaluator, protocol
 from core.experiments import gan_training, pipeline
@@ -179,7 +178,7 @@ def test_the_studio_makes_a_face_of_a_voice(turned, plain):
 
 
 def test_what_d_sees_of_a_face_is_still_a_face():
-    """Mirrored, shifted by up to two cells, brighter: every cell's value is one of the face's own, lifted by one amount."""
+    """Mirrored, shifted by up to two cells, brighter: cells are the face's own, plus a constant."""
     y = torch.rand(64, 1, 28, 28, generator=torch.Generator().manual_seed(0)).requires_grad_()
     a = gan.augment_faces(y, torch.Generator().manual_seed(1))
     assert a.shape == y.shape
@@ -218,7 +217,9 @@ def test_f_s_learns_from_another_corpus_and_nothing_else_does(world, plain):
     )
     config = replace(SMALL, data={"f_s_corpus": "others"})
     assert config_hash(config, "a") != config_hash(SMALL, "a")
-    assert prepared_corpora.corpus_digest(config.data).startswith(prepared_corpora.corpus_digest(SMALL.data) + "+")
+    assert prepared_corpora.corpus_digest(config.data).startswith(
+        prepared_corpora.corpus_digest(SMALL.data) + "+"
+    )
     sets = splits.build_sets(config)
     x, labels = splits.f_s_training_data(config, sets)
     assert x.shape == (48, 28, 28)
