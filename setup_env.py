@@ -2,8 +2,8 @@
 
 Standard library only, in a syntax that old Pythons parse, so that they are refused in one line too.
 `.venv/.ready` names the requirements and the Python of a finished set-up, or says that one is under
-way. A set-up that was cut short is made anew (pip's cache keeps the downloads); a finished one costs
-a tenth of a second and no network.
+way. A set-up that was cut short is made anew (pip's cache keeps the downloads); a finished one
+costs a tenth of a second and no network.
 """
 
 import contextlib
@@ -70,11 +70,9 @@ def torch_build(offered, pin, system):
 def disk_problem(free_bytes, build):
     """ "" where the disk has room for this build of torch and the rest."""
     free, needs = free_bytes / 1e9, NEEDS_GB[build]
-    return (
-        ""
-        if free >= needs
-        else f"{needs} GB of free disk space are needed, {free:.1f} GB are there: make room, make again."
-    )
+    if free >= needs:
+        return ""
+    return f"{needs} GB of free disk space are needed, {free:.1f} GB are there: make room, make again."
 
 
 def stamp(requirements, version):
@@ -202,8 +200,8 @@ def make_venv(version):
     write(READY, UNDER_WAY)
     if subprocess.call([sys.executable, "-m", "venv", VENV]):
         stop(
-            f"`{sys.executable} -m venv` failed as printed above: mend that, or name another Python "
-            "with PYTHON=..., then make again."
+            f"`{sys.executable} -m venv` failed as printed above: mend that, or name another "
+            "Python with PYTHON=..., then make again."
         )
     return True
 
@@ -235,8 +233,8 @@ def install(wanted, ready, version):
     if new and build == "cuda" and not shutil.which("nvidia-smi"):
         say(
             "no NVIDIA card found (no nvidia-smi), and pip's torch for Linux brings CUDA: "
-            f"{HOLDS_GB['cuda']} GB in all. For the CPU build ({HOLDS_GB['cpu']} GB) press Ctrl-C and "
-            "add PIP_EXTRA_INDEX_URL=<address of PyTorch's CPU wheels, which its installation page "
+            f"{HOLDS_GB['cuda']} GB in all. For the CPU build ({HOLDS_GB['cpu']} GB) press "
+            "Ctrl-C and add PIP_EXTRA_INDEX_URL=<address of PyTorch's CPU wheels, which its installation page "
             "shows under CPU> to the same make command."
         )
         if sys.stdin.isatty():
