@@ -147,7 +147,7 @@ def _aligned_faces(
     The first face is nearest the sound's middle; of several people it is the largest in its frame.
     `seconds` is the sound's length. Raises NoFaceError where MAX_SEARCHED_FRAMES frames show none.
     """
-    from core.media import clips
+    from core.media import clips, containers
     from core.media.faces import alignment, detection
 
     def align(i: int, face: Any) -> np.ndarray:
@@ -155,7 +155,7 @@ def _aligned_faces(
 
     # One face: decoding a single frame suffices, nearly always
     if frames == 1 and seconds is not None:
-        clip = clips.read_clip(path, clips.Limits(near=spectrograms.centre_time(seconds)))
+        clip = clips.read_clip(path, containers.Limits(near=spectrograms.centre_time(seconds)))
         faces = detection.detect(clip.frames[0]) if len(clip.frames) == 1 else []
         if faces:
             return align(0, faces[0])[None], False
