@@ -72,7 +72,7 @@ def disk_problem(free_bytes, build):
     free, needs = free_bytes / 1e9, NEEDS_GB[build]
     if free >= needs:
         return ""
-    return f"{needs} GB of free disk space are needed, {free:.1f} GB are there: make room, make again."
+    return f"{needs} GB of disk space are needed, {free:.1f} GB are free: make room, make again."
 
 
 def stamp(requirements, version):
@@ -233,9 +233,9 @@ def install(wanted, ready, version):
     if new and build == "cuda" and not shutil.which("nvidia-smi"):
         say(
             "no NVIDIA card found (no nvidia-smi), and pip's torch for Linux brings CUDA: "
-            f"{HOLDS_GB['cuda']} GB in all. For the CPU build ({HOLDS_GB['cpu']} GB) press "
-            "Ctrl-C and add PIP_EXTRA_INDEX_URL=<address of PyTorch's CPU wheels, which its installation page "
-            "shows under CPU> to the same make command."
+            f"{HOLDS_GB['cuda']} GB in all. For the CPU build ({HOLDS_GB['cpu']} GB) press Ctrl-C "
+            "and add PIP_EXTRA_INDEX_URL=<address of PyTorch's CPU wheels, which its installation "
+            "page shows under CPU> to the same make command."
         )
         if sys.stdin.isatty():
             time.sleep(10)
