@@ -21,6 +21,7 @@ from core.conformal import analysis, calibration, prediction
 from core.conformal.analysis import Analysis, LabelGroups
 from core.conformal.calibration import CalibrationData, Modality
 from core.conformal.prediction import Measure, Ranking
+from core.files import UserError
 from core.runs import Run
 from ui.session import cache
 from ui.widgets import uploads
@@ -112,7 +113,7 @@ def load_uploaded_outputs(key: str, name: str, _data: memoryview | bytes) -> Cal
     try:
         data = calibration.data_from_upload(uploads.safe_file_name(name), bytes(_data))
         return sanitise_names(data)
-    except ValueError as error:
+    except UserError as error:
         return escape_upload_text(str(error))
 
 
