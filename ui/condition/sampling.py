@@ -42,9 +42,9 @@ it: 0 gives one typical voice, above 1 rare ones.
 
 **Guidance** goes from a neutral output y(c₀) through y(c) and beyond:
 y = y(c₀) + s · (y(c) − y(c₀)), cut to [−1, 1]. At s = 0 c has no effect, at 1 it is G as trained,
-above 1 the effect of c is exaggerated. This is a straight line between *outputs*. It is not
-classifier-free guidance, for which a generator is trained both with and without its condition; this
-one always had one.
+above 1 the effect of c is exaggerated. This is a straight line between *outputs*. It is
+not classifier-free guidance, for which a generator is trained both with and without its condition;
+this one always had one.
 
 **Q and the scorer** are two classifiers of real voices. Q took part in G's training, so G has
 learnt to please it; the scorer did not. Trust the scorer more.
