@@ -1,4 +1,4 @@
-"""The run store: atomic files, an index that can be rebuilt, records that resume without doubles, names that resolve."""
+"""The run store: atomic files, an index that can be rebuilt, exact resume, run names."""
 
 import json
 import sqlite3
@@ -43,14 +43,21 @@ def test_the_hash_knows_what_matters():
     assert family_hash(SMOKE) != family_hash(replace(SMOKE, seed=1))
 
 
-DEFAULTS = {  # what run ids stand on: a setting that joins later is not listed, one listed may not change without a new PROTOCOL_VERSION
-    "data": {"faces": "demo", "voices": "demo", "pairing": "clip", "sets": [0.4, 0.15, 0.25, 0.2], "g_fraction": 1.0, "demo_takes": 10},
-    "logmel": {"rate": 16000, "n_fft": 512, "window": 400, "hop": 144, "bands": 28, "columns": 112, "range_db": 80.0},
-    "f_s": {"channels": [16, 32, 64], "steps": 600, "batch": 64, "lr": 1e-3, "optimiser": "adam", "noise": 0.05, "mirror": True},
-    "f_t": {"channels": [16, 32, 64], "steps": 400, "batch": 32, "lr": 1e-3, "optimiser": "adam", "noise": 0.2, "mirror": False},
+# fields that run ids depend on: listed defaults may change only with a new PROTOCOL_VERSION
+DEFAULTS = {
+    "data": {"faces": "demo", "voices": "demo", "pairing": "clip", "sets": [0.4, 0.15, 0.25,
+        0.2], "g_fraction": 1.0, "demo_takes": 10},
+    "logmel": {"rate": 16000, "n_fft": 512, "window": 400, "hop": 144, "bands": 28,
+        "columns": 112, "range_db": 80.0},
+    "f_s": {"channels": [16, 32, 64], "steps": 600, "batch": 64, "lr": 1e-3, "optimiser": "adam",
+        "noise": 0.05, "mirror": True},
+    "f_t": {"channels": [16, 32, 64], "steps": 400, "batch": 32, "lr": 1e-3, "optimiser": "adam",
+        "noise": 0.2, "mirror": False},
     "conformal": {"measure": "margin", "groups": "pooled", "r": 1.0},
-    "gan": {"generator": "encdec", "width": "compact", "condition": "cp", "z": 64, "l1": 1.0, "classify": 1.0, "optimiser": "adagrad",
-            "lr_g": 2e-3, "lr_d": 2e-3, "average": 0.0, "batch": 64, "steps": 3000, "noise": 0.05, "soft": 0.1, "label_noise": 0.05},
+    "gan": {"generator": "encdec", "width": "compact", "condition": "cp", "z": 64, "l1": 1.0,
+        "classify": 1.0, "optimiser": "adagrad",
+            "lr_g": 2e-3, "lr_d": 2e-3, "average": 0.0, "batch": 64, "steps": 3000,
+        "noise": 0.05, "soft": 0.1, "label_noise": 0.05},
     "evaluate": {"every": 150, "per_face": 1},
 }  # fmt: skip
 

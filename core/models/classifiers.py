@@ -1,4 +1,4 @@
-"""§4.3: fit and predict f_S (faces), f_T (voices), Q, the scorer of IS and FID, and the rows of the augmentation table."""
+"""§4.3: training and outputs of the classifiers: f_S, f_T, Q, the scorer, the augmentation rows."""
 
 from __future__ import annotations
 
@@ -11,17 +11,14 @@ import torch.nn.functional as F
 from core.config import ClassifierSettings as Settings
 from core.models.networks import Classifier, initialise_weights
 
-FEATURE_WIDTHS = {
-    "face": 64,
-    "voice": 64,
-    "scorer": 16,
-}  # width of the layer before the last; the scorer's keeps FID's N/F above ten
+# width of the penultimate layer; the scorer's keeps FID's samples per feature above ten
+FEATURE_WIDTHS = {"face": 64, "voice": 64, "scorer": 16}
 
 
 def arguments(
     settings: Settings, shape: tuple[int, int], classes: int, role: str = "voice"
 ) -> dict:
-    """The architecture of a classifier as plain data. A face (28x28) has one convolution fewer than a voice (§4.3)."""
+    """The architecture of a classifier as plain data; faces get one convolution less (§4.3)."""
     channels = settings.channels[1:] if role == "face" else settings.channels
     return {
         "shape": list(shape),
@@ -57,10 +54,11 @@ def training_steps(
     steps: int = 0,
     change: Callable[[torch.Tensor], torch.Tensor] | None = None,
 ) -> Iterator[tuple[int, Classifier, torch.Tensor]]:
-    """`fit`, step by step: yields (step, network, loss) after each, the network always the same one, in training mode.
+    """Train as `fit` does; yield (step, network, loss) after each step.
 
-    `steps` takes the place of `settings.steps`, `change` that of a batch before its noise. Whoever reads the network in evaluation mode
-    must leave it in training mode.
+    The network is the same object each time, in training mode; a caller that evaluates it must
+    restore that mode. `steps` overrides `settings.steps`; `change` transforms a batch before noise
+    is added. Raises ValueError if there is no sample.
     """
     device = images.device
     cpu = torch.Generator().manual_seed(seed)
@@ -77,9 +75,8 @@ def training_steps(
         if settings.mirror:
             turned = torch.rand(len(batch), 1, 1, 1, generator=generator, device=device) < 0.5
             batch = torch.where(turned, batch.flip(-1), batch)
-        batch = batch + settings.noise * torch.randn(
-            batch.shape, generator=generator, device=device
-        )  # §3.2
+        noise = torch.randn(batch.shape, generator=generator, device=device)
+        batch = batch + settings.noise * noise  # §3.2
         loss = F.cross_entropy(network(batch), labels[i], label_smoothing=settings.smoothing)
         optimiser.zero_grad(set_to_none=True)
         loss.backward()
@@ -96,14 +93,15 @@ def fit(
     role: str = "voice",
     tick: Callable[[int, float], None] | None = None,
 ) -> Classifier:
-    """Train a classifier for `settings.steps` steps on class-balanced batches (each class is drawn equally often).
+    """Train a classifier for `settings.steps` steps on class-balanced batches.
 
-    images (N, 1, H, W) in [-1, 1] and labels (N,) lie on the device that is to train. The batches are indices drawn there from one
-    explicit generator, so equal seeds give equal weights, and rows of different sizes get equal steps. `tick(step, loss)` after each.
-    Raises ValueError when no class has a sample.
+    images (N, 1, H, W) in [-1, 1] and labels (N,) lie on the training device. The batches are drawn
+    there from one generator, so equal seeds give equal weights, and training sets of all sizes get
+    equally many steps. `tick(step, loss)` is called after each step; the loss is NaN in most steps,
+    which saves waiting for the device. Raises ValueError if there is no sample or no step.
     """
     network = None
-    for step, network, loss in training_steps(images, labels, settings, classes, seed, role):  # noqa: B007  (the last one is returned)
+    for step, network, loss in training_steps(images, labels, settings, classes, seed, role):  # noqa: B007
         if tick:
             tick(step, float(loss) if step % 20 == 0 or step == settings.steps else float("nan"))
     if network is None:
@@ -115,7 +113,7 @@ def fit(
 def outputs(
     network: Classifier, images: torch.Tensor, batch: int = 1024
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Softmax outputs (N, K) and penultimate features (N, F) of images (N, 1, H, W), float64 on the host."""
+    """Softmax outputs (N, K) and penultimate features (N, F) of images (N, 1, H, W) as float64."""
     rows, features = [], []
     for part in images.split(batch):
         f = network.penultimate(part)

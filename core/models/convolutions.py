@@ -1,8 +1,8 @@
-"""The layers of Figs 3 and 4 in forms that a CPU computes fast: the same values and gradients as torch's own, but for rounding.
+"""Convolution layers of Figs 3 and 4 that are fast on a CPU; equal to torch's but for rounding.
 
-Torch's kernels work on sixteen channels at a time. Where a picture of one channel enters a network or leaves it, fifteen of them are
-nothing, and the gradient of such a layer takes longer than that of one with thirty times its work: here it is a product of matrices. So
-is, in half precision, the gradient of a layer's weights, whose kernel there is no faster than in single. A card needs none of this.
+CPU kernels work on 16 channels. A layer with one input or output channel wastes 15/16 of them, so
+it is computed here as a matrix product. In bf16 so is the gradient of a layer's weights, whose
+kernel is no faster than in fp32. A GPU uses torch's own layers.
 """
 
 from __future__ import annotations
@@ -21,17 +21,21 @@ IntPair = Sequence[int]
 
 
 class Unfold(torch.autograd.Function):
-    """What a kernel (h, w) meets at each place of pictures: x (B, H, W) -> (B, h w, cells). Linear; `Fold` is its adjoint."""
+    """im2col: the patch under a kernel (h, w) at each output cell. x (B, H, W) -> (B, h w, cells).
+
+    Linear; `Fold` is its adjoint.
+    """
 
     generate_vmap_rule = True
 
     @staticmethod
     def forward(x: Tensor, kernel: IntPair, stride: IntPair, padding: IntPair) -> Tensor:
         (h, w), (down, right) = kernel, padding
-        met = (
-            F.pad(x, (right, right, down, down)).unfold(1, h, stride[0]).unfold(2, w, stride[1])
+        padded = F.pad(x, (right, right, down, down))
+        patches = padded.unfold(1, h, stride[0]).unfold(
+            2, w, stride[1]
         )  # (B, H', W', h, w), a view
-        return met.permute(0, 3, 4, 1, 2).reshape(len(x), h * w, -1)
+        return patches.permute(0, 3, 4, 1, 2).reshape(len(x), h * w, -1)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple, output: Tensor) -> None:
@@ -44,7 +48,10 @@ class Unfold(torch.autograd.Function):
 
 
 class Fold(torch.autograd.Function):
-    """Pictures of `size` (H, W) as the sum of patches laid where `Unfold` would take them: (B, h w, cells) -> (B, H, W), fp32 at least."""
+    """col2im: images of `size` (H, W) as the sum of overlapping patches, in fp32 or better.
+
+    (B, h w, cells) -> (B, H, W).
+    """
 
     generate_vmap_rule = True
 
@@ -54,10 +61,8 @@ class Fold(torch.autograd.Function):
     ) -> Tensor:
         (height, width), (h, w), (y, x), (down, right) = size, kernel, stride, padding
         tall, wide = ((n + 2 * p - k) // s + 1 for n, p, k, s in zip(size, padding, kernel, stride))
-        grid, kind = (
-            parts.view(len(parts), h, w, tall, wide),
-            torch.promote_types(parts.dtype, torch.float32),
-        )
+        grid = parts.view(len(parts), h, w, tall, wide)
+        kind = torch.promote_types(parts.dtype, torch.float32)
         rows = parts.new_zeros((len(parts), h, tall, width + 2 * right), dtype=kind)
         for j in range(w):
             rows[..., j : j + x * wide : x].add_(grid[:, :, j])
@@ -77,7 +82,7 @@ class Fold(torch.autograd.Function):
 
 
 class BatchedProduct(torch.autograd.Function):
-    """taps (B, m, n) @ x (B, n, cells); the gradient of x lies in memory as x does."""
+    """taps (B, m, n) @ x (B, n, cells); the gradient of x has the memory layout of x."""
 
     generate_vmap_rule = True
 
@@ -97,18 +102,20 @@ class BatchedProduct(torch.autograd.Function):
             of_taps = torch.bmm(g, x.transpose(1, 2).to(g.dtype)).to(taps.dtype)
         if ctx.needs_input_grad[1]:
             taps = taps.to(g.dtype)
-            of_x = (
-                torch.bmm(g.transpose(1, 2), taps).transpose(1, 2)
-                if x.stride(1) == 1
-                else torch.bmm(taps.transpose(1, 2), g)
-            )
+            if x.stride(1) == 1:
+                of_x = torch.bmm(g.transpose(1, 2), taps).transpose(1, 2)
+            else:
+                of_x = torch.bmm(taps.transpose(1, 2), g)
             of_x = of_x.to(x.dtype)
         return of_taps, of_x
 
 
 class Bf16Conv(torch.autograd.Function):
-    """A convolution or (`transposed`) its adjoint in bf16, square in kernel, stride and padding; the gradient of its weights is a product
-    of what the kernel met with what came of it, summed in fp32."""
+    """A convolution, or with `transposed` its adjoint, in bf16.
+
+    Kernel, stride and padding are square. The gradient of the weights is a matrix product of input
+    patches and output gradients, summed in fp32.
+    """
 
     generate_vmap_rule = True
 
@@ -134,13 +141,10 @@ class Bf16Conv(torch.autograd.Function):
             of_x = conv2d_input(list(x.shape), weight, g, stride, padding)
         if ctx.needs_input_grad[1]:
             (fine, coarse), k = (g, x) if transposed else (x, g), weight.shape[2]
-            met = (
-                F.pad(fine.permute(0, 2, 3, 1), (0, 0, *[padding] * 4))
-                .unfold(1, k, stride)
-                .unfold(2, k, stride)
-            )
+            padded = F.pad(fine.permute(0, 2, 3, 1), (0, 0, *[padding] * 4))
+            patches = padded.unfold(1, k, stride).unfold(2, k, stride)
             cells = coarse.permute(0, 2, 3, 1).reshape(-1, coarse.shape[1])
-            product = cells.t() @ met.permute(0, 1, 2, 4, 5, 3).reshape(len(cells), -1)
+            product = cells.t() @ patches.permute(0, 1, 2, 4, 5, 3).reshape(len(cells), -1)
             of_weight = product.view(-1, k, k, fine.shape[1]).permute(0, 3, 1, 2)
         if ctx.needs_input_grad[2]:
             of_bias = g.sum(dim=(0, 2, 3))
@@ -148,7 +152,7 @@ class Bf16Conv(torch.autograd.Function):
 
 
 class MatchGradientLayout(torch.autograd.Function):
-    """x (B, n, H, W) itself; its gradient is made to lie in memory as x does, for a layer that walks through both alike."""
+    """Identity on x (B, n, H, W); its gradient gets x's memory layout, which saves a later copy."""
 
     generate_vmap_rule = True
 
@@ -158,20 +162,20 @@ class MatchGradientLayout(torch.autograd.Function):
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple, output: Tensor) -> None:
-        ctx.last = inputs[0].stride(1) == 1
+        ctx.channels_last = inputs[0].stride(1) == 1
 
     @staticmethod
     def backward(ctx: Any, g: Tensor) -> Tensor:
-        return to_channels_last(g) if ctx.last else g.contiguous()
+        return to_channels_last(g) if ctx.channels_last else g.contiguous()
 
 
 def to_channels_last(x: Tensor) -> Tensor:
-    """x (B, n, H, W) with its channels next to each other in memory, which convolutions keep; in a stack of networks too."""
+    """x (B, n, H, W) with its channels adjacent in memory; works in a stack of networks too."""
     return x.permute(0, 2, 3, 1).contiguous().permute(0, 3, 1, 2)
 
 
 def product_dtype(x: Tensor) -> torch.dtype:
-    """What products of x are computed in."""
+    """The data type of matrix products of x: autocast's, or that of x."""
     kind = x.device.type
     return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else x.dtype
 
@@ -179,42 +183,43 @@ def product_dtype(x: Tensor) -> torch.dtype:
 def conv_from_one_channel(
     x: Tensor, weight: Tensor, bias: Tensor | None, stride: IntPair, padding: IntPair
 ) -> Tensor:
-    """A convolution of pictures of one channel: x (B, 1, H, W), weight (o, 1, h, w), bias (o,) or None -> (B, o, H', W')."""
+    """A convolution of images of one channel: (B, 1, H, W) -> (B, o, H', W').
+
+    weight (o, 1, h, w), bias (o,) or None.
+    """
     kernel = weight.shape[2:]
     size = [(n + 2 * p - k) // s + 1 for n, p, k, s in zip(x.shape[2:], padding, kernel, stride)]
-    met = Unfold.apply(x[:, 0].to(product_dtype(x)), kernel, stride, padding)
-    taps = weight.flatten(1).expand(len(x), -1, -1).to(met.dtype)  # (B, o, h w)
-    start = taps.new_zeros(len(weight)) if bias is None else bias.to(met.dtype)
-    if weight.stride(1) == 1:  # the weights' layout, channels last or not, is the answer's
-        out = torch.baddbmm(start, met.transpose(1, 2), taps.transpose(1, 2)).transpose(1, 2)
+    patches = Unfold.apply(x[:, 0].to(product_dtype(x)), kernel, stride, padding)
+    taps = weight.flatten(1).expand(len(x), -1, -1).to(patches.dtype)  # (B, o, h w)
+    start = taps.new_zeros(len(weight)) if bias is None else bias.to(patches.dtype)
+    if weight.stride(1) == 1:  # the output gets the weights' layout, channels last or not
+        out = torch.baddbmm(start, patches.transpose(1, 2), taps.transpose(1, 2)).transpose(1, 2)
     else:
-        out = torch.baddbmm(start[:, None], taps, met)
+        out = torch.baddbmm(start[:, None], taps, patches)
     return out.unflatten(2, size)
 
 
 def conv_to_one_channel(x: Tensor, weight: Tensor, bias: Tensor, padding: IntPair) -> Tensor:
-    """A convolution of stride 1 to pictures of one channel: x (B, n, H, W), weight (1, n, h, w), bias (1,) -> (B, 1, H', W')."""
+    """A convolution of stride 1 to images of one channel: (B, n, H, W) -> (B, 1, H', W').
+
+    weight (1, n, h, w), bias (1,).
+    """
     kernel = weight.shape[2:]
     size = [n + 2 * p - k + 1 for n, p, k in zip(x.shape[2:], padding, kernel)]
     taps = weight[0].flip(1, 2).flatten(1).t().expand(len(x), -1, -1)  # (B, h w, n)
     parts = BatchedProduct.apply(taps.to(product_dtype(x)), x.flatten(2).to(product_dtype(x)))
-    return (
-        Fold.apply(parts, size, kernel, (1, 1), [k - 1 - p for k, p in zip(kernel, padding)]) + bias
-    )[:, None]
+    margin = [k - 1 - p for k, p in zip(kernel, padding)]
+    return (Fold.apply(parts, size, kernel, (1, 1), margin) + bias)[:, None]
 
 
 def is_bf16_product_faster(x: Tensor, weight: Tensor) -> bool:
-    """Whether the gradient of these weights is sooner a product: few channels make more to copy than to multiply."""
-    return (
-        weight.requires_grad
-        and product_dtype(x) == torch.bfloat16
-        and weight.shape[0] > 16
-        and weight.shape[1] > 8
-    )
+    """Whether `Bf16Conv` is faster for these weights; with few channels copying costs too much."""
+    bf16 = weight.requires_grad and product_dtype(x) == torch.bfloat16
+    return bf16 and weight.shape[0] > 16 and weight.shape[1] > 8
 
 
 class Conv2d(nn.Conv2d):
-    """torch's Conv2d, by way of the above on a CPU."""
+    """torch's Conv2d, computed by the functions above on a CPU."""
 
     def forward(self, x: Tensor) -> Tensor:
         return self.of(x, self.weight, self.bias)
@@ -229,15 +234,13 @@ class Conv2d(nn.Conv2d):
             if weight.shape[0] == 1 and stride == (1, 1) and bias is not None:
                 return conv_to_one_channel(x, weight, bias, padding)
             if is_bf16_product_faster(x, weight):
-                half = None if bias is None else bias.bfloat16()
-                return Bf16Conv.apply(
-                    x.bfloat16(), weight.bfloat16(), half, stride[0], padding[0], False
-                )
+                half = x.bfloat16(), weight.bfloat16(), None if bias is None else bias.bfloat16()
+                return Bf16Conv.apply(*half, stride[0], padding[0], False)
         return F.conv2d(x, weight, bias, stride, padding)
 
 
 class ConvBlock(nn.Sequential):
-    """Convolution, norm or none, LeakyReLU. A batch norm that only repeats what it has learnt is part of the convolution's weights."""
+    """Convolution, norm, LeakyReLU; evaluation mode folds batch norm into the convolution."""
 
     def forward(self, x: Tensor) -> Tensor:
         conv, norm, act = self[0], self[1], self[-1]
@@ -248,32 +251,28 @@ class ConvBlock(nn.Sequential):
         assert norm.running_var is not None
         assert isinstance(act, nn.LeakyReLU)
         scale = norm.weight * (norm.running_var + norm.eps).rsqrt()
-        h = conv.of(
-            x, conv.weight * scale[:, None, None, None], norm.bias - norm.running_mean * scale
-        )
-        return F.leaky_relu(
-            h, act.negative_slope
-        )  # not in place: what of h is a view would be copied on the way back
+        weight, bias = conv.weight * scale[:, None, None, None], norm.bias
+        h = conv.of(x, weight, bias - norm.running_mean * scale)
+        return F.leaky_relu(h, act.negative_slope)  # in place, backward would copy views of h
 
 
-_TAP_SUMS_1D = torch.tensor(
-    [[0.0, 0, 1], [0, 1, 1], [1, 1, 0], [1, 0, 0]]
-)  # which of three taps meet each of four doubled cells, last one first
+# (4, 3): which of three taps fall on each of four upsampled cells, in reverse order
+_TAP_SUMS_1D = torch.tensor([[0.0, 0, 1], [0, 1, 1], [1, 1, 0], [1, 0, 0]])
 _TAP_SUMS_2D = torch.kron(_TAP_SUMS_1D, _TAP_SUMS_1D)  # (16, 9)
 
 
 def upsample_and_convolve(h: Tensor, weight: Tensor, size: IntPair) -> Tensor:
-    """A 3x3 convolution (padding 1, no bias) of h (B, n, H, W) stretched by nearest neighbours to `size`, (2 H, 2 W) or (2 H, 2 W - 1),
-    without stretching it: weight (o, n, 3, 3) -> (B, o, *size).
+    """A 3x3 convolution (padding 1, no bias) of h upsampled by nearest neighbours to `size`.
 
-    Each cell of the stretched h stands four times, so the kernel's taps that meet the same cell may be added first: what is left is a
-    transposed convolution with a 4x4 kernel and stride 2, which takes 4 products for each value where the plain way takes 9.
+    h (B, n, H, W), weight (o, n, 3, 3) -> (B, o, *size); `size` is (2 H, 2 W) or (2 H, 2 W - 1).
+    Each cell occurs four times in the upsampled h, so the kernel's taps on the same cell are added
+    first. The result is a transposed convolution with a 4x4 kernel and stride 2: 4 products per
+    value instead of 9, and no upsampled copy.
     """
     o, n = weight.shape[:2]
-    with torch.autocast(h.device.type, enabled=False):  # sums of weights stay as precise as these
-        taps = (weight.transpose(0, 1).reshape(n * o, 9) @ _TAP_SUMS_2D.t().to(weight)).view(
-            n, o, 4, 4
-        )
+    with torch.autocast(h.device.type, enabled=False):  # sums of weights keep their precision
+        taps = weight.transpose(0, 1).reshape(n * o, 9) @ _TAP_SUMS_2D.t().to(weight)
+        taps = taps.view(n, o, 4, 4)
         right = weight[..., 2].transpose(0, 1) @ _TAP_SUMS_1D.t().to(weight)  # (n, o, 4)
     if h.device.type == "cpu" and is_bf16_product_faster(h, taps):
         out = Bf16Conv.apply(h.bfloat16(), taps.bfloat16(), None, 2, 1, True)
@@ -281,7 +280,7 @@ def upsample_and_convolve(h: Tensor, weight: Tensor, size: IntPair) -> Tensor:
         out = F.conv_transpose2d(h, taps, stride=2, padding=1)
     if size[1] == out.shape[3]:
         return out
-    # The last column is cut away, and with it what it has given its neighbour through the kernel's right taps.
+    # Cut the last column, and subtract its contribution to its neighbour by the right taps.
     beyond = F.conv_transpose1d(h[..., -1], right, stride=2, padding=1)
     return out[..., :-1] - F.pad(beyond[..., None], (size[1] - 1, 0))
 

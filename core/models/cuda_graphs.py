@@ -1,7 +1,8 @@
-"""On an NVIDIA card a training step (§3) as one CUDA graph: recorded once and then replayed, so that no kernel waits for its launch.
+"""A training step (§3) as a CUDA graph on NVIDIA cards: recorded once, then replayed.
 
-The networks are small enough that a card would spend most of a step waiting for Python. What is replayed is `gan.step` itself, with its
-random numbers; where it cannot be recorded (a CPU, Adagrad, whose counters torch keeps outside the card) the plain step is taken.
+The networks are so small that a card would wait for kernel launches during most of a step. The
+graph is `gan.step` itself with its random numbers. A step that cannot be recorded (on a CPU, or
+with Adagrad, whose counters torch keeps on the host) is taken normally.
 """
 
 from __future__ import annotations
@@ -15,53 +16,50 @@ from core.config import GanSettings
 from core.models import gan
 from core.models.gan import R1_INTERVAL, GanState, StepFunction
 
-WARM_UP_STEPS = (
-    R1_INTERVAL + 3
-)  # plain steps before recording: libraries choose their kernels, optimisers make their moments
+# normal steps before recording, in which libraries choose kernels and optimisers allocate moments
+WARM_UP_STEPS = R1_INTERVAL + 3
 
 
 def is_capturable(state: GanState, g: GanSettings) -> bool:
-    """Whether steps of this training may be recorded."""
-    return next(state.G.parameters()).is_cuda and g.optimiser == "adam" and g.d_norm != "spectral"
+    """Whether steps of this training can be recorded."""
+    return next(state.G.parameters()).is_cuda and g.optimiser == "adam"
 
 
 class _CapturedStep:
-    """One kind of step, with or without D's penalty, and the memory that it reads and writes."""
+    """A recorded step, with or without D's R1 penalty, and its input and output memory."""
 
     def __init__(self, state: GanState, g: GanSettings, batch: tuple[Tensor, ...]):
         self.inputs = tuple(t.clone() for t in batch)
         self.graph = torch.cuda.CUDAGraph()
-        for generator in (
-            [state.generator] if isinstance(state.generator, torch.Generator) else state.generator
-        ):
+        single = isinstance(state.generator, torch.Generator)
+        for generator in [state.generator] if single else state.generator:  # type: ignore[union-attr]
             self.graph.register_generator_state(generator)
         torch.cuda.synchronize()
         with torch.cuda.graph(self.graph):
             self.values = gan.step(state, g, *self.inputs)
 
     def __call__(self, batch: tuple[Tensor, ...]) -> dict[str, Tensor]:
-        for mine, its in zip(self.inputs, batch, strict=True):
-            mine.copy_(its)
+        for memory, values in zip(self.inputs, batch, strict=True):
+            memory.copy_(values)
         self.graph.replay()
         return {k: v.clone() for k, v in self.values.items()}
 
 
 def new_step_function() -> StepFunction:
-    """What takes the steps of one training, for `gan.train` or a stack: WARM plain ones, then recorded ones, one recording for each kind.
+    """A step function for `gan.train` or a stack: normal steps first, then recorded ones.
 
-    A failure to record is told on stderr, and plain steps go on; lack of memory is raised as ever.
+    Each kind of step, with and without R1, is recorded once. A failed recording is reported on
+    stderr and normal steps go on; lack of memory is raised.
     """
     recorded: dict[bool, _CapturedStep] = {}
-    plain = [
-        0,
-        WARM_UP_STEPS,
-    ]  # steps taken, and how many are to be; the second grows without bound once a recording has failed
+    normal_steps, wanted_steps = 0, WARM_UP_STEPS  # taken so far; to take before recording
 
     def take(state: GanState, g: GanSettings, batch: tuple[Tensor, ...]) -> dict[str, Tensor]:
         if not is_capturable(state, g):
             return gan.eager_step(state, g, batch)
-        if plain[0] < plain[1]:
-            plain[0] += 1
+        nonlocal normal_steps, wanted_steps
+        if normal_steps < wanted_steps:
+            normal_steps += 1
             side = torch.cuda.Stream()
             side.wait_stream(torch.cuda.current_stream())
             with torch.cuda.stream(side):
@@ -75,11 +73,9 @@ def new_step_function() -> StepFunction:
         except torch.OutOfMemoryError:
             raise
         except RuntimeError as e:
-            print(
-                f"A step could not be recorded ({str(e).splitlines()[0]}); the training goes on without.",
-                file=sys.stderr,
-            )
-            plain[1] = sys.maxsize
+            reason = f"A step could not be recorded ({str(e).splitlines()[0]})"
+            print(f"{reason}; the training goes on without recording.", file=sys.stderr)
+            wanted_steps = sys.maxsize
             return gan.eager_step(state, g, batch)
         values = recorded[penalised](batch)
         state.step += 1

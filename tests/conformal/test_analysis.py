@@ -1,4 +1,4 @@
-"""The laboratory: views are those of `core.conformal.prediction` and `core.conformal.validity`; uploads are read, or refused in words, whatever they hold."""
+"""Conformal analysis: equal to its parts, uploads checked, exports complete."""
 
 import csv
 import io
@@ -22,7 +22,7 @@ CLASSES = ("happy", "sad", "angry")
 
 
 def problem(n=90, m=120, seed=0, shift=0.0) -> CalibrationData:
-    """A classifier that is good on its calibration subjects and, with a shift, worse on new ones."""
+    """A classifier that is good on its calibration subjects and worse on shifted new ones."""
     rng = np.random.default_rng(seed)
     labels = rng.integers(0, 3, n + m)
     z = rng.normal(size=(n + m, 3)) + 2 * np.eye(3)[labels]

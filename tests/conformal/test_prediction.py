@@ -1,4 +1,4 @@
-"""§3.1: p-values are exactly those of crepes, bounded, super-uniform, and unchanged by increasing maps; full CP counts right."""
+"""§3.1: p-values equal those of crepes, are bounded and super-uniform; full CP counts right."""
 
 import numpy as np
 import pytest
@@ -14,7 +14,7 @@ from core.conformal import logistic, prediction
 
 @st.composite
 def problems(draw):
-    """Softmax outputs of calibration and test points, with labels; coarse values so that ties are common."""
+    """Softmax outputs and labels of calibration and test points; coarse, so ties are common."""
     k, n, m = draw(st.integers(2, 6)), draw(st.integers(1, 30)), draw(st.integers(1, 12))
     rows = draw(arrays(np.int64, (n + m, k), elements=st.integers(0, 7))) + 1e-3
     o = rows / rows.sum(axis=1, keepdims=True)

@@ -1,4 +1,4 @@
-"""Bands hold what they promise, against simulation and SciPy's beta-binomial; curves and criteria are their definitions."""
+"""Error curves, bands and criteria of conformal predictors against simulations and by hand."""
 
 import numpy as np
 import pytest
@@ -14,7 +14,7 @@ SIZES = [((180, 300),), ((19, 40),), ((30, 50), (12, 0), (25, 90))]
 
 
 def exchangeable(sizes, repeats, seed, smoothed):
-    """p-values of true labels when scores are exchangeable: one array per repeat, a fresh calibration set in each."""
+    """p-values of true labels for exchangeable scores, with a new calibration set per repeat."""
     rng = np.random.default_rng(seed)
     for _ in range(repeats):
         yield np.concatenate(

@@ -1,4 +1,4 @@
-"""The fast forms of layers are torch's own layers: values, gradients and gradients of gradients, in float64; in bf16 as near as bf16 is."""
+"""Fast layers on a CPU: values and gradients equal torch's own."""
 
 import copy
 
@@ -39,7 +39,7 @@ FORMS = [
 
 @pytest.mark.parametrize(("size", "k", "s", "p"), FORMS)
 def test_patches_and_overlay_are_each_others_adjoint(size, k, s, p):
-    """<Patches x, u> = <x, Overlay u> for every x and u, so that each may be the other's gradient; patches are those of torch's unfold."""
+    """<Unfold x, u> = <x, Fold u>: each is the other's gradient; patches equal torch's unfold."""
     x, form = drawn(3, *size), ((k, k), (s, s), (p, p))
     met = Unfold.apply(x, *form)
     torch.testing.assert_close(met, F.unfold(x[:, None], k, padding=p, stride=s), rtol=0, atol=0)

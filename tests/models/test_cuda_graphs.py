@@ -1,4 +1,4 @@
-"""Recorded steps: on a card they are the plain ones; without a card, or where recording fails, plain ones are taken and nothing is lost."""
+"""Recorded steps are the plain ones; plain steps are taken if recording fails."""
 
 import contextlib
 import dataclasses

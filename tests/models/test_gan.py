@@ -1,4 +1,4 @@
-"""§3: what a training step may and may not do, the condition c, exact resume, and sampling that leaves no trace."""
+"""§3: conditions, training steps, exact resume and equality with a textbook loop."""
 
 import copy
 import dataclasses
@@ -122,7 +122,7 @@ def test_sampling_leaves_the_training_untouched():
 
 
 def test_augmentation_keeps_what_speech_keeps():
-    """Drawn anew for each sample from its generator alone; bands stay bands, at most an eighth of the time is silenced, gradients pass."""
+    """Each sample has its own draw, bands stay bands, gaps are at most 1/8, gradients pass."""
     y = (
         (torch.arange(28.0) / 28).expand(64, 1, 112, 28).clone().requires_grad_()
     )  # every column alike, bands rising
@@ -149,7 +149,7 @@ def test_augmentation_keeps_what_speech_keeps():
 
 
 def test_the_average_follows_g_and_never_leads_it():
-    """After each step shown = 0.8 shown + 0.2 G, statistics of batch norm too; the training itself is the one without an average."""
+    """After each step shown = 0.8 shown + 0.2 G, batch statistics too; G trains as without it."""
     settings = changed(average=0.8)
     state, plain = fresh(settings), fresh()
     expected = {
@@ -211,8 +211,11 @@ def test_without_a_condition_q_is_asked_nothing():
 
 @pytest.mark.parametrize("method", ["studio", "paper"])
 def test_ten_fast_steps_are_a_tutorials(method):
-    """Weights after ten steps beside the plain loop that `benchmarks/training.py` measures against: within 1e-5, in double precision, so
-    that rounding hides no difference. Without noise on the inputs, which the two would draw from other places."""
+    """Ten steps give the weights of the textbook loop of `benchmarks`, within 1e-5.
+
+    In double precision, so that rounding hides no difference, and without input noise, which the
+    two draw differently.
+    """
     g = dataclasses.replace(
         with_method(method, PRESETS["demo"]).gan, batch=8, steps=10, noise=0.0, augment=False
     )

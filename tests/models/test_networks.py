@@ -1,4 +1,4 @@
-"""Figs 3 and 4: shapes and sizes of the networks, what they read, and that a stored network is the same network."""
+"""Figs 3 and 4: shapes and sizes of the networks, and storage without loss."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""A stack of runs gives each run what it would have had alone: weights, averages, moments, values, also after some of them have left."""
+"""Runs that train together get the weights and values that they get alone."""
 
 import pytest
 import torch
@@ -16,7 +16,7 @@ def near(a, b):
 
 
 def together(states, pools, settings, leave=()):
-    """Each training in its thread; those in `leave` end after 4 steps. Returns each one's values of its last step."""
+    """Train each in its thread, those in `leave` for 4 steps; return the last steps' values."""
     last = {}
 
     def work(k, train):
@@ -122,7 +122,7 @@ def test_a_step_that_fails_fails_for_all_and_nobody_waits(monkeypatch):
 
 
 def test_a_stack_in_bf16_stays_near_its_runs():
-    """Torch may round elsewhere in a stack, so near is all that bf16 promises. The first step has D's penalty, the others have none."""
+    """A stack may round differently, so bf16 is only close. The first step has R1."""
     g = GanSettings(**(vars(PRESETS["demo"].gan) | {"precision": "bf16", "batch": 4, "steps": 3}))
     torch.manual_seed(1)
     x, y = torch.rand(4, 1, 28, 28) * 2 - 1, torch.rand(4, 1, 112, 28) * 2 - 1

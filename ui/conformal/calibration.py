@@ -18,9 +18,9 @@ import streamlit as st
 
 from core import files
 from core.conformal import analysis, calibration, prediction
-from core.conformal.analysis import Analysis, LabelGroups
+from core.conformal.analysis import Analysis
 from core.conformal.calibration import CalibrationData, Modality
-from core.conformal.prediction import Measure, Ranking
+from core.conformal.prediction import Groups, Measure, Ranking
 from core.files import UserError
 from core.runs import Run
 from ui.session import cache
@@ -38,7 +38,7 @@ class AnalysisSettings:
     """The settings of an analysis."""
 
     measure: Measure = "margin"
-    groups: LabelGroups = "pooled"
+    groups: Groups = "pooled"
     smoothed: bool = False
     r: float = 1.0
     eps: float = 0.1
