@@ -1,1 +1,1 @@
-"""§4.1: corpora to arrays, and arrays to the four subject-disjoint sets. Read: corpora, features, preparation, splits."""
+"""§4.1: corpora -> arrays -> S1-S4. Read: corpora, sources/, features, preparation, splits."""

@@ -68,9 +68,7 @@ def extract_clip(item: Any, how: ExtractionSettings) -> ClipFeatures:
 
 
 def _extract_take(take: Any, how: ExtractionSettings) -> ClipFeatures:
-    from core.data.demo import voices
-    from core.data.demo import expressions
-    from core.data.demo import actors
+    from core.data.demo import expressions, voices
     from core.media.faces import alignment
 
     wave = voices.synthesise_voice(take)

@@ -215,27 +215,26 @@ def _write_corpus(
     first, more = y[:, 0], {"faces_more": x[:, 1:]} if how.frames > 1 else {}
     more |= {"voices_more": y[:, 1:]} if how.crops > 1 else {}
 
-    # Subjects; images of nobody in particular form groups of near duplicates
+    # Subjects; images of unknown subjects form groups of near duplicates
+    face_of, voice_of = (np.where(has, np.cumsum(has) - 1, -1) for has in (has_x, has_y))
     subjects = np.array([e.subject for e in entries])
     unknown = has_x & (subjects == "")
     if unknown.any():
         subjects = subjects.astype(object)
-        subjects[unknown] = _near_duplicate_groups(x[(np.cumsum(has_x) - 1)[unknown], 0])
+        subjects[unknown] = _near_duplicate_groups(x[face_of[unknown], 0])
 
     # The digest of everything that results depend on
     votes = np.array([e.votes for e in entries])
     ids = np.array([f"{e.clip}|{s}|{e.emotion}" for e, s in zip(entries, subjects, strict=True)])
-    digest = hashlib.sha256()
-    for part in (x[:, 0], first, ids, *([votes] if (votes != "").any() else []), *more.values()):
-        digest.update(np.ascontiguousarray(part).tobytes())
+    rated = [votes] if (votes != "").any() else []
+    digest = _digest_arrays((x[:, 0], first, ids, *rated, *more.values()))
 
+    repeats = [clip.repeats for _, clip in usable]
     meta = {
-        **{"name": name, "key": key, "digest": digest.hexdigest()[:16]},
+        **{"name": name, "key": key, "digest": digest},
         **_levels_and_terms(name, first, how),
         **{"frames": how.frames, "crops": how.crops},
-        "repeated": {
-            k: sum(clip.repeats[i] for _, clip in usable) for i, k in enumerate(("frames", "crops"))
-        },
+        "repeated": {k: sum(r[i] for r in repeats) for i, k in enumerate(("frames", "crops"))},
         "left_out": left_out | median_aligned,
         **({"bands": how.bands} if how.bands != LogMel().bands else {}),
     }
@@ -245,14 +244,21 @@ def _write_corpus(
         subject=subjects.astype(str),
         sex=np.array([e.sex for e in entries]),
         emotion=np.array([e.emotion for e in entries]),
-        face_of=np.where(has_x, np.cumsum(has_x) - 1, -1),
-        voice_of=np.where(has_y, np.cumsum(has_y) - 1, -1),
+        face_of=face_of,
+        voice_of=voice_of,
         faces=x[:, 0],
         voices=first.astype(np.float32),
         votes=votes,
         meta=np.array(json.dumps(meta)),
         **more,
     )
+
+
+def _digest_arrays(arrays: Sequence[np.ndarray]) -> str:
+    digest = hashlib.sha256()
+    for a in arrays:
+        digest.update(np.ascontiguousarray(a).tobytes())
+    return digest.hexdigest()[:16]
 
 
 def _stack(arrays: list[np.ndarray | None], empty: np.ndarray) -> np.ndarray:
@@ -344,5 +350,3 @@ def _near_duplicate_groups(x: np.ndarray) -> list[str]:
     edges = np.concatenate(rows), np.concatenate(columns)
     graph = coo_array((np.ones(len(edges[0]), bool), edges), shape=(len(x), len(x)))
     return [f"image-{g:05d}" for g in connected_components(graph, directed=False)[1]]
-
-

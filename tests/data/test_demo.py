@@ -7,10 +7,10 @@ import pytest
 
 from core.config import CREMA_EMOTIONS
 from core.data.demo import actors
-from core.data.demo.voices import RATE, synthesise_voice
+from core.data.demo.actors import Difficulty, list_takes
 from core.data.demo.expressions import render_face
 from core.data.demo.recordings import render_clip
-from core.data.demo.actors import Difficulty, list_takes
+from core.data.demo.voices import RATE, synthesise_voice
 
 PURE = Difficulty(
     blend=0, face_spread=0, face_habit=0, voice_spread=0, voice_habit=0

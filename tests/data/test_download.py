@@ -207,9 +207,7 @@ def test_a_server_that_stays_away_or_refuses(record, tmp_path):
 
 def test_without_the_list_the_audio_is_known_and_the_videos_are_not(record, tmp_path, monkeypatch):
     data = record.content[AUDIO]
-    monkeypatch.setattr(
-        download, "AUDIO_ZIP", (AUDIO, len(data), hashlib.md5(data).hexdigest())
-    )
+    monkeypatch.setattr(download, "AUDIO_ZIP", (AUDIO, len(data), hashlib.md5(data).hexdigest()))
     for broken in (
         {"status": 404},
         {"status": 500},

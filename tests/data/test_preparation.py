@@ -19,9 +19,9 @@ from PIL import Image
 
 from core import files
 from core.config import LogMel
-from core.data.demo import recordings
 from core.data import extraction, features, preparation, prepared_corpora
 from core.data.corpora import CorpusError
+from core.data.demo import recordings
 from core.data.sources import indexing
 from core.experiments.ray_cluster import connection
 from tests.support.trained_runs import install_landmark_model
@@ -155,9 +155,7 @@ def test_equal_arrays_are_equal_bytes(tmp_path, monkeypatch):
 
 def test_demo_clips_go_through_files_and_come_out_the_same(films, home):
     """The invented clips as mp4 + wav, decoded, found by the landmark model and aligned, are the faces that were drawn directly."""
-    from core.data.demo import voices
-    from core.data.demo import expressions
-    from core.data.demo import actors
+    from core.data.demo import actors, expressions, voices
     from core.media import spectrograms
     from core.media.faces import alignment
 
@@ -334,9 +332,7 @@ def test_real_crema_clips(shared_data, home):
 
 
 def test_the_demo_corpus_needs_no_source_and_its_size_is_part_of_its_name(home, monkeypatch):
-    from core.data.demo import voices
-    from core.data.demo import expressions
-    from core.data.demo import actors
+    from core.data.demo import expressions, voices
     from core.media.faces import alignment
 
     monkeypatch.setattr(
@@ -379,8 +375,8 @@ def test_half_written_and_long_forgotten_parts_are_taken_care_of(tmp_path, home)
     assert len(parts) == 4
     parts[0].write_bytes(parts[0].read_bytes()[:-30])
     parts[1].write_bytes(b"")
-    (parts[0].parent / ".0005.99.tmp.npz").write_bytes(b"half")
-    for name in (".ravdess.99.tmp.npz", ".ravdess.source.json.99.tmp"):
+    (parts[0].parent / ".0005.npz.99-1.tmp").write_bytes(b"half")
+    for name in (".ravdess.npz.99-1.tmp", ".ravdess.source.json.99-1.tmp"):
         (home / name).write_bytes(b"half")
     old, fresh = home / ".parts" / "0123456789abcdef", home / ".parts" / "fedcba9876543210"
     for folder in (old, fresh):

@@ -83,14 +83,10 @@ def examine_corpus(
     if not media and not any(found.values()):
         raise CorpusError(f"{root} holds no media; give the folder or zip of {name}")
     _note_kinds(media, found)
-    readable = [f for f in media if not _is_unreadable(f, found)]
     looked["names"] = len(media), len(media)
 
     # Contents: copies, duplicates, and the clips that remain
-    alike = _possible_duplicates(readable)
-    digests = each("contents", _content_digest, _spread_evenly(alike), early)
-    unlike = len(readable) - len(alike)  # the only files of their size have no duplicate
-    looked["contents"] = unlike + looked["contents"][0], len(readable)
+    digests = _compare_contents(media, found, looked, each, early)
     unique = inventory.deduplicate(name, media, digests, found)
     groups = inventory.group_by_clip(name, root, unique, found)
     used = [f for clip in groups.values() for f in (*clip.videos, *clip.sounds)]
@@ -119,14 +115,34 @@ def examine_corpus(
     looked["faces"] = looked["faces"][0], len(shown)
 
     # The report
-    counts = {"files": len(media)}
-    counts |= {f"{r} files": sum(f.role == r for f in used) for r in media_files.MEDIA_EXTENSIONS}
-    counts |= {"clips": len(groups), "subjects": len({c.subject for c in groups.values()} - {""})}
+    counts = {"files": len(media)} | _counts(groups, used)
     faults = [make_fault(kind, found[kind], name) for kind in FAULT_KINDS if found.get(kind)]
     faults.sort(key=lambda fault: list(SEVERITY_TITLES).index(fault.severity))
     taken, suspects = round(time.monotonic() - start, 2), min(suspects, looked["faces"][0])
     title = root.name or str(root)
     return CorpusReport(name, title, counts, tuple(faults), looked, suspects, taken, float(seconds))
+
+
+def _compare_contents(
+    media: Sequence[MediaFile],
+    found: Findings,
+    looked: dict[str, tuple[int, int]],
+    each: Callable[..., dict[MediaFile, str]],
+    until: float,
+) -> dict[MediaFile, str]:
+    """Digests of the files that may equal another; `looked["contents"]` counts the others too."""
+    readable = [f for f in media if not _is_unreadable(f, found)]
+    alike = _possible_duplicates(readable)
+    digests = each("contents", _content_digest, _spread_evenly(alike), until)
+    unlike = len(readable) - len(alike)  # the only files of their size have no duplicate
+    looked["contents"] = unlike + looked["contents"][0], len(readable)
+    return digests
+
+
+def _counts(groups: dict[str, ClipFiles], used: Sequence[MediaFile]) -> dict[str, int]:
+    roles = {f"{r} files": sum(f.role == r for f in used) for r in media_files.MEDIA_EXTENSIONS}
+    subjects = {c.subject for c in groups.values()} - {""}
+    return roles | {"clips": len(groups), "subjects": len(subjects)}
 
 
 def _apply_to_each(
