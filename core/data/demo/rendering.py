@@ -98,9 +98,7 @@ def draw_face(
 ) -> tuple[np.ndarray, np.ndarray]:
     """A face (size, size, 3) uint8 RGB, and its five points (5, 2) in pixels.
 
-    `look` as of `random_appearance`; `turn` is roll, yaw and pitch (rad); `skew` lifts one corner
-    of the mouth; `gaze` is the shift of the irises.
-    """
+    `turn`: roll, yaw, pitch (rad); `skew` lifts a corner of the mouth, `gaze` shifts the irises."""
     roll, yaw, pitch = turn
     scale = 0.325 * size  # pixels to a unit
     px, drop, ox, oy = 1 / scale, 0.10 * a["open"], (0.5 + 0.1 * roll) * size, 0.485 * size
