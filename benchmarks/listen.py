@@ -72,9 +72,9 @@ def answer_upload(data: bytes, family: cache.RunFamily) -> None:
     assert isinstance(film, tracking.TrackedClip)
     seen = generation.analyse_clip(film.clip, 0, film.tracks)
     x = seen.aligned[seen.middle]
-    cache._explain_face.__wrapped__(cache.runs.root() / family.id, x)
+    cache.explain_face.__wrapped__(cache.runs.root() / family.id, x)
     for run_id in (family.members[c] for c in family.shown if c in family.members):
-        cache._generate_voice.__wrapped__(cache.runs.root() / run_id, x, None, 0)
+        cache.generate_voice.__wrapped__(cache.runs.root() / run_id, x, None, 0)
 
 
 def page_seconds(data: bytes) -> float:

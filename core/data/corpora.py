@@ -73,7 +73,7 @@ KNOWN_CORPORA = {
             "Demo corpus (invented faces and voices)",
             10.0,
             "MIT, drawn and synthesised by this project",
-            "core/demo.py",
+            "core/data/demo",
         ),
         Corpus(
             "demo-clips",

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from core.evaluation import significance
 from core.evaluation.protocol import PLAIN_SUFFIX
 
 # equal: the same optimiser steps for each row. best: each row at its own best step, chosen on S2.
@@ -320,7 +319,7 @@ def format_mean(values: Sequence[float], scale: float = 1.0, digits: int = 1) ->
     """
     if not values:
         return "–"
-    mean, sd = significance.mean_and_sd([scale * v for v in values])
+    mean, sd = mean_and_sd([scale * v for v in values])
     return f"{mean:.{digits}f}" + ("" if math.isnan(sd) else f" ± {sd:.{digits}f}")
 
 
