@@ -217,11 +217,7 @@ def _write_corpus(
 
     # Subjects; images of unknown subjects form groups of near duplicates
     face_of, voice_of = (np.where(has, np.cumsum(has) - 1, -1) for has in (has_x, has_y))
-    subjects = np.array([e.subject for e in entries])
-    unknown = has_x & (subjects == "")
-    if unknown.any():
-        subjects = subjects.astype(object)
-        subjects[unknown] = _near_duplicate_groups(x[face_of[unknown], 0])
+    subjects = _subjects(entries, has_x, face_of, x[:, 0])
 
     # The digest of everything that results depend on
     votes = np.array([e.votes for e in entries])
@@ -252,6 +248,17 @@ def _write_corpus(
         meta=np.array(json.dumps(meta)),
         **more,
     )
+
+
+def _subjects(
+    entries: list[ClipEntry], has_x: np.ndarray, face_of: np.ndarray, x: np.ndarray
+) -> np.ndarray:
+    subjects = np.array([e.subject for e in entries])
+    unknown = has_x & (subjects == "")
+    if unknown.any():
+        subjects = subjects.astype(object)
+        subjects[unknown] = _near_duplicate_groups(x[face_of[unknown]])
+    return subjects
 
 
 def _digest_arrays(arrays: Sequence[np.ndarray]) -> str:

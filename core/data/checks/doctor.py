@@ -66,8 +66,7 @@ def examine_corpus(
     `name` as for `indexing.index_clips`; None recognises it by its files. `seconds` is the budget:
     files that are being read when it ends are finished. At most `faces_per_clip` frames of a clip,
     and `face_clips` clips (0: none), are searched for a face. `tick(done, total, phase)` is called
-    from this thread; `workers` threads decode (0: one per core). Raises CorpusError where there is
-    nothing to examine.
+    from this thread; `workers` threads decode (0: one per core). Raises CorpusError without media.
     """
     start = time.monotonic()
     root, found = Path(root), defaultdict[str, dict[str, str]](dict)
@@ -104,22 +103,14 @@ def examine_corpus(
     _compare_with_official(name, groups, found)
 
     # Faces, in suspect clips first
-    shown = {c.videos[0]: c for c in groups.values() if c.videos}
-    shown = {f: c for f, c in shown.items() if not _is_unreadable(f, found)}
-    order, suspects = _face_order(shown, facts, found)
-    order = order[:face_clips] if faces_per_clip > 0 and _has_face_model(found) else []
-    look = functools.partial(_face_fault, shown, facts, faces_per_clip)
-    for file, kind in each("faces", look, order, deadline).items():
-        if kind:
-            found[kind][file.name] = ""
-    looked["faces"] = looked["faces"][0], len(shown)
+    most = faces_per_clip, face_clips
+    suspects = _search_faces(groups, facts, found, looked, each, deadline, most)
 
     # The report
     counts = {"files": len(media)} | _counts(groups, used)
     faults = [make_fault(kind, found[kind], name) for kind in FAULT_KINDS if found.get(kind)]
     faults.sort(key=lambda fault: list(SEVERITY_TITLES).index(fault.severity))
-    taken, suspects = round(time.monotonic() - start, 2), min(suspects, looked["faces"][0])
-    title = root.name or str(root)
+    taken, title = round(time.monotonic() - start, 2), root.name or str(root)
     return CorpusReport(name, title, counts, tuple(faults), looked, suspects, taken, float(seconds))
 
 
@@ -355,6 +346,32 @@ def _compare_with_official(name: str, groups: dict[str, ClipFiles], found: Findi
 
 
 # ------------------------------------------------------------------ faces
+
+
+def _search_faces(
+    groups: dict[str, ClipFiles],
+    facts: dict[MediaFile, probe.VideoInfo],
+    found: Findings,
+    looked: dict[str, tuple[int, int]],
+    each: Callable[..., dict[MediaFile, str]],
+    until: float,
+    limits: tuple[int, int | None],
+) -> int:
+    """Note clips without a face; returns how many suspects were searched.
+
+    `limits` are the most frames of a clip, and the most clips (None: all).
+    """
+    frames, clips = limits
+    shown = {c.videos[0]: c for c in groups.values() if c.videos}
+    shown = {f: c for f, c in shown.items() if not _is_unreadable(f, found)}
+    order, suspects = _face_order(shown, facts, found)
+    order = order[:clips] if frames > 0 and _has_face_model(found) else []
+    look = functools.partial(_face_fault, shown, facts, frames)
+    for file, kind in each("faces", look, order, until).items():
+        if kind:
+            found[kind][file.name] = ""
+    looked["faces"] = looked["faces"][0], len(shown)
+    return min(suspects, looked["faces"][0])
 
 
 def _face_order(

@@ -168,16 +168,7 @@ def draw_mouth(head: Canvas, look: SimpleNamespace, a: dict[str, float], skew: f
     inside = w.coverage(np.maximum(upper - y, y - lower)) * (arc > 0)
     w.paint(inside, rgb(0.28, 0.07, 0.08))
     if gap > 0.02:
-        w.paint(
-            0.8 * inside * smoothstep((y - lower + 0.065) / 0.05) * min(1.0, 10 * gap - 0.2),
-            rgb(0.75, 0.36, 0.38),
-        )  # tongue
-        teeth = (
-            inside
-            * w.coverage(y - upper - min(0.06, 0.62 * gap + 0.02))
-            * smoothstep(6 - 6 * np.abs(at))
-        )
-        w.paint(teeth, shade(rgb(0.96, 0.95, 0.92), 1 - 0.22 * gaussian(y - upper, 0.016)))
+        _draw_tongue_and_teeth(w, y, upper, lower, at, inside, gap)
     w.paint(
         0.7 * w.coverage(np.abs(y - upper) - 0.007) * smoothstep(arc * 6 + 0.3) * (arc > 0), line
     )
@@ -191,3 +182,24 @@ def draw_mouth(head: Canvas, look: SimpleNamespace, a: dict[str, float], skew: f
     below = 0.75 * gap - 0.35 * corner - arch + 0.068 * thin + 0.04
     w.paint(0.2 * gaussian(x, 0.13) * gaussian(y - below, 0.025), line)
     return look.mouth_y + 0.05 * corner - 0.5 * arch + 0.2 * gap
+
+
+def _draw_tongue_and_teeth(
+    w: Canvas,
+    y: np.ndarray,
+    upper: np.ndarray,
+    lower: np.ndarray,
+    at: np.ndarray,
+    inside: np.ndarray,
+    gap: float,
+) -> None:
+    w.paint(
+        0.8 * inside * smoothstep((y - lower + 0.065) / 0.05) * min(1.0, 10 * gap - 0.2),
+        rgb(0.75, 0.36, 0.38),
+    )  # tongue
+    teeth = (
+        inside
+        * w.coverage(y - upper - min(0.06, 0.62 * gap + 0.02))
+        * smoothstep(6 - 6 * np.abs(at))
+    )
+    w.paint(teeth, shade(rgb(0.96, 0.95, 0.92), 1 - 0.22 * gaussian(y - upper, 0.016)))
