@@ -1,1 +1,4 @@
-"""The paper, in the paper's order: media, data, models, conformal, evaluation, experiments, inference, cli."""
+"""The paper, in the paper's order.
+
+Media, data, models, conformal, evaluation, experiments, inference, cli.
+"""

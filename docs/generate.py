@@ -1,4 +1,7 @@
-"""Write docs/equations.md from the map in core/paper.py, and docs/cli.md from `--help`: `make docs`."""
+"""Write docs/equations.md from the map in core/paper.py, and docs/cli.md from `--help`.
+
+`make docs`.
+"""
 
 from __future__ import annotations
 
@@ -33,9 +36,9 @@ def help_text(*words: str) -> str:
     """What `python -m core WORDS --help` prints, 100 characters wide."""
     text = io.StringIO()
     plain = {"COLUMNS": "100", "NO_COLOR": "1", "TERM": "dumb"}
-    with mock.patch.dict(os.environ, plain), contextlib.redirect_stdout(text):
-        with contextlib.suppress(SystemExit):
-            command_line.main([*words, "--help"])
+    quiet = contextlib.redirect_stdout(text), contextlib.suppress(SystemExit)
+    with mock.patch.dict(os.environ, plain), quiet[0], quiet[1]:
+        command_line.main([*words, "--help"])
     return "\n".join(line.rstrip() for line in text.getvalue().strip().splitlines())
 
 

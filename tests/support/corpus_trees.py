@@ -24,8 +24,7 @@ import numpy as np
 from PIL import Image
 
 from core.data import corpora
-from core.data.demo import recordings
-from core.data.demo import actors
+from core.data.demo import actors, recordings
 from core.media import clips
 
 SAMPLE_RATE = 16_000  # Hz

@@ -20,9 +20,7 @@ import pytest
 from core import files, runs
 from core.config import SMOKE, Config, replace
 from core.data import preparation
-from core.data.demo import voices
-from core.data.demo import expressions
-from core.data.demo import actors
+from core.data.demo import expressions, voices
 from core.experiments import jobs, pipeline
 from core.media.faces import alignment, landmarker
 from core.runs import Run

@@ -273,6 +273,6 @@ def show_log(row: dict) -> None:
             st.caption("There is no log: only a training that this page has started writes one.")
             return
         st.code(jobs.log_tail(row["run"]) or "Nothing yet.", language=None, height=260)
-        whole = lambda: path.read_text(errors="replace")  # noqa: E731  (read on a click)
+        whole = lambda: path.read_text(errors="replace")  # noqa: E731
         look = {"icon": ":material/download:", "on_click": "ignore", "key": "log file"}
         st.download_button("The whole log", whole, f"{row['run']}.log.txt", "text/plain", **look)

@@ -9,7 +9,6 @@ import streamlit as st
 
 from core.config import BAND_COUNTS, EMOTIONS, Config, replace
 from core.data import prepared_corpora
-from core.data import splits
 from ui.session import corpora
 
 SECTIONS = {  # section of the config -> title, and the settings shown, in this order
