@@ -1,4 +1,7 @@
-"""Voices in more mel bands than the paper's 28: a corpus of their own, from prepare to a run and the pages; and 28 stay what they were."""
+"""Voices in more mel bands than the paper's 28.
+
+A corpus of their own, from prepare to a run and the pages; and 28 stay what they were.
+"""
 
 import zipfile
 
@@ -49,7 +52,7 @@ def the_run() -> Run:
     return Run(files.checkpoints_folder() / runs.list_runs()[0]["run"])
 
 
-# --- names --------------------------------------------------------------------------------------------------------------------------
+# ------------------------------------------------------------------ names
 
 
 @given(
@@ -84,7 +87,10 @@ def test_files_of_the_papers_size_keep_their_names():
 
 
 def test_corpora_of_the_papers_size_keep_their_keys(tmp_path):
-    """What a prepared file and its half-done parts are found by: held here, so that a later setting leaves them valid."""
+    """What a prepared file and its half-done parts are found by.
+
+    Held here, so that a later setting leaves them valid.
+    """
     with zipfile.ZipFile(tmp_path / "r.zip", "w") as z:
         for actor in ("01", "02"):
             z.writestr(f"Actor_{actor}/03-01-05-01-02-01-{actor}.wav", b"not read")
@@ -105,7 +111,7 @@ def test_every_band_hears_something(bands):
     assert ((filters > 0).sum(axis=1) >= 2).all()
 
 
-# --- prepare ------------------------------------------------------------------------------------------------------------------------
+# ------------------------------------------------------------------ prepare
 
 
 def test_the_command_line_makes_a_corpus_of_its_own(tmp_path, home, capsys):
@@ -155,7 +161,7 @@ def test_faces_alone_have_no_bands(tmp_path, home):
         preparation.prepare_corpus("fer2013-64", tmp_path / "f")
 
 
-# --- a run asks for as many bands as its voices have ---------------------------------------------------------------------------------
+# ------------------------------------------------------------------ a run's bands are its voices'
 
 
 def test_a_run_is_refused_where_its_voices_have_other_bands(home):
@@ -234,7 +240,7 @@ def test_a_run_goes_the_whole_way(finer):
     assert "MIT, as this project" in card
 
 
-# --- pages --------------------------------------------------------------------------------------------------------------------------
+# ------------------------------------------------------------------ pages
 
 
 @pytest.mark.parametrize("preset", PRESETS)

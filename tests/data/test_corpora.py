@@ -1,4 +1,7 @@
-"""§4.1: every published form of a corpus gives one index; its votes; own data in folders and tables."""
+"""§4.1: every published form of a corpus gives one index; its votes.
+
+Own data in folders and tables.
+"""
 
 import csv
 import dataclasses
@@ -323,8 +326,12 @@ def test_files_come_in_one_order_and_without_what_is_hidden(tmp_path):
     os.symlink(root / "nowhere", root / "broken.wav")
     os.symlink(root / "self", root / "self")
     assert [f.removeprefix(f"{root}/") for f, _ in media_files.list_files(root)] == [
-        "a.wav", "b/2.wav", "c!d/3.wav", "b/z.zip!0.wav", "b/z.zip!m/1.wav"
-    ]  # fmt: skip
+        "a.wav",
+        "b/2.wav",
+        "c!d/3.wav",
+        "b/z.zip!0.wav",
+        "b/z.zip!m/1.wav",
+    ]
     (root / "c!d" / "3.wav").write_bytes(b"three")
     pack(root / "c!d" / "y.zip", ["q!r.wav"])
     with media_files.media_file(str(root / "c!d" / "3.wav")) as path:
@@ -357,8 +364,10 @@ def test_labelled_faces(tmp_path):
         "fer2013", plant(tmp_path / "f", [*names, *(f"fer2013/{n}" for n in names)])
     )
     assert [(e.clip, e.emotion, e.crop, e.subject) for e in entries] == [
-        ("test/happy/1.jpg", "happy", True, ""), ("train/Sad/2.PNG", "sad", True, ""), ("train/happy/1.jpg", "happy", True, "")
-    ]  # fmt: skip
+        ("test/happy/1.jpg", "happy", True, ""),
+        ("train/Sad/2.PNG", "sad", True, ""),
+        ("train/happy/1.jpg", "happy", True, ""),
+    ]
     assert bare(indexing.index_clips("fer2013", pack(tmp_path / "f.zip", names))) == bare(entries)
     assert (
         len(indexing.index_clips("my-faces", tmp_path / "f")) == 6
@@ -368,9 +377,15 @@ def test_labelled_faces(tmp_path):
 @pytest.mark.parametrize("above", ["", "mine/"])
 def test_own_folders(tmp_path, above):
     names = [
-        "faces/happy/ann/1.jpg", "faces/happy/2.jpg", "Faces/SURPRISED/bob/c.mp4",
-        "audio/happiness/ann/1.wav", "audio/sur/x.mp4", "audio/sur/cover.jpg", "faces/happy/ann/1.wav", "readme.txt",
-    ]  # fmt: skip
+        "faces/happy/ann/1.jpg",
+        "faces/happy/2.jpg",
+        "Faces/SURPRISED/bob/c.mp4",
+        "audio/happiness/ann/1.wav",
+        "audio/sur/x.mp4",
+        "audio/sur/cover.jpg",
+        "faces/happy/ann/1.wav",
+        "readme.txt",
+    ]
     entries = indexing.index_clips("mine", plant(tmp_path, [above + n for n in names]))
     found = {
         e.clip.removeprefix(above): (e.emotion, e.subject, bool(e.video), bool(e.audio), e.crop)
@@ -386,7 +401,8 @@ def test_own_folders(tmp_path, above):
     plant(tmp_path, [f"{above}audio/contempt/1.wav"])
     with pytest.raises(
         CorpusError,
-        match=r"contempt/1\.wav has an unknown emotion 'contempt'; known are .*surprise \(surprised, sur",
+        match=r"contempt/1\.wav has an unknown emotion 'contempt'; known are .*"
+        r"surprise \(surprised, sur",
     ):
         indexing.index_clips("mine", tmp_path)
 
@@ -397,7 +413,10 @@ def table(root: Path, text: str, name="clips.csv", encoding="utf-8") -> Path:
     return root / name
 
 
-GOOD = "path,subject,label,clip,audio,sex\na.mp4,ann,Happy,one,,F\na.wav,ann,joy,one,,\nface é.jpg,bob,sad,two,sub\\b.wav,male\n"
+GOOD = (
+    "path,subject,label,clip,audio,sex\na.mp4,ann,Happy,one,,F\na.wav,ann,joy,one,,\n"
+    "face é.jpg,bob,sad,two,sub\\b.wav,male\n"
+)
 
 
 @pytest.mark.parametrize(

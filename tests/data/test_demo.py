@@ -1,4 +1,8 @@
-"""The demo corpus: equal bits for equal seeds, balanced, within range, its moods seen and heard, its faces found by the landmark model."""
+"""The demo corpus.
+
+Equal bits for equal seeds, balanced, within range, its moods seen and heard, its faces found by the
+landmark model.
+"""
 
 from dataclasses import replace
 
@@ -35,7 +39,9 @@ def decibels(wave: np.ndarray) -> float:
 
 
 def pitch(wave: np.ndarray) -> float:
-    """Median frequency (Hz) of the strongest autocorrelation between 60 and 500 Hz, over the loudest half of frames of 64 ms."""
+    """Median frequency (Hz) of the strongest autocorrelation between 60 and 500 Hz, over the
+    loudest half of frames of 64 ms.
+    """
     frames = np.lib.stride_tricks.sliding_window_view(wave.astype(float), 1024)[::256]
     frames = frames[np.argsort(frames.var(axis=1))[len(frames) // 2 :]] * np.hanning(1024)
     echo = np.fft.irfft(np.abs(np.fft.rfft(frames, 2048)) ** 2)[:, : RATE // 60]
@@ -47,7 +53,9 @@ def pitch(wave: np.ndarray) -> float:
 
 @pytest.fixture(scope="module")
 def sample() -> list[tuple[actors.Take, np.ndarray, np.ndarray, np.ndarray]]:
-    """(take, image, points, waveform) of one take per actor and emotion, each frame from the middle of its sound."""
+    """(take, image, points, waveform) of one take per actor and emotion, each frame from the middle
+    of its sound.
+    """
     out = []
     for take in list_takes(1):
         wave = synthesise_voice(take)
@@ -169,7 +177,7 @@ def test_eyes_widen_in_fear_and_narrow_in_disgust():
 
 
 def test_face_and_voice_of_a_take_are_strong_together():
-    """Within one emotion the strength of a take shows in both, so a pair tells more than its class."""
+    """A take's strength shows in face and voice, so a pair tells more than its class."""
     angry = [t for t in list_takes(4, 10) if t.emotion == "angry"]
     strength = np.array([t.strength for t in angry])
     change = [

@@ -1,4 +1,8 @@
-"""§4.1: each planted fault is reported and nothing else, on corpora of full size, on the real files, and on folders that are a mess."""
+"""§4.1.
+
+Each planted fault is reported and nothing else, on corpora of full size, on the real files, and on
+folders that are a mess.
+"""
 
 import json
 import os

@@ -1,4 +1,7 @@
-"""Fetching over HTTP from a server that does what servers do: no ranges, cut connections, wrong sums, wrong sizes, refusals, redirects."""
+"""Fetching over HTTP from a server that does what servers do.
+
+No ranges, cut connections, wrong sums, wrong sizes, refusals, redirects.
+"""
 
 import hashlib
 import http.server
@@ -33,7 +36,10 @@ KILLS = max(
 
 
 class Record(http.server.ThreadingHTTPServer):
-    """A record with three files. `fault(name, attempt)` may give a dict of what goes wrong with one answer."""
+    """A record with three files.
+
+    `fault(name, attempt)` may give a dict of what goes wrong with one answer.
+    """
 
     def __init__(self, size=200_000):
         super().__init__(("127.0.0.1", 0), Handler)
@@ -197,7 +203,8 @@ def test_a_server_that_stays_away_or_refuses(record, tmp_path):
     record.fault = lambda name, n: {"status": 503} if name == AUDIO else {}
     with pytest.raises(
         FetchError,
-        match=rf"{AUDIO}: the server answers 503, {download.MAX_FAILED_ATTEMPTS} times in a row; 0 of 200,000 bytes are kept",
+        match=rf"{AUDIO}: the server answers 503, {download.MAX_FAILED_ATTEMPTS} times in a row; "
+        "0 of 200,000 bytes are kept",
     ):
         download.fetch_corpus("ravdess", tmp_path, ("audio",), base=record.base)
     record.fault = lambda name, n: {"status": 404} if name == AUDIO else {}

@@ -1,4 +1,8 @@
-"""§4.1: words for emotions, labels by intention or by vote, and who is in which set by seed or by published lists."""
+"""§4.1.
+
+Words for emotions, labels by intention or by vote, and who is in which set by seed or by published
+lists.
+"""
 
 import json
 import os
@@ -55,7 +59,9 @@ def test_which_label_counts(which, ties, expected):
 def fabricate(
     name: str, subjects, classes, votes=None, known=True, seen=lambda number: True
 ) -> None:
-    """A prepared file of noise, two clips of every subject and class; `votes` is what raters make of an emotion.
+    """A prepared file of noise, two clips of every subject and class.
+
+    `votes` is what raters make of an emotion.
 
     Subjects of whom no face is `seen` have voices alone.
     """
@@ -92,7 +98,9 @@ def fabricate(
 
 
 def voted(emotion: str) -> tuple[str, str, str]:
-    """Raters hear anger as disgust, are of two minds about faces of fear, and agree with the actor in all else."""
+    """Raters hear anger as disgust, are of two minds about faces of fear, and agree with the actor
+    in all else.
+    """
     voice = "disgust" if emotion == "angry" else emotion
     return voice, "fear|sad" if emotion == "fear" else emotion, emotion
 

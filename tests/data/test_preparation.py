@@ -1,4 +1,7 @@
-"""Clips -> one file per corpus: what it holds, what its key notices, frames and crops, engines, locks, and kills at any moment."""
+"""Clips -> one file per corpus.
+
+What it holds, what its key notices, frames and crops, engines, locks, and kills at any moment.
+"""
 
 import functools
 import json
@@ -73,7 +76,10 @@ def pictures(root, count=3):
 
 
 def clean(home):
-    """Whether nothing but finished files and locks is left: the arrays, where their media lie, and no parts."""
+    """Whether nothing but finished files and locks is left.
+
+    The arrays, where their media lie, and no parts.
+    """
     lying = {p.relative_to(home).as_posix() for p in home.rglob("*") if p.is_file()}
     whole = {f for f in lying if not f.startswith(".") and f.endswith((".npz", ".source.json"))}
     folders = {p.name for p in home.rglob("*") if p.is_dir()}
@@ -154,7 +160,9 @@ def test_equal_arrays_are_equal_bytes(tmp_path, monkeypatch):
 
 
 def test_demo_clips_go_through_files_and_come_out_the_same(films, home):
-    """The invented clips as mp4 + wav, decoded, found by the landmark model and aligned, are the faces that were drawn directly."""
+    """The invented clips as mp4 + wav, decoded, found by the landmark model and aligned, are the
+    faces that were drawn directly.
+    """
     from core.data.demo import actors, expressions, voices
     from core.media import spectrograms
     from core.media.faces import alignment
@@ -240,7 +248,10 @@ def test_the_nearest_frame_alone_is_the_one_that_all_frames_have(films, shared_d
 
 
 def test_crops_and_photographs_in_one_folder(tmp_path, home):
-    """Small pictures are faces as they are; in large ones a face is looked for, and its lack is that picture's own misfortune."""
+    """Small pictures are faces as they are.
+
+    In large ones a face is looked for, and its lack is that picture's own misfortune.
+    """
     pytest.importorskip("skimage")
     from skimage import data
 
@@ -273,7 +284,9 @@ def test_crops_and_photographs_in_one_folder(tmp_path, home):
 
 
 def test_crops_in_parts_are_aligned_as_in_one_go(tmp_path, home, shared_data, monkeypatch):
-    """The median of all landmarks stands in where there are none, however the work was cut up and interrupted."""
+    """The median of all landmarks stands in where there are none, however the work was cut up and
+    interrupted.
+    """
     import io
     import zipfile
 
