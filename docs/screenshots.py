@@ -1,6 +1,9 @@
-"""`make screenshots`: every page as a visitor sees it, with the runs that are here, in light and dark.
+"""`make screenshots`.
 
-The pictures go to docs/screenshots/, which git ignores. Those that README shows also go to docs/, with few colours, so that they are small.
+Every page as a visitor sees it, with the runs that are here, in light and dark.
+
+The pictures go to docs/screenshots/, which git ignores. Those that README shows also go to docs/,
+with few colours, so that they are small.
 """
 
 from __future__ import annotations
@@ -25,7 +28,9 @@ from ui import theme
 
 FOLDER = ROOT / "docs" / "screenshots"
 SCHEMES = ("light", "dark")
-VIEWS = {  # page -> picture's name -> what its address says; a page that is not named here is taken as it opens
+# page -> picture's name -> what its address says; a page that is not named here is taken as it
+# opens
+VIEWS = {
     "": {"home": ""},
     "condition": {
         "condition": "face=drawn-happy",
@@ -69,7 +74,10 @@ def picture(tab, address: str, path: Path) -> None:
 
 
 def small(source: Path, target: Path) -> None:
-    """The same picture with 256 colours: its own, and the emotions', which are few pixels and must not change."""
+    """The same picture with 256 colours.
+
+    Its own, and the emotions', which are few pixels and must not change.
+    """
     kept = [*theme.EMOTION_COLOURS.values(), "#ffffff", "#eef3f3"]  # and the light ground's two
     image, own = Image.open(source).convert("RGB"), 256 - len(kept)
     palette = Image.new("P", (1, 1))
@@ -79,7 +87,10 @@ def small(source: Path, target: Path) -> None:
 
 
 def main(wanted: list[str]) -> int:
-    """Takes the pictures of all pages, or of those whose names are given. Returns 1 where a page has shown a fault."""
+    """Takes the pictures of all pages, or of those whose names are given.
+
+    Returns 1 where a page has shown a fault.
+    """
     FOLDER.mkdir(exist_ok=True)
     bad: list[str] = []
     taken = set()
