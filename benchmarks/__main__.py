@@ -1,4 +1,7 @@
-"""`make bench`: one table, each row a ratio measured in this run. `make bench ARGS=p_values` takes one module of this folder."""
+"""`make bench`: one table, each row a ratio measured in this run.
+
+`make bench ARGS=p_values` takes one module of this folder.
+"""
 
 from __future__ import annotations
 

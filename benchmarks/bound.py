@@ -1,16 +1,15 @@
-"""How much of the device a training step (§3) uses: its floating-point operations a second as a share of one large matrix product's.
+"""Device utilisation of a training step (§3): its FLOP/s over those of one large matrix product.
 
-Multiplications and additions of all products and convolutions of a step, forward and backward, are counted by torch; whatever else a step
-does (norms, noise, optimisers, moving memory) counts as time and not as work. So no training reaches 1, and one of small networks is far
-below: it says what is left, not what is wrong.
+torch counts the multiplications and additions of all products and convolutions, forward and
+backward. Everything else (norms, noise, optimisers, memory traffic) adds time and no operations.
+No training reaches 1, and one of small networks stays far below: the ratio shows the headroom.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import os
 import statistics
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -18,15 +17,14 @@ from torch.utils.flop_counter import flop_registry
 
 from benchmarks import training
 from benchmarks.table import Row, wall_seconds
-from core.config import PRESETS, GanSettings, with_method
-from core.models.networks import Classifier
+from core.config import GanSettings
 
-MATRIX_SIDE = {"cpu": 2048, "cuda": 8192}  # of the square matrices
+MATRIX_SIDE = {"cpu": 2048, "cuda": 8192}  # rows of the square matrices
 REPEATS = 7
 
 
 def matrix_product(device: str, kind: torch.dtype) -> Callable[[], None]:
-    """One product of two large square matrices, to its end on the device."""
+    """One product of two large square matrices; ends when the device has finished it."""
     a, b = (
         torch.randn(MATRIX_SIDE[device], MATRIX_SIDE[device], device=device).to(kind)
         for _ in range(2)
@@ -41,7 +39,10 @@ def matrix_product(device: str, kind: torch.dtype) -> Callable[[], None]:
 
 
 class OperationCounter(TorchDispatchMode):
-    """Counts by torch's own formulas. Its FlopCounterMode also follows modules, which a gradient of a gradient (R1) does not allow."""
+    """Counts operations by torch's formulas.
+
+    torch's FlopCounterMode also tracks modules, which fails for a gradient of a gradient (R1).
+    """
 
     total = 0
 
@@ -52,48 +53,39 @@ class OperationCounter(TorchDispatchMode):
         return out
 
 
-def count_operations(g: GanSettings, Q: Classifier, arrays: tuple) -> float:
-    """Multiplications and additions of one step, the mean over STEPS of them: on the CPU, where each is really called."""
-    work = training.our_steps(g, Q, arrays, "cpu")
+def count_operations(g: GanSettings, arrays: training.Arrays) -> float:
+    """Multiplications and additions of a step: the mean of STEPS_PER_REPEAT steps on the CPU."""
+    work = training.our_steps(g, arrays, "cpu")
     with OperationCounter() as counter:
         work()
     return counter.total / training.STEPS_PER_REPEAT
 
 
-def rows() -> list[Row]:
+def rows() -> Iterator[Row]:
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS") or os.cpu_count() or 1))
+    torch.set_num_threads(training.cpu_threads())
     torch.backends.cuda.matmul.allow_tf32 = False
     kinds = {"fp32": torch.float32} | ({"bf16": torch.bfloat16} if device == "cuda" else {})
-    found = []
-    for name, config in (
-        ("studio", PRESETS["demo"]),
-        ("paper", with_method("paper", PRESETS["demo"])),
-    ):
-        g, s = config.gan, config.logmel
-        Q = Classifier((s.columns, s.bands), (16, 32, 64, 128), training.CLASSES).eval()
-        arrays = training.random_arrays(32 * g.batch, s.columns, s.bands)
-        work = count_operations(g, Q, arrays)
+    for name, config in training.method_configs().items():
+        g, steps, side = config.gan, training.STEPS_PER_REPEAT, MATRIX_SIDE[device]
+        arrays = training.random_arrays(training.BATCHES_PER_EPOCH * g.batch, config)
+        operations = count_operations(g, arrays)
         for precision, kind in kinds.items():
-            told = dataclasses.replace(g, precision=precision)
-            step, whole = (
-                training.our_steps(told, Q.to(device), arrays, device),
-                matrix_product(device, kind),
-            )
-            step(), whole()
+            settings = dataclasses.replace(g, precision=precision)
+            step = training.our_steps(settings, arrays, device)
+            product = matrix_product(device, kind)
+            step(), product()
+            # FLOP/s of both in turns
             pairs = [
-                (
-                    training.STEPS_PER_REPEAT * work / wall_seconds(step),
-                    2 * MATRIX_SIDE[device] ** 3 / wall_seconds(whole),
-                )
+                (steps * operations / wall_seconds(step), 2 * side**3 / wall_seconds(product))
                 for _ in range(REPEATS)
             ]
             shares = [ours / bound for ours, bound in pairs]
-            ours, bound = (statistics.median(p) / 1e9 for p in zip(*pairs))
+            ours, bound = (statistics.median(p) / 1e9 for p in zip(*pairs, strict=True))
             note = (
-                f"{ours:,.0f} of {bound:,.0f} GFLOP/s; {work / g.batch / 1e6:,.1f} MFLOP for each of {g.batch} pairs, "
-                f"{torch.get_num_threads()} threads, {training.STEPS_PER_REPEAT} steps, product of side {MATRIX_SIDE[device]:,}"
+                f"{ours:,.0f} of {bound:,.0f} GFLOP/s; {operations / g.batch / 1e6:,.1f} MFLOP for "
+                f"each of {g.batch} pairs, {torch.get_num_threads()} threads, {steps} steps, "
+                f"product of side {side:,}"
             )
-            what = f"training on {device}, {name}'s networks, {precision}: step / matrix product, FLOP/s"
-            found.append(Row(what, statistics.median(shares), min(shares), max(shares), note=note))
-    return found
+            what = f"training on {device}, {name}'s networks, {precision}: FLOP/s of step / product"
+            yield Row(what, statistics.median(shares), min(shares), max(shares), note=note)

@@ -1,4 +1,4 @@
-"""The studio as a server of its own and a headless Chromium that visits it: for measurements and pictures of pages, and for tests."""
+"""The app as a server and a headless Chromium: for measurements and pictures of pages, and tests."""
 
 from __future__ import annotations
 
@@ -15,7 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlparse
 
-ROOT = Path(__file__).resolve().parents[1]
+from core.files import ROOT
+
 VIEWPORT = {"width": 1280, "height": 720}
 CHROMIUM_ARGUMENTS = [
     *("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"),
@@ -23,15 +24,18 @@ CHROMIUM_ARGUMENTS = [
 ]
 PAGE_AT_REST_JS = """() => {
   const app = document.querySelector('[data-testid=stApp]');
-  const seen = name => [...document.querySelectorAll(`[data-testid=${name}]`)].some(e => e.getClientRects().length);
-  return app?.dataset.testScriptState === 'notRunning' && !seen('stSpinner') && !seen('stSkeleton')
-    && !!document.querySelector('.stMainBlockContainer h1') && !document.querySelector('[data-stale=true]');
+  const isVisible = name => [...document.querySelectorAll(`[data-testid=${name}]`)]
+    .some(e => e.getClientRects().length);
+  return app?.dataset.testScriptState === 'notRunning'
+    && !isVisible('stSpinner') && !isVisible('stSkeleton')
+    && !!document.querySelector('.stMainBlockContainer h1')
+    && !document.querySelector('[data-stale=true]');
 }"""
 
 
 @dataclass(frozen=True)
 class StudioServer:
-    """A server that answers."""
+    """A running server."""
 
     address: str  # http://127.0.0.1:port
     pid: int
@@ -41,9 +45,10 @@ class StudioServer:
 def studio_server(
     log: Path, environment: dict[str, str], app: Path = ROOT / "app.py", seconds: float = 120.0
 ) -> Iterator[StudioServer]:
-    """A Streamlit app on a free port of the loopback, in a process of its own; it ends with the block.
+    """A Streamlit app in its own process on a free port of 127.0.0.1, until the block ends.
 
-    What it prints goes into the file `log`. Raises RuntimeError with the end of that file when it does not answer.
+    It prints into the file `log`. Raises RuntimeError with the end of that file if it does not
+    answer within `seconds`.
     """
     with socket.socket() as s:
         s.bind(("127.0.0.1", 0))
@@ -60,9 +65,7 @@ def studio_server(
                 urllib.request.urlopen(f"{address}/_stcore/health", timeout=1).close()
                 break
             if process.poll() is not None or time.monotonic() > end:
-                raise RuntimeError(
-                    f"The studio does not start. The end of what it printed:\n{log.read_text()[-2000:]}"
-                )
+                raise RuntimeError(f"The app does not start; its log:\n{log.read_text()[-2000:]}")
             time.sleep(0.05)
         yield StudioServer(address, process.pid)
     finally:
@@ -74,20 +77,16 @@ def studio_server(
 
 
 def chromium_path() -> str:
-    """The path of Chromium or Chrome. Raises RuntimeError where there is none."""
-    path = next(
-        filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None
-    )
-    if not path:
-        raise RuntimeError(
-            "No Chromium was found: pages need a browser to be shown in. On Debian: apt install chromium."
-        )
-    return path
+    """The path of Chromium or Chrome. Raises RuntimeError if none is installed."""
+    for name in ("chromium", "chromium-browser", "google-chrome"):
+        if path := shutil.which(name):
+            return path
+    raise RuntimeError("Pages need a browser: install Chromium (Debian: apt install chromium).")
 
 
 @contextlib.contextmanager
 def chromium() -> Iterator:
-    """A headless browser, closed with the block. Raises RuntimeError where none is installed."""
+    """A headless browser, closed with the block. Raises RuntimeError if none is installed."""
     path = chromium_path()
     from playwright.sync_api import sync_playwright
 
@@ -98,34 +97,32 @@ def chromium() -> Iterator:
 
 
 def record_faults(tab) -> list[str]:
-    """Errors of a tab's console and its requests that leave this machine, in a list that fills as they come."""
+    """A list that collects a tab's console errors and its requests to other machines."""
     faults: list[str] = []
-    # Streamlit looks for its server at /train/_stcore first, which a page's own address answers with 404.
-    tab.on(
-        "console",
-        lambda m: (
-            m.type == "error"
-            and "/_stcore/" not in m.location["url"]
-            and faults.append(f"{m.text} {m.location['url']}")
-        ),
-    )
-    tab.on("pageerror", lambda e: faults.append(str(e)))
-    tab.on(
-        "request",
-        lambda r: urlparse(r.url).hostname in ("127.0.0.1", None) or faults.append(f"asks {r.url}"),
-    )
+
+    def on_console(message) -> None:
+        # Streamlit first looks for its server below the page's address, which answers 404
+        if message.type == "error" and "/_stcore/" not in message.location["url"]:
+            faults.append(f"{message.text} {message.location['url']}")
+
+    def on_request(request) -> None:
+        if urlparse(request.url).hostname not in ("127.0.0.1", None):
+            faults.append(f"asks {request.url}")
+
+    tab.on("console", on_console)
+    tab.on("pageerror", lambda error: faults.append(str(error)))
+    tab.on("request", on_request)
     return faults
 
 
 def wait_for_page(tab, seconds: float = 120.0) -> None:
-    """Wait until the page is whole: its title is there, its script has ended, nothing spins or is about to be replaced."""
+    """Wait until the page is complete: title shown, script ended, nothing loading or stale."""
     tab.wait_for_function(PAGE_AT_REST_JS, timeout=1000 * seconds)
 
 
 def page_titles(tab) -> dict[str, str]:
-    """The pages that the navigation offers: address below the server ("" is Home) -> title."""
-    tab.locator("[data-testid=stTopNavLink]").first.wait_for()
-    links = tab.locator("[data-testid=stTopNavLink]").evaluate_all(
-        "all => all.map(a => [a.pathname, a.innerText.trim()])"
-    )
-    return {path.strip("/"): title for path, title in links}
+    """Pages of the navigation: path below the server's address ("" is Home) -> title."""
+    links = tab.locator("[data-testid=stTopNavLink]")
+    links.first.wait_for()
+    found = links.evaluate_all("all => all.map(a => [a.pathname, a.innerText.trim()])")
+    return {path.strip("/"): title for path, title in found}

@@ -1,25 +1,27 @@
-"""FID (§4.2, Eq. 11) against pytorch-fid's on the same features in float64: means and covariances counted in, how far the two are apart."""
+"""FID (§4.2, Eq. 11) against pytorch-fid on equal features in float64, and their difference.
+
+Means and covariances are part of the measured time.
+"""
 
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
 
 import numpy as np
 
 from benchmarks.table import Row, measure_ratio
 from core.evaluation import metrics
 
-SIZES = (
-    (16, 500, 15),
-    (1024, 2048, 3),
-)  # width of the features (our scorer's; half of an Inception network's), samples in a set, repeats
+# (width of the features, samples per set, repeats): our scorer's, and half of an Inception's
+SIZES = ((16, 500, 15), (1024, 2048, 3))
 
 
 def import_pytorch_fid():
-    """The module `pytorch_fid.fid_score`. Raises ImportError where it is not installed.
+    """The module `pytorch_fid.fid_score`. Raises ImportError if it is not installed.
 
-    It imports torchvision, whose wheel from PyPI fails on a CPU build of torch: its compiled operators do not load, and its Python part
-    then misses two names. Declaring them is enough; nothing calls them.
+    It imports torchvision, whose PyPI wheel fails on a CPU build of torch: its compiled operators
+    do not load, and its Python part misses two of them. Declaring them suffices; nothing calls them.
     """
     import torch
 
@@ -29,17 +31,15 @@ def import_pytorch_fid():
         for name in [n for n in sys.modules if n.partition(".")[0] == "torchvision"]:
             del sys.modules[name]
         for name in ("nms", "qnms"):
-            torch.library.define(
-                f"torchvision::{name}",
-                "(Tensor dets, Tensor scores, float iou_threshold) -> Tensor",
-            )
+            signature = "(Tensor dets, Tensor scores, float iou_threshold) -> Tensor"
+            torch.library.define(f"torchvision::{name}", signature)
     from pytorch_fid import fid_score
 
     return fid_score
 
 
 def random_features(width: int, n: int) -> tuple[np.ndarray, np.ndarray]:
-    """Two sets (n, width) with covariances of their own, as a real and a generated one."""
+    """Two sets (n, width) with different means and covariances."""
     rng = np.random.default_rng(0)
     a, b = (
         rng.normal(size=(n, width)) @ (rng.normal(size=(width, width)) / np.sqrt(width))
@@ -48,35 +48,23 @@ def random_features(width: int, n: int) -> tuple[np.ndarray, np.ndarray]:
     return a, b + 0.3
 
 
-def rows() -> list[Row | str]:
+def rows() -> Iterator[Row | str]:
     try:
-        score = import_pytorch_fid()
+        fid_score = import_pytorch_fid()
     except ImportError as error:
-        return [f"FID: skipped, pytorch-fid is not here ({error}); requirements.txt names it"]
-
-    found: list[Row | str] = []
+        yield f"FID: skipped, pytorch-fid is not installed ({error}); see requirements-test.txt"
+        return
     for width, n, repeats in SIZES:
         a, b = random_features(width, n)
 
         def theirs(a: np.ndarray = a, b: np.ndarray = b) -> float:
-            return float(
-                score.calculate_frechet_distance(
-                    a.mean(0), np.cov(a, rowvar=False), b.mean(0), np.cov(b, rowvar=False)
-                )
-            )
+            moments = (m for x in (a, b) for m in (x.mean(0), np.cov(x, rowvar=False)))
+            return float(fid_score.calculate_frechet_distance(*moments))
 
         def ours(a: np.ndarray = a, b: np.ndarray = b) -> float:
             return metrics.fid(a, b)
 
-        apart = abs(ours() - theirs()) / theirs()
-        note = f"{ours():.6g}, apart by {apart:.0e} of it"
-        found.append(
-            measure_ratio(
-                f"FID: pytorch-fid / ours, {n:,} × {width} features twice",
-                theirs,
-                ours,
-                repeats,
-                note=note,
-            )
-        )
-    return found
+        difference = abs(ours() - theirs()) / theirs()
+        what = f"FID: pytorch-fid / ours, {n:,} × {width} features twice"
+        note = f"{ours():.6g}, relative difference {difference:.0e}"
+        yield measure_ratio(what, theirs, ours, repeats, note=note)

@@ -1,7 +1,11 @@
-"""From an upload to its voices (§3.3, §3.4) against the floor of that: decoding and the same search for landmarks, in this process.
+"""From an upload to its voices (§3.3, §3.4) against the floor of that.
 
-The path is the page Listen's: the bytes into a private file, a process of its own that decodes it, landmarks meanwhile, aligned faces,
-p-values, and for each condition shown a spectrogram, its sound and the scorer's verdict. The floor does one thing after the other and
+Decoding and the same search for landmarks, in this process.
+
+The path is the page Listen's: the bytes into a private file, a process of its own that decodes it,
+landmarks meanwhile, aligned faces,
+p-values, and for each condition shown a spectrogram, its sound and the scorer's verdict. The floor
+does one thing after the other and
 nothing apart. What the page adds, widgets and pictures, stands in a row of its own.
 """
 
@@ -18,7 +22,6 @@ import numpy as np
 
 from benchmarks.table import Row, wall_seconds
 from core.data.demo import recordings
-from core.data import preparation
 from core.inference import generation
 from core.media import clips, sandbox, spectrograms
 from core.media.faces import tracking
@@ -31,7 +34,10 @@ PAUSE_SECONDS = 1.0  # seconds in which the next child gets ready to wait, outsi
 
 
 def make_clip(folder: Path) -> Path:
-    """The first three seconds of a real clip where one is at hand, its packets copied; a drawn clip elsewhere."""
+    """The first three seconds of a real clip where one is at hand, its packets copied.
+
+    A drawn clip elsewhere.
+    """
     real = sorted((ROOT.parent / "shared" / "data" / "ravdess_video").glob("*.mp4"))
     if not real:
         recordings.draw_demo_clips(folder, 1)

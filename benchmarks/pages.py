@@ -1,7 +1,11 @@
-"""How fast the studio opens and changes its page, in a browser, alone and beside a training; and whether its memory grows meanwhile.
+"""How fast the studio opens and changes its page, in a browser, alone and beside a training.
 
-A switch is a click in the navigation. It ends when the page is whole: its own title, its script ended, nothing that waits to be replaced.
-The peer is a bare Streamlit app with as many pages, each of a title and a line: what the framework and the machine take by themselves.
+And whether its memory grows meanwhile.
+
+A switch is a click in the navigation. It ends when the page is whole: its own title, its script
+ended, nothing that waits to be replaced.
+The peer is a bare Streamlit app with as many pages, each of a title and a line: what the framework
+and the machine take by themselves.
 """
 
 from __future__ import annotations
@@ -59,7 +63,9 @@ SWITCH_PAGE_JS = """path => new Promise((done, failed) => {
 
 @dataclass
 class Tour:
-    """Times of a visitor who goes round the pages, in ms, and the server's memory on the way, in MB."""
+    """Times of a visitor who goes round the pages, in ms, and the server's memory on the way, in
+    MB.
+    """
 
     first: dict[str, float] = field(default_factory=dict)  # page -> its first visit
     title_ms: list[float] = field(default_factory=list)  # click -> the page's title
@@ -116,7 +122,10 @@ def memory_mb(pid: int) -> float:
 
 
 def processor_seconds(pid: int) -> float:
-    """A process' processor time so far, in seconds; where /proc is absent only whole seconds are known."""
+    """A process' processor time so far, in seconds.
+
+    Where /proc is absent only whole seconds are known.
+    """
     try:
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
         return (int(fields[11]) + int(fields[12])) / 100
@@ -146,7 +155,10 @@ def first_paint_ms(browser, address: str) -> float:
 
 
 def copy_home(folder: Path) -> dict[str, str]:
-    """A home of its own with the finished runs and the prepared corpora that are here; the environment that names it."""
+    """A home of its own with the finished runs and the prepared corpora that are here.
+
+    The environment that names it.
+    """
     source, target = files.checkpoints_folder(), folder / "checkpoints"
     target.mkdir(parents=True)
     for row in runs.list_runs(source):

@@ -1,7 +1,11 @@
-"""bf16 held to fp32 by equivalence: paired seeds of a short demo training, and how far FID and accuracy differ.
+"""bf16 held to fp32 by equivalence.
 
-No timing: forty trainings, more than an hour of one core; so it runs only where it is asked for, and goes on where it was stopped. A
-method that is equal, but whose trainings are independent, passes for one figure in 6 of 100 tries with five pairs, in 32 with ten, in 81
+Paired seeds of a short demo training, and how far FID and accuracy differ.
+
+No timing: forty trainings, more than an hour of one core; so it runs only where it is asked for,
+and goes on where it was stopped. A
+method that is equal, but whose trainings are independent, passes for one figure in 6 of 100 tries
+with five pairs, in 32 with ten, in 81
 with twenty (simulated: normal figures of one spread).
 """
 
@@ -38,7 +42,8 @@ def fid_and_accuracy(run: Run) -> tuple[float, float]:
 
 
 def equivalence_row(name: str, plain: np.ndarray, other: np.ndarray) -> Row:
-    """The far end of the 90 % interval of the mean difference of pairs, in standard deviations of `plain` between its seeds; below 1 the
+    """The far end of the 90 % interval of the mean difference of pairs, in standard deviations of
+    `plain` between its seeds; below 1 the
     two are equivalent by this protocol. The row's spread is the interval itself, in the same unit."""
     d, sd = other - plain, plain.std(ddof=1)
     half = stats.t.ppf(0.95, len(d) - 1) * d.std(ddof=1) / len(d) ** 0.5

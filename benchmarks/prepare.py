@@ -1,4 +1,6 @@
-"""`data prepare` against what anybody must do with the same clips, decoding and one search for landmarks; and 2 workers against 1."""
+"""`data prepare` against what anybody must do with the same clips, decoding and one search for
+landmarks; and 2 workers against 1.
+"""
 
 from __future__ import annotations
 
@@ -12,8 +14,8 @@ import av
 import soundfile
 
 from benchmarks.table import Row, measure_ratio
-from core.data.demo import recordings
 from core.data import preparation
+from core.data.demo import recordings
 from core.media.faces import detection
 
 CLIP_COUNT = 48
@@ -21,7 +23,9 @@ REPEATS = 5
 
 
 def decode_and_find_faces(folder: Path) -> None:
-    """PyAV through every frame with none converted but the middle one, soundfile through the sound, and the landmarks of that one frame."""
+    """PyAV through every frame with none converted but the middle one, soundfile through the sound,
+    and the landmarks of that one frame.
+    """
     for film in sorted(folder.glob("*.mp4")):
         soundfile.read(film.with_suffix(".wav"), dtype="float32")
         with av.open(str(film)) as box:

@@ -1,4 +1,7 @@
-"""From spectrogram to sound (§3.3): Griffin-Lim against librosa's, batched, at equal turns and equally close to what was asked."""
+"""From spectrogram to sound (§3.3).
+
+Griffin-Lim against librosa's, batched, at equal turns and equally close to what was asked.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""A benchmark is a ratio against a named peer, measured in the same run: repeats taken in turns, the median with its spread."""
+"""A benchmark is a ratio against a named peer, measured in the same run.
+
+Repeats taken in turns, the median with its spread.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +13,10 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Row:
-    """One line of the table. `measure_ratio` says which of the two is on top: time of ours / time of the bound, or of the peer / ours."""
+    """One line of the table. `measure_ratio` says which of the two is on top.
+
+    Time of ours / time of the bound, or of the peer / ours.
+    """
 
     name: str  # what was measured, against what, at which size
     ratio: float  # median over the repeats
@@ -40,7 +46,10 @@ def measure_ratio(
     aim: str = "",
     note: str = "",
 ) -> Row:
-    """Time of `top` / time of `bottom`: one warm-up of each, then `repeats` of both in turns, so that noise meets both alike."""
+    """Time of `top` / time of `bottom`.
+
+    One warm-up of each, then `repeats` of both in turns, so that noise meets both alike.
+    """
     top(), bottom()
     found = [wall_seconds(top) / wall_seconds(bottom) for _ in range(repeats)]
     return Row(name, statistics.median(found), min(found), max(found), aim, note)

@@ -1,7 +1,11 @@
-"""The peer of `benchmarks/training.py`: the training loop that a tutorial would write for the same networks and losses.
+"""The peer of `benchmarks/training.py`.
 
-A Dataset and a DataLoader, eager fp32, one sample stacked after the other, torch's default threads and memory layout, the step in the order
-of pix2pix (Isola et al. 2017): one generator forward, D's update, then G's with D's weights held still. It is no straw man: it makes no
+The training loop that a tutorial would write for the same networks and losses.
+
+A Dataset and a DataLoader, eager fp32, one sample stacked after the other, torch's default threads
+and memory layout, the step in the order
+of pix2pix (Isola et al. 2017): one generator forward, D's update, then G's with D's weights held
+still. It is no straw man: it makes no
 gradient that it does not use, and reads no figure from the device but once an epoch.
 """
 
@@ -42,7 +46,10 @@ class PairDataset(Dataset):
 
 
 class UpsamplingGenerator(networks.ConvGenerator):
-    """The convolutional generator as it is drawn: each map stretched to twice its size, then convolved."""
+    """The convolutional generator as it is drawn.
+
+    Each map stretched to twice its size, then convolved.
+    """
 
     def forward(self, x: Tensor, c: Tensor, z: Tensor) -> Tensor:
         parts = [self.face(x), c, z] if self.use_source else [c, z]

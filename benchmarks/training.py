@@ -18,8 +18,7 @@ import torch
 from benchmarks.table import Row, measure_ratio, wall_seconds
 from benchmarks.textbook import PairDataset, TextbookLoop
 from core.config import PRESETS, Config, GanSettings, with_method
-from core.models import convolutions
-from core.models import cuda_graphs, gan, stacked_training
+from core.models import convolutions, cuda_graphs, gan, stacked_training
 from core.models.networks import Classifier
 
 CLASSES = 6

@@ -1,4 +1,7 @@
-"""What several test files share. One thread per process, so that figures do not depend on the machine's cores."""
+"""What several test files share.
+
+One thread per process, so that figures do not depend on the machine's cores.
+"""
 
 import os
 from pathlib import Path

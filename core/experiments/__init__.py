@@ -1,1 +1,4 @@
-"""§4.3-4.7: a run from sets to results, and many runs on one machine or a Ray cluster. Read: pipeline, sweep, jobs."""
+"""§4.3-4.7: one run of the paper, many runs on one machine or a Ray cluster, and the vocoder.
+
+Read: pipeline, classifier_fitting, condition_vectors, gan_training; sweep, jobs, tasks.
+"""

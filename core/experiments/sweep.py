@@ -1,7 +1,8 @@
-"""Many runs: the cells of a grid, trained by worker processes of this machine, or of a cluster's (`remote`). No torch, but in `run_worker`.
+"""Many runs: the cells of a grid, trained by worker processes of this machine or of a cluster.
 
-The same config is the same run, so a sweep that is given again skips what is done and resumes what was begun. A worker is
-`python -m core.experiments.sweep train`: it reads a config per line, trains it, and answers with a line; whatever happens to one, the others go on.
+Without torch, except in the worker. The same config is the same run, so a repeated sweep skips what
+is done and resumes what is not. A worker is `python -m core.experiments.sweep train`: it reads a
+request per line and answers with a line per run. If a run fails, the others go on.
 """
 
 from __future__ import annotations
@@ -30,32 +31,44 @@ from core.runs import Run
 
 if TYPE_CHECKING:
     from core.evaluation.augmentation import TableSettings
+    from core.experiments.gan_training import TrainFunction
 
-GPU_STACK_SIZE = 8  # runs that a card trains at once
+GPU_STACK_SIZE = 8  # runs that a GPU trains at once
+POLL_SECONDS = 0.2  # seconds between two looks at a worker's answer or at a thread's end
 
 OutcomeState = Literal["done", "was done", "stopped", "failed", "trained elsewhere"]
+PendingRuns = list[tuple[Cell, str]]  # runs to train, each with its id
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of a cell's run."""
+    """The end of a cell's run."""
 
     cell: Cell
     run: str  # id; "" where the corpus is not prepared
     state: OutcomeState
     seconds: float = 0.0
-    reason: str = ""
+    reason: str = ""  # why it failed, or its first results
 
     def line(self, done: int, total: int) -> str:
-        """One line for people; `reason` is why it failed, or the first figures of what it gave."""
-        return f"[{done}/{total}] {self.cell.title:<44} {self.state:<9} {self.seconds:6.0f} s  {self.run}  {self.reason}".rstrip()
+        """One line for the terminal."""
+        text = f"{self.cell.title:<44} {self.state:<9} {self.seconds:6.0f} s  {self.run}"
+        return f"[{done}/{total}] {text}  {self.reason}".rstrip()
 
 
-PendingRuns = list[tuple[Cell, str]]  # what is to be trained, with the runs' ids
-Engine = Callable[
-    [PendingRuns, Path, str, "TableSettings | None", Callable[[Outcome], None], threading.Event],
-    None,
-]
+@dataclass(frozen=True)
+class Work:
+    """Runs that an engine has to train, and how."""
+
+    todo: PendingRuns
+    folder: Path  # of the runs
+    device: str
+    plan: TableSettings | None  # of each run's augmentation table; None: no table
+    add: Callable[[Outcome], None]  # called once for each run, from any thread
+    stop: threading.Event  # once set, running trainings save their state and end
+
+
+Engine = Callable[[Work], None]
 
 
 def train_cells(
@@ -66,225 +79,175 @@ def train_cells(
     plan: TableSettings | None = None,
     tell: Callable[[Outcome, int, int], None] = lambda *a: None,
     stop: threading.Event | None = None,
-    serve: Engine | None = None,
+    engine: Engine | None = None,
 ) -> list[Outcome]:
-    """Train what of `cells` is not yet trained, and with `plan` compute each run's augmentation table; one Outcome per different run.
+    """Train the cells that are not yet trained; returns one Outcome for each different run.
 
-    `workers` processes with one thread each share the runs, or whatever `serve` has (`train_locally`, `remote.serve`). `tell(outcome, how many are
-    through, of how many)` after each. Once `stop` is set, the runs in hand save their state and end, and the same call resumes them.
-    Nothing that befalls a run is raised.
+    With `plan` each run's augmentation table is computed too. `engine` trains the runs; by default
+    `train_locally` with `workers` processes. `tell(outcome, finished, total)` is called after each
+    run. After a stop the same call resumes. A run's failure is reported as an Outcome, not raised.
     """
     folder, stop = folder or files.checkpoints_folder(), stop or threading.Event()
     folder.mkdir(parents=True, exist_ok=True)
     jobs.reconcile(folder)
     busy = {r["run"] for r in runs.list_runs(folder) if jobs.is_alive(r)}
-    first: dict[str, Cell] = {}
+    identified = protocol.identify_runs(cells)
+    total = len({run_id or cell.title for cell, run_id, _ in identified})
     outcomes: list[Outcome] = []
     todo: PendingRuns = []
     guard = threading.Lock()
-    every = protocol.identify_runs(cells)
-    total = len({i or c.title for c, i, _ in every})
 
     def add(outcome: Outcome) -> None:
         with guard:
             outcomes.append(outcome)
             tell(outcome, len(outcomes), total)
 
-    for cell, run_id, reason in every:
+    seen = set()
+    for cell, run_id, reason in identified:
+        run = Run(folder / run_id)
         if reason:
             add(Outcome(cell, "", "failed", reason=reason))
-        elif run_id not in first:
-            first[run_id] = cell
-            if run_id in busy:
-                add(Outcome(cell, run_id, "trained elsewhere"))
-            elif _is_done(Run(folder / run_id), plan):
-                add(Outcome(cell, run_id, "was done", reason=format_results(Run(folder / run_id))))
-            else:
-                todo.append((cell, run_id))
+        elif run_id in seen:
+            continue
+        elif run_id in busy:
+            add(Outcome(cell, run_id, "trained elsewhere"))
+        elif _is_done(run, plan):
+            add(Outcome(cell, run_id, "was done", reason=format_results(run)))
+        else:
+            todo.append((cell, run_id))
+        seen.add(run_id)
     if todo:
-        (serve or functools.partial(train_locally, workers=workers))(
-            todo, folder, device, plan, add, stop
-        )
+        engine = engine or functools.partial(train_locally, workers=workers)
+        engine(Work(todo, folder, device, plan, add, stop))
     return outcomes
 
 
 def _is_done(run: Run, plan: TableSettings | None) -> bool:
-    return bool(run.json("results")) and (
-        plan is None or run.json("table").get("plan") == asdict(plan)
-    )
+    has_table = plan is None or run.json("table").get("plan") == asdict(plan)
+    return bool(run.json("results")) and has_table
 
 
 def format_results(run: Run) -> str:
-    """The first figures of a run that is done, for its line; "" for another."""
+    """The first results of a finished run for its line; "" for another."""
     results = run.json("results")
+    if not results:
+        return ""
     rows = results.get("augmentation", {})
-    said = [
-        f"{row} {100 * rows[row]['accuracy']:.1f} %"
-        for row in ("S1", "S1 + generated")
-        if row in rows
+    parts = [
+        f"{k} {100 * rows[k]['accuracy']:.1f} %" for k in ("S1", "S1 + generated") if k in rows
     ]
-    return " · ".join([*said, f"FID {results['quality']['FID']:.1f}"]) if results else ""
+    return " · ".join([*parts, f"FID {results['quality']['FID']:.1f}"])
 
 
-def encode_request(
-    cells: Sequence[Cell], folder: Path, device: str, plan: TableSettings | None
-) -> str:
-    """The line that a worker is told for these cells, which it trains as one stack."""
-    configs = [to_dict(c.config) for c in cells]
-    return json.dumps(
-        {
-            "configs": configs,
-            "folder": str(folder),
-            "device": device,
-            "plan": asdict(plan) if plan else None,
-        }
-    )
+def one_line(error: Exception) -> str:
+    """An exception's message, or its type, on one line.
 
-
-def group_for_stacking(todo: PendingRuns, most: int) -> list[PendingRuns]:
-    """Cells whose trainings differ in data, seed and condition alone, at most this many together, in the order of their first."""
-    groups: dict[str, list[PendingRuns]] = {}
-    for cell, run_id in todo:
-        c = cell.config
-        alike = json.dumps(
-            [
-                to_dict(replace(c, gan={"condition": "none"}))["gan"],
-                len(c.data.classes),
-                to_dict(c)["logmel"],
-                to_dict(c)["f_t"],
-            ]
-        )
-        told = (
-            c.gan.condition if c.gan.condition in ("none", "label") else "given"
-        )  # a label is softened and noisy, none has no c at all
-        of = groups.setdefault(alike + told, [[]])
-        if len(of[-1]) == most:
-            of.append([])
-        of[-1].append((cell, run_id))
-    return [g for of in groups.values() for g in of]
+    >>> one_line(ValueError("first\\n  second"))
+    'first second'
+    """
+    return " ".join((str(error) or type(error).__name__).split())
 
 
 def exit_reason(code: int) -> str:
-    """Why a run failed whose worker process ended with this status."""
+    """Why a run failed whose worker process ended with this status.
+
+    >>> exit_reason(-9)
+    'its process ended with SIGKILL, which may be lack of memory; the same command resumes it'
+    """
     how = signal.Signals(-code).name if code < 0 else f"status {code}"
     return f"its process ended with {how}, which may be lack of memory; the same command resumes it"
 
 
-def train_locally(
-    todo: PendingRuns,
-    folder: Path,
-    device: str,
-    plan: TableSettings | None,
-    add: Callable[[Outcome], None],
-    stop: threading.Event,
-    workers: int = 1,
-    stack: int = 0,
-) -> None:
-    """Train `todo` with this many worker processes of this machine; `add(outcome)` after each, from several threads.
+def group_for_stacking(todo: PendingRuns, size: int) -> list[PendingRuns]:
+    """Groups of at most `size` runs whose trainings differ in data, seed and condition alone.
 
-    A worker trains up to `stack` runs at once (`stacks`); 0 is STACK on a card, and 1 on a CPU, where runs gain nothing from each other.
+    Groups are in the order of their first run.
     """
-    together = stack or (GPU_STACK_SIZE if device != "cpu" and jobs.gpus() else 1)
+    groups: dict[str, list[PendingRuns]] = {}
+    for cell, run_id in todo:
+        c, values = cell.config, to_dict(cell.config)
+        gan = to_dict(replace(c, gan={"condition": "none"}))["gan"]
+        # labels are softened and noisy, and without a condition c has no columns
+        kind = c.gan.condition if c.gan.condition in ("none", "label") else "given"
+        key = json.dumps([gan, len(c.data.classes), values["logmel"], values["f_t"], kind])
+        group = groups.setdefault(key, [[]])
+        if len(group[-1]) == size:
+            group.append([])
+        group[-1].append((cell, run_id))
+    return [g for group in groups.values() for g in group]
+
+
+# ------------------------------------------------------------------ the driver
+
+
+def train_locally(work: Work, workers: int = 1, stack: int = 0) -> None:
+    """Train with `workers` processes of this machine.
+
+    A worker trains up to `stack` runs at once (`models.stacked_training`); 0 means GPU_STACK_SIZE
+    on a GPU and 1 on a CPU, where stacking gains nothing.
+    """
+    size = stack or (GPU_STACK_SIZE if work.device != "cpu" and jobs.gpus() else 1)
     waiting: queue.Queue[PendingRuns] = queue.Queue()
-    for group in group_for_stacking(todo, together) if together > 1 else [[one] for one in todo]:
+    for group in group_for_stacking(work.todo, size) if size > 1 else [[r] for r in work.todo]:
         waiting.put(group)
     threads = [
-        threading.Thread(
-            target=_drive_worker, args=(waiting, folder, device, plan, add, stop), daemon=True
-        )
+        threading.Thread(target=_drive_worker, args=(work, waiting), daemon=True)
         for _ in range(min(max(1, workers), waiting.qsize()))
     ]
     for t in threads:
         t.start()
     for t in threads:
-        while t.is_alive():  # a join without limit would keep signals waiting
-            t.join(0.2)
+        while t.is_alive():  # a join without a time limit would block signals
+            t.join(POLL_SECONDS)
 
 
-def _drive_worker(
-    todo: queue.Queue,
-    folder: Path,
-    device: str,
-    plan: TableSettings | None,
-    add: Callable[[Outcome], None],
-    stop: threading.Event,
-) -> None:
-    """One worker process and the cells it is given; a worker that dies fails those alone that it had in hand, and is replaced."""
+def _drive_worker(work: Work, waiting: queue.Queue[PendingRuns]) -> None:
+    """Send groups of runs to one worker process.
+
+    A worker that dies fails only the runs that it was training, and is replaced.
+    """
     worker: subprocess.Popen[str] | None = None
-    while not stop.is_set():
+    while not work.stop.is_set():
         try:
-            group: PendingRuns = todo.get_nowait()
+            group = waiting.get_nowait()
         except queue.Empty:
             break
-        begun = time.monotonic()
-        worker = worker or start_worker(folder)
-        assert worker.stdin
-        with contextlib.suppress(BrokenPipeError):
-            worker.stdin.write(
-                encode_request([cell for cell, _ in group], folder.resolve(), device, plan) + "\n"
-            )
-            worker.stdin.flush()
+        start = time.monotonic()
+        worker = worker or start_worker(work.folder)
+        cells = [cell for cell, _ in group]
+        send_request(worker, encode_request(cells, work.folder.resolve(), work.device, work.plan))
+        code = 0
         for cell, run_id in group:
-            answer = _read_answer(worker, stop) if worker else ""
-            seconds = time.monotonic() - begun
-            if answer:
-                said = json.loads(answer)
-                reason = (
-                    format_results(Run(folder / run_id))
-                    if said["state"] == "done"
-                    else said["reason"]
-                )
-                add(Outcome(cell, run_id, said["state"], seconds, reason))
+            run = Run(work.folder / run_id)
+            line = _read_answer(worker, work.stop) if worker else ""
+            seconds = time.monotonic() - start
+            if line:
+                answer = json.loads(line)
+                state, reason = answer["state"], answer["reason"]
+                reason = format_results(run) if state == "done" else reason
+                work.add(Outcome(cell, run_id, state, seconds, reason))
                 continue
             if worker:
                 code, worker = close_worker(worker), None
-            if stop.is_set():  # it was asked before it listened
-                add(Outcome(cell, run_id, "stopped", seconds))
+            if work.stop.is_set():  # it was stopped before it could answer
+                work.add(Outcome(cell, run_id, "stopped", seconds))
                 continue
             reason = exit_reason(code)
-            if (folder / run_id / "config.json").exists():
-                runs.update(Run(folder / run_id), state="failed", error=reason)
-            add(Outcome(cell, run_id, "failed", seconds, reason))
+            if (run.directory / "config.json").exists():
+                runs.update(run, state="failed", error=reason)
+            work.add(Outcome(cell, run_id, "failed", seconds, reason))
     if worker:
         close_worker(worker)
 
 
-def close_worker(worker: subprocess.Popen[str]) -> int:
-    """Give a worker no more orders and wait for its end; returns its exit status."""
-    assert worker.stdin
-    assert worker.stdout
-    with contextlib.suppress(BrokenPipeError):
-        worker.stdin.close()
-    code = worker.wait()
-    worker.stdout.close()
-    return code
-
-
-def _read_answer(worker: subprocess.Popen[str], stop: threading.Event) -> str:
-    """The worker's next line, "" when it died. Once `stop` is set the worker is asked to save and answer."""
-    lines: list[str] = []
-    assert worker.stdout
-    reader = threading.Thread(
-        target=lambda out: lines.append(out.readline()), args=(worker.stdout,), daemon=True
-    )
-    reader.start()
-    asked = False
-    while reader.is_alive():
-        if stop.is_set() and not asked:
-            asked = True
-            worker.send_signal(signal.SIGTERM)
-        reader.join(0.2)
-    return lines[0] if lines else ""
-
-
 def start_worker(
-    folder: Path, environment: Mapping[str, str] = {}, keep: tuple[int, ...] = ()
+    folder: Path, environment: Mapping[str, str] = {}, open_files: tuple[int, ...] = ()
 ) -> subprocess.Popen[str]:
-    """A worker in a session of its own, so that the terminal's Ctrl-C reaches the driver alone; it inherits the open files `keep`.
+    """A worker process in its own session, so that Ctrl-C in the terminal reaches the driver alone.
 
-    What it prints goes to `folder`/.cache/sweep.log.
+    It inherits the descriptors `open_files`; what it prints goes to `folder`/.cache/sweep.log.
     """
-    one = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
+    variables = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
     (folder / ".cache").mkdir(exist_ok=True)
     with open(folder / ".cache" / "sweep.log", "a") as log:
         return subprocess.Popen(
@@ -295,69 +258,126 @@ def start_worker(
             stderr=log,
             text=True,
             start_new_session=True,
-            env=os.environ | one | dict(environment),
-            pass_fds=keep,
+            env=os.environ | dict.fromkeys(variables, "1") | dict(environment),
+            pass_fds=open_files,
         )
 
 
-def run_worker(orders: IO[str], answers: IO[str]) -> None:
-    """The worker: a line of json per order (configs, folder, device, plan), until the end. For each of an order's configs a line of json
-    (state, reason) is the answer, when all of them have ended; several are trained as a stack.
+def encode_request(
+    cells: Sequence[Cell], folder: Path, device: str, plan: TableSettings | None
+) -> str:
+    """The line that asks a worker to train these cells, several as one stack."""
+    request = {"configs": [to_dict(c.config) for c in cells], "folder": str(folder)}
+    return json.dumps(request | {"device": device, "plan": asdict(plan) if plan else None})
 
-    SIGTERM stops the runs in hand, as does the death of the driver.
+
+def send_request(worker: subprocess.Popen[str], request: str) -> None:
+    """Write a line to a worker; one that has died is noticed when its answer is read."""
+    assert worker.stdin
+    with contextlib.suppress(BrokenPipeError):
+        worker.stdin.write(request + "\n")
+        worker.stdin.flush()
+
+
+def _read_answer(worker: subprocess.Popen[str], stop: threading.Event) -> str:
+    """The worker's next line, "" if it died. Once `stop` is set, it is asked to save and answer."""
+    reader, lines = read_line(worker)
+    was_asked = False
+    while reader.is_alive():
+        if stop.is_set() and not was_asked:
+            was_asked = True
+            worker.send_signal(signal.SIGTERM)
+        reader.join(POLL_SECONDS)
+    return lines[0] if lines else ""
+
+
+def read_line(worker: subprocess.Popen[str]) -> tuple[threading.Thread, list[str]]:
+    """A thread that reads the worker's next line, and the list into which it puts it."""
+    lines: list[str] = []
+    assert worker.stdout
+    out = worker.stdout
+    reader = threading.Thread(target=lambda: lines.append(out.readline()), daemon=True)
+    reader.start()
+    return reader, lines
+
+
+def close_worker(worker: subprocess.Popen[str]) -> int:
+    """End a worker after its last request; returns its exit status."""
+    assert worker.stdin
+    assert worker.stdout
+    with contextlib.suppress(BrokenPipeError):
+        worker.stdin.close()
+    code = worker.wait()
+    worker.stdout.close()
+    return code
+
+
+# ------------------------------------------------------------------ the worker process
+
+
+def run_worker(requests: IO[str], answers: IO[str]) -> None:
+    """Train the configs of each request, a line of JSON: configs, folder, device, plan.
+
+    When all of a request's runs have ended, a line (state, reason) is written for each. SIGTERM or
+    the death of the driver stops the runs that are training.
     """
-    asked, driver = list[int](), os.getppid()
-    signal.signal(signal.SIGTERM, lambda *a: asked.append(1))
-    from core.evaluation import augmentation
-    from core.experiments import pipeline
-    from core.models import stacked_training
+    stop_signals, driver = list[int](), os.getppid()
+    signal.signal(signal.SIGTERM, lambda *a: stop_signals.append(1))
 
     def should_stop() -> bool:
-        return bool(asked) or os.getppid() != driver
+        return bool(stop_signals) or os.getppid() != driver
 
-    def one(
-        given: dict[str, Any],
-        config: dict,
-        train: pipeline.TrainFunction = pipeline.train_with_cuda_graphs,
-    ) -> tuple[OutcomeState, str]:
-        try:
-            run = pipeline.run(
-                from_dict(Config, config),
-                Path(given["folder"]),
-                given["device"],
-                should_stop=should_stop,
-                train=train,
-            )
-            if given["plan"]:
-                where = str(pipeline.choose_device(given["device"]))
-                augmentation.compute_table(
-                    run, augmentation.TableSettings(**given["plan"]), where, should_stop=should_stop
-                )
-        except (pipeline.TrainingStopped, files.StopRequested):
-            return "stopped", ""
-        except Exception as e:
-            return "failed", " ".join(f"{e or type(e).__name__}".split())
-        return "done", ""
-
-    def all_of(given: dict[str, Any]) -> list[tuple[OutcomeState, str]]:
-        configs = given["configs"]
-        if len(configs) == 1:
-            return [one(given, configs[0])]
-        said: dict[int, tuple[OutcomeState, str]] = {}
-        stacked_training.train_together(
-            len(configs), lambda k, train: said.update({k: one(given, configs[k], train)})
-        )
-        return [said[k] for k in range(len(configs))]
-
-    for line in orders:
-        for state, reason in all_of(json.loads(line)):
+    for line in requests:
+        for state, reason in _train_request(json.loads(line), should_stop):
             answers.write(json.dumps({"state": state, "reason": reason}) + "\n")
-        asked.clear()
+        stop_signals.clear()
         answers.flush()
+
+
+def _train_request(
+    request: dict[str, Any], should_stop: Callable[[], bool]
+) -> list[tuple[OutcomeState, str]]:
+    """Train a request's configs, several as a stack; (state, reason) of each."""
+    from core.experiments.gan_training import train_with_cuda_graphs
+    from core.models import stacked_training
+
+    configs = request["configs"]
+    if len(configs) == 1:
+        return [_train_config(request, configs[0], should_stop, train_with_cuda_graphs)]
+    ends: dict[int, tuple[OutcomeState, str]] = {}
+
+    def train_one(k: int, train: TrainFunction) -> None:
+        ends[k] = _train_config(request, configs[k], should_stop, train)
+
+    stacked_training.train_together(len(configs), train_one)
+    return [ends[k] for k in range(len(configs))]
+
+
+def _train_config(
+    request: dict[str, Any], config: dict, should_stop: Callable[[], bool], train: TrainFunction
+) -> tuple[OutcomeState, str]:
+    from core.evaluation import augmentation
+    from core.experiments import pipeline
+
+    folder, device = Path(request["folder"]), request["device"]
+    try:
+        given = from_dict(Config, config)
+        run = pipeline.run(given, folder, device, should_stop=should_stop, train=train)
+        if request["plan"]:
+            plan, where = (
+                augmentation.TableSettings(**request["plan"]),
+                pipeline.choose_device(device),
+            )
+            augmentation.compute_table(run, plan, str(where), should_stop=should_stop)
+    except files.StopRequested:
+        return "stopped", ""
+    except Exception as e:
+        return "failed", one_line(e)
+    return "done", ""
 
 
 if __name__ == "__main__":
     os.nice(jobs.NICENESS)
-    speaking = os.fdopen(os.dup(1), "w")
-    os.dup2(2, 1)  # whatever prints must not be taken for an answer
-    run_worker(sys.stdin, speaking)
+    answer_stream = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)  # printed text goes to the log, never among the answers
+    run_worker(sys.stdin, answer_stream)

@@ -90,7 +90,7 @@ def pitch(wave: np.ndarray, s: LogMel) -> np.ndarray:
     """
     import librosa
 
-    search = {"fmin": MIN_F0, "fmax": MAX_F0, "resolution": 0.2}
+    search: dict = {"fmin": MIN_F0, "fmax": MAX_F0, "resolution": 0.2}
     frames: dict = {"frame_length": 1024, "hop_length": s.hop, "pad_mode": "constant"}
     f0, voiced, _ = librosa.pyin(wave, sr=s.rate, **search, **frames)
     return np.where(voiced, f0, 0).astype(np.float32)

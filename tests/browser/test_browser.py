@@ -1,4 +1,7 @@
-"""The studio in headless Chromium: a training is started, watched, paused, resumed and stopped; a clip goes in and a voice comes out."""
+"""The studio in headless Chromium: a training is started, watched, paused, resumed and stopped.
+
+A clip goes in and a voice comes out.
+"""
 
 from __future__ import annotations
 

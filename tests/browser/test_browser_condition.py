@@ -1,4 +1,7 @@
-"""The page Condition lab in headless Chromium: a strip moves and plays without the server, and the page takes the step where it stops."""
+"""The page Condition lab in headless Chromium.
+
+A strip moves and plays without the server, and the page takes the step where it stops.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""The page Conformal in headless Chromium: eps moves without the server, a click in the map chooses, 10,000 rows stay quick."""
+"""The page Conformal in headless Chromium.
+
+Eps moves without the server, a click in the map chooses, 10,000 rows stay quick.
+"""
 
 from __future__ import annotations
 
@@ -41,7 +44,10 @@ def home(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def ten_thousand(tmp_path_factory) -> Path:
-    """Outputs of an invented classifier: 2,000 calibration and 10,000 test points, six classes, subjects."""
+    """Outputs of an invented classifier.
+
+    2,000 calibration and 10,000 test points, six classes, subjects.
+    """
     rng, n, m, K = np.random.default_rng(0), 2_000, 10_000, 6
     label = rng.integers(0, K, n + m)
     z = 1.3 * rng.standard_normal((n + m, K)) + 1.8 * np.eye(K)[label]
@@ -73,7 +79,10 @@ def words(page) -> str:
 
 
 def sliders(page) -> int:
-    """How many sliders the chart of the curves holds: two as soon as all calibration sizes are in it."""
+    """How many sliders the chart of the curves holds.
+
+    Two as soon as all calibration sizes are in it.
+    """
     return page.evaluate(f"() => {CHART % 'promise'}?.layout?.sliders?.length ?? 0")
 
 
@@ -108,7 +117,9 @@ def test_eps_moves_in_the_browser_and_the_page_follows_when_it_is_let_go(page):
 
 
 def test_the_curves_stand_where_the_rails_do_and_say_what_core_says(page, home):
-    """The chart is not drawn again when a rail is let go, so that it must come back right from another step and from a reload."""
+    """The chart is not drawn again when a rail is let go, so that it must come back right from
+    another step and from a reload.
+    """
     run = min((home / "checkpoints").glob("*/outputs.npz")).parent
     view = analysis.analyse_outputs(calibration.data_from_run(Run(run), "face"), r=0.4, eps=0.17)
     error = view.overall.error[int(np.abs(view.levels - 0.17).argmin())]
@@ -167,7 +178,10 @@ def test_a_click_in_the_map_looks_at_that_point(page):
 
 
 def test_ten_thousand_rows_are_redrawn_quickly(page, ten_thousand, capsys):
-    """From the release of the slider of calibration sizes to the last frame; limits are those of a machine with nothing else to do."""
+    """From the release of the slider of calibration sizes to the last frame.
+
+    Limits are those of a machine with nothing else to do.
+    """
     page.goto("/conformal?source=own&step=promise")
     page.locator("input[type=file]").set_input_files(str(ten_thousand))
     page.get_by_text("n = 2,000 calibration points").wait_for()

@@ -1,4 +1,7 @@
-"""The page Data in headless Chromium: a folder is examined, prepared and looked at; long work is stopped and found again."""
+"""The page Data in headless Chromium: a folder is examined, prepared and looked at.
+
+Long work is stopped and found again.
+"""
 
 from __future__ import annotations
 
@@ -35,7 +38,10 @@ def home(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def own(home, shared_data) -> Path:
-    """A small corpus of somebody's: a real face, voices of noise, an empty file, and a name that means harm."""
+    """A small corpus of somebody's.
+
+    A real face, voices of noise, an empty file, and a name that means harm.
+    """
     root = home / "mine"
     wave = 0.1 * np.random.default_rng(0).standard_normal(32_000)
     for emotion, who in (("happy", HARM), ("happy", "ben"), ("sad", "ben")):

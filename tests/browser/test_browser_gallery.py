@@ -1,4 +1,7 @@
-"""The Gallery in a browser: a click in the contact sheet opens a face, its sound is there, and the address holds it."""
+"""The Gallery in a browser.
+
+A click in the contact sheet opens a face, its sound is there, and the address holds it.
+"""
 
 from __future__ import annotations
 

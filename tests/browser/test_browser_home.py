@@ -1,4 +1,7 @@
-"""Home and Paper in headless Chromium: the example sounds, a box leads on, an equation is found by its address."""
+"""Home and Paper in headless Chromium.
+
+The example sounds, a box leads on, an equation is found by its address.
+"""
 
 from __future__ import annotations
 

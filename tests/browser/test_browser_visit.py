@@ -1,6 +1,9 @@
-"""A visitor goes through all of the studio in headless Chromium: every page, two runs compared, quick changes of page.
+"""A visitor goes through all of the studio in headless Chromium.
 
-The fixture `page` fails each of these tests on an error in the console, an exception box or a request that leaves this machine.
+Every page, two runs compared, quick changes of page.
+
+The fixture `page` fails each of these tests on an error in the console, an exception box or a
+request that leaves this machine.
 """
 
 from __future__ import annotations
@@ -58,7 +61,9 @@ def test_every_page_is_whole_and_says_no_error(page):
 
 
 def test_a_chart_never_meets_a_pandas_that_is_half_loaded():
-    """Plotly uses whatever pandas is among the loaded modules, also one that another visitor's page is just loading."""
+    """Plotly uses whatever pandas is among the loaded modules, also one that another visitor's page
+    is just loading.
+    """
     script = "import sys; import ui.widgets.charts; assert 'pandas' in sys.modules"
     done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
@@ -96,7 +101,10 @@ def test_a_face_is_heard_in_the_gallery_and_the_condition_lab(page):
 
 
 def test_pages_change_quickly_and_without_end_of_memory(page, studio):
-    """`make bench ARGS=pages` measures the aim, 500 ms on an idle machine; here the limit grows with the machine's load."""
+    """`make bench ARGS=pages` measures the aim, 500 ms on an idle machine.
+
+    Here the limit grows with the machine's load.
+    """
     page.emulate_media(color_scheme="dark")
     page.goto("/")
     browser.wait_for_page(page)

@@ -1,8 +1,9 @@
 """`sweep --engine ray` on a cluster of two machines, which here are two of Ray's nodes on the loopback address: `make test-cluster`.
 
-Their seats keep nothing in the driver's folders and find no prepared corpus but the one that is sent to them.
+Their workers keep nothing in the driver's folders and have only the prepared corpus sent to them.
 """
 
+import functools
 import os
 import threading
 
@@ -11,13 +12,14 @@ import pytest
 from core import runs
 from core.config import replace
 from core.evaluation import protocol
-from core.experiments import ray_cluster, ray_driver, sweep
+from core.experiments import sweep
+from core.experiments.ray_cluster import connection, driver
 from core.runs import Run
 from tests.support.cluster_runs import PLAN, TINY, assert_equal_runs, cells, until
 from tests.support.small_pipeline import core
 
 os.environ.update(
-    ray_cluster.LOOPBACK_ENVIRONMENT | {"RAY_USAGE_STATS_ENABLED": "0", "RAY_TMPDIR": "/tmp"}
+    connection.LOOPBACK_ENVIRONMENT | {"RAY_USAGE_STATS_ENABLED": "0", "RAY_TMPDIR": "/tmp"}
 )  # before ray is imported
 ray = pytest.importorskip(
     "ray", reason="Ray is not installed, and only a cluster needs it: make test-cluster"
@@ -43,25 +45,25 @@ def machines(demo_world):
     """Two of one processor each, whose temporary folder is the test's and who know no folder of data."""
     from ray.cluster_utils import Cluster
 
-    seats = demo_world / "seats"
-    seats.mkdir()
+    homes = demo_world / "homes"
+    homes.mkdir()
     before = {k: os.environ.get(k) for k in ("TMPDIR", "DACSSGAN_DATA")}
-    os.environ.update(TMPDIR=str(seats), DACSSGAN_DATA=str(demo_world / "nowhere"))
+    os.environ.update(TMPDIR=str(homes), DACSSGAN_DATA=str(demo_world / "nowhere"))
     found = Cluster(initialize_head=True, head_node_args=QUICK | {"_system_config": SOON})
     second = found.add_node(**QUICK, node_name="second")
     for k, v in before.items():
         os.environ.pop(k, None) if v is None else os.environ.__setitem__(k, v)
-    yield found, second, seats
+    yield found, second, homes
     ray.shutdown()
     found.shutdown()
 
 
 def far(machines, todo, folder, plan=None, stop=None, every=0.0, said=None):
     say = [].append if said is None else said.append
-    serve = lambda *a: ray_driver.train_on_cluster(
-        *a, address=machines[0].address, every=every, say=say
-    )  # noqa: E731
-    return sweep.train_cells(todo, folder, 1, "cpu", plan, stop=stop, serve=serve)
+    engine = functools.partial(
+        driver.train_on_cluster, address=machines[0].address, every=every, say=say
+    )
+    return sweep.train_cells(todo, folder, 1, "cpu", plan, stop=stop, engine=engine)
 
 
 def test_a_sweep_on_two_machines_equals_the_local_one(machines, demo_world):
@@ -87,7 +89,7 @@ def test_a_sweep_on_two_machines_equals_the_local_one(machines, demo_world):
 
 def test_a_machine_is_lost_and_no_run_is(machines, demo_world, monkeypatch):
     found, second, _ = machines
-    monkeypatch.setattr(ray_driver, "POLL_SECONDS", 0.2)
+    monkeypatch.setattr(driver, "POLL_SECONDS", 0.2)
     todo, said, lost = cells(LONG, l1=(0.1, 0.2)), [], []
     near, away = demo_world / "undisturbed", demo_world / "disturbed"
     runs.list_runs(away)
@@ -120,7 +122,7 @@ def test_a_machine_is_lost_and_no_run_is(machines, demo_world, monkeypatch):
 
 
 def test_stop_brings_the_checkpoint_home(machines, demo_world, monkeypatch):
-    monkeypatch.setattr(ray_driver, "POLL_SECONDS", 0.2)
+    monkeypatch.setattr(driver, "POLL_SECONDS", 0.2)
     stop, folder = threading.Event(), demo_world / "stopped"
     todo = cells(replace(LONG, gan={"steps": 100_000}), l1=(0.1,))
     runs.list_runs(folder)
@@ -135,8 +137,8 @@ def test_stop_brings_the_checkpoint_home(machines, demo_world, monkeypatch):
     assert runs.list_runs(folder)[0]["state"] == "stopped"
     assert max(runs.load_curves(run.id, folder)["loss/G"][0]) >= 30
     assert (
-        list(machines[2].glob("dacssgan-*/seat-*")) == []
-    )  # what a lost machine's seat left went when this one opened
+        list(machines[2].glob("dacssgan-*/worker-*")) == []
+    )  # the next worker removed a lost one's folder
 
 
 def test_the_command_line_on_a_cluster(machines, demo_world):

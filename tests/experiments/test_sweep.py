@@ -17,6 +17,7 @@ from core.data import splits
 from core.data.splits import SampleSet
 from core.evaluation import augmentation, protocol, report
 from core.experiments import pipeline, sweep
+from core.inference import export
 from core.runs import Run
 from tests.support.small_pipeline import core, weights
 
@@ -163,8 +164,8 @@ def test_a_stack_of_runs_is_its_runs(swept, demo_world):
     alone = swept[0]
     folder = demo_world / "stacked"
     todo = [BROKEN, EMPTY, *(c for c in CELLS if c.config.gan.direction == "face-voice")]
-    serve = functools.partial(sweep.train_locally, stack=3)
-    outcomes = sweep.train_cells(todo, folder, 1, "cpu", None, serve=serve)
+    engine = functools.partial(sweep.train_locally, stack=3)
+    outcomes = sweep.train_cells(todo, folder, 1, "cpu", None, engine=engine)
     groups = [[c.name for c, _ in g] for g in sweep.group_for_stacking([(c, "") for c in todo], 3)]
     assert max(map(len, groups)) > 1
     assert {o.cell.name: o.state for o in outcomes} == {
@@ -208,7 +209,7 @@ def test_the_report_of_the_grid(swept, tmp_path):
 def test_curves_go_out_as_csv(swept, tmp_path):
     folder, _, _, second = swept
     run = Run(folder / second["EncDec · CP"].run)
-    with open(report.export_csv(run, tmp_path / "c.csv"), newline="") as f:
+    with open(export.export_csv(run, tmp_path / "c.csv"), newline="") as f:
         rows = list(csv.DictReader(f))
     for name, (steps, values) in runs.load_curves(run.id, folder).items():
         assert [(int(r["step"]), float(r[name])) for r in rows if r[name]] == list(

@@ -11,8 +11,8 @@ import pytest
 
 from core import files
 from core.config import CREMA_EMOTIONS, Config, DataSettings
-from core.data.demo import recordings
 from core.data import preparation, prepared_corpora, splits
+from core.data.demo import recordings
 from tests.support import trained_runs
 from tests.support.app import assert_no_exception, count_elements, open_page, page_text
 from tests.support.noise_corpora import HOSTILE_TEXTS, page_markup, write_noise_corpus

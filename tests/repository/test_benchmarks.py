@@ -1,4 +1,7 @@
-"""What benchmarks measure with: the count of a network's operations, the cut of a clip, and that floors do the same work."""
+"""What benchmarks measure with.
+
+The count of a network's operations, the cut of a clip, and that floors do the same work.
+"""
 
 import av
 import numpy as np

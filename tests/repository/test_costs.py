@@ -1,15 +1,15 @@
-"""docs/costs.py: the fitted exponent is that of the law, and a table and pictures come of whatever was measured."""
+"""`make costs`: the fitted exponent is the law's; each growth has a row and a picture."""
 
 import numpy as np
 import pytest
 
-from docs import costs
+from benchmarks import scaling
 
 
 @pytest.mark.parametrize("b", [0.0, 0.5, 1.0, 2.0])
 def test_the_exponent_of_a_law_is_found(b):
     sizes = np.array([1, 10, 100, 1000])
-    slope, error, a = costs.power_law(sizes, 3e-4 * sizes**b)
+    slope, error, a = scaling.power_law(sizes, 3e-4 * sizes**b)
     assert (slope, a) == (pytest.approx(b, abs=1e-12), pytest.approx(3e-4))
     assert error == pytest.approx(0, abs=1e-9)
 
@@ -17,7 +17,7 @@ def test_the_exponent_of_a_law_is_found(b):
 def test_the_standard_error_is_that_of_repeated_experiments():
     rng, sizes = np.random.default_rng(0), np.geomspace(1, 1000, 8)
     slopes, errors, _ = np.array(
-        [costs.power_law(sizes, sizes * np.exp(0.1 * rng.normal(size=8))) for _ in range(2000)]
+        [scaling.power_law(sizes, sizes * np.exp(0.1 * rng.normal(size=8))) for _ in range(2000)]
     ).T
     assert slopes.mean() == pytest.approx(1, abs=0.005)
     assert np.sqrt((errors**2).mean()) == pytest.approx(slopes.std(), rel=0.05)
@@ -29,7 +29,7 @@ def test_the_standard_error_is_that_of_repeated_experiments():
 )
 def test_what_no_law_can_be_fitted_to_is_refused(sizes, times):
     with pytest.raises(ValueError, match="three different positive sizes"):
-        costs.power_law(sizes, times)
+        scaling.power_law(sizes, times)
 
 
 def test_each_growth_is_drawn_and_told(tmp_path, monkeypatch, capsys):
@@ -40,11 +40,11 @@ def test_each_growth_is_drawn_and_told(tmp_path, monkeypatch, capsys):
         "pairs": (16, 32, 48),
         "classes": (2, 3, 4),
     }
-    monkeypatch.setattr(costs, "SIZES", small | {"stack": (1, 2, 3)})
-    monkeypatch.setattr(costs, "STEPS", 1)
-    monkeypatch.setattr(costs, "REPEATS", 1)
-    monkeypatch.setattr(costs, "FOLDER", tmp_path)
-    costs.main()
+    monkeypatch.setattr(scaling, "SIZES", small | {"stack": (1, 2, 3)})
+    monkeypatch.setattr(scaling, "STEPS", 1)
+    monkeypatch.setattr(scaling, "REPEATS", 1)
+    monkeypatch.setattr(scaling, "FOLDER", tmp_path)
+    scaling.main()
     said, written = capsys.readouterr().out, (tmp_path / "README.md").read_text()
     pictures = sorted(p.stem for p in tmp_path.glob("*.png"))
     assert {*small} <= {*pictures} <= {*small, "stack"}
@@ -55,7 +55,7 @@ def test_each_growth_is_drawn_and_told(tmp_path, monkeypatch, capsys):
 
 
 def test_a_busy_machine_is_said():
-    g = costs.Growth("rows", "work", "things", (1, 2, 4), ((0.1, 0.2), (0.2, 0.3), (2.0, 3.0)))
-    assert "idle" in costs.table([g], 0.1)
-    assert "took about 1.9 processors" in costs.table([g], 1.9)
-    assert "1: 150 ms (100–200) | 4: 2.5 s (2–3)" in costs.table([g], 0.1)
+    g = scaling.Growth("rows", "work", "things", (1, 2, 4), ((0.1, 0.2), (0.2, 0.3), (2.0, 3.0)))
+    assert "idle" in scaling.table([g], 0.1)
+    assert "took about 1.9 processors" in scaling.table([g], 1.9)
+    assert "1: 150 ms (100–200) | 4: 2.5 s (2–3)" in scaling.table([g], 0.1)

@@ -1,4 +1,4 @@
-"""Documents that are generated are as the code is; the README's commands and lines of Python run."""
+"""Generated documents match the code; the README's lines of Python run."""
 
 import re
 import subprocess

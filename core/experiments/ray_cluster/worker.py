@@ -1,7 +1,6 @@
-"""A processor of a machine of a cluster: what `remote` asks of it, and how its run's files travel. No torch.
+"""A Ray actor that trains runs on a machine without a shared disk and returns their new files.
 
-A `Worker` lives where no disk is shared with the driver. Its worker process is the local sweep's, in a folder of its own, and it answers what
-in that folder is new.
+Without torch. Its worker process is the local sweep's, in a temporary folder of its own.
 """
 
 from __future__ import annotations
@@ -17,6 +16,7 @@ import subprocess
 import tempfile
 import threading
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
@@ -24,35 +24,29 @@ from core import files, runs
 from core.experiments import sweep
 from core.runs import Run
 
-WRITE_ORDER = (
-    "state.pt",
-    "models/G.safetensors",
-    "results.json",
-    "table.npz",
-    "table.json",
-)  # each tells that all before it is complete
-DRIVER_FILES = ("config.json", "status.json", "metrics.jsonl")  # the driver writes these itself
+# each file says that all before it are complete
+CHECKPOINT_FILES = ("state.pt", "models/G.safetensors", "results.json", "table.npz", "table.json")
+DRIVER_FILES = ("config.json", "status.json", "metrics.jsonl")  # written by the driver itself
 RUN_FILE_NAME = re.compile(r"(?:[a-z]+/)?\w[\w.+-]*(?<!\.tmp)")  # a finished file of a run
 
 
 def write_rank(name: str) -> int:
-    """The place of a file in the order of writing; files of higher rank tell that those of lower rank are complete."""
-    return WRITE_ORDER.index(name) if name in WRITE_ORDER else -1
+    """Position of a run's file in the order of writing: a file's lower ranks are complete."""
+    return CHECKPOINT_FILES.index(name) if name in CHECKPOINT_FILES else -1
 
 
 def finished_files(directory: Path) -> Iterator[tuple[str, Path]]:
-    """(name, path) of a run's finished files, in the order of reading: what a file tells is there when its turn comes."""
+    """(name, path) of a run's finished files, highest `write_rank` first.
+
+    In this order of reading, all that a file vouches for is there when its turn comes.
+    """
     found = {p.relative_to(directory).as_posix(): p for p in directory.rglob("*") if p.is_file()}
-    return iter(
-        sorted(
-            ((n, p) for n, p in found.items() if RUN_FILE_NAME.fullmatch(n)),
-            key=lambda f: -write_rank(f[0]),
-        )
-    )
+    names = sorted(filter(RUN_FILE_NAME.fullmatch, found), key=lambda name: -write_rank(name))
+    return ((name, found[name]) for name in names)
 
 
 def write_run_file(folder: Path, name: str, data: bytes) -> None:
-    """Write a file that came over the network into a run's folder. Raises ValueError for a name that is no file of a run."""
+    """Write a file from the network into a run's folder. Raises ValueError for a foreign name."""
     if not RUN_FILE_NAME.fullmatch(name):
         raise ValueError(f"{name!r} is no file of a run")
     path = folder / name
@@ -61,7 +55,7 @@ def write_run_file(folder: Path, name: str, data: bytes) -> None:
 
 
 def _user_folder() -> Path:
-    """This user's folder for seats on this machine. Raises PermissionError where somebody else could have put it there."""
+    """This user's folder for workers. Raises PermissionError if others could have created it."""
     base = Path(tempfile.gettempdir()) / f"dacssgan-{os.getuid()}"
     base.mkdir(mode=0o700, exist_ok=True)
     found = base.lstat()
@@ -73,95 +67,106 @@ def _user_folder() -> Path:
 
 
 def _new_worker_folder(base: Path) -> tuple[Path, IO[str]]:
-    """A new folder for a seat, and the open lock that says whose it is; what seats left that were killed is removed."""
-    import fcntl  # of Unix
+    """A new folder for a worker, and its lock, open; folders of killed workers are removed."""
+    import fcntl  # Unix alone
 
-    with files.file_lock(base / "lock", "setting up a seat", wait=True):
-        for old in base.glob("seat-*"):
+    with files.file_lock(base / "lock", "setting up a worker", wait=True):
+        for old in base.glob("worker-*"):
             with contextlib.suppress(BlockingIOError), open(old / "lock", "a") as lock:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 shutil.rmtree(old, ignore_errors=True)
         _remove_unused_corpora(base)
-        home = Path(tempfile.mkdtemp(prefix="seat-", dir=base))
-        lock = open(home / "lock", "w")  # noqa: SIM115  (held as long as the seat or its worker lives)
+        home = Path(tempfile.mkdtemp(prefix="worker-", dir=base))
+        # held as long as this process or its worker process lives
+        lock = open(home / "lock", "w")  # noqa: SIM115
         fcntl.flock(lock, fcntl.LOCK_EX)
     return home, lock
 
 
 def _remove_unused_corpora(base: Path) -> None:
-    """Remove stored corpora that no seat links to."""
+    """Remove stored corpora to which no worker has a link."""
     for path in (base / "corpora").glob("*"):
         if path.stat().st_nlink == 1:
             path.unlink()
 
 
+@dataclass
+class Updates:
+    """What a worker has and the driver does not have yet."""
+
+    row: dict[str, Any]  # the run's row of the index
+    records: list[dict]  # of metrics.jsonl
+    void_after: int | None  # the driver's records of later steps are void; None: all are valid
+    classifiers: dict[str, bytes]  # newly fitted ones: name in .cache -> bytes
+    files: dict[str, bytes]  # name -> bytes
+    has_new_checkpoint: bool  # there is one, and it is not in `files`
+    has_ended: bool
+    answer: str = ""  # the worker process's answer; "" if it died
+    exit_code: int | None = None  # exit status of a worker process that died
+    log: bytes = b""  # what it has printed, at the end
+
+
 class Worker:
-    """A processor of a machine: it trains one run after another by a worker process, in a folder of its own that goes with it."""
+    """Trains one run after another in a worker process, on one processor or GPU of a machine."""
 
     def __init__(self) -> None:
         self.base = _user_folder()
         self.home, self.lock = _new_worker_folder(self.base)
         self.folder = self.home / "checkpoints"
-        runs.list_runs(self.folder)  # the index is there before the worker comes
-        self.worker: subprocess.Popen[str] | None = None
-        self.reader = threading.Thread()
+        runs.list_runs(self.folder)  # creates the index before the worker process needs it
+        self.process: subprocess.Popen[str] | None = None
+        self.reader = threading.Thread()  # waits for the answer
         self.answers: list[str] = []
-        self.corpora: dict[str, str] = {}  # file name -> digest of what lies here
-        self.driver_classifiers: set[str] = set()  # classifiers in `.cache` that the driver has
+        self.corpora: dict[str, str] = {}  # name of a prepared file -> digest of what is here
+        self.driver_classifiers: set[str] = set()  # names in .cache that the driver has
         self.run = Run(self.folder / "none")
-        self.sent: dict[str, tuple] = {}  # file -> what it looked like when it was sent
-        self.lines: list[str] = []  # records that the driver has
+        self.sent: dict[str, tuple] = {}  # file -> its `_file_stamp` when it was sent
+        self.sent_lines: list[str] = []  # records that the driver has
 
     def name(self) -> str:
-        """Of the machine; the first call tells that the seat is there."""
+        """The machine's name; the first answer says that the worker is ready."""
         return platform.node()
 
     def begin(
         self,
         run: str,
-        order: str,
-        given: dict[str, bytes],
-        shared: dict[str, bytes],
+        request: str,
+        run_files: dict[str, bytes],
+        classifiers: dict[str, bytes],
         corpora: dict[str, tuple[str, Any]],
     ) -> None:
-        """Start a run's training from its files as the driver has them, `given`.
+        """Start a run's training from the driver's files.
 
-        `order` is a line of `sweep.encode_request`, `shared` the classifiers of `.cache` that it needs and that are fitted, `corpora` the prepared
-        files: name -> (SHA-256, reference to the bytes).
+        request: a line of `sweep.encode_request`. run_files, classifiers: name -> bytes, of the
+        run and of `.cache`. corpora: name of a prepared file -> (SHA-256, reference to the bytes).
         """
         shutil.rmtree(self.run.directory, ignore_errors=True)
-        self.run, self.answers = Run(self.folder / run), []
+        self.run = Run(self.folder / run)
         for name, (digest, data) in corpora.items():
-            self._store_corpus(name, digest, data)
-        for name, data in given.items():
-            write_run_file(self.run.directory, name, data)
-        for name, data in shared.items():
-            write_run_file(self.folder / ".cache", name, data)
-        self.driver_classifiers |= set(shared)
-        self.sent = {n: _file_stamp(p) for n, p in finished_files(self.run.directory) if n in given}
-        self.lines = given.get("metrics.jsonl", b"").decode().splitlines()
-        data_home = {
-            "DACSSGAN_DATA": str(self.home / "data"),
-            "DACSSGAN_CHECKPOINTS": str(self.folder),
-        }
-        self.worker = self.worker or sweep.start_worker(
-            self.folder, data_home, (self.lock.fileno(),)
-        )
-        assert self.worker.stdin
-        assert self.worker.stdout
-        with contextlib.suppress(BrokenPipeError):  # news tells
-            self.worker.stdin.write(
-                json.dumps(json.loads(order) | {"folder": str(self.folder)}) + "\n"
-            )
-            self.worker.stdin.flush()
-        ears = self.worker.stdout, self.answers
-        self.reader = threading.Thread(
-            target=lambda out, heard: heard.append(out.readline()), args=ears, daemon=True
-        )
-        self.reader.start()
+            self.store_corpus(name, digest, data)
+        for folder, given in (
+            (self.run.directory, run_files),
+            (self.folder / ".cache", classifiers),
+        ):
+            for name, data in given.items():
+                write_run_file(folder, name, data)
+        self.driver_classifiers |= set(classifiers)
+        here = finished_files(self.run.directory)
+        self.sent = {n: _file_stamp(p) for n, p in here if n in run_files}
+        self.sent_lines = run_files.get("metrics.jsonl", b"").decode().splitlines()
+        data_home, checkpoints = str(self.home / "data"), str(self.folder)
+        environment = {"DACSSGAN_DATA": data_home, "DACSSGAN_CHECKPOINTS": checkpoints}
+        lock = (self.lock.fileno(),)
+        self.process = self.process or sweep.start_worker(self.folder, environment, lock)
+        sweep.send_request(self.process, json.dumps(json.loads(request) | {"folder": checkpoints}))
+        self.reader, self.answers = sweep.read_line(self.process)
 
-    def _store_corpus(self, name: str, digest: str, data: Any) -> None:
-        """Put a prepared corpus where the worker looks for it: once per machine on disk, and once over the network, checked by digest."""
+    def store_corpus(self, name: str, digest: str, data: Any) -> None:
+        """Link a prepared corpus into the worker's data folder.
+
+        It crosses the network and lies on the disk once per machine. Raises OSError for bytes of
+        another digest.
+        """
         if self.corpora.get(name) == digest:
             return
         path, here = self.base / "corpora" / digest, self.home / "data" / "processed" / name
@@ -173,78 +178,64 @@ class Worker:
 
                 content = ray.get(data)
                 if files.digest(content) != digest:
-                    raise OSError(f"{name} came here damaged")
+                    raise OSError(f"{name} arrived damaged")
                 files.write_atomic(path, content)
             here.unlink(missing_ok=True)
             os.link(path, here)
         self.corpora[name] = digest
 
-    def collect_updates(self, everything: bool) -> dict:
-        """What the driver does not have yet.
-
-        row: the run's row of the index. records: (step from which on the driver's are void, or None; [record]). shared: classifiers newly
-        fitted. files: name -> bytes, in full if `everything` or at the end. fresh: whether there is a checkpoint that was not sent.
-        answer: the worker's line at the end, else "". code: exit status where it ended with none. said: what it printed.
-        """
-        over, answer, code, said = not self.reader.is_alive(), "", None, b""
-        if over:
+    def collect_updates(self, with_files: bool) -> Updates:
+        """The run's updates; its new files are among them if `with_files`, and at the end."""
+        has_ended, answer, exit_code, log = not self.reader.is_alive(), "", None, b""
+        if has_ended:
             answer = self.answers[0] if self.answers else ""
-            if not answer and self.worker:
-                code, self.worker = sweep.close_worker(self.worker), None
-            log = self.folder / ".cache" / "sweep.log"
-            said = log.read_bytes()
-            os.truncate(log, 0)  # the worker appends
-        out, fresh = {}, False
-        for name, path in finished_files(self.run.directory) if self.run.directory.exists() else ():
-            if name in DRIVER_FILES or self.sent.get(name) == (seen := _file_stamp(path)):
-                continue
-            fresh = fresh or name in ("state.pt", "results.json")
-            if everything or over:
-                out[name], self.sent[name] = path.read_bytes(), seen
-        new = {
-            p.name: p.read_bytes()
-            for p in (self.folder / ".cache").glob("*.safetensors")
-            if p.name not in self.driver_classifiers
-        }
-        self.driver_classifiers |= set(new)
+            if not answer and self.process:
+                exit_code, self.process = sweep.close_worker(self.process), None
+            path = self.folder / ".cache" / "sweep.log"
+            log = path.read_bytes()
+            os.truncate(path, 0)  # the worker process appends to it
+        new_files, has_new_checkpoint = {}, False
+        if self.run.directory.exists():
+            for name, path in finished_files(self.run.directory):
+                stamp = _file_stamp(path)
+                if name in DRIVER_FILES or self.sent.get(name) == stamp:
+                    continue
+                has_new_checkpoint |= name in ("state.pt", "results.json")
+                if with_files or has_ended:
+                    new_files[name], self.sent[name] = path.read_bytes(), stamp
+        cached = (self.folder / ".cache").glob("*.safetensors")
+        fitted = {p.name: p.read_bytes() for p in cached if p.name not in self.driver_classifiers}
+        self.driver_classifiers |= set(fitted)
         row = next((r for r in runs.list_runs(self.folder) if r["run"] == self.run.id), {})
-        records = self._records()  # last, so that a checkpoint's are among them
-        end = {"over": over, "answer": answer, "code": code, "said": said}
-        return {
-            "row": row,
-            "records": records,
-            "shared": new,
-            "files": out,
-            "fresh": fresh and not out,
-        } | end
+        void_after, records = self.new_records()  # last, so that a checkpoint's are among them
+        has_new_checkpoint &= not new_files
+        end = has_ended, answer, exit_code, log
+        return Updates(row, records, void_after, fitted, new_files, has_new_checkpoint, *end)
 
-    def _records(self) -> tuple[int | None, list[dict]]:
+    def new_records(self) -> tuple[int | None, list[dict]]:
+        """(void_after, records) of `Updates`: resuming drops the records after the checkpoint."""
         path = self.run.directory / "metrics.jsonl"
-        lines = path.read_text().splitlines(keepends=True) if path.exists() else []
-        lines = [
-            line.rstrip("\n") for line in lines if line.endswith("}\n")
-        ]  # the last one may be half written
-        had, self.lines = self.lines, lines
-        same = next(
-            (i for i, line in enumerate(had) if i >= len(lines) or lines[i] != line), len(had)
-        )
-        if same == len(had):
-            return None, [json.loads(line) for line in lines[same:]]
-        first = json.loads(had[same])[
-            "step"
-        ]  # on resuming, what lay after the checkpoint was dropped
-        return first - 1, [r for line in lines if (r := json.loads(line))["step"] >= first]
+        text = path.read_text() if path.exists() else ""
+        # the last line may be half written
+        lines = [line[:-1] for line in text.splitlines(keepends=True) if line.endswith("}\n")]
+        sent, self.sent_lines = self.sent_lines, lines
+        for i, line in enumerate(sent):
+            if i >= len(lines) or lines[i] != line:
+                first = json.loads(line)["step"]
+                records = [r for new in lines if (r := json.loads(new))["step"] >= first]
+                return first - 1, records
+        return None, [json.loads(line) for line in lines[len(sent) :]]
 
     def stop(self) -> None:
         """Ask the run to save its state and end."""
-        if self.worker:
-            self.worker.terminate()
+        if self.process:
+            self.process.terminate()
 
     def close(self) -> None:
-        """End the worker and leave nothing behind."""
-        if self.worker:
-            sweep.close_worker(self.worker)
-        with files.file_lock(self.base / "lock", "leaving a seat", wait=True):
+        """End the worker process and remove the worker's folder."""
+        if self.process:
+            sweep.close_worker(self.process)
+        with files.file_lock(self.base / "lock", "removing a worker", wait=True):
             shutil.rmtree(self.home, ignore_errors=True)
             _remove_unused_corpora(self.base)
 

@@ -1,0 +1,122 @@
+"""§4.3: f_S, f_T, Q and the scorer, fitted once and cached for all runs that differ only in G."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+
+from core import files
+from core.config import PROTOCOL_VERSION, Config, to_dict
+from core.data import splits
+from core.data.splits import SampleSet
+from core.evaluation.evaluator import (
+    FittedClassifiers,
+    image_tensor,
+    seed_of,
+    source_settings,
+    target_settings,
+)
+from core.models import classifiers, networks
+from core.runs import Run
+
+
+def fit_classifiers(
+    config: Config,
+    sets: dict[str, SampleSet],
+    digest: str,
+    r: Run,
+    device: torch.device,
+    watch: Callable[..., None],
+) -> FittedClassifiers:
+    """f_S, f_T, Q and the scorer: each from the run's own file, from the cache, or fitted now.
+
+    Runs that differ only in G share `checkpoints/.cache/`, in which a file's name is a hash of all
+    that determines its classifier. `digest` is the corpora's.
+    """
+    K, names = len(config.data.classes), classifier_files(config, digest)
+    out: dict[str, Any] = {}
+    for name, (images, labels, settings, role) in _training_data(config, sets).items():
+        cached, own = r.directory.parent / ".cache" / names[name], r.model_path(name)
+        # simultaneous runs wait here, so that each classifier is fitted once
+        with files.file_lock(cached.with_suffix(".lock"), f"fitting {name}", wait=True):
+            if not own.exists() and not cached.exists():
+                x, t = image_tensor(images, device), torch.from_numpy(labels).to(device)
+                tick = step_callback(watch, f"fit {name}", settings.steps)
+                network = classifiers.fit(x, t, settings, K, seed_of(config, name), role, tick)
+                arguments = classifiers.arguments(settings, images.shape[1:], K, role)
+                networks.save(cached, network, "classifier", arguments)
+        if not own.exists():
+            shutil.copyfile(cached, own)
+        out[name] = networks.load(own, device)
+    if config.gan.q_training == "joint":
+        out["Q"] = _untrained_q(config).to(device)
+    values = out["scorer"].state_dict().values()
+    weights = b"".join(v.detach().cpu().numpy().tobytes() for v in values)
+    return FittedClassifiers(**out, digest=files.digest(weights)[:12])
+
+
+def _training_data(config: Config, sets: dict[str, SampleSet]) -> dict[str, tuple]:
+    """Classifier -> (images, labels, settings, role) that it is fitted with.
+
+    f_S: S1's faces, or another corpus's. f_T (the baseline) and Q: S1's voices, or the share
+    `clf_fraction` of them. Scorer: the voices of S1 and S2. The reverse direction swaps faces and
+    voices.
+    """
+    S1, S2 = sets["S1"], sets["S2"]
+    order = np.random.default_rng(seed_of(config, "balance")).permutation(len(S1.y))
+    count = max(len(config.data.classes), round(config.data.clf_fraction * len(S1.y)))
+    rows, settings = order[:count], target_settings(config)
+    images, labels = (np.concatenate(pair) for pair in ((S1.y, S2.y), (S1.y_label, S2.y_label)))
+    return {
+        "f_S": (*splits.f_s_training_data(config, sets), *source_settings(config)),
+        "f_T": (S1.y[rows], S1.y_label[rows], *settings),
+        "Q": (S1.y[rows], S1.y_label[rows], *settings),
+        "scorer": (images, labels, settings[0], "scorer"),
+    }
+
+
+def _untrained_q(config: Config) -> torch.nn.Module:
+    """Q before training: `gan.q_training` = joint trains it together with G and D."""
+    shape, (settings, role) = image_sizes(config)[1], target_settings(config)
+    a = classifiers.arguments(settings, shape, len(config.data.classes), role)
+    q = networks.Classifier(shape, tuple(a["channels"]), a["classes"], a["features"])
+    return networks.initialise_weights(q, torch.Generator().manual_seed(seed_of(config, "Q")))
+
+
+def step_callback(
+    report: Callable[..., None], phase: str, steps: int
+) -> Callable[[int, float], None]:
+    """A callback (step, loss) for `classifiers.fit` that reports progress as `phase`."""
+    return lambda step, loss: report(
+        phase, step, steps, f"loss {loss:.3f}" if np.isfinite(loss) else ""
+    )
+
+
+def classifier_files(config: Config, digest: str) -> dict[str, str]:
+    """f_S, f_T, Q, scorer -> file name in `checkpoints/.cache/`, a hash of all that determines it.
+
+    `digest` is the corpora's.
+    """
+    data, logmel = to_dict(config)["data"], to_dict(config)["logmel"]
+    f_s_corpus = data.pop("f_s_corpus")  # other faces affect f_S alone
+    del data["frames"]  # frames affect G alone
+    (source, source_role), (target, _) = source_settings(config), target_settings(config)
+    out = {}
+    for name, settings in {"f_S": source, "f_T": target, "Q": target, "scorer": target}.items():
+        key = [name, digest, config.seed, data, logmel, vars(settings), PROTOCOL_VERSION]
+        if name == "f_S" and f_s_corpus:
+            key.append(f_s_corpus)
+        if source_role == "voice":
+            key.append(config.gan.direction)
+        out[name] = f"{name}-{files.cache_key(*key)}.safetensors"
+    return out
+
+
+def image_sizes(config: Config) -> tuple[tuple[int, int], tuple[int, int]]:
+    """(height, width) of source and target: face and spectrogram, or the reverse."""
+    face, voice = networks.FACE_SIZE, (config.logmel.columns, config.logmel.bands)
+    return (face, voice) if config.gan.direction == "face-voice" else (voice, face)
