@@ -37,12 +37,14 @@ def main() -> int:
     chosen = sys.argv[1:] or [name for name in every if name not in SLOW_BENCHMARKS]
     if set(chosen) - set(every):
         print(
-            f"There is no benchmark {', '.join(sorted(set(chosen) - set(every)))}; there are {', '.join(every)}.",
+            f"There is no benchmark {', '.join(sorted(set(chosen) - set(every)))}; "
+            f"there are {', '.join(every)}.",
             file=sys.stderr,
         )
         return 2
     print(
-        f"{time.strftime('%Y-%m-%d')} · {processor_name()} · {os.cpu_count()} cores · Python {platform.python_version()}"
+        f"{time.strftime('%Y-%m-%d')} · {processor_name()} · {os.cpu_count()} cores · "
+        f"Python {platform.python_version()}"
     )
     for name in chosen:
         for row in importlib.import_module(f"benchmarks.{name}").rows():

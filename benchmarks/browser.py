@@ -1,4 +1,7 @@
-"""The app as a server and a headless Chromium: for measurements and pictures of pages, and tests."""
+"""The app as a server, and a headless Chromium.
+
+Measurements, pictures of pages and tests use them.
+"""
 
 from __future__ import annotations
 

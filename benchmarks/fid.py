@@ -21,7 +21,8 @@ def import_pytorch_fid():
     """The module `pytorch_fid.fid_score`. Raises ImportError if it is not installed.
 
     It imports torchvision, whose PyPI wheel fails on a CPU build of torch: its compiled operators
-    do not load, and its Python part misses two of them. Declaring them suffices; nothing calls them.
+    do not load, and its Python part misses two of them. Declaring them suffices; nothing calls
+    them.
     """
     import torch
 

@@ -1,12 +1,11 @@
-"""From an upload to its voices (§3.3, §3.4) against the floor of that.
+"""This benchmark compares the way from an upload to its voices (§3.3, §3.4) with its floor.
 
-Decoding and the same search for landmarks, in this process.
+The floor is decoding and the same search for landmarks, in this process.
 
 The path is the page Listen's: the bytes into a private file, a process of its own that decodes it,
-landmarks meanwhile, aligned faces,
-p-values, and for each condition shown a spectrogram, its sound and the scorer's verdict. The floor
-does one thing after the other and
-nothing apart. What the page adds, widgets and pictures, stands in a row of its own.
+landmarks meanwhile, aligned faces, p-values, and for each condition shown a spectrogram, its sound
+and the scorer's verdict. The floor does one thing after the other and nothing apart. What the page
+adds, widgets and pictures, stands in a row of its own.
 """
 
 from __future__ import annotations
@@ -142,7 +141,10 @@ def rows() -> list[Row]:
     found = []
     for name, ours in took.items():
         ratios = [a / b for a, b in zip(ours, floors)]
-        note = f"{1000 * statistics.median(ours):.0f} of {1000 * statistics.median(floors):.0f} ms; {size}"
+        note = (
+            f"{1000 * statistics.median(ours):.0f} of "
+            f"{1000 * statistics.median(floors):.0f} ms; {size}"
+        )
         what, aim = (
             f"upload → {name} / bare decoding and landmarks",
             "at most 1.3" if name == "its voices" else "",

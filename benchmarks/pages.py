@@ -1,6 +1,6 @@
-"""How fast the studio opens and changes its page, in a browser, alone and beside a training.
+"""This benchmark times how the studio opens and changes its page in a browser.
 
-And whether its memory grows meanwhile.
+It does so alone and beside a training, and tells whether the studio's memory grows meanwhile.
 
 A switch is a click in the navigation. It ends when the page is whole: its own title, its script
 ended, nothing that waits to be replaced.
@@ -42,29 +42,35 @@ MAX_FIRST_PAINT_MS, MAX_SWITCH_MS, MAX_MEMORY_GROWTH = (
     0.10,
 )  # the aims: ms, ms, share of the memory
 SWITCH_PAGE_JS = """path => new Promise((done, failed) => {
-  const link = [...document.querySelectorAll('[data-testid=stTopNavLink]')].find(a => a.pathname === path);
+  const link = [...document.querySelectorAll('[data-testid=stTopNavLink]')].find(a =>\
+ a.pathname === path);
   const title = () => document.querySelector('.stMainBlockContainer h1')?.innerText;
   const before = title(), begun = performance.now();
   let seen = 0, timer = 0;
   const look = () => {
     if (!seen && title() && title() !== before) seen = performance.now() - begun;
     const app = document.querySelector('[data-testid=stApp]');
-    if (seen && app.dataset.testScriptState === 'notRunning' && !document.querySelector('[data-stale=true]')
-        && [...document.querySelectorAll('[data-testid=stSkeleton], [data-testid=stSpinner]')].every(e => !e.getClientRects().length))
+    if (seen && app.dataset.testScriptState === 'notRunning'\
+ && !document.querySelector('[data-stale=true]')
+        && [...document.querySelectorAll('[data-testid=stSkeleton], [data-testid=stSpinner]')]\
+.every(e => !e.getClientRects().length))
       end([seen, performance.now() - begun]);
   };
   const watcher = new MutationObserver(look);
   const end = result => { watcher.disconnect(); clearTimeout(timer); done(result); };
-  timer = setTimeout(() => { watcher.disconnect(); failed(new Error(`${path} is not whole after 60 s`)); }, 60000);
-  watcher.observe(document.body, {subtree: true, childList: true, attributes: true, characterData: true});
+  timer = setTimeout(() => { watcher.disconnect();\
+ failed(new Error(`${path} is not whole after 60 s`)); }, 60000);
+  watcher.observe(document.body, {subtree: true, childList: true,\
+ attributes: true, characterData: true});
   link.click();
 })"""
 
 
 @dataclass
 class Tour:
-    """Times of a visitor who goes round the pages, in ms, and the server's memory on the way, in
-    MB.
+    """A tour holds the times of a visitor who goes round the pages, in ms.
+
+    It also holds the server's memory on the way, in MB.
     """
 
     first: dict[str, float] = field(default_factory=dict)  # page -> its first visit
@@ -155,9 +161,9 @@ def first_paint_ms(browser, address: str) -> float:
 
 
 def copy_home(folder: Path) -> dict[str, str]:
-    """A home of its own with the finished runs and the prepared corpora that are here.
+    """This makes a home of its own with the finished runs and the prepared corpora that are here.
 
-    The environment that names it.
+    Returns the environment that names it.
     """
     source, target = files.checkpoints_folder(), folder / "checkpoints"
     target.mkdir(parents=True)
@@ -185,7 +191,10 @@ def write_bare_app(folder: Path, count: int) -> Path:
     listed = ", ".join(
         f"st.Page('p{k}.py', title='Page {k}', default={k == 0})" for k in range(count)
     )
-    text = f"import streamlit as st\nst.set_page_config(layout='wide')\nst.navigation([{listed}], position='top').run()\n"
+    text = (
+        "import streamlit as st\nst.set_page_config(layout='wide')\n"
+        f"st.navigation([{listed}], position='top').run()\n"
+    )
     (folder / "app.py").write_text(text)
     return folder / "app.py"
 
@@ -236,7 +245,10 @@ def tour_lines(what: str, t: Tour, peer: Tour) -> Iterator[str]:
         MAX_SWITCH_MS,
         note=f"{note}; {bound}",
     )
-    yield f"pages, {what}: the server's processor time {t.processor_ms:.0f} ms a switch, a bare app's {peer.processor_ms:.0f} ms"
+    yield (
+        f"pages, {what}: the server's processor time {t.processor_ms:.0f} ms a switch, "
+        f"a bare app's {peer.processor_ms:.0f} ms"
+    )
     slow = " · ".join(f"{k} {v:.0f}" for k, v in t.median_ms_by_page.items())
     yield f"pages, {what}: medians by page, ms: {slow}"
     grown, first = (
@@ -298,4 +310,7 @@ def rows(switches: int = SWITCHES) -> Iterator[str]:
                 row = next(
                     r for r in runs.list_runs(Path(home["DACSSGAN_CHECKPOINTS"])) if r["run"] == run
                 )
-                yield f"pages, beside a training: at its step {row['step']:,}, {row['state']}; {system_load()} at the end"
+                yield (
+                    f"pages, beside a training: at its step {row['step']:,}, {row['state']}; "
+                    f"{system_load()} at the end"
+                )

@@ -1,12 +1,11 @@
-"""bf16 held to fp32 by equivalence.
+"""This benchmark holds bf16 to fp32 by equivalence.
 
-Paired seeds of a short demo training, and how far FID and accuracy differ.
+It tells how far FID and accuracy differ over paired seeds of a short demo training.
 
 No timing: forty trainings, more than an hour of one core; so it runs only where it is asked for,
-and goes on where it was stopped. A
-method that is equal, but whose trainings are independent, passes for one figure in 6 of 100 tries
-with five pairs, in 32 with ten, in 81
-with twenty (simulated: normal figures of one spread).
+and goes on where it was stopped. A method that is equal, but whose trainings are independent,
+passes for one figure in 6 of 100 tries with five pairs, in 32 with ten, in 81 with twenty
+(simulated: normal figures of one spread).
 """
 
 from __future__ import annotations
@@ -42,13 +41,18 @@ def fid_and_accuracy(run: Run) -> tuple[float, float]:
 
 
 def equivalence_row(name: str, plain: np.ndarray, other: np.ndarray) -> Row:
-    """The far end of the 90 % interval of the mean difference of pairs, in standard deviations of
-    `plain` between its seeds; below 1 the
-    two are equivalent by this protocol. The row's spread is the interval itself, in the same unit."""
+    """The ratio is the far end of the 90 % interval of the mean difference of pairs.
+
+    Its unit is the standard deviation of `plain` between its seeds; below 1 the two are equivalent
+    by this protocol. The row's spread is the interval itself, in the same unit.
+    """
     d, sd = other - plain, plain.std(ddof=1)
     half = stats.t.ppf(0.95, len(d) - 1) * d.std(ddof=1) / len(d) ** 0.5
     low, high = (d.mean() - half) / sd, (d.mean() + half) / sd
-    note = f"mean {plain.mean():.2f} and {other.mean():.2f}, difference {d.mean():+.2f} ± {half:.2f}, seed-sd {sd:.2f}, {len(d)} pairs"
+    note = (
+        f"mean {plain.mean():.2f} and {other.mean():.2f}, difference {d.mean():+.2f} ± {half:.2f}, "
+        f"seed-sd {sd:.2f}, {len(d)} pairs"
+    )
     return Row(name, max(abs(low), abs(high)), low, high, "below 1", note)
 
 
@@ -77,7 +81,8 @@ def rows() -> list[Row]:
     ids = {o.cell.config: o.run for o in done if o.state in ("done", "was done")}
     if len(ids) < len(cells):
         raise SystemExit(
-            f"{len(cells) - len(ids)} of {len(cells)} trainings did not end, for the reasons above: give the command again"
+            f"{len(cells) - len(ids)} of {len(cells)} trainings did not end, "
+            f"for the reasons above: give the command again"
         )
     got = {
         k: np.array(

@@ -1,5 +1,6 @@
-"""`data prepare` against what anybody must do with the same clips, decoding and one search for
-landmarks; and 2 workers against 1.
+"""This benchmark compares `data prepare` with what anybody must do with the same clips.
+
+That is decoding and one search for landmarks. It also compares 2 workers with 1.
 """
 
 from __future__ import annotations
@@ -23,8 +24,9 @@ REPEATS = 5
 
 
 def decode_and_find_faces(folder: Path) -> None:
-    """PyAV through every frame with none converted but the middle one, soundfile through the sound,
-    and the landmarks of that one frame.
+    """The floor decodes each clip and finds the landmarks of its middle frame.
+
+    PyAV goes through every frame and converts none but that one; soundfile reads the sound.
     """
     for film in sorted(folder.glob("*.mp4")):
         soundfile.read(film.with_suffix(".wav"), dtype="float32")

@@ -1,6 +1,6 @@
-"""From spectrogram to sound (§3.3).
+"""This benchmark compares the way from spectrogram to sound (§3.3) with librosa's.
 
-Griffin-Lim against librosa's, batched, at equal turns and equally close to what was asked.
+Both are Griffin-Lim, ours batched, at equal turns and equally close to what was asked.
 """
 
 from __future__ import annotations
@@ -51,12 +51,15 @@ def rows() -> list[Row]:
         return waveforms.griffin_lim(m, s, iterations=ITERATIONS)
 
     def apart(waves: np.ndarray) -> float:
-        """Spectral convergence: how far the sound's magnitudes are from those that were asked for."""
+        """Spectral convergence tells how far the sound's magnitudes are from those asked for."""
         return float(
             np.linalg.norm(np.abs(spectrograms.stft(waves, s)) - wanted) / np.linalg.norm(wanted)
         )
 
-    note = f"spectral convergence {apart(ours()):.4f}, librosa's {apart(theirs()):.4f}; {ITERATIONS} turns, momentum 0.99"
+    note = (
+        f"spectral convergence {apart(ours()):.4f}, librosa's {apart(theirs()):.4f}; "
+        f"{ITERATIONS} turns, momentum 0.99"
+    )
     one = measure_ratio(
         "Griffin-Lim: librosa / ours, one at a time",
         lambda: theirs(turned[0]),

@@ -1,6 +1,6 @@
 """A benchmark is a ratio against a named peer, measured in the same run.
 
-Repeats taken in turns, the median with its spread.
+Repeats are taken in turns; the table shows their median with its spread.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from dataclasses import dataclass
 class Row:
     """One line of the table. `measure_ratio` says which of the two is on top.
 
-    Time of ours / time of the bound, or of the peer / ours.
+    The ratio is time of ours / time of the bound, or of the peer / ours.
     """
 
     name: str  # what was measured, against what, at which size
@@ -46,9 +46,9 @@ def measure_ratio(
     aim: str = "",
     note: str = "",
 ) -> Row:
-    """Time of `top` / time of `bottom`.
+    """The row's ratio is time of `top` / time of `bottom`.
 
-    One warm-up of each, then `repeats` of both in turns, so that noise meets both alike.
+    There is one warm-up of each, then `repeats` of both in turns, so that noise meets both alike.
     """
     top(), bottom()
     found = [wall_seconds(top) / wall_seconds(bottom) for _ in range(repeats)]

@@ -1,12 +1,10 @@
-"""The peer of `benchmarks/training.py`.
+"""The peer of `benchmarks/training.py` is the training loop that a tutorial would write.
 
-The training loop that a tutorial would write for the same networks and losses.
-
-A Dataset and a DataLoader, eager fp32, one sample stacked after the other, torch's default threads
-and memory layout, the step in the order
-of pix2pix (Isola et al. 2017): one generator forward, D's update, then G's with D's weights held
-still. It is no straw man: it makes no
-gradient that it does not use, and reads no figure from the device but once an epoch.
+Its networks and losses are the same. It has a Dataset and a DataLoader, eager fp32, one sample
+stacked after the other, torch's default threads and memory layout, the step in the order of pix2pix
+(Isola et al. 2017): one generator forward, D's update, then G's with D's weights held still. It is
+no straw man: it makes no gradient that it does not use, and reads no figure from the device but
+once an epoch.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""`make screenshots`.
+"""`make screenshots` shows every page as a visitor sees it.
 
-Every page as a visitor sees it, with the runs that are here, in light and dark.
+The pages have the runs that are here, in light and dark.
 
 The pictures go to docs/screenshots/, which git ignores. Those that README shows also go to docs/,
 with few colours, so that they are small.
@@ -60,11 +60,17 @@ VIEWS = {
     "paper": {"paper": "", "paper-eq-9": "eq=9"},
 }
 README = {"home": "home-light", "conformal": "conformal-light", "gallery": "gallery-demo-light"}
-CHARTS = "() => [...document.querySelectorAll('.js-plotly-plot')].every(e => e.querySelector('.main-svg'))"
+CHARTS = (
+    "() => [...document.querySelectorAll('.js-plotly-plot')]"
+    ".every(e => e.querySelector('.main-svg'))"
+)
 
 
 def picture(tab, address: str, path: Path) -> None:
-    """One page at rest, its charts drawn and what moves or is hidden behind a pointer left alone."""
+    """This takes a picture of one page at rest, with its charts drawn.
+
+    What moves or is hidden behind a pointer is left alone.
+    """
     tab.goto(address)
     wait_for_page(tab)
     tab.wait_for_function(CHARTS)
@@ -74,9 +80,9 @@ def picture(tab, address: str, path: Path) -> None:
 
 
 def small(source: Path, target: Path) -> None:
-    """The same picture with 256 colours.
+    """This writes the same picture with 256 colours.
 
-    Its own, and the emotions', which are few pixels and must not change.
+    They are its own and the emotions', which are few pixels and must not change.
     """
     kept = [*theme.EMOTION_COLOURS.values(), "#ffffff", "#eef3f3"]  # and the light ground's two
     image, own = Image.open(source).convert("RGB"), 256 - len(kept)

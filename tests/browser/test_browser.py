@@ -43,7 +43,8 @@ def home(tmp_path_factory, shared_data) -> Path:
 def points(tab, chart: str) -> int:
     """How many points the first line of a chart has; 0 while there is no chart."""
     return tab.evaluate(
-        f"() => document.querySelector('.st-key-{chart} .js-plotly-plot')?.data?.[0]?.x?.length ?? 0"
+        f"() => document.querySelector('.st-key-{chart} .js-plotly-plot')"
+        "?.data?.[0]?.x?.length ?? 0"
     )
 
 
@@ -203,7 +204,8 @@ def test_a_film_has_a_voice_of_its_length_that_the_command_line_makes_too(
             == HEARD
         ),
     )
-    heard = """async () => { const a = document.querySelector('audio'); a.muted = true; a.currentTime = 1.2; await a.play();
+    heard = """async () => { const a = document.querySelector('audio');\
+ a.muted = true; a.currentTime = 1.2; await a.play();
       await new Promise(r => setTimeout(r, 400)); return a.currentTime; }"""
     assert page.evaluate(heard) > 1.2  # it is heard beyond its first second
     bars = page.get_by_role("img", name="what was told when")

@@ -23,11 +23,14 @@ pytestmark = pytest.mark.browser
 CHART = "document.querySelector('.st-key-%s .js-plotly-plot')"
 PAINTED = """([words]) => { window.painted = new Promise((done) => {
   const begun = performance.now()
-  const band = () => document.querySelector('.st-key-promise .js-plotly-plot')?._fullData?.[0].y[9] ?? null
+  const band = () => document.querySelector(\
+'.st-key-promise .js-plotly-plot')?._fullData?.[0].y[9] ?? null
   const before = band()
   const look = () => {
-    const drawn = document.querySelector('[data-testid=stMain]').textContent.includes(words) && ![null, before].includes(band())
-    requestAnimationFrame(drawn ? () => requestAnimationFrame(() => done(performance.now() - begun)) : look)
+    const drawn = document.querySelector('[data-testid=stMain]').textContent.includes(words)\
+ && ![null, before].includes(band())
+    requestAnimationFrame(drawn\
+ ? () => requestAnimationFrame(() => done(performance.now() - begun)) : look)
   }
   look()
 }) }"""
@@ -117,8 +120,9 @@ def test_eps_moves_in_the_browser_and_the_page_follows_when_it_is_let_go(page):
 
 
 def test_the_curves_stand_where_the_rails_do_and_say_what_core_says(page, home):
-    """The chart is not drawn again when a rail is let go, so that it must come back right from
-    another step and from a reload.
+    """The chart is not drawn again when a rail is let go.
+
+    So it must come back right from another step and from a reload.
     """
     run = min((home / "checkpoints").glob("*/outputs.npz")).parent
     view = analysis.analyse_outputs(calibration.data_from_run(Run(run), "face"), r=0.4, eps=0.17)
@@ -164,10 +168,12 @@ def test_a_click_in_the_map_looks_at_that_point(page):
     page.locator(".st-key-map").scroll_into_view_if_needed()
     page.wait_for_timeout(500)
     x, y, row = page.evaluate(
-        f"""() => {{ const c = {CHART % "map"}, f = c._fullLayout, d = c._fullData.filter((t) => t.customdata)
+        f"""() => {{ const c = {CHART % "map"}, f = c._fullLayout,\
+ d = c._fullData.filter((t) => t.customdata)
         const [a, b, box] = [f.xaxis2, f.yaxis2, c.getBoundingClientRect()]
         for (const t of d) for (let i = 0; i < t.x.length; i++) if (t.customdata[i] > 0)
-          return [box.x + a._offset + a.d2p(t.x[i]), box.y + b._offset + b.d2p(t.y[i]), t.customdata[i]] }}"""
+          return [box.x + a._offset + a.d2p(t.x[i]), box.y + b._offset + b.d2p(t.y[i]),\
+ t.customdata[i]] }}"""
     )
     page.mouse.move(x, y)
     page.wait_for_timeout(300)
@@ -200,7 +206,8 @@ def test_ten_thousand_rows_are_redrawn_quickly(page, ten_thousand, capsys):
     busy = max(1.0, os.getloadavg()[0] / (os.cpu_count() or 1))
     with capsys.disabled():
         print(
-            f"\nrelease to paint, 10,000 rows: median {np.median(took):.0f} ms, 95 % {np.quantile(took, 0.95):.0f} ms, load ×{busy:.1f}"
+            f"\nrelease to paint, 10,000 rows: median {np.median(took):.0f} ms, "
+            f"95 % {np.quantile(took, 0.95):.0f} ms, load ×{busy:.1f}"
         )
     assert np.median(took) < 300 * busy
     assert np.quantile(took, 0.95) < 600 * busy

@@ -12,7 +12,10 @@ from tests.support.app import wait_until
 
 pytestmark = pytest.mark.browser
 SOURCE = "document.querySelectorAll('audio')[2].src"
-LENGTH = "(async () => { const a = document.querySelectorAll('audio')[2]; const r = await fetch(a.src); return (await r.blob()).size })()"
+LENGTH = (
+    "(async () => { const a = document.querySelectorAll('audio')[2]; "
+    "const r = await fetch(a.src); return (await r.blob()).size })()"
+)
 
 
 @pytest.fixture(scope="module")

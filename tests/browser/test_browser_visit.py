@@ -61,8 +61,9 @@ def test_every_page_is_whole_and_says_no_error(page):
 
 
 def test_a_chart_never_meets_a_pandas_that_is_half_loaded():
-    """Plotly uses whatever pandas is among the loaded modules, also one that another visitor's page
-    is just loading.
+    """Plotly uses whatever pandas is among the loaded modules.
+
+    That may be one that another visitor's page is just loading.
     """
     script = "import sys; import ui.widgets.charts; assert 'pandas' in sys.modules"
     done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True)
@@ -75,7 +76,10 @@ def test_two_runs_are_compared(page, home):
         for c in ("label", "cp")
     )
     page.goto(f"/evaluate?runs={label},{cp}&view=curves")
-    lines = "() => [...document.querySelectorAll('.js-plotly-plot')].map(e => e.data.filter(d => d.x?.length > 1).length)"
+    lines = (
+        "() => [...document.querySelectorAll('.js-plotly-plot')]"
+        ".map(e => e.data.filter(d => d.x?.length > 1).length)"
+    )
     wait_until(page, lambda: page.evaluate(lines)[:3] == [2, 2, 2])
     page.get_by_role("radio", name="Confusion").click()
     wait_until(page, lambda: parse_qs(urlparse(page.url).query).get("view") == ["confusion"])
@@ -93,8 +97,10 @@ def test_a_face_is_heard_in_the_gallery_and_the_condition_lab(page):
             page.wait_for_url("**/gallery*")
         browser.wait_for_page(page)
         page.locator(".stMainBlockContainer audio").first.wait_for(state="attached")
-        heard = """async () => { const a = [...document.querySelectorAll('.stMainBlockContainer audio')].at(-1);
-          a.muted = true; await a.play(); await new Promise(r => setTimeout(r, 400)); return [a.duration, a.currentTime]; }"""
+        heard = """async () => { const a =\
+ [...document.querySelectorAll('.stMainBlockContainer audio')].at(-1);
+          a.muted = true; await a.play(); await new Promise(r => setTimeout(r, 400));\
+ return [a.duration, a.currentTime]; }"""
         duration, reached = page.evaluate(heard)
         assert 0.5 < duration < 3
         assert reached > 0
