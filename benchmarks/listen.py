@@ -73,7 +73,7 @@ def decode_and_track(path: Path, times: np.ndarray) -> None:
 
 def answer_upload(data: bytes, family: cache.RunFamily) -> None:
     """What pages/listen.py asks for when a clip has come, the caches left out."""
-    *_, film = uploads._track_bytes("clip.mp4", data)
+    *_, film = uploads.track_bytes("clip.mp4", data)
     assert isinstance(film, tracking.TrackedClip)
     seen = generation.analyse_clip(film.clip, 0, film.tracks)
     x = seen.aligned[seen.middle]
@@ -99,7 +99,7 @@ def page_seconds(data: bytes) -> float:
 
 def find_first_face(data: bytes) -> None:
     """Until the frame near the middle is known, which is when the page shows it."""
-    sights = uploads._track_bytes("clip.mp4", data)
+    sights = uploads.track_bytes("clip.mp4", data)
     for sight in sights:
         if (
             isinstance(sight, tracking.TrackingProgress)

@@ -119,7 +119,7 @@ def fetch_corpus(
 
 def _check_free_space(left: list[RemoteFile], target: Path) -> None:
     """Raise FetchError where the disk has no room for the rest of the files."""
-    need = sum(f.size - min(_file_size(_part_path(target, f)), f.size) for f in left)
+    need = sum(f.size - min(_file_size(part_path(target, f)), f.size) for f in left)
     free = shutil.disk_usage(target).free
     if left and need + MIN_FREE_BYTES > free:
         names = left[0].name + (f" and {len(left) - 1} more" if len(left) > 1 else "")
@@ -198,10 +198,10 @@ def _parse_record_file(entry: dict, base: str) -> RemoteFile | None:
     md5 = re.fullmatch(r"md5:([0-9a-f]{32})", checksum)
     if not md5 or size < 0 or not re.fullmatch(r"[A-Za-z0-9][\w.-]*", name):
         return None
-    return RemoteFile(name, size, md5[1], _check_address(link, base))
+    return RemoteFile(name, size, md5[1], check_address(link, base))
 
 
-def _check_address(address: str, base: str) -> str:
+def check_address(address: str, base: str) -> str:
     """An address that `base` leads to. Raises FetchError unless its scheme is base's or https."""
     scheme, own = (urllib.parse.urlsplit(a).scheme for a in (address, base))
     if scheme not in ("https", own) or scheme not in ("http", "https"):
@@ -218,7 +218,7 @@ class _SameSchemeRedirects(urllib.request.HTTPRedirectHandler):
         self, req: Any, fp: Any, code: int, msg: str, headers: Any, newurl: str
     ) -> Any:
         return super().redirect_request(
-            req, fp, code, msg, headers, _check_address(newurl, req.full_url)
+            req, fp, code, msg, headers, check_address(newurl, req.full_url)
         )
 
 
@@ -303,7 +303,7 @@ def _with_retries(
 # ------------------------------------------------------------------ one file
 
 
-def _part_path(target: Path, f: RemoteFile) -> Path:
+def part_path(target: Path, f: RemoteFile) -> Path:
     """The growing file; its name has the md5, as another edition's bytes must not be continued."""
     return target / f"{f.name}.{f.md5[:8]}.part"
 
@@ -323,7 +323,7 @@ def _file_md5(path: Path) -> str:
 
 def _fetch_file(f: RemoteFile, target: Path, say: Callable[[int], None]) -> None:
     """Download one file to its name in `target`; a wrong one is removed and fetched once more."""
-    part = _part_path(target, f)
+    part = part_path(target, f)
     for last in (False, True):
         try:
             _with_retries(

@@ -72,7 +72,7 @@ def _extract_take(take: Any, how: ExtractionSettings) -> ClipFeatures:
     from core.media.faces import alignment
 
     wave = voices.synthesise_voice(take)
-    y, repeated = _spectrogram_windows(wave, how)
+    y, repeated = spectrogram_windows(wave, how)
     times = _frame_times(spectrograms.centre_time(len(wave) / LogMel().rate), how.frames)
     x = np.stack([alignment.align(*expressions.render_face(take, t=t)) for t in times])
     return ClipFeatures(x=x, y=y, repeats=(False, repeated))
@@ -87,7 +87,7 @@ def _extract_entry(entry: ClipEntry, how: ExtractionSettings) -> ClipFeatures:
         with media_files.media_file(entry.audio) as path:
             wave = clips.read_waveform(path)
         seconds = len(wave) / LogMel().rate
-        y, repeated = _spectrogram_windows(wave, how)
+        y, repeated = spectrogram_windows(wave, how)
     if not entry.video:
         return ClipFeatures(y=y, repeats=(False, repeated))
     with media_files.media_file(entry.video) as path:
@@ -115,18 +115,18 @@ def _read_crop(path: Path) -> np.ndarray | None:
         return np.asarray(image.convert("L").resize((CROP_SIZE, CROP_SIZE)))
 
 
-def _spectrogram_windows(wave: np.ndarray, how: ExtractionSettings) -> tuple[np.ndarray, bool]:
+def spectrogram_windows(wave: np.ndarray, how: ExtractionSettings) -> tuple[np.ndarray, bool]:
     """Windows (crops, 112, bands) dB: the clip's middle, others evenly over it; are some equal?"""
     db, crops = spectrograms.log_mel(wave, LogMel(bands=how.bands)), how.crops
     first, spare = spectrograms.centre_crop(db, STORED_COLUMNS), len(db) - STORED_COLUMNS
     if spare <= 0:
         return np.stack([first] * crops), crops > 1
-    starts = [round(s * spare) for s in _further_positions(crops)]
+    starts = [round(s * spare) for s in further_positions(crops)]
     windows = np.stack([first, *(db[s : s + STORED_COLUMNS] for s in starts)])
     return windows, len({spare // 2, *starts}) < crops
 
 
-def _further_positions(n: int) -> list[float]:
+def further_positions(n: int) -> list[float]:
     """n - 1 positions in 0..1, evenly spaced, without the middle, which is taken already."""
     positions = np.linspace(0, 1, n | 1).tolist()
     return [p for i, p in enumerate(positions) if i != len(positions) // 2][: n - 1]
@@ -134,7 +134,7 @@ def _further_positions(n: int) -> list[float]:
 
 def _frame_times(middle: float, frames: int) -> list[float]:
     """Times (s) of the faces: the middle, then others over the second of the spectrogram."""
-    return [middle, *(middle + (p - 0.5) * WINDOW_SECONDS for p in _further_positions(frames))]
+    return [middle, *(middle + (p - 0.5) * WINDOW_SECONDS for p in further_positions(frames))]
 
 
 def _aligned_faces(

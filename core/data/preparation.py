@@ -76,11 +76,11 @@ def prepare_corpus(
     clips, bands = prepared_corpora.parse_name(name)
     target, drawn = prepared_corpora.corpus_path(name, settings.takes), clips == "demo"
     how = ExtractionSettings(settings.frames, settings.crops, bands)
-    items = _list_items(clips, source, settings)
+    items = list_items(clips, source, settings)
     if not drawn and bands != LogMel().bands and not any(e.audio for e in items):
         what = f"{clips} has no sound at {source}, so it has no mel bands"
         raise CorpusError(f"{what}; its faces are the same in the corpus {clips}")
-    key = _content_key(name, source, items, how)
+    key = content_key(name, source, items, how)
     parts = target.parent / ".parts" / key
     if _read_key(target) == key:
         shutil.rmtree(parts, ignore_errors=True)  # of a process killed between its last two steps
@@ -106,7 +106,7 @@ def prepare_corpus(
     return target
 
 
-def _list_items(clips: str, source: Path | None, settings: PreparationSettings) -> Sequence[Item]:
+def list_items(clips: str, source: Path | None, settings: PreparationSettings) -> Sequence[Item]:
     if clips == "demo":
         from core.data.demo import actors
 
@@ -120,7 +120,7 @@ def _list_items(clips: str, source: Path | None, settings: PreparationSettings) 
 # ------------------------------------------------------------------ the key
 
 
-def _content_key(
+def content_key(
     name: str, source: Path | None, items: Sequence[Item], how: ExtractionSettings
 ) -> str:
     """Hash of everything that decides a prepared file's content; moving a whole corpus keeps it."""
@@ -257,7 +257,7 @@ def _subjects(
     unknown = has_x & (subjects == "")
     if unknown.any():
         subjects = subjects.astype(object)
-        subjects[unknown] = _near_duplicate_groups(x[face_of[unknown]])
+        subjects[unknown] = near_duplicate_groups(x[face_of[unknown]])
     return subjects
 
 
@@ -337,7 +337,7 @@ def _align_with_fallback(
     return x, notes
 
 
-def _near_duplicate_groups(x: np.ndarray) -> list[str]:
+def near_duplicate_groups(x: np.ndarray) -> list[str]:
     """Group ids of images (n, 28, 28), by a 64-bit difference hash.
 
     Without subject ids, near duplicates must stay together in S1-S4.

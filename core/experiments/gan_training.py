@@ -21,8 +21,7 @@ from core.evaluation.evaluator import (
 )
 from core.experiments.classifier_fitting import image_sizes
 from core.files import StopRequested, UserError
-from core.models import convolutions
-from core.models import classifiers, cuda_graphs, gan, networks
+from core.models import classifiers, convolutions, cuda_graphs, gan, networks
 from core.runs import Run
 
 TrainFunction = Callable[[gan.GanState, gan.TrainingData, GanSettings], Iterator[gan.StepRecord]]

@@ -64,10 +64,10 @@ def _is_queued(row: dict) -> bool:
 
 def spawn(arguments: list[str], out: IO[str], err: IO[str], environment: dict[str, str]) -> int:
     """Start `python -m core ARGUMENTS` in its own session, at low priority; returns the pid."""
-    return _spawn_python(["-m", "core", *arguments], out, err, environment).pid
+    return spawn_python(["-m", "core", *arguments], out, err, environment).pid
 
 
-def _spawn_python(
+def spawn_python(
     arguments: list[str],
     out: IO[str],
     err: IO[str],
@@ -243,7 +243,7 @@ def start_queue_worker(folder: Path | None = None) -> bool:
     command = ["-m", "core.experiments.jobs", str(lock.fileno())]
     environment = {"DACSSGAN_CHECKPOINTS": str(folder.resolve())}
     with lock, open(folder / "queue.log", "w") as log:
-        _spawn_python(command, log, log, environment, (lock.fileno(),))
+        spawn_python(command, log, log, environment, (lock.fileno(),))
     return True
 
 
@@ -305,7 +305,7 @@ def _train_run(run: Run, device: str) -> None:
     environment = {"DACSSGAN_CHECKPOINTS": str(run.directory.parent.resolve())}
     runs.update(run, phase="starting")
     with open(run.directory / "log.txt", "a") as log:
-        child = _spawn_python(command, log, log, environment)
+        child = spawn_python(command, log, log, environment)
     runs.update(run, pid=child.pid)
     if (row := _index_row(run)) and row["place"] is None:
         child.terminate()  # it was taken out of the queue while it started

@@ -81,7 +81,7 @@ def start(arguments: Sequence[str]) -> str:
             return name
         # a process that has reported its end may still hold what the next one needs
         end = time.monotonic() + STOP_GRACE_SECONDS
-        while known and _is_alive(known) and time.monotonic() < end:
+        while known and is_alive(known) and time.monotonic() < end:
             time.sleep(0.1)
         path.with_suffix(".stop").unlink(missing_ok=True)
         now = time.time()
@@ -101,7 +101,7 @@ def _read_task(path: Path) -> Task | None:
         return None
 
 
-def _is_alive(task: Task) -> bool:
+def is_alive(task: Task) -> bool:
     return task.pid > 0 and jobs.is_ours(task.pid, cli_arguments(task.arguments)[0])
 
 
@@ -111,7 +111,7 @@ def find(name: str) -> Task | None:
     task, is_stopping = _read_task(path), path.with_suffix(".stop").exists()
     if not task or task.state != "running":
         return task
-    if not _is_alive(task) and (is_stopping or time.time() - task.beat > START_SECONDS):
+    if not is_alive(task) and (is_stopping or time.time() - task.beat > START_SECONDS):
         task = _read_task(path) or task  # the process may have reported its end since
         if task.state != "running":
             return task
@@ -143,7 +143,7 @@ def stop(name: str) -> None:
     Nothing is lost by either: finished work is always on the disk.
     """
     task, mark = find(name), folder() / f"{name}.stop"
-    if not task or task.state != "running" or not _is_alive(task):
+    if not task or task.state != "running" or not is_alive(task):
         return
     is_late = mark.exists() and time.time() - mark.stat().st_mtime > STOP_GRACE_SECONDS
     if not mark.exists():

@@ -84,10 +84,7 @@ def load_recordings(config: Config, sets: tuple[str, ...]) -> Recordings:
 
 
 def pitch(wave: np.ndarray, s: LogMel) -> np.ndarray:
-    """Pitch (1 + samples // hop,) in Hz of a waveform (samples,), 0 where unvoiced.
-
-    librosa's pYIN (Mauch & Dixon 2014).
-    """
+    """Pitch (1 + samples // hop,) in Hz, 0 where unvoiced, by pYIN (Mauch & Dixon 2014)."""
     import librosa
 
     search: dict = {"fmin": MIN_F0, "fmax": MAX_F0, "resolution": 0.2}
@@ -114,11 +111,8 @@ def join_recordings(
         continuous.append(bridged)
         starts.append(at + np.arange(max(1, len(f0) - columns + 1)))
         at += n
-    a, b, c = (
-        torch.from_numpy(np.concatenate(parts).astype(np.float32))
-        for parts in (waves, f0s, continuous)
-    )
-    return Speech(a, b, c, torch.from_numpy(np.concatenate(starts[:-1])))
+    columnwise = [np.concatenate(parts).astype(np.float32) for parts in (waves, f0s, continuous)]
+    return Speech(*map(torch.from_numpy, [*columnwise, np.concatenate(starts[:-1])]))
 
 
 # ------------------------------------------------------------------ training

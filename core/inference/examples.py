@@ -140,7 +140,7 @@ def _load_source(config: Config, corpus: dict, outputs: dict[str, np.ndarray], r
 
     A partner from another clip is left out.
     """
-    if _is_demo(config):
+    if is_demo(config):
         return _render_demo_row(config, corpus["voices"]["ref_db"], outputs, row)
     S4 = _load_s4(config, corpus)
     if S4 is None:
@@ -150,7 +150,7 @@ def _load_source(config: Config, corpus: dict, outputs: dict[str, np.ndarray], r
     return _Source(face=alignment.to_uint8(S4.x[row]), y=S4.y[row] if S4.paired else None)
 
 
-def _is_demo(config: Config) -> bool:
+def is_demo(config: Config) -> bool:
     """Whether faces and voices are of the invented corpus."""
     return config.data.faces == config.data.voices and prepared_corpora.is_demo(config.data.faces)
 

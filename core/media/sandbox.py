@@ -33,7 +33,7 @@ MAX_HEADER_BYTES = 2**20  # bytes of a message's first line
 PIPE_BYTES = 2**20  # capacity of a pipe, where the system lets us choose: fewer writes per frame
 
 # Processes that wait for their file (list.pop and append are atomic).
-_idle_decoders: list[subprocess.Popen] = []
+idle_decoders: list[subprocess.Popen] = []
 
 
 def keep_decoder_ready() -> None:
@@ -41,16 +41,16 @@ def keep_decoder_ready() -> None:
 
     It ends with this process.
     """
-    if not _idle_decoders:
+    if not idle_decoders:
         # Without it, the next file starts its own process or says why it cannot.
         with contextlib.suppress(OSError):
-            _idle_decoders.append(_start_decoder())
+            idle_decoders.append(start_decoder())
 
 
 @atexit.register
-def _end_idle_decoders() -> None:
-    while _idle_decoders:
-        _end_decoder(_idle_decoders.pop())
+def end_idle_decoders() -> None:
+    while idle_decoders:
+        _end_decoder(idle_decoders.pop())
 
 
 def read_clip(
@@ -79,7 +79,7 @@ def stream_clip(
     The child goes on decoding while the caller works on a frame. Closing the iterator ends it.
     """
     name = name or Path(path).name
-    had_idle, start = bool(_idle_decoders), time.monotonic()
+    had_idle, start = bool(idle_decoders), time.monotonic()
     try:
         child = _take_decoder()
     except OSError as error:
@@ -133,7 +133,7 @@ def _check_outcome(
 # ------------------------------------------------------------------ in the parent process
 
 
-def _start_decoder() -> subprocess.Popen:
+def start_decoder() -> subprocess.Popen:
     # One BLAS thread: it starts sooner, and a pool for many cores would exceed the memory limit.
     env = os.environ | {
         "PYTHONPATH": str(files.ROOT),
@@ -155,9 +155,9 @@ def _take_decoder() -> subprocess.Popen:
     """A process without a file: a waiting one that is alive, or else a new one."""
     while True:
         try:
-            child = _idle_decoders.pop()
+            child = idle_decoders.pop()
         except IndexError:
-            return _start_decoder()
+            return start_decoder()
         if child.poll() is None:
             return child
         _end_decoder(child)

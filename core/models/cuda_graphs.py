@@ -25,7 +25,7 @@ def is_capturable(state: GanState, g: GanSettings) -> bool:
     return next(state.G.parameters()).is_cuda and g.optimiser == "adam"
 
 
-class _CapturedStep:
+class CapturedStep:
     """A recorded step, with or without D's R1 penalty, and its input and output memory."""
 
     def __init__(self, state: GanState, g: GanSettings, batch: tuple[Tensor, ...]):
@@ -51,7 +51,7 @@ def new_step_function() -> StepFunction:
     Each kind of step, with and without R1, is recorded once. A failed recording is reported on
     stderr and normal steps go on; lack of memory is raised.
     """
-    recorded: dict[bool, _CapturedStep] = {}
+    recorded: dict[bool, CapturedStep] = {}
     normal_steps, wanted_steps = 0, WARM_UP_STEPS  # taken so far; to take before recording
 
     def take(state: GanState, g: GanSettings, batch: tuple[Tensor, ...]) -> dict[str, Tensor]:
@@ -69,7 +69,7 @@ def new_step_function() -> StepFunction:
         penalised = g.r1 > 0 and state.step % R1_INTERVAL == 0
         try:
             if penalised not in recorded:
-                recorded[penalised] = _CapturedStep(state, g, batch)
+                recorded[penalised] = CapturedStep(state, g, batch)
         except torch.OutOfMemoryError:
             raise
         except RuntimeError as e:

@@ -94,8 +94,8 @@ def test_corpora_of_the_papers_size_keep_their_keys(tmp_path):
     with zipfile.ZipFile(tmp_path / "r.zip", "w") as z:
         for actor in ("01", "02"):
             z.writestr(f"Actor_{actor}/03-01-05-01-02-01-{actor}.wav", b"not read")
-    items = preparation._list_items("ravdess", tmp_path / "r.zip", preparation.DEFAULT_SETTINGS)
-    key = lambda name, how: preparation._content_key(name, tmp_path / "r.zip", items, how)  # noqa: E731
+    items = preparation.list_items("ravdess", tmp_path / "r.zip", preparation.DEFAULT_SETTINGS)
+    key = lambda name, how: preparation.content_key(name, tmp_path / "r.zip", items, how)  # noqa: E731
     assert key("ravdess", features.ExtractionSettings()) == "c89a61b94d39a6b5"
     assert key("ravdess", features.ExtractionSettings(frames=3, crops=2)) == "3543c90a0a2698fa"
     keys = {
@@ -295,7 +295,7 @@ def test_pages_show_a_corpus_in_its_own_bands(finer):
     app = open_page("data", corpus="demo-2-64", view="clips")
     assert "64 mel bands" in page_text(app)
     assert "made from the spectrogram" in page_text(app)
-    assert "in 64 bands" in page_text(app)
+    assert "as 64 bands keep it" in page_text(app)
     assert "drawn again" in page_text(app)
     assert_no_exception(open_page("data", corpus="demo-2-64", view="sets"))
     assert "Nobody is in two sets" in page_text(open_page("data", corpus="demo-2-64", view="sets"))

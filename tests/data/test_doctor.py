@@ -392,7 +392,7 @@ def test_suspects_are_looked_at_first_and_the_rest_is_spread(tmp_path):
 
 @given(st.integers(1, 3000), st.integers(1, 300))
 def test_every_beginning_is_spread(n, k):
-    order = doctor._spread_evenly(range(n))
+    order = doctor.spread_evenly(range(n))
     assert sorted(order) == list(range(n))
     chosen = sorted(order[:k])
     gaps = np.diff([-1, *chosen, n])

@@ -272,13 +272,13 @@ def test_only_plain_names_and_web_addresses_are_taken_from_a_server(record, tmp_
     download.fetch_corpus(
         "ravdess", tmp_path / "s", ("audio",), base=record.base
     )  # the same scheme is followed
-    assert download._check_address("https://a/b", "http://a/b")
+    assert download.check_address("https://a/b", "http://a/b")
     with pytest.raises(FetchError):
-        download._check_address("http://a/b", "https://a/b")
+        download.check_address("http://a/b", "https://a/b")
 
 
 def test_an_answer_for_other_bytes_is_not_appended(record, tmp_path):
-    begun = download._part_path(
+    begun = download.part_path(
         tmp_path, download.RemoteFile(AUDIO, 0, hashlib.md5(record.content[AUDIO]).hexdigest(), "")
     )
     begun.write_bytes(record.content[AUDIO][:5_000])

@@ -207,7 +207,7 @@ def test_more_frames_and_crops_stand_beside_the_same_first_ones(films, home):
 
 @given(st.integers(1, 12))
 def test_further_places_are_even_apart_and_never_the_middle(n):
-    places = features._further_positions(n)
+    places = features.further_positions(n)
     assert len(places) == len(set(places)) == n - 1
     assert all(0 <= p <= 1 and p != 0.5 for p in places)
     steps = np.diff(sorted([*places, 0.5]))
@@ -220,7 +220,7 @@ def test_crops_lie_within_the_clip(crops, length):
 
     wave = np.random.default_rng(length).normal(0, 0.1, length).astype(np.float32)
     db = spectrograms.log_mel(wave, LogMel())
-    windows, few = features._spectrogram_windows(wave, features.ExtractionSettings(crops=crops))
+    windows, few = features.spectrogram_windows(wave, features.ExtractionSettings(crops=crops))
     assert windows.shape == (crops, 112, 28)
     assert np.array_equal(windows[0], spectrograms.centre_crop(db, 112))
     assert few == (len({w.tobytes() for w in windows}) < crops)
@@ -325,7 +325,7 @@ def test_near_duplicates_share_a_group():
     rng = np.random.default_rng(0)
     x = rng.integers(0, 255, (20, 28, 28)).astype(np.uint8)
     x[7] = x[3] // 2 + 20  # the same picture, darker
-    groups = preparation._near_duplicate_groups(x)
+    groups = preparation.near_duplicate_groups(x)
     assert groups[7] == groups[3]
     assert len(set(groups)) == 19
 

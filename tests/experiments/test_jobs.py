@@ -1,4 +1,7 @@
-"""The queue of trainings: order, pause and resume, what befalls one and not the others, one worker, words for what went wrong."""
+"""The queue of trainings.
+
+Order, pause and resume, what befalls one and not the others, one worker, words for what went wrong.
+"""
 
 from __future__ import annotations
 
@@ -35,17 +38,17 @@ def queued(seed: int, place: bool = True, **fields) -> Run:
 
 
 def states() -> dict[str, str]:
-    """Last digit of a run's id -> its state, in the order of the queue, those outside of it last."""
+    """Last digit of a run's id -> its state, in the queue's order; runs outside of it come last."""
     rows = sorted(runs.list_runs(), key=lambda r: (r["place"] is None, r["place"] or 0, r["run"]))
     return {r["run"][-1]: r["state"] for r in rows}
 
 
 class Trainings:
-    """Stands in for training processes: each is as long as its run says, and ends as `ends` tells."""
+    """In place of training processes: each is as long as its run says, and ends as `ends` tells."""
 
     def __init__(self, monkeypatch, ends: dict[str, object]):
         self.ends, self.started, self.living = ends, [], set()
-        monkeypatch.setattr(jobs, "_spawn_python", self.launch)
+        monkeypatch.setattr(jobs, "spawn_python", self.launch)
         monkeypatch.setattr(jobs, "is_ours", lambda pid, command: pid in self.living)
 
     def launch(self, command, out, err, environment, keep=()):
@@ -202,7 +205,10 @@ def test_starting_twice_is_starting_once(folder, monkeypatch):
 
 
 def test_a_worker_of_its_own_process_says_why_a_training_could_not_begin(tmp_path, monkeypatch):
-    """The real thing: a worker, started once, gives two runs to real training processes; the corpus of both is missing."""
+    """The real thing: a worker, started once, gives two runs to real training processes.
+
+    The corpus of both is missing.
+    """
     for name, value in trained_runs.home_environment(tmp_path).items():
         monkeypatch.setenv(name, value)
     made = [queued(k) for k in (1, 2)]

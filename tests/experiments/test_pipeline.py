@@ -1,4 +1,7 @@
-"""§3 and §4: the whole path on a tiny demo corpus: what it writes, who reads what, stop and resume, the command line."""
+"""§3 and §4: the whole path on a tiny demo corpus.
+
+What it writes, who reads what, stop and resume, the command line.
+"""
 
 import json
 import os
@@ -138,7 +141,9 @@ def test_a_stop_at_a_checkpoint_loses_nothing_of_its_step(demo_world):
 
 
 def test_s4_reaches_no_fit(demo_world, finished_run, monkeypatch):
-    """With S4 replaced by noise every network is the same, and so is all that is watched while training."""
+    """With S4 replaced by noise every network is the same, and so is all that is watched while
+    training.
+    """
     build = splits.build_sets
 
     def spoiled(config):
@@ -167,7 +172,11 @@ def test_s4_reaches_no_fit(demo_world, finished_run, monkeypatch):
     ("condition", "read"), [("cp", False), ("classifier", False), ("label", True)]
 )
 def test_strict_mode_never_reads_s3s_labels(demo_world, monkeypatch, condition, read):
-    """§ who sees labels: with S3's labels gone the networks are identical, but for the label condition, which is supervised."""
+    """§ who sees labels.
+
+    With S3's labels gone the networks are identical, but for the label condition, which is
+    supervised.
+    """
     config = replace(
         small_pipeline.TINY,
         gan={"condition": condition, "steps": 3},
@@ -333,8 +342,8 @@ def test_training_on_prepared_arrays_needs_only_torch_numpy_and_safetensors(demo
     """So that it runs on a bare GPU machine to which the arrays are carried."""
     program = """
 import sys
-for name in ("scipy", "av", "PIL", "librosa", "soundfile", "joblib", "skimage", "pandas", "sklearn", "matplotlib", "plotly",
-             "streamlit", "tyro", "ai_edge_litert", "tqdm"):
+for name in ("scipy", "av", "PIL", "librosa", "soundfile", "joblib", "skimage", "pandas", "sklearn",
+             "matplotlib", "plotly", "streamlit", "tyro", "ai_edge_litert", "tqdm"):
     sys.modules[name] = None  # importing it now fails
 from core.experiments import pipeline
 from core.config import Config, from_dict

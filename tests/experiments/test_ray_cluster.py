@@ -1,4 +1,5 @@
-"""`sweep --engine ray` on a cluster of two machines, which here are two of Ray's nodes on the loopback address: `make test-cluster`.
+"""`sweep --engine ray` on a cluster of two machines, which here are two of Ray's nodes on the
+loopback address: `make test-cluster`.
 
 Their workers keep nothing in the driver's folders and have only the prepared corpus sent to them.
 """
@@ -42,7 +43,9 @@ SOON = {
 
 @pytest.fixture(scope="module")
 def machines(demo_world):
-    """Two of one processor each, whose temporary folder is the test's and who know no folder of data."""
+    """Two of one processor each, whose temporary folder is the test's and who know no folder of
+    data.
+    """
     from ray.cluster_utils import Cluster
 
     homes = demo_world / "homes"

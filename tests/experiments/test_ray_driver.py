@@ -1,4 +1,6 @@
-"""A sweep on machines that may be lost, without Ray: the workers are real, with processes and folders
+"""A sweep on machines that may be lost, without Ray.
+
+The workers are real, with processes and folders
 of their own, and a fake of Ray calls them. With Ray itself: test_ray_cluster."""
 
 import contextlib
@@ -19,7 +21,7 @@ from core.evaluation import protocol
 from core.experiments import jobs, sweep
 from core.experiments.ray_cluster import connection, driver, worker
 from core.runs import Run
-from tests.support import cluster_runs  # noqa: F401
+from tests.support import cluster_runs
 
 
 class Lost(RuntimeError):
@@ -27,7 +29,10 @@ class Lost(RuntimeError):
 
 
 class Machines:
-    """As much of the module ray as `driver` calls: machines by name, on which actors live and can be lost with them."""
+    """As much of the module ray as `driver` calls.
+
+    Machines by name, on which actors live and can be lost with them.
+    """
 
     exceptions = SimpleNamespace(RayError=Lost)
 
@@ -101,7 +106,10 @@ class Actor:
 
 @pytest.fixture
 def two(tmp_path, monkeypatch):
-    """Two machines of one processor; what they have in common with the driver is only what it sends."""
+    """Two machines of one processor.
+
+    What they have in common with the driver is only what it sends.
+    """
     machines = Machines("one", "other")
     monkeypatch.setitem(sys.modules, "ray", machines)
     monkeypatch.setattr(connection, "ray_connection", lambda *a: contextlib.nullcontext(machines))

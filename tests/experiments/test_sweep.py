@@ -1,4 +1,7 @@
-"""§4: the quick grid on the demo corpus, with a worker killed in the middle; what must hold of every run; the report of it."""
+"""§4: the quick grid on the demo corpus, with a worker killed in the middle.
+
+What must hold of every run; the report of it.
+"""
 
 import csv
 import functools
@@ -160,7 +163,10 @@ def _stop_at(folder, step, stop):
 
 
 def test_a_stack_of_runs_is_its_runs(swept, demo_world):
-    """Four cells, of which two pairs may be stacked; the figures are those of the runs trained alone, and one that fails stops no other."""
+    """Four cells, of which two pairs may be stacked.
+
+    The figures are those of the runs trained alone, and one that fails stops no other.
+    """
     alone = swept[0]
     folder = demo_world / "stacked"
     todo = [BROKEN, EMPTY, *(c for c in CELLS if c.config.gan.direction == "face-voice")]

@@ -1,4 +1,7 @@
-"""Errands: a real one runs, is stopped, continues and ends; and one that died, hangs or was never there is told apart."""
+"""Errands: a real one runs, is stopped, continues and ends.
+
+And one that died, hangs or was never there is told apart.
+"""
 
 from __future__ import annotations
 
@@ -60,9 +63,12 @@ def written(**fields) -> Task:
     return e
 
 
-def like_an_errand() -> subprocess.Popen:
-    """A process that leads a session, looks like an errand and does not listen to SIGTERM."""
-    code = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print(1, flush=True); time.sleep(60)"
+def fake_task() -> subprocess.Popen:
+    """A process that leads a session, looks like a task and does not listen to SIGTERM."""
+    code = (
+        "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); "
+        "print(1, flush=True); time.sleep(60)"
+    )
     child = subprocess.Popen(
         [sys.executable, "-c", code, "core", "data"], stdout=subprocess.PIPE, start_new_session=True
     )
@@ -137,7 +143,7 @@ def test_one_that_dies_after_it_was_asked_to_end_is_stopped(home):
 
 
 def test_one_that_does_not_listen_is_killed_with_its_children_when_asked_again(home, monkeypatch):
-    child = like_an_errand()
+    child = fake_task()
     try:
         e = written(pid=child.pid)
         tasks.stop(e.id)
@@ -178,7 +184,7 @@ def test_forgetting_takes_away_the_files_of_an_errand_that_has_ended(home):
     (tasks.folder() / f"{e.id}.out").write_text("{}")
     tasks.forget(e.id)
     assert list(tasks.folder().iterdir()) == []
-    child = like_an_errand()
+    child = fake_task()
     try:
         e = written(pid=child.pid)
         tasks.forget(e.id)

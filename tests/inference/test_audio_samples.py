@@ -90,7 +90,7 @@ def test_made_again_it_is_the_same_and_other_runs_stay(made):
 
 
 def test_without_its_corpus_the_real_voices_are_left_out(own_trained_home, monkeypatch):
-    monkeypatch.setattr(examples, "_is_demo", lambda config: False)
+    monkeypatch.setattr(examples, "is_demo", lambda config: False)
     prepared_corpora.corpus_path("demo", trained_runs.TINY_CONFIG.data.demo_takes).unlink()
     found = audio_samples.write_samples(audio_samples.resolve_runs([trained_runs.TINY_CONFIG.name]))
     assert {p.what for p in found} == {"generated"}

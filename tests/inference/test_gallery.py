@@ -254,7 +254,7 @@ def test_what_is_made_is_kept_until_something_changes(own_trained_home, monkeypa
     with monkeypatch.context() as m:
         m.setattr(
             generated_voices,
-            "_compute_generated_voices",
+            "compute_generated_voices",
             mock.Mock(side_effect=AssertionError("computed again")),
         )
         again = generated_voices.load_generated_voices(opened, r)

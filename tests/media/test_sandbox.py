@@ -29,7 +29,7 @@ def clip(tmp_path):
 def standing_by():
     sandbox.keep_decoder_ready()
     yield
-    sandbox._end_idle_decoders()
+    sandbox.end_idle_decoders()
 
 
 def test_it_gives_the_same_as_here(tmp_path, clip):
@@ -101,20 +101,20 @@ def test_names_are_those_that_people_know(tmp_path):
 
 
 def test_one_that_waits_is_used_once_and_replaced(standing_by, tmp_path, clip):
-    (first,) = sandbox._idle_decoders
+    (first,) = sandbox.idle_decoders
     whole = sandbox.read_clip(clip)
     assert first.returncode is not None  # a process for each file
-    (second,) = sandbox._idle_decoders
+    (second,) = sandbox.idle_decoders
     assert second.pid != first.pid
     refused("cannot be read", sandbox.read_clip, tmp_path)
     refused("takes longer", sandbox.read_clip, clip, Limits(wall_seconds=0.0))
-    (third,) = sandbox._idle_decoders
+    (third,) = sandbox.idle_decoders
     assert third.pid not in (first.pid, second.pid)
     third.kill()
     third.wait()
     # One that has died meanwhile does no harm.
     assert (sandbox.read_clip(clip).frames == whole.frames).all()
-    assert len(sandbox._idle_decoders) == 1
+    assert len(sandbox.idle_decoders) == 1
 
 
 def test_one_that_waits_knows_the_limits_of_its_file(standing_by, tmp_path):
@@ -123,12 +123,12 @@ def test_one_that_waits_knows_the_limits_of_its_file(standing_by, tmp_path):
 
 def test_without_standing_by_none_waits(clip):
     sandbox.read_clip(clip)
-    assert sandbox._idle_decoders == []
+    assert sandbox.idle_decoders == []
 
 
 def test_one_that_waits_ends_with_its_process():
     start = "from core.media import sandbox; sandbox.keep_decoder_ready()"
-    tell = "print(sandbox._idle_decoders[0].pid, flush=True)"
+    tell = "print(sandbox.idle_decoders[0].pid, flush=True)"
     command = [sys.executable, "-c", f"{start}; {tell}; import os; os.kill(os.getpid(), 9)"]
     pid = int(subprocess.run(command, cwd=ROOT, capture_output=True, text=True).stdout)
     end = time.monotonic() + 20
@@ -138,7 +138,7 @@ def test_one_that_waits_ends_with_its_process():
 
 
 def test_who_stops_asking_ends_the_decoder(standing_by, clip):
-    (child,) = sandbox._idle_decoders
+    (child,) = sandbox.idle_decoders
     stream = sandbox.stream_clip(clip)
     next(stream)
     stream.close()
@@ -150,7 +150,7 @@ def lying(monkeypatch, script: str) -> None:
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
     code = f"import sys, os; sys.stdin.readline(); out = sys.stdout.buffer\n{script}"
     command = [sys.executable, "-c", code]
-    monkeypatch.setattr(sandbox, "_start_decoder", lambda: subprocess.Popen(command, **pipes))
+    monkeypatch.setattr(sandbox, "start_decoder", lambda: subprocess.Popen(command, **pipes))
 
 
 FRAME = {"number": 1, "time": 0.0, "promised": 1.0, "shape": [20, 20]}

@@ -38,7 +38,7 @@ def test_a_recording_that_fails_is_told_once_and_costs_no_step(monkeypatch, caps
         cuda_graphs, "torch", SimpleNamespace(cuda=fake, OutOfMemoryError=torch.OutOfMemoryError)
     )
     monkeypatch.setattr(cuda_graphs, "is_capturable", lambda *a: True)
-    monkeypatch.setattr(cuda_graphs, "_CapturedStep", refuse)
+    monkeypatch.setattr(cuda_graphs, "CapturedStep", refuse)
     a, b = state(G, 0), state(G, 0)
     for _ in zip(
         gan.train(a, pool(0), G), gan.train(b, pool(0), G, cuda_graphs.new_step_function())

@@ -205,7 +205,7 @@ def test_a_page_that_is_drawn_anew_goes_on_with_its_film(home, monkeypatch, talk
 
     monkeypatch.setattr(uploads, "PROGRESS_INTERVAL", 0.0)
     monkeypatch.setattr(
-        uploads, "_pending_upload", functools.cache(lambda key: uploads.PendingUpload())
+        uploads, "pending_upload", functools.cache(lambda key: uploads.PendingUpload())
     )
     with pytest.raises(RuntimeError, match="clicks"):
         uploads.track_upload("a", talking.name, talking.read_bytes(), show)
@@ -225,9 +225,9 @@ def test_a_film_is_begun_anew_once_the_landmark_model_is_there(
     def missing():
         raise landmarker.ModelMissing("it is missing")
 
-    monkeypatch.setattr(landmarker, "_idle_interpreters", [])
+    monkeypatch.setattr(landmarker, "idle_interpreters", [])
     monkeypatch.setattr(
-        uploads, "_pending_upload", functools.cache(lambda key: uploads.PendingUpload())
+        uploads, "pending_upload", functools.cache(lambda key: uploads.PendingUpload())
     )
     with monkeypatch.context() as without:
         without.setattr(landmarker, "model_path", missing)
@@ -484,7 +484,7 @@ def test_families_put_the_real_shipped_run_first(home, own_trained_home):
     rows = [("a-cp-1", "cp", 0), ("b-cp-2", "cp", 0)]
     for (run, *_), name in zip(rows, ("demo", "fer2013-ravdess"), strict=True):
         runs.create(files.checkpoints_folder() / run, replace(SMOKE, name=name))
-    assert [f.name for f in cache._group_families(files.checkpoints_folder(), tuple(rows))] == [
+    assert [f.name for f in cache.group_families(files.checkpoints_folder(), tuple(rows))] == [
         "fer2013-ravdess",
         "demo",
     ]

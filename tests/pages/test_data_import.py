@@ -116,7 +116,7 @@ def test_ravdess_is_fetched_if_there_is_room(asked, monkeypatch):
 
 
 def test_a_running_errand_is_shown_with_rate_and_time_left_and_can_be_stopped(home, monkeypatch):
-    monkeypatch.setattr(tasks, "_is_alive", lambda e: True)
+    monkeypatch.setattr(tasks, "is_alive", lambda e: True)
     stopped = []
     monkeypatch.setattr(tasks, "stop", stopped.append)
     write_task(
@@ -138,7 +138,7 @@ def test_a_running_errand_is_shown_with_rate_and_time_left_and_can_be_stopped(ho
 
 
 def test_a_fetching_errand_counts_megabytes_and_one_that_begins_says_so(home, monkeypatch):
-    monkeypatch.setattr(tasks, "_is_alive", lambda e: True)
+    monkeypatch.setattr(tasks, "is_alive", lambda e: True)
     write_task(
         "fetch-1",
         "running",
@@ -157,7 +157,7 @@ def test_a_fetching_errand_counts_megabytes_and_one_that_begins_says_so(home, mo
 
 
 def test_the_demo_that_is_being_drawn_is_seen_among_the_corpora(home, monkeypatch):
-    monkeypatch.setattr(tasks, "_is_alive", lambda e: True)
+    monkeypatch.setattr(tasks, "is_alive", lambda e: True)
     write_task(
         "prepare-1",
         "running",

@@ -214,7 +214,7 @@ def test_rows_are_read_without_the_rest(home):
             np.clip(2 * arrays["voices"][row] / 80 + 1, -1, 1),
             atol=1e-6,
         )
-    assert "has no row" in corpora._read_array_row(*corpora._path_and_mtime("one"), "faces", -1)
+    assert "has no row" in corpora.read_array_row(*corpora.path_and_mtime("one"), "faces", -1)
 
 
 def test_clips_are_chosen_by_emotion_subject_name_and_address(home):

@@ -179,7 +179,7 @@ def test_ticked_rows_of_the_table_go_into_the_address(monkeypatch):
     rows, written = SimpleNamespace(selection=SimpleNamespace(rows=[2, 0])), []
     monkeypatch.setattr(evaluate.st, "session_state", {"table": rows})
     monkeypatch.setattr(query_params, "set_value", lambda *a: written.append(a))
-    evaluate._save_ticked_rows("table", ["a", "b", "c"])
+    evaluate.save_ticked_rows("table", ["a", "b", "c"])
     assert written == [("runs", "c,a")]
 
 
@@ -310,7 +310,7 @@ def test_a_missing_table_is_computed_as_a_task(own_trained_home, monkeypatch):
 def test_a_table_in_work_shows_its_progress_and_one_that_failed_says_why(
     own_trained_home, monkeypatch
 ):
-    monkeypatch.setattr(tasks, "_is_alive", lambda e: True)
+    monkeypatch.setattr(tasks, "is_alive", lambda e: True)
     stopped = []
     monkeypatch.setattr(tasks, "stop", stopped.append)
     cp, words = the_run().id, {"phase": "augmentation table", "done": 11, "total": 33, "rate": 0.5}

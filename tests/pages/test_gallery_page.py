@@ -300,13 +300,13 @@ def test_both_kinds_of_voices_look_the_same_from_outside(own_trained_home):
     s = the_shown()
     game = selection.make_rounds(s.real, list(s.generated), 1)
     waves = {
-        q.is_generated: gallery.to_audio(s.members[q.condition], quiz._question_voice(s, q)).wav
+        q.is_generated: gallery.to_audio(s.members[q.condition], quiz.question_voice(s, q)).wav
         for q in game
     }
     heads = [re.sub(rb"data.*", b"", w, flags=re.S) for w in waves.values()]
     assert len({len(w) for w in waves.values()}) == 1
     assert len(set(heads)) == 1  # no comment, no other format
-    assert quiz._question_voice(s, game[0]).dtype == np.float32
+    assert quiz.question_voice(s, game[0]).dtype == np.float32
 
 
 def test_a_game_left_in_the_middle_goes_on(own_trained_home):

@@ -103,7 +103,7 @@ def test_the_strip_shows_each_window_in_its_emotions_colours():
 
 def test_a_spectrogram_of_any_length_has_its_axis():
     for columns in (28, 112, 700, 2223, 6600):
-        frame = spectrogram._axes_html(columns, -70.0, 10.0, LogMel(), "a voice")
+        frame = spectrogram.axes_html(columns, -70.0, 10.0, LogMel(), "a voice")
         across = re.search(r'class="x">(.*?)<span class="title"', frame)
         assert 2 < across[1].count("<span") <= 7
 

@@ -95,7 +95,7 @@ def _save_choice() -> None:
     st.session_state["table of runs"] = st.session_state.get("table of runs", 0) + 1
 
 
-def _save_ticked_rows(key: str, ids: Sequence[str]) -> None:
+def save_ticked_rows(key: str, ids: Sequence[str]) -> None:
     rows = st.session_state[key].selection.rows[:MAX_COMPARED_RUNS]
     query_params.set_value("runs", ",".join(ids[i] for i in rows))
 
@@ -268,7 +268,7 @@ def show_table(found: Sequence[RunSummary], picked: Sequence[RunSummary]) -> Non
         _column_config(),
         key=key,
         height=38 + 35 * min(len(rows), MAX_TABLE_ROWS),
-        on_select=lambda: _save_ticked_rows(key, ids),
+        on_select=lambda: save_ticked_rows(key, ids),
         selection_mode="multi-row",
         selection_default={"selection": {"rows": [ids.index(s.id) for s in picked]}},
     )

@@ -84,7 +84,7 @@ def show_game(s: GallerySet, family: str) -> None:
             _show_result(s, score, len(questions))
 
 
-def _question_voice(s: GallerySet, q: Round) -> np.ndarray:
+def question_voice(s: GallerySet, q: Round) -> np.ndarray:
     """The voice of a question; a real one is rounded to float16 as generated ones are."""
     if q.is_generated:
         y = s.generated[q.condition].y[q.item]
@@ -100,7 +100,7 @@ def _show_question(s: GallerySet, q: Round, number: int, of: int, family: str) -
         if len(s.real.face):
             players.show_pixels(s.real.face[q.item], 6, 140, "the face")
         with st.container(width="stretch"):
-            wav = voices.to_audio(s.members[q.condition], _question_voice(s, q)).wav
+            wav = voices.to_audio(s.members[q.condition], question_voice(s, q)).wav
             st.audio(wav, "audio/wav", alt="the voice to judge")
             with st.container(horizontal=True):
                 for answer, label in ANSWER_LABELS.items():
@@ -127,7 +127,7 @@ def _show_answer(s: GallerySet, q: Round, answer: bool) -> None:
     pair = (("Real", False, "real"), (title, True, "generated"))
     for column, (words, is_generated, key) in zip(st.columns(2, gap="small"), pair):
         with column:
-            y = _question_voice(s, Round(q.item, q.condition, is_generated))
+            y = question_voice(s, Round(q.item, q.condition, is_generated))
             mark = " ← you heard this" if is_generated == q.is_generated else ""
             st.markdown(f"**{words}**{mark}")
             place = f"quiz chart {key}", f"spectrogram, {key}", 164

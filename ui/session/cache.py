@@ -104,11 +104,11 @@ def families() -> list[RunFamily]:
     """
     rows = [r for r in run_rows() if r["state"] == "done"]
     done = tuple((r["run"], r["condition"], r["shipped"]) for r in rows)
-    return _group_families(files.checkpoints_folder(), done)
+    return group_families(files.checkpoints_folder(), done)
 
 
 @st.cache_data(show_spinner=False, max_entries=8)
-def _group_families(folder: Path, done: tuple[tuple[str, str, int], ...]) -> list[RunFamily]:
+def group_families(folder: Path, done: tuple[tuple[str, str, int], ...]) -> list[RunFamily]:
     groups: dict[tuple[str, str], list[tuple[str, str, int]]] = {}
     # Of two runs with one condition the shipped one comes first, or else the newest.
     for run, condition, shipped in sorted(done, key=lambda r: -r[2]):

@@ -93,7 +93,7 @@ def prepared_stems() -> list[str]:
     return sorted(stems, key=lambda s: not s.startswith("demo-"))
 
 
-def _path_and_mtime(stem: str) -> tuple[Path, int]:
+def path_and_mtime(stem: str) -> tuple[Path, int]:
     """A corpus' file and its modification time in ns, 0 for a missing file."""
     path = prepared_corpora.processed_folder() / f"{stem}.npz"
     try:
@@ -104,7 +104,7 @@ def _path_and_mtime(stem: str) -> tuple[Path, int]:
 
 def load_summary(stem: str) -> CorpusSummary | str:
     """A corpus of `prepared_stems`, or why it cannot be read."""
-    return _load_summary(*_path_and_mtime(stem))
+    return _load_summary(*path_and_mtime(stem))
 
 
 @st.cache_resource(show_spinner=False, max_entries=16)
@@ -185,7 +185,7 @@ def set_table(pair: tuple[str, str], data: DataSettings) -> dict | str:
     """The subjects of S1-S4 as `splits.set_table` lists them, or why there are no such sets."""
     voices = load_summary(pair[1])
     s = voices.logmel if isinstance(voices, CorpusSummary) else LogMel()
-    paths = tuple(_path_and_mtime(p) for p in pair)
+    paths = tuple(path_and_mtime(p) for p in pair)
     return _set_table(paths, data, replace(s, columns=28))  # shortest: only names are needed
 
 
@@ -226,7 +226,7 @@ def clip_table(c: CorpusSummary, rows: np.ndarray) -> dict[str, list]:
     """Some clips with their faces, as a table."""
     table: dict[str, list] = {}
     if c.faces:
-        x, places = _load_faces(*_path_and_mtime(c.stem)), c.face_of[rows]
+        x, places = _load_faces(*path_and_mtime(c.stem)), c.face_of[rows]
         table["Face"] = [images.png_data_url(x[i]) if 0 <= i < len(x) else "" for i in places]
     table |= {"Clip": c.clip[rows].tolist(), "Emotion": c.emotion[rows].tolist()}
     if c.subjects:
@@ -246,17 +246,17 @@ def _load_faces(path: Path, changed: int) -> np.ndarray:
 
 def load_face(c: CorpusSummary, row: int) -> np.ndarray | str:
     """(28, 28) uint8 of a clip, or why it cannot be read."""
-    return _read_array_row(*_path_and_mtime(c.stem), "faces", int(c.face_of[row]))
+    return read_array_row(*path_and_mtime(c.stem), "faces", int(c.face_of[row]))
 
 
 def load_voice(c: CorpusSummary, row: int) -> np.ndarray | str:
     """A clip's spectrogram (112, bands) in [-1, 1], or why it cannot be read."""
-    db = _read_array_row(*_path_and_mtime(c.stem), "voices", int(c.voice_of[row]))
+    db = read_array_row(*path_and_mtime(c.stem), "voices", int(c.voice_of[row]))
     return db if isinstance(db, str) else spectrograms.scale(db, c.meta["ref_db"], c.logmel)
 
 
 @st.cache_data(show_spinner=False, max_entries=200)
-def _read_array_row(path: Path, changed: int, array: str, i: int) -> np.ndarray | str:
+def read_array_row(path: Path, changed: int, array: str, i: int) -> np.ndarray | str:
     """One row of a large array, without loading the others."""
     try:
         with zipfile.ZipFile(path) as z, z.open(f"{array}.npy") as f:
@@ -300,7 +300,7 @@ class OriginalClip:
 
 def load_original(c: CorpusSummary, row: int) -> OriginalClip:
     """A clip's middle frame and its whole sound, if its source is still where it was."""
-    path, changed = _path_and_mtime(c.stem)
+    path, changed = path_and_mtime(c.stem)
     record = path.with_name(f"{c.stem}.source.json")
     record_changed = record.stat().st_mtime_ns if record.exists() else 0
     return _load_original(path, changed, record_changed, c.meta["name"], str(c.clip[row]))

@@ -110,7 +110,7 @@ def show_canvas(
     decibels = np.rint(100 * spectrograms.unscale(y, ref_db, s)).astype("<i2")
     low, high = ref_db - s.range_db, ref_db
     data = {
-        "frame": _axes_html(len(y), low, high, s, alt),
+        "frame": axes_html(len(y), low, high, s, alt),
         "decibels": base64.b64encode(decibels.tobytes()).decode(),
         "colours": [hex_to_rgb(k) for k in theme.SPECTROGRAM_COLOUR_SCALE],
         "kilohertz": charts.band_centres_khz(s).tolist(),
@@ -119,7 +119,7 @@ def show_canvas(
     _component(key=key, data=data | sizes | {"low": low, "high": high})
 
 
-def _axes_html(columns: int, low: float, high: float, s: LogMel, alt: str) -> str:
+def axes_html(columns: int, low: float, high: float, s: LogMel, alt: str) -> str:
     """Everything but the cells: axes with titles, the colour scale, the pointer's label."""
     seconds = columns * s.hop / s.rate
     step = next(k for k in TIME_STEPS if seconds / k <= MAX_TIME_STEPS)

@@ -64,7 +64,7 @@ class PendingUpload:
 
 
 @st.cache_resource(show_spinner=False, max_entries=1, scope="session")
-def _pending_upload(key: str) -> PendingUpload:
+def pending_upload(key: str) -> PendingUpload:
     """The upload that `key` names; a new one replaces it."""
     return PendingUpload()
 
@@ -83,9 +83,9 @@ def track_upload(
     from core.media import containers, spectrograms
     from core.media.faces import tracking
 
-    one, last_shown = _pending_upload(key), 0.0
+    one, last_shown = pending_upload(key), 0.0
     while one.result is None:
-        one.sights = one.sights or _track_bytes(name, data)
+        one.sights = one.sights or track_bytes(name, data)
         try:
             sight = next(one.sights)
         except containers.MediaError as error:
@@ -107,7 +107,7 @@ def track_upload(
     return one.result
 
 
-def _track_bytes(name: str, data: memoryview | bytes) -> Iterator[TrackingProgress | TrackedClip]:
+def track_bytes(name: str, data: memoryview | bytes) -> Iterator[TrackingProgress | TrackedClip]:
     from core.media.faces import tracking
 
     with _temporary_file(data) as path:

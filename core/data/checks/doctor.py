@@ -94,11 +94,11 @@ def examine_corpus(
     # Videos and sounds
     longest = MAX_CLIP_SECONDS_BY_CORPUS.get(name, MAX_CLIP_SECONDS)
     films = [f for f in used if f.role == "video" and not _is_unreadable(f, found)]
-    facts = each("videos", _video_info, _spread_evenly(films), early)
+    facts = each("videos", _video_info, spread_evenly(films), early)
     _note_video_faults(facts, longest, found)
     sounds = _note_missing_media(name, groups, facts, found)
     sounds = [f for f in sounds if not _is_unreadable(f, found)]
-    audio = each("sounds", _audio_info, _spread_evenly(sounds), early)
+    audio = each("sounds", _audio_info, spread_evenly(sounds), early)
     _note_audio_faults(audio, SAMPLE_RATES.get(name), longest, found)
     _compare_with_official(name, groups, found)
 
@@ -124,7 +124,7 @@ def _compare_contents(
     """Digests of the files that may equal another; `looked["contents"]` counts the others too."""
     readable = [f for f in media if not _is_unreadable(f, found)]
     alike = _possible_duplicates(readable)
-    digests = each("contents", _content_digest, _spread_evenly(alike), until)
+    digests = each("contents", _content_digest, spread_evenly(alike), until)
     unlike = len(readable) - len(alike)  # the only files of their size have no duplicate
     looked["contents"] = unlike + looked["contents"][0], len(readable)
     return digests
@@ -194,7 +194,7 @@ def _is_unreadable(file: MediaFile, found: Findings) -> bool:
     return any(file.name in found[kind] for kind in UNREADABLE_KINDS)
 
 
-def _spread_evenly(files: Sequence[MediaFile]) -> list[MediaFile]:
+def spread_evenly(files: Sequence[MediaFile]) -> list[MediaFile]:
     """The files in an order whose every beginning is spread evenly (golden ratio)."""
     keys = [i * 0.6180339887498949 % 1 for i in range(len(files))]
     return [files[i] for i in sorted(range(len(files)), key=keys.__getitem__)]
@@ -383,7 +383,7 @@ def _face_order(
     light = sorted((f for f in shown if f in facts or shown[f].crop), key=rate.__getitem__)
     first = {f for f, c in shown.items() if any(m.name in odd for m in (*c.videos, *c.sounds))}
     first |= set(light[: math.ceil(SUSPECT_SHARE * len(shown))])
-    rest = _spread_evenly([f for f in shown if f not in first])
+    rest = spread_evenly([f for f in shown if f not in first])
     return [*sorted(first, key=lambda f: (rate[f], f.name)), *rest], len(first)
 
 

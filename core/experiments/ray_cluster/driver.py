@@ -11,8 +11,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import select
-import subprocess
 import sys
 import threading
 import time
@@ -34,32 +32,11 @@ POLL_SECONDS = 3.0  # seconds between two looks at a worker; well below runs.HEA
 WORKER_TIMEOUT = 600.0  # seconds for a worker's answer, files included, before it counts as lost
 MAX_LOST_MACHINES = 3  # lost machines without a new checkpoint; then the run may be their cause
 AFTER_ALL_STEPS = 1 << 59  # a step beyond every run's
-PLACEHOLDER_CODE = """import signal, sys
-signal.signal(signal.SIGTERM, lambda *a: print('asked', flush=True))
-sys.stdin.read()"""
 
 
 def print_warning(text: str) -> None:
     """Print a line to standard error, between those of the outcomes."""
     print(text, file=sys.stderr, flush=True)
-
-
-class PlaceholderProcess:
-    """Local placeholder for a remote training: pages see a live process, and can stop it."""
-
-    def __init__(self, run: str) -> None:
-        command = [sys.executable, "-I", "-S", "-c", PLACEHOLDER_CODE, "core", "train", run]
-        pipe = subprocess.PIPE
-        self.process = subprocess.Popen(command, stdin=pipe, stdout=pipe, start_new_session=True)
-        self.pid = self.process.pid
-
-    def was_asked_to_end(self) -> bool:
-        """Whether it was asked to end, or has ended."""
-        assert self.process.stdout
-        return bool(select.select([self.process.stdout], [], [], 0)[0])
-
-    def close(self) -> None:
-        self.process.communicate()
 
 
 @dataclass
@@ -79,7 +56,7 @@ class SharedState:
     # run -> machines lost since its last checkpoint
     lost_machines: dict[str, int] = field(default_factory=dict)
     # run that lost its machine -> its placeholder
-    placeholders: dict[str, PlaceholderProcess] = field(default_factory=dict)
+    placeholders: dict[str, worker.PlaceholderProcess] = field(default_factory=dict)
     # machine (NodeID) -> why it gets no workers; "": it may have them
     refusals: dict[str, str] = field(default_factory=dict)
     change: threading.Condition = field(default_factory=threading.Condition)
@@ -308,7 +285,7 @@ def _train_cell(state: SharedState, actor: Any, name: str, cell: Cell, run_id: s
     if run_id not in state.placeholders and _is_training(run):
         state.finish_run(Outcome(cell, run_id, "trained elsewhere"))
         return True
-    placeholder = state.placeholders.pop(run_id, None) or PlaceholderProcess(run_id)
+    placeholder = state.placeholders.pop(run_id, None) or worker.PlaceholderProcess(run_id)
     is_usable = False
     try:
         end, reason = _monitor_run(state, actor, name, cell, run, placeholder)
@@ -352,7 +329,12 @@ def _is_training(run: Run) -> bool:
 
 
 def _monitor_run(
-    state: SharedState, actor: Any, name: str, cell: Cell, run: Run, placeholder: PlaceholderProcess
+    state: SharedState,
+    actor: Any,
+    name: str,
+    cell: Cell,
+    run: Run,
+    placeholder: worker.PlaceholderProcess,
 ) -> tuple[Any, str]:
     """Start a run on a worker and store its updates until it ends; returns its state and reason."""
     ray, was_asked, has_new_checkpoint = state.ray, False, False
@@ -387,7 +369,12 @@ def _monitor_run(
 
 
 def _begin_run(
-    state: SharedState, actor: Any, name: str, cell: Cell, run: Run, placeholder: PlaceholderProcess
+    state: SharedState,
+    actor: Any,
+    name: str,
+    cell: Cell,
+    run: Run,
+    placeholder: worker.PlaceholderProcess,
 ) -> None:
     """Send a run's files, classifiers and corpora to a worker, which starts to train it."""
     runs.create(run.directory, cell.config)

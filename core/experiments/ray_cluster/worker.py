@@ -10,9 +10,11 @@ import json
 import os
 import platform
 import re
+import select
 import shutil
 import stat
 import subprocess
+import sys
 import tempfile
 import threading
 from collections.abc import Iterator
@@ -243,3 +245,26 @@ class Worker:
 def _file_stamp(path: Path) -> tuple:
     s = path.stat()
     return s.st_mtime_ns, s.st_size, s.st_ino
+
+
+PLACEHOLDER_CODE = """import signal, sys
+signal.signal(signal.SIGTERM, lambda *a: print('asked', flush=True))
+sys.stdin.read()"""
+
+
+class PlaceholderProcess:
+    """Local placeholder for a remote training: pages see a live process, and can stop it."""
+
+    def __init__(self, run: str) -> None:
+        command = [sys.executable, "-I", "-S", "-c", PLACEHOLDER_CODE, "core", "train", run]
+        pipe = subprocess.PIPE
+        self.process = subprocess.Popen(command, stdin=pipe, stdout=pipe, start_new_session=True)
+        self.pid = self.process.pid
+
+    def was_asked_to_end(self) -> bool:
+        """Whether it was asked to end, or has ended."""
+        assert self.process.stdout
+        return bool(select.select([self.process.stdout], [], [], 0)[0])
+
+    def close(self) -> None:
+        self.process.communicate()

@@ -58,7 +58,7 @@ def load_generated_voices(
             return GeneratedVoices(opened.config.gan.condition, **stored)
     except Exception:  # missing or damaged: zip, zlib and NumPy's header raise many types
         pass
-    found = _compute_generated_voices(opened, r, report)
+    found = compute_generated_voices(opened, r, report)
     arrays = {k: v for k, v in vars(found).items() if k != "condition"}
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -80,7 +80,7 @@ def _cache_key(opened: LoadedRun, r: RealItems) -> str:
 
 
 @torch.no_grad()
-def _compute_generated_voices(
+def compute_generated_voices(
     opened: LoadedRun, r: RealItems, report: ProgressCallback
 ) -> GeneratedVoices:
     # Voices: sampled for the faces, or those that came with the run

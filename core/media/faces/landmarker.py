@@ -44,7 +44,7 @@ NOSE_TIP, CHIN = 1, 152
 
 _model_lock = threading.Lock()
 # Networks that no thread is using (list.pop and append are atomic); pages' threads are short-lived.
-_idle_interpreters: list[tuple[Any, Any]] = []
+idle_interpreters: list[tuple[Any, Any]] = []
 
 
 class ModelMissing(UserError):
@@ -113,13 +113,13 @@ def interpreters() -> Iterator[tuple[Any, Any]]:
     LiteRT's interpreters are not thread-safe. Raises ModelMissing.
     """
     try:
-        nets = _idle_interpreters.pop()
+        nets = idle_interpreters.pop()
     except IndexError:
         nets = _load_interpreter("face_detector"), _load_interpreter("face_landmarks_detector")
     try:
         yield nets
     finally:
-        _idle_interpreters.append(nets)
+        idle_interpreters.append(nets)
 
 
 def _load_interpreter(part: str) -> Any:
