@@ -61,10 +61,8 @@ def load_recordings(config: Config, sets: tuple[str, ...]) -> Recordings:
     name, rate = config.data.voices, config.logmel.rate
     record = prepared_corpora.corpus_path(name).with_suffix(".source.json")
     if not record.exists():
-        raise CorpusError(
-            f"{record} is missing, which names the recordings of {name}; prepare the corpus again "
-            "from its source"
-        )
+        what = f"{record}, which names the recordings of {name}, is missing"
+        raise CorpusError(f"{what}; prepare the corpus again from its source")
     built = splits.build_sets(config)
     people = {str(p) for k in sets for p in built[k].y_subject}
     corpus, sources = prepared_corpora.load_corpus(name), json.loads(record.read_text())["clips"]
