@@ -95,9 +95,8 @@ def analyse_outputs(
     true = prediction.true_scores(alpha, labels)
 
     def ranked(a_cal, g_cal, a, g, rng=None):
-        return prediction.p_values(
-            a_cal, a, g_cal if by_class else None, g if by_class else None, rng
-        )
+        groups_of = (g_cal, g) if by_class else (None, None)
+        return prediction.p_values(a_cal, a, *groups_of, rng)
 
     # p-values of Eq. (9): as chosen, from all calibration scores, and smoothed for true labels
     noise = np.random.default_rng([seed, 1]) if smoothed else None
@@ -105,7 +104,6 @@ def analyse_outputs(
     whole = p if r == 1 and not smoothed else ranked(every, problem.label_cal, alpha, np.arange(K))
     noise = np.random.default_rng([seed, 2])
     uniform = ranked(alpha_cal, label_cal, true[:, None], labels[:, None], noise)[:, 0]
-
     # curves, criteria and resampling of `validity`
     n, m, n_k = len(alpha_cal), len(labels), np.bincount(label_cal, minlength=K)
     curve = _curve_function(labels, prediction.true_scores(p, labels), n_k, by_class, smoothed)

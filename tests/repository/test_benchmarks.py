@@ -39,7 +39,7 @@ def test_the_floor_looks_at_the_frames_that_a_clip_keeps(tmp_path, monkeypatch):
     clips.write_clip(tmp_path / "clip.mp4", drawn, 25, np.zeros(16_000, np.float32))
     clip, seen = clips.read_clip(tmp_path / "clip.mp4"), []
     monkeypatch.setattr(
-        listen.tracking, "track", lambda frames, times: seen.append((frames, times))
+        listen.tracking, "track_faces", lambda frames, times: seen.append((frames, times))
     )
     listen.decode_and_track(tmp_path / "clip.mp4", clip.times)
     ((frames, times),) = seen
