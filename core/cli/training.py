@@ -154,8 +154,10 @@ def baseline(options: BaselineOptions) -> int:
     print(f"\n{options.modality}s of {corpus}, trained on S1, scored on S4")
     for f in folds:
         print(f"  fold {f['fold']}: {100 * f['accuracy']:.2f} %, N = {f['N']}")
-    spread = accuracy.std(ddof=1) if len(folds) > 1 else float("nan")
     n, k = sum(f["N"] for f in folds), len(data.classes)
-    mean = f"mean {accuracy.mean():.2f} ± {spread:.2f} % over {len(folds)} folds"
+    mean = f"mean {accuracy.mean():.2f} % of one fold, which has no spread"
+    if len(folds) > 1:
+        spread = accuracy.std(ddof=1)
+        mean = f"mean {accuracy.mean():.2f} ± {spread:.2f} % over {len(folds)} folds"
     print(f"  {mean}; {k} classes, chance {100 / k:.1f} %, N = {n}, seed {options.config.seed}")
     return 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from collections.abc import Callable, Iterator
 
@@ -89,15 +90,17 @@ def train_gan(
     device: torch.device,
     watch: Callable[..., None],
     train: TrainFunction = train_with_cuda_graphs,
-) -> torch.nn.Module:
-    """§3: train G, D and Q on S3, from state.pt if it exists, and save them; returns G.
+) -> tuple[torch.nn.Module, FittedClassifiers]:
+    """§3: train G, D and Q on S3, from state.pt if it exists, and save them.
 
+    Returns G, and the classifiers with the jointly trained Q, as they were saved, so that a run
+    that resumes in its evaluation is evaluated with the same networks.
     Raises UserError when the losses diverge or the batch does not fit into memory, StopRequested
     after saving the state.
     """
     g = config.gan
     if r.model_path("G").exists():
-        return networks.load(r.model_path("G"), device)
+        return _load_trained(config, fitted, r, device)
     convolutions.retain_freed_memory()
     # S3 as tensors, and the state: fresh, or the checkpoint's
     pool = make_pool(config, sets, c, device)
@@ -128,7 +131,16 @@ def train_gan(
         advice = f"use --gan.batch {batch}, which fits" if batch else "use --device cpu"
         raise UserError(f"the device ran out of memory at batch {g.batch}; {advice}")
     _save_networks(config, state, r)
-    return networks.load(r.model_path("G"), device)
+    return _load_trained(config, fitted, r, device)
+
+
+def _load_trained(
+    config: Config, fitted: FittedClassifiers, r: Run, device: torch.device
+) -> tuple[torch.nn.Module, FittedClassifiers]:
+    """G and the classifiers from the run's files; a frozen Q is the fitted one."""
+    if config.gan.q_training == "joint":
+        fitted = dataclasses.replace(fitted, Q=networks.load(r.model_path("Q"), device))
+    return networks.load(r.model_path("G"), device), fitted
 
 
 def _take_steps(

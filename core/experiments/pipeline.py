@@ -111,7 +111,7 @@ def run(
         # §3.1: o, alpha, p, c
         c = condition_vectors.compute_conditions(config, sets, fitted, r, watch)
         # §3: G, D, Q on S3
-        G = gan_training.train_gan(config, sets, fitted, c, r, where, watch, train)
+        G, fitted = gan_training.train_gan(config, sets, fitted, c, r, where, watch, train)
         # §4.2: augmentation, IS, FID on S4
         results = evaluate(config, sets, fitted, c, G, r, where, watch)
         files.write_json(r.directory / "results.json", results)

@@ -150,3 +150,15 @@ assert not {{"torch", "librosa", "matplotlib", "ray"}} & set(sys.modules)
 def test_the_program_is_named_as_it_is_typed():
     assert command_line.PROGRAM == "python -m core"
     assert Path(command_line.__file__).name == "__main__.py"
+
+
+@pytest.mark.parametrize(("folds", "words"), [(1, "of one fold"), (2, "41.00 ± 1.41 % over 2")])
+def test_the_baseline_of_one_fold_has_no_spread(folds, words, monkeypatch, capsys):
+    from core.experiments import pipeline
+
+    found = [{"fold": i, "accuracy": 0.4 + 0.02 * i, "N": 10} for i in range(folds)]
+    monkeypatch.setattr(pipeline, "baselines", lambda *a: found)
+    assert command_line.main(["baseline", "--folds", str(folds)]) == 0
+    text = capsys.readouterr().out
+    assert words in text
+    assert "nan" not in text

@@ -370,3 +370,14 @@ print(pipeline.run(config, pathlib.Path(sys.argv[2]), "cpu").json("results")["la
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip() == "strict"
+
+
+def test_a_joint_q_is_the_trained_one_when_a_run_resumes_in_its_evaluation(demo_world):
+    joint = {"q_training": "joint", "q_labels": "true", "condition": "none"}
+    config = replace(small_pipeline.TINY, gan=joint)
+    run = pipeline.run(config, demo_world / "joint", "cpu")
+    first, q = run.json("results"), run.model_path("Q").read_bytes()
+    (run.directory / "results.json").unlink()
+    again = pipeline.run(config, demo_world / "joint", "cpu")
+    assert again.json("results") == first
+    assert again.model_path("Q").read_bytes() == q
