@@ -95,8 +95,8 @@ def analyse_outputs(
     true = prediction.true_scores(alpha, labels)
 
     def ranked(a_cal, g_cal, a, g, rng=None):
-        groups_of = (g_cal, g) if by_class else (None, None)
-        return prediction.p_values(a_cal, a, *groups_of, rng)
+        g_cal, g = (g_cal, g) if by_class else (None, None)
+        return prediction.p_values(a_cal, a, g_cal, g, rng)
 
     # p-values of Eq. (9): as chosen, from all calibration scores, and smoothed for true labels
     noise = np.random.default_rng([seed, 1]) if smoothed else None

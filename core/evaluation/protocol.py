@@ -5,9 +5,12 @@ Plain data and NumPy; no torch. `identify_runs` alone reads files.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import json
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -16,6 +19,7 @@ from core.config import PRESETS, Config, Method, replace, run_name, to_dict, wit
 from core.data import prepared_corpora
 from core.data.corpora import CorpusError
 from core.files import UserError
+from core.runs import Run
 
 Grid = Literal["quick", "paper", "studio"]
 # default numbers of folds and seeds
@@ -226,6 +230,37 @@ def identify_runs(cells: Sequence[Cell]) -> list[tuple[Cell, str, str]]:
         else:
             out.append((cell, "", str(digest)))
     return out
+
+
+def locate_runs(cells: Sequence[Cell], folder: Path) -> list[tuple[Cell, Run | None]]:
+    """Each cell with its run in `folder` that has results, or None.
+
+    A run's name holds its corpora's digest. If a corpus is not on this machine, the run is found by
+    its settings instead, so that runs trained elsewhere can be reported; the newest comes first.
+    """
+    located, elsewhere = [], None
+    for cell, run_id, _ in identify_runs(cells):
+        run = Run(folder / run_id) if run_id else None
+        if run is None:
+            elsewhere = _finished_by_settings(folder) if elsewhere is None else elsewhere
+            run = elsewhere.get(_settings_key(cell.config))
+        located.append((cell, run if run and run.json("results") else None))
+    return located
+
+
+def _finished_by_settings(folder: Path) -> dict[str, Run]:
+    """Settings -> the newest run in `folder` that has results."""
+    found = {}
+    for path in sorted(folder.glob("*/results.json"), key=lambda p: p.stat().st_mtime):
+        with contextlib.suppress(ValueError):  # not a run of this version
+            run = Run(path.parent)
+            found[_settings_key(run.config)] = run
+    return found
+
+
+def _settings_key(config: Config) -> str:
+    """All settings but the name, which does not decide a run's results."""
+    return json.dumps(to_dict(replace(config, name="")), sort_keys=True)
 
 
 # ------------------------------------------------------------------ commands

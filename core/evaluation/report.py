@@ -40,9 +40,8 @@ def finished_runs(
 ) -> tuple[RunsByCase, list[str]]:
     """The runs of a grid that have results, by case, and the titles of the other cells."""
     folder, found, missing = folder or files.checkpoints_folder(), RunsByCase(), []
-    for cell, run_id, _ in protocol.identify_runs(cells):
-        run = Run(folder / run_id) if run_id else None
-        if run and run.json("results"):
+    for cell, run in protocol.locate_runs(cells, folder):
+        if run:
             found.setdefault(cell.name, []).append((cell, run))
         else:
             missing.append(cell.title)

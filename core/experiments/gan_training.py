@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import time
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import numpy as np
 import torch
@@ -139,7 +140,8 @@ def _load_trained(
 ) -> tuple[torch.nn.Module, FittedClassifiers]:
     """G and the classifiers from the run's files; a frozen Q is the fitted one."""
     if config.gan.q_training == "joint":
-        fitted = dataclasses.replace(fitted, Q=networks.load(r.model_path("Q"), device))
+        q: Any = networks.load(r.model_path("Q"), device)
+        fitted = dataclasses.replace(fitted, Q=q)
     return networks.load(r.model_path("G"), device), fitted
 
 

@@ -54,6 +54,18 @@ def found(world):
     return report.finished_runs(CELLS)[0]
 
 
+def test_runs_are_reported_where_their_corpus_is_absent(world, found, tmp_path, monkeypatch):
+    """As for runs that were trained on another machine and copied here without the corpus."""
+    monkeypatch.setenv("DACSSGAN_DATA", str(tmp_path / "empty"))
+    again, missing = report.finished_runs(CELLS)
+    assert missing == []
+    assert {k: [r.id for _, r in m] for k, m in again.items()} == {
+        k: [r.id for _, r in m] for k, m in found.items()
+    }
+    other = replace(CELLS[0].config, seed=5)
+    assert report.finished_runs([Cell("other", "–", other)])[0] == {}
+
+
 def test_a_sheet_shows_the_same_faces_in_every_row(found):
     members = {k: found[k][0] for k in ("EncDec · label", "EncDec · CP")}
     rows = figures.sample_rows(members)
