@@ -67,9 +67,7 @@ def _training_data(config: Config, sets: dict[str, SampleSet]) -> dict[str, tupl
     voices.
     """
     S1, S2 = sets["S1"], sets["S2"]
-    order = np.random.default_rng(seed_of(config, "balance")).permutation(len(S1.y))
-    count = max(len(config.data.classes), round(config.data.clf_fraction * len(S1.y)))
-    rows, settings = order[:count], target_settings(config)
+    rows, settings = labelled_rows(config, len(S1.y)), target_settings(config)
     images, labels = (np.concatenate(pair) for pair in ((S1.y, S2.y), (S1.y_label, S2.y_label)))
     return {
         "f_S": (*splits.f_s_training_data(config, sets), *source_settings(config)),
@@ -77,6 +75,12 @@ def _training_data(config: Config, sets: dict[str, SampleSet]) -> dict[str, tupl
         "Q": (S1.y[rows], S1.y_label[rows], *settings),
         "scorer": (images, labels, settings[0], "scorer"),
     }
+
+
+def labelled_rows(config: Config, n: int) -> np.ndarray:
+    """Rows of S1's `n` voices that have labels, the share `clf_fraction`, in the order drawn."""
+    order = np.random.default_rng(seed_of(config, "balance")).permutation(n)
+    return order[: max(len(config.data.classes), round(config.data.clf_fraction * n))]
 
 
 def _untrained_q(config: Config) -> torch.nn.Module:

@@ -183,8 +183,9 @@ def baselines(
 ) -> list[dict]:
     """§4.3: f_T (voice) or f_S (face) trained on S1 and scored once on S4, balanced by class.
 
-    Returns a dict per fold: fold, accuracy, N, confusion. Every subject is tested once if folds
-    times the share of S4 is 1.
+    `data.clf_fraction` and `data.f_s_corpus` decide what they are trained on, as in a run. Returns
+    a dict per fold: fold, accuracy, N, confusion. Every subject is tested once if folds times the
+    share of S4 is 1.
     """
     where, K, out = choose_device(device), len(config.data.classes), []
     for fold in range(folds):
@@ -192,11 +193,12 @@ def baselines(
         sets = splits.build_sets(c)
         S1, S4 = sets["S1"], sets["S4"]
         if modality == "voice":
-            settings, name = c.f_t, "f_T"
-            images, labels, test, truth = S1.y, S1.y_label, S4.y, S4.y_label
+            settings, name, test, truth = c.f_t, "f_T", S4.y, S4.y_label
+            rows = np.sort(classifier_fitting.labelled_rows(c, len(S1.y)))
+            images, labels = S1.y[rows], S1.y_label[rows]
         else:
-            settings, name = c.f_s, "f_S"
-            images, labels, test, truth = S1.x, S1.x_label, S4.x, S4.x_label
+            settings, name, test, truth = c.f_s, "f_S", S4.x, S4.x_label
+            images, labels = splits.f_s_training_data(c, sets)
         x, t = image_tensor(images, where), torch.from_numpy(labels).to(where)
         phase = f"{name}, fold {fold + 1} of {folds}"
         tick = classifier_fitting.step_callback(report, phase, settings.steps)

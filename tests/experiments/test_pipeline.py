@@ -381,3 +381,18 @@ def test_a_joint_q_is_the_trained_one_when_a_run_resumes_in_its_evaluation(demo_
     again = pipeline.run(config, demo_world / "joint", "cpu")
     assert again.json("results") == first
     assert again.model_path("Q").read_bytes() == q
+
+
+def test_a_baseline_is_trained_on_what_its_settings_name(demo_world, monkeypatch):
+    from core.data.corpora import CorpusError
+    from core.models import classifiers
+
+    fit, sizes = classifiers.fit, []
+    monkeypatch.setattr(classifiers, "fit", lambda x, *a: sizes.append(len(x)) or fit(x, *a))
+    for share in (1.0, 0.3):
+        config = replace(small_pipeline.TINY, data={"clf_fraction": share})
+        pipeline.baselines(config, 1, "voice", "cpu")
+    assert sizes[1] == round(0.3 * sizes[0])
+    elsewhere = replace(small_pipeline.TINY, data={"f_s_corpus": "is-not-here"})
+    with pytest.raises(CorpusError, match="is-not-here"):
+        pipeline.baselines(elsewhere, 1, "face", "cpu")
