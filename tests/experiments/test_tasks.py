@@ -49,7 +49,7 @@ def ended(name: str) -> Task:
 
 
 def written(**fields) -> Task:
-    """An errand's file, of no process."""
+    """A task's file, of no process."""
     e = Task(
         **{
             "id": "doctor-00000000",
@@ -94,7 +94,7 @@ def test_an_examination_runs_to_its_end_and_leaves_a_report(home):
     assert [x.id for x in tasks.listing()] == [name]
 
 
-def test_a_stopped_errand_goes_on_where_it_was(home):
+def test_a_stopped_task_goes_on_where_it_was(home):
     arguments = ["prepare", "demo", "--takes", "1"]
     name = tasks.start(arguments)
     e = until(lambda: (e := tasks.find(name)) and e.done > 3 and e)
@@ -127,7 +127,7 @@ def test_what_goes_wrong_is_told_in_words(home):
     assert "Traceback" not in e.message
 
 
-def test_an_errand_whose_process_died_has_failed_and_says_its_last_line(home):
+def test_a_task_whose_process_died_has_failed_and_says_its_last_line(home):
     e = written(pid=2**22 - 7, beat=time.time() - 60)
     (tasks.folder() / f"{e.id}.log").write_text("reading\nKilled: out of memory\n\n")
     found = tasks.find(e.id)
@@ -159,7 +159,7 @@ def test_one_that_does_not_listen_is_killed_with_its_children_when_asked_again(h
         child.kill()
 
 
-def test_an_errand_whose_process_is_not_known_yet_touches_no_other(home):
+def test_a_task_whose_process_is_not_known_yet_touches_no_other(home):
     child = subprocess.Popen([sys.executable, "-c", "raise SystemExit(3)"])
     time.sleep(0.5)  # it has ended, and waits to be asked for its answer
     tasks.find(written(pid=0, beat=time.time() - 60).id)
@@ -179,7 +179,7 @@ def test_nothing_else_is_ever_signalled(home):
     tasks.stop(written(pid=0).id)  # 0 would be this process' whole group
 
 
-def test_forgetting_takes_away_the_files_of_an_errand_that_has_ended(home):
+def test_forgetting_takes_away_the_files_of_a_task_that_has_ended(home):
     e = written(state="done")
     (tasks.folder() / f"{e.id}.out").write_text("{}")
     tasks.forget(e.id)
@@ -196,7 +196,7 @@ def test_forgetting_takes_away_the_files_of_an_errand_that_has_ended(home):
 @pytest.mark.parametrize(
     "text", ["", "{", "[]", '{"id": 1}', '{"id": "x", "arguments": [], "no such field": 1}']
 )
-def test_a_damaged_file_is_no_errand(home, text):
+def test_a_damaged_file_is_no_task(home, text):
     (tasks.folder() / "doctor-00000000.json").write_text(text)
     assert tasks.listing() == []
     assert tasks.output("nothing") == tasks.errors("nothing") == ""
@@ -208,7 +208,7 @@ def test_the_time_left_is_not_invented():
     assert Task("x", [], done=3, total=9, rate=2).left == 3
 
 
-def test_a_process_that_is_no_errand_writes_nothing(home):
+def test_a_process_that_is_no_task_writes_nothing(home):
     assert tasks.TASK_FILE_VARIABLE not in os.environ
     tasks.report_progress("prepare", 1, 2, 3.0)
     tasks.report_end("done")

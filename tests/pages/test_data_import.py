@@ -22,7 +22,7 @@ from ui.widgets import task_progress
 
 @pytest.fixture
 def asked(home, monkeypatch) -> list:
-    """The arguments of every errand that the page starts; none is really started."""
+    """The arguments of every task that the page starts; none is really started."""
     got: list = []
     monkeypatch.setattr(tasks, "start", lambda arguments: got.append(list(arguments)) or "x-0")
     return got
@@ -112,10 +112,10 @@ def test_ravdess_is_fetched_if_there_is_room(asked, monkeypatch):
     assert [b.key for b in app.button if b.key == "fetch"] == []
 
 
-# --- errands -----------------------------------------------------------------------
+# --- tasks -----------------------------------------------------------------------
 
 
-def test_a_running_errand_is_shown_with_rate_and_time_left_and_can_be_stopped(home, monkeypatch):
+def test_a_running_task_is_shown_with_rate_and_time_left_and_can_be_stopped(home, monkeypatch):
     monkeypatch.setattr(tasks, "is_alive", lambda e: True)
     stopped = []
     monkeypatch.setattr(tasks, "stop", stopped.append)
@@ -137,7 +137,7 @@ def test_a_running_errand_is_shown_with_rate_and_time_left_and_can_be_stopped(ho
     assert "Stopping" in progress_texts(open_page("data", part="bring", errand="prepare-1"))[0]
 
 
-def test_a_fetching_errand_counts_megabytes_and_one_that_begins_says_so(home, monkeypatch):
+def test_a_fetching_task_counts_megabytes_and_one_that_begins_says_so(home, monkeypatch):
     monkeypatch.setattr(tasks, "is_alive", lambda e: True)
     write_task(
         "fetch-1",
@@ -173,7 +173,7 @@ def test_the_demo_that_is_being_drawn_is_seen_among_the_corpora(home, monkeypatc
     assert [b.key for b in app.button if b.key == "draw"] == []
 
 
-def test_failed_and_stopped_errands_say_why_and_go_on(asked):
+def test_failed_and_stopped_tasks_say_why_and_go_on(asked):
     failed = write_task(
         "doctor-1",
         "failed",
@@ -194,7 +194,7 @@ def test_failed_and_stopped_errands_say_why_and_go_on(asked):
     assert app.selectbox(key="errand").options == ["Examine " + HOSTILE_TEXTS[0] + " · failed"]
 
 
-def test_a_finished_errand_leads_on(home):
+def test_a_finished_task_leads_on(home):
     write_noise_corpus("one")
     write_noise_corpus("two")
     write_task("prepare-1", "done", ["prepare", "two", "--source", "/x"], message="60 clips")

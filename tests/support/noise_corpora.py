@@ -1,4 +1,4 @@
-"""Corpora and errands made up for the page Data, and what a browser would make of that page."""
+"""Corpora and tasks made up for the page Data, and what a browser would make of that page."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ def write_noise_corpus(
 
 
 def write_task(name: str, state: str, arguments: list[str], out: str = "", **fields) -> Task:
-    """An errand in any state, of no process."""
+    """A task in any state, of no process."""
     e = Task(name, arguments, state=state, started=time.time(), beat=time.time(), **fields)
     tasks.folder().mkdir(parents=True, exist_ok=True)
     files.write_json(tasks.folder() / f"{name}.json", asdict(e))
