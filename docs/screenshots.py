@@ -59,7 +59,7 @@ VIEWS = {
     | {"data-bring": "part=bring"},
     "paper": {"paper": "", "paper-eq-9": "eq=9"},
 }
-README = {"home": "home-light", "conformal": "conformal-light", "gallery": "gallery-demo-light"}
+README = {"home": "home-light"}
 CHARTS = (
     "() => [...document.querySelectorAll('.js-plotly-plot')]"
     ".every(e => e.querySelector('.main-svg'))"
