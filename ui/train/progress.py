@@ -170,7 +170,7 @@ def show_curves(row: dict, lines: TrainingCurves, step: int | None) -> None:
         star = f" ★ the best step on S2, {top[0]:,} (by {top[1]}), which need not be the last."
     st.caption(
         f"Measured on S2; the dashed lines are S2's real {target}s. The scorer was trained on them "
-        f"too, so they look better than new people's would. S4 is used once, at the end.{star}"
+        f"too, so their figures are optimistic. S4 is evaluated once, at the end.{star}"
     )
 
 
