@@ -370,9 +370,9 @@ def random_splits(
     """Split the test points at random into calibration and test points, `draws` times.
 
     alpha_true (m,): scores of the true labels; at most n of them, and at most half, calibrate.
-    `group` (m,) makes the p-values class-conditional. The two parts are exchangeable, whichever
-    subjects there are, so this is how the curve looks if the promise holds. `band_of(sizes, smoothed)` is
-    `null_band` or a cached form of it.
+    `group` (m,) makes the p-values class-conditional. The two parts are exchangeable, so this is
+    how the curve looks if the promise holds. `band_of(sizes, smoothed)` is `null_band` or a cached
+    form of it.
     """
     rng = np.random.default_rng(seed)
     group = np.zeros(len(alpha_true), np.int64) if group is None else np.asarray(group)
