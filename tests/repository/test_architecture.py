@@ -233,7 +233,7 @@ def test_a_function_fits_on_a_screen(path):
     }
     most = {name: n for name, n in long.items() if n > 60}
     if name(path) == "core/models/gan.py":
-        most.pop("step", None)  # Algorithm 1 of the GAN stands whole
+        most.pop("step", None)  # one step of G and D stands whole
     assert most == {}
 
 
