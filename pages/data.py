@@ -1,4 +1,4 @@
-"""Data: the prepared corpora, what they hold and who is in which set; and how to add another."""
+"""Data: the prepared corpora, their contents and sets; and how to add another."""
 
 import streamlit as st
 

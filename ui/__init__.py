@@ -1,4 +1,4 @@
-"""What pages share: session (cached access), widgets, theme, and a package for each larger page.
+"""Code that pages share (session, with cached access; widgets; theme), and a package per page.
 
 Streamlit lists the folder pages/ by itself until the router (app.py) has run once in a server. A
 visitor's first URL may be that of another page, which would then appear without its frame. So the

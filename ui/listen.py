@@ -99,7 +99,7 @@ def _windows_row_html(facts: Sequence[dict], classes: Sequence[str], of: str, wo
 
 
 def agreement_text(facts: Sequence[dict]) -> str:
-    """In how many windows the scorer hears the told emotion; "" where nothing was told."""
+    """Sentence on the windows in which the scorer hears the told emotion; "" if none was told."""
     if not facts[0]["c"]:
         return ""
     pairs = ((w["c"], w["heard by the scorer"]) for w in facts)

@@ -103,7 +103,7 @@ def run_label(row: dict) -> str:
 
 
 def show_no_run() -> None:
-    """What to do while no run of this direction is finished."""
+    """Advice for when no run of this direction is finished."""
     words = "**There is no trained run from voices to faces yet.**"
     more = "Train one on the demo corpus, with no download."
     st.info(f"{words} {more}", icon=":material/swap_horiz:")

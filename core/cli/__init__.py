@@ -1,1 +1,1 @@
-"""`python -m core`: one dataclass a command, one module a topic."""
+"""`python -m core`: one dataclass per command, one module per topic."""

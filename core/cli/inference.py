@@ -174,7 +174,7 @@ def generate(options: GenerateOptions) -> int:
 
 
 def _generate_voice(options: GenerateOptions, opened: LoadedRun, seen: AnalysedClip) -> tuple:
-    """One second for one face: facts for the json, sound, y (columns, bands), figure, summary.
+    """Generate a second for one face: facts for the json, sound, y (columns, bands), figure, text.
 
     Raises UserError for a frame without a face.
     """
@@ -248,7 +248,7 @@ def _facts(
     sound: Audio,
     notes: list[str],
 ) -> dict[str, Any]:
-    """The record of a generated voice; `own` is what one second and a whole film do not share."""
+    """The record of a generated voice; `own` holds what only one second or a whole film has."""
     return {
         "clip": options.clip.name,
         "run": opened.run.id,

@@ -23,7 +23,7 @@ TIE_TOLERANCE = 1e-8  # full CP: scores nearer than this count as equal; refits 
 
 
 def nonconformity(o: np.ndarray, measure: Measure = "margin") -> np.ndarray:
-    """Eq. (8), §3.1: how strange each label would be. (m, K) softmax -> (m, K), larger is stranger.
+    """Eq. (8), §3.1: nonconformity of each label. (m, K) softmax -> (m, K); larger is stranger.
 
     hinge: 1 - o_k, in [0, 1]. margin, which the paper uses: max over i != k of o_i, minus o_k, in
     [-1, 1]. Raises ValueError for an unknown measure, fewer than two classes, or values that are
@@ -138,7 +138,7 @@ def _pooled_p_values(
 class Ranking:
     """The counts of Eq. (9) for one new point under each label. Arrays (K,)."""
 
-    alpha: np.ndarray  # how strange each label would be
+    alpha: np.ndarray  # nonconformity of each label, Eq. (8)
     above: np.ndarray  # calibration scores strictly stranger
     equal: np.ndarray  # calibration scores exactly as strange
     n: np.ndarray  # calibration scores that the label is compared with

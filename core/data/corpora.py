@@ -1,4 +1,4 @@
-"""§4.1: what is known of each corpus: names of its files, official clips, licence, dB reference."""
+"""§4.1: facts about each corpus: names of its files, official clips, licence, dB reference."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ CREMA_SENTENCES = ("IOM", "IWL", "TAI", "TSI", "IWW", "DFA", "TIE", "ITS", "MTI"
 CREMA_EMOTION_CODES = ("ANG", "DIS", "FEA", "HAP", "NEU", "SAD")
 # Beginnings of the names of clips that were never published.
 CREMA_UNPUBLISHED = ("1002_TIE_NEU", "1008_WSI", "1009_MTI", "1019_ITH", "1076_ITS_NEU")
-NAME_PATTERNS = {  # corpora whose file names say everything, and what a name without ending matches
+NAME_PATTERNS = {  # corpus -> pattern of its file names, without ending; they hold all facts
     "crema-d": re.compile(r"^(10\d\d)_([A-Z]{3})_(ANG|DIS|FEA|HAP|NEU|SAD)_(LO|MD|HI|XX|X)$"),
     "ravdess": re.compile(
         r"^(0[123])-(0[12])-(0[1-8])-(0[12])-(0[12])-(0[12])-([01]\d|2[0-4])$"
@@ -56,7 +56,7 @@ class ClipEntry:
 
 @dataclass(frozen=True)
 class Corpus:
-    """What is known of a corpus in advance: its fixed dB reference (see `LogMel`) and its terms."""
+    """Facts about a corpus, known in advance: fixed dB reference (see `LogMel`), terms of use."""
 
     name: str
     title: str

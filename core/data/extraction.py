@@ -111,8 +111,8 @@ def choose_engine(
 def _extract_locally(
     parts: dict[int, Sequence[Item]], how: ExtractionSettings, workers: int
 ) -> PartResults:
-    """In processes, not threads: so much of an image's work holds the GIL that two threads are
-    hardly faster than one (`make bench ARGS=prepare`)."""
+    """Extract in processes. Two threads are hardly faster than one (`make bench ARGS=prepare`),
+    because most work on an image holds the GIL."""
     from joblib import Parallel, delayed
 
     workers = min(workers, max(1, len(parts)))
@@ -128,8 +128,8 @@ def extract_part(
 ) -> tuple[int, dict[str, np.ndarray]]:
     """The arrays of part `i`: a worker's task, on any machine.
 
-    NumPy's matrix products differ in their last bits with the number of threads, so that one thread
-    is used everywhere.
+    NumPy's matrix products differ in their last bits with the number of threads, so one thread is
+    used everywhere.
     """
     with _blas_controller().limit(limits=1, user_api="blas"):
         return i, _to_arrays([features.extract_clip(item, how) for item in items])

@@ -29,7 +29,7 @@ WINDOW_SECONDS = STORED_COLUMNS * LogMel().hop / LogMel().rate  # seconds of a s
 
 @dataclass(frozen=True)
 class ExtractionSettings:
-    """What is extracted from each clip, besides the settings of LogMel."""
+    """Settings of the extraction from each clip, besides those of LogMel."""
 
     frames: int = 1  # faces, the first of the frame nearest the sound's middle
     crops: int = 1  # windows of STORED_COLUMNS columns, the first the clip's middle
@@ -116,7 +116,7 @@ def _read_crop(path: Path) -> np.ndarray | None:
 
 
 def spectrogram_windows(wave: np.ndarray, how: ExtractionSettings) -> tuple[np.ndarray, bool]:
-    """Windows (crops, 112, bands) dB: the clip's middle, others evenly over it; are some equal?"""
+    """(crops, 112, bands) dB: the middle, others evenly over the clip; whether some are equal."""
     db, crops = spectrograms.log_mel(wave, LogMel(bands=how.bands)), how.crops
     first, spare = spectrograms.centre_crop(db, STORED_COLUMNS), len(db) - STORED_COLUMNS
     if spare <= 0:
@@ -140,7 +140,7 @@ def _frame_times(middle: float, frames: int) -> list[float]:
 def _aligned_faces(
     path: Path, name: str, seconds: float | None, frames: int
 ) -> tuple[np.ndarray, bool]:
-    """Aligned faces (frames, 28, 28) of one person in a film; is a frame used twice?
+    """Aligned faces (frames, 28, 28) of one person in a film; and whether a frame is used twice.
 
     The first face is nearest the sound's middle; of several people it is the largest in its frame.
     `seconds` is the sound's length. Raises NoFaceError where MAX_SEARCHED_FRAMES frames show none.

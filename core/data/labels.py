@@ -21,7 +21,7 @@ EMOTION_SYNONYMS = {  # every corpus' spelling -> the one vocabulary of config.E
     "pleasant surprise": "surprise", "ps": "surprise",
 }  # fmt: skip
 VOTE_CODES = {e[0].upper(): e for e in sorted(CREMA_EMOTIONS)}  # of CREMA-D's summaryTable.csv
-VOTE_MODALITIES = ("voice", "face", "both")  # what raters heard or saw: the columns of `votes`
+VOTE_MODALITIES = ("voice", "face", "both")  # material that raters judged: the columns of `votes`
 
 LabelSource = Literal["intended", "voice", "face", "both"]
 TieRule = Literal["drop", "intended"]
@@ -38,7 +38,7 @@ def emotion_of(word: str) -> str:
 
 
 def unknown_emotion_message(word: str) -> str:
-    """Why `word` is not understood as an emotion, and every spelling that is."""
+    """The message that `word` is no known emotion, with every spelling that is one."""
     spellings = {
         e: ", ".join(w for w, to in EMOTION_SYNONYMS.items() if to == e and w != e)
         for e in EMOTIONS

@@ -33,13 +33,13 @@ from core.media import spectrograms
 
 CODE_VERSION = 2  # raised whenever the same clips would give other arrays
 MAX_PARTS_AGE = 7 * 86400.0  # seconds after which unfinished parts of other settings are removed
-MAX_HASH_DISTANCE = 3  # of 64 bits by which the hashes of near duplicates differ
+MAX_HASH_DISTANCE = 3  # number of bits, of 64, by which the hashes of near duplicates may differ
 HASH_BLOCK = 512  # rows of hashes that are compared at once, to bound the memory
 
 
 @dataclass(frozen=True)
 class PreparationSettings:
-    """What is taken of a corpus, and how much of each clip."""
+    """Settings that choose a corpus' clips, and how much of each clip is kept."""
 
     takes: int = 10  # of the demo corpus, per actor and emotion
     frames: int = 1  # faces of a clip; above 1 the file has `faces_more`

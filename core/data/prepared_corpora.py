@@ -152,7 +152,7 @@ def corpus_digest(data: DataSettings) -> str:
 
 
 def describe_corpora(data: DataSettings) -> dict:
-    """What a run keeps of its corpora: dB reference, level, licence, source, counts, by role."""
+    """A run's record of its corpora, by role: dB reference, level, licence, source, counts."""
     descriptions = {}
     for role, name in (("faces", data.faces), ("voices", data.voices), ("f_S", data.f_s_corpus)):
         if name:

@@ -353,7 +353,7 @@ def f_s_training_data(config: Config, sets: dict[str, SampleSet]) -> tuple[np.nd
 
 
 def set_table(sets: dict[str, SampleSet]) -> dict:
-    """Who is in which set, ready for json.
+    """Clips and subjects of each set, ready for json.
 
     {set: {"faces" or "voices": {"clips", "classes", "subjects", "unknown"}}}: `classes` counts
     clips by class, `subjects` does so for each subject, in order. Clips of unknown subjects are in

@@ -46,7 +46,7 @@ SAME_IS_TOLERANCE = 1e-3  # the same for the inception score, as a share of its 
 
 @dataclass(frozen=True)
 class TableSettings:
-    """How often and how long each row is trained."""
+    """Number and length of the trainings of each row."""
 
     seeds: int = 3  # trainings of each row; each draws its own generated samples
     stretch: int = 3  # longest training in multiples of f_t.steps, the rule of equal steps

@@ -34,7 +34,7 @@ METRIC_DIGITS = {"accuracy": 1, "FID": 2, "IS": 2}
 
 @dataclass(frozen=True)
 class RunSummary:
-    """What the saved files of a run say, finished or not."""
+    """Summary of the saved files of a run, finished or not."""
 
     id: str
     state: str
@@ -191,7 +191,7 @@ def run_record(s: RunSummary) -> dict[str, str | int | float | None]:
 
 
 def caveats(found: Sequence[RunSummary]) -> list[str]:
-    """Why figures of these runs compare only with care or not at all, naming the runs."""
+    """Warnings about figures that cannot, or hardly, be compared; they name the runs."""
     names, done, out = short_names(found), [s for s in found if s.results], []
 
     def joined(groups: Mapping[Any, Sequence[RunSummary]]) -> str:

@@ -1,4 +1,4 @@
-"""§4.2: what is measured, and on which set.
+"""§4.2: the measurements of a run, each on its set.
 
 Curves and samples while training are of S2; S4 is used once, in `evaluate`.
 """

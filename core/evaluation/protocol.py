@@ -153,7 +153,7 @@ def cells(
 
 
 def labels_mode(config: Config) -> str:
-    """Who sees S3's labels: `strict` (no part), `paper` (Q alone), else `label-supervised (why)`.
+    """Use of S3's labels: `strict` (none), `paper` (by Q alone), else `label-supervised (why)`.
 
     Supervised are runs that pair faces and voices by emotion, or whose condition is the label.
     """

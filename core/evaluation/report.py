@@ -257,7 +257,7 @@ def write(
     runs.index_existing(folder)
     out.mkdir(parents=True, exist_ok=True)
 
-    # what is in the report, and what is not
+    # runs in the report, and cells without a run
     done, note = sum(map(len, found.values())), "."
     if missing:
         more = " …" if len(missing) > MAX_LISTED_CELLS else ""
@@ -287,7 +287,7 @@ def write(
 
 
 def _comparability_note(cell: Cell, voices: bool) -> str:
-    """How far the figures compare with the paper's."""
+    """Text on how far the figures can be compared with the paper's."""
     of, d = comparison.published_corpus(cell.config), cell.config.data
     note = (
         f"Ours are of {d.faces} faces and {d.voices} voices and the paper's of CREMA-D and "

@@ -149,7 +149,7 @@ def one_line(error: Exception) -> str:
 
 
 def exit_reason(code: int) -> str:
-    """Why a run failed whose worker process ended with this status.
+    """Reason for the failure of a run, from the exit status of its worker process.
 
     >>> exit_reason(-9)
     'its process ended with SIGKILL, which may be lack of memory; the same command resumes it'

@@ -46,7 +46,7 @@ class AudioSample:
 
 
 def folder() -> Path:
-    """Where the wavs are written by default."""
+    """Default folder of the wavs."""
     return files.checkpoints_folder() / "examples"
 
 
@@ -139,7 +139,7 @@ def _write_sample(
 
 
 def table(samples: Sequence[AudioSample]) -> str:
-    """How well the sounds carry their spectrograms, by family, kind and way, as Markdown."""
+    """Markdown table of how well sounds match their spectrograms, by family, kind, inversion."""
     lines = [
         "| runs | what | way | N | analysed again, dB | "
         "scorer: the emotion, in the spectrogram | in the sound |",

@@ -68,7 +68,7 @@ class TrainingConditions:
 
 @dataclass(frozen=True)
 class TrainingSupport:
-    """How a condition lies among those of the training."""
+    """Comparison of a condition with those of the training."""
 
     distance: float  # to the nearest of them
     typical_distance: float  # 95 % quantile of their own nearest-neighbour distances
@@ -181,7 +181,7 @@ def summarise_rows(rows: np.ndarray) -> TrainingConditions:
 def training_support(
     known: TrainingConditions, c: np.ndarray, slack: float = 0.01
 ) -> TrainingSupport:
-    """Whether training has shown such a c (K,), by its Euclidean distance to the nearest condition.
+    """Compare c (K,) with the training's conditions, by its Euclidean distance to the nearest.
 
     The distance is compared with the spacing of the training's conditions. `slack` is the step in
     which c is set by hand.

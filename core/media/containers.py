@@ -1,4 +1,4 @@
-"""§4.1: what kind of media a file is, how much of it is read, and how its container is opened.
+"""§4.1: the kind of a media file, the limits for reading it, and the opening of its container.
 
 The demuxer is chosen by the file's content, never by its name, so that no playlist or script of an
 untrusted file is ever run.
@@ -39,7 +39,7 @@ class MediaError(UserError):
 
 @dataclass(frozen=True)
 class Limits:
-    """Limits of one file: above seconds, side, fps or frames, part of it is read; else an error."""
+    """Limits of one file. Above seconds, side, fps or frames, part is read; else it is an error."""
 
     seconds: float = 60.0  # s that are read, from the start
     bytes: int = 200 * 2**20  # size of the file

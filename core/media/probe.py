@@ -26,9 +26,9 @@ MAX_FRAMES_AFTER_SEEK = 250  # frames decoded to get from a key frame to the wan
 
 @dataclass(frozen=True)
 class VideoInfo:
-    """What a video's packets say; none is decoded."""
+    """Facts from a video's packets; no frame is decoded."""
 
-    seconds: float  # of picture that is there
+    seconds: float  # length of the picture that the file holds
     header_seconds: float | None  # seconds by its header, None where it states none
     sound: bool  # it has a sound stream with packets in it
 
@@ -37,7 +37,7 @@ class VideoInfo:
 class AudioInfo:
     """A sound whose first minute was decoded."""
 
-    seconds: float  # that are there, also beyond that minute
+    seconds: float  # length of the sound that the file holds, also beyond that minute
     header_seconds: float | None  # seconds by its header, where that can differ
     peak_dbfs: float  # dBFS, at least -200
     rate: int  # Hz; 0 for the sound of a video

@@ -14,7 +14,7 @@ import numpy as np
 from core.config import LogMel
 
 FLOOR_DB = -100.0  # 10 log10 of the smallest power kept; librosa's amin of 1e-10
-GENERATED_COMMENT = "generated, nobody's voice"  # what a wav's comment says it is
+GENERATED_COMMENT = "generated, nobody's voice"  # content of a wav, as its comment describes it
 RESYNTHESIS_COMMENT = "a real voice through mel bands and back"
 
 

@@ -1,7 +1,7 @@
 """§3 and §3.2: the condition c, one training step of G, D and Q, the training loop and sampling.
 
 x is the source and y the target: a face and a spectrogram, or with `direction="voice-face"` (§4.5)
-the reverse. This module knows no file, no run and no screen.
+the reverse. This module uses no files, runs or screen.
 """
 
 from __future__ import annotations

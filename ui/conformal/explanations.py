@@ -192,7 +192,7 @@ def label_set_html(classes: tuple[str, ...], p: np.ndarray, eps: float) -> str:
 
 
 def band_exit_text(c: ErrorCurve) -> str:
-    """Where and how far a curve leaves its band."""
+    """Sentence on where and how far a curve leaves its band."""
     exits = [
         f"leaves it {way} by up to {distance:.3f} (at ε = {at:g}): {meaning}"
         for way, distance, at, meaning in (

@@ -1,4 +1,4 @@
-"""What the figures of the page Conformal share: colours, rounding, histogram bins and the ε slider.
+"""Shared parts of the page Conformal's figures: colours, rounding, histogram bins and the ε slider.
 
 Figures are kept small for the network: numbers are rounded, histograms are counted here and large
 scatter plots use WebGL. The browser moves a slider inside a figure by itself, so a figure holds

@@ -184,7 +184,7 @@ def _show_curves(v: Analysis, sizes: list[Analysis]) -> None:
 
 
 def _show_group_curves(v: Analysis, every: Sequence[ErrorCurve], what: str) -> None:
-    """Error curves by class or by subject, `what` of the two, those furthest out first."""
+    """Error curves by `what` (class or subject); the furthest outside their bands come first."""
     curves = sorted(every, key=lambda c: -max(c.above, c.below))[:MAX_GROUP_CURVES]
     if not curves:
         why = f"no subject has {analysis.MIN_SUBJECT_POINTS} test points"
@@ -202,7 +202,7 @@ def _show_group_curves(v: Analysis, every: Sequence[ErrorCurve], what: str) -> N
 
 
 def show_limits(v: Analysis) -> None:
-    """Where validity ends: new people, few calibration points, and the plain softmax."""
+    """Limits of validity: new people, few calibration points, and the plain softmax."""
     labels = {"people": "New people", "sizes": "Calibration size"}
     labels |= {"softmax": "The softmax instead"}
     look = choices.choose_one(

@@ -34,7 +34,7 @@ class CorpusFormat:
 
     @property
     def looks(self) -> str:
-        """What the path is expected to hold."""
+        """Files that the path should hold, in words."""
         expected = f" Expected: {EXPECTED_FILES[self.corpus]}." if self.corpus else ""
         return self.about + expected
 

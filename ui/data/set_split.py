@@ -1,4 +1,4 @@
-"""Who is in the sets S1-S4 of a corpus: the split's settings, a chart and a card for each set."""
+"""The sets S1-S4 of a corpus: settings of the split, a chart, and each set's card of subjects."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from ui.session.corpora import CorpusSummary
 from ui.widgets import charts, choices
 
 MAX_SPLIT_SEED = 99_999
-SET_ROLES = {  # what each set is for in a run
+SET_ROLES = {  # use of each set in a run
     "S1": "trains the face classifier and the baselines",
     "S2": "calibrates the p-values; choices are made on it",
     "S3": "trains the generator",

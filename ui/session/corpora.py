@@ -150,7 +150,7 @@ def possible_pairs(stem: str, found: dict[str, CorpusSummary]) -> dict[str, tupl
     """Pairs of files that can be split: label -> files of the faces and of the voices.
 
     Real corpora come first. Other files of the same clips (other mel bands, or more takes of the
-    demo) are no partners: a run knows one of them.
+    demo) are not paired, because a run uses one of them.
     """
     own, pairs = found[stem], {}
     if own.faces and own.voices:
@@ -295,7 +295,7 @@ class OriginalClip:
     frame: np.ndarray | None  # (h, w, 3) uint8
     wav: bytes | None
     facts: dict[str, str]  # intensity, statement, files
-    note: str = ""  # what is missing, and why
+    note: str = ""  # the missing part, and the reason
 
 
 def load_original(c: CorpusSummary, row: int) -> OriginalClip:

@@ -34,7 +34,7 @@ def samples_by_step(run_id: str) -> dict[int, Path]:
 
 
 def source_and_target(config: Config) -> tuple[str, str]:
-    """What a run's generator takes and what it makes, each "face" or "voice"."""
+    """Input and output of a run's generator, each "face" or "voice"."""
     return ("voice", "face") if config.gan.direction == "voice-face" else ("face", "voice")
 
 

@@ -1,4 +1,4 @@
-"""Whether a training's corpora are here, and the start of trainings."""
+"""Check that a training's corpora are prepared, and start trainings."""
 
 from __future__ import annotations
 

@@ -146,7 +146,7 @@ def _apply_to_each(
     files: Sequence[MediaFile],
     until: float,
 ) -> dict[MediaFile, Any]:
-    """A function of each file, in threads, until a moment; why a file failed goes to `found`.
+    """Apply a function to each file in threads, until a deadline; `found` gets the failures.
 
     `looked[phase]` becomes (how many were tried, how many there are).
     """
@@ -195,7 +195,7 @@ def _is_unreadable(file: MediaFile, found: Findings) -> bool:
 
 
 def spread_evenly(files: Sequence[MediaFile]) -> list[MediaFile]:
-    """The files in an order whose every beginning is spread evenly (golden ratio)."""
+    """The files in an order in which the first n are spread evenly, for every n (golden ratio)."""
     keys = [i * 0.6180339887498949 % 1 for i in range(len(files))]
     return [files[i] for i in sorted(range(len(files)), key=keys.__getitem__)]
 
@@ -316,7 +316,8 @@ def _note_missing_media(
 def _compare_with_official(name: str, groups: dict[str, ClipFiles], found: Findings) -> None:
     """Note clips that differ from the official list, and counts that differ.
 
-    Clips are missing only of actors who have more than half of theirs: others were left out.
+    A clip counts as missing only if more than half of its actor's clips are here; otherwise the
+    actor was left out on purpose.
     """
     lists = corpora.official_clips(name)
     if not lists:

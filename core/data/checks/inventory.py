@@ -63,7 +63,7 @@ class MediaFile:
 
     @property
     def folder_emotion(self) -> str:
-        """The emotion that the file's folder is named by, or ""."""
+        """The emotion that the name of the file's folder gives, or ""."""
         return labels.emotion_of(self.folder[-1]) if self.folder else ""
 
     def content(self) -> contextlib.AbstractContextManager[Path]:

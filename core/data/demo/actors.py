@@ -1,7 +1,7 @@
 """The demo corpus of PROTOCOL.md: invented actors who show emotions by face and voice, no download.
 
 Everything follows from (seed, actor, emotion, number of the take): a clip is the same bit for bit
-in whatever order clips are made. Face and voice of a take share its emotion mixture (how strong,
+in any order of the work. Face and voice of a take share its emotion mixture (how strong,
 and with which other emotion mixed), so that a pair tells more than its class.
 """
 
@@ -20,7 +20,7 @@ EMOTION_CODES = dict(  # emotion -> code in a clip's name, as in CREMA-D
 
 @dataclass(frozen=True)
 class Difficulty:
-    """How hard the emotions are to tell apart.
+    """Settings for how hard the emotions are to tell apart.
 
     Tuned so that, on new actors, the demo's f_T has 45-60 % and f_S 60-75 % of six classes.
     """

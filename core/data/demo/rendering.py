@@ -49,7 +49,7 @@ HAIR_PROBABILITIES = {
 }  # by skin
 FACE_MEASURES = {  # of a face: smallest and largest of a woman, of a man
     "width": (0.66, 0.72, 0.69, 0.75),
-    "taper": (0.22, 0.33, 0.12, 0.25),  # how much narrower the jaw is
+    "taper": (0.22, 0.33, 0.12, 0.25),  # narrowing of the jaw
     "eye": (1.06, 1.22, 0.96, 1.10),
     "brow": (0.026, 0.036, 0.036, 0.050),  # half of its thickness
     "brow_y": (-0.23, -0.20, -0.23, -0.20),
@@ -287,7 +287,7 @@ def _draw_hair(head: Canvas, look: SimpleNamespace, outside: np.ndarray) -> None
     cap, reach = (
         ellipse_distance(u, v + 0.18, look.width + 0.17, 0.96),
         0.42,
-    )  # how far down it goes beside the face
+    )  # lower end of the hair beside the face
     if look.female and look.style == 3:  # tied back
         cap, reach = ellipse_distance(u, v + 0.10, look.width + 0.045, 1.0), 0.02
         brink = -0.64 + 0.9 * side**2.4 + 2.5 * np.maximum(0, side - 0.56) + 0.3 * wave

@@ -37,7 +37,7 @@ PROSODY = {
     "tremor": (0.1, 0, 0, 0.1, 0, 1, 0),  # semitones, 7 times a second
     # log of the formants' factor: lips spread in a smile shorten the tract
     "spread": (0.01, 0, 0.07, -0.02, 0.01, 0.02, -0.05),
-    "attack": (0.15, 0, 0.3, -0.6, 1.0, -0.2, 0),  # how stressed syllables stand out
+    "attack": (0.15, 0, 0.3, -0.6, 1.0, -0.2, 0),  # stress: how far stressed syllables stand out
 }
 # i, ɪ, ɛ, æ, ɑ, ɔ, ʊ, u, ʌ, ɝ: a man's F1, F2, F3 (Hz), and how open the mouth is (0..1).
 VOWELS = np.array([
@@ -59,7 +59,7 @@ STOP_CONSONANTS = (2, 3, 4, 11)  # b d g t
 
 
 def speech_plan(take: Take, seed: int, d: Difficulty) -> SimpleNamespace:
-    """What is said and how.
+    """One utterance: its syllables, their times and stress, and its prosody.
 
     `seconds`; `times` (n, 3) s of each syllable's consonant, vowel and end; `vowels`, `consonants`
     (n,), rows of the tables; `stress` (n,) 0..1; `how`, PROSODY's measures.

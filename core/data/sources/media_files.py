@@ -145,7 +145,7 @@ def _open_archive(path: str, mtime: int) -> zipfile.ZipFile:
 
 
 def media_kind(path: str) -> tuple[str, int]:
-    """What a file is by its ending, and the ending's rank; ("", 0) for anything else.
+    """Kind of a file by its ending, and the ending's rank; ("", 0) for anything else.
 
     >>> media_kind("Actor_01/03-01-01-01-01-01-01.WAV"), media_kind("notes.txt")
     (('audio', 0), ('', 0))

@@ -123,7 +123,7 @@ class SharedState:
             self.change.notify_all()
 
     def finish_run(self, outcome: Outcome) -> None:
-        """Report a run's end and let those go on that wait for its classifiers."""
+        """Report a run's end and wake the workers that wait for its classifiers."""
         with self.change:
             self.fitting.pop(outcome.run, None)
             self.change.notify_all()

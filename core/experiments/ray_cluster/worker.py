@@ -33,14 +33,14 @@ RUN_FILE_NAME = re.compile(r"(?:[a-z]+/)?\w[\w.+-]*(?<!\.tmp)")  # a finished fi
 
 
 def write_rank(name: str) -> int:
-    """Position of a run's file in the order of writing: a file's lower ranks are complete."""
+    """Rank of a run's file in the order of writing; files of lower rank are complete before it."""
     return CHECKPOINT_FILES.index(name) if name in CHECKPOINT_FILES else -1
 
 
 def finished_files(directory: Path) -> Iterator[tuple[str, Path]]:
     """(name, path) of a run's finished files, highest `write_rank` first.
 
-    In this order of reading, all that a file vouches for is there when its turn comes.
+    A file shows that those of lower rank are complete, so it is read before them.
     """
     found = {p.relative_to(directory).as_posix(): p for p in directory.rglob("*") if p.is_file()}
     names = sorted(filter(RUN_FILE_NAME.fullmatch, found), key=lambda name: -write_rank(name))
@@ -94,7 +94,7 @@ def _remove_unused_corpora(base: Path) -> None:
 
 @dataclass
 class Updates:
-    """What a worker has and the driver does not have yet."""
+    """New records and files of a worker, which the driver does not have yet."""
 
     row: dict[str, Any]  # the run's row of the index
     records: list[dict]  # of metrics.jsonl
@@ -105,7 +105,7 @@ class Updates:
     has_ended: bool
     answer: str = ""  # the worker process's answer; "" if it died
     exit_code: int | None = None  # exit status of a worker process that died
-    log: bytes = b""  # what it has printed, at the end
+    log: bytes = b""  # printed output of the worker process, at the end
 
 
 class Worker:

@@ -142,8 +142,8 @@ class FaceFinder:
     def confirm_face(self, roi: _Roi) -> Face | None:
         """The face in a proposed region, if a second fit from its own landmarks agrees.
 
-        The score alone is 1.0 for spoons, too. A face that lies on its side comes right within a
-        few fits; one that is right at once is returned as MediaPipe would give it.
+        The score alone does not suffice: spoons get 1.0, too. A face on its side needs a few
+        fits; a face whose first fit is right is returned as MediaPipe would give it.
         """
         fits = [self.fit_mesh(roi)]
         while fits[-1].score >= MIN_FACE_SCORE and len(fits) < MAX_FITS:
