@@ -204,7 +204,8 @@ def _print_inversion_qualities(qualities: dict) -> None:
 @report_end
 def table(o: TableOptions) -> tuple[int, str]:
     from core import runs
-    from core.evaluation import augmentation, report
+    from core.evaluation import augmentation
+    from core.evaluation.reporting import report
     from core.experiments import pipeline
 
     stop = stop_on_signals()
@@ -260,7 +261,7 @@ def sweep(o: SweepOptions) -> int:
 
 
 def report(o: ReportOptions) -> int:
-    from core.evaluation import report as reporting
+    from core.evaluation.reporting import report as reporting
 
     if o.against and (o.grid != "studio" or o.method in (None, o.against)):
         raise UserError("--against belongs to --grid studio with another --method")

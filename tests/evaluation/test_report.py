@@ -12,9 +12,10 @@ import pytest
 from core import runs
 from core.config import LogMel, replace
 from core.data import prepared_corpora, splits
-from core.evaluation import figures, protocol, report
-from core.evaluation.figures import SampleRow
+from core.evaluation import protocol
 from core.evaluation.protocol import REVERSE_CASE, Cell
+from core.evaluation.reporting import figures, report
+from core.evaluation.reporting.figures import SampleRow
 from core.experiments import pipeline
 from core.inference import export
 from tests.support import noise_corpora, trained_runs

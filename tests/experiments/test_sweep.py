@@ -18,7 +18,8 @@ from core import runs
 from core.config import DEMO, replace
 from core.data import splits
 from core.data.splits import SampleSet
-from core.evaluation import augmentation, protocol, report
+from core.evaluation import augmentation, protocol
+from core.evaluation.reporting import report
 from core.experiments import pipeline, sweep
 from core.inference import export
 from core.runs import Run

@@ -10,10 +10,11 @@ from matplotlib.figure import Figure
 
 from core import files, paper, runs
 from core.data import labels
-from core.evaluation import comparison, figures, protocol, significance
+from core.evaluation import comparison, protocol, significance
 from core.evaluation.comparison import RunSummary
-from core.evaluation.figures import accuracies
 from core.evaluation.protocol import Cell
+from core.evaluation.reporting import figures
+from core.evaluation.reporting.figures import accuracies
 from core.evaluation.significance import Gain, format_mean, format_p_value
 from core.paper import PUBLISHED_TABLE_1, PUBLISHED_TABLE_2
 from core.runs import Run
