@@ -31,9 +31,10 @@ from benchmarks.browser import (
     wait_for_page,
 )
 from core import files, runs
-from core.config import SMOKE, replace
+from core.config import replace
 from core.data import preparation, prepared_corpora
 from core.experiments import jobs
+from core.presets import SMOKE
 
 SWITCHES, EARLY_SWITCH = 200, 50
 MAX_FIRST_PAINT_MS, MAX_SWITCH_MS, MAX_MEMORY_GROWTH = (

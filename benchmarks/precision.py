@@ -17,10 +17,11 @@ from scipy import stats
 
 from benchmarks.table import Row
 from core import files
-from core.config import PRESETS, Config, replace
+from core.config import Config, replace
 from core.data import preparation, prepared_corpora
 from core.evaluation.protocol import Cell
 from core.experiments import sweep
+from core.presets import PRESETS
 from core.runs import Run
 
 SEEDS = 20

@@ -2,7 +2,8 @@
 
 import streamlit as st
 
-from core.config import CONDITIONS, PRESETS, replace
+from core.config import CONDITIONS, replace
+from core.presets import PRESETS
 from ui.session import cache
 from ui.train import launch, progress, queue, settings
 from ui.widgets import choices

@@ -8,17 +8,9 @@ import numpy as np
 import pytest
 
 from core import files, runs
-from core.config import (
-    SMOKE,
-    Config,
-    config_hash,
-    family_hash,
-    from_dict,
-    replace,
-    run_name,
-    to_dict,
-)
+from core.config import Config, config_hash, family_hash, from_dict, replace, run_name, to_dict
 from core.experiments import jobs
+from core.presets import SMOKE
 
 
 @pytest.fixture

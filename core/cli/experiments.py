@@ -26,8 +26,9 @@ from core.cli.options import (
 )
 from core.cli.progress import Progress, report_end
 from core.cli.training import stop_on_signals
-from core.config import PRESETS, Condition, Config, Method, PresetName, replace, with_method
+from core.config import Condition, Config, replace
 from core.files import UserError
+from core.presets import PRESETS, Method, PresetName, with_method
 
 
 @dataclass(frozen=True)

@@ -16,8 +16,9 @@ import tyro
 
 from core.cli.options import Count, Device, placeholder
 from core.cli.progress import Progress
-from core.config import PRESETS, Config, PresetName, from_dict
+from core.config import Config, from_dict
 from core.files import UserError
+from core.presets import PRESETS, PresetName
 
 
 @dataclass(frozen=True)

@@ -15,10 +15,11 @@ from typing import Any, Literal
 
 import numpy as np
 
-from core.config import PRESETS, Config, Method, replace, run_name, to_dict, with_method
+from core.config import Config, replace, run_name, to_dict
 from core.data import prepared_corpora
 from core.data.corpora import CorpusError
 from core.files import UserError
+from core.presets import PRESETS, Method, with_method
 from core.runs import Run
 
 Grid = Literal["quick", "paper", "studio"]

@@ -91,7 +91,8 @@ class TrainingSupport:
 def of_emotion(config: Config, k: int) -> np.ndarray:
     """One emotion alone, (K,): one-hot, softened for a label run as in its training (§3.2).
 
-    >>> from core.config import DEMO, replace
+    >>> from core.config import replace
+    >>> from core.presets import DEMO
     >>> of_emotion(replace(DEMO, gan={"condition": "label"}), 0)
     array([0.9 , 0.02, 0.02, 0.02, 0.02, 0.02])
     """

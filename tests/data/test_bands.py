@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from core import __main__ as cli
 from core import files, runs
-from core.config import BAND_COUNTS, FINE, PRESETS, LogMel, replace
+from core.config import BAND_COUNTS, LogMel, replace
 from core.data import features, preparation, prepared_corpora, splits
 from core.data.corpora import CorpusError
 from core.evaluation import comparison
@@ -21,6 +21,7 @@ from core.experiments import tasks
 from core.inference import examples, export, generation
 from core.inference.gallery import real_items
 from core.media import clips, spectrograms
+from core.presets import FINE, PRESETS
 from core.runs import Run
 from tests.support import trained_runs
 from tests.support.app import assert_no_exception, open_page, page_text

@@ -8,10 +8,11 @@ import soundfile
 from hypothesis import given
 from hypothesis import strategies as st
 
-from core.config import DEMO, replace
+from core.config import replace
 from core.data import preparation, prepared_corpora, splits
 from core.data.corpora import CorpusError
 from core.data.sources import indexing, media_files
+from core.presets import DEMO
 
 
 @given(st.integers(8, 91), st.integers(0, 50), st.integers(0, 4))

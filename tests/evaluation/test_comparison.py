@@ -13,9 +13,10 @@ import tyro
 
 from core import runs
 from core.cli import training
-from core.config import DEMO, FER_RAVDESS, PRESETS, replace
+from core.config import replace
 from core.evaluation import comparison, protocol, significance
 from core.evaluation.comparison import RunSummary
+from core.presets import DEMO, FER_RAVDESS, PRESETS
 from core.runs import Run
 from tests.support import trained_runs
 from tests.support.table_arrays import ON_S2, RIGHT, a_table

@@ -11,9 +11,10 @@ import time
 import pytest
 
 from core import files, runs
-from core.config import SMOKE, replace
+from core.config import replace
 from core.data import prepared_corpora
 from core.experiments import jobs
+from core.presets import SMOKE
 from core.runs import Run
 from tests.support import trained_runs
 

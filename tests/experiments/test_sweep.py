@@ -15,13 +15,14 @@ import numpy as np
 import pytest
 
 from core import runs
-from core.config import DEMO, replace
+from core.config import replace
 from core.data import splits
 from core.data.splits import SampleSet
 from core.evaluation import augmentation, protocol
 from core.evaluation.reporting import report
 from core.experiments import pipeline, sweep
 from core.inference import export
+from core.presets import DEMO
 from core.runs import Run
 from tests.support.small_pipeline import core, weights
 

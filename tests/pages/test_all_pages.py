@@ -16,7 +16,8 @@ from PIL import Image
 from streamlit.testing.v1 import AppTest
 
 from core import files, runs
-from core.config import CONDITIONS, EMOTIONS, PRESETS, SMOKE, replace
+from core.config import CONDITIONS, EMOTIONS, replace
+from core.presets import PRESETS, SMOKE
 from core.runs import Run
 from tests.support import trained_runs
 from tests.support.app import assert_no_exception, count_elements, open_page, page_text
@@ -406,7 +407,7 @@ def test_every_setting_that_is_not_touched_stays_the_presets(home):
         def page(name):
             import streamlit as st
 
-            from core.config import PRESETS
+            from core.presets import PRESETS
             from ui.train import settings
 
             st.session_state["made"] = settings.show_form(PRESETS[name], name)

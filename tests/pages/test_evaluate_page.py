@@ -12,10 +12,11 @@ import numpy as np
 import pytest
 
 from core import files, runs
-from core.config import CREMA_EMOTIONS, DEMO, SMOKE, replace, to_dict
+from core.config import CREMA_EMOTIONS, replace, to_dict
 from core.data import prepared_corpora
 from core.evaluation import protocol, significance
 from core.experiments import jobs, tasks
+from core.presets import DEMO, SMOKE
 from core.runs import Run
 from tests.support import trained_runs
 from tests.support.app import assert_no_exception, count_elements, open_page, page_text

@@ -10,8 +10,9 @@ from xml.etree import ElementTree
 import pytest
 
 from core import files, runs
-from core.config import SMOKE, replace
+from core.config import replace
 from core.inference import examples
+from core.presets import SMOKE
 from core.runs import Run
 from tests.support import trained_runs
 from tests.support.app import assert_no_exception, count_elements, open_page, page_text

@@ -14,7 +14,7 @@ import pytest
 import soundfile
 from PIL import Image
 
-from core import config, files, runs
+from core import config, files, presets, runs
 from core.data.demo import actors, expressions, voices
 from core.inference import examples, export, generation
 from core.media import clips, containers, sandbox, spectrograms
@@ -99,7 +99,7 @@ def test_the_command_trains_such_a_run():
         "--gan.l1": "0",
     }
     config.replace(
-        config.DEMO, gan={"direction": given["--gan.direction"], "l1": float(given["--gan.l1"])}
+        presets.DEMO, gan={"direction": given["--gan.direction"], "l1": float(given["--gan.l1"])}
     )
 
 
@@ -112,7 +112,7 @@ def test_unfinished_runs_are_named_with_their_state(home, state, words):
     try:
         run = trained_runs.fabricate_run(
             state,
-            config.replace(config.SMOKE, gan=vars(trained_runs.REVERSE_CONFIG.gan)),
+            config.replace(presets.SMOKE, gan=vars(trained_runs.REVERSE_CONFIG.gan)),
             pid=child.pid,
             error="out of *ink*",
         )

@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 
 from core import files, runs
-from core.config import CONDITIONS, PRESETS, SMOKE, Config, PresetName, replace
+from core.config import CONDITIONS, Config, replace
 from core.experiments import jobs
+from core.presets import PRESETS, SMOKE, PresetName
 from tests.support import trained_runs
 from tests.support.app import assert_no_exception, count_elements, open_page, page_text
 from ui.train import checkpoints, progress, queue, settings

@@ -5,8 +5,9 @@ import threading
 import time
 
 from core import runs
-from core.config import SMOKE, replace
+from core.config import replace
 from core.evaluation import augmentation, protocol
+from core.presets import SMOKE
 from core.runs import Run
 from tests.support import cluster_runs  # noqa: F401
 

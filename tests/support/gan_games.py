@@ -3,9 +3,10 @@
 import numpy as np
 import torch
 
-from core.config import PRESETS, GanSettings, with_method
+from core.config import GanSettings
 from core.models import gan
 from core.models.networks import Classifier
+from core.presets import PRESETS, with_method
 
 K, SHAPE = 3, (28, 28)
 

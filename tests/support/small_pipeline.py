@@ -6,8 +6,9 @@ import sys
 
 import pytest
 
-from core.config import SMOKE, replace
+from core.config import replace
 from core.files import ROOT
+from core.presets import SMOKE
 
 TINY = replace(
     SMOKE,

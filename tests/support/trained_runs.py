@@ -18,11 +18,12 @@ import numpy as np
 import pytest
 
 from core import files, runs
-from core.config import SMOKE, Config, replace
+from core.config import Config, replace
 from core.data import preparation
 from core.data.demo import expressions, voices
 from core.experiments import jobs, pipeline
 from core.media.faces import alignment, landmarker
+from core.presets import SMOKE
 from core.runs import Run
 
 TINY_CONFIG = replace(

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import streamlit as st
 
-from core.config import PRESETS
+from core.presets import PRESETS
 from core.runs import Run
 from ui import theme
 
