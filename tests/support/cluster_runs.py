@@ -9,16 +9,10 @@ from core.config import replace
 from core.evaluation import augmentation, protocol
 from core.presets import SMOKE
 from core.runs import Run
-from tests.support import cluster_runs  # noqa: F401
+from tests.support import small_pipeline
 
 TINY = replace(
-    SMOKE,
-    name="far",
-    data={"demo_takes": 1},
-    f_s={"steps": 8},
-    f_t={"steps": 8, "channels": (4, 8), "batch": 16},
-    gan={"steps": 20, "batch": 16, "z": 8},
-    evaluate={"every": 5},
+    small_pipeline.TINY, name="far", f_t={"steps": 8}, gan={"steps": 20}, evaluate={"every": 5}
 )
 
 PLAN = augmentation.TableSettings(seeds=1, stretch=1, looks=2)
