@@ -136,10 +136,11 @@ class ConformalSettings:
         "pooled", "Calibration", "All classes together, or each class by itself (Mondrian)."
     )
     r: float = setting(1.0, "Share of S2 that calibrates", "The paper's r, which it tuned.")
-    kind: Literal["inductive", "head", "full"] = setting(
+    kind: Literal["inductive", "head", "cross", "full"] = setting(
         "inductive",
         "Predictor",
-        "Inductive on f_S; or a light head on its features, inductive or in full by Alg. 1 (slow).",
+        "Inductive on f_S; or a light head on its features: inductive, cross-conformal (promises "
+        "an error of 2 eps only), or in full by Alg. 1 (slow).",
     )
 
 

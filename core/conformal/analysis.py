@@ -18,8 +18,9 @@ from typing import Any
 import numpy as np
 
 from core import runs
-from core.conformal import calibration, prediction, validity
+from core.conformal import calibration, prediction, predictor, validity
 from core.conformal.prediction import Groups, Measure
+from core.conformal.predictor import Kind
 from core.files import UserError
 
 CALIBRATION_SHARES = np.array([0.05, 0.1, 0.2, 0.4, 0.6, 0.8, 1.0])  # compared sizes
@@ -27,8 +28,8 @@ MIN_SUBJECT_POINTS = 20  # test points that a subject's curve needs
 MAX_SUBJECT_CURVES = 40  # subjects with a curve; those with the most points come first
 PART_SIMULATED_CURVES = 500  # curves per band of a class or subject; the band of all has more
 
-# per-point fields of an Analysis, which its JSON leaves out
-POINT_FIELDS = ("problem", "alpha_cal", "label_cal", "p", "sets")
+# per-point fields of an Analysis, which its JSON leaves out; the p-values are in it
+POINT_FIELDS = ("problem", "alpha_cal", "label_cal", "sets")
 # bands depend on sizes alone: another eps or measure needs no simulation
 cached_null_band = functools.lru_cache(maxsize=512)(validity.null_band)
 
@@ -44,6 +45,7 @@ class Analysis:
     r: float
     eps: float
     seed: int
+    kind: Kind  # of predictor; other kinds than inductive are a run's own
     n: int  # calibration scores used
     m: int
     alpha_cal: np.ndarray  # (n,) those scores
@@ -74,18 +76,87 @@ def analyse_outputs(
     r: float = 1.0,
     eps: float = 0.1,
     seed: int = 0,
+    own: bool = False,
 ) -> Analysis:
     """All results of the Conformal page. Equal arguments give equal arrays.
 
     r in (0, 1] is the share of the calibration scores used, eps in (0, 1) the significance. `seed`
-    decides the share, the smoothing and all draws. Raises UserError for a bad setting or problem.
+    decides the share, the smoothing and all draws. With `own` it is the run's own predictor,
+    `problem.own`, of any kind, with its own measure and groups and unsmoothed; otherwise an
+    inductive one on the softmax. Raises UserError for a bad setting or problem.
     """
     calibration.check_data(problem)
     if not 0 < r <= 1 or not 0 < eps < 1:
         raise UserError(f"r is {r} and eps {eps}; r must lie in (0, 1] and eps in (0, 1)")
+    kind: Kind = "inductive"
+    if own:
+        f = own_predictor(problem).fitted
+        kind, measure, groups, smoothed, r = f.kind, f.measure, f.groups, False, 1.0
     if groups not in ("pooled", "class"):
         raise UserError(f"groups is {groups!r}; it must be 'pooled' or 'class'")
-    # scores of Eq. (8): all calibration points, a share r of them, and the test points
+    # scores of Eq. (8) and p-values of Eq. (9)
+    ranks = _rank_inductively(problem, measure, groups, smoothed, r, seed)
+    p, alpha_cal, label_cal, uniform = ranks.p, ranks.alpha_cal, ranks.label_cal, ranks.uniform
+    if kind != "inductive":  # the run's stored p-values; they are not smoothed
+        p, (alpha_cal, label_cal) = own_predictor(problem).p_test, predictor.calibration_scores(f)
+        uniform = prediction.true_scores(p, problem.label_test)
+    # curves, criteria and resampling of `validity`
+    K, labels, by_class = len(problem.classes), problem.label_test, groups == "class"
+    n, m, n_k = len(alpha_cal), len(labels), np.bincount(label_cal, minlength=K)
+    curve = _curve_function(labels, prediction.true_scores(p, labels), n_k, by_class, smoothed)
+    sizes, subject = _group_sizes(labels, n_k, by_class), problem.subject_test
+    floor = np.broadcast_to(prediction.min_p_value(n_k if by_class else n), K)
+    group_cal, group = (problem.label_cal, labels) if by_class else (None, None)
+    shares, draws = (CALIBRATION_SHARES, 20, seed, group_cal), (smoothed, 20, seed, group)
+    notes = (*_predictor_notes(problem, kind, (measure, groups, smoothed, r)),)
+    notes += _notes(problem, by_class, n_k, floor, eps)
+    return Analysis(
+        *(problem, measure, groups, smoothed, r, eps, seed, kind, n, m, alpha_cal, label_cal),
+        *(notes, floor, p, prediction.prediction_sets(p, eps)),
+        levels=validity.EPS_LEVELS,
+        expected=cached_null_band(sizes, smoothed).expected,
+        overall=curve("all", np.ones(m, bool)),
+        by_class=tuple(curve(problem.classes[k], labels == k) for k in np.unique(labels)),
+        by_subject=tuple(curve(str(s), subject == s) for s in _subjects_with_curves(problem)),
+        histogram=validity.p_value_histogram(uniform, cached_null_band(sizes, True)),
+        efficiency=validity.efficiency(p),
+        criteria=validity.criteria(p, labels, eps),
+        reliability=_reliability(problem),
+        sizes=validity.calibration_sizes(ranks.every, ranks.whole, labels, eps, *shares),
+        reference=validity.random_splits(ranks.true, n, cached_null_band, *draws),
+    )
+
+
+def own_predictor(problem: calibration.CalibrationData) -> calibration.OwnPredictor:
+    """`problem.own`. Raises UserError for outputs that no run's predictor ranks."""
+    if problem.own is None:
+        fix = "choose measure and groups for them"
+        raise UserError(f"{problem.name} has no predictor of a run: {fix}")
+    return problem.own
+
+
+@dataclass(frozen=True)
+class _InductiveRanks:
+    """Scores and p-values of an inductive predictor."""
+
+    every: np.ndarray  # (n_all,) scores of all calibration points
+    alpha_cal: np.ndarray  # (n,) of the share that is used
+    label_cal: np.ndarray  # (n,)
+    true: np.ndarray  # (m,) scores of the test points under their true labels
+    p: np.ndarray  # (m, K) as chosen
+    whole: np.ndarray  # (m, K) unsmoothed, from all calibration points
+    uniform: np.ndarray  # (m,) smoothed, of the true labels
+
+
+def _rank_inductively(
+    problem: calibration.CalibrationData,
+    measure: Measure,
+    groups: Groups,
+    smoothed: bool,
+    r: float,
+    seed: int,
+) -> _InductiveRanks:
+    """Eqs (8) and (9) on the softmax, with a share r of the calibration points."""
     K, labels, by_class = len(problem.classes), problem.label_test, groups == "class"
     scores, alpha = (prediction.nonconformity(o, measure) for o in (problem.o_cal, problem.o_test))
     every = prediction.true_scores(scores, problem.label_cal)
@@ -98,34 +169,35 @@ def analyse_outputs(
         g_cal, g = (g_cal, g) if by_class else (None, None)
         return prediction.p_values(a_cal, a, g_cal, g, rng)
 
-    # p-values of Eq. (9): as chosen, from all calibration scores, and smoothed for true labels
+    # as chosen, from all calibration scores, and smoothed for true labels
     noise = np.random.default_rng([seed, 1]) if smoothed else None
     p = ranked(alpha_cal, label_cal, alpha, np.arange(K), noise)
     whole = p if r == 1 and not smoothed else ranked(every, problem.label_cal, alpha, np.arange(K))
     noise = np.random.default_rng([seed, 2])
     uniform = ranked(alpha_cal, label_cal, true[:, None], labels[:, None], noise)[:, 0]
-    # curves, criteria and resampling of `validity`
-    n, m, n_k = len(alpha_cal), len(labels), np.bincount(label_cal, minlength=K)
-    curve = _curve_function(labels, prediction.true_scores(p, labels), n_k, by_class, smoothed)
-    sizes, subject = _group_sizes(labels, n_k, by_class), problem.subject_test
-    floor = np.broadcast_to(prediction.min_p_value(n_k if by_class else n), K)
-    group_cal, group = (problem.label_cal, labels) if by_class else (None, None)
-    shares = CALIBRATION_SHARES, 20, seed, group_cal
-    return Analysis(
-        *(problem, measure, groups, smoothed, r, eps, seed, n, m, alpha_cal, label_cal),
-        *(_notes(problem, by_class, n_k, floor, eps), floor, p, prediction.prediction_sets(p, eps)),
-        levels=validity.EPS_LEVELS,
-        expected=cached_null_band(sizes, smoothed).expected,
-        overall=curve("all", np.ones(m, bool)),
-        by_class=tuple(curve(problem.classes[k], labels == k) for k in np.unique(labels)),
-        by_subject=tuple(curve(str(s), subject == s) for s in _subjects_with_curves(problem)),
-        histogram=validity.p_value_histogram(uniform, cached_null_band(sizes, True)),
-        efficiency=validity.efficiency(p),
-        criteria=validity.criteria(p, labels, eps),
-        reliability=_reliability(problem),
-        sizes=validity.calibration_sizes(every, whole, labels, eps, *shares),
-        reference=validity.random_splits(true, n, cached_null_band, smoothed, 20, seed, group),
-    )
+    return _InductiveRanks(every, alpha_cal, label_cal, true, p, whole, uniform)
+
+
+def _predictor_notes(
+    problem: calibration.CalibrationData, kind: Kind, settings: tuple[Measure, Groups, bool, float]
+) -> list[str]:
+    """What a reader must know of the predictor: whether it is the run's own, and its promise."""
+    if problem.own is None:
+        return []
+    f = problem.own.fitted
+    if (kind, *settings) != (f.kind, f.measure, f.groups, False, 1.0):
+        return [
+            f"These are not the run's own p-values: its generator was fed those of {f.name}, "
+            "unsmoothed, with its whole calibration set."
+        ]
+    if kind == "cross":
+        return [f"{predictor.CROSS_PROMISE} Its band is that of inductive CP at 2ε."]
+    if kind == "full":
+        return [
+            "Full CP: the head is refitted for every point and label. The band is that of "
+            "inductive CP with as many calibration points, since full CP has no exact one."
+        ]
+    return []
 
 
 def _reliability(problem: calibration.CalibrationData) -> dict[str, validity.Reliability]:
@@ -198,7 +270,7 @@ def _notes(
 
 
 def to_json(v: Analysis) -> str:
-    """Settings, figures and curves of an analysis as JSON; `to_csv` has the points."""
+    """Settings, figures, curves and p-values of an analysis as JSON; `to_csv` has the points."""
     names = [f.name for f in fields(v) if f.name not in POINT_FIELDS]
     facts = {name: calibration.to_json_value(getattr(v, name)) for name in names}
     facts["reference"]["null"].pop("deviation")
@@ -237,21 +309,38 @@ def run_report(
 ) -> str:
     """`analyse_outputs` of a run, as Markdown or with `as_json` as JSON.
 
-    `run` and `condition` as in `runs.resolve`; `settings` are r, eps, smoothed and seed. The run
-    gives measure and groups if they are None. Raises UserError for an unknown run, missing outputs
-    or settings out of range.
+    `run` and `condition` as in `runs.resolve`; `settings` are r, eps, smoothed and seed. The run's
+    own predictor is analysed, of whatever kind, unless measure, groups, r or smoothed ask for an
+    inductive one of other settings. Raises UserError for an unknown run, missing outputs or
+    settings out of range.
     """
     found = runs.resolve(run, condition)
-    own = found.config.conformal
-    data = calibration.data_from_run(found, modality)
-    v = analyse_outputs(data, measure or own.measure, groups or own.groups, **settings)
+    data, own = calibration.data_from_run(found, modality), found.config.conformal
+    how = measure or own.measure, groups or own.groups
+    v = analyse_outputs(data, *how, **settings, own=is_own_choice(data, *how, **settings))
     return to_json(v) if as_json else analysis_text(v)
+
+
+def is_own_choice(
+    problem: calibration.CalibrationData,
+    measure: Measure,
+    groups: Groups,
+    r: float = 1.0,
+    smoothed: bool = False,
+    **_: Any,
+) -> bool:
+    """Whether these settings are those of the run's own predictor."""
+    if problem.own is None:
+        return False
+    f = problem.own.fitted
+    return (measure, groups, r, smoothed) == (f.measure, f.groups, 1.0, False)
 
 
 def analysis_text(v: Analysis) -> str:
     """The results of an analysis in words and Markdown tables."""
     smoothing = "smoothed" if v.smoothed else "unsmoothed"
-    how = f"{v.measure}, {v.groups}, {smoothing}, r = {v.r:g}, seed {v.seed}"
+    kind = "" if v.kind == "inductive" else f"{predictor.KIND_NAMES[v.kind]}, "
+    how = f"{kind}{v.measure}, {v.groups}, {smoothing}, r = {v.r:g}, seed {v.seed}"
     floor = f"{v.floor.min():.4f}" + (f"–{v.floor.max():.4f} by class" if np.ptp(v.floor) else "")
     numbers = f"n = {v.n} calibration scores, m = {v.m} test points · smallest p-value {floor}"
     parts = [v.problem.name, f"{how} · {numbers}", *v.notes, ""]

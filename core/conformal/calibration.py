@@ -7,13 +7,15 @@ import io
 import math
 import zipfile
 import zlib
-from dataclasses import dataclass, fields, is_dataclass
+from dataclasses import dataclass, fields, is_dataclass, replace
 from pathlib import PurePath
 from typing import IO, Any, Literal
 
 import numpy as np
 
 from core import files
+from core.conformal import predictor
+from core.conformal.predictor import Predictor
 from core.files import UserError
 from core.runs import Run
 
@@ -43,6 +45,16 @@ class CalibrationData:
     label_test: np.ndarray  # (m,)
     subject_cal: np.ndarray | None = None  # (n,) names
     subject_test: np.ndarray | None = None  # (m,)
+    own: OwnPredictor | None = None  # f_S of a run: the predictor whose p-values fed its generator
+
+
+@dataclass(frozen=True)
+class OwnPredictor:
+    """A run's predictor, with what it needs of the test points and what it gave them."""
+
+    fitted: Predictor
+    features_test: np.ndarray  # (m, F) whitened features of f_S
+    p_test: np.ndarray  # (m, K) p-values
 
 
 def check_data(problem: CalibrationData) -> None:
@@ -107,8 +119,8 @@ def _check_labels(name: str, part: str, K: int, label: np.ndarray) -> None:
 def data_from_run(run: Run, modality: Modality = "face") -> CalibrationData:
     """A run's outputs on S2 (calibration) and S4 (test): f_S's of faces, or f_T's of voices.
 
-    The source classifier is calibrated by exactly the rows that gave the run its p-values.
-    Raises UserError if the run has no such outputs.
+    The source classifier is calibrated by exactly the rows that gave the run its p-values, and has
+    `own`. Raises UserError if the run has no such outputs.
     """
     if modality not in ("face", "voice"):
         raise UserError(f"modality is {modality!r}; it must be 'face' or 'voice'")
@@ -135,7 +147,16 @@ def data_from_run(run: Run, modality: Modality = "face") -> CalibrationData:
     subjects = (subject[0][rows], subject[1]) if known else (None, None)
     name = f"{run.id} · {modality}s ({'f_T' if infix else 'f_S'})"
     cal, test = (o[0][rows], label[0][rows]), (o[1], label[1])
-    return CalibrationData(name, run.config.data.classes, *cal, *test, *subjects)
+    data = CalibrationData(name, run.config.data.classes, *cal, *test, *subjects)
+    return data if infix else replace(data, own=_own_predictor(run, arrays))
+
+
+def _own_predictor(run: Run, arrays: dict[str, np.ndarray]) -> OwnPredictor | None:
+    if "p_S4" not in arrays:
+        return None
+    f, o = predictor.of_run(run), arrays["o_S4"]
+    features = arrays.get("features_S4", np.zeros((len(o), 0)))
+    return OwnPredictor(f, features, arrays["p_S4"])
 
 
 def data_from_upload(name: str, data: bytes) -> CalibrationData:

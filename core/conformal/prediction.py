@@ -8,6 +8,7 @@ who are new since calibration, and every upload, break that premise. NumPy only;
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
@@ -258,6 +259,43 @@ def full_p_values(
     Scores nearer than TIE_TOLERANCE count as equal, which can only raise p. The paper refits the
     network itself, which is too slow here. Raises ValueError for shapes that do not fit.
     """
+    return full_ranking(features, labels, x, classes, fit, measure, groups)[0]
+
+
+def full_ranking(
+    features: np.ndarray,
+    labels: np.ndarray,
+    x: np.ndarray,
+    classes: int,
+    fit: logistic.FitFunction | None = None,
+    measure: Measure = "margin",
+    groups: Groups = "pooled",
+) -> tuple[np.ndarray, np.ndarray]:
+    """`full_p_values`, and the new points' own scores alpha under each label: (m, K) each."""
+    n, k = len(labels), np.arange(classes)
+    same = np.ones((classes, n), bool)
+    if groups == "class":
+        same = np.asarray(labels) == k[:, None]
+    p, alpha = np.empty((2, len(x), classes))
+    for i, scores in enumerate(full_scores(features, labels, x, classes, fit, measure)):
+        at_least = (same & (scores[:, :n] - scores[:, n:] >= -TIE_TOLERANCE)).sum(axis=1)
+        p[i], alpha[i] = (at_least + 1) / (same.sum(axis=1) + 1), scores[:, n]
+    return p, alpha
+
+
+def full_scores(
+    features: np.ndarray,
+    labels: np.ndarray,
+    x: np.ndarray,
+    classes: int,
+    fit: logistic.FitFunction | None = None,
+    measure: Measure = "margin",
+) -> Iterator[np.ndarray]:
+    """The scores of Algorithm 1, for one new point after the other: (K, n + 1), the new one last.
+
+    Row k holds Eq. (8) of all points under their labels, with the head refitted on the n points and
+    (x, k). Arguments as in `full_p_values`.
+    """
     features, labels = np.asarray(features, np.float64), np.asarray(labels)
     x = np.asarray(x, np.float64)
     shapes = features.shape, labels.shape, x.shape
@@ -266,22 +304,17 @@ def full_p_values(
         raise ValueError(f"features, labels and x must be (n, F), (n,) and (m, F), not {shapes}")
     n, k = len(labels), np.arange(classes)
     hypotheses = np.concatenate([np.tile(labels, (classes, 1)), k[:, None]], axis=1)  # (K, n + 1)
-    same = hypotheses[:, :n] == k[:, None] if groups == "class" else np.ones((classes, n), bool)
     if fit is None:
         Y = logistic.one_hot(labels, classes)
         start = logistic.newton(logistic.with_bias(features), Y, logistic.L2_WEIGHT)
-    p = np.empty((len(x), classes))
-    for i, row in enumerate(x):
+    for row in x:
         both = np.concatenate([features, row[None]])
         if fit is None:
             o = logistic.refit_last_row(logistic.with_bias(both), hypotheses, classes, start)
         else:
             o = np.stack([fit(both, h)(both) for h in hypotheses])  # (K, n + 1, K)
         scores = nonconformity(o.reshape(-1, classes), measure)
-        alpha = true_scores(scores, hypotheses.ravel()).reshape(classes, n + 1)
-        at_least = (same & (alpha[:, :n] - alpha[:, n:] >= -TIE_TOLERANCE)).sum(axis=1)
-        p[i] = (at_least + 1) / (same.sum(axis=1) + 1)
-    return p
+        yield true_scores(scores, hypotheses.ravel()).reshape(classes, n + 1)
 
 
 def forced_prediction(p: np.ndarray) -> np.ndarray:

@@ -84,7 +84,8 @@ def cases(base: Config, f_s_corpus: str = "") -> list[Cell]:
     for share in (1.0, 0.5, 0.2):
         for what, key in (("target data", "g_fraction"), ("classifier's voices", "clf_fraction")):
             case(f"{share:.0%} of the {what} · CP", "§4.6", data={key: share})
-    kinds = {"inductive": "inductive CP", "head": "inductive CP of a light head", "full": "full CP"}
+    kinds = {"inductive": "inductive CP", "head": "inductive CP of a light head"}
+    kinds |= {"cross": "cross-conformal CP", "full": "full CP"}
     for kind, called in kinds.items():
         case(called, "§4.4", conformal={"kind": kind})
     for r in (1.0, 0.5, 0.25):

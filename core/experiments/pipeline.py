@@ -22,6 +22,7 @@ import torch
 
 from core import files, runs
 from core.config import PROTOCOL_VERSION, Config, replace, run_name
+from core.conformal import predictor
 from core.data import prepared_corpora, splits
 from core.evaluation import metrics
 from core.evaluation.evaluator import evaluate, image_tensor, seed_of
@@ -97,7 +98,7 @@ def run(
     digest = prepared_corpora.corpus_digest(config.data)
     origin = provenance(config, digest, where)
     r = runs.create(folder / run_name(config, digest), config, parent, origin)
-    if r.json("results"):
+    if r.json("results") and not predictor.lacks_arrays(config.conformal, r.arrays()):
         return r
     files.write_json(r.directory / "corpus.json", prepared_corpora.describe_corpora(config.data))
     runs.update(r, state="running", phase="sets", pid=os.getpid(), error="")
@@ -110,6 +111,9 @@ def run(
         fitted = classifier_fitting.fit_classifiers(config, sets, digest, r, where, watch)
         # §3.1: o, alpha, p, c
         c = condition_vectors.compute_conditions(config, sets, fitted, r, watch)
+        if r.json("results"):  # a finished run lacked the arrays of its predictor alone
+            runs.update(r, state="done", phase="done")
+            return r
         # §3: G, D, Q on S3
         G, fitted = gan_training.train_gan(config, sets, fitted, c, r, where, watch, train)
         # §4.2: augmentation, IS, FID on S4

@@ -27,11 +27,13 @@ import torch
 
 from core import runs
 from core.config import Config, family_hash
-from core.conformal import prediction
+from core.conformal import credibility, prediction, predictor
+from core.conformal.credibility import CredibilityScale
+from core.conformal.predictor import Predictor
 from core.files import UserError
 from core.media import clips, spectrograms, vocoder, waveforms
 from core.media.faces import alignment, detection, tracking
-from core.models import gan, networks
+from core.models import classifiers, gan, networks
 from core.runs import Run
 
 
@@ -45,8 +47,8 @@ class LoadedRun:
     f_S: torch.nn.Module
     Q: torch.nn.Module
     scorer: torch.nn.Module
-    o_cal: np.ndarray  # (n, K) softmax of the calibration faces
-    label_cal: np.ndarray  # (n,) their classes
+    predictor: Predictor  # the run's own: its p-values are shown, and fed to G where c is p
+    credibility: CredibilityScale  # the possible credibilities, and those of the test points
     ref_db: float  # dB that is scaled to 1
     level: float  # dB, median level of the corpus' voices, for uploads
 
@@ -81,6 +83,7 @@ class Explanation:
     prediction: int  # class with the highest p-value
     credibility: float  # highest p
     confidence: float  # 1 - second highest p
+    features: np.ndarray  # (F,) whitened features of f_S, which the light head reads
 
 
 @dataclass(frozen=True)
@@ -102,13 +105,13 @@ def load_run(run: Run) -> LoadedRun:
         raise UserError(
             f"{run.id} has no trained generator yet; let its training finish, or choose another run"
         )
-    rows = outputs["calibration"]
+    fitted = predictor.of_run(run)
     return LoadedRun(
         run=run,
         config=config,
         **{name: networks.load(run.model_path(name)) for name in ("G", "f_S", "Q", "scorer")},
-        o_cal=outputs["o_S2"][rows],
-        label_cal=outputs["label_S2"][rows],
+        predictor=fitted,
+        credibility=credibility.scale(fitted, outputs.get("p_S4")),
         ref_db=corpus["voices"]["ref_db"],
         level=corpus["voices"]["level"],
     )
@@ -199,15 +202,17 @@ def explain_voice(opened: LoadedRun, y: np.ndarray) -> Explanation:
     return _explanations(opened, _voice_tensor(opened, y))[0]
 
 
-@torch.no_grad()
 def _explanations(opened: LoadedRun, x: torch.Tensor) -> list[Explanation]:
-    o, s = opened.f_S(x).double().softmax(dim=1).numpy(), opened.config.conformal
-    p = prediction.inductive_p_values(opened.o_cal, opened.label_cal, o, s.measure, s.groups)
-    alpha, best = prediction.nonconformity(o, s.measure), prediction.forced_prediction(p)
-    credibility, confidence = prediction.credibility(p), prediction.confidence(p)
+    """By the run's own predictor, whatever its kind."""
+    assert isinstance(opened.f_S, networks.Classifier)
+    f, (o, raw) = opened.predictor, classifiers.outputs(opened.f_S, x)
+    features = predictor.whiten(f.centre, f.scale, raw)
+    p, alpha = predictor.rank(f, o, features)
+    best = prediction.forced_prediction(p)
+    sure = zip(prediction.credibility(p).tolist(), prediction.confidence(p).tolist())
     return [
-        Explanation(o[i], alpha[i], p[i], int(best[i]), float(credibility[i]), float(confidence[i]))
-        for i in range(len(o))
+        Explanation(o[i], alpha[i], p[i], int(best[i]), *numbers, features[i])
+        for i, numbers in enumerate(sure)
     ]
 
 
