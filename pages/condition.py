@@ -46,7 +46,7 @@ try:
         face = sampling.choose_face()
         explanation = cache.explain_face(run_id, face.x) if face else None
         if face:
-            sampling.show_portrait(face, explanation, loaded_run.classes)
+            sampling.show_portrait(face, explanation, loaded_run)
             sampling_settings = sampling.choose_settings(kind != "none")
 except UserError as error:
     st.error(str(error), icon=":material/error:")

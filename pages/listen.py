@@ -2,6 +2,7 @@
 
 import streamlit as st
 
+from core.conformal import predictor
 from core.files import UserError
 from ui import listen
 from ui.session import cache, query_params
@@ -89,14 +90,14 @@ explanation = cache.explain_face(family.id, x)
 with place.container():
     players.show_face(analysed_clip, frame)
 with middle:
-    run_summary.show_certainty(run.classes, explanation)
+    run_summary.show_certainty(run.classes, explanation, run.credibility)
 with right:
     bars = charts.softmax_and_p_values(run.classes, explanation.softmax, explanation.p)
     alt = "softmax and p-value of each emotion"
     st.plotly_chart(bars, key="beliefs", config=charts.NO_TOOLBAR_CONFIG, alt=alt)
     st.caption(
-        f"p-values from {len(run.label_cal):,} calibration faces. An uploaded face comes from "
-        "elsewhere: no error rate is promised for it."
+        f"{predictor.describe(run.predictor)} An uploaded face comes from elsewhere: no error "
+        "rate is promised for it."
     )
 
 # ------------------------------------------------------------------ its voices

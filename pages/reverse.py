@@ -2,6 +2,7 @@
 
 import streamlit as st
 
+from core.conformal import credibility, predictor
 from core.files import UserError
 from ui import reverse, theme
 from ui.session import cache, query_params
@@ -125,10 +126,11 @@ with right:
     st.plotly_chart(bars, key="reverse beliefs", config=charts.NO_TOOLBAR_CONFIG, alt=alt)
     words = f"The voice classifier hears **{first_choice}**"
     about = (
-        f"p-values from {len(run.label_cal):,} calibration voices. For a voice from elsewhere no "
-        "error rate is promised."
+        f"{predictor.describe(run.predictor, 'voices')} For a voice from elsewhere no error rate "
+        f"is promised. Credibility: {credibility.MEANING}"
     )
-    st.caption(f"{words}, credibility {explanation.credibility:.2f}", help=about)
+    sure = credibility.describe(run.credibility, explanation.credibility, "test voices")
+    st.caption(f"{words}, credibility {sure}", help=about)
 
 # ------------------------------------------------------------------ its faces
 

@@ -180,6 +180,7 @@ def _generate_voice(options: GenerateOptions, opened: LoadedRun, seen: AnalysedC
     """
     import numpy as np
 
+    from core.conformal import credibility, predictor
     from core.inference import generation
 
     frame = seen.middle if options.frame is None else options.frame
@@ -204,14 +205,19 @@ def _generate_voice(options: GenerateOptions, opened: LoadedRun, seen: AnalysedC
         "p-values": generation.by_class(opened, explanation.p),
         "prediction": prediction,
         "credibility": explanation.credibility,
+        "test faces of a higher credibility": opened.credibility.share_above(
+            explanation.credibility
+        ),
         "confidence": explanation.confidence,
         "heard by Q": generation.by_class(opened, verdicts["Q"][0]),
         "heard by the scorer": generation.by_class(opened, verdicts["scorer"][0]),
     }
     facts = _facts(options, opened, told, own, sound, list(seen.notes))
     figure = _voice_figure(x, y[0], opened, explanation, told)
-    sure = f"credibility {explanation.credibility:.2f}, confidence {explanation.confidence:.2f}"
-    return facts, sound, y[0], figure, f"the face looks {prediction} ({sure}); {told}"
+    sure = credibility.describe(opened.credibility, explanation.credibility)
+    words = f"the face looks {prediction} (confidence {explanation.confidence:.2f}); {told}"
+    words += f"\ncredibility {sure}. {credibility.MEANING}"
+    return facts, sound, y[0], figure, f"{words}\n{predictor.describe(opened.predictor)}"
 
 
 def _generate_long_voice(options: GenerateOptions, opened: LoadedRun, seen: AnalysedClip) -> tuple:
@@ -254,6 +260,8 @@ def _facts(
         "run": opened.run.id,
         "condition": options.condition,
         "told": told,
+        "predictor": opened.predictor.name,
+        "possible credibility": [opened.credibility.low, opened.credibility.high],
         **own,
         "sound": {k: getattr(sound, k) for k in ("gain_db", "correlation", "error_db")},
         "logmel": vars(opened.config.logmel) | {"ref_db": opened.ref_db},

@@ -159,6 +159,15 @@ def of_run(run: Run) -> Predictor:
     return from_arrays(settings, arrays)
 
 
+def describe(f: Predictor, points: str = "faces") -> str:
+    """How a run's p-values come about, in a sentence or two; cross names its weaker promise."""
+    n = f"{int(f.calibrates.sum()):,} calibration {points}"
+    if f.kind == "inductive":
+        return f"p-values from {n}."
+    words = f"p-values by {KIND_NAMES[f.kind]}, from {n}."
+    return f"{words} {CROSS_PROMISE}" if f.kind == "cross" else words
+
+
 def lacks_arrays(settings: ConformalSettings, arrays: Mapping[str, np.ndarray]) -> bool:
     """Whether an outputs.npz is without the arrays that this kind of predictor needs."""
     return settings.kind != "inductive" and any(name not in arrays for name in HEAD_ARRAYS)

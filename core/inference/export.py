@@ -16,6 +16,8 @@ import numpy as np
 
 from core import files, runs
 from core.config import Config, to_dict
+from core.conformal import credibility, predictor
+from core.conformal.predictor import KIND_NAMES
 from core.data import prepared_corpora
 from core.runs import Run
 
@@ -92,8 +94,19 @@ that makes {_purpose(c, given)}.{REVERSE_NOTE if turned else ""}
 It does not tell what a person feels, and {limit}.
 Do not use it to judge, select, monitor or imitate people. Credibility and confidence \
 hold for {given}s like those it
-was calibrated on; an uploaded {given} is not one of them.
+was calibrated on; an uploaded {given} is not one of them. {_credibility_text(run, given)}
 """
+
+
+def _credibility_text(run: Run, given: str) -> str:
+    """The possible credibilities of the predictor, and its promise where that is a weaker one."""
+    f = predictor.of_run(run)
+    s = credibility.scale(f, run.arrays().get("p_S4"))
+    words = f"A credibility lies between {s.low:.2f} and {s.high:.0f} here"
+    if len(s.usual):
+        words += f" (median of the test {given}s {np.median(s.usual):.2f})"
+    words += f": it measures indecision, not strangeness, by {f.name}."
+    return f"{words} {predictor.CROSS_PROMISE}" if f.kind == "cross" else words
 
 
 def _purpose(c: Config, given: str) -> str:
@@ -101,7 +114,7 @@ def _purpose(c: Config, given: str) -> str:
     condition = {
         "label": "the emotion's label",
         "classifier": f"the {given} classifier's softmax",
-        "cp": "the p-values of an inductive conformal predictor",
+        "cp": f"the p-values of {KIND_NAMES[c.conformal.kind]}",
         "none": "nothing",
     }[c.gan.condition]
     size = f"{c.logmel.columns}×{c.logmel.bands} log-mel spectrogram"

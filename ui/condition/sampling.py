@@ -11,6 +11,7 @@ import numpy as np
 import streamlit as st
 
 from core.config import CREMA_EMOTIONS
+from core.conformal import credibility, predictor
 from core.inference import conditions
 from core.inference.conditions import GuidedSamples, TrainingConditions
 from ui import theme
@@ -181,8 +182,9 @@ def _render_demo_face(emotion: str) -> np.ndarray:
     return alignment.align(*expressions.render_face(max(takes, key=lambda t: t.strength), t=0.6))
 
 
-def show_portrait(one: SourceFace, explanation: Explanation, classes: tuple[str, ...]) -> None:
+def show_portrait(one: SourceFace, explanation: Explanation, o: LoadedRun) -> None:
     """The 28 by 28 pixels that G gets, and the face classifier's and conformal verdict."""
+    classes = o.classes
     left, right = st.columns([2, 3], gap="small", vertical_alignment="center")
     with left:
         players.show_pixels(one.x, 4, 104)
@@ -193,6 +195,9 @@ def show_portrait(one: SourceFace, explanation: Explanation, classes: tuple[str,
         f"credibility <b>{explanation.credibility:.2f}</b>",
     ]
     right.html("<br>".join(lines))
+    sure = credibility.describe(o.credibility, explanation.credibility)
+    about = f"{credibility.MEANING} {predictor.describe(o.predictor)}"
+    st.caption(f"Credibility {sure}.", help=about)
     if one.notes:
         st.caption(" · ".join(one.notes))
 

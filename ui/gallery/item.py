@@ -7,11 +7,13 @@ import html
 import numpy as np
 import streamlit as st
 
+from core.conformal import credibility
 from core.inference.gallery import selection
 from core.media import spectrograms
 from ui import theme
 from ui.gallery import voices
 from ui.gallery.voices import GallerySet
+from ui.session import cache
 from ui.widgets import charts, contact_sheet, players, spectrogram
 
 VIEW_LABELS = {"listen": "Listen", "copy": "A copy?"}
@@ -42,7 +44,9 @@ def show_heading(s: GallerySet, i: int) -> None:
         style = "opacity:.7;overflow-wrap:anywhere"
         lines.append(f"<span style='{style}'>{html.escape(r.clip[i])}</span>")
     lines.append(players.verdict_html("The face classifier sees", r.o[i], classes, label))
-    lines.append(f"credibility {r.credibility[i]:.2f} · confidence {r.confidence[i]:.2f}")
+    scale = cache.credibility_scale(next(iter(s.members.values())))
+    lines.append(f"credibility {credibility.describe(scale, float(r.credibility[i]))}")
+    lines.append(f"confidence {r.confidence[i]:.2f}")
     style = "font-size:.875rem;line-height:1.5"
     with st.container(horizontal=True, gap="small", vertical_alignment="center"):
         if len(r.face):

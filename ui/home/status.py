@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import streamlit as st
 
 from core.config import Config
+from core.conformal import credibility
 from core.experiments import tasks
 from core.files import UserError
 from core.runs import Run
@@ -143,13 +144,15 @@ def _example_text(one: AudibleExample, emotion: str, config: Config, run_id: str
     """The example's origin and the classifiers' verdicts, in words."""
     e, classes = one.example, config.data.classes
     hint = ", the small button plays the recording itself" if "recorded" in one.sounds else ""
+    scale = cache.credibility_scale(run_id)
     missing = " Its corpus is not on this machine, so the picture is missing."
     return (
         f"{f'`{e.name}`, a face' if e.name else 'A face'} that no network was trained on (S4; "
         f"{e.number + 1} of {e.of} kept, in the corpus' order); its emotion is *{emotion}*."
         f"{missing if e.face is None else ''} "
         f"f_S takes it for *{classes[int(e.softmax.argmax())]}* ({e.softmax.max():.0%}), "
-        f"credibility {e.p.max():.2f}. A classifier of real voices hears "
+        f"credibility {credibility.describe(scale, float(e.p.max()))}. "
+        "A classifier of real voices hears "
         f"*{classes[int(e.heard.argmax())]}* ({e.heard.max():.0%}) in the generated one. "
         f"Both sounds come back from {config.logmel.bands} mel bands{hint}; "
         f"all are at their own level. Run `{run_id}`."

@@ -21,6 +21,8 @@ import streamlit as st
 
 from core import files, runs
 from core.config import CONDITIONS, Config, family_hash
+from core.conformal import credibility, predictor
+from core.conformal.credibility import CredibilityScale
 from core.experiments import jobs
 from core.files import UserError
 from core.runs import Run
@@ -157,6 +159,13 @@ def load_run(directory: Path) -> LoadedRun:
         file = "corpus.json" if isinstance(error, json.JSONDecodeError) else "outputs.npz"
         words = f"{directory.name}/{file} is damaged ({error})"
         raise UserError(f"{words}: restore the file, or train the run again") from error
+
+
+@cache_by_run(24)
+def credibility_scale(directory: Path) -> CredibilityScale:
+    """The possible credibilities of a run's predictor, and those of its test points."""
+    run = Run(directory)
+    return credibility.scale(predictor.of_run(run), run.arrays().get("p_S4"))
 
 
 # ------------------------------------------------------------------ voices, kept for one session

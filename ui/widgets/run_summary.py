@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 
 import streamlit as st
 
+from core.conformal import credibility
+from core.conformal.credibility import CredibilityScale
 from core.presets import PRESETS
 from core.runs import Run
 from ui import theme
@@ -38,14 +40,15 @@ def show_untrained_condition(condition: str, name: str) -> None:
     st.page_link("pages/train.py", label="Train it", icon=icon, query_params=known)
 
 
-def show_certainty(classes: Sequence[str], explanation: Explanation) -> None:
-    """Prediction, credibility and confidence as metrics."""
+def show_certainty(
+    classes: Sequence[str], explanation: Explanation, scale: CredibilityScale
+) -> None:
+    """Prediction, credibility and confidence as metrics; below them the credibility's scale."""
     certainty = {
         "Prediction": (classes[explanation.prediction], "The emotion with the highest p-value."),
         "Credibility": (
             f"{explanation.credibility:.2f}",
-            "The highest p-value: how well the best emotion fits the calibration faces. "
-            "Near 0: this face is unlike all of them.",
+            f"{credibility.MEANING} A picture of no face at all may get a high one.",
         ),
         "Confidence": (
             f"{explanation.confidence:.2f}",
@@ -55,6 +58,7 @@ def show_certainty(classes: Sequence[str], explanation: Explanation) -> None:
     }
     for column, (name, (value, about)) in zip(st.columns(3, gap="small"), certainty.items()):
         column.metric(name, value, help=about)
+    st.caption(f"Credibility {credibility.describe(scale, explanation.credibility)}.")
 
 
 def show_results(run: Run) -> None:
