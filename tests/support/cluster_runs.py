@@ -7,7 +7,6 @@ import time
 from core import runs
 from core.config import replace
 from core.evaluation import augmentation, protocol
-from core.presets import SMOKE
 from core.runs import Run
 from tests.support import small_pipeline
 
