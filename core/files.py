@@ -6,12 +6,14 @@ half of one, and no pickle is ever loaded. Standard library and NumPy only.
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import hashlib
 import io
 import json
 import os
 import platform
+import shutil
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -31,6 +33,10 @@ class UserError(ValueError):
 
     Commands and pages show it as one line. Any other exception is a bug and keeps its traceback.
     """
+
+
+class DamagedError(UserError):
+    """A file holds something else than it should; whoever can make it again may remove it."""
 
 
 class BusyError(UserError):
@@ -54,7 +60,8 @@ def data_folder() -> Path:
 def write_atomic(path: Path, content: bytes | str | Callable[[IO[bytes]], object]) -> None:
     """Write a file under a temporary name, flush it to the disk and rename it.
 
-    `content` is bytes, text (written as UTF-8) or a function that writes to the open file.
+    `content` is bytes, text (written as UTF-8) or a function that writes to the open file. After
+    a power cut the file is the old one or the new one.
     """
     aside = path.with_name(f".{path.name}.{os.getpid()}-{threading.get_ident():x}.tmp")
     try:
@@ -68,6 +75,23 @@ def write_atomic(path: Path, content: bytes | str | Callable[[IO[bytes]], object
         aside.replace(path)
     finally:
         aside.unlink(missing_ok=True)
+    _flush_folder(path.parent)
+
+
+def _flush_folder(folder: Path) -> None:
+    """Flush a folder's entries to the disk, where the system can."""
+    with contextlib.suppress(OSError):  # Windows and some network disks cannot
+        entry = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(entry)
+        finally:
+            os.close(entry)
+
+
+def copy_atomic(source: Path, target: Path) -> None:
+    """Copy a file so that `target` is whole or absent. Raises OSError."""
+    with open(source, "rb") as f:
+        write_atomic(target, lambda out: shutil.copyfileobj(f, out))
 
 
 def write_json(path: Path, value: Any) -> None:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -43,20 +43,34 @@ def fit_classifiers(
         cached, own = r.directory.parent / ".cache" / names[name], r.model_path(name)
         # simultaneous runs wait here, so that each classifier is fitted once
         with files.file_lock(cached.with_suffix(".lock"), f"fitting {name}", wait=True):
-            if not own.exists() and not cached.exists():
+            network = _load_first((own, cached), device)
+            if network is None:
                 x, t = image_tensor(images, device), torch.from_numpy(labels).to(device)
                 tick = step_callback(watch, f"fit {name}", settings.steps)
-                network = classifiers.fit(x, t, settings, K, seed_of(config, name), role, tick)
+                fitted = classifiers.fit(x, t, settings, K, seed_of(config, name), role, tick)
                 arguments = classifiers.arguments(settings, images.shape[1:], K, role)
-                networks.save(cached, network, "classifier", arguments)
+                networks.save(cached, fitted, "classifier", arguments)
+                network = networks.load(cached, device)
         if not own.exists():
-            shutil.copyfile(cached, own)
-        out[name] = networks.load(own, device)
+            files.copy_atomic(cached, own)
+        out[name] = network
     if config.gan.q_training == "joint":
         out["Q"] = _untrained_q(config).to(device)
     values = out["scorer"].state_dict().values()
     weights = b"".join(v.detach().cpu().numpy().tobytes() for v in values)
     return FittedClassifiers(**out, digest=files.digest(weights)[:12])
+
+
+def _load_first(paths: tuple[Path, ...], device: torch.device) -> torch.nn.Module | None:
+    """The network of the first whole file; None if there is none. Damaged files are removed."""
+    for path in paths:
+        try:
+            return networks.load(path, device)
+        except FileNotFoundError:
+            continue
+        except files.DamagedError:
+            path.unlink()
+    return None
 
 
 def _training_data(config: Config, sets: dict[str, SampleSet]) -> dict[str, tuple]:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from core import runs
+from core import files, runs
 from core.config import Config, GanSettings
 from core.data import splits
 from core.data.splits import SampleSet
@@ -101,7 +101,10 @@ def train_gan(
     """
     g = config.gan
     if r.model_path("G").exists():
-        return _load_trained(config, fitted, r, device)
+        try:
+            return _load_trained(config, fitted, r, device)
+        except files.DamagedError:  # the checkpoint of the last step makes it again
+            r.model_path("G").unlink()
     convolutions.retain_freed_memory()
     # S3 as tensors, and the state: fresh, or the checkpoint's
     pool = make_pool(config, sets, c, device)
@@ -110,8 +113,8 @@ def train_gan(
     state = gan.new_state(g, classes, target, fitted.Q, seed, device, source)
     checkpoint = r.directory / "state.pt"
     if checkpoint.exists():
-        gan.load_state_dict(state, torch.load(checkpoint, map_location=device, weights_only=True))
-    runs.drop_metrics_after(r, state.step)
+        gan.load_state_dict(state, networks.load_checkpoint(checkpoint, device))
+    runs.drop_metrics_after(r, state.step or -1)  # step 0 is recorded below
     # figures and samples of S2's faces before the first step
     monitor = TrainingMonitor(config, sets["S2"], c["S2"], fitted, device)
     if not state.step:

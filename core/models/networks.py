@@ -317,12 +317,23 @@ def save_checkpoint(path: Path, state: dict) -> None:
     files.write_atomic(path, lambda f: torch.save(state, f))
 
 
+def load_checkpoint(path: Path, device: str | torch.device = "cpu") -> dict:
+    """The state that `save_checkpoint` wrote. Raises DamagedError, which names the file."""
+    try:
+        return torch.load(path, map_location=device, weights_only=True)
+    except OSError:
+        raise
+    except Exception as e:  # torch raises errors of several kinds for damaged files
+        fix = "remove it, and the same command trains this run's G from its first step"
+        raise files.DamagedError(f"{path} is damaged ({type(e).__name__}); {fix}") from e
+
+
 def load(path: Path, device: str | torch.device = "cpu") -> nn.Module:
     """The network of a file that `save` wrote, in evaluation mode, float32.
 
-    Raises UserError, which names the file, if it is damaged or something else.
+    Raises DamagedError, which names the file, if it is damaged or something else.
     """
-    fix = "train the run again or restore the file"
+    fix = "remove the file and give the run's train command again, or restore it"
     try:
         with safe_open(path, "pt") as f:
             header = json.loads((f.metadata() or {})["network"])
@@ -330,8 +341,10 @@ def load(path: Path, device: str | torch.device = "cpu") -> nn.Module:
         network = build(header["kind"], header["arguments"])
         floats = {k: v.float() if v.is_floating_point() else v for k, v in tensors.items()}
         network.load_state_dict(floats)
-    except (KeyError, RuntimeError, OSError, ValueError, TypeError) as e:
-        raise files.UserError(f"{path} is not a network of this project ({e}); {fix}") from e
+    except OSError:
+        raise  # the file is missing or cannot be read; its content may be whole
+    except (KeyError, RuntimeError, ValueError, TypeError) as e:
+        raise files.DamagedError(f"{path} is not a network of this project ({e}); {fix}") from e
     except Exception as e:  # safetensors raises its own class for damaged files
-        raise files.UserError(f"{path} is damaged ({e}); {fix}") from e
+        raise files.DamagedError(f"{path} is damaged ({e}); {fix}") from e
     return network.to(device).eval()
