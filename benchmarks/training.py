@@ -35,8 +35,8 @@ Work = Callable[[], object]  # one repeat
 
 
 def method_configs() -> dict[str, Config]:
-    """The preset demo with the networks of both methods."""
-    return {"studio": PRESETS["demo"], "paper": with_method("paper", PRESETS["demo"])}
+    """The preset demo with the networks of both methods, Q frozen in both."""
+    return {"studio": PRESETS["demo"], "paper": with_method("strict", PRESETS["demo"])}
 
 
 def random_arrays(n: int, config: Config, classes: int = CLASSES) -> Arrays:

@@ -108,6 +108,9 @@ class ClassifierSettings:
     channels: tuple[int, ...] = setting(
         (16, 32, 64), "Channels", "Of each convolution for voices; faces have one fewer."
     )
+    width: Literal["compact", "paper"] = setting(
+        "compact", "Width", "`channels` alone, or as large as the authors' (also by gan.width)."
+    )
     steps: int = setting(
         600, "Training steps", "The voice classifiers of all rows of the table take equally many."
     )
@@ -155,13 +158,13 @@ class GanSettings:
         "encdec", "Generator", "The paper's two (Fig. 4), or our convolutional one."
     )
     width: Literal["compact", "paper"] = setting(
-        "compact", "Width", "Compact networks (1.4 million parameters), or as large as the paper's."
+        "compact", "Width", "Of G, D, f_S, f_T and Q: compact, or as large as the authors'."
     )
     condition: Condition = setting(
         "cp", "Condition", "What G gets beside the face: labels, softmax, p-values or nothing."
     )
     use_source: bool = setting(
-        True, "Use the face", "Off: the generator sees noise and condition alone (§4.4)."
+        True, "Use the face", "Off: G has no encoder, and noise and condition alone (§4.4)."
     )
     z: int = setting(
         64,
@@ -174,7 +177,7 @@ class GanSettings:
     l1: float = setting(
         1.0,
         "Weight of L1",
-        "Eq. (4): closeness to the real spectrogram; 0 is the paper's ablation.",
+        "Eq. (4) as a mean over cells; 0 is the paper's ablation, 3136 its printed sum at 112×28.",
     )
     classify: float = setting(
         1.0, "Weight of the class term", "Eq. (6): how much Q must recognise the emotion."
@@ -195,7 +198,7 @@ class GanSettings:
         False, "Show D the condition", "D sees c too, by a projection, and checks whether it fits."
     )
     q_training: Literal["frozen", "joint"] = setting(
-        "frozen", "Q's training", "Frozen: before, on S1's voices; joint: beside D, on S3's."
+        "frozen", "Q's training", "Frozen: before, on S1's voices; joint, as in §4.1: on S3's."
     )
     q_labels: Literal["true", "condition"] = setting(
         "condition", "Target of Q", "Eq. (6): the true labels as in the paper, or argmax c."
@@ -223,7 +226,7 @@ class GanSettings:
         0.05, "Noisy labels", "Label condition: standard deviation of the noise on c (§3.2)."
     )
     real_target: float = setting(
-        0.9, "D's target for real", "Below 1, D is never quite sure, and G learns longer (§3.2)."
+        0.9, "D's target for real", "1 in the paper; below, D is never quite sure (ours)."
     )
 
 
@@ -309,18 +312,35 @@ def config_hash(config: Config, corpus_digest: str) -> str:
     """8 hex digits of SHA-256 over the config without its name, corpus digest, protocol version.
 
     Only settings that differ from their defaults are hashed, so that a new setting does not rename
-    old runs. In turn, a changed default raises PROTOCOL_VERSION (a test holds the defaults).
+    old runs. In turn, a changed default raises PROTOCOL_VERSION (a test holds the defaults), and a
+    change of the code that reaches few settings alone is one of `revisions`.
     """
     settings, defaults = (to_dict(replace(c, name="")) for c in (config, Config()))
-    relevant = _changed_settings(settings, defaults)
-    payload = json.dumps([relevant, corpus_digest, PROTOCOL_VERSION], sort_keys=True)
-    return hashlib.sha256(payload.encode()).hexdigest()[:8]
+    relevant = changed_settings(settings, defaults)
+    payload = [relevant, corpus_digest, PROTOCOL_VERSION, *revisions(config)]
+    return hashlib.sha256(json.dumps(payload, sort_keys=True).encode()).hexdigest()[:8]
 
 
-def _changed_settings(a: dict, b: dict) -> dict:
+def revisions(config: Config) -> list[str]:
+    """Networks that this config gives since they were changed; they are part of its run's id."""
+    g = config.gan
+    changed = {
+        "EncDec without source has no encoder": g.generator == "encdec" and not g.use_source,
+        "wide classifiers and U-Net": g.width == "paper",
+    }
+    return [name for name, is_in in changed.items() if is_in]
+
+
+def classifier_settings(config: Config, modality: Literal["face", "voice"]) -> ClassifierSettings:
+    """Settings of the classifiers of a modality; `gan.width` = paper widens them, too."""
+    settings = config.f_s if modality == "face" else config.f_t
+    return dataclasses.replace(settings, width="paper") if config.gan.width == "paper" else settings
+
+
+def changed_settings(a: dict, b: dict) -> dict:
     """Entries of `a` that differ from those of `b`, both nested plain dicts of the same keys."""
     return {
-        k: _changed_settings(v, b[k]) if isinstance(v, dict) else v
+        k: changed_settings(v, b[k]) if isinstance(v, dict) else v
         for k, v in a.items()
         if v != b[k]
     }

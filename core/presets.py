@@ -5,12 +5,14 @@ Standard library only.
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
+from core import published
 from core.config import SHARED_EMOTIONS, Config, GanSettings, replace
 
-PresetName = Literal["smoke", "demo", "fer2013-ravdess", "fine", "paper", "studio"]
-Method = Literal["paper", "studio"]  # networks, losses and optimiser: the paper's, or ours
+PresetName = Literal["smoke", "demo", "fer2013-ravdess", "fine", "paper", "ravdess", "studio"]
+# networks, losses and optimiser: the paper's with S3's labels for Q, the paper's without, or ours
+Method = Literal["paper", "strict", "studio"]
 
 OUR_GAN_SETTINGS = {  # what differs from the paper; LOG.md has the gain of each
     "generator": "conv",
@@ -50,17 +52,64 @@ FER_RAVDESS = replace(
 )
 # 64 mel bands sound better than the paper's 28
 FINE = replace(FER_RAVDESS, name="fine", data={"voices": "ravdess-64"}, logmel={"bands": 64})
+
+
+def _steps(passes: int, corpus: str, part: int, batch: int) -> int:
+    """Steps of so many passes over a set (0 for S1, 2 for S3) of one of the paper's corpora."""
+    return round(passes * Config().data.sets[part] * published.CLIPS[corpus] / batch)
+
+
+def _classifier_steps(corpus: str) -> int:
+    """Steps of f_S and f_T on one of the paper's corpora."""
+    return _steps(published.CLASSIFIER_EPOCHS, corpus, 0, published.CLASSIFIER_BATCH)
+
+
+PAPER_GAME = {  # §3 as it is printed, with S3's labels for Q (mode `paper`)
+    "q_training": "joint",
+    "q_labels": "true",
+    "real_target": 1.0,
+}
+STRICT_GAME = PAPER_GAME | {"q_training": "frozen", "q_labels": "condition"}
+PAPER_SIZES = {  # for the paper's corpora; `core.published.CHOICES` says why
+    "width": "paper",
+    "lr_g": published.GAN_RATE,
+    "lr_d": published.GAN_RATE,
+    "batch": published.GAN_BATCH,
+    "z": published.Z_LENGTH,
+    "steps": _steps(published.GAN_EPOCHS, "crema-d", 2, published.GAN_BATCH),
+}
+PAPER_CLASSIFIER = {
+    "width": "paper",
+    "optimiser": "adagrad",
+    "lr": published.CLASSIFIER_RATE,
+    "batch": published.CLASSIFIER_BATCH,
+}
 PAPER = replace(
     Config(),
     name="paper",
     data={"faces": "crema-d", "voices": "crema-d"},
-    gan={"width": "paper", "lr_g": 1e-5, "lr_d": 1e-5, "batch": 100, "steps": 20_000, "z": 100},
+    f_s=PAPER_CLASSIFIER | {"steps": _classifier_steps("crema-d")},
+    f_t=PAPER_CLASSIFIER | {"steps": _classifier_steps("crema-d")},
+    gan=PAPER_GAME | PAPER_SIZES,
     evaluate={"every": 500},
 )
-STUDIO = replace(
+RAVDESS = replace(
     PAPER,
+    name="ravdess",
+    data={"faces": "ravdess", "voices": "ravdess"},
+    f_s={"steps": _classifier_steps("ravdess")},
+    f_t={"steps": _classifier_steps("ravdess")},
+    gan={"steps": round(published.RAVDESS_SHARE * PAPER.gan.steps)},
+    evaluate={"every": 250},
+)
+STUDIO = replace(
+    Config(),
     name="studio",
-    gan=vars(GanSettings()) | OUR_GAN_SETTINGS | {"augment": True, "steps": 6_000},
+    data={"faces": "crema-d", "voices": "crema-d"},
+    f_s={"steps": _classifier_steps("crema-d")},
+    f_t={"steps": _classifier_steps("crema-d"), "batch": published.CLASSIFIER_BATCH},
+    gan=OUR_GAN_SETTINGS | {"augment": True, "steps": 6_000},
+    evaluate={"every": 500},
 )
 PRESETS: dict[str, Config] = {  # the keys are those of PresetName
     "smoke": SMOKE,
@@ -68,6 +117,7 @@ PRESETS: dict[str, Config] = {  # the keys are those of PresetName
     "fer2013-ravdess": FER_RAVDESS,
     "fine": FINE,
     "paper": PAPER,
+    "ravdess": RAVDESS,
     "studio": STUDIO,
 }
 
@@ -75,12 +125,25 @@ PRESETS: dict[str, Config] = {  # the keys are those of PresetName
 def with_method(method: Method, config: Config) -> Config:
     """Return `config` with a method's networks, losses and optimiser; the condition is unchanged.
 
-    paper: compact networks, its losses, Adagrad with a rate that fits both, 3,000 steps. studio:
-    ours. Data, classifiers and the conformal predictor are unchanged.
+    paper: the paper's game, in which Q learns from S3's labels. strict: the same without these
+    labels, Q being trained on S1. studio: ours. On the paper's corpora they have the sizes of the
+    presets `paper` and `studio`; elsewhere the paper's have compact networks and 3,000 steps, at a
+    rate that fits both. Data, classifiers and the conformal predictor are unchanged. A config that
+    is of the method already is returned as it is.
     """
-    gan = vars(GanSettings(condition=config.gan.condition))
-    if method == "studio":
-        gan |= OUR_GAN_SETTINGS | {
-            k: getattr(config.gan, k) for k in ("steps", "augment", "batch", "z")
-        }
-    return replace(config, name=f"{config.name}-{method}", gan=gan)
+    d, own = config.data, config.gan
+    of_paper = d.faces == d.voices and d.voices in published.CLIPS
+    changed: dict[str, Any] = dict(vars(GanSettings()))
+    if method == "studio" and of_paper:
+        changed |= vars(STUDIO.gan)
+    elif method == "studio":
+        changed |= OUR_GAN_SETTINGS | {k: vars(own)[k] for k in ("steps", "augment", "batch", "z")}
+    else:
+        changed |= PAPER_GAME if method == "paper" else STRICT_GAME
+        changed |= PAPER_SIZES if of_paper else {}
+        if of_paper and d.voices == "ravdess":
+            changed["steps"] = RAVDESS.gan.steps
+    changed["condition"] = own.condition
+    if changed == vars(own):
+        return config
+    return replace(config, name=f"{config.name}-{method}", gan=changed)

@@ -12,12 +12,18 @@ from pathlib import Path
 from unittest import mock
 
 from core import __main__ as command_line
-from core import paper
+from core import paper, published
 
 FOLDER = Path(__file__).parent
 EQUATIONS = """# Equations and the functions that compute them
 
 Written by `make docs` from core/paper.py; the page *Paper* shows the same map with the source code.
+
+"""
+CHOICES = """
+# What the paper leaves open
+
+From core/published.py: what the preset `paper` has where the paper gives no value.
 
 """
 COMMANDS = """# The command line
@@ -28,8 +34,10 @@ Written by `make docs` from `--help`. `python` is `.venv/bin/python`.
 
 
 def equations() -> str:
-    """The text of docs/equations.md."""
-    return EQUATIONS + paper.equations_table() + "\n"
+    """The text of docs/equations.md: the map, and what the paper leaves open."""
+    choices = [(c.what, c.choice, c.why) for c in published.CHOICES]
+    table = paper.markdown_table(("not in the paper", "preset `paper`", "why"), choices)
+    return f"{EQUATIONS}{paper.equations_table()}\n{CHOICES}{table}\n"
 
 
 def help_text(*words: str) -> str:

@@ -11,7 +11,8 @@ st.title("Paper: every equation, and the code that computes it")
 st.markdown(
     "*Audio-visual domain adaptation using conditional semi-supervised Generative Adversarial "
     "Networks* (C. Athanasiadis, E. Hortal, S. Asteriadis, 2019), in its order. At the left the "
-    "paper's equation and our repairs; at the right the function as it is in its file now."
+    "paper's equation, our repairs and where ours departs; at the right the function as it is in "
+    "its file now."
 )
 parts = paper.entries_by_part()
 part_by_entry = {e.key: part for part, entries in parts.items() for e in entries}
@@ -38,6 +39,8 @@ if part in (paper.TABLES_PART, paper.ALL_PARTS):
     paper.show_figures()
     st.subheader("The published numbers", divider="gray")
     paper.show_published_numbers()
+    st.subheader("What the paper leaves open", divider="gray")
+    paper.show_choices()
 st.caption(f"{len(PAPER_MAP)} entries; `core/paper.py` is the map.")
 if entry_key:
     paper.scroll_to(entry_key, entry_key)

@@ -18,8 +18,12 @@ PRESET_DESCRIPTIONS = {
     "fine": (
         "The same with 64 mel bands instead of the paper's 28: voices that sound better. Longer."
     ),
-    "paper": "CREMA-D at the paper's width and learning rates. Needs a GPU and a day.",
-    "studio": "CREMA-D at the paper's width, by our method. Needs a GPU and some hours.",
+    "paper": (
+        "CREMA-D by the paper's method at its width: Adagrad for all networks, Q trained beside D "
+        "on S3's labels. Needs a GPU and some hours."
+    ),
+    "ravdess": "The same on RAVDESS, its own faces and voices. Needs a GPU.",
+    "studio": "CREMA-D by our method, compact networks. Needs a GPU and some hours.",
 }
 GENERATOR_LABELS = {"encdec": "EncDec (dense)", "unet": "U-Net", "conv": "Convolutional (ours)"}
 MAX_STEPS = MAX_SEED = 10**6

@@ -6,7 +6,7 @@ from urllib.parse import parse_qsl
 
 import streamlit as st
 
-from core import paper
+from core import paper, published
 from core.files import ROOT
 from core.paper import PAPER_MAP, MapEntry, SourceCode
 from ui.session import query_params
@@ -87,6 +87,10 @@ def show_entry(entry: MapEntry) -> None:
                 st.latex(rf"\begin{{aligned}}{entry.latex}\end{{aligned}}")
             if entry.repair:
                 st.markdown(f":small[:material/build: **Our repair or choice:** {entry.repair}.]")
+            if entry.departure:
+                st.markdown(
+                    f":small[:material/fork_right: **Where ours departs:** {entry.departure}.]"
+                )
             show_page_link(entry.page, "See it at work")
         with right:
             source = function_source(entry.function)
@@ -123,12 +127,18 @@ def show_figures() -> None:
             c.markdown(f"`{one.command}`")
 
 
+def show_choices() -> None:
+    """What the paper leaves open, and what the preset `paper` has there."""
+    rows = [(c.what, c.choice, c.why) for c in published.CHOICES]
+    st.markdown(paper.markdown_table(("not in the paper", "preset `paper`", "why"), rows))
+
+
 def show_published_numbers() -> None:
     """Tables 1 and 2 as they were published."""
     left, right = st.columns([3, 2], gap="large")
     with left:
         st.markdown("**Table 2** · trained on real and generated voices, tested on real ones")
-        table = paper.PUBLISHED_TABLE_2
+        table = published.PUBLISHED_TABLE_2
         names = dict.fromkeys(k for rows in table.values() for k in rows)
         rows = {}
         for name in names:  # a row of fewer than three values ends with dashes
@@ -137,12 +147,12 @@ def show_published_numbers() -> None:
         _show_table([f"{corpus}: accuracy (%) | FID | IS" for corpus in table], rows)
     with right:
         st.markdown("**Table 1** · CREMA-D, accuracy (%)")
-        table = paper.PUBLISHED_TABLE_1
+        table = published.PUBLISHED_TABLE_1
         kinds = list(dict.fromkeys(k for row in table.values() for k in row))
         _show_table(kinds, {name: [row[k] for k in kinds] for name, row in table.items()})
     st.caption(
         "FID and IS depend on the network that scores: these compare with each other, and never "
-        f"with ours. {' '.join(paper.CONFLICTING_NUMBERS)}"
+        f"with ours. {' '.join(published.CONFLICTING_NUMBERS)}"
     )
     show_page_link("evaluate", "Ours, beside these")
 

@@ -19,7 +19,7 @@ from core.config import Config, replace
 from core.data import prepared_corpora
 from core.evaluation import protocol, significance
 from core.evaluation.protocol import CONDITION_NAMES, GENERATOR_NAMES
-from core.paper import PUBLISHED_TABLE_1, PUBLISHED_TABLE_2
+from core.published import PUBLISHED_TABLE_1, PUBLISHED_TABLE_2
 from core.runs import Run
 
 Curves = Mapping[str, tuple[list[int], list[float]]]  # name -> steps, values; `runs.load_curves`

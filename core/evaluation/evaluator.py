@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from core import files
-from core.config import ClassifierSettings, Config
+from core.config import ClassifierSettings, Config, classifier_settings
 from core.conformal import prediction
 from core.data import splits
 from core.data.splits import SampleSet
@@ -38,12 +38,14 @@ def seed_of(config: Config, draw: str) -> int:
 
 def source_settings(config: Config) -> tuple[ClassifierSettings, Literal["face", "voice"]]:
     """Settings of f_S and its modality: faces, or voices in the reverse direction."""
-    return (config.f_s, "face") if config.gan.direction == "face-voice" else (config.f_t, "voice")
+    modality: Literal["face", "voice"] = "face" if config.gan.direction == "face-voice" else "voice"
+    return classifier_settings(config, modality), modality
 
 
 def target_settings(config: Config) -> tuple[ClassifierSettings, Literal["face", "voice"]]:
     """Settings and modality of f_T, Q, the scorer and the table's rows: voices (reverse: faces)."""
-    return (config.f_t, "voice") if config.gan.direction == "face-voice" else (config.f_s, "face")
+    modality: Literal["face", "voice"] = "voice" if config.gan.direction == "face-voice" else "face"
+    return classifier_settings(config, modality), modality
 
 
 def image_tensor(images: np.ndarray, device: torch.device) -> torch.Tensor:

@@ -100,9 +100,8 @@ def labelled_rows(config: Config, n: int) -> np.ndarray:
 def _untrained_q(config: Config) -> torch.nn.Module:
     """Q before training: `gan.q_training` = joint trains it together with G and D."""
     shape, (settings, role) = image_sizes(config)[1], target_settings(config)
-    a = classifiers.arguments(settings, shape, len(config.data.classes), role)
-    q = networks.Classifier(shape, tuple(a["channels"]), a["classes"], a["features"])
-    return networks.initialise_weights(q, torch.Generator().manual_seed(seed_of(config, "Q")))
+    generator = torch.Generator().manual_seed(seed_of(config, "Q"))
+    return classifiers.untrained(settings, shape, len(config.data.classes), role, generator)
 
 
 def step_callback(

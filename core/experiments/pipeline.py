@@ -21,7 +21,7 @@ import numpy as np
 import torch
 
 from core import files, runs
-from core.config import PROTOCOL_VERSION, Config, replace, run_name
+from core.config import PROTOCOL_VERSION, Config, classifier_settings, replace, run_name
 from core.conformal import predictor
 from core.data import prepared_corpora, splits
 from core.evaluation import metrics
@@ -194,14 +194,14 @@ def baselines(
     where, K, out = choose_device(device), len(config.data.classes), []
     for fold in range(folds):
         c = replace(config, data={"fold": fold}, gan={"direction": "face-voice"})
-        sets = splits.build_sets(c)
+        sets, settings = splits.build_sets(c), classifier_settings(c, modality)
         S1, S4 = sets["S1"], sets["S4"]
         if modality == "voice":
-            settings, name, test, truth = c.f_t, "f_T", S4.y, S4.y_label
+            name, test, truth = "f_T", S4.y, S4.y_label
             rows = np.sort(classifier_fitting.labelled_rows(c, len(S1.y)))
             images, labels = S1.y[rows], S1.y_label[rows]
         else:
-            settings, name, test, truth = c.f_s, "f_S", S4.x, S4.x_label
+            name, test, truth = "f_S", S4.x, S4.x_label
             images, labels = splits.f_s_training_data(c, sets)
         x, t = image_tensor(images, where), torch.from_numpy(labels).to(where)
         phase = f"{name}, fold {fold + 1} of {folds}"

@@ -9,7 +9,8 @@ import torch
 import torch.nn.functional as F
 
 from core.config import ClassifierSettings as Settings
-from core.models.networks import Classifier, initialise_weights
+from core.models import networks
+from core.models.networks import Classifier
 
 # width of the penultimate layer; the scorer's keeps FID's samples per feature above ten
 FEATURE_WIDTHS = {"face": 64, "voice": 64, "scorer": 16}
@@ -18,14 +19,31 @@ FEATURE_WIDTHS = {"face": 64, "voice": 64, "scorer": 16}
 def arguments(
     settings: Settings, shape: tuple[int, int], classes: int, role: str = "voice"
 ) -> dict:
-    """The architecture of a classifier as plain data; faces get one convolution less (§4.3)."""
-    channels = settings.channels[1:] if role == "face" else settings.channels
+    """The architecture of a classifier as plain data; faces get one convolution less (§4.3).
+
+    Width `paper` is that of the authors' Q. The scorer, which is ours, has always a compact one.
+    """
+    wide = settings.width == "paper" and role != "scorer"
+    channels = networks.WIDE_CLASSIFIER_CHANNELS if wide else settings.channels
+    channels = channels[1:] if role == "face" else channels
+    if wide:
+        *dense, features = networks.WIDE_CLASSIFIER_DENSE
+        size = {"shape": list(shape), "channels": list(channels), "classes": classes}
+        return size | {"features": features, "dense": dense}
     return {
         "shape": list(shape),
         "channels": list(channels),
         "classes": classes,
         "features": FEATURE_WIDTHS[role],
     }
+
+
+def untrained(
+    settings: Settings, shape: tuple[int, int], classes: int, role: str, generator: torch.Generator
+) -> Classifier:
+    """A classifier whose weights are drawn from `generator` alone."""
+    network = networks.build("classifier", arguments(settings, shape, classes, role))
+    return networks.initialise_weights(network, generator)  # type: ignore[return-value]
 
 
 def new_classifier(
@@ -37,9 +55,7 @@ def new_classifier(
     device: torch.device,
 ) -> tuple[Classifier, torch.optim.Optimizer]:
     """A classifier in training mode, drawn from `generator` alone, and its optimiser."""
-    a = arguments(settings, shape, classes, role)
-    network = Classifier(shape, tuple(a["channels"]), classes, a["features"])
-    network = initialise_weights(network, generator).to(device).train()  # type: ignore[assignment]
+    network = untrained(settings, shape, classes, role, generator).to(device).train()
     make = torch.optim.Adagrad if settings.optimiser == "adagrad" else torch.optim.Adam
     return network, make(network.parameters(), lr=settings.lr)
 

@@ -17,15 +17,7 @@ from torch import Tensor, nn
 
 from core.config import Condition, GanSettings
 from core.models import losses, networks
-from core.models.networks import (
-    CONV_WIDTHS,
-    DISCRIMINATOR_CHANNELS,
-    ENCDEC_WIDTHS,
-    FACE_SIZE,
-    UNET_WIDTHS,
-    Classifier,
-    initialise_weights,
-)
+from core.models.networks import DISCRIMINATOR_CHANNELS, FACE_SIZE, Classifier, initialise_weights
 
 # steps between two R1 penalties, each then R1_INTERVAL times as large (Karras et al. 2020)
 R1_INTERVAL = 8
@@ -101,12 +93,11 @@ def generator_arguments(
     g: GanSettings, classes: int, shape: tuple[int, int], source: tuple[int, int] = FACE_SIZE
 ) -> dict:
     """The architecture of G as plain data, for its file's header; without `source` for a face."""
-    widths = {"encdec": ENCDEC_WIDTHS, "unet": UNET_WIDTHS, "conv": CONV_WIDTHS}[g.generator]
     arguments = {
         "classes": 0 if g.condition == "none" else classes,
         "z": g.z,
         "shape": list(shape),
-        "widths": list(widths[g.width]),
+        "widths": list(networks.generator_widths(g.generator, g.width, g.use_source)),
         "use_source": g.use_source,
     }
     return arguments if source == FACE_SIZE else arguments | {"source": list(source)}

@@ -2,8 +2,10 @@
 
 A face x is (B, 1, 28, 28), a spectrogram y is (B, 1, columns, bands), both in [-1, 1]. In the other
 direction (§4.5, voices to faces) a generator's `source` is the spectrogram's size and its `shape`
-the face's. Width `paper` follows the sizes that the authors report; `compact` keeps a generator
-under 1.5 million parameters. The caller adds the input noise (§3.2): networks are pure functions.
+the face's. The paper's text gives no sizes. Width `paper` takes those of the authors' code where it
+has some (EncDec; the first seven of D's ten convolutions; Q) and ours in the U-Net; `compact` keeps
+a generator under 1.5 million parameters. The caller adds the input noise (§3.2): networks are pure
+functions.
 """
 
 from __future__ import annotations
@@ -34,15 +36,35 @@ ENCDEC_WIDTHS: dict[str, tuple[int, ...]] = {
     "paper": (1024, 1024, 1024, 1024, 512, 512),
     "compact": (320, 320, 320, 256),
 }
-UNET_WIDTHS: dict[str, tuple[int, ...]] = {"paper": (64, 128, 256, 512), "compact": (8, 16, 32, 64)}
+# of the encoder's levels, each half as large as the one before, and last of the code of c and z
+UNET_WIDTHS: dict[str, tuple[int, ...]] = {
+    "paper": (64, 128, 256, 512, 512, 512),
+    "compact": (8, 16, 32, 64),
+}
 CONV_WIDTHS: dict[str, tuple[int, ...]] = {
     "paper": (512, 256, 128, 64),
     "compact": (128, 64, 32, 16),
 }
+GENERATOR_WIDTHS = {"encdec": ENCDEC_WIDTHS, "unet": UNET_WIDTHS, "conv": CONV_WIDTHS}
 DISCRIMINATOR_CHANNELS = {
     "paper": (64, 128, 512, 1024, 512, 512, 512),
     "compact": (16, 32, 64, 128),
 }
+# of the authors' Q: channels of its convolutions, and widths of its dense layers
+WIDE_CLASSIFIER_CHANNELS = (12, 25)
+WIDE_CLASSIFIER_DENSE = (512, 512, 256, 128)
+
+
+def generator_widths(kind: str, width: str, use_source: bool = True) -> tuple[int, ...]:
+    """Widths of a generator's layers; without the source the encoder is dropped, too (§4.4).
+
+    In EncDec it is the first half of the layers; the other generators leave theirs out themselves.
+
+    >>> generator_widths("encdec", "paper", use_source=False)
+    (1024, 512, 512)
+    """
+    widths = GENERATOR_WIDTHS[kind][width]
+    return widths[len(widths) // 2 :] if kind == "encdec" and not use_source else widths
 
 
 def dense_block(n_in: int, n_out: int) -> nn.Sequential:
@@ -65,7 +87,7 @@ def conv_block(
 class EncDec(nn.Module):
     """Fig. 4b: dense layers from (x, c, z) to the spectrogram, then tanh.
 
-    Without the source the input is (c, z) alone (§4.4).
+    Without the source the input is (c, z) alone, and `widths` are the decoder's (§4.4).
     """
 
     def __init__(
@@ -93,7 +115,8 @@ class EncDec(nn.Module):
 class UNet(nn.Module):
     """Fig. 4a: convolutional encoder and decoder with skip connections; c and z join at the bottom.
 
-    The source is resized to the target's size first. Without the source there are no encoder and
+    The source is resized to the target's size first and halved once per width after the first, the
+    last of `widths` being that of the code of c and z. Without the source there are no encoder and
     no skip connections (§4.4).
     """
 
@@ -107,31 +130,37 @@ class UNet(nn.Module):
         source: tuple[int, int] = FACE_SIZE,
     ):
         super().__init__()
-        self.shape, self.use_source = shape, use_source
-        self.bottom = (shape[0] // 4, shape[1] // 4)  # after two halvings: 28 x 7 for 112 x 28
-        a, b, c, d = widths
+        self.use_source = use_source
+        *levels, code = widths
+        self.sizes = [shape]  # of the levels; two halvings end at 28 x 7 for 112 x 28
+        for _ in levels[1:]:
+            self.sizes.append((-(-self.sizes[-1][0] // 2), -(-self.sizes[-1][1] // 2)))
+        bottom = self.sizes[-1]
         if use_source:
-            self.down = nn.ModuleList([conv_block(1, a), conv_block(a, b, 2), conv_block(b, c, 2)])
-        self.coarse = (self.bottom[0] // 4 or 1, self.bottom[1])  # the code's size, coarse in time
-        self.inject = nn.Linear(classes + z, d * self.coarse[0] * self.coarse[1])
-        self.mix = conv_block((c if use_source else 0) + d, d)
-        skip = (b, a) if use_source else (0, 0)
-        self.up = nn.ModuleList([conv_block(d + skip[0], c), conv_block(c + skip[1], b)])
-        self.out = Conv2d(b, 1, 3, padding=1)
+            halvings = [conv_block(a, b, 2) for a, b in itertools.pairwise(levels)]
+            self.down = nn.ModuleList([conv_block(1, levels[0]), *halvings])
+        self.coarse = (bottom[0] // 4 or 1, bottom[1])  # the code's size, coarse in time
+        self.inject = nn.Linear(classes + z, code * self.coarse[0] * self.coarse[1])
+        self.mix = conv_block((levels[-1] if use_source else 0) + code, code)
+        given = [code, *reversed(levels[2:])]  # channels that a doubling gets from below
+        skips = reversed(levels[:-1]) if use_source else [0] * len(given)
+        both = zip(given, skips, reversed(levels[1:]), strict=True)
+        self.up = nn.ModuleList([conv_block(below + skip, out) for below, skip, out in both])
+        self.out = Conv2d(levels[1], 1, 3, padding=1)
 
     def forward(self, x: Tensor, c: Tensor, z: Tensor) -> Tensor:
         code = self.inject(torch.cat([c, z], dim=1)).view(len(c), -1, *self.coarse)
-        h = F.interpolate(code, self.bottom)
+        h = F.interpolate(code, self.sizes[-1])
         skips: list[Tensor] = []
         if self.use_source:
-            e = F.interpolate(x, self.shape, mode="bilinear", align_corners=False)
+            e = F.interpolate(x, self.sizes[0], mode="bilinear", align_corners=False)
             for layer in self.down:
                 e = layer(e)
                 skips.append(e)
             h = torch.cat([skips.pop(), h], dim=1)
         h = self.mix(h)
-        for layer in self.up:
-            h = F.interpolate(h, scale_factor=2)
+        for size, layer in zip(reversed(self.sizes[:-1]), self.up, strict=True):
+            h = F.interpolate(h, size)
             h = layer(torch.cat([skips.pop(), h], dim=1) if skips else h)
         return torch.tanh(self.out(h))  # (B, 1, columns, bands)
 
@@ -208,6 +237,22 @@ class Trunk(nn.Module):
         return MatchGradientLayout.apply(self.layers(image)).flatten(1)
 
 
+class PooledTrunk(nn.Module):
+    """The authors' convolutions in Q, 5x5, each with a pooling: (B, 1, H, W) -> (B, features)."""
+
+    def __init__(self, shape: tuple[int, int], channels: tuple[int, ...]):
+        super().__init__()
+        pairs = itertools.pairwise((1, *channels))
+        self.layers = nn.ModuleList([conv_block(a, b, kernel=5) for a, b in pairs])
+        h, w = (n // 2 ** len(channels) for n in shape)
+        self.features = channels[-1] * h * w
+
+    def forward(self, image: Tensor) -> Tensor:
+        for layer in self.layers:
+            image = F.max_pool2d(layer(image), 2)
+        return MatchGradientLayout.apply(image).flatten(1)
+
+
 class Discriminator(nn.Module):
     """D: is this spectrogram real? (B, 1, columns, bands) -> logits (B,).
 
@@ -239,20 +284,29 @@ class Classifier(nn.Module):
     """Q, f_S, f_T and the scorer, which predict the emotion: (B, 1, H, W) -> logits (B, K).
 
     `features` is the width of the penultimate layer. The scorer has 16, so that FID's sample size
-    is at least ten times as large (PROTOCOL.md).
+    is at least ten times as large (PROTOCOL.md). `dense` are widths of dense layers before it; with
+    any the convolutions are pooled, as in the authors' Q, else they have stride 2.
     """
 
     def __init__(
-        self, shape: tuple[int, int], channels: tuple[int, ...], classes: int, features: int = 64
+        self,
+        shape: tuple[int, int],
+        channels: tuple[int, ...],
+        classes: int,
+        features: int = 64,
+        dense: tuple[int, ...] = (),
     ):
         super().__init__()
-        self.trunk = Trunk(shape, channels, kernel=5)
-        self.hidden = dense_block(self.trunk.features, features)
+        pooled = PooledTrunk(shape, channels) if dense else Trunk(shape, channels, kernel=5)
+        self.trunk: PooledTrunk | Trunk = pooled
+        sizes = [self.trunk.features, *dense]
+        self.dense = nn.Sequential(*[dense_block(a, b) for a, b in itertools.pairwise(sizes)])
+        self.hidden = dense_block(sizes[-1], features)
         self.head = nn.Linear(features, classes)
 
     def penultimate(self, image: Tensor) -> Tensor:
         """The features of Eqs (10) and (11): (B, 1, H, W) -> (B, features)."""
-        return self.hidden(self.trunk(image))
+        return self.hidden(self.dense(self.trunk(image)))
 
     def forward(self, image: Tensor) -> Tensor:
         return self.head(self.penultimate(image))

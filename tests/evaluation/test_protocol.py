@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from core import paper
+from core import published
 from core.config import CREMA_EMOTIONS, Config, replace, run_name
 from core.data import labels
 from core.evaluation import metrics, protocol, significance
@@ -111,7 +111,7 @@ def test_the_papers_cases_are_differences_of_settings(base):
     cases = {c.name: c for c in protocol.cases(base)}
     assert len(cases) == len(protocol.cases(base))
     for kind, condition in itertools.product(
-        paper.PUBLISHED_TABLE_1, ("label", "classifier", "CP")
+        published.PUBLISHED_TABLE_1, ("label", "classifier", "CP")
     ):
         assert f"{kind} · {condition}" in cases
     plain, bare = cases["EncDec · CP"].config, cases["EncDec without L1 · CP"].config

@@ -210,7 +210,7 @@ def test_without_a_condition_q_is_asked_nothing():
     assert torch.equal(weights(a), weights(b))
 
 
-@pytest.mark.parametrize("method", ["studio", "paper"])
+@pytest.mark.parametrize("method", ["studio", "strict"])
 def test_ten_fast_steps_are_a_tutorials(method):
     """Ten steps give the weights of the textbook loop of `benchmarks`, within 1e-5.
 

@@ -1,9 +1,12 @@
 """Figs 3 and 4: shapes and sizes of the networks, and storage without loss."""
 
+import itertools
+
 import pytest
 import torch
 
-from core.models import networks
+from core.config import ClassifierSettings, GanSettings
+from core.models import classifiers, gan, networks
 from core.models.networks import (
     CONV_WIDTHS,
     DISCRIMINATOR_CHANNELS,
@@ -113,3 +116,56 @@ def test_a_damaged_file_is_named(tmp_path, content):
     path.write_bytes(content)
     with pytest.raises(ValueError, match=r"G\.safetensors"):
         networks.load(path)
+
+
+def test_without_source_the_encoders_are_dropped_and_older_files_load(tmp_path):
+    """EncDec kept all its layers without a source before; such a file says so in its header."""
+    for generator, width in itertools.product(("encdec", "unet", "conv"), ("compact", "paper")):
+        whole = gan.generator_arguments(changed(generator, width), 6, (112, 28))
+        bare = gan.generator_arguments(changed(generator, width, False), 6, (112, 28))
+        names, left = (set(networks.build(generator, a).state_dict()) for a in (whole, bare))
+        assert left < names
+        encoder = {"encdec": "layers.", "unet": "down.", "conv": "face."}[generator]
+        assert any(k.startswith(encoder) for k in names - left)
+    old = {"classes": 6, "z": 16, "shape": [28, 28], "use_source": False}
+    old["widths"] = list(ENCDEC_WIDTHS["compact"])
+    networks.save(tmp_path / "G.safetensors", networks.build("encdec", old), "encdec", old)
+    G = networks.load(tmp_path / "G.safetensors")
+    assert sum(isinstance(m, torch.nn.Linear) for m in G.modules()) == 5
+    assert G(*inputs()).shape == (3, 1, 28, 28)
+
+
+def changed(generator, width, use_source=True):
+    return GanSettings(generator=generator, width=width, use_source=use_source)
+
+
+def test_the_wide_u_net_is_deep():
+    sizes = UNet(6, 16, (112, 28), UNET_WIDTHS["paper"]).sizes
+    assert sizes == [(112, 28), (56, 14), (28, 7), (14, 4), (7, 2)]
+    assert UNet(6, 16, (112, 28), UNET_WIDTHS["compact"]).sizes == sizes[:3]
+
+
+@pytest.mark.parametrize("shape", [(28, 28), (56, 28), (112, 28), (112, 64)])
+def test_wide_networks_take_every_size(shape):
+    x, c, z = inputs()
+    for make, widths, _ in GENERATORS:
+        assert make(6, 16, shape, widths["paper"])(x, c, z).shape == (3, 1, *shape)
+    y = torch.randn(2, 1, *shape, generator=seeded())
+    for role, convolutions in (("voice", [12, 25]), ("face", [25])):
+        arguments = classifiers.arguments(ClassifierSettings(width="paper"), shape, 6, role)
+        assert arguments["channels"] == convolutions
+        Q = networks.build("classifier", arguments)
+        assert Q(y).shape == (2, 6)
+        assert [m.out_features for m in Q.modules() if isinstance(m, torch.nn.Linear)] == [
+            *(512, 512, 256, 128),
+            6,
+        ]
+
+
+def test_the_scorer_stays_narrow_at_every_width():
+    scorer = [
+        classifiers.arguments(ClassifierSettings(width=w), (112, 28), 6, "scorer")
+        for w in ("compact", "paper")
+    ]
+    assert scorer[0] == scorer[1]
+    assert scorer[0]["features"] <= 32

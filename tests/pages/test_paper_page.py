@@ -12,7 +12,7 @@ from urllib.parse import parse_qsl
 
 import pytest
 
-from core import paper
+from core import paper, published
 from core.paper import FIGURES, PAPER_MAP
 from tests.support.app import assert_no_exception, count_elements, open_page, page_text
 from ui import paper as shown
@@ -97,7 +97,25 @@ def test_commands_of_the_map_are_understood(command):
     assert done.returncode == 0, done.stderr
 
 
+def test_each_departure_is_one_line_of_the_map_and_of_the_documents():
+    departures = {e.tag: e.departure for e in PAPER_MAP if e.departure}
+    assert {"Eq. (4)", "Eq. (6)", "Eq. (10)", "§3.2", "Alg. 1", "Fig. 4a"} <= set(departures)
+    documents = (ROOT / "docs" / "equations.md").read_text()
+    for text in departures.values():
+        assert text in documents
+        assert "\n" not in text
+
+
 # --- the page ----------------------------------------------------------------------
+
+
+def test_departures_stand_beside_their_equations_and_choices_below(home):
+    text = page_text(open_page("paper", part="game"))
+    for e in shown.entries_by_part()["game"]:
+        assert e.departure in text
+    assert "3136" in text
+    choices = page_text(open_page("paper", part="tables"))
+    assert all(c.what in choices for c in published.CHOICES)
 
 
 def test_everything_can_be_on_one_page(home):
@@ -116,7 +134,7 @@ def test_everything_can_be_on_one_page(home):
     assert "52.52" in words  # Table 2's best
     assert all(
         f"{v:.2f}" in words
-        for of in paper.PUBLISHED_TABLE_2.values()
+        for of in published.PUBLISHED_TABLE_2.values()
         for row in of.values()
         for v in row
     )

@@ -19,7 +19,7 @@ GAMES = {
         )
     ),
     "paper's": GanSettings(
-        **(vars(with_method("paper", PRESETS["demo"]).gan) | {"batch": 6, "steps": 10, "z": 8})
+        **(vars(with_method("strict", PRESETS["demo"]).gan) | {"batch": 6, "steps": 10, "z": 8})
     ),
     "U-Net, joint Q": GanSettings(
         generator="unet", q_training="joint", batch=2, steps=10, z=8, optimiser="adam"

@@ -12,8 +12,8 @@ from core.config import Config, replace
 from core.evaluation import comparison, protocol, significance
 from core.evaluation.comparison import TABLE_CONDITIONS, RunSummary, TableEntry
 from core.evaluation.protocol import GENERATOR_NAMES, BaseSettings
-from core.paper import PUBLISHED_TABLE_1
 from core.presets import PRESETS
+from core.published import PUBLISHED_TABLE_1
 from ui import theme
 from ui.evaluate import figures, runs
 from ui.session import cache

@@ -24,11 +24,11 @@ SECTIONS = {  # section of the config -> title, and the settings shown, in this 
     "conformal": ("Conformal prediction", ("measure", "groups", "r", "kind")),
     "f_s": (
         "Face classifier f_S",
-        ("steps", "lr", "mirror", "smoothing", "noise", "batch", "optimiser"),
+        ("width", "steps", "lr", "mirror", "smoothing", "noise", "batch", "optimiser"),
     ),
     "f_t": (
         "Voice classifiers: f_T, Q, the scorer, the augmentation rows",
-        ("steps", "noise", "lr", "batch", "optimiser", "smoothing"),
+        ("width", "steps", "noise", "lr", "batch", "optimiser", "smoothing"),
     ),
     "data": (
         "Data",
@@ -48,6 +48,7 @@ FIELD_BOUNDS = {  # smallest and largest number that may be typed
     "clf_fraction": (0.05, 1.0),
     "real_target": (0.5, 1.0),
     "range_db": (20.0, 100.0),
+    "l1": (0.0, 10_000.0),
     "per_face": (1, 10),
     "fold": (0, 4),
     "split_seed": (0, 10_000),

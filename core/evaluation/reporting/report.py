@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from matplotlib.figure import Figure
 
-from core import files, paper, runs
+from core import files, runs
 from core.data import labels
 from core.evaluation import comparison, protocol, significance
 from core.evaluation.comparison import RunSummary
@@ -16,7 +16,7 @@ from core.evaluation.protocol import Cell
 from core.evaluation.reporting import figures
 from core.evaluation.reporting.figures import accuracies
 from core.evaluation.significance import Gain, format_mean, format_p_value
-from core.paper import PUBLISHED_TABLE_1, PUBLISHED_TABLE_2
+from core.published import PUBLISHED_ELSEWHERE, PUBLISHED_TABLE_1, PUBLISHED_TABLE_2
 from core.runs import Run
 
 RunsByCase = dict[str, list[tuple[Cell, Run]]]  # case -> its finished runs over folds and seeds
@@ -313,7 +313,7 @@ def _comparability_note(cell: Cell, voices: bool) -> str:
 
 def _table_sections(voices: RunsByCase, made_by: str) -> list[str]:
     """Tables 2 and 1, raters, the augmentation tables and the headline gains."""
-    text = ["## Table 2", f"{table_2_text(voices)}\n\n{paper.PUBLISHED_ELSEWHERE}"]
+    text = ["## Table 2", f"{table_2_text(voices)}\n\n{PUBLISHED_ELSEWHERE}"]
     if any(f"{k} · {c}" in voices for k in PUBLISHED_TABLE_1 for c in PUBLISHED_TABLE_1[k]):
         note = "Accuracy with S1 + generated, in %; the paper's is of CREMA-D."
         text += ["## Table 1", note, table_1_text(voices)]

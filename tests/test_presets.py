@@ -1,0 +1,80 @@
+"""Presets: the paper's own, its strict twin, methods, and what names a run."""
+
+import json
+
+import pytest
+
+from core import published
+from core.config import Config, classifier_settings, config_hash, from_dict, replace, run_name
+from core.evaluation import protocol
+from core.files import ROOT
+from core.presets import PAPER, PRESETS, RAVDESS, STUDIO, with_method
+
+CORPORA = [PAPER, RAVDESS]
+
+
+@pytest.mark.parametrize("preset", CORPORA, ids=lambda c: c.name)
+def test_the_papers_presets_are_the_paper(preset):
+    g, classifiers = preset.gan, (preset.f_s, preset.f_t)
+    assert {g.optimiser, *(s.optimiser for s in classifiers)} == {"adagrad"}
+    assert (g.q_training, g.q_labels, g.real_target) == ("joint", "true", 1.0)
+    assert (g.width, g.d_norm, g.game) == ("paper", "batch", "nonsaturating")
+    assert (g.l1, g.classify, g.adversarial) == (1, 1, 1)
+    assert (g.r1, g.average, g.augment, g.projection) == (0, 0, False, False)
+    assert protocol.labels_mode(preset) == "paper"
+    assert preset.data.faces == preset.data.voices
+    assert preset.data.pairing == "clip"
+    # S1 is seen as often as the choice says, not 600 times 64 samples
+    passes = preset.f_t.steps * preset.f_t.batch
+    passes /= preset.data.sets[0] * published.CLIPS[preset.data.voices]
+    assert passes == pytest.approx(published.CLASSIFIER_EPOCHS, rel=0.02)
+
+
+@pytest.mark.parametrize("preset", PRESETS.values(), ids=lambda c: c.name)
+def test_a_preset_with_its_own_method_is_the_same_run(preset):
+    own = {"paper": "paper", "ravdess": "paper"}.get(preset.name, "studio")
+    assert with_method(own, preset) == preset
+    assert run_name(with_method(own, preset), "x") == run_name(preset, "x")
+
+
+@pytest.mark.parametrize("preset", PRESETS.values(), ids=lambda c: c.name)
+def test_methods_change_the_game_alone(preset):
+    asked = replace(preset, gan={"condition": "classifier"})
+    names = {}
+    for method in ("paper", "strict", "studio"):
+        config = with_method(method, asked)
+        assert config.gan.condition == "classifier"
+        assert replace(config, name="", gan=vars(asked.gan)) == replace(asked, name="")
+        names[method] = config.gan
+    paper, strict = names["paper"], names["strict"]
+    assert strict != paper
+    assert vars(paper) | {"q_training": "frozen", "q_labels": "condition"} == vars(strict)
+    assert names["studio"].generator == "conv"
+
+
+def test_strict_reads_no_label_of_s3():
+    for preset in CORPORA:
+        assert protocol.labels_mode(with_method("strict", preset)) == "strict"
+    assert PRESETS["studio"] == STUDIO  # no method changed a preset in place
+
+
+def test_the_width_of_g_is_that_of_all_networks():
+    wide = replace(Config(), gan={"width": "paper"})
+    for modality in ("face", "voice"):
+        assert classifier_settings(wide, modality).width == "paper"
+        assert classifier_settings(Config(), modality).width == "compact"
+
+
+def test_changed_networks_give_runs_another_id_and_rename_no_other():
+    """The ids of the shipped runs, and the hash of what no change reached, are those of before."""
+    assert config_hash(Config(), "a") == "42046cf8"
+    for folder in sorted((ROOT / "checkpoints").glob("*/config.json")):
+        config = from_dict(Config, json.loads(folder.read_text()))
+        corpus = json.loads((folder.parent / "provenance.json").read_text())["corpus"]
+        assert run_name(config, corpus) == folder.parent.name
+    same = replace(Config(), gan={"generator": "unet", "use_source": False})
+    assert config_hash(same, "a") == "7b667f9b"
+    wide = replace(Config(), gan={"width": "paper"})
+    assert config_hash(wide, "a") != "7bb1c4da"
+    bare = replace(Config(), gan={"use_source": False})
+    assert config_hash(bare, "a") != "10e00210"
