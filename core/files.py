@@ -14,6 +14,7 @@ import json
 import os
 import platform
 import shutil
+import subprocess
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -196,3 +197,26 @@ def file_lock(path: Path, what: str, wait: bool = False) -> Iterator[None]:
         f.write(f"process {os.getpid()} on {platform.node()}")
         f.flush()
         yield
+
+
+def process_identity(pid: int) -> str:
+    """Host, boot and start time of a running process; "" if there is none.
+
+    A pid is given to another process later; this text never is.
+    """
+    if pid <= 0:
+        return ""
+    try:
+        # the name in parentheses may hold anything; state is field 3, start time field 22
+        fields = Path(f"/proc/{pid}/stat").read_text(errors="replace").rpartition(")")[2].split()
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+        state, start = fields[0], f"{boot}/{fields[19]}"
+    except (OSError, IndexError):
+        if Path("/proc/self/stat").exists():
+            return ""
+        query = ["ps", "-ww", "-p", str(pid), "-o", "stat=,lstart="]  # macOS
+        state, _, start = subprocess.run(query, capture_output=True, text=True).stdout.partition(
+            " "
+        )
+    has_ended = not state or state[0] in "ZX"  # a zombie waits for its parent
+    return "" if has_ended else f"{platform.node()} {' '.join(start.split())}"

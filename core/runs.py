@@ -24,12 +24,13 @@ from core.config import Config, from_dict, to_dict
 # paused: a stopped run that keeps its place in the queue
 RunState = Literal["queued", "running", "paused", "stopped", "failed", "done"]
 NO_STEP = 1 << 60  # step of an unreadable line of metrics.jsonl: later than every checkpoint
-HEARTBEAT_TIMEOUT = 60.0  # seconds without a heartbeat after which a running run counts as dead
+# seconds without a heartbeat after which a run that trains on another machine counts as dead
+HEARTBEAT_TIMEOUT = 60.0
 
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS runs (run TEXT PRIMARY KEY, name TEXT, condition TEXT, state TEXT,
-  phase TEXT, pid INTEGER, heartbeat REAL, step INTEGER, steps INTEGER, rate REAL, error TEXT,
-  parent TEXT, created REAL, shipped INTEGER DEFAULT 0);
+  phase TEXT, pid INTEGER, process TEXT, heartbeat REAL, step INTEGER, steps INTEGER, rate REAL,
+  error TEXT, parent TEXT, created REAL, shipped INTEGER DEFAULT 0);
 CREATE TABLE IF NOT EXISTS metrics (run TEXT, step INTEGER, name TEXT, value REAL,
   PRIMARY KEY (run, step, name)) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS queue (run TEXT PRIMARY KEY, place INTEGER, device TEXT) WITHOUT ROWID;
@@ -49,6 +50,9 @@ def database(folder: Path | None = None) -> Iterator[sqlite3.Connection]:
         db.execute("PRAGMA journal_mode=WAL")
         db.execute("PRAGMA synchronous=NORMAL")
         db.executescript(SCHEMA)
+        columns = {row["name"] for row in db.execute("PRAGMA table_info(runs)")}
+        if "process" not in columns:  # an index of an earlier version
+            db.execute("ALTER TABLE runs ADD COLUMN process TEXT")
         with db:
             yield db
 
@@ -136,9 +140,12 @@ def register(run: Run) -> None:
 def update(run: Run, **fields: Any) -> None:
     """Change columns of a run's row (state, phase, pid, step, rate, error) and its heartbeat.
 
-    status.json gets a copy of them when the state or the phase changes.
+    With `pid` the process's identity is recorded too. status.json gets a copy of the columns when
+    the state or the phase changes.
     """
     fields["heartbeat"] = time.time()
+    if "pid" in fields:
+        fields["process"] = files.process_identity(fields["pid"]) if fields["pid"] else ""
     with database(run.directory.parent) as db:
         assignments = ", ".join(f"{k}=:{k}" for k in fields)
         db.execute(f"UPDATE runs SET {assignments} WHERE run=:run", fields | {"run": run.id})
@@ -276,7 +283,8 @@ def reindex(folder: Path | None = None) -> int:
     Running and queued runs keep their process and heartbeat.
     """
     folder = folder or files.checkpoints_folder()
-    query = "SELECT run, state, pid, heartbeat FROM runs WHERE state IN ('running', 'queued')"
+    columns = "run, state, pid, process, heartbeat"
+    query = f"SELECT {columns} FROM runs WHERE state IN ('running', 'queued')"
     with database(folder) as db:
         live = [dict(r) for r in db.execute(query)]
         db.execute("DELETE FROM runs")
@@ -284,7 +292,9 @@ def reindex(folder: Path | None = None) -> int:
     found = index_existing(folder)
     with database(folder) as db:
         db.executemany(
-            "UPDATE runs SET state=:state, pid=:pid, heartbeat=:heartbeat WHERE run=:run", live
+            "UPDATE runs SET state=:state, pid=:pid, process=:process, heartbeat=:heartbeat "
+            "WHERE run=:run",
+            live,
         )
     return len(found)
 

@@ -1,7 +1,10 @@
 """The run store: atomic files, an index that can be rebuilt, exact resume, run names."""
 
 import json
+import signal
 import sqlite3
+import subprocess
+import sys
 import time
 
 import numpy as np
@@ -11,6 +14,7 @@ from core import files, runs
 from core.config import Config, config_hash, family_hash, from_dict, replace, run_name, to_dict
 from core.experiments import jobs
 from core.presets import SMOKE
+from tests.support import trained_runs
 
 
 @pytest.fixture
@@ -158,12 +162,51 @@ def test_a_dead_process_is_noticed(run, tmp_path):
     assert runs.list_runs(tmp_path)[0]["state"] == "stopped"  # it can be resumed
 
 
-def test_a_process_of_someone_else_is_not_ours(run, tmp_path):
-    import os
+def reuse_pid(run, folder):
+    """As if the pid of the run's process had been given to another process since."""
+    with runs.database(folder) as db:
+        db.execute("UPDATE runs SET process = process || '0' WHERE run=?", (run.id,))
 
-    runs.update(run, state="running", pid=os.getppid())
-    assert not jobs.is_alive(runs.list_runs(tmp_path)[0])
-    assert jobs.stop(run.id, tmp_path)  # and it is not sent a signal: this test is still here
+
+def test_a_process_of_someone_else_is_not_ours(run, tmp_path):
+    """A stranger whose command line looks like a training has the run's old pid."""
+    command = [sys.executable, "-c", "import time; time.sleep(60)", "hardcore-training.mp4"]
+    stranger = subprocess.Popen(command)
+    try:
+        runs.update(run, state="running", pid=stranger.pid)
+        assert jobs.is_alive(runs.list_runs(tmp_path)[0])
+        reuse_pid(run, tmp_path)
+        assert not jobs.is_alive(runs.list_runs(tmp_path)[0])
+        assert jobs.stop(run.id, tmp_path)
+        runs.update(run, state="running", phase="stopping", heartbeat=0)
+        jobs.kill(run.id, tmp_path)
+        assert stranger.poll() is None
+    finally:
+        stranger.kill()
+
+
+def test_a_suspended_training_is_alive(run, tmp_path):
+    """As on a laptop that slept, or with a clock that was set back: the process decides."""
+    child = trained_runs.start_fake_training()
+    try:
+        runs.update(run, state="running", pid=child.pid)
+        child.send_signal(signal.SIGSTOP)
+        for beat in (0.0, time.time() - 7_200, time.time() + 7_200):
+            with runs.database(tmp_path) as db:
+                db.execute("UPDATE runs SET heartbeat=?", (beat,))
+            assert jobs.is_alive(runs.list_runs(tmp_path)[0])
+            assert jobs.reconcile(tmp_path) == []
+    finally:
+        child.kill()
+        child.wait()
+    assert jobs.reconcile(tmp_path) == [run.id]
+
+
+def test_an_index_without_the_process_column_is_read(run, tmp_path):
+    with runs.database(tmp_path) as db:
+        db.execute("ALTER TABLE runs DROP COLUMN process")
+    runs.update(run, state="stopped", pid=0)
+    assert [r["state"] for r in runs.list_runs(tmp_path)] == ["stopped"]
 
 
 def test_a_damaged_config_is_named(run):

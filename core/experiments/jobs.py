@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import platform
 import signal
 import subprocess
 import sys
@@ -99,21 +100,21 @@ def _lower_priority() -> None:
 
 
 def is_alive(row: dict) -> bool:
-    """Whether the process of a run's row exists and its heartbeat is recent."""
+    """Whether the process that trains a row's run exists, however long it has been silent.
+
+    A process of another machine, which shares the disk, is judged by its heartbeat.
+    """
     if row["state"] not in ("running", "queued") or not row["pid"]:
         return False
-    fresh = time.time() - (row["heartbeat"] or 0) < runs.HEARTBEAT_TIMEOUT
-    return fresh and is_ours(row["pid"], "train")
+    host = (row["process"] or "").partition(" ")[0]
+    if host and host != platform.node():
+        return time.time() - (row["heartbeat"] or 0) < runs.HEARTBEAT_TIMEOUT
+    return is_ours(row["pid"], row["process"])
 
 
-def is_ours(pid: int, command: str) -> bool:
-    """Whether a pid is this project's and runs `command` (other programs may reuse a pid)."""
-    with contextlib.suppress(OSError):
-        os.waitpid(pid, os.WNOHANG)  # a child that has ended stays a zombie until it is waited for
-    # -ww: the whole line, whatever COLUMNS is
-    query = ["ps", "-ww", "-p", str(pid), "-o", "args="]
-    found = subprocess.run(query, capture_output=True, text=True)
-    return "core" in found.stdout and command in found.stdout
+def is_ours(pid: int, process: str) -> bool:
+    """Whether a pid still belongs to the process whose identity was recorded with it."""
+    return bool(process) and files.process_identity(pid) == process
 
 
 def stop(run_id: str, folder: Path | None = None, wait: float = 0.0) -> bool:
@@ -152,7 +153,7 @@ def _request_end(run_id: str, phase: str, folder: Path, wait: float) -> bool:
     runs.update(run, phase=phase)
     end = time.monotonic() + wait
     while time.monotonic() < end:
-        if not is_ours(row["pid"], "train"):
+        if not is_ours(row["pid"], row["process"]):
             reconcile(folder)
             return True
         time.sleep(0.1)
@@ -161,7 +162,7 @@ def _request_end(run_id: str, phase: str, folder: Path, wait: float) -> bool:
 
 def _has_process(row: dict) -> bool:
     active = row["state"] in ("running", "queued") and row["pid"]
-    return bool(active) and is_ours(row["pid"], "train")
+    return bool(active) and is_ours(row["pid"], row["process"])
 
 
 def is_overdue(row: dict) -> bool:
@@ -174,7 +175,7 @@ def kill(run_id: str, folder: Path | None = None) -> None:
     """Kill an overdue training. Resuming it repeats the steps since its last checkpoint."""
     folder = folder or files.checkpoints_folder()
     row = _index_row(Run(folder / run_id))
-    if row and is_overdue(row) and is_ours(row["pid"], "train"):
+    if row and is_overdue(row) and is_ours(row["pid"], row["process"]):
         with contextlib.suppress(ProcessLookupError):
             os.kill(row["pid"], signal.SIGKILL)
 

@@ -39,6 +39,7 @@ class Task:
     arguments: list[str]
     state: Literal["running", "stopped", "failed", "done"] = "running"
     pid: int = 0
+    process: str = ""  # identity of the process with this pid
     phase: str = ""
     done: int = 0
     total: int = 0
@@ -90,7 +91,8 @@ def start(arguments: Sequence[str]) -> str:
         with open(path.with_suffix(".out"), "w") as out, open(path.with_suffix(".log"), "w") as err:
             pid = jobs.spawn(cli_arguments(arguments), out, err, environment)
         if (task := _read_task(path)) and not task.pid:  # the process itself may have written first
-            files.write_json(path, asdict(replace(task, pid=pid)))
+            identity = files.process_identity(pid)
+            files.write_json(path, asdict(replace(task, pid=pid, process=identity)))
     return name
 
 
@@ -102,7 +104,7 @@ def _read_task(path: Path) -> Task | None:
 
 
 def is_alive(task: Task) -> bool:
-    return task.pid > 0 and jobs.is_ours(task.pid, cli_arguments(task.arguments)[0])
+    return task.pid > 0 and jobs.is_ours(task.pid, task.process)
 
 
 def find(name: str) -> Task | None:
@@ -193,5 +195,6 @@ def report_end(state: Literal["stopped", "failed", "done"], message: str = "") -
 def _update_own_task(**fields) -> None:
     path = os.environ.get(TASK_FILE_VARIABLE)
     if path and (task := _read_task(Path(path))):
-        now = replace(task, pid=os.getpid(), beat=time.time(), **fields)
+        pid, process = os.getpid(), files.process_identity(os.getpid())
+        now = replace(task, pid=pid, process=process, beat=time.time(), **fields)
         files.write_json(Path(path), asdict(now))

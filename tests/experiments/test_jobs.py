@@ -50,7 +50,7 @@ class Trainings:
     def __init__(self, monkeypatch, ends: dict[str, object]):
         self.ends, self.started, self.living = ends, [], set()
         monkeypatch.setattr(jobs, "spawn_python", self.launch)
-        monkeypatch.setattr(jobs, "is_ours", lambda pid, command: pid in self.living)
+        monkeypatch.setattr(jobs, "is_ours", lambda pid, process: pid in self.living)
 
     def launch(self, command, out, err, environment, keep=()):
         run = Run(
@@ -151,7 +151,7 @@ def test_stopping_lets_the_next_one_go(folder, monkeypatch):
 def test_one_that_died_leaves_the_queue_and_the_index_can_be_rebuilt(folder, monkeypatch):
     one, two = queued(1, pid=4_321_000), queued(2)
     (one.directory / "state.pt").write_bytes(b"x")
-    monkeypatch.setattr(jobs, "is_ours", lambda pid, command: False)
+    monkeypatch.setattr(jobs, "is_ours", lambda pid, process: False)
     assert jobs.reconcile() == [
         one.id
     ]  # as after the machine was switched off; the other still waits
@@ -181,7 +181,7 @@ def test_a_run_outside_of_the_queue_is_waited_for(folder, monkeypatch):
 
 def test_a_training_that_does_not_listen_can_be_killed_but_not_at_once(folder, monkeypatch):
     run = queued(1, state="running", phase="stopping", pid=77)
-    monkeypatch.setattr(jobs, "is_ours", lambda pid, command: pid == 77)
+    monkeypatch.setattr(jobs, "is_ours", lambda pid, process: pid == 77)
     asked = []
     monkeypatch.setattr(jobs.os, "kill", lambda pid, s: asked.append(s))
     row = runs.list_runs()[0]

@@ -56,6 +56,7 @@ def written(**fields) -> Task:
             "arguments": ["doctor", "/x"],
             "started": 1.0,
             "beat": time.time(),
+            "process": files.process_identity(fields.get("pid", 0)),
         }
         | fields
     )
@@ -64,7 +65,7 @@ def written(**fields) -> Task:
 
 
 def fake_task() -> subprocess.Popen:
-    """A process that leads a session, looks like a task and does not listen to SIGTERM."""
+    """A process that leads a session and does not listen to SIGTERM."""
     code = (
         "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); "
         "print(1, flush=True); time.sleep(60)"
@@ -116,7 +117,7 @@ def test_a_stopped_task_goes_on_where_it_was(home):
     assert first.phase == "prepare"
     tasks.stop(name)
     assert (e := ended(name)).state == "stopped"
-    until(lambda: not jobs.is_ours(e.pid, "data"), tasks.STOP_GRACE_SECONDS)
+    until(lambda: not jobs.is_ours(e.pid, e.process), tasks.STOP_GRACE_SECONDS)
 
 
 def test_what_goes_wrong_is_told_in_words(home):
@@ -169,7 +170,7 @@ def test_a_task_whose_process_is_not_known_yet_touches_no_other(home):
 def test_nothing_else_is_ever_signalled(home):
     other = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(30)"])
     try:
-        e = written(pid=other.pid)  # its number was given to another program
+        e = written(pid=other.pid, process="of one that has ended")  # the number was given on
         tasks.stop(e.id)
         time.sleep(0.2)
         assert other.poll() is None
