@@ -117,16 +117,45 @@ def read_arrays(path: Path) -> dict[str, np.ndarray]:
         return {k: f[k] for k in f.files}
 
 
+def decode_text(name: str, data: bytes) -> str:
+    """The text of a table: UTF-8 or UTF-16, with or without a byte order mark.
+
+    Raises UserError, which names the file, what it is instead, and the fix.
+    """
+    if data[:4] == b"PK\3\4" or data[:4] == b"\xd0\xcf\x11\xe0":
+        raise UserError(f"{name} is a spreadsheet; save it as 'CSV UTF-8' and give that")
+    encoding = "utf-8-sig"
+    if data[:2] in (b"\xff\xfe", b"\xfe\xff"):
+        encoding = "utf-16"
+    elif b"\0" in data[:2]:
+        encoding = "utf-16-be" if data[:1] == b"\0" else "utf-16-le"
+    try:
+        return data.decode(encoding)
+    except UnicodeDecodeError as e:
+        line = data[: e.start].count(b"\n") + 1
+        what = f"{name} is not UTF-8 text (byte {data[e.start]:#04x} in line {line}"
+        what += "; it may be Latin-1)" if encoding == "utf-8-sig" else ")"
+        raise UserError(f"{what}; save it as 'CSV UTF-8'") from e
+
+
 def read_delimited(text: str) -> Reader:
     r"""Rows of a CSV text; the delimiter is the most frequent of , ; and tab in the first line.
 
+    A first line of the form `sep=;`, as Excel writes it, names the delimiter and is passed over.
     The iterator has `line_num`, the lines read so far. Raises csv.Error for a malformed row.
 
     >>> list(read_delimited("set;label\ncal;'a, b'"))
     [['set', 'label'], ['cal', "'a, b'"]]
+    >>> list(read_delimited("sep=;\r\nset;label\r\n"))
+    [['set', 'label']]
     """
-    first = text.split("\n", 1)[0]
-    return csv.reader(io.StringIO(text, newline=""), delimiter=max(",;\t", key=first.count))
+    first = text.split("\n", 1)[0].strip().strip('"')
+    file = io.StringIO(text, newline="")
+    if len(first) == 5 and first.lower().startswith("sep=") or first.lower() == "sep=":
+        rows = csv.reader(file, delimiter=first[4:] or "\t")
+        next(rows)
+        return rows
+    return csv.reader(file, delimiter=max(",;\t", key=first.count))
 
 
 def npy_header(file: IO[bytes], c_order: bool = False) -> tuple[tuple[int, ...], np.dtype]:

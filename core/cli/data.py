@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import functools
 import json
+import re
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -44,6 +45,10 @@ class PrepareOptions:
     """Spectrograms of each clip: the middle second, then further ones over the whole clip."""
     song: bool = False
     """RAVDESS only: the sung clips too."""
+    again: bool = False
+    """Read all clips anew, also those that are prepared."""
+    lost: Annotated[float, arg(metavar="SHARE")] = 0.2
+    """Exit with status 1 where a larger share of the clips is left out."""
     engine: Engine = "local"
     address: Address = None
 
@@ -117,23 +122,59 @@ def prepare(o: PrepareOptions) -> tuple[int, str]:
         workers=o.workers,
         tick=lambda done, total: progress("prepare", done, total),
         engine=engine if o.engine == "ray" else None,
+        again=o.again,
+        warn=lambda sentence: print(sentence, file=sys.stderr, flush=True),
     )
     corpus = prepared_corpora.load_corpus_file(path)
     counts = f"{len(corpus.clip)} clips, {len(corpus.faces)} faces, {len(corpus.voices)} voices"
-    message = f"{counts}, digest {corpus.digest}"
-    print(f"\n{path}: {message}")
+    print(f"\n{path}: {counts}, digest {corpus.digest}")
     if corpus.bands != PrepareOptions.bands and len(corpus.voices):
         print(f"  a run takes it by: --data.voices {name} --logmel.bands {corpus.bands}")
     for what, number, kind in (("frames", o.frames, "faces"), ("crops", o.crops, "voices")):
         if number > 1:
             repeating = f"{corpus.meta['repeated'][what]} clips have fewer different ones"
             print(f"  {number} {kind} of each clip; {repeating} and repeat some")
-    left_out = list(corpus.meta["left_out"].items())
-    for clip, reason in left_out[:20]:
+    _print_passed_over(prepared_corpora.read_source_record(path).get("passed_over", {}))
+    _print_notes(corpus.meta.get("notes", {}))
+    left_out = dict(corpus.meta["left_out"])
+    for clip, reason in left_out.items():
         print(f"  {clip}: {reason}")
-    if len(left_out) > 20:
-        print(f'  … and {len(left_out) - 20} more: meta["left_out"] of that file')
-    return 0, message
+    lost = sum(not clip.startswith("landmarks/") for clip in left_out)
+    message = f"{counts}, digest {corpus.digest}"
+    if not lost:
+        return 0, message
+    share = lost / (lost + len(corpus.clip))
+    words = f"{lost} of {lost + len(corpus.clip)} clips ({share:.0%}) are left out"
+    print(f"{words}, more than {o.lost:.0%}: exit status 1" if share > o.lost else words)
+    return int(share > o.lost), f"{message}; {words}"
+
+
+def _print_passed_over(passed_over: dict[str, str], most: int = 10) -> None:
+    """Files of the source that belong to no clip, by reason and ending; at most `most` names each.
+
+    All of them stand in the record beside the prepared file.
+    """
+    groups: dict[tuple[str, str], list[str]] = {}
+    for file, reason in passed_over.items():
+        ending = Path(file).suffix.lower() or "no ending"
+        groups.setdefault((reason, ending), []).append(file)
+    for (reason, ending), names in groups.items():
+        more = f" and {len(names) - most} more" if len(names) > most else ""
+        listed = ", ".join(names[:most])
+        print(f"  passed over, {len(names)} of {ending}: {reason}: {listed}{more}")
+
+
+def _print_notes(notes: dict[str, str], most: int = 10) -> None:
+    """Remarks on clips that are taken: each with its number and the names of some clips."""
+    groups: dict[str, list[str]] = {}
+    for clip, note in notes.items():
+        for one in note.split("; "):
+            groups.setdefault(
+                re.sub(r"\d+(\.\d+)?", "…", one.replace(clip, "the clip")), []
+            ).append(f"{clip} ({one})")
+    for kind, clips in groups.items():
+        more = f" and {len(clips) - most} more" if len(clips) > most else ""
+        print(f"  taken with a remark, {len(clips)} ({kind}): {', '.join(clips[:most])}{more}")
 
 
 @report_end

@@ -13,6 +13,7 @@ import os
 import threading
 import time
 import zipfile
+import zlib
 from collections.abc import Callable, Generator, Sequence
 from pathlib import Path
 from typing import Any
@@ -22,12 +23,15 @@ import numpy as np
 from core import files
 from core.data import features
 from core.data.corpora import ClipEntry
-from core.data.features import ClipFeatures, ExtractionSettings
+from core.data.features import ClipFeatures, ExtractionSettings, MachineError
 from core.data.sources import media_files
 
 TARGET_PARTS, MAX_CLIPS_PER_PART = 200, 50  # parts of a corpus, unless they grow above 50 clips
 MIN_PARALLEL_CLIPS = 24  # below that, further processes take longer to start than they save
 ARRAY_NAMES = ("x", "y", "five", "crop")  # fields of ClipFeatures in a part's file
+
+# What reading a part may raise that is missing, cut short or of an earlier version.
+DAMAGED_PART_ERRORS = OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error
 
 Item = Any  # a corpora.ClipEntry, or a demo.actors.Take
 ProgressCallback = Callable[[int, int], None]  # (clips done, clips in all)
@@ -45,36 +49,52 @@ def extract_corpus(
 ) -> list[ClipFeatures]:
     """Features of every clip, in order; parts that lie in `folder` are not extracted again.
 
-    Raises StopRequested soon after `should_stop()`.
+    A part with a clip whose reason may change is. Raises StopRequested soon after `should_stop()`,
+    MachineError where the machine keeps a clip from being read; what is done is kept.
     """
     size = min(MAX_CLIPS_PER_PART, -(-len(items) // TARGET_PARTS))
     parts = {i: items[i * size : (i + 1) * size] for i in range(-(-len(items) // size))}
-    folder.mkdir(parents=True, exist_ok=True)
-    results: dict[int, list[ClipFeatures]] = {}
-    for i in parts:
-        # a part that is missing or damaged is extracted again
-        with contextlib.suppress(OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
-            results[i] = _from_arrays(files.read_arrays(folder / f"{i:04d}.npz"))
+    results = _kept_parts(parts, folder)
     done = sum(map(len, results.values()))
     if tick:
         tick(done, len(items))
     todo = {i: part for i, part in parts.items() if i not in results}
-    with contextlib.closing(engine(todo, how)) as finished:
-        for i, arrays in finished:
-            files.write_arrays(folder / f"{i:04d}.npz", **arrays)
-            results[i] = _from_arrays(arrays)
-            done += len(parts[i])
-            if tick:
-                tick(done, len(items))
-            if should_stop and should_stop() and len(results) < len(parts):
-                raise files.StopRequested("stopped; the same call continues")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with contextlib.closing(engine(todo, how)) as finished:
+            for i, arrays in finished:
+                files.write_arrays(folder / f"{i:04d}.npz", **arrays)
+                results[i] = _from_arrays(arrays)
+                done += len(parts[i])
+                if tick:
+                    tick(done, len(items))
+                if should_stop and should_stop() and len(results) < len(parts):
+                    raise files.StopRequested("stopped; the same call continues")
+    except (MachineError, OSError) as e:
+        kept = f"{done:,} of {len(items):,} clips are done and kept"
+        reason = e if isinstance(e, MachineError) else f"{e.filename or folder}: {e.strerror or e}"
+        message = f"{reason}. {kept}; once that is mended, the same command goes on"
+        raise MachineError(message) from e
     return [clip for i in parts for clip in results[i]]
+
+
+def _kept_parts(parts: dict[int, Sequence[Item]], folder: Path) -> dict[int, list[ClipFeatures]]:
+    """The parts that lie whole in `folder`, without those that are to be extracted again."""
+    results = {}
+    for i in parts:
+        with contextlib.suppress(*DAMAGED_PART_ERRORS):
+            clips = _from_arrays(files.read_arrays(folder / f"{i:04d}.npz"))
+            if len(clips) == len(parts[i]) and not any(clip.may_change for clip in clips):
+                results[i] = clips
+    return results
 
 
 def _to_arrays(clips: list[ClipFeatures]) -> dict[str, np.ndarray]:
     arrays = {
         "reason": np.array([clip.reason for clip in clips]),
         "repeats": np.array([clip.repeats for clip in clips]),
+        "note": np.array([clip.note for clip in clips]),
+        "may_change": np.array([clip.may_change for clip in clips]),
     }
     for name in ARRAY_NAMES:
         values = {i: a for i, clip in enumerate(clips) if (a := getattr(clip, name)) is not None}
@@ -85,8 +105,11 @@ def _to_arrays(clips: list[ClipFeatures]) -> dict[str, np.ndarray]:
 
 
 def _from_arrays(arrays: dict[str, np.ndarray]) -> list[ClipFeatures]:
-    rows = zip(arrays["reason"].tolist(), arrays["repeats"].tolist(), strict=True)
-    fields: list[dict] = [{"reason": reason, "repeats": tuple(pair)} for reason, pair in rows]
+    names = ("reason", "repeats", "note", "may_change")
+    rows = zip(*(arrays[name].tolist() for name in names), strict=True)
+    fields: list[dict] = [dict(zip(names, row, strict=True)) for row in rows]
+    for of in fields:
+        of["repeats"] = tuple(of["repeats"])
     for name in ARRAY_NAMES:
         for k, i in enumerate(arrays[f"{name}_at"]):
             fields[i][name] = arrays[name][k]
@@ -119,8 +142,14 @@ def _extract_locally(
     options: dict[str, Any] = {}
     if workers > 1:
         options = {"backend": "loky", "initializer": exit_with_parent, "initargs": (os.getpid(),)}
+    from joblib.externals.loky.process_executor import BrokenProcessPool
+
     parallel = Parallel(n_jobs=workers, return_as="generator_unordered", **options)
-    yield from parallel(delayed(extract_part)(i, items, how) for i, items in parts.items())
+    try:
+        yield from parallel(delayed(extract_part)(i, items, how) for i, items in parts.items())
+    except BrokenProcessPool as e:
+        what = "the system ended a process that reads clips, perhaps as memory was short"
+        raise MachineError(f"{what}; give fewer --workers") from e
 
 
 def extract_part(
@@ -131,6 +160,7 @@ def extract_part(
     NumPy's matrix products differ in their last bits with the number of threads, so one thread is
     used everywhere.
     """
+    features.load_tools(items, how)
     with _blas_controller().limit(limits=1, user_api="blas"):
         return i, _to_arrays([features.extract_clip(item, how) for item in items])
 

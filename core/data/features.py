@@ -1,15 +1,17 @@
 """§3.3 and §3.4 for one clip of a corpus: aligned faces and a log-mel spectrogram. No torch.
 
 A clip is a ClipEntry with media, or a take of the demo corpus, which is drawn. The decoder and the
-landmark model are imported only where they are needed: drawing needs neither.
+landmark model are imported only where they are needed: drawing needs neither. What is wrong with a
+clip becomes the reason for which it is left out; a fault of the machine is raised.
 """
 
 from __future__ import annotations
 
 import functools
+import importlib
+from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -17,14 +19,24 @@ from core.config import LogMel
 from core.data.corpora import ClipEntry
 from core.data.prepared_corpora import STORED_COLUMNS
 from core.data.sources import media_files
+from core.files import UserError
 from core.media import spectrograms
+
+if TYPE_CHECKING:  # the decoder is loaded with the first clip
+    from core.media.clips import Clip
 
 # Pixels of a picture's shorter side. Smaller pictures are cropped faces; larger ones are
 # photographs, which are searched for a face.
 MAX_CROP_SIDE = 128
 CROP_SIZE = 48  # pixels of a crop's side, as in FER2013
+MIN_GREY_SD = 3.0  # standard deviation of a crop's grey levels, of 255, below which it is plain
 MAX_SEARCHED_FRAMES = 25  # frames around the middle that are searched for a face
 WINDOW_SECONDS = STORED_COLUMNS * LogMel().hop / LogMel().rate  # seconds of a spectrogram
+PLAIN_REASON = "no face: the picture has one plain colour"
+
+
+class MachineError(UserError):
+    """The machine, not a clip, kept the work from going on; the message says how to mend it."""
 
 
 @dataclass(frozen=True)
@@ -34,6 +46,7 @@ class ExtractionSettings:
     frames: int = 1  # faces, the first of the frame nearest the sound's middle
     crops: int = 1  # windows of STORED_COLUMNS columns, the first the clip's middle
     bands: int = LogMel().bands  # mel bands of a spectrogram
+    as_published: bool = False  # crops are taken as they are, plain or upside down: FER2013
 
 
 @dataclass(frozen=True)
@@ -48,23 +61,69 @@ class ClipFeatures:
     # when all crops are read.
     crop: np.ndarray | None = None
     repeats: tuple[bool, bool] = (False, False)  # fewer different frames, or windows, than wanted
+    note: str = ""  # what one should know of a clip that is taken
+    may_change: bool = False  # the reason may be gone the next time: the clip is tried again then
 
 
 def extract_clip(item: Any, how: ExtractionSettings) -> ClipFeatures:
-    """Features of one clip, a ClipEntry or a demo.actors.Take. Raises ModelMissing only.
+    """Features of one clip, a ClipEntry or a demo.actors.Take, or why it is left out.
 
-    Any other error becomes the `reason` for which the clip is left out.
+    Raises MachineError and ModelMissing: these are not the clip's fault, and all later clips would
+    be left out, too.
     """
+    from core.media import containers
+    from core.media.faces import landmarker
+
     try:
         if isinstance(item, ClipEntry):
             return _extract_entry(item, how)
         return _extract_take(item, how)
+    except (landmarker.ModelMissing, MachineError):
+        raise
+    except (containers.UnreadableError, OSError, ImportError, MemoryError) as e:
+        raise MachineError(_machine_fault(item, e)) from e
+    except UserError as e:
+        may_change = isinstance(e, containers.DecoderMissingError)
+        return ClipFeatures(reason=f"{type(e).__name__}: {e}", may_change=may_change)
     except Exception as e:  # one odd clip must not stop a corpus
-        from core.media.faces import landmarker
+        if "start new thread" in str(e):
+            raise MachineError(_machine_fault(item, e)) from e
+        return ClipFeatures(reason=f"{type(e).__name__}: {e}", may_change=True)
 
-        if isinstance(e, landmarker.ModelMissing | MemoryError):
-            raise  # not the clip's fault, and all others would be left out, too
-        return ClipFeatures(reason=f"{type(e).__name__}: {e}")
+
+def _machine_fault(item: Any, error: BaseException) -> str:
+    clip = item.clip if isinstance(item, ClipEntry) else item.clip_id
+    if isinstance(error, MemoryError):
+        return f"{clip}: no memory is left; give fewer --workers"
+    if isinstance(error, ImportError):
+        return f"{clip}: a library is missing ({error}); install requirements.txt again"
+    reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
+    return f"{clip}: {reason}"
+
+
+def load_tools(items: Sequence[Any], how: ExtractionSettings) -> None:
+    """Load what the clips need before the first is read: the decoders, mel filters, the model.
+
+    Raises MachineError where a library cannot be loaded or run, ModelMissing without the model.
+    """
+    from core.media.faces import landmarker
+
+    entries = [e for e in items if isinstance(e, ClipEntry)]
+    tool = "librosa, which computes the mel filters,"
+    try:
+        if len(entries) < len(items) or any(e.audio for e in entries):
+            spectrograms.mel_filters(LogMel(bands=how.bands))
+        for tool in ("av", "soundfile", "PIL.Image") if entries else ():
+            importlib.import_module(tool)
+        tool = "the landmark model"
+        if any(e.video for e in entries):
+            with landmarker.interpreters():
+                pass
+    except landmarker.ModelMissing:
+        raise
+    except Exception as e:
+        hint = "install requirements.txt again, and set HOME to a folder that may be written to"
+        raise MachineError(f"{tool} cannot be loaded ({e}); {hint}") from e
 
 
 def _extract_take(take: Any, how: ExtractionSettings) -> ClipFeatures:
@@ -80,39 +139,116 @@ def _extract_take(take: Any, how: ExtractionSettings) -> ClipFeatures:
 
 def _extract_entry(entry: ClipEntry, how: ExtractionSettings) -> ClipFeatures:
     """One clip through §3.3 and §3.4; a crop without landmarks is returned as it is."""
-    from core.media import clips  # late: training on prepared arrays needs no decoder
+    from core.media import clips, probe  # late: training on prepared arrays needs no decoder
 
-    y, seconds, repeated = None, None, False
+    content = media_files.read_content(entry.video) if entry.video else b""
+    name = functools.partial(_shown_name, entry)
+    voice = Voice(None, None, False, "")
     if entry.audio:
-        with media_files.media_file(entry.audio) as path:
-            wave = clips.read_waveform(path)
-        seconds = len(wave) / LogMel().rate
-        y, repeated = spectrogram_windows(wave, how)
+        same = entry.audio == entry.video
+        heard = content if same else media_files.read_content(entry.audio)
+        wave = clips.read_waveform(heard, name=name(entry.audio))
+        lead = probe.sound_lead(content, name(entry.video)) if same else 0.0
+        voice = take_voice(wave, how, name(entry.audio), lead)
     if not entry.video:
-        return ClipFeatures(y=y, repeats=(False, repeated))
-    with media_files.media_file(entry.video) as path:
-        picture = media_files.media_kind(path.name)[0] == "picture"
-        crop = _read_crop(path) if picture else None
-        if crop is None:
-            x, few = _aligned_faces(path, entry.clip, seconds, how.frames)
-            return ClipFeatures(x=x, y=y, repeats=(few, repeated))
-    from core.media.faces import alignment
-
-    five, repeats = alignment.crop_points(crop), (how.frames > 1, repeated)
-    if five is None:
-        return ClipFeatures(y=y, five=np.full((5, 2), np.nan), crop=crop, repeats=repeats)
-    x = np.stack([alignment.align(crop, five)] * how.frames)
-    return ClipFeatures(x=x, y=y, five=five, repeats=repeats)
+        return ClipFeatures(y=voice.y, repeats=(False, voice.repeated), note=voice.note)
+    grey = _read_crop(content, name(entry.video)) if entry.crop else None
+    if grey is None:
+        x, few, note = find_faces(content, name(entry.video), voice.middle, how.frames)
+        notes = "; ".join(filter(None, (voice.note, note)))
+        return ClipFeatures(x=x, y=voice.y, repeats=(few, voice.repeated), note=notes)
+    return _crop_features(entry, grey, voice, how)
 
 
-def _read_crop(path: Path) -> np.ndarray | None:
-    """A picture that is a cropped face, as (48, 48) uint8 grey; None for a larger picture."""
-    from PIL import Image
+def _shown_name(entry: ClipEntry, reference: str) -> str:
+    """A media file's name for people; a plain path's last part."""
+    member = media_files.split_reference(reference)[1]
+    return (media_files.path_in_zip(member) or reference).rsplit("/", 1)[-1] or entry.clip
 
-    with Image.open(path) as image:
-        if min(image.size) > MAX_CROP_SIDE:
-            return None
-        return np.asarray(image.convert("L").resize((CROP_SIZE, CROP_SIZE)))
+
+def _crop_features(
+    entry: ClipEntry, crop: np.ndarray, voice: Voice, how: ExtractionSettings
+) -> ClipFeatures:
+    """Features of a picture that one face fills, (48, 48) uint8."""
+    from core.media.faces import alignment, appearance
+
+    notes = [voice.note] if voice.note else []
+    if crop_is_plain(crop) and not how.as_published:
+        return ClipFeatures(reason=f"{entry.clip}: {PLAIN_REASON}")
+    if not how.as_published and appearance.is_upside_down(crop):
+        crop = np.ascontiguousarray(crop[::-1, ::-1])
+        notes.append("the face stands on its head: it was turned upright")
+    found, note = alignment.crop_points(crop), "; ".join(notes)
+    repeats = how.frames > 1, voice.repeated
+    if found is None:
+        return ClipFeatures(
+            y=voice.y, five=np.full((5, 2), np.nan), crop=crop, repeats=repeats, note=note
+        )
+    x = np.stack([alignment.align(crop, found)] * how.frames)
+    return ClipFeatures(x=x, y=voice.y, five=found, repeats=repeats, note=note)
+
+
+def crop_is_plain(crop: np.ndarray) -> bool:
+    """Whether a crop has one plain colour: no face can be in it."""
+    return bool(crop.std() < MIN_GREY_SD)
+
+
+def _read_crop(content: bytes, name: str) -> np.ndarray | None:
+    """A picture that is a cropped face, as (48, 48) uint8 grey; None for a larger one or a film."""
+    from core.media import clips, containers, pictures
+
+    kind, _ = containers.read_media(content, name)
+    if not clips.is_picture(kind, content):
+        return None
+    image, _ = pictures.read_picture(content, kind, name, containers.DEFAULT_LIMITS)
+    if min(image.size) > MAX_CROP_SIDE:
+        return None
+    return np.asarray(image.convert("L").resize((CROP_SIZE, CROP_SIZE)))
+
+
+@dataclass(frozen=True)
+class Voice:
+    """The part of a clip's sound that is taken."""
+
+    y: np.ndarray | None  # (crops, 112, bands) dB
+    middle: float | None  # s on the clip's clock: the middle of the first window
+    repeated: bool  # some windows are equal
+    note: str  # "" where the middle of the clip is taken
+
+
+def take_voice(wave: np.ndarray, how: ExtractionSettings, name: str, lead: float = 0.0) -> Voice:
+    """The windows of a waveform (T,) at LogMel.rate that hold its voice: the middle if it does.
+
+    `lead` is the time (s) at which the sound begins, on the picture's clock. Raises MediaError
+    where no window holds a voice.
+    """
+    from core.media.containers import MediaError
+
+    s = LogMel(bands=how.bands)
+    start, total = spectrograms.voiced_start(wave, s, STORED_COLUMNS), 1 + len(wave) // s.hop
+    if start is None:
+        peak, seconds = spectrograms.peak_dbfs(wave), len(wave) / s.rate
+        level = f"the mean of its channels peaks at {peak:.0f} dBFS"
+        level = level if peak < spectrograms.MAX_SILENT_DBFS else f"{seconds:.2f} s of sound"
+        raise MediaError(f"{name} holds no voice ({level}). Leave it out, or record it again")
+    windows, repeated = spectrogram_windows(wave, how)
+    middle = lead + spectrograms.centre_time(len(wave) / s.rate)
+    is_middle = start == max(0, (total - STORED_COLUMNS) // 2)
+    if is_middle and how.crops == 1 or total <= STORED_COLUMNS:
+        return Voice(windows, middle, repeated, "")
+    db, note = spectrograms.log_mel(wave, s), ""
+    first = windows[0] if is_middle else db[start : start + STORED_COLUMNS]
+    if not is_middle:
+        middle = lead + start * s.hop / s.rate + WINDOW_SECONDS / 2
+        at = f"{start * s.hop / s.rate:.1f} s"
+        note = f"the middle of {name} is silent: the second from {at} on is taken"
+    # A further window without a voice gives way to the first
+    voiced = spectrograms.voiced_columns(wave, s)
+    starts = [round(p * (total - STORED_COLUMNS)) for p in further_positions(how.crops)]
+    counts = [voiced[i : i + STORED_COLUMNS].sum() for i in starts]
+    enough = [n >= spectrograms.MIN_VOICED_COLUMNS for n in counts]
+    y = np.stack([first, *(w if is_voiced else first for w, is_voiced in zip(windows[1:], enough))])
+    return Voice(y, middle, repeated or not all(enough), note)
 
 
 def spectrogram_windows(wave: np.ndarray, how: ExtractionSettings) -> tuple[np.ndarray, bool]:
@@ -137,38 +273,42 @@ def _frame_times(middle: float, frames: int) -> list[float]:
     return [middle, *(middle + (p - 0.5) * WINDOW_SECONDS for p in further_positions(frames))]
 
 
-def _aligned_faces(
-    path: Path, name: str, seconds: float | None, frames: int
-) -> tuple[np.ndarray, bool]:
-    """Aligned faces (frames, 28, 28) of one person in a film; and whether a frame is used twice.
+def find_faces(
+    content: bytes, name: str, middle: float | None, frames: int
+) -> tuple[np.ndarray, bool, str]:
+    """Aligned faces (frames, 28, 28) of one person in a film or picture, and remarks.
 
-    The first face is nearest the sound's middle; of several people it is the largest in its frame.
-    `seconds` is the sound's length. Raises NoFaceError where MAX_SEARCHED_FRAMES frames show none.
+    The first face is nearest `middle`, the time (s) of the voice; None means the middle of the
+    film. Of several people it is the largest in its frame. The second value is whether a frame is
+    used twice, the third remarks or "". Raises NoFaceError where MAX_SEARCHED_FRAMES frames show
+    none.
     """
     from core.media import clips, containers
-    from core.media.faces import alignment, detection
+    from core.media.faces import alignment, appearance, detection
 
     def align(i: int, face: Any) -> np.ndarray:
         return alignment.align(clip.frames[i], alignment.five_points(face.points))
 
     # One face: decoding a single frame suffices, nearly always
-    if frames == 1 and seconds is not None:
-        clip = clips.read_clip(path, containers.Limits(near=spectrograms.centre_time(seconds)))
+    if frames == 1 and middle is not None:
+        clip = clips.read_clip(content, containers.Limits(near=middle), name=name)
         faces = detection.detect(clip.frames[0]) if len(clip.frames) == 1 else []
         if faces:
-            return align(0, faces[0])[None], False
+            note = appearance.describe(clip.frames[0], faces)
+            return align(0, faces[0])[None], False, note
 
     # The first face: of the frame nearest the middle that has one
-    clip = clips.read_clip(path)
+    clip = clips.read_clip(content, name=name)
     detect = functools.cache(lambda i: detection.detect(clip.frames[i]))
-    length = float(clip.times[-1]) if seconds is None else seconds
-    times = _frame_times(spectrograms.centre_time(length), frames)
+    times = _frame_times(_film_middle(clip) if middle is None else middle, frames)
     order = [int(i) for i in np.argsort(np.abs(clip.times - times[0]), kind="stable")]
     first = next((i for i in order[:MAX_SEARCHED_FRAMES] if detect(i)), None)
     if first is None:
         where = f"within {MAX_SEARCHED_FRAMES} frames of the middle"
+        where = "in the picture" if clip.is_still else where
         raise detection.NoFaceError(f"{name}: no face {where}")
     face = detect(first)[0]
+    note = appearance.describe(clip.frames[first], detect(first))
     centre, chosen, x = face.points.mean(0), {first: face}, [align(first, face)]
 
     # Further faces of the same person: those that lie nearest to the first face
@@ -182,4 +322,8 @@ def _aligned_faces(
         else:
             chosen[i] = min(detect(i), key=lambda f: float(np.hypot(*(f.points.mean(0) - centre))))
         x.append(align(i, chosen[i]))
-    return np.stack(x), len(chosen) < frames
+    return np.stack(x), len(chosen) < frames, note
+
+
+def _film_middle(clip: Clip) -> float:
+    return spectrograms.centre_time(float(clip.times[-1]))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Iterable, Sequence
 from typing import Literal
 
@@ -37,6 +38,17 @@ def emotion_of(word: str) -> str:
     return EMOTION_SYNONYMS.get(" ".join(words), "")
 
 
+def similar_emotion(word: str) -> str:
+    """The emotion that a misspelt `word` may mean, or "".
+
+    >>> similar_emotion("Hapy"), similar_emotion("contempt")
+    ('happy', '')
+    """
+    words = " ".join(word.lower().replace("_", " ").replace("-", " ").split())
+    near = difflib.get_close_matches(words, EMOTION_SYNONYMS, 1, 0.75) if len(words) > 3 else []
+    return EMOTION_SYNONYMS[near[0]] if near else ""
+
+
 def unknown_emotion_message(word: str) -> str:
     """The message that `word` is no known emotion, with every spelling that is one."""
     spellings = {
@@ -47,6 +59,8 @@ def unknown_emotion_message(word: str) -> str:
     why = ""
     if word.strip().isdecimal():
         why = ": numbers name other emotions in every corpus, so write the word"
+    elif similar := similar_emotion(word):
+        why = f", perhaps {similar}"
     return f"unknown emotion {word!r}{why}; known are {known}"
 
 

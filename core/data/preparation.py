@@ -14,6 +14,7 @@ import os
 import shutil
 import time
 import zipfile
+import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,12 +27,13 @@ from core.config import LogMel
 from core.data import extraction, features, prepared_corpora
 from core.data.corpora import KNOWN_CORPORA, ClipEntry, CorpusError
 from core.data.extraction import Item, PartResults, ProgressCallback
-from core.data.features import ClipFeatures, ExtractionSettings
+from core.data.features import ClipFeatures, ExtractionSettings, MachineError
 from core.data.prepared_corpora import STORED_COLUMNS
 from core.data.sources import indexing, media_files
 from core.media import spectrograms
 
-CODE_VERSION = 2  # raised whenever the same clips would give other arrays
+CODE_VERSION = 2  # raised whenever the same takes of the demo corpus would give other arrays
+MEDIA_VERSION = 3  # raised whenever the same media would give other arrays, or other remarks
 MAX_PARTS_AGE = 7 * 86400.0  # seconds after which unfinished parts of other settings are removed
 MAX_HASH_DISTANCE = 3  # number of bits, of 64, by which the hashes of near duplicates may differ
 HASH_BLOCK = 512  # rows of hashes that are compared at once, to bound the memory
@@ -58,40 +60,49 @@ def prepare_corpus(
     tick: ProgressCallback | None = None,
     engine: Callable[..., PartResults] | None = None,
     should_stop: Callable[[], bool] | None = None,
+    again: bool = False,
+    warn: Callable[[str], None] | None = None,
 ) -> Path:
     """Prepare a corpus and return its npz; nothing is done if it is there with the same content.
 
     `source` is the corpus' folder, zip or table; the demo corpus needs none. A name that ends in a
     number of mel bands (`ravdess-64`) means the same clips in so many bands. `workers` processes
     (0: one per core) read clips, unless an `engine` such as `ray_cluster.connection.run_tasks` is
-    given. Clips without a usable face or voice are left out and listed in `meta["left_out"]`.
+    given. Clips without a usable face or voice are left out and listed in `meta["left_out"]`; those
+    whose reason may change are tried again by the next call. `again` reads all clips anew. `warn`
+    is called with a sentence before another content of that name is replaced.
 
-    Raises CorpusError when nothing is left, or a machine cannot do its part; BusyError while
-    another process prepares this corpus; StopRequested soon after `should_stop()`. The same call
-    continues.
+    Raises CorpusError when nothing is left, or a machine cannot do its part; MachineError where a
+    fault of the machine, not of a clip, keeps clips from being read; BusyError while another
+    process prepares this corpus; StopRequested soon after `should_stop()`. The same call continues.
     """
-    if settings.frames < 1 or settings.crops < 1:
-        got = f"{settings.frames} and {settings.crops}"
-        raise CorpusError(f"frames and crops are at least 1; got {got}")
+    if settings.frames < 1 or settings.crops < 1 or workers < 0:
+        got = f"{settings.frames}, {settings.crops} and {workers}"
+        raise CorpusError(f"frames and crops are at least 1, workers at least 0; got {got}")
     clips, bands = prepared_corpora.parse_name(name)
     target, drawn = prepared_corpora.corpus_path(name, settings.takes), clips == "demo"
-    how = ExtractionSettings(settings.frames, settings.crops, bands)
-    items = list_items(clips, source, settings)
+    as_published = clips == "fer2013"
+    how = ExtractionSettings(settings.frames, settings.crops, bands, as_published)
+    items, passed_over = index_source(clips, source, settings)
     if not drawn and bands != LogMel().bands and not any(e.audio for e in items):
         what = f"{clips} has no sound at {source}, so it has no mel bands"
         raise CorpusError(f"{what}; its faces are the same in the corpus {clips}")
     key = content_key(name, source, items, how)
     parts = target.parent / ".parts" / key
-    if _read_key(target) == key:
+    if not again and _is_finished(target, key):
         shutil.rmtree(parts, ignore_errors=True)  # of a process killed between its last two steps
-        _write_source_record(target, source, items)
+        _write_source_record(target, source, items, passed_over)
         return target
     # Trainings started together want the same demo corpus and wait for it. Another corpus is not
     # prepared twice by intent, so that the second process is refused.
     lock = parts.with_name(f"{target.stem}.lock")
     with files.file_lock(lock, f"preparing {name}", wait=drawn):
-        if _read_key(target) == key:
+        if not again and _is_finished(target, key):
             return target
+        if again:
+            shutil.rmtree(parts, ignore_errors=True)
+        if warn and (other := _other_content(target, source, key)):
+            warn(other)
         _remove_leftovers(target, parts)
         if not drawn and any(e.video for e in items):
             from core.media.faces import landmarker
@@ -99,22 +110,55 @@ def prepare_corpus(
             landmarker.model_path()  # once, before many processes want it
         work = extraction.choose_engine(engine, items, workers, drawn)
         results = extraction.extract_corpus(items, how, parts, work, tick, should_stop)
-        # Before the file itself: after a kill between the two, the next call comes here again.
-        _write_source_record(target, source, items)
-        _write_corpus(target, name, source, items, results, how, key)
-        shutil.rmtree(parts, ignore_errors=True)
+        try:
+            # Before the file itself: after a kill between the two, the next call comes here again.
+            _write_source_record(target, source, items, passed_over)
+            _write_corpus(target, name, source, items, results, how, key)
+        except OSError as e:
+            what = f"{target} cannot be written ({e.strerror or e}); all clips are done and kept"
+            raise MachineError(f"{what}: make room, and the same command goes on") from e
+        if not any(clip.may_change for clip in results):
+            shutil.rmtree(parts, ignore_errors=True)
     return target
 
 
 def list_items(clips: str, source: Path | None, settings: PreparationSettings) -> Sequence[Item]:
+    """The clips of a corpus."""
+    return index_source(clips, source, settings)[0]
+
+
+def index_source(
+    clips: str, source: Path | None, settings: PreparationSettings
+) -> tuple[Sequence[Item], dict[str, str]]:
+    """The clips of a corpus, and the files that are passed over: path -> why."""
     if clips == "demo":
         from core.data.demo import actors
 
-        return actors.list_takes(settings.takes)
+        return actors.list_takes(settings.takes), {}
     if source is None:
         raise CorpusError(f"say where {clips} is: --source FOLDER_OR_ZIP")
     # absolute, as a worker may have another working directory
-    return indexing.index_clips(clips, source.resolve(), settings.song)
+    index = indexing.index_corpus(clips, source.resolve(), settings.song)
+    return index.entries, index.passed_over
+
+
+def _is_finished(target: Path, key: str) -> bool:
+    """Whether a file holds the content of that key, and no clip is to be tried again."""
+    meta = _read_meta(target)
+    return meta.get("key") == key and not meta.get("may_change")
+
+
+def _other_content(target: Path, source: Path | None, key: str) -> str:
+    """A sentence about the content of a file that is about to be replaced, "" if there is none."""
+    meta = _read_meta(target)
+    if not meta or meta.get("key") == key or source is None:
+        return ""
+    record = prepared_corpora.read_source_record(target)
+    origin, count = record.get("source", "an unknown source"), len(record.get("clips", ()))
+    before = f"{target} holds {count:,} clips of {origin}"
+    if origin == str(source.resolve()):
+        return f"{before}, which has changed or is prepared otherwise: the file will be replaced"
+    return f"{before}, and {source.resolve()} replaces it; to keep both, give another name"
 
 
 # ------------------------------------------------------------------ the key
@@ -126,8 +170,10 @@ def content_key(
     """Hash of everything that decides a prepared file's content; moving a whole corpus keeps it."""
     sound = dataclasses.replace(LogMel(), bands=how.bands, columns=STORED_COLUMNS, range_db=0.0)
     counts = {"frames": how.frames, "crops": how.crops}
-    what: list[Any] = [CODE_VERSION, dataclasses.asdict(sound), counts, name]
-    if source is None or prepared_corpora.is_demo(name):
+    drawn = source is None or prepared_corpora.is_demo(name)
+    version = CODE_VERSION if drawn else MEDIA_VERSION
+    what: list[Any] = [version, dataclasses.asdict(sound), counts, name]
+    if source is None or drawn:
         from core.data import demo
 
         code = sorted(Path(demo.__path__[0]).glob("*.py"))
@@ -163,13 +209,13 @@ def _file_identity(
     return [os.path.relpath(archive, root), stat.st_size, stat.st_mtime_ns]
 
 
-def _read_key(path: Path) -> str | None:
-    """The key in a finished file, None where there is none or it is damaged."""
+def _read_meta(path: Path) -> dict[str, Any]:
+    """The facts in a finished file, {} where there is none or it is damaged."""
     try:
         with open(path, "rb") as file, np.load(file, allow_pickle=False) as arrays:
-            return json.loads(str(arrays["meta"]))["key"]
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
-        return None
+            return dict(json.loads(str(arrays["meta"])))
+    except (OSError, ValueError, KeyError, EOFError, TypeError, zipfile.BadZipFile, zlib.error):
+        return {}
 
 
 def _remove_leftovers(target: Path, parts: Path) -> None:
@@ -232,6 +278,8 @@ def _write_corpus(
         **{"frames": how.frames, "crops": how.crops},
         "repeated": {k: sum(r[i] for r in repeats) for i, k in enumerate(("frames", "crops"))},
         "left_out": left_out | median_aligned,
+        "notes": {e.clip: clip.note for e, clip in usable if clip.note},
+        "may_change": [e.clip for e, clip in clips if clip.may_change],
         **({"bands": how.bands} if how.bands != LogMel().bands else {}),
     }
     files.write_arrays(
@@ -288,15 +336,17 @@ def _levels_and_terms(name: str, y: np.ndarray, how: ExtractionSettings) -> dict
     }
 
 
-def _write_source_record(target: Path, source: Path | None, items: Sequence[Item]) -> None:
+def _write_source_record(
+    target: Path, source: Path | None, items: Sequence[Item], passed_over: dict[str, str]
+) -> None:
     """Write where the clips' media lie, so that pages can show them: `<name>.source.json`."""
     if source is None or not all(isinstance(e, ClipEntry) for e in items):
         return
     fields = ("video", "audio", "intensity", "statement")
     clips = {e.clip: {k: value for k in fields if (value := getattr(e, k))} for e in items}
-    text = json.dumps({"source": str(source.resolve()), "clips": clips})
-    side = target.with_suffix(".source.json")
-    if not side.exists() or side.read_text() != text:
+    record = {"source": str(source.resolve()), "clips": clips, "passed_over": passed_over}
+    side, text = prepared_corpora.source_record_path(target), json.dumps(record)
+    if not side.exists() or side.read_text(encoding="utf-8") != text:
         files.write_atomic(side, text)
 
 

@@ -140,6 +140,19 @@ def load_corpus_file(path: Path) -> PreparedCorpus:
         raise CorpusError(f"{path} is damaged ({e}); remove it and prepare the corpus again") from e
 
 
+def source_record_path(target: Path) -> Path:
+    """File beside a prepared corpus that says where its clips' media lie."""
+    return target.with_name(f"{target.stem}.source.json")
+
+
+def read_source_record(target: Path) -> dict:
+    """The record of a prepared corpus: source, clips, passed_over; {} without a readable one."""
+    try:
+        return dict(json.loads(source_record_path(target).read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError):
+        return {}
+
+
 def load_corpus(name: str, takes: int = 10) -> PreparedCorpus:
     """`load_corpus_file` by the corpus' name."""
     return load_corpus_file(corpus_path(name, takes))

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import io
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
@@ -16,13 +17,11 @@ from typing import Any
 
 import av
 import numpy as np
-from PIL import Image, ImageOps
 
 from core import files
-from core.media import containers
-from core.media.containers import DEFAULT_LIMITS, Limits, MediaError, PathName
+from core.media import containers, pictures
+from core.media.containers import DEFAULT_LIMITS, Content, Limits, MediaError, PathName
 
-MIN_PICTURE_SIDE = 16  # pixels of a picture's shorter side
 MAX_TIMESTAMP_JUMP = 10.0  # s between two frames, or between the starts of sound and picture
 MIN_FILLED_GAP = 0.1  # s of missing sound that are replaced by silence; shorter gaps are closed
 MAX_SILENT_PEAK = 1e-4  # peak, relative to full scale, below which a clip counts as silent
@@ -64,7 +63,7 @@ def append_and_thin(frames: list, new: Any, number: int) -> list:
 
 
 def read_clip(
-    path: PathName,
+    source: Content,
     limits: Limits = DEFAULT_LIMITS,
     need_sound: bool = False,
     name: str | None = None,
@@ -72,55 +71,38 @@ def read_clip(
 ) -> Clip:
     """A video, or a still picture (one frame, no sound), as a Clip.
 
-    `name` is shown to people; the file's own if None. `on_frame` is called with each kept frame of
+    `source` is a path, or a file's bytes. `name` is shown to people; the file's own if None.
+    `on_frame` is called with each kept frame of
     a video once it is decoded; not for stills, nor with `limits.near`. A damaged clip is read as
     far as possible, and a note says so. Raises MediaError for a file that is no media, has no
     picture, is too large, has no decodable frame or, with `need_sound`, has no sound.
     """
-    path, name = Path(path), name or Path(path).name
+    name = name or _file_name(source)
     if not limits.frames:
         no_frames = np.zeros((0, 1, 1, 3), np.uint8)
-        return Clip(name, np.zeros(0), no_frames, read_waveform(path, Clip.rate, limits, name))
-    kind = containers.check_file(path, name, limits)
+        return Clip(name, np.zeros(0), no_frames, read_waveform(source, Clip.rate, limits, name))
+    kind, content = containers.read_media(source, name, limits)
     if kind in containers.AUDIO_DEMUXERS:
         hint = "Choose a video, or a picture of a face"
         raise MediaError(f"{name} is sound only and has no picture. {hint}")
-    if kind in containers.PICTURE_FORMATS:
-        clip = _read_picture(path, kind, name, limits)
+    if is_picture(kind, content):
+        image, note = pictures.read_picture(content, kind, name, limits)
+        frames, notes = np.asarray(image)[None], (note,) if note else ()
+        clip = Clip(name, np.zeros(1), frames, None, notes=notes, is_still=True)
     else:
-        clip = _read_video(path, kind, name, limits, on_frame)
+        clip = _read_video(content, kind, name, limits, on_frame)
     if need_sound and clip.waveform is None:
         raise MediaError(f"{name} has no sound, which is needed here. Choose a clip with a voice")
     return clip
 
 
-def _read_picture(path: Path, kind: str, name: str, limits: Limits) -> Clip:
-    try:
-        with Image.open(path, formats=[containers.PICTURE_FORMATS[kind]]) as image:
-            _check_frame_size(*image.size, name, limits)
-            turned = ImageOps.exif_transpose(image)
-            if turned.mode.startswith("I"):  # 16 bits, which PIL would cut off at 255
-                turned = Image.fromarray((np.asarray(turned) / 257).clip(0, 255).astype(np.uint8))
-            rgb = turned.convert("RGB")
-            rgb.thumbnail((limits.side, limits.side), Image.Resampling.LANCZOS)
-            is_turned = image.getexif().get(0x0112, 1) != 1
-    except Image.DecompressionBombError as error:
-        raise MediaError(f"{name} has too many pixels. Scale it down") from error
-    except (MediaError, MemoryError):
-        raise
-    except Exception as error:  # each of PIL's six decoders raises errors of its own
-        raise MediaError(f"{name} is a damaged picture. Save it again as jpg or png") from error
-    notes = ("turned upright, as its EXIF data ask",) if is_turned else ()
-    return Clip(name, np.zeros(1), np.asarray(rgb)[None], None, notes=notes, is_still=True)
+def is_picture(kind: str, content: bytes) -> bool:
+    """Whether a file of that kind holds one still picture."""
+    return kind in containers.PICTURE_FORMATS or kind == "gif" and pictures.is_still_gif(content)
 
 
-def _check_frame_size(w: int, h: int, name: str, limits: Limits) -> None:
-    if w * h > limits.pixels:
-        most = f"at most {limits.pixels / 1e6:.0f} million are taken"
-        raise MediaError(f"{name} has {w} x {h} pixels; {most}. Scale it down")
-    if min(w, h) < MIN_PICTURE_SIDE:
-        fault = f"{name} has only {w} x {h} pixels, too few for a face"
-        raise MediaError(f"{fault}. Choose a larger picture")
+def _file_name(source: Content) -> str:
+    return "the file" if isinstance(source, bytes) else Path(source).name
 
 
 def _decode_frames(box: Any, streams: list[Any], wanted: Callable[[Any], bool]) -> Iterator[Any]:
@@ -134,12 +116,16 @@ def _decode_frames(box: Any, streams: list[Any], wanted: Callable[[Any], bool]) 
             packet = next(packets)
         except StopIteration:
             return
+        except MemoryError:  # the machine's fault, not the file's
+            raise
         except av.FFmpegError:
             yield "rest"
             return
         if wanted(packet.stream):
             try:
                 yield from packet.decode()
+            except MemoryError:
+                raise
             except av.FFmpegError:
                 yield "packet"
 
@@ -254,13 +240,13 @@ class _AudioResampler:
 
 
 def _read_video(
-    path: Path,
+    content: bytes,
     kind: str,
     name: str,
     limits: Limits,
     on_frame: Callable[[DecodedFrame], None] | None = None,
 ) -> Clip:
-    with containers.open_container(path, kind, name) as box:
+    with containers.open_container(content, kind, name) as box:
         # Find the streams, and the length that the header states.
         video = containers.video_stream(box)
         audio = next((s for s in box.streams.audio if s.codec_context), None)
@@ -268,74 +254,86 @@ def _read_video(
             hint = "Choose a video, or a picture of a face"
             raise MediaError(f"{name} has no picture that can be decoded. {hint}")
         if video.width and video.height:
-            _check_frame_size(video.width, video.height, name, limits)
+            pictures.check_size(video.width, video.height, name, limits)
         video.codec_context.thread_type, video.codec_context.thread_count = "AUTO", 2
         header_seconds = box.duration / 1e6 if box.duration else 0.0
-        pictures = _FrameSampler(video, limits, min(header_seconds, limits.seconds), on_frame)
+        film = _FrameSampler(video, limits, min(header_seconds, limits.seconds), on_frame)
         sound = _AudioResampler(Clip.rate, limits.seconds)
         broken, unreadable = 0, False  # frames and packets that cannot be decoded; a remainder
         # Pass each decoded frame to its sampler.
         streams = [stream for stream in (video, audio) if stream]
-        samplers: dict[Any, Any] = {video: pictures, audio: sound}
+        samplers: dict[Any, Any] = {video: film, audio: sound}
         for frame in _decode_frames(box, streams, lambda stream: not samplers[stream].full):
             if isinstance(frame, av.AudioFrame):
                 sound.add_frame(frame)
             elif isinstance(frame, av.VideoFrame) and not frame.is_corrupt:
-                _check_frame_size(frame.width, frame.height, name, limits)
-                pictures.add_frame(frame)
+                pictures.check_size(frame.width, frame.height, name, limits)
+                film.add_frame(frame)
             else:
                 broken, unreadable = broken + 1, unreadable or frame == "rest"
         sound.add_frame(None)
-    if not pictures.frames:
+    if not film.frames:
         fault = f"{name} is damaged or cut short: not one frame of it could be decoded"
         raise MediaError(f"{fault}. {containers.RETRY_HINT}. {containers.EXPORT_HINT}")
     # Bring both onto one clock; with limits.near, keep the frame nearest that time.
-    notes = _picture_notes(pictures, sound, header_seconds, broken, unreadable)
-    waveform, delay, sound_notes = _place_sound(pictures, sound)
-    times, frames = np.array(pictures.times) - pictures.start + delay, pictures.frames
+    notes = _picture_notes(film, sound, header_seconds, broken, unreadable)
+    waveform, delay, sound_notes = _place_sound(film, sound)
+    times, frames = np.array(film.times) - film.start + delay, film.frames
     if limits.near < np.inf:
         k = int(np.abs(times - limits.near).argmin())
         if frames[k] is None:  # the delay moved limits.near out of the second that was kept
             every_frame = dataclasses.replace(limits, near=np.inf)
-            return _read_video(path, kind, name, every_frame, on_frame)
-        times, frames = times[k : k + 1], [pictures.to_upright_rgb(frames[k])]
+            return _read_video(content, kind, name, every_frame, on_frame)
+        times, frames = times[k : k + 1], [film.to_upright_rgb(frames[k])]
     return Clip(name, times, np.stack(frames), waveform, notes=(*notes, *sound_notes))
 
 
 def _picture_notes(
-    pictures: _FrameSampler,
+    film: _FrameSampler,
     sound: _AudioResampler,
     header_seconds: float,
     broken: int,
     unreadable: bool,
 ) -> list[str]:
     """Remarks on what was turned, left out or damaged, in plain language."""
-    limits, notes = pictures.limits, []
-    if pictures.quarter_turns:
-        degrees = 360 - pictures.quarter_turns * 90
+    limits, notes = film.limits, []
+    if film.quarter_turns:
+        degrees = 360 - film.quarter_turns * 90
         notes.append(f"turned by {degrees} degrees clockwise, as the file asks")
-    if pictures.full or sound.full and header_seconds > limits.seconds:
+    if film.full or sound.full and header_seconds > limits.seconds:
         notes.append(f"longer than {limits.seconds:g} s: only the beginning was read")
-    seconds = max(pictures.last - pictures.start + pictures.period, sound.length / Clip.rate)
-    if not pictures.full and (unreadable or seconds < 0.95 * header_seconds - 0.3):
+    seconds = _seconds_read(film, sound)
+    if not film.full and (unreadable or seconds < 0.95 * header_seconds - 0.3):
         of = f" of {header_seconds:.1f} s" if seconds < header_seconds else ""
         notes.append(f"cut short: only the first {seconds:.1f} s{of} could be read")
     elif broken:
         notes.append("damaged: some frames were left out")
-    if pictures.bad_timestamps:
+    if film.bad_timestamps:
         notes.append("some timestamps are missing or wrong: times are counted by the frame rate")
-    if pictures.step > 1 / limits.fps:
-        notes.append(f"long: {1 / pictures.step:.3g} frames a second are kept")
+    if film.step > 1 / limits.fps:
+        notes.append(f"long: {1 / film.step:.3g} frames a second are kept")
     return notes
 
 
+def _seconds_read(film: _FrameSampler, sound: _AudioResampler) -> float:
+    """Seconds from the start of the earlier stream to the end of the later one."""
+    spans = [(film.start, film.last + film.period)]
+    if sound.length:
+        start = sound.start or 0.0
+        spans.append((start, max(sound.end, start + sound.length / Clip.rate)))
+    (a, _), (b, _) = spans[0], spans[-1]
+    if abs(a - b) > MAX_TIMESTAMP_JUMP:  # unrelated clocks
+        return max(end - start for start, end in spans)
+    return max(end for _, end in spans) - min(a, b)
+
+
 def _place_sound(
-    pictures: _FrameSampler, sound: _AudioResampler
+    film: _FrameSampler, sound: _AudioResampler
 ) -> tuple[np.ndarray | None, float, list[str]]:
     """The waveform from the start of the earlier stream, the picture's delay in s, and remarks."""
     if not sound.length:
         return None, 0.0, ["has no sound"]
-    notes, delay = [], pictures.start - (sound.start or 0.0)
+    notes, delay = [], film.start - (sound.start or 0.0)
     if abs(delay) > MAX_TIMESTAMP_JUMP:
         notes.append("sound and picture have unrelated clocks: both are taken to start together")
         delay = 0.0
@@ -347,28 +345,31 @@ def _place_sound(
 
 
 def read_waveform(
-    path: PathName, rate: int = 16_000, limits: Limits = DEFAULT_LIMITS, name: str | None = None
+    source: Content, rate: int = 16_000, limits: Limits = DEFAULT_LIMITS, name: str | None = None
 ) -> np.ndarray:
     """The sound of a sound file or video: (T,) float32 in [-1, 1] at `rate` Hz, the channels' mean.
 
     At most limits.seconds are read. Raises MediaError for a file that is no media or has no sound.
     """
-    path, name = Path(path), name or Path(path).name
-    kind = containers.check_file(path, name, limits)
+    name = name or _file_name(source)
+    kind, content = containers.read_media(source, name, limits)
     if kind in containers.PICTURE_FORMATS:
         raise MediaError(f"{name} is a picture and has no sound. Choose a sound or a video")
     sound = _AudioResampler(rate, limits.seconds)
-    if kind in ("wav", "flac", "mp3", "ogg"):
-        import soundfile  # reads more damaged wav headers than FFmpeg, and fewer of other kinds
+    if kind in containers.SOUNDFILE_KINDS:
+        import soundfile
 
-        with contextlib.suppress(soundfile.LibsndfileError), soundfile.SoundFile(path) as file:
+        with (
+            contextlib.suppress(soundfile.LibsndfileError),
+            soundfile.SoundFile(io.BytesIO(content)) as file,
+        ):
             while not sound.full and len(data := file.read(2**16, dtype="float32", always_2d=True)):
                 mono = data.mean(1, dtype=np.float32)[None]
                 frame = av.AudioFrame.from_ndarray(mono, format="fltp", layout="mono")
                 frame.sample_rate = file.samplerate
                 sound.add_frame(frame)
     if not sound.parts:
-        with containers.open_container(path, kind, name) as box:
+        with containers.open_container(content, kind, name) as box:
             stream = next((s for s in box.streams.audio if s.codec_context), None)
             for frame in _decode_frames(box, [stream], lambda _: not sound.full) if stream else ():
                 if isinstance(frame, av.AudioFrame):

@@ -7,6 +7,7 @@ untrusted file is ever run.
 from __future__ import annotations
 
 import contextlib
+import io
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -18,23 +19,38 @@ import numpy as np
 
 from core.files import UserError
 
-# Kind of a file -> name of FFmpeg's demuxer, or of PIL's format.
+# Kind of a file -> name of FFmpeg's demuxer, or of PIL's format. A gif with one picture is a
+# picture, one with several is a film.
 VIDEO_DEMUXERS = {"mp4": "mov", "webm": "matroska", "mpg": "mpeg", "ts": "mpegts"} | {
     kind: kind for kind in ("flv", "avi", "ogg", "asf", "gif")
 }
-AUDIO_DEMUXERS = {kind: kind for kind in ("wav", "mp3", "flac", "aac")}
-PICTURE_FORMATS = {"jpg": "JPEG"} | {
-    kind: kind.upper() for kind in ("png", "webp", "bmp", "tiff", "avif")
+AUDIO_DEMUXERS = {
+    kind: kind for kind in ("wav", "mp3", "flac", "aac", "aiff", "caf", "au", "amr", "w64")
 }
+PICTURE_FORMATS = {"jpg": "JPEG"} | {
+    kind: kind.upper() for kind in ("png", "webp", "bmp", "tiff", "avif", "ppm")
+}
+MEDIA_KINDS = frozenset(VIDEO_DEMUXERS | AUDIO_DEMUXERS | PICTURE_FORMATS)
+# Kinds that libsndfile reads too; it accepts more damaged headers than FFmpeg.
+SOUNDFILE_KINDS = ("wav", "flac", "mp3", "ogg", "aiff", "caf", "au", "w64")
 
 SNIFF_BYTES = 600  # first bytes of a file that `sniff_kind` looks at
 RETRY_HINT, EXPORT_HINT = "Copy or record it again", "Export it again as mp4 (H.264)"
 
 PathName = str | os.PathLike[str]
+Content = bytes | str | os.PathLike[str]  # a file's bytes, or its path
 
 
 class MediaError(UserError):
     """A file that cannot be used; the message names the file, the reason and the fix."""
+
+
+class UnreadableError(MediaError):
+    """The machine could not read the file; that says nothing about what the file holds."""
+
+
+class DecoderMissingError(MediaError):
+    """A kind of file for which there is no decoder here; another installation may have one."""
 
 
 @dataclass(frozen=True)
@@ -58,18 +74,31 @@ DEFAULT_LIMITS = Limits()
 MAGIC = {
     b"\xff\xd8\xff": "jpg", b"\x89PNG\r\n\x1a\n": "png", b"GIF8": "gif", b"BM": "bmp",
     b"II*\0": "tiff", b"MM\0*": "tiff", b"\x1a\x45\xdf\xa3": "webm", b"FLV": "flv",
-    b"\0\0\1\xba": "mpg", b"OggS": "ogg", b"\x30\x26\xb2\x75": "asf", b"RF64": "wav",
-    b"fLaC": "flac", b"ID3": "mp3", b"version https://git-lfs": "lfs",
+    b"\0\0\1\xba": "mpg", b"OggS": "ogg", b"\x30\x26\xb2\x75": "asf",
+    b"RF64": "wav", b"BW64": "wav", b"riff\x2e\x91\xcf\x11": "w64", b"fLaC": "flac",
+    b"ID3": "mp3", b"caff": "caf", b".snd": "au", b"#!AMR": "amr",
+    b"version https://git-lfs": "lfs",
 }  # fmt: skip
-ISO_BRANDS = {b"avif": "avif"} | dict.fromkeys((b"heic", b"heix", b"mif1", b"msf1"), "heic")
-RIFF_FORMS = {b"WAVE": "wav", b"AVI ": "avi", b"WEBP": "webp"}
+PORTABLE_MAP_HEADS = tuple(b"P" + bytes([n]) for n in b"123456")  # pbm, pgm, ppm; a space follows
+ISO_BRANDS = {b"avif": "avif", b"avis": "avif"} | dict.fromkeys(
+    (b"heic", b"heix", b"heim", b"heis", b"hevc", b"mif1", b"msf1"), "heic"
+)
+RIFF_FORMS = {b"WAVE": "wav", b"AVI ": "avi", b"AVIX": "avi", b"WEBP": "webp"}
+# Packets of a transport stream begin with 0x47; a camcorder (AVCHD) puts four bytes before each.
+TS_PACKETS = ((0, 188), (4, 192), (0, 204))  # first sync byte, bytes of a packet
+# First bytes of archives and documents -> what they are, and how to get at the content.
+OTHER_FILES = {
+    b"PK\3\4": "a zip archive", b"Rar!": "a rar archive", b"7z\xbc\xaf": "a 7z archive",
+    b"\x1f\x8b": "a gz archive", b"BZh": "a bz2 archive", b"\xfd7zXZ": "an xz archive",
+    b"\x28\xb5\x2f\xfd": "a zst archive", b"%PDF": "a PDF document",
+    b"\xd0\xcf\x11\xe0": "an Office document",
+}  # fmt: skip
 
 
 def sniff_kind(head: bytes) -> str:
     r"""The kind of a file from its first SNIFF_BYTES.
 
-    A key of VIDEO_DEMUXERS, AUDIO_DEMUXERS or PICTURE_FORMATS, or one of lfs (a git-lfs pointer),
-    empty, heic, text, unknown.
+    One of MEDIA_KINDS, or one of lfs (a git-lfs pointer), empty, heic, text, unknown.
 
     >>> sniff_kind(b"RIFF\x24\x00\x00\x00WAVEfmt "), sniff_kind(b"hello"), sniff_kind(b"")
     ('wav', 'text', 'empty')
@@ -77,62 +106,108 @@ def sniff_kind(head: bytes) -> str:
     if not head:
         return "empty"
     if head[4:8] == b"ftyp":
-        return ISO_BRANDS.get(head[8:12], "mp4")
+        return _iso_kind(head)
     if head[4:8] in (b"moov", b"mdat", b"free", b"skip", b"wide", b"pnot"):
         return "mp4"
     if head[:4] == b"RIFF":
         return RIFF_FORMS.get(head[8:12], "unknown")
+    if head[:4] == b"FORM" and head[8:12] in (b"AIFF", b"AIFC"):
+        return "aiff"
     for magic, kind in MAGIC.items():
         if head.startswith(magic):
             return kind
-    if head[0] == 0x47 and head[188:189] == b"\x47":
-        return "ts"
+    if head[:2] in PORTABLE_MAP_HEADS and head[2:3].isspace():
+        return "ppm"
+    for first, size in TS_PACKETS:
+        if head[first : first + 1] == head[first + size : first + size + 1] == b"\x47":
+            return "ts"
     # An MPEG audio frame starts with eleven set bits; layer bits of 00 are AAC.
-    if head[0] == 0xFF and len(head) > 1 and head[1] & 0xE0 == 0xE0:
+    if head[0] == 0xFF and len(head) > 1 and head[1] & 0xE0 == 0xE0 and head[1] != 0xFE:
         return "aac" if head[1] & 0x06 == 0 else "mp3"
     is_text = not head.translate(None, bytes(range(32, 127)) + b"\t\r\n\f\x1b")
     return "text" if is_text else "unknown"
 
 
-def check_file(path: Path, name: str, limits: Limits) -> str:
-    """The kind of a media file. Raises MediaError for any other file, and above limits.bytes."""
+def _iso_kind(head: bytes) -> str:
+    """mp4, avif or heic, by the brands in a file's first box; avif's own brand may come late."""
+    size = min(int.from_bytes(head[:4], "big"), len(head))
+    brands = [head[8:12], *(head[i : i + 4] for i in range(16, size - 3, 4))]
+    if brands[0] in ISO_BRANDS and b"avif" in brands:
+        return "avif"
+    return ISO_BRANDS.get(brands[0], "mp4")
+
+
+def describe_unknown(head: bytes) -> str:
+    """What a file is that is no medium, from its first bytes, in words."""
+    if sniff_kind(head) == "text":
+        return "not a media file but text"
+    for magic, what in OTHER_FILES.items():
+        if head.startswith(magic):
+            return f"not a media file but {what}"
+    return "not a media file of a kind that is read here"
+
+
+def read_media(content: Content, name: str, limits: Limits = DEFAULT_LIMITS) -> tuple[str, bytes]:
+    """The kind of a media file, and all its bytes.
+
+    A file is read whole before it is decoded: a read that fails is the machine's fault
+    (UnreadableError), a decoder that fails is the file's. Raises MediaError for what is no medium,
+    and above limits.bytes.
+    """
     try:
-        size = path.stat().st_size
-        with path.open("rb") as file:
-            kind = sniff_kind(file.read(SNIFF_BYTES))
+        kind, size, head = _look(content)
+        if fault := _fault_of_kind(kind, size, head, limits):
+            missing = kind == "heic"
+            raise (DecoderMissingError if missing else MediaError)(f"{name} {fault}")
+        return kind, content if isinstance(content, bytes) else Path(content).read_bytes()
     except OSError as error:
         hint = "Check that the file is there and readable"
-        raise MediaError(f"{name} cannot be read ({error.strerror}). {hint}") from error
-    fault = ""
+        reason = error.strerror or str(error)
+        raise UnreadableError(f"{name} cannot be read ({reason}). {hint}") from error
+
+
+def _look(content: Content) -> tuple[str, int, bytes]:
+    """Kind, size in bytes, and first bytes. Raises OSError."""
+    if isinstance(content, bytes):
+        head, size = content[:SNIFF_BYTES], len(content)
+    else:
+        with Path(content).open("rb") as file:
+            head, size = file.read(SNIFF_BYTES), os.fstat(file.fileno()).st_size
+    return sniff_kind(head), size, head
+
+
+def _fault_of_kind(kind: str, size: int, head: bytes, limits: Limits) -> str:
+    """Why a file of that kind and size is not read, "" if it is."""
     if kind == "empty":
-        fault = f"is empty. {RETRY_HINT}"
-    elif kind == "lfs":
+        return f"is empty. {RETRY_HINT}"
+    if kind == "lfs":
         hint = "Run `git lfs pull` in the corpus' folder"
-        fault = f"is a git-lfs pointer, not the media itself. {hint}"
-    elif kind == "heic":
-        fault = "is a HEIC picture, which cannot be read here. Save it as jpg or png"
-    elif kind not in VIDEO_DEMUXERS | AUDIO_DEMUXERS | PICTURE_FORMATS:
-        what = "not a media file but text" if kind == "text" else "not a media file"
-        fault = f"is {what}. Choose a video, a picture or a sound"
-    elif size > limits.bytes:
+        return f"is a git-lfs pointer, not the media itself. {hint}"
+    if kind == "heic":
+        return "is a HEIC picture, which cannot be read here. Save it as jpg or png"
+    if kind not in MEDIA_KINDS:
+        return f"is {describe_unknown(head)}. Choose a video, a picture or a sound"
+    if size > limits.bytes:
         most = f"{limits.bytes / 2**20:.0f}"
-        fault = f"has {size / 2**20:.0f} MiB; at most {most} are taken. Cut it or export it smaller"
-    if fault:
-        raise MediaError(f"{name} {fault}")
-    return kind
+        return f"has {size / 2**20:.0f} MiB; at most {most} are taken. Cut it or export it smaller"
+    return ""
 
 
 @contextlib.contextmanager
-def open_container(path: Path, kind: str, name: str = "") -> Iterator[Any]:
+def open_container(content: bytes, kind: str, name: str = "") -> Iterator[Any]:
     """The container of a video or sound, opened by PyAV with the demuxer of its kind.
 
-    Raises MediaError; the message names the file and the fix if there is a `name`.
+    It reads from memory, so that it can open no other file. Raises MediaError; the message names
+    the file and the fix if there is a `name`.
     """
-    demuxer, options = (VIDEO_DEMUXERS | AUDIO_DEMUXERS)[kind], {"protocol_whitelist": "file"}
+    demuxer = (VIDEO_DEMUXERS | AUDIO_DEMUXERS)[kind]
     try:
+        options = {"protocol_whitelist": "none"}  # a film may name other files
         box = av.open(
-            str(path.resolve()), format=demuxer, metadata_errors="ignore", options=options
+            io.BytesIO(content), format=demuxer, metadata_errors="ignore", options=options
         )
+    except av.error.MemoryError as error:
+        raise MemoryError(f"no memory is left to open {name or 'a file'}") from error
     except (av.FFmpegError, ValueError) as error:
         fault = f"it begins as {kind} but cannot be opened"
         if name:

@@ -1,4 +1,4 @@
-"""§4.1: facts about one media file with little decoding: length, level, whether it shows a face.
+"""§4.1: facts about one media file with little decoding: its length, its level, its sound.
 
 As in `clips`, a file is read by its content, not its name. Levels are in dB of full scale (dBFS),
 lengths in seconds. Error messages call the file "it"; the caller knows its name.
@@ -7,21 +7,17 @@ lengths in seconds. Error messages call the file "it"; the caller knows its name
 from __future__ import annotations
 
 import contextlib
+import io
 import math
 import struct
-from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import av
-import numpy as np
 
-from core.media import clips, containers
-from core.media.containers import DEFAULT_LIMITS, MediaError
-
-MIN_GREY_SD = 3.0  # standard deviation of grey levels, of 255, below which a picture is plain
-MAX_FRAMES_AFTER_SEEK = 250  # frames decoded to get from a key frame to the wanted moment
+from core.config import LogMel
+from core.media import clips, containers, spectrograms
+from core.media.containers import Content, MediaError
 
 
 @dataclass(frozen=True)
@@ -31,6 +27,7 @@ class VideoInfo:
     seconds: float  # length of the picture that the file holds
     header_seconds: float | None  # seconds by its header, None where it states none
     sound: bool  # it has a sound stream with packets in it
+    whole_seconds: float  # from the start of the earlier stream to the end of the later one
 
 
 @dataclass(frozen=True)
@@ -39,33 +36,43 @@ class AudioInfo:
 
     seconds: float  # length of the sound that the file holds, also beyond that minute
     header_seconds: float | None  # seconds by its header, where that can differ
-    peak_dbfs: float  # dBFS, at least -200
+    peak_dbfs: float  # dBFS of the channels' mean, at least -200
     rate: int  # Hz; 0 for the sound of a video
     channels: int
+    # Column from which the voice is taken, and whether it is the middle; None: no voice anywhere
+    start: int | None = 0
+    is_middle: bool = True
 
 
-def video_info(path: Path, kind: str) -> VideoInfo:
+def video_info(source: Content, kind: str) -> VideoInfo:
     """Facts about a video of that kind (a key of VIDEO_DEMUXERS), from its packets.
 
-    Raises MediaError where it cannot be opened or has no picture.
+    Raises MediaError where it cannot be read or opened, or has no picture.
     """
-    with containers.open_container(path, kind) as box:
+    _, content = containers.read_media(source, "it")
+    with containers.open_container(content, kind) as box:
         picture = _picture_stream(box)
         promised = box.duration / 1e6 if box.duration else None
         if kind == "flv":
-            promised = _flv_header_seconds(path)
-        first, last, stamps, has_sound = math.inf, -math.inf, 0, False
+            promised = _flv_header_seconds(content)
+        # Of each stream: time of the first packet, of the last one, how many there are
+        spans = {s.index: [math.inf, -math.inf, 0.0] for s in (picture, *box.streams.audio)}
         with contextlib.suppress(av.FFmpegError):  # the rest is lost; what is there is counted
             for packet in box.demux([picture, *box.streams.audio]):
-                has_sound |= packet.stream is not picture and packet.size > 0
-                if packet.stream is picture and packet.size and packet.pts is not None:
-                    t = float(packet.pts * packet.time_base)
-                    first, last, stamps = min(first, t), max(last, t), stamps + 1
+                if packet.size and packet.pts is not None:
+                    t, span = float(packet.pts * packet.time_base), spans[packet.stream.index]
+                    last = float((packet.duration or 0) * packet.time_base)
+                    last *= packet.stream is not picture
+                    span[:] = min(span[0], t), max(span[1], t + last), span[2] + 1
+        first, last, stamps = spans.pop(picture.index)
     if not stamps:
         raise MediaError("it has no picture in it")
     # From the first frame to the last, plus the time for which the last one is shown.
     seconds = (last - first) * stamps / max(stamps - 1, 1)
-    return VideoInfo(seconds, promised if promised and promised > 0 else None, has_sound)
+    ends = [(first, first + seconds), *((a, b) for a, b, n in spans.values() if n)]
+    whole = max(b for _, b in ends) - min(a for a, _ in ends)
+    promised = promised if promised and promised > 0 else None
+    return VideoInfo(seconds, promised, any(n for *_, n in spans.values()), whole)
 
 
 def _picture_stream(box: Any) -> Any:
@@ -75,10 +82,9 @@ def _picture_stream(box: Any) -> Any:
     return stream
 
 
-def _flv_header_seconds(path: Path) -> float | None:
+def _flv_header_seconds(content: bytes) -> float | None:
     """Seconds that an flv's script tag states; FFmpeg invents a length where the tag is missing."""
-    with path.open("rb") as file:
-        head = file.read(2**14)
+    head = content[: 2**14]
     at = head.find(b"duration\0")  # an AMF number follows: a zero, then 64 bits
     if not 0 <= at <= len(head) - 17:
         return None
@@ -86,34 +92,48 @@ def _flv_header_seconds(path: Path) -> float | None:
     return seconds if 0 < seconds < 1e6 else None
 
 
-def audio_info(path: Path, kind: str) -> AudioInfo:
+def audio_info(source: Content, kind: str) -> AudioInfo:
     """Facts about the sound of a file of that kind; for a video, rate and channels are 0.
 
-    `kind` is a key of AUDIO_DEMUXERS or VIDEO_DEMUXERS. Raises MediaError if there is no sound.
+    Levels are those of the waveform that preparation takes: the channels' mean, at 16 kHz. `kind`
+    is a key of AUDIO_DEMUXERS or VIDEO_DEMUXERS. Raises MediaError if there is no sound.
     """
     import soundfile
 
-    if kind in containers.AUDIO_DEMUXERS:
-        with contextlib.suppress(soundfile.LibsndfileError), soundfile.SoundFile(path) as file:
-            peak, most = 0.0, round(DEFAULT_LIMITS.seconds * file.samplerate)
-            while file.tell() < most and len(data := file.read(2**16, dtype="float32")):
-                peak = max(peak, float(np.nan_to_num(np.abs(data), posinf=1.0).max()))
-            seconds, promised = file.frames / file.samplerate, None
-            if kind == "wav":
-                promised = _wav_header_seconds(path)
-            return AudioInfo(seconds, promised, _to_dbfs(peak), file.samplerate, file.channels)
-    wave = clips.read_waveform(path, name="it")
-    return AudioInfo(len(wave) / 16_000, None, _to_dbfs(float(np.abs(wave).max())), 0, 0)
+    _, content = containers.read_media(source, "it")
+    wave, s = clips.read_waveform(content, name="it"), LogMel()
+    peak, seconds = spectrograms.peak_dbfs(wave), len(wave) / s.rate
+    start = spectrograms.voiced_start(wave, s, s.columns)
+    window = start, start == max(0, (1 + len(wave) // s.hop - s.columns) // 2)
+    if kind in containers.AUDIO_DEMUXERS and kind in containers.SOUNDFILE_KINDS:
+        with (
+            contextlib.suppress(soundfile.LibsndfileError),
+            soundfile.SoundFile(io.BytesIO(content)) as file,
+        ):
+            seconds = file.frames / file.samplerate
+            promised = _wav_header_seconds(content) if kind == "wav" else None
+            return AudioInfo(seconds, promised, peak, file.samplerate, file.channels, *window)
+    return AudioInfo(seconds, None, peak, 0, 0, *window)
 
 
-def _to_dbfs(peak: float) -> float:
-    return 20 * math.log10(max(peak, 1e-10))
+def sound_lead(content: bytes, name: str = "the film") -> float:
+    """Seconds after a film's first picture at which its sound begins; 0 if it begins before.
+
+    That is the silence at the start of `read_clip`'s waveform, which `read_waveform` leaves out.
+    """
+    kind, _ = containers.read_media(content, name)
+    if kind not in containers.VIDEO_DEMUXERS:
+        return 0.0
+    with containers.open_container(content, kind, name) as box:
+        streams = containers.video_stream(box), next(iter(box.streams.audio), None)
+        starts = [float((s.start_time or 0) * s.time_base) for s in streams if s]
+    lead = starts[-1] - starts[0] if starts else 0.0
+    return lead if 0 < lead <= clips.MAX_TIMESTAMP_JUMP else 0.0
 
 
-def _wav_header_seconds(path: Path) -> float | None:
+def _wav_header_seconds(content: bytes) -> float | None:
     """Seconds that the header of a wav states; None for a stream whose end was not known."""
-    with path.open("rb") as file:
-        head = file.read(2**16)
+    head = content[: 2**16]
     at, per_second = 12, 0
     while at + 8 <= len(head):
         size = struct.unpack("<I", head[at + 4 : at + 8])[0]
@@ -123,63 +143,3 @@ def _wav_header_seconds(path: Path) -> float | None:
             return size / per_second if per_second and 0 < size < 2**32 - 2**16 else None
         at += 8 + size + size % 2  # also over the FLLR chunk that Apple's writers pad with
     return None
-
-
-def has_face(path: Path, kind: str, seconds: float, frames: int = 3) -> bool:
-    """Whether one of at most `frames` frames of a picture or video of that length shows a face.
-
-    The middle frame is decoded first. Raises MediaError if not one frame can be decoded,
-    ModelMissing without the landmark model.
-    """
-    from core.media.faces import detection
-
-    return any(detection.detect(frame) for frame in _sample_frames(path, kind, seconds, frames))
-
-
-def crop_fault(path: Path, kind: str) -> str:
-    """The fault of a picture that one face should fill, or "" if it has none.
-
-    "no-landmarks" if no landmarks are found, "no-face" if the picture is plain. Raises MediaError
-    for a damaged picture.
-    """
-    from PIL import Image
-
-    from core.media.faces import alignment
-
-    picture = next(_sample_frames(path, kind, 0.0, 1))
-    grey = np.asarray(Image.fromarray(picture).convert("L").resize((48, 48)))
-    if grey.std() < MIN_GREY_SD:
-        return "no-face"
-    return "" if alignment.align_crops(grey[None], workers=1)[1][0] else "no-landmarks"
-
-
-def _sample_frames(path: Path, kind: str, seconds: float, most: int) -> Iterator[np.ndarray]:
-    """At most `most` frames (H, W, 3) uint8 RGB, spread over the clip, the middle first."""
-    if kind in containers.PICTURE_FORMATS:
-        yield clips.read_clip(path, name="it").frames[0]
-        return
-    with containers.open_container(path, kind) as box:
-        stream = _picture_stream(box)
-        stream.codec_context.thread_count = 1
-        start, shown = (box.start_time or 0) / 1e6, False
-        shares = [(k + 0.5) / most for k in range(most)]
-        for at in sorted(shares, key=lambda share: abs(share - 0.5)):
-            wanted, frame = start + at * seconds, None
-            # Seek to the key frame before; if that fails, decoding goes on from where it is.
-            with contextlib.suppress(av.FFmpegError):
-                box.seek(int(wanted * 1e6))
-            with contextlib.suppress(av.FFmpegError, StopIteration):
-                decoded = box.decode(stream)
-                for _ in range(MAX_FRAMES_AFTER_SEEK):
-                    frame = next(decoded)
-                    if frame.time is None or frame.time >= wanted - 0.02:
-                        break
-            if frame is None:
-                continue
-            if frame.width * frame.height > DEFAULT_LIMITS.pixels:
-                size = f"{frame.width} x {frame.height} pixels"
-                raise MediaError(f"it has {size}, more than are taken")
-            shown = True
-            yield frame.to_ndarray(format="rgb24")
-    if not shown:
-        raise MediaError("not one frame of it could be decoded")

@@ -14,6 +14,8 @@ import numpy as np
 from core.config import LogMel
 
 FLOOR_DB = -100.0  # 10 log10 of the smallest power kept; librosa's amin of 1e-10
+MAX_SILENT_DBFS = -60.0  # peak of a column's samples, below which no voice is in it
+MIN_VOICED_COLUMNS = 11  # columns, 0.11 s: a window with fewer voiced ones is silent
 GENERATED_COMMENT = "generated, nobody's voice"  # content of a wav, as its comment describes it
 RESYNTHESIS_COMMENT = "a real voice through mel bands and back"
 
@@ -75,6 +77,52 @@ def centre_crop(db: np.ndarray, columns: int) -> np.ndarray:
 def centre_time(seconds: float) -> float:
     """The instant (s) that `centre_crop` centres on: half of the clip."""
     return seconds / 2
+
+
+def peak_dbfs(wave: np.ndarray) -> float:
+    """The largest deviation of a waveform (T,) from its mean, in dB of full scale, at least -200.
+
+    >>> peak_dbfs(np.array([0.5, -0.5])), peak_dbfs(np.full(9, 0.7))
+    (-6.020599913279624, -200.0)
+    """
+    peak = float(np.abs(wave - wave.mean(dtype=np.float64)).max()) if len(wave) else 0.0
+    return 20 * float(np.log10(max(peak, 1e-10)))
+
+
+def voiced_start(wave: np.ndarray, s: LogMel, columns: int) -> int | None:
+    """First column of the window of a waveform (T,) from which its voice is taken.
+
+    That is `centre_crop`'s unless the middle is silent: then it is the window with most voiced
+    columns, of equal ones the loudest. None where no window has MIN_VOICED_COLUMNS of them. A
+    column is voiced where its samples reach MAX_SILENT_DBFS, without a constant offset.
+
+    >>> s, noise = LogMel(), np.random.default_rng(0).normal(0, 0.1, 16_000)
+    >>> voiced_start(np.concatenate([np.zeros(48_000), noise]), s, 112)
+    333
+    >>> voiced_start(np.zeros(48_000), s, 112) is None
+    True
+    """
+    levels = _column_levels(wave, s)
+    voiced, total = voiced_columns(wave, s), len(levels)
+    middle, window = max(0, (total - columns) // 2), min(columns, total)
+    if voiced[middle : middle + window].sum() >= MIN_VOICED_COLUMNS:
+        return middle
+    score = voiced + levels / (levels.sum() + 1e-12)  # the levels sum to 1: they decide ties alone
+    best = int(np.convolve(score, np.ones(window), "valid").argmax())
+    return best if voiced[best : best + window].sum() >= MIN_VOICED_COLUMNS else None
+
+
+def voiced_columns(wave: np.ndarray, s: LogMel) -> np.ndarray:
+    """Whether the samples around each column reach MAX_SILENT_DBFS: (T,) -> (columns,) bool."""
+    return _column_levels(wave, s) >= 10 ** (MAX_SILENT_DBFS / 20)
+
+
+def _column_levels(wave: np.ndarray, s: LogMel) -> np.ndarray:
+    """Peak of the hop around each column of `log_mel`, without a constant offset: (columns,)."""
+    total = 1 + len(wave) // s.hop
+    centred = wave - wave.mean(dtype=np.float64) if len(wave) else wave
+    padded = np.pad(centred, (s.hop // 2, s.hop))[: total * s.hop]
+    return np.abs(padded.reshape(total, s.hop)).max(axis=1)
 
 
 def scale(db: np.ndarray, ref_db: float, s: LogMel) -> np.ndarray:

@@ -2,11 +2,13 @@
 
 Forms: CREMA-D (git checkout, mirror, or any folders of its files), RAVDESS (the published zips,
 unpacked or not), labelled face folders (FER2013's form: …/<emotion>/<image>), demo clips, and own
-data. The index is made from names only; no media file is opened.
+data. The index is made from names; only files whose ending is unknown are opened, as their first
+bytes say whether they are media.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from core.data import labels
@@ -21,10 +23,24 @@ from core.data.corpora import (
 )
 from core.data.sources import media_files, own_data
 from core.data.sources.media_files import file_stem, media_kind
+from core.media.containers import UnreadableError
+
+
+@dataclass(frozen=True)
+class CorpusIndex:
+    """The clips of a corpus, and the files below its root that belong to none of them."""
+
+    entries: list[ClipEntry]  # sorted by clip id
+    passed_over: dict[str, str]  # path inside the root -> why it is not read
 
 
 def index_clips(name: str, root: Path, song: bool = False) -> list[ClipEntry]:
-    """Every usable clip of the corpus `name` below `root`, sorted by clip id.
+    """Every usable clip of the corpus `name` below `root`, sorted by clip id (`index_corpus`)."""
+    return index_corpus(name, root, song).entries
+
+
+def index_corpus(name: str, root: Path, song: bool = False) -> CorpusIndex:
+    """The clips of the corpus `name` below `root`, and the files that are passed over.
 
     `root` is a folder, a zip, or the csv table of own data; a name that is not in KNOWN_CORPORA
     means own data. RAVDESS' songs are left out unless `song`. Files with other names are left out;
@@ -33,8 +49,12 @@ def index_clips(name: str, root: Path, song: bool = False) -> list[ClipEntry]:
     """
     if not root.exists():
         raise CorpusError(f"{root} does not exist; give the folder or zip of {name} with --source")
-    if name not in EXPECTED_FILES and root.suffix.lower() == ".csv":
-        return own_data.table_entries(root)
+    official = name in EXPECTED_FILES
+    if own_data.is_table(root):
+        if official:
+            what = f"{root} is a table, and {name} is read from files like {EXPECTED_FILES[name]}"
+            raise CorpusError(f"{what}. Unpack or convert it so; a table of your own needs a name")
+        return CorpusIndex(own_data.table_entries(root), {})
     found = media_files.list_files(root)
     if name == "ravdess":
         entries = _ravdess_entries(found, song)
@@ -43,16 +63,60 @@ def index_clips(name: str, root: Path, song: bool = False) -> list[ClipEntry]:
     elif name == "demo-clips":
         entries = _demo_entries(found)
     else:
-        entries = own_data.folder_entries(found, root) if name not in EXPECTED_FILES else []
-        entries = entries or _face_folder_entries(found, official=name in EXPECTED_FILES)
+        entries = own_data.folder_entries(found, root) if not official else []
+        entries = entries or _face_folder_entries(found, official=official)
     if not entries:
-        own = "faces/<emotion>/<image>.jpg and audio/<emotion>/<sound>.wav, or a csv table, "
-        own += f"with emotion one of {', '.join(labels.EMOTIONS)}"
-        inside = [p for _, p in found if p.lower().endswith(".zip")]
-        fix = f". It holds {inside[0]} inside a zip: unpack the outer one" if inside else ""
-        expected = f"expected files like {EXPECTED_FILES.get(name, own)}"
-        raise CorpusError(f"{root} holds no clip of {name}; {expected}{fix}")
-    return sorted(entries, key=lambda e: e.clip)
+        raise CorpusError(_no_clip_message(name, root, found))
+    entries.sort(key=lambda e: e.clip)
+    return CorpusIndex(entries, _passed_over(name, found, entries))
+
+
+def _no_clip_message(name: str, root: Path, found: list[tuple[str, str]]) -> str:
+    """What `root` should hold, and what it holds instead."""
+    if any(p in ("xl/workbook.xml", "word/document.xml", "content.xml") for _, p in found):
+        return f"{root} is a spreadsheet or a document; save the table as 'CSV UTF-8' and give that"
+    own = "faces/<emotion>/<image>.jpg and audio/<emotion>/<sound>.wav, or a csv table, "
+    own += f"with emotion one of {', '.join(labels.EMOTIONS)}"
+    inside = [p for _, p in found if p.lower().endswith(".zip")]
+    fix = f". It holds {inside[0]} inside a zip: unpack the outer one" if inside else ""
+    folders = dict.fromkeys(PurePosixPath(p).parent.name for _, p in found)
+    if not fix and (misspelt := [f for f in folders if labels.similar_emotion(f)]):
+        fix = f". Its folder {misspelt[0]} may mean {labels.similar_emotion(misspelt[0])}"
+    expected = f"expected files like {EXPECTED_FILES.get(name, own)}"
+    return f"{root} holds no clip of {name}; {expected}{fix}"
+
+
+def _passed_over(
+    name: str, found: list[tuple[str, str]], entries: list[ClipEntry]
+) -> dict[str, str]:
+    """Path inside the root -> why no clip is made of that file, for all files that are not used."""
+    used = {r for e in entries for r in (e.video, e.audio)}
+    tables = ("VideoDemographics.csv", "summaryTable.csv") if name == "crema-d" else ()
+    rest = [(r, p) for r, p in found if r not in used and PurePosixPath(p).name not in tables]
+    return {path: _why_passed_over(name, reference, path) for reference, path in rest}
+
+
+def _why_passed_over(name: str, reference: str, path: str) -> str:
+    try:
+        role = media_files.media_role(reference, path)
+    except UnreadableError as e:
+        return str(e)
+    if not role:
+        return "no picture, video or sound"
+    if name in NAME_PATTERNS:
+        match = NAME_PATTERNS[name].match(file_stem(path))
+        if role == "picture" or not match:
+            return f"not named as the files of {name}"
+        is_song = name == "ravdess" and match[2] == "02"
+        return "a song" if is_song else "another copy or form of a clip that is taken"
+    folder = PurePosixPath(path).parent.name
+    if not labels.emotion_of(folder) and not own_data.is_labelled(path):
+        similar = labels.similar_emotion(folder)
+        hint = f"; rename it if it means {similar}" if similar else ""
+        return f"its folder {folder or '.'} names no emotion{hint}"
+    if role != "picture":
+        return f"a {role}; own {role}s lie in {'faces' if role == 'video' else 'audio'}/<emotion>/"
+    return "a picture outside of faces/<emotion>/, or a copy of one that is taken"
 
 
 def _ravdess_entries(found: list[tuple[str, str]], song: bool) -> list[ClipEntry]:
@@ -168,7 +232,7 @@ def _face_folder_entries(found: list[tuple[str, str]], official: bool) -> list[C
     for reference, path in found:
         parts = PurePosixPath(path).parts
         emotion = labels.emotion_of(parts[-2]) if len(parts) > 1 else ""
-        if emotion and media_kind(path)[0] == "picture":
+        if emotion and media_files.media_role(reference, path) == "picture":
             clip = "/".join(parts[-3:])
             clip = path if clip in entries and not official else clip
             entries.setdefault(clip, ClipEntry(clip, "", "", emotion, video=reference, crop=True))

@@ -8,22 +8,40 @@ from __future__ import annotations
 import contextlib
 import functools
 import os
+import stat
 import tempfile
+import unicodedata
 import zipfile
+import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from core.data.corpora import CorpusError
+from core.media import containers
+from core.media.containers import MediaError, UnreadableError
 
 # Kind -> endings; when a file is read, its content decides. Of two files of one CREMA-D clip, the
 # one with the earlier ending is taken: the official flv or wav before a converted file.
 MEDIA_EXTENSIONS = {
-    "picture": (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff"),
-    "video": (
-        *(".flv", ".mp4", ".mov", ".m4v", ".mkv", ".webm"),
-        *(".avi", ".mpg", ".mpeg", ".wmv", ".ogv"),
+    "picture": (
+        *(".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".jfif", ".jpe", ".gif"),
+        *(".avif", ".ppm", ".pgm", ".pbm", ".pnm", ".heic", ".heif"),
     ),
-    "audio": (".wav", ".flac", ".mp3", ".m4a", ".aac", ".ogg"),
+    "video": (
+        *(".flv", ".mp4", ".mov", ".m4v", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".wmv"),
+        *(".ogv", ".3gp", ".3g2", ".mts", ".m2ts", ".asf", ".vob", ".f4v", ".qt"),
+    ),
+    "audio": (
+        *(".wav", ".flac", ".mp3", ".m4a", ".aac", ".ogg", ".opus", ".oga", ".aif", ".aiff"),
+        *(".aifc", ".caf", ".au", ".snd", ".amr", ".wma", ".mka", ".weba", ".mp2", ".w64"),
+    ),
+}
+
+
+KIND_ROLES = {  # kind of a file by its content -> its role in a corpus
+    **dict.fromkeys(containers.AUDIO_DEMUXERS, "audio"),
+    **dict.fromkeys(containers.VIDEO_DEMUXERS, "video"),
+    **dict.fromkeys((*containers.PICTURE_FORMATS, "gif", "heic"), "picture"),
 }
 
 
@@ -68,11 +86,13 @@ def zip_members(archive: str | Path) -> list[zipfile.ZipInfo]:
     """Members of a zip that are neither folders nor hidden. Raises what zipfile raises."""
     with zipfile.ZipFile(archive) as z:
         members = z.infolist()
-    return [m for m in members if not m.is_dir() and not any(map(is_hidden, _inside(m).split("/")))]
+    files = [m for m in members if not path_in_zip(m.filename).endswith("/")]
+    return [m for m in files if not any(map(is_hidden, path_in_zip(m.filename).split("/")))]
 
 
-def _inside(member: zipfile.ZipInfo) -> str:
-    return member.filename.replace("\\", "/").removeprefix("./")
+def path_in_zip(member: str) -> str:
+    """A member's path with slashes; some programs of Windows write backslashes."""
+    return member.replace("\\", "/").removeprefix("./")
 
 
 def is_hidden(name: str) -> bool:
@@ -108,10 +128,122 @@ def _sort_key(found: tuple[str, str]) -> tuple[int, str, str]:
 
 def _members_of(archive: str, folder: str) -> list[tuple[str, str]]:
     try:
-        return [(f"{archive}!{m.filename}", folder + _inside(m)) for m in zip_members(archive)]
-    except (zipfile.BadZipFile, OSError) as e:
-        message = f"{archive} is not a zip archive or is damaged ({e}); download it again"
-        raise CorpusError(message) from e
+        return [
+            (f"{archive}!{m.filename}", folder + path_in_zip(m.filename))
+            for m in zip_members(archive)
+        ]
+    except OSError as e:
+        reason = e.strerror or str(e)
+        raise CorpusError(f"{archive} cannot be read ({reason}); allow it, or copy it here") from e
+    except (zipfile.BadZipFile, NotImplementedError, ValueError, EOFError) as e:
+        raise CorpusError(_archive_fault(archive, e)) from e
+
+
+def _archive_fault(path: str, error: Exception) -> str:
+    """What a file is that is not read as a zip, and what to do."""
+    with open(path, "rb") as file:
+        head = file.read(containers.SNIFF_BYTES)
+    kind = containers.sniff_kind(head)
+    if head[:2] == b"PK":
+        return f"{path} is not a zip archive or is damaged ({error}); download it again"
+    if kind == "lfs":
+        return f"{path} is a git-lfs pointer, not the archive; in its folder run: git lfs pull"
+    if kind == "empty":
+        return f"{path} is empty; copy it again"
+    if kind in containers.MEDIA_KINDS:
+        what = f"{path} is a single media file ({kind})"
+        return f"{what}; give the folder, the zip or the table of a corpus"
+    archives = (b"Rar!", b"7z\xbc\xaf", b"\x1f\x8b", b"BZh", b"\xfd7zXZ", b"\x28\xb5\x2f\xfd")
+    if head.startswith(archives) or head[257:262] == b"ustar":
+        what = containers.OTHER_FILES[next((m for m in archives if head.startswith(m)), b"PK\3\4")]
+        what = "a tar archive" if head[257:262] == b"ustar" else what
+        return f"{path} is {what}, and zips alone are read packed; unpack it and give the folder"
+    what = containers.describe_unknown(head).removeprefix("not a media file but ")
+    return f"{path} is {what}; give the folder, the zip or the table of a corpus"
+
+
+def read_content(reference: str) -> bytes:
+    """All bytes of a media reference, of at most containers.DEFAULT_LIMITS.bytes.
+
+    Raises containers.UnreadableError where the machine cannot read it, MediaError where a member
+    cannot be unpacked or the file is too large.
+    """
+    archive, member = split_reference(reference)
+    name = os.path.basename(path_in_zip(member) or archive)
+    try:
+        state = os.stat(archive)
+        z = _open_archive(archive, state.st_mtime_ns) if member else None
+        size = z.getinfo(member).file_size if z else state.st_size
+        if size > containers.DEFAULT_LIMITS.bytes:
+            most = containers.DEFAULT_LIMITS.bytes >> 20
+            what = f"{name} has {size >> 20} MiB; at most {most} are taken"
+            raise MediaError(f"{what}. Cut it or export it smaller")
+        return z.read(member) if z else Path(archive).read_bytes()
+    except OSError as e:
+        reason = e.strerror or str(e)
+        raise UnreadableError(f"{archive} cannot be read ({reason}); allow it") from e
+    except (zipfile.BadZipFile, zlib.error, EOFError, KeyError) as e:
+        what = f"{name} is damaged inside {os.path.basename(archive)} ({e})"
+        raise MediaError(f"{what}; download that zip again") from e
+    except (RuntimeError, NotImplementedError) as e:
+        locked = "encrypted" in str(e) or "password" in str(e)
+        what = "encrypted" if locked else f"packed in a way that is not read here ({e})"
+        raise MediaError(
+            f"{name} is {what} in {os.path.basename(archive)}; unpack it and give the folder"
+        ) from e
+
+
+def head_kind(reference: str) -> str:
+    """The kind of a media reference by its first bytes, "" for a member that cannot be unpacked.
+
+    Raises UnreadableError.
+    """
+    archive, member = split_reference(reference)
+    try:
+        if not member:
+            with open(archive, "rb") as file:
+                return containers.sniff_kind(file.read(containers.SNIFF_BYTES))
+        z = _open_archive(archive, os.stat(archive).st_mtime_ns)
+        with z.open(member) as file:
+            return containers.sniff_kind(file.read(containers.SNIFF_BYTES))
+    except OSError as e:
+        raise UnreadableError(f"{archive} cannot be read ({e.strerror or e}); allow it") from e
+    except (zipfile.BadZipFile, zlib.error, EOFError, KeyError, RuntimeError, NotImplementedError):
+        return ""
+
+
+def media_role(reference: str, path: str) -> str:
+    """picture, video or audio: by the ending of `path`, where that is unknown by the content.
+
+    "" for a file that is no medium. Raises UnreadableError.
+    """
+    return media_kind(path)[0] or KIND_ROLES.get(head_kind(reference), "")
+
+
+def find_file(folder: Path, name: str) -> str | None:
+    """The file that a table calls `name`, relative to `folder`; None if it is not there.
+
+    Backslashes count as slashes. Names are compared in Unicode's composed form, as macOS writes
+    them decomposed. Raises OSError where the machine cannot look.
+    """
+    for one in (name, name.replace("\\", "/")):
+        if _is_file(folder / one):
+            return str(folder / one)
+    at = folder
+    for part in Path(one).parts:
+        wanted = unicodedata.normalize("NFC", part)
+        if not (at / part).exists():
+            names = os.listdir(at) if at.is_dir() else []
+            part = next((n for n in names if unicodedata.normalize("NFC", n) == wanted), part)
+        at = at / part
+    return str(at) if _is_file(at) else None
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return stat.S_ISREG(os.stat(path).st_mode)
+    except (FileNotFoundError, NotADirectoryError, ValueError):
+        return False
 
 
 @contextlib.contextmanager

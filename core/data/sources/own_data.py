@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import csv
-import io
-import os
+import unicodedata
 from pathlib import Path
 
+from core import files
 from core.data import labels
 from core.data.corpora import ClipEntry, CorpusError
-from core.data.sources.media_files import MEDIA_EXTENSIONS, media_file, media_kind
+from core.data.sources import media_files
+from core.data.sources.media_files import MEDIA_EXTENSIONS, media_role
 
 SEX_SYNONYMS = (
     dict.fromkeys(("f", "female", "w", "woman"), "female")
@@ -30,8 +31,9 @@ def folder_entries(found: list[tuple[str, str]], root: Path) -> list[ClipEntry]:
         return []
     entries = []
     for reference, path in found:
-        kind, label = media_kind(path)[0], _label_at(path, depths[0])
+        label = _label_at(path, depths[0])
         role = path.split("/")[depths[0]].lower() if label else ""
+        kind = media_role(reference, path) if role else ""
         if kind not in ROLE_KINDS.get(role, ()):
             continue
         emotion = labels.emotion_of(label)
@@ -39,12 +41,31 @@ def folder_entries(found: list[tuple[str, str]], root: Path) -> list[ClipEntry]:
             what = f"the folder of {path} has an {labels.unknown_emotion_message(label)}"
             raise CorpusError(f"{root}: {what}. Rename it, or move it out")
         rest = path.split("/")[depths[0] + 2 :]
-        subject, picture = rest[0] if len(rest) > 1 else "", kind == "picture"
+        subject, picture = composed(rest[0]) if len(rest) > 1 else "", kind == "picture"
         video, audio = (reference, None) if role == "faces" else (None, reference)
         entries.append(
             ClipEntry(path, subject, "", emotion, video=video, audio=audio, crop=picture)
         )
     return entries
+
+
+def composed(text: str) -> str:
+    """A name in Unicode's composed form (NFC), in which equal names have equal letters."""
+    return unicodedata.normalize("NFC", text)
+
+
+def is_table(root: Path) -> bool:
+    """Whether a source is a table (csv, or any file of text) and no folder or archive."""
+    if not root.is_file():
+        return False
+    if root.suffix.lower() in (".csv", ".tsv", ".txt", ".xls", ".xlsx", ".ods"):
+        return True
+    return media_files.head_kind(str(root)) == "text"
+
+
+def is_labelled(path: str) -> bool:
+    """Whether a file lies below faces/<emotion>/ or audio/<emotion>/."""
+    return any(labels.emotion_of(_label_at(path, d)) for d in (0, 1))
 
 
 def _label_at(path: str, depth: int) -> str:
@@ -66,7 +87,7 @@ def table_entries(table: Path) -> list[ClipEntry]:
     for line, row in read_table_rows(str(table), ("path", "subject", "label", "clip")):
         where = f"{table}, line {line}"
         values = _row_values(row, where) | _row_media(row, where, table.parent, line, missing)
-        clip = clips.setdefault(row["clip"], {})
+        clip = clips.setdefault(composed(row["clip"]), {})
         for key, value in values.items():
             if value and clip.setdefault(key, value) != value:
                 both = f"two values of {key}: {clip[key]} and {value}"
@@ -82,7 +103,7 @@ def table_entries(table: Path) -> list[ClipEntry]:
     entries = []
     for name, c in sorted(clips.items()):
         subject, video = c.get("subject", ""), c.get("video")
-        picture = media_kind(video or "")[0] == "picture"
+        picture = bool(video) and media_role(video, video) == "picture"
         sex = c.get("sex", sexes.get(subject, ""))
         if sex != sexes.get(subject, sex):
             both = f"subject {subject} is female in one row and male in another"
@@ -113,7 +134,7 @@ def _row_values(row: dict[str, str], where: str) -> dict[str, str]:
     if sex not in SEX_SYNONYMS:
         what = f"sex is {row['sex']!r}"
         raise CorpusError(f"{where}: {what}; write female or male, or leave it empty")
-    plain = {key: row.get(key, "") for key in ("subject", "intensity", "statement")}
+    plain = {key: composed(row.get(key, "")) for key in ("subject", "intensity", "statement")}
     return plain | {"label": emotion, "sex": SEX_SYNONYMS[sex]}
 
 
@@ -126,18 +147,20 @@ def _row_media(
         name = row.get(column)
         if not name:
             continue
-        kind = media_kind(name)[0]
+        try:
+            file = media_files.find_file(folder, name)
+        except OSError as e:
+            what = f"{name} cannot be looked up ({e.strerror}); allow it"
+            raise CorpusError(f"{where}: {what}") from e
+        if file is None:
+            missing.setdefault(name, line)
+        kind = media_role(file, name) if file else media_files.media_kind(name)[0]
         if not kind or (column == "audio" and kind == "picture"):
             kinds = [k for k in MEDIA_EXTENSIONS if column == "path" or k != "picture"]
             endings = " ".join(e for k in kinds for e in MEDIA_EXTENSIONS[k])
             what = f"{name} is no {column} that can be read"
             raise CorpusError(f"{where}: {what}; files end in {endings}")
-        file = str(folder / name)
-        if not os.path.isfile(file):
-            file = file.replace("\\", "/")  # as Windows writes paths
-            if not os.path.isfile(file):
-                missing.setdefault(name, line)
-        media["audio" if kind == "audio" or column == "audio" else "video"] = file
+        media["audio" if kind == "audio" or column == "audio" else "video"] = file or name
     return media
 
 
@@ -147,9 +170,7 @@ def read_table_rows(reference: str, needed: tuple[str, ...]) -> list[tuple[int, 
     Column names are lower case; fields are separated by comma, semicolon or tab. Raises CorpusError
     that names the file where it is not UTF-8 or UTF-16 text, or lacks a needed column.
     """
-    text = _read_text(reference)
-    header = text.split("\n", 1)[0]
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=max(",;\t", key=header.count))
+    reader = files.read_delimited(_read_text(reference))
     try:
         lines = [(reader.line_num, [value.strip() for value in row]) for row in reader]
     except csv.Error as e:
@@ -174,13 +195,10 @@ def read_table_rows(reference: str, needed: tuple[str, ...]) -> list[tuple[int, 
 
 
 def _read_text(reference: str) -> str:
-    with media_file(reference) as path:
-        data = path.read_bytes()
     try:
-        text = data.decode("utf-16" if data[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig")
-    except UnicodeDecodeError as e:
-        what = f"{reference} is not UTF-8 text ({e.reason} at byte {e.start})"
-        raise CorpusError(f"{what}; save it as 'CSV UTF-8'") from e
+        text = files.decode_text(reference, media_files.read_content(reference))
+    except files.UserError as e:
+        raise CorpusError(str(e)) from e
     if text.startswith("version https://git-lfs"):
         what = f"{reference} is a git-lfs pointer, not the table"
         raise CorpusError(f"{what}; in its folder run: git lfs pull")

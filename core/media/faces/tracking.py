@@ -96,7 +96,8 @@ class Tracker:
     ) -> None:
         """Fit a person's face in frame `t`, starting from the neighbouring frame's."""
         face = finder.fit_mesh(detection.next_roi(person[neighbour]))
-        if detection.is_new(face, [other[t] for other in self.people if t in other]):
+        known = [other[t] for other in self.people if t in other]
+        if detection.is_new(face, known) and finder.accepts(face):
             person[t] = face
 
     def _assign_face(self, face: Face, t: int, lost: list[dict[int, Face]]) -> None:
