@@ -83,7 +83,10 @@ def _kept_parts(parts: dict[int, Sequence[Item]], folder: Path) -> dict[int, lis
     results = {}
     for i in parts:
         with contextlib.suppress(*DAMAGED_PART_ERRORS):
-            clips = _from_arrays(files.read_arrays(folder / f"{i:04d}.npz"))
+            arrays = files.read_arrays(folder / f"{i:04d}.npz")
+            clips = _from_arrays(arrays)
+            if arrays["readers"] != features.READERS_VERSION:
+                continue
             if len(clips) == len(parts[i]) and not any(clip.may_change for clip in clips):
                 results[i] = clips
     return results
@@ -94,6 +97,7 @@ def _to_arrays(clips: list[ClipFeatures]) -> dict[str, np.ndarray]:
         "reason": np.array([clip.reason for clip in clips]),
         "repeats": np.array([clip.repeats for clip in clips]),
         "note": np.array([clip.note for clip in clips]),
+        "readers": np.array(features.READERS_VERSION),
         "may_change": np.array([clip.may_change for clip in clips]),
     }
     for name in ARRAY_NAMES:

@@ -25,6 +25,7 @@ from core.media import spectrograms
 if TYPE_CHECKING:  # the decoder is loaded with the first clip
     from core.media.clips import Clip
 
+READERS_VERSION = 1  # raised whenever the same media would give other arrays or remarks
 # Pixels of a picture's shorter side. Smaller pictures are cropped faces; larger ones are
 # photographs, which are searched for a face.
 MAX_CROP_SIDE = 128
@@ -32,6 +33,7 @@ CROP_SIZE = 48  # pixels of a crop's side, as in FER2013
 MIN_GREY_SD = 3.0  # standard deviation of a crop's grey levels, of 255, below which it is plain
 MAX_SEARCHED_FRAMES = 25  # frames around the middle that are searched for a face
 WINDOW_SECONDS = STORED_COLUMNS * LogMel().hop / LogMel().rate  # seconds of a spectrogram
+TURNED_NOTE = "the face stands on its head: it was turned upright"
 PLAIN_REASON = "no face: the picture has one plain colour"
 
 
@@ -142,28 +144,26 @@ def _extract_entry(entry: ClipEntry, how: ExtractionSettings) -> ClipFeatures:
     from core.media import clips, probe  # late: training on prepared arrays needs no decoder
 
     content = media_files.read_content(entry.video) if entry.video else b""
-    name = functools.partial(_shown_name, entry)
-    voice = Voice(None, None, False, "")
+    seen, voice = _shown_name(entry.video or ""), Voice(None, None, False, "")
     if entry.audio:
-        same = entry.audio == entry.video
-        heard = content if same else media_files.read_content(entry.audio)
-        wave = clips.read_waveform(heard, name=name(entry.audio))
-        lead = probe.sound_lead(content, name(entry.video)) if same else 0.0
-        voice = take_voice(wave, how, name(entry.audio), lead)
+        same, heard = entry.audio == entry.video, _shown_name(entry.audio)
+        sound = content if same else media_files.read_content(entry.audio)
+        wave = clips.read_waveform(sound, name=heard)
+        voice = take_voice(wave, how, heard, probe.sound_lead(content, seen) if same else 0.0)
     if not entry.video:
         return ClipFeatures(y=voice.y, repeats=(False, voice.repeated), note=voice.note)
-    grey = _read_crop(content, name(entry.video)) if entry.crop else None
+    grey = _read_crop(content, seen) if entry.crop else None
     if grey is None:
-        x, few, note = find_faces(content, name(entry.video), voice.middle, how.frames)
+        x, few, note = find_faces(content, seen, voice.middle, how.frames)
         notes = "; ".join(filter(None, (voice.note, note)))
         return ClipFeatures(x=x, y=voice.y, repeats=(few, voice.repeated), note=notes)
     return _crop_features(entry, grey, voice, how)
 
 
-def _shown_name(entry: ClipEntry, reference: str) -> str:
-    """A media file's name for people; a plain path's last part."""
+def _shown_name(reference: str) -> str:
+    """A media file's name for people, without its folders."""
     member = media_files.split_reference(reference)[1]
-    return (media_files.path_in_zip(member) or reference).rsplit("/", 1)[-1] or entry.clip
+    return (media_files.path_in_zip(member) or reference).rsplit("/", 1)[-1]
 
 
 def _crop_features(
@@ -177,7 +177,7 @@ def _crop_features(
         return ClipFeatures(reason=f"{entry.clip}: {PLAIN_REASON}")
     if not how.as_published and appearance.is_upside_down(crop):
         crop = np.ascontiguousarray(crop[::-1, ::-1])
-        notes.append("the face stands on its head: it was turned upright")
+        notes.append(TURNED_NOTE)
     found, note = alignment.crop_points(crop), "; ".join(notes)
     repeats = how.frames > 1, voice.repeated
     if found is None:
@@ -325,5 +325,58 @@ def find_faces(
     return np.stack(x), len(chosen) < frames, note
 
 
+def face_fault(content: bytes, crop: bool, middle: float | None) -> tuple[str, str]:
+    """What `extract_clip` finds wrong with the face of a film or picture: (kind of fault, detail).
+
+    "no-face", "no-landmarks" for a crop without any, "odd-face" for a face that is taken with a
+    remark, or "". `middle` is the time (s) of the voice. Raises MediaError, ModelMissing.
+    """
+    from core.media.faces import alignment, appearance, detection
+
+    grey = _read_crop(content, "it") if crop else None
+    if grey is not None:
+        if crop_is_plain(grey):
+            return "no-face", ""
+        if appearance.is_upside_down(grey):
+            return "odd-face", TURNED_NOTE
+        return ("no-landmarks", "") if alignment.crop_points(grey) is None else ("", "")
+    try:
+        note = find_faces(content, "it", middle, 1)[2]
+    except detection.NoFaceError:
+        return "no-face", ""
+    return ("odd-face", note) if note else ("", "")
+
+
 def _film_middle(clip: Clip) -> float:
     return spectrograms.centre_time(float(clip.times[-1]))
+
+
+def align_with_fallback(
+    clips: list[tuple[ClipEntry, ClipFeatures]], how: ExtractionSettings
+) -> tuple[list[np.ndarray | None], dict[str, str]]:
+    """Faces of all clips; crops without landmarks are aligned by the median of the others'.
+
+    That is what `alignment.align_crops` does. Returns their number too: name -> sentence.
+    """
+    crops = [(e, clip) for e, clip in clips if clip.five is not None]
+    if not crops:
+        return [clip.x for _, clip in clips], {}
+    from core.media.faces import alignment
+
+    points = np.stack([clip.five for _, clip in crops])  # type: ignore[misc]
+    found = np.isfinite(points).all((1, 2))
+    median = alignment.CANONICAL_POINTS * CROP_SIZE
+    if found.any():
+        median = np.median(points[found], axis=0)
+    x = [clip.x for _, clip in clips]
+    for i, (_, clip) in enumerate(clips):
+        if clip.crop is not None:
+            x[i] = np.stack([alignment.align(clip.crop, median)] * how.frames)
+    emotions = np.array([e.emotion for e, _ in crops])
+    notes = {}
+    for emotion in np.unique(emotions).tolist():
+        of = emotions == emotion
+        if missed := int((~found[of]).sum()):
+            what = "aligned by the median transform, no landmarks found"
+            notes[f"landmarks/{emotion}"] = f"{missed} of {int(of.sum())} {what}"
+    return x, notes

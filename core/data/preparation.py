@@ -7,6 +7,7 @@ and the file's bytes follow from it alone.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import hashlib
 import json
@@ -15,7 +16,7 @@ import shutil
 import time
 import zipfile
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -32,8 +33,7 @@ from core.data.prepared_corpora import STORED_COLUMNS
 from core.data.sources import indexing, media_files
 from core.media import spectrograms
 
-CODE_VERSION = 2  # raised whenever the same takes of the demo corpus would give other arrays
-MEDIA_VERSION = 3  # raised whenever the same media would give other arrays, or other remarks
+CODE_VERSION = 2  # raised whenever the same clips would give other arrays
 MAX_PARTS_AGE = 7 * 86400.0  # seconds after which unfinished parts of other settings are removed
 MAX_HASH_DISTANCE = 3  # number of bits, of 64, by which the hashes of near duplicates may differ
 HASH_BLOCK = 512  # rows of hashes that are compared at once, to bound the memory
@@ -76,20 +76,15 @@ def prepare_corpus(
     fault of the machine, not of a clip, keeps clips from being read; BusyError while another
     process prepares this corpus; StopRequested soon after `should_stop()`. The same call continues.
     """
-    if settings.frames < 1 or settings.crops < 1 or workers < 0:
-        got = f"{settings.frames}, {settings.crops} and {workers}"
-        raise CorpusError(f"frames and crops are at least 1, workers at least 0; got {got}")
+    _check_counts(settings, workers)
     clips, bands = prepared_corpora.parse_name(name)
     target, drawn = prepared_corpora.corpus_path(name, settings.takes), clips == "demo"
-    as_published = clips == "fer2013"
-    how = ExtractionSettings(settings.frames, settings.crops, bands, as_published)
+    how = ExtractionSettings(settings.frames, settings.crops, bands, clips == "fer2013")
     items, passed_over = index_source(clips, source, settings)
-    if not drawn and bands != LogMel().bands and not any(e.audio for e in items):
-        what = f"{clips} has no sound at {source}, so it has no mel bands"
-        raise CorpusError(f"{what}; its faces are the same in the corpus {clips}")
+    _check_bands(clips, source, items, bands)
     key = content_key(name, source, items, how)
     parts = target.parent / ".parts" / key
-    if not again and _is_finished(target, key):
+    if not again and _is_finished(target, key, drawn):
         shutil.rmtree(parts, ignore_errors=True)  # of a process killed between its last two steps
         _write_source_record(target, source, items, passed_over)
         return target
@@ -97,7 +92,7 @@ def prepare_corpus(
     # prepared twice by intent, so that the second process is refused.
     lock = parts.with_name(f"{target.stem}.lock")
     with files.file_lock(lock, f"preparing {name}", wait=drawn):
-        if not again and _is_finished(target, key):
+        if not again and _is_finished(target, key, drawn):
             return target
         if again:
             shutil.rmtree(parts, ignore_errors=True)
@@ -110,16 +105,30 @@ def prepare_corpus(
             landmarker.model_path()  # once, before many processes want it
         work = extraction.choose_engine(engine, items, workers, drawn)
         results = extraction.extract_corpus(items, how, parts, work, tick, should_stop)
-        try:
+        with _named_write_faults(target):
             # Before the file itself: after a kill between the two, the next call comes here again.
             _write_source_record(target, source, items, passed_over)
             _write_corpus(target, name, source, items, results, how, key)
-        except OSError as e:
-            what = f"{target} cannot be written ({e.strerror or e}); all clips are done and kept"
-            raise MachineError(f"{what}: make room, and the same command goes on") from e
         if not any(clip.may_change for clip in results):
             shutil.rmtree(parts, ignore_errors=True)
     return target
+
+
+def _check_bands(clips: str, source: Path | None, items: Sequence[Item], bands: int) -> None:
+    media = [e for e in items if isinstance(e, ClipEntry)]
+    if media and bands != LogMel().bands and not any(e.audio for e in media):
+        what = f"{clips} has no sound at {source}, so it has no mel bands"
+        raise CorpusError(f"{what}; its faces are the same in the corpus {clips}")
+
+
+@contextlib.contextmanager
+def _named_write_faults(target: Path) -> Iterator[None]:
+    """Raise MachineError, with the fix, where a finished corpus cannot be written."""
+    try:
+        yield
+    except OSError as e:
+        what = f"{target} cannot be written ({e.strerror or e}); all clips are done and kept"
+        raise MachineError(f"{what}: make room, and the same command goes on") from e
 
 
 def list_items(clips: str, source: Path | None, settings: PreparationSettings) -> Sequence[Item]:
@@ -142,10 +151,22 @@ def index_source(
     return index.entries, index.passed_over
 
 
-def _is_finished(target: Path, key: str) -> bool:
-    """Whether a file holds the content of that key, and no clip is to be tried again."""
+def _check_counts(settings: PreparationSettings, workers: int) -> None:
+    if settings.frames < 1 or settings.crops < 1:
+        got = f"{settings.frames} and {settings.crops}"
+        raise CorpusError(f"frames and crops are at least 1; got {got}")
+    if workers < 0:
+        raise CorpusError(f"workers are at least 0; got {workers}")
+
+
+def _is_finished(target: Path, key: str, drawn: bool) -> bool:
+    """Whether a file holds the content of that key, and no clip is to be read again.
+
+    Clips are read again where their reason may have changed, or other readers read them.
+    """
     meta = _read_meta(target)
-    return meta.get("key") == key and not meta.get("may_change")
+    is_current = drawn or meta.get("readers") == features.READERS_VERSION
+    return meta.get("key") == key and is_current and not meta.get("may_change")
 
 
 def _other_content(target: Path, source: Path | None, key: str) -> str:
@@ -170,10 +191,8 @@ def content_key(
     """Hash of everything that decides a prepared file's content; moving a whole corpus keeps it."""
     sound = dataclasses.replace(LogMel(), bands=how.bands, columns=STORED_COLUMNS, range_db=0.0)
     counts = {"frames": how.frames, "crops": how.crops}
-    drawn = source is None or prepared_corpora.is_demo(name)
-    version = CODE_VERSION if drawn else MEDIA_VERSION
-    what: list[Any] = [version, dataclasses.asdict(sound), counts, name]
-    if source is None or drawn:
+    what: list[Any] = [CODE_VERSION, dataclasses.asdict(sound), counts, name]
+    if source is None or prepared_corpora.is_demo(name):
         from core.data import demo
 
         code = sorted(Path(demo.__path__[0]).glob("*.py"))
@@ -245,15 +264,14 @@ def _write_corpus(
 ) -> None:
     """Write all clips' arrays as one file."""
     clips = list(zip(map(_to_entry, items), results, strict=True))
-    left_out = {e.clip: clip.reason for e, clip in clips if clip.reason}
     usable = [(e, clip) for e, clip in clips if not clip.reason]
     if not usable:
-        reason = next(iter(left_out.values()), "none")
+        reason = next((clip.reason for _, clip in clips), "none")
         raise CorpusError(f"no clip of {source} could be used; the first reason: {reason}")
     entries = [e for e, _ in usable]
 
     # Faces and voices, and which clips have them
-    images, median_aligned = _align_with_fallback(usable, how)
+    images, median_aligned = features.align_with_fallback(usable, how)
     voices = [clip.y for _, clip in usable]
     has_x, has_y = (np.array([a is not None for a in part]) for part in (images, voices))
     x = _stack(images, np.zeros((0, how.frames, 28, 28), np.uint8))
@@ -277,9 +295,7 @@ def _write_corpus(
         **_levels_and_terms(name, first, how),
         **{"frames": how.frames, "crops": how.crops},
         "repeated": {k: sum(r[i] for r in repeats) for i, k in enumerate(("frames", "crops"))},
-        "left_out": left_out | median_aligned,
-        "notes": {e.clip: clip.note for e, clip in usable if clip.note},
-        "may_change": [e.clip for e, clip in clips if clip.may_change],
+        **_remarks(clips, median_aligned),
         **({"bands": how.bands} if how.bands != LogMel().bands else {}),
     }
     files.write_arrays(
@@ -296,6 +312,19 @@ def _write_corpus(
         meta=np.array(json.dumps(meta)),
         **more,
     )
+
+
+def _remarks(
+    clips: list[tuple[ClipEntry, ClipFeatures]], median_aligned: dict[str, str]
+) -> dict[str, Any]:
+    """What is left out and why, remarks on what is taken, and what is to be tried again."""
+    left_out = {e.clip: clip.reason for e, clip in clips if clip.reason}
+    return {
+        "left_out": left_out | median_aligned,
+        "notes": {e.clip: clip.note for e, clip in clips if clip.note},
+        "may_change": [e.clip for e, clip in clips if clip.may_change],
+        "readers": features.READERS_VERSION,
+    }
 
 
 def _subjects(
@@ -354,37 +383,6 @@ def _to_entry(item: Item) -> ClipEntry:
     if isinstance(item, ClipEntry):
         return item
     return ClipEntry(item.clip_id, f"demo-{item.actor:02d}", item.sex, item.emotion)
-
-
-def _align_with_fallback(
-    clips: list[tuple[ClipEntry, ClipFeatures]], how: ExtractionSettings
-) -> tuple[list[np.ndarray | None], dict[str, str]]:
-    """Faces of all clips; crops without landmarks are aligned by the median of the others'.
-
-    That is what `alignment.align_crops` does. Returns their number too: name -> sentence.
-    """
-    crops = [(e, clip) for e, clip in clips if clip.five is not None]
-    if not crops:
-        return [clip.x for _, clip in clips], {}
-    from core.media.faces import alignment
-
-    points = np.stack([clip.five for _, clip in crops])  # type: ignore[misc]
-    found = np.isfinite(points).all((1, 2))
-    median = alignment.CANONICAL_POINTS * features.CROP_SIZE
-    if found.any():
-        median = np.median(points[found], axis=0)
-    x = [clip.x for _, clip in clips]
-    for i, (_, clip) in enumerate(clips):
-        if clip.crop is not None:
-            x[i] = np.stack([alignment.align(clip.crop, median)] * how.frames)
-    emotions = np.array([e.emotion for e, _ in crops])
-    notes = {}
-    for emotion in np.unique(emotions).tolist():
-        of = emotions == emotion
-        if missed := int((~found[of]).sum()):
-            what = "aligned by the median transform, no landmarks found"
-            notes[f"landmarks/{emotion}"] = f"{missed} of {int(of.sum())} {what}"
-    return x, notes
 
 
 def near_duplicate_groups(x: np.ndarray) -> list[str]:

@@ -77,7 +77,7 @@ def read_clip(
     far as possible, and a note says so. Raises MediaError for a file that is no media, has no
     picture, is too large, has no decodable frame or, with `need_sound`, has no sound.
     """
-    name = name or _file_name(source)
+    name = name or containers.file_name(source)
     if not limits.frames:
         no_frames = np.zeros((0, 1, 1, 3), np.uint8)
         return Clip(name, np.zeros(0), no_frames, read_waveform(source, Clip.rate, limits, name))
@@ -101,10 +101,6 @@ def is_picture(kind: str, content: bytes) -> bool:
     return kind in containers.PICTURE_FORMATS or kind == "gif" and pictures.is_still_gif(content)
 
 
-def _file_name(source: Content) -> str:
-    return "the file" if isinstance(source, bytes) else Path(source).name
-
-
 def _decode_frames(box: Any, streams: list[Any], wanted: Callable[[Any], bool]) -> Iterator[Any]:
     """Frames of the streams, while one of them is `wanted`.
 
@@ -116,18 +112,21 @@ def _decode_frames(box: Any, streams: list[Any], wanted: Callable[[Any], bool]) 
             packet = next(packets)
         except StopIteration:
             return
-        except MemoryError:  # the machine's fault, not the file's
-            raise
-        except av.FFmpegError:
+        except av.FFmpegError as error:
+            _raise_memory_error(error)
             yield "rest"
             return
         if wanted(packet.stream):
             try:
                 yield from packet.decode()
-            except MemoryError:
-                raise
-            except av.FFmpegError:
+            except av.FFmpegError as error:
+                _raise_memory_error(error)
                 yield "packet"
+
+
+def _raise_memory_error(error: av.FFmpegError) -> None:
+    if isinstance(error, MemoryError):  # the machine's fault, not the file's
+        raise error
 
 
 class _FrameSampler:
@@ -351,7 +350,7 @@ def read_waveform(
 
     At most limits.seconds are read. Raises MediaError for a file that is no media or has no sound.
     """
-    name = name or _file_name(source)
+    name = name or containers.file_name(source)
     kind, content = containers.read_media(source, name, limits)
     if kind in containers.PICTURE_FORMATS:
         raise MediaError(f"{name} is a picture and has no sound. Choose a sound or a video")

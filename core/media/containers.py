@@ -147,6 +147,11 @@ def describe_unknown(head: bytes) -> str:
     return "not a media file of a kind that is read here"
 
 
+def file_name(content: Content) -> str:
+    """A file's name for people."""
+    return "the file" if isinstance(content, bytes) else Path(content).name
+
+
 def read_media(content: Content, name: str, limits: Limits = DEFAULT_LIMITS) -> tuple[str, bytes]:
     """The kind of a media file, and all its bytes.
 

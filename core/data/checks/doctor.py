@@ -18,12 +18,11 @@ from typing import Any
 
 from core import files
 from core.config import LogMel
-from core.data import corpora
+from core.data import corpora, features
 from core.data.checks import inventory
 from core.data.checks.faults import (
     FAULT_KINDS,
     MAX_QUIET_PEAK_DBFS,
-    MAX_SILENT_PEAK_DBFS,
     MIN_CLIP_SECONDS,
     SEVERITY_TITLES,
     CorpusReport,
@@ -32,7 +31,7 @@ from core.data.checks.faults import (
 from core.data.checks.inventory import ClipFiles, Findings, MediaFile, ProgressCallback
 from core.data.corpora import CorpusError
 from core.data.sources import media_files
-from core.media import containers, probe
+from core.media import containers, probe, spectrograms
 
 # Seconds. By the sizes of its wavs, CREMA-D's 7,442 clips last 1.3 to 5.0 s; 1,200 of RAVDESS last
 # 2.9 to 5.3 s.
@@ -56,7 +55,6 @@ def examine_corpus(
     root: Path,
     name: str | None = None,
     seconds: float = 600,
-    faces_per_clip: int = 3,
     tick: ProgressCallback | None = None,
     face_clips: int | None = None,
     workers: int = 0,
@@ -64,8 +62,8 @@ def examine_corpus(
     """Examine the corpus below `root` (a folder, a zip, or the csv table of own data).
 
     `name` as for `indexing.index_clips`; None recognises it by its files. `seconds` is the budget:
-    files that are being read when it ends are finished. At most `faces_per_clip` frames of a clip,
-    and `face_clips` clips (0: none), are searched for a face. `tick(done, total, phase)` is called
+    files that are being read when it ends are finished. At most `face_clips` clips (0: none) are
+    searched for a face. `tick(done, total, phase)` is called
     from this thread; `workers` threads decode (0: one per core). Raises CorpusError without media.
     """
     start = time.monotonic()
@@ -93,18 +91,18 @@ def examine_corpus(
 
     # Videos and sounds
     longest = MAX_CLIP_SECONDS_BY_CORPUS.get(name, MAX_CLIP_SECONDS)
-    films = [f for f in used if f.role == "video" and not _is_unreadable(f, found)]
+    films = [f for f in used if f.role == "video" and f.kind not in containers.PICTURE_FORMATS]
+    films = [f for f in films if not _is_unreadable(f, found)]
     facts = each("videos", _video_info, spread_evenly(films), early)
     _note_video_faults(facts, longest, found)
     sounds = _note_missing_media(name, groups, facts, found)
     sounds = [f for f in sounds if not _is_unreadable(f, found)]
     audio = each("sounds", _audio_info, spread_evenly(sounds), early)
     _note_audio_faults(audio, SAMPLE_RATES.get(name), longest, found)
-    _compare_with_official(name, groups, found)
+    inventory.compare_with_official(name, groups, found)
 
     # Faces, in suspect clips first
-    most = faces_per_clip, face_clips
-    suspects = _search_faces(groups, facts, found, looked, each, deadline, most)
+    suspects = _search_faces(groups, facts, audio, found, looked, each, deadline, face_clips)
 
     # The report
     counts = {"files": len(media)} | _counts(groups, used)
@@ -157,7 +155,7 @@ def _apply_to_each(
             return file, "late", None
         try:
             return file, "", function(file)
-        except OSError as error:
+        except (OSError, containers.UnreadableError) as error:
             return file, "unreachable", inventory.error_reason(error)
         except Exception as error:  # a corpus may hold anything; one odd file must not end all
             return file, "unreadable", inventory.error_reason(error)
@@ -182,11 +180,12 @@ def _apply_to_each(
 
 def _note_kinds(media: Sequence[MediaFile], found: Findings) -> None:
     """Note files that their first bytes show to be pointers, empty, or no media."""
-    known = containers.VIDEO_DEMUXERS | containers.AUDIO_DEMUXERS | containers.PICTURE_FORMATS
     for file in media:
         if file.kind in ("lfs", "empty"):
             found["pointer" if file.kind == "lfs" else "empty"][file.name] = ""
-        elif file.kind and file.kind not in known:
+        elif file.kind == "heic":
+            found["unreadable"][file.name] = "a HEIC picture, not read here: save it as jpg or png"
+        elif file.kind and file.kind not in containers.MEDIA_KINDS:
             found["unreadable"][file.name] = f"no media but {file.kind}"
 
 
@@ -213,8 +212,7 @@ def _possible_duplicates(files: Sequence[MediaFile]) -> list[MediaFile]:
 
 
 def _content_digest(file: MediaFile) -> str:
-    with file.content() as path:
-        return files.digest(path)
+    return files.digest(file.content())
 
 
 def _note_duplicates(digests: dict[MediaFile, str], found: Findings) -> None:
@@ -230,13 +228,11 @@ def _note_duplicates(digests: dict[MediaFile, str], found: Findings) -> None:
 
 
 def _video_info(file: MediaFile) -> probe.VideoInfo:
-    with file.content() as path:
-        return probe.video_info(path, file.kind)
+    return probe.video_info(file.content(), file.kind)
 
 
 def _audio_info(file: MediaFile) -> probe.AudioInfo:
-    with file.content() as path:
-        return probe.audio_info(path, file.kind)
+    return probe.audio_info(file.content(), file.kind)
 
 
 def _note_video_faults(
@@ -246,8 +242,9 @@ def _note_video_faults(
         length = f"{film.seconds:.2f} s"
         if film.header_seconds is None:
             found["no-duration"][file.name] = length
-        elif film.seconds < 0.95 * film.header_seconds - 0.3:
-            found["cut-short"][file.name] = f"{length} of {film.header_seconds:.2f} s"
+        elif film.whole_seconds < 0.95 * film.header_seconds - 0.3:
+            whole = f"{film.whole_seconds:.2f} s"
+            found["cut-short"][file.name] = f"{whole} of {film.header_seconds:.2f} s"
         if film.seconds < MIN_CLIP_SECONDS:
             found["short-video"][file.name] = length
         if film.seconds > longest:
@@ -259,17 +256,20 @@ def _note_audio_faults(
 ) -> None:
     for file, sound in facts.items():
         name, length = file.name, f"{sound.seconds:.2f} s"
-        if sound.peak_dbfs < MAX_QUIET_PEAK_DBFS:
-            kind = "silent" if sound.peak_dbfs < MAX_SILENT_PEAK_DBFS else "quiet"
+        if sound.start is None or sound.peak_dbfs < MAX_QUIET_PEAK_DBFS:
+            kind = "silent" if sound.start is None else "quiet"
             zero = sound.peak_dbfs <= -200
             found[kind][name] = "all zero" if zero else f"{sound.peak_dbfs:.0f} dBFS"
+        elif not sound.is_middle:
+            at = sound.start * LogMel().hop / LogMel().rate
+            found["silent-middle"][name] = f"taken from {at:.1f} s on"
         if sound.seconds < MIN_CLIP_SECONDS:
             found["too-short"][name] = length
         elif sound.seconds > longest:
             found["too-long"][name] = length
         if sound.header_seconds and sound.seconds < 0.95 * sound.header_seconds - 0.1:
             found["cut-short"][name] = f"{length} of {sound.header_seconds:.2f} s"
-        if sound.channels > 1:
+        if sound.channels > 1 and sound.start is not None:
             found["stereo"][name] = f"{sound.channels} channels" if sound.channels > 2 else ""
         if sound.rate and (sound.rate not in rates if rates else sound.rate < LogMel().rate):
             found["odd-rate"][name] = f"{sound.rate} Hz"
@@ -300,9 +300,9 @@ def _note_missing_media(
             # RAVDESS' modality 02 is silent by design
             if silent and not (name == "ravdess" and silent.stem.startswith("02")):
                 found["video-without-sound"][silent.name] = ""
-        elif silent:
+        elif silent and clip.needs_sound:
             found["no-sound"][silent.name] = ""
-        elif video and not clip.crop:
+        elif video and not clip.crop and clip.needs_sound:
             if film:
                 sounds.append(video)
             if name in corpora.NAME_PATTERNS and name != "demo-clips":
@@ -313,64 +313,31 @@ def _note_missing_media(
     return sounds
 
 
-def _compare_with_official(name: str, groups: dict[str, ClipFiles], found: Findings) -> None:
-    """Note clips that differ from the official list, and counts that differ.
-
-    A clip counts as missing only if more than half of its actor's clips are here; otherwise the
-    actor was left out on purpose.
-    """
-    lists = corpora.official_clips(name)
-    if not lists:
-        return
-    present: dict[str, set[str]] = defaultdict(set)
-    for key, clip in groups.items():
-        present[clip.subject].add(key)
-    for actor, expected in lists.items():
-        here = present[actor]
-        if 2 * len(here & expected) <= len(expected):
-            continue
-        found["missing-clips"] |= dict.fromkeys(expected - here, "")
-        for modality in ("01", "02") if name == "ravdess" else ():
-            films = [f.stem for key in here for f in groups[key].videos]
-            filmed = {stem[3:] for stem in films if stem[:2] == modality}
-            if 2 * len(filmed) > len(expected):
-                absent = {key for key in expected & here - filmed if groups[key].videos}
-                found["missing-clips"] |= {f"{modality}-{key}": "" for key in absent}
-    found["not-official"] |= dict.fromkeys(set(groups) - set().union(*lists.values()), "")
-    total, actors = sum(map(len, lists.values())), len({c.subject for c in groups.values()})
-    if len(groups) != total:
-        count = f"{len(groups):,} of {total:,} clips, {actors} of {len(lists)} actors"
-        found["count"][count] = ""
-    videos = sum(len(c.videos) for c in groups.values())
-    if name == "ravdess" and videos not in (0, 2 * total):
-        found["count"][f"{videos:,} of {2 * total:,} videos"] = ""
-
-
 # ------------------------------------------------------------------ faces
 
 
 def _search_faces(
     groups: dict[str, ClipFiles],
     facts: dict[MediaFile, probe.VideoInfo],
+    audio: dict[MediaFile, probe.AudioInfo],
     found: Findings,
     looked: dict[str, tuple[int, int]],
-    each: Callable[..., dict[MediaFile, str]],
+    each: Callable[..., dict[MediaFile, tuple[str, str]]],
     until: float,
-    limits: tuple[int, int | None],
+    most: int | None,
 ) -> int:
     """Note clips without a face; returns how many suspects were searched.
 
-    `limits` are the most frames of a clip, and the most clips (None: all).
+    `most` is the largest number of clips that are searched (None: all).
     """
-    frames, clips = limits
     shown = {c.videos[0]: c for c in groups.values() if c.videos}
     shown = {f: c for f, c in shown.items() if not _is_unreadable(f, found)}
     order, suspects = _face_order(shown, facts, found)
-    order = order[:clips] if frames > 0 and _has_face_model(found) else []
-    look = functools.partial(_face_fault, shown, facts, frames)
-    for file, kind in each("faces", look, order, until).items():
+    order = order[:most] if most != 0 and _has_face_model(found) else []
+    look = functools.partial(_face_fault, shown, audio)
+    for file, (kind, detail) in each("faces", look, order, until).items():
         if kind:
-            found[kind][file.name] = ""
+            found[kind][file.name] = detail
     looked["faces"] = looked["faces"][0], len(shown)
     return min(suspects, looked["faces"][0])
 
@@ -389,17 +356,25 @@ def _face_order(
 
 
 def _face_fault(
-    shown: dict[MediaFile, ClipFiles],
-    facts: dict[MediaFile, probe.VideoInfo],
-    frames: int,
-    file: MediaFile,
-) -> str:
-    """The kind of fault of a clip's face, "" for none; at most `frames` frames are searched."""
-    with file.content() as path:
-        if shown[file].crop:
-            return probe.crop_fault(path, file.kind)
-        length = facts[file].seconds if file in facts else 0.0
-        return "" if probe.has_face(path, file.kind, length, frames) else "no-face"
+    shown: dict[MediaFile, ClipFiles], audio: dict[MediaFile, probe.AudioInfo], file: MediaFile
+) -> tuple[str, str]:
+    """The kind of fault of a clip's face and a detail, "" for none, by preparation's own reading.
+
+    A film is looked at around the middle of its voice.
+    """
+    clip, content = shown[file], file.content()
+    sound = clip.sounds[0] if clip.sounds else file
+    middle = _voice_middle(audio[sound]) if sound in audio else None
+    if middle is not None and sound is file:
+        middle += probe.sound_lead(content, "it")
+    return features.face_fault(content, clip.crop, middle)
+
+
+def _voice_middle(sound: probe.AudioInfo) -> float:
+    """Time (s) of the middle of the window from which the voice is taken."""
+    if sound.is_middle or sound.start is None:
+        return spectrograms.centre_time(min(sound.seconds, MAX_CLIP_SECONDS))
+    return sound.start * LogMel().hop / LogMel().rate + features.WINDOW_SECONDS / 2
 
 
 def _has_face_model(found: Findings) -> bool:

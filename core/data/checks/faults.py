@@ -7,11 +7,12 @@ from dataclasses import dataclass
 
 from core.config import LogMel
 from core.data.corpora import KNOWN_CORPORA
+from core.media.spectrograms import MAX_SILENT_DBFS
 
 REPORT_VERSION = 1  # of the json form
 # dBFS of the peak. The quietest of 1,200 RAVDESS voices peaks at -46.8 dBFS: -50 keeps every voice
-# of it, and -60 excludes next to none.
-MAX_SILENT_PEAK_DBFS, MAX_QUIET_PEAK_DBFS = -60.0, -50.0
+# of it, and spectrograms.MAX_SILENT_DBFS excludes next to none.
+MAX_QUIET_PEAK_DBFS = -50.0
 MIN_CLIP_SECONDS = LogMel().columns * LogMel().hop / LogMel().rate  # fills the 112 columns
 
 SEVERITY_TITLES = {
@@ -30,17 +31,26 @@ FAULT_KINDS = {  # kind -> severity, what it means, what to do ({again}: the ret
     "empty": ("error", "files of zero bytes, of a download that broke off", "{again}"),
     "unreadable": ("error", "files that cannot be decoded: damaged, or no media at all", "{again}"),
     "unreachable": ("error", "files or folders that may not be read or are not there",
-                    "chmod -R u+rX FOLDER, as their owner"),
+                    "do as the reason says; for a missing permission: chmod -R u+rX FOLDER, as "
+                    "their owner"),
     "broken-archive": ("error", "zips that cannot be opened",
                        "download them again: they are damaged or were cut short"),
     "no-sound": ("error", "videos without sound that have no sound file either",
                  "put the wav of the same name beside them"),
-    "silent": ("error", f"sounds whose peak is below {MAX_SILENT_PEAK_DBFS:g} dBFS: no voice",
-               "leave these clips out"),
-    "too-short": ("error", f"sounds below {MIN_CLIP_SECONDS:.2f} s, which cannot fill "
-                  f"{LogMel().columns} columns", "{again}; else leave them out"),
-    "too-long": ("error", "clips too long for one performance of one emotion",
+    "silent": ("error", f"sounds without a voice: the mean of their channels stays below "
+               f"{MAX_SILENT_DBFS:g} dBFS", "leave these clips out; save a stereo sound whose "
+               "channels cancel each other as mono"),
+    "silent-middle": ("warning", "sounds whose middle second is silent: another second is taken",
+                      "listen to them first"),
+    "too-short": ("warning", f"sounds below {MIN_CLIP_SECONDS:.2f} s, which cannot fill "
+                  f"{LogMel().columns} columns: silence is added", "{again}; else leave them out"),
+    "too-long": ("warning", "clips too long for one performance of one emotion: one second and at "
+                 "most the first minute are taken",
                  "cut them to the performance, or leave them out"),
+    "odd-face": ("warning", "faces that are taken, and that one should look at first",
+                 "look at them; leave out what is no use"),
+    "passed-over": ("note", "files of which no clip is made",
+                    "rename or move those that should be clips"),
     "no-face": ("error", "no face in the frames looked at: an error picture, a black one, nobody "
                 "in sight", "leave these clips out"),
     "cut-short": ("warning", "files that end before the length given in their header", "{again}"),
@@ -48,7 +58,7 @@ FAULT_KINDS = {  # kind -> severity, what it means, what to do ({again}: the ret
                     "of the voice's middle", "{again}; else nothing"),
     "no-duration": ("warning", "videos whose header gives no length",
                     "nothing to do: the frames are counted"),
-    "quiet": ("warning", f"sounds whose peak is between {MAX_SILENT_PEAK_DBFS:g} and "
+    "quiet": ("warning", f"sounds whose peak is between {MAX_SILENT_DBFS:g} and "
               f"{MAX_QUIET_PEAK_DBFS:g} dBFS: hardly a voice", "listen to them first"),
     "stereo": ("warning", "sounds of several channels: their mean is taken",
                "nothing to do if all hold the voice"),

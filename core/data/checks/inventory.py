@@ -6,7 +6,6 @@ odd is noted in `findings`, so that the doctor can say what keeps a file from be
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import os
 import zipfile
@@ -16,8 +15,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from core.data import labels
-from core.data.corpora import NAME_PATTERNS, CorpusError
-from core.data.sources import indexing, media_files
+from core.data.corpora import NAME_PATTERNS, CorpusError, official_clips
+from core.data.sources import indexing, media_files, own_data
 from core.data.sources.media_files import file_stem, media_kind
 from core.media import containers
 
@@ -41,7 +40,7 @@ class MediaFile:
 
     @property
     def basename(self) -> str:
-        return os.path.basename(self.member or self.path.name)
+        return os.path.basename(media_files.path_in_zip(self.member) or self.path.name)
 
     @property
     def stem(self) -> str:
@@ -49,8 +48,8 @@ class MediaFile:
 
     @property
     def role(self) -> str:
-        """picture, video or audio, by the name's ending; "" for other files."""
-        return media_kind(self.basename)[0]
+        """picture, video or audio, by the name's ending, else by the content; "" for others."""
+        return media_kind(self.basename)[0] or media_files.KIND_ROLES.get(self.kind, "")
 
     @property
     def reference(self) -> str:
@@ -66,11 +65,9 @@ class MediaFile:
         """The emotion that the name of the file's folder gives, or ""."""
         return labels.emotion_of(self.folder[-1]) if self.folder else ""
 
-    def content(self) -> contextlib.AbstractContextManager[Path]:
-        """A path to read it from; a member of a zip becomes a temporary file."""
-        if self.member:
-            return media_files.media_file(self.reference)
-        return contextlib.nullcontext(self.path)
+    def content(self) -> bytes:
+        """All its bytes, as preparation reads them. Raises MediaError."""
+        return media_files.read_content(self.reference)
 
 
 @dataclass
@@ -81,6 +78,7 @@ class ClipFiles:
     videos: list[MediaFile] = field(default_factory=list)  # those with sound first
     sounds: list[MediaFile] = field(default_factory=list)
     crop: bool = False
+    needs_sound: bool = True  # without a sound file its voice is that of its video
 
 
 def list_media_files(
@@ -91,7 +89,7 @@ def list_media_files(
     The order is that of `media_files.list_files`: plain files first, shallow before deep. What
     cannot be read goes to `findings`. Raises CorpusError for a table that is wrong.
     """
-    if root.suffix.lower() == ".csv":
+    if own_data.is_table(root):
         return _list_table_files(root)
 
     def report(problem: str, inside: str, reason: str) -> None:
@@ -116,15 +114,20 @@ def list_media_files(
 
 def _read_plain_file(path: Path, inside: str, findings: Findings) -> list[MediaFile]:
     file = MediaFile(path, "", _to_printable(inside), path.stat().st_size, None, "")
-    if not file.role:
-        return []
     try:
         with path.open("rb") as content:
             kind = containers.sniff_kind(content.read(containers.SNIFF_BYTES))
-        return [dataclasses.replace(file, kind=kind)]
     except OSError as error:
         findings["unreachable"][file.name] = error.strerror or type(error).__name__
         return [file]
+    return [file] if _is_medium(file := dataclasses.replace(file, kind=kind), findings) else []
+
+
+def _is_medium(file: MediaFile, findings: Findings) -> bool:
+    """Whether a file is listed; what is no picture, video or sound goes to `findings`."""
+    if not file.role:
+        findings["passed-over"][file.name] = "no picture, video or sound"
+    return bool(file.role)
 
 
 def _list_members(path: Path, inside: str, findings: Findings) -> list[MediaFile]:
@@ -137,12 +140,11 @@ def _list_members(path: Path, inside: str, findings: Findings) -> list[MediaFile
     try:
         with zipfile.ZipFile(path) as archive:
             for info in media_files.zip_members(path):
-                name = f"{inside}!{info.filename}" if inside else info.filename
+                member = media_files.path_in_zip(info.filename)
+                name = f"{inside}!{member}" if inside else member
                 file = MediaFile(
                     path, info.filename, _to_printable(name), info.file_size, info.CRC, ""
                 )
-                if not file.role:
-                    continue
                 try:
                     if info.file_size > containers.DEFAULT_LIMITS.bytes:
                         raise ValueError(f"{info.file_size / 2**20:.0f} MiB")
@@ -151,7 +153,8 @@ def _list_members(path: Path, inside: str, findings: Findings) -> list[MediaFile
                     file = dataclasses.replace(file, kind=containers.sniff_kind(head))
                 except Exception as error:  # encrypted, damaged, unknown packing: many types
                     findings["unreadable"][file.name] = error_reason(error)
-                files.append(file)
+                if _is_medium(file, findings):
+                    files.append(file)
     except (zipfile.BadZipFile, NotImplementedError, ValueError, EOFError) as error:
         findings["broken-archive"][shown] = error_reason(error)
     return files
@@ -180,7 +183,7 @@ def recognise_corpus(root: Path, files: Sequence[MediaFile], findings: Findings)
 
     Raises CorpusError if the files follow no form that is known here.
     """
-    if root.suffix.lower() == ".csv":
+    if own_data.is_table(root):
         return "own"
     own = False
     votes = Counter({"crema-d": 0, "ravdess": 0, "demo-clips": 0, "fer2013": 0})
@@ -191,7 +194,7 @@ def recognise_corpus(root: Path, files: Sequence[MediaFile], findings: Findings)
         pairs = zip(f.folder[:2], f.folder[1:3], strict=False)
         own |= any(a.lower() in ("faces", "audio") and labels.emotion_of(b) != "" for a, b in pairs)
     best = max(votes, key=lambda name: votes[name])
-    if own and best == "fer2013":
+    if own and (best == "fer2013" or not votes[best]):
         return "own"
     if votes[best]:
         return best
@@ -249,11 +252,14 @@ def group_by_clip(
     if name == "fer2013":
         for f in files:
             if f.role != "picture" or not f.folder_emotion:
-                findings["wrong-name"][f.name] = ""
+                similar = labels.similar_emotion(f.folder[-1]) if f.folder else ""
+                means = f"its folder may mean {similar}" if similar else ""
+                findings["wrong-name"][f.name] = means
         pictures = (f for f in files if f.role == "picture" and f.folder_emotion)
         return {f.name: ClipFiles("", [f], [], True) for f in pictures}
     if name not in NAME_PATTERNS:
         return _group_own_data(name, root, files, findings)
+    findings["passed-over"].clear()  # tables and texts that come with an official corpus
     groups: dict[str, ClipFiles] = defaultdict(ClipFiles)
     for f in files:
         match = NAME_PATTERNS[name].match(f.stem)
@@ -285,14 +291,49 @@ def _group_own_data(
     """Clip -> its media, by the index of own data; {} where the findings say why there is none."""
     known = {f.reference: f for f in files}
     try:
-        entries = indexing.index_clips(name, root)
+        index = indexing.index_corpus(name, root)
     except CorpusError:
         if findings["broken-archive"] or findings["unreachable"]:
             return {}
         raise
+    for path, why in index.passed_over.items():
+        findings["passed-over"][_to_printable(path)] = why
     groups = {}
-    for e in entries:
+    for e in index.entries:
         sound = e.audio if e.audio != e.video else None
         video, audio = ([known[r]] if r in known else [] for r in (e.video, sound))
-        groups[e.clip] = ClipFiles(e.subject, video, audio, e.crop)
+        groups[e.clip] = ClipFiles(e.subject, video, audio, e.crop, e.audio is not None)
     return groups
+
+
+def compare_with_official(name: str, groups: dict[str, ClipFiles], found: Findings) -> None:
+    """Note clips that differ from the official list, and counts that differ.
+
+    A clip counts as missing only if more than half of its actor's clips are here; otherwise the
+    actor was left out on purpose.
+    """
+    lists = official_clips(name)
+    if not lists:
+        return
+    present: dict[str, set[str]] = defaultdict(set)
+    for key, clip in groups.items():
+        present[clip.subject].add(key)
+    for actor, expected in lists.items():
+        here = present[actor]
+        if 2 * len(here & expected) <= len(expected):
+            continue
+        found["missing-clips"] |= dict.fromkeys(expected - here, "")
+        for modality in ("01", "02") if name == "ravdess" else ():
+            films = [f.stem for key in here for f in groups[key].videos]
+            filmed = {stem[3:] for stem in films if stem[:2] == modality}
+            if 2 * len(filmed) > len(expected):
+                absent = {key for key in expected & here - filmed if groups[key].videos}
+                found["missing-clips"] |= {f"{modality}-{key}": "" for key in absent}
+    found["not-official"] |= dict.fromkeys(set(groups) - set().union(*lists.values()), "")
+    total, actors = sum(map(len, lists.values())), len({c.subject for c in groups.values()})
+    if len(groups) != total:
+        count = f"{len(groups):,} of {total:,} clips, {actors} of {len(lists)} actors"
+        found["count"][count] = ""
+    videos = sum(len(c.videos) for c in groups.values())
+    if name == "ravdess" and videos not in (0, 2 * total):
+        found["count"][f"{videos:,} of {2 * total:,} videos"] = ""

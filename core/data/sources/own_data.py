@@ -103,7 +103,7 @@ def table_entries(table: Path) -> list[ClipEntry]:
     entries = []
     for name, c in sorted(clips.items()):
         subject, video = c.get("subject", ""), c.get("video")
-        picture = bool(video) and media_role(video, video) == "picture"
+        picture = video is not None and media_role(video, video) == "picture"
         sex = c.get("sex", sexes.get(subject, ""))
         if sex != sexes.get(subject, sex):
             both = f"subject {subject} is female in one row and male in another"
