@@ -336,11 +336,7 @@ HEADS = [
 def test_no_bytes_raise_but_media_errors(tmp_path_factory, start, rest):
     (head, kind), path = start, tmp_path_factory.getbasetemp() / "bytes"
     path.write_bytes(head + rest)
-    for read in (
-        (probe.audio_info,)
-        if kind == "wav"
-        else (probe.video_info, probe.audio_info)
-    ):
+    for read in (probe.audio_info,) if kind == "wav" else (probe.video_info, probe.audio_info):
         try:
             read(path, kind)
         except MediaError:
