@@ -154,8 +154,10 @@ class GanSettings:
     direction: Literal["face-voice", "voice-face"] = setting(
         "face-voice", "Direction", "Face to voice, or the reverse (§4.5; take the label condition)."
     )
-    generator: Literal["encdec", "unet", "conv"] = setting(
-        "encdec", "Generator", "The paper's two (Fig. 4), or our convolutional one."
+    generator: Literal["encdec", "unet", "conv", "flow"] = setting(
+        "encdec",
+        "Generator",
+        "The paper's two (Fig. 4), our convolutional one, or our flow, which is no GAN.",
     )
     width: Literal["compact", "paper"] = setting(
         "compact", "Width", "Of G, D, f_S, f_T and Q: compact, or as large as the authors'."
@@ -210,6 +212,12 @@ class GanSettings:
     lr_d: float = setting(2e-3, "Learning rate of D", "Lower it when D wins at once.")
     average: float = setting(
         0.0, "Average of G", "Decay of the EMA of G's weights, which is sampled; 0: the last G."
+    )
+    guidance: float = setting(
+        2.0, "Guidance", "Flow only: how much face and condition count in sampling; 1: as trained."
+    )
+    heun_steps: int = setting(
+        8, "Steps of a sample", "Flow only: from noise to voice; half as many take half the time."
     )
     batch: int = setting(64, "Batch", "Pairs in one step; more needs more memory.")
     steps: int = setting(3_000, "Training steps", "Steps of G, D and Q.")

@@ -47,7 +47,7 @@ try:
         explanation = cache.explain_face(run_id, face.x) if face else None
         if face:
             sampling.show_portrait(face, explanation, loaded_run)
-            sampling_settings = sampling.choose_settings(kind != "none")
+            sampling_settings = sampling.choose_settings(loaded_run.config)
 except UserError as error:
     st.error(str(error), icon=":material/error:")
     if isinstance(error, ModelMissing):

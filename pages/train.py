@@ -25,7 +25,10 @@ PRESET_DESCRIPTIONS = {
     "ravdess": "The same on RAVDESS, its own faces and voices. Needs a GPU.",
     "studio": "CREMA-D by our method, compact networks. Needs a GPU and some hours.",
 }
-GENERATOR_LABELS = {"encdec": "EncDec (dense)", "unet": "U-Net", "conv": "Convolutional (ours)"}
+GENERATOR_LABELS = {
+    **{"encdec": "EncDec (dense)", "unet": "U-Net", "conv": "Convolutional (ours)"},
+    "flow": "Flow matching (ours, no GAN)",
+}
 MAX_STEPS = MAX_SEED = 10**6
 
 st.title("Train")

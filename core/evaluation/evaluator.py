@@ -21,6 +21,7 @@ from core.evaluation import metrics, protocol
 from core.models import classifiers, gan, networks
 from core.runs import Run
 
+FLOW_CURVE_FACES = 120  # faces of S2 in a flow's curves, whose samples take longer than a GAN's
 FEATURE_POINTS_PER_CLASS = 60  # samples whose projected features a checkpoint stores
 CONFORMAL_LEVELS = (0.05, 0.1, 0.2)  # significance levels epsilon of the summary
 SEED_OFFSETS = {
@@ -89,6 +90,8 @@ class TrainingMonitor:
         self, config: Config, S2: SampleSet, c: np.ndarray, fitted: FittedClassifiers, device
     ):
         rows = splits.balanced_rows(S2.x_label, seed_of(config, "balance"))
+        if config.gan.generator == "flow":
+            rows = np.random.default_rng(0).permutation(rows)[:FLOW_CURVE_FACES]
         self.config, self.scorer = config, fitted.scorer
         self.x, self.c = image_tensor(S2.x[rows], device), torch.from_numpy(c[rows]).to(device)
         self.labels = S2.x_label[rows]

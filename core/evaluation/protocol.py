@@ -25,9 +25,13 @@ from core.runs import Run
 Grid = Literal["quick", "paper", "studio"]
 # default numbers of folds and seeds
 GRID_SIZES: dict[Grid, tuple[int, int]] = {"quick": (1, 1), "paper": (5, 1), "studio": (5, 3)}
-# the paper's names of the conditions and generators; the convolutional generator is ours
+# the paper's names of the conditions and generators; the last two generators are ours, and the
+# flow, which is no GAN, is no case of the paper's grid
 CONDITION_NAMES = {"label": "label", "classifier": "classifier", "cp": "CP", "none": "none"}
-GENERATOR_NAMES = {"encdec": "EncDec", "unet": "U-Net", "conv": "convolutional"}
+GENERATOR_NAMES = {
+    **{"encdec": "EncDec", "unet": "U-Net", "conv": "convolutional"},
+    "flow": "flow (ours, no GAN)",
+}
 GENERATOR_SECTIONS = {"encdec": "§4.3, Table 2", "unet": "§4.4, Table 1", "conv": "ours"}
 
 
@@ -68,9 +72,9 @@ def cases(base: Config, f_s_corpus: str = "") -> list[Cell]:
         found.append(Cell(name, section, changed))
 
     table_conditions = [(c, CONDITION_NAMES[c]) for c in ("label", "classifier", "cp")]
-    for generator, called in GENERATOR_NAMES.items():
+    for generator, section in GENERATOR_SECTIONS.items():
+        called = GENERATOR_NAMES[generator]
         for c, named in table_conditions:
-            section = GENERATOR_SECTIONS[generator]
             case(f"{called} · {named}", section, c, {"generator": generator})
     for c, named in table_conditions:
         name, section = f"EncDec without L1 · {named}", "§4.4, Table 1"

@@ -35,8 +35,11 @@ def fit_classifiers(
     """f_S, f_T, Q and the scorer: each from the run's own file, from the cache, or fitted now.
 
     Runs that differ only in G share `checkpoints/.cache/`, in which a file's name is a hash of all
-    that determines its classifier. `digest` is the corpora's.
+    that determines its classifier. `digest` is the corpora's. Raises UserError for a flow that
+    should train Q jointly.
     """
+    if config.gan.generator == "flow" and config.gan.q_training == "joint":
+        raise files.UserError("a flow trains no Q beside it; use --gan.q-training frozen")
     K, names = len(config.data.classes), classifier_files(config, digest)
     out: dict[str, Any] = {}
     for name, (images, labels, settings, role) in _training_data(config, sets).items():

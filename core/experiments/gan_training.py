@@ -1,4 +1,4 @@
-"""§3: G, D and Q trained on S3, with exact resume, checkpoints and figures on the way."""
+"""§3: G, D and Q, or a flow, trained on S3, with exact resume, checkpoints and figures."""
 
 from __future__ import annotations
 
@@ -24,6 +24,7 @@ from core.evaluation.evaluator import (
 from core.experiments.classifier_fitting import image_sizes
 from core.files import StopRequested, UserError
 from core.models import classifiers, convolutions, cuda_graphs, gan, networks
+from core.models.flow import matching
 from core.runs import Run
 
 TrainFunction = Callable[[gan.GanState, gan.TrainingData, GanSettings], Iterator[gan.StepRecord]]
@@ -33,7 +34,7 @@ LOG_INTERVAL = 10  # steps whose mean losses make one record of metrics.jsonl
 def train_with_cuda_graphs(
     state: gan.GanState, pool: gan.TrainingData, g: GanSettings
 ) -> Iterator[gan.StepRecord]:
-    """`gan.train`; on a GPU its steps are replayed as CUDA graphs."""
+    """`gan.train`; on a GPU a GAN's steps are replayed as CUDA graphs."""
     return gan.train(state, pool, g, cuda_graphs.new_step_function())
 
 
@@ -110,7 +111,8 @@ def train_gan(
     pool = make_pool(config, sets, c, device)
     source, target = image_sizes(config)
     classes, seed = len(config.data.classes), seed_of(config, "gan")
-    state = gan.new_state(g, classes, target, fitted.Q, seed, device, source)
+    new_state = matching.new_state if g.generator == "flow" else gan.new_state
+    state = new_state(g, classes, target, fitted.Q, seed, device, source)
     checkpoint = r.directory / "state.pt"
     if checkpoint.exists():
         gan.load_state_dict(state, networks.load_checkpoint(checkpoint, device))
@@ -131,7 +133,7 @@ def train_gan(
         networks.save_checkpoint(checkpoint, gan.state_dict(state))
         raise
     if out_of_memory:
-        batch = gan.largest_batch(g, state, pool)
+        batch = gan.largest_batch(g, state, pool, matching.step_function(g))
         advice = f"use --gan.batch {batch}, which fits" if batch else "use --device cpu"
         raise UserError(f"the device ran out of memory at batch {g.batch}; {advice}")
     _save_networks(config, state, r)
@@ -183,14 +185,16 @@ def _take_steps(
         if is_logged:  # last, because it may stop the run, which then has all of this step
             rate = (step - first_step) * g.batch / max(1e-9, time.monotonic() - started)
             remark = f"{rate:.0f} samples/s"
-            watch("train G, D, Q", step, g.steps, remark, step=step, rate=rate)
+            phase = "train G" if g.generator == "flow" else "train G, D, Q"
+            watch(phase, step, g.steps, remark, step=step, rate=rate)
 
 
 def _save_networks(config: Config, state: gan.GanState, r: Run) -> None:
-    """Save D, a jointly trained Q and, last, G: its file says that training is complete."""
+    """Save D, if there is one, a jointly trained Q, and last G: its file says that all is done."""
     g, classes, (source, target) = config.gan, len(config.data.classes), image_sizes(config)
-    d_arguments = gan.discriminator_arguments(g, classes, target)
-    networks.save(r.model_path("D"), state.D, "discriminator", d_arguments)
+    if g.generator != "flow":
+        d_arguments = gan.discriminator_arguments(g, classes, target)
+        networks.save(r.model_path("D"), state.D, "discriminator", d_arguments)
     if g.q_training == "joint":
         settings, role = target_settings(config)
         q_arguments = classifiers.arguments(settings, target, classes, role)

@@ -203,46 +203,67 @@ def guided_samples(
     x: np.ndarray,
     c: np.ndarray,
     c0: np.ndarray,
-    strength: float | np.ndarray = 1.0,
+    strength: float | np.ndarray | None = None,
     seed: int = 0,
     scale: float = 1.0,
 ) -> GuidedSamples:
     """G(x|c, z) for many points at once, guided: y = y(c0) + strength (y(c) - y(c0)), clipped.
 
-    x (n, 28, 28), c (n, K), strength (n,), or one of each for all points. All points share one z,
-    `scale` times the noise of `generation.generate_voices` for `seed`: strength 1 and scale 1 give
-    its spectrogram. Raises UserError for a run that makes faces.
+    x (n, 28, 28), c (n, K), strength (n,), or one of each for all points; without a strength the
+    run's `own_strength`. All points share one z, `scale` times the noise of
+    `generation.generate_voices` for `seed`: scale 1 and the own strength give its spectrogram. A
+    flow has classifier-free guidance instead of this line: its base is told neither face nor
+    condition, and c0 has no effect. Raises UserError for a run that makes faces.
     """
     import torch
 
     from core.inference import generation
+    from core.models import networks
 
     if opened.config.gan.direction != "face-voice":
         raise UserError(
             f"{opened.run.id} makes faces from voices; choose a run that makes voices from faces"
         )
+    strength = own_strength(opened.config) if strength is None else strength
     n = max(len(x), len(c), np.size(strength))
     x = np.broadcast_to(x, (n, *x.shape[1:]))
     s = np.broadcast_to(np.asarray(strength, np.float64), n)
     c = np.broadcast_to(np.asarray(c, np.float64), (n, c.shape[1]))
     both = np.concatenate([c, np.broadcast_to(c0, c.shape)]).astype(np.float32)
-    noise = torch.Generator().manual_seed(seed)
-    z = (scale * torch.randn((1, opened.config.gan.z), generator=noise)).expand(2 * n, -1)
+    z = scale * networks.draw_noise(opened.G, 1, opened.config.gan.z, seed)
     faces = generation.faces_tensor(np.concatenate([x, x]))
+    parts = faces, torch.from_numpy(both), z.expand(2 * n, -1)
     with torch.no_grad():
-        out = opened.G(faces, torch.from_numpy(both), z)[:, 0].numpy()
-    y = apply_guidance(out[n:], out[:n], s)
+        if has_classifier_free_guidance(opened.config):
+            # told nothing, all points have one base: the last row's
+            weights = torch.from_numpy(np.append(s, 0).astype(np.float32))
+            out = opened.G(*(t[[*range(n), -1]] for t in parts), weights)[:, 0].numpy()
+            y, base = out[:n], np.repeat(out[n:], n, axis=0)
+        else:
+            out = opened.G(*parts)[:, 0].numpy()
+            base = out[n:]
+            y = apply_guidance(base, out[:n], s)
     heard = generation.classify_samples(opened, y)
     return GuidedSamples(
-        np.array(x), np.array(c), np.array(s), y, out[n:], heard["Q"], heard["scorer"]
+        np.array(x), np.array(c), np.array(s), y, base, heard["Q"], heard["scorer"]
     )
+
+
+def has_classifier_free_guidance(config: Config) -> bool:
+    """Whether a run's generator was trained with and without its condition: a flow's was."""
+    return config.gan.generator == "flow"
+
+
+def own_strength(config: Config) -> float:
+    """The guidance strength that a run samples with: 1 is a GAN as it was trained."""
+    return config.gan.guidance if has_classifier_free_guidance(config) else 1.0
 
 
 def apply_guidance(base: np.ndarray, y: np.ndarray, strength: np.ndarray) -> np.ndarray:
     """Linear guidance: base + strength (y - base), clipped to [-1, 1], float32.
 
     base and y are (n, columns, bands), strength (n,). The form is that of classifier-free guidance,
-    whose model is trained with and without c; this G always had a c.
+    whose model is trained with and without c; a GAN's G always had a c.
 
     >>> apply_guidance(np.zeros((1, 1, 1)), np.full((1, 1, 1), 0.4), np.array([2.0])).item()
     0.800000011920929

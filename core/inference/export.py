@@ -32,6 +32,10 @@ REVERSE_NOTE = (
     "\nIt goes the paper's other way (§4.5, Fig. 7b): its f_S knows voices, its Q and its scorer "
     "know faces."
 )
+FLOW_NOTE = """
+
+It is trained by conditional flow matching, which is ours and not the paper's: no discriminator and
+no class term took part. It samples in {0.heun_steps} Heun steps with guidance {0.guidance:g}."""
 
 
 def ship_run(run: Run, folder: Path) -> Path:
@@ -69,10 +73,11 @@ def model_card(run: Run) -> str:
     c, r, digest = run.config, run.json("results"), run.json("provenance")["corpus"]
     turned = c.gan.direction == "voice-face"
     given, made = ("voice", "face") if turned else ("face", "voice")
+    flow = FLOW_NOTE.format(c.gan) if c.gan.generator == "flow" else ""
     title = f"""# {run.id}
 
 A dacssGAN generator ({c.gan.generator}, {c.gan.width}, {r["parameters"]["G"]:,} parameters)
-that makes {_purpose(c, given)}.{REVERSE_NOTE if turned else ""}
+that makes {_purpose(c, given)}.{REVERSE_NOTE if turned else ""}{flow}
 """
     limit = (
         "the face is nobody's: it follows the emotion that the generator is told, and shows nothing"

@@ -16,6 +16,7 @@ import torch
 from core.inference import generation
 from core.inference.generation import AnalysedClip, Explanation, LoadedRun
 from core.media import spectrograms
+from core.models import networks
 
 MAX_SECONDS = 20.0  # s; longer films get a voice for their beginning
 # Windows overlap by 1/8 of their length. Longer overlaps average two utterances, and lose the
@@ -84,8 +85,7 @@ def generate_long_voice(
     if len(origins) == 1:
         told = origins.pop()
     # One noise for all windows
-    noise = torch.Generator().manual_seed(seed)
-    z = torch.randn((1, opened.config.gan.z), generator=noise).expand(n, -1)
+    z = networks.draw_noise(opened.G, 1, opened.config.gan.z, seed).expand(n, -1)
     conditions = torch.from_numpy(np.asarray(c, np.float32))
     crops = opened.G(generation.faces_tensor(aligned), conditions, z)[:, 0].numpy()
     return LongVoice(

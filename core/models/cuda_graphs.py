@@ -1,8 +1,8 @@
 """A training step (§3) as a CUDA graph on NVIDIA cards: recorded once, then replayed.
 
 The networks are so small that a card would wait for kernel launches during most of a step. The
-graph is `gan.step` itself with its random numbers. A step that cannot be recorded (on a CPU, or
-with Adagrad, whose counters torch keeps on the host) is taken normally.
+graph is `gan.step` itself with its random numbers. A step that cannot be recorded (on a CPU, of a
+flow, or with Adagrad, whose counters torch keeps on the host) is taken normally.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from torch import Tensor
 
 from core.config import GanSettings
 from core.models import gan
+from core.models.flow import matching
 from core.models.gan import R1_INTERVAL, GanState, StepFunction
 
 # normal steps before recording, in which libraries choose kernels and optimisers allocate moments
@@ -22,7 +23,8 @@ WARM_UP_STEPS = R1_INTERVAL + 3
 
 def is_capturable(state: GanState, g: GanSettings) -> bool:
     """Whether steps of this training can be recorded."""
-    return next(state.G.parameters()).is_cuda and g.optimiser == "adam"
+    game = g.generator != "flow"
+    return game and next(state.G.parameters()).is_cuda and g.optimiser == "adam"
 
 
 class CapturedStep:
@@ -56,7 +58,7 @@ def new_step_function() -> StepFunction:
 
     def take(state: GanState, g: GanSettings, batch: tuple[Tensor, ...]) -> dict[str, Tensor]:
         if not is_capturable(state, g):
-            return gan.eager_step(state, g, batch)
+            return matching.step_function(g)(state, g, batch)
         nonlocal normal_steps, wanted_steps
         if normal_steps < wanted_steps:
             normal_steps += 1

@@ -100,6 +100,9 @@ def generator_arguments(
         "widths": list(networks.generator_widths(g.generator, g.width, g.use_source)),
         "use_source": g.use_source,
     }
+    if g.generator == "flow":  # its noise has the size of y
+        del arguments["z"]
+        arguments |= {"guidance": g.guidance, "heun_steps": g.heun_steps}
     return arguments if source == FACE_SIZE else arguments | {"source": list(source)}
 
 
@@ -353,7 +356,7 @@ def sample(
     """
     training = G.training
     G.eval()
-    z = torch.randn((len(x), z_length), generator=torch.Generator().manual_seed(seed)).to(x.device)
+    z = networks.draw_noise(G, len(x), z_length, seed).to(x.device)
     parts = [G(*t) for t in zip(x.split(batch), c.split(batch), z.split(batch), strict=True)]
     G.train(training)
     return torch.cat(parts)
@@ -394,14 +397,16 @@ def copy_with_layout(t: Tensor, like: Tensor) -> Tensor:
     return torch.empty_like(like).copy_(t)
 
 
-def largest_batch(g: GanSettings, state: GanState, pool: TrainingData) -> int:
+def largest_batch(
+    g: GanSettings, state: GanState, pool: TrainingData, take: StepFunction = eager_step
+) -> int:
     """The largest halving of the batch that fits into the device memory; 0 if none does."""
     batch = g.batch // 2
     while batch >= 2:
         try:
             torch.cuda.empty_cache()
             i = torch.zeros(batch, dtype=torch.long, device=pool.y.device)
-            step(state, g, pool.x[i], pool.c[i], pool.target[i], pool.y[i], pool.y_target[i])
+            take(state, g, (pool.x[i], pool.c[i], pool.target[i], pool.y[i], pool.y_target[i]))
             return batch
         except torch.OutOfMemoryError:
             batch //= 2

@@ -1,4 +1,4 @@
-"""Figs 3 and 4: three generators, the discriminator D and the classifier (Q, f_S, f_T, scorer).
+"""Figs 3 and 4: a GAN's three generators, D, and the classifier (Q, f_S, f_T, scorer).
 
 A face x is (B, 1, 28, 28), a spectrogram y is (B, 1, columns, bands), both in [-1, 1]. In the other
 direction (§4.5, voices to faces) a generator's `source` is the spectrogram's size and its `shape`
@@ -28,6 +28,7 @@ from core.models.convolutions import (
     to_channels_last,
     upsample_and_convolve,
 )
+from core.models.flow.velocity import FLOW_WIDTHS, FlowGenerator
 
 LEAKY_RELU_SLOPE = 0.1  # slope of every LeakyReLU below zero
 FACE_SIZE = (28, 28)  # pixels, height and width
@@ -45,7 +46,10 @@ CONV_WIDTHS: dict[str, tuple[int, ...]] = {
     "paper": (512, 256, 128, 64),
     "compact": (128, 64, 32, 16),
 }
-GENERATOR_WIDTHS = {"encdec": ENCDEC_WIDTHS, "unet": UNET_WIDTHS, "conv": CONV_WIDTHS}
+GENERATOR_WIDTHS = {
+    **{"encdec": ENCDEC_WIDTHS, "unet": UNET_WIDTHS, "conv": CONV_WIDTHS},
+    "flow": FLOW_WIDTHS,
+}
 DISCRIMINATOR_CHANNELS = {
     "paper": (64, 128, 512, 1024, 512, 512, 512),
     "compact": (16, 32, 64, 128),
@@ -316,9 +320,19 @@ NETWORK_CLASSES = {
     "encdec": EncDec,
     "unet": UNet,
     "conv": ConvGenerator,
+    "flow": FlowGenerator,
     "discriminator": Discriminator,
     "classifier": Classifier,
 }
+
+
+def draw_noise(G: nn.Module, n: int, z: int, seed: int) -> Tensor:
+    """n draws of a generator's noise from `seed` alone: (n, z), or (n, G.noise_length) of a flow.
+
+    A flow moves its noise to the spectrogram, so its noise has the spectrogram's size.
+    """
+    length = getattr(G, "noise_length", z)
+    return torch.randn((n, length), generator=torch.Generator().manual_seed(seed))
 
 
 def build(kind: str, arguments: dict) -> nn.Module:

@@ -19,6 +19,7 @@ from torch.func import functional_call
 
 from core.config import GanSettings
 from core.models import cuda_graphs, gan
+from core.models.flow import matching
 from core.models.gan import GanState, StepFunction, StepRecord, TrainingData
 
 
@@ -69,13 +70,17 @@ def _stack_tensors(of: Sequence[Tensor]) -> Tensor:
 
 
 def is_stackable(settings: Sequence[GanSettings], states: Sequence[GanState]) -> bool:
-    """Whether these runs can form one stack: equal settings, steps and shapes."""
+    """Whether these runs can form one stack: GANs of equal settings, steps and shapes."""
 
     def form(s: GanState) -> list:
         return [s.step] + [(k, v.shape) for n in (s.G, s.D, s.Q) for k, v in n.state_dict().items()]
 
     g, first = settings[0], form(states[0])
-    return all(g == h for h in settings) and all(form(s) == first for s in states)
+    return (
+        g.generator != "flow"
+        and all(g == h for h in settings)
+        and all(form(s) == first for s in states)
+    )
 
 
 def stack_states(states: Sequence[GanState]) -> GanState:
@@ -232,7 +237,8 @@ class StackCoordinator:
             if self.stacks:
                 _separate_counters(states)
             self.stacks = {}
-            values = [gan.eager_step(*one) for one in zip(states, settings, batches, strict=True)]
+            alone = zip(states, settings, batches, strict=True)
+            values = [matching.step_function(g)(s, g, batch) for s, g, batch in alone]
         self.answers.update(zip(members, values, strict=True))
 
     def wait_for_turn(self, member: int) -> None:

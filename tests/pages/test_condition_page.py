@@ -62,20 +62,18 @@ def preset(app):
     return next(g for g in app.button_group if g.key == "cond preset")
 
 
-def untold(cp: Run) -> None:
-    """Add a finished run whose untrained G is told nothing; the rest is a copy of `cp`."""
-    config = replace(cp.config, gan={"condition": "none"})
-    arguments = gan.generator_arguments(config.gan, K, (config.logmel.columns, config.logmel.bands))
-    run = Run(cp.directory.with_name("tiny-none-00000000"))
+def untrained(cp: Run, **settings) -> Run:
+    """Add a finished run with these settings of G, which is untrained; the rest is `cp`'s."""
+    config = replace(cp.config, gan=settings)
+    g, size = config.gan, (config.logmel.columns, config.logmel.bands)
+    arguments = gan.generator_arguments(g, K, size)
+    run = Run(cp.directory.with_name(f"tiny-{g.condition}-00000000"))
     shutil.copytree(cp.directory, run.directory)
     (run.directory / "config.json").write_text(json.dumps(to_dict(config)))
-    networks.save(
-        run.model_path("G"),
-        networks.build(config.gan.generator, arguments),
-        config.gan.generator,
-        arguments,
-    )
+    G = networks.build(g.generator, arguments)
+    networks.save(run.model_path("G"), G, g.generator, arguments)
     runs.reindex()
+    return run
 
 
 # --- states ---------------------------------------------------------------------------------------
@@ -140,7 +138,7 @@ def test_without_the_landmark_model_a_drawn_face_is_offered(own_trained_home, mo
 
 
 def test_a_generator_that_is_told_nothing_has_no_sliders(own_trained_home):
-    untold(the_run())
+    untrained(the_run(), condition="none")
     app = lab(condition="none")
     assert "told nothing" in page_text(app)
     assert {s.key for s in app.slider} == {"cond z"}
@@ -363,6 +361,23 @@ def test_the_way_of_guidance_begins_without_c(own_trained_home, seen):
     )
     assert way.y[0] == pytest.approx(ends(seen, strength="0", preset="happy")[0][2], abs=1e-4)
     assert way.y[-1] == pytest.approx(ends(seen, strength="4", preset="sad")[0][2], abs=1e-4)
+
+
+def test_a_flow_is_guided_classifier_free(own_trained_home, seen, monkeypatch):
+    """Its weight is the run's own at first; the way begins where neither face nor c has effect."""
+    monkeypatch.setitem(networks.GENERATOR_WIDTHS, "flow", {"compact": (8, 8, 16)})
+    run = untrained(the_run(), generator="flow", heun_steps=1, guidance=1.5)
+    app = lab(run=run.id)
+    assert app.slider(key="cond weight").value == 1.5
+    assert not [s for s in app.slider if s.key == "cond strength"]
+    assert "Guidance of a flow" in page_text(app)
+    opened = generation.load_run(run)
+    c, _ = generation.condition_of(opened, generation.explain_face(opened, seen[-1].x[0]))
+    y = generation.generate_voices(opened, seen[-1].x[0], c)
+    assert seen[-1].y == pytest.approx(y, abs=1e-4)
+    way = lab(run=run.id, view="strength")
+    assert "where face and c have no effect" in page_text(way)
+    assert seen[-1].y[0] == pytest.approx(seen[-1].base[0], abs=1e-4)
 
 
 # --- figures --------------------------------------------------------------------------------------

@@ -62,8 +62,8 @@ ONLY = {
     "conformal/validity": {"numpy", "scipy"},
     "evaluation/metrics": {"numpy"},
     **{
-        f"models/{p.stem}": {"numpy", "torch", "safetensors"}
-        for p in (ROOT / "core" / "models").glob("*.py")
+        str(p.relative_to(ROOT / "core").with_suffix("")): {"numpy", "torch", "safetensors"}
+        for p in (ROOT / "core" / "models").rglob("*.py")
     },
 }
 

@@ -94,11 +94,15 @@ def show_steps(
     else:
         name, c = point.current_condition(o, explanation)
         held = "set by hand" if name == "own" else point.NAMED_CONDITION_LABELS.get(name, name)
+        letter, what, axis = "s", "c has", "guidance strength s"
+        if conditions.has_classifier_free_guidance(o.config):
+            letter, what, axis = "w", "face and c have", "guidance weight w"
         columns[0].markdown(
-            f"c is held: **{held}**; it is chosen in *One condition*. The path goes from s = 0, "
-            "where c has no effect, over s = 1, as trained, to four times its effect."
+            f"c is held: **{held}**; it is chosen in *One condition*. The path goes from "
+            f"{letter} = 0, where {what} no effect, over {letter} = 1, as trained, to "
+            f"{letter} = {MAX_GUIDANCE:g}."
         )
-        along, axis = np.linspace(0, MAX_GUIDANCE, n), "guidance strength s"
+        along = np.linspace(0, MAX_GUIDANCE, n)
         d = sampling.guided_samples(o.run.id, one.x[None], c[None], s, along)
     _show_path(kind, o, d, along, axis, s)
 

@@ -186,6 +186,11 @@ def _show_spectrogram(o: LoadedRun, d: GuidedSamples) -> None:
         alt = "the generated spectrogram"
         spectrogram.show_canvas(d.y[0], o.ref_db, s, "cond drawn", alt, 180)
         return
-    change = {"y − y(c₀)": (d.y[0] - d.base[0]) * s.range_db / 2}
+    told_nothing = conditions.has_classifier_free_guidance(o.config)
+    change = {
+        "y − y(told nothing)" if told_nothing else "y − y(c₀)": (d.y[0] - d.base[0])
+        * s.range_db
+        / 2
+    }
     figure, alt = charts.spectrogram_differences(change, s), "what c changes in the spectrogram"
     st.plotly_chart(figure, key="cond change", config=charts.NO_TOOLBAR_CONFIG, alt=alt)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import streamlit as st
 
-from core.config import CREMA_EMOTIONS
+from core.config import CREMA_EMOTIONS, Config
 from core.conformal import credibility, predictor
 from core.inference import conditions
 from core.inference.conditions import GuidedSamples, TrainingConditions
@@ -41,11 +41,16 @@ under the sliders tells how far away yours is. p-values do not sum to one, label
 **z** is everything else that differs between two voices. The seed chooses it, the scale multiplies
 it: 0 gives one typical voice, above 1 rare ones.
 
-**Guidance** goes from a neutral output y(c₀) through y(c) and beyond:
+**Guidance of a GAN** goes from a neutral output y(c₀) through y(c) and beyond:
 y = y(c₀) + s · (y(c) − y(c₀)), cut to [−1, 1]. At s = 0 c has no effect, at 1 it is G as trained,
-above 1 the effect of c is exaggerated. This is a straight line between *outputs*. It is
-not classifier-free guidance, for which a generator is trained both with and without its condition;
-this one always had one.
+above 1 the effect of c is exaggerated. This is a straight line between *outputs*. It is not
+classifier-free guidance, for which a generator is trained both with and without its condition;
+a GAN's always had one.
+
+**Guidance of a flow** is classifier-free: in a tenth of its training a flow was told neither face
+nor condition. On the whole way from noise to voice it moves with v₀ + w · (v(x, c) − v₀), where v₀
+is its velocity when told nothing. At w = 0 neither face nor c has an effect, at 1 it is the flow as
+trained, above 1 both count for more.
 
 **Q and the scorer** are two classifiers of real voices. Q took part in G's training, so G has
 learnt to please it; the scorer did not. Trust the scorer more.
@@ -70,7 +75,7 @@ class SamplingSettings:
 
     seed: int = 0
     scale: float = 1.0  # factor of z
-    strength: float = 1.0  # guidance strength s
+    strength: float = 1.0  # guidance strength s; w of a flow
     base: str = "mean"  # c0, one of BASE_LABELS
 
 
@@ -205,7 +210,7 @@ def show_portrait(one: SourceFace, explanation: Explanation, o: LoadedRun) -> No
 # ------------------------------------------------------------------ noise and guidance
 
 
-def choose_settings(conditional: bool) -> SamplingSettings:
+def choose_settings(config: Config) -> SamplingSettings:
     """Noise and, where there is a condition, guidance."""
     with st.container(horizontal=True, vertical_alignment="bottom", gap="small"):
         args = choices.integer_args("seed", "cond seed", 0, 0, MAX_SEED)
@@ -216,8 +221,16 @@ def choose_settings(conditional: bool) -> SamplingSettings:
         st.button("New", icon=":material/casino:", **more, **go)
     about = "z is multiplied by it. 1: as in training. 0: the same voice for every seed."
     scale = _choose_number("Noise z: scale", "z", 1.0, MAX_NOISE_SCALE, about)
-    if not conditional:
-        return SamplingSettings(seed, scale)
+    own = conditions.own_strength(config)
+    if config.gan.condition == "none":
+        return SamplingSettings(seed, scale, own)
+    if conditions.has_classifier_free_guidance(config):
+        about = (
+            "Classifier-free guidance: v = v₀ + w · (v(x, c) − v₀). 0: face and c have no effect. "
+            f"1: as trained. This run's own voices have w = {own:g}."
+        )
+        weight = _choose_number("Guidance weight w", "weight", own, MAX_GUIDANCE, about)
+        return SamplingSettings(seed, scale, weight)
     about = (
         "y = y(c₀) + s · (y(c) − y(c₀)). 0: c has no effect. 1: as trained. Above 1: exaggerated. "
         "A straight line between outputs."

@@ -27,7 +27,7 @@ STAGES = {  # stages of a run in their order: prefix of its phase -> text
     "fit f_T": "Fitting the voice baseline f_T on S1",
     "fit Q": "Fitting Q on S1",
     "fit scorer": "Fitting the scorer of IS and FID",
-    "train G, D, Q": "Training G and D on S3",
+    "train G": "Training the generator on S3",
     "score": "Filling the augmentation table on S4",
 }
 LOSSES = ("loss/G", "loss/adversarial", "loss/l1", "loss/class", "loss/D")
@@ -117,7 +117,7 @@ def show_stage(row: dict, phase: str) -> None:
         return
     words += f" · {done:,} of {total:,} steps"
     if row["rate"] and done < total:
-        batch = cache.run_config(row["run"]).gan.batch if stage == "train G, D, Q" else 1
+        batch = cache.run_config(row["run"]).gan.batch if stage == "train G" else 1
         words += f" · {row['rate']:,.0f} samples/s" if batch > 1 else ""
         seconds, after = (total - done) * batch / row["rate"], len(STAGES) - place
         words += f" · {format_duration(seconds)} left in this stage, "

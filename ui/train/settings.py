@@ -18,7 +18,7 @@ SECTIONS = {  # section of the config -> title, and the settings shown, in this 
             *("direction", "width", "use_source", "adversarial", "l1", "classify", "z"),
             *("q_training", "q_labels", "batch", "precision", "optimiser", "lr_g", "lr_d"),
             *("average", "noise", "soft", "real_target", "label_noise", "game", "d_norm"),
-            *("r1", "augment", "projection"),
+            *("r1", "augment", "projection", "guidance", "heun_steps"),
         ),
     ),
     "conformal": ("Conformal prediction", ("measure", "groups", "r", "kind")),
