@@ -10,7 +10,6 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-import types
 import typing
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -25,6 +24,9 @@ Condition = Literal["label", "classifier", "cp", "none"]
 CONDITIONS: tuple[Condition, ...] = typing.get_args(Condition)
 
 BAND_COUNTS = (28, 64, 80)  # mel bands that a corpus may be prepared in; the first is the paper's
+
+
+MAX_NUMBER, MAX_LIST_LENGTH, MAX_TEXT_LENGTH = 1e12, 1_000, 200  # of a setting in a file
 
 
 def setting(default: Any, label: str, help: str) -> Any:
@@ -284,6 +286,8 @@ def from_dict(cls, data: dict):
     Raises ValueError that names an unknown setting, or a value that its setting does not allow.
     """
     hints = typing.get_type_hints(cls)
+    if not isinstance(data, dict):
+        raise ValueError(f"{cls.__name__} must hold settings, not {str(data)[:40]!r}")
     unknown = set(data) - set(hints)
     if unknown:
         raise ValueError(
@@ -294,16 +298,29 @@ def from_dict(cls, data: dict):
 
 
 def _parse_value(hint, value, where: str):
+    """A setting's value as its type; raises ValueError for another kind or size of value."""
     if dataclasses.is_dataclass(hint):
         return from_dict(hint, value)
-    origin = typing.get_origin(hint)
+    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
     if origin is tuple:
-        return tuple(value)
-    if origin in (typing.Literal, typing.Union, types.UnionType):
-        if origin is typing.Literal and value not in typing.get_args(hint):
-            raise ValueError(f"{where} is {value!r}; it must be one of {typing.get_args(hint)}")
-        return value
-    return hint(value)
+        fixed = None if arguments[-1] is Ellipsis else len(arguments)
+        is_list = isinstance(value, list | tuple) and len(value) <= MAX_LIST_LENGTH
+        if is_list and fixed in (None, len(value)):
+            return tuple(_parse_value(arguments[0], v, where) for v in value)
+    elif origin is typing.Literal:
+        if value in arguments:
+            return value
+        raise ValueError(f"{where} is {str(value)[:40]!r}; it must be one of {arguments}")
+    elif hint is bool or hint is str:
+        if isinstance(value, hint) and len(str(value)) <= MAX_TEXT_LENGTH:
+            return value
+    elif is_number and abs(value) <= MAX_NUMBER and (hint is float or int(value) == value):
+        return hint(value)
+    kinds = {int: "whole number", float: "number", str: "short text", bool: "true or false"}
+    raise ValueError(
+        f"{where} is {str(value)[:40]!r}; it must be a {kinds.get(hint, 'short list')}"
+    )
 
 
 def replace(config: Config, **changes) -> Config:

@@ -8,7 +8,11 @@ from them. Standard library and NumPy only.
 from __future__ import annotations
 
 import json
+import os
+import re
 import sqlite3
+import stat
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
@@ -26,6 +30,11 @@ RunState = Literal["queued", "running", "paused", "stopped", "failed", "done"]
 NO_STEP = 1 << 60  # step of an unreadable line of metrics.jsonl: later than every checkpoint
 # seconds without a heartbeat after which a run that trains on another machine counts as dead
 HEARTBEAT_TIMEOUT = 60.0
+
+RUN_SLUG = re.compile(r"\w[\w.-]{0,79}")  # name of a config, the beginning of a run's id
+MAX_JSON_BYTES = 64 << 20  # of a run's json files; a table has some 100 kB
+INSERT_METRICS = "INSERT OR REPLACE INTO metrics VALUES (?, ?, ?, ?)"
+_TOLD_FAULTS: set[Path] = set()  # folders whose damaged index has been told
 
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS runs (run TEXT PRIMARY KEY, name TEXT, condition TEXT, state TEXT,
@@ -57,6 +66,22 @@ def database(folder: Path | None = None) -> Iterator[sqlite3.Connection]:
             yield db
 
 
+def _write_index(folder: Path, statements: list[tuple[str, list]]) -> None:
+    """Change the index: queries, each with its rows of values.
+
+    A fault of the index is told once on standard error and stops nothing: the directories hold
+    everything, and `reindex` rebuilds it.
+    """
+    try:
+        with database(folder) as db:
+            for query, rows in statements:
+                db.executemany(query, rows)
+    except sqlite3.Error as e:
+        if folder not in _TOLD_FAULTS:
+            _TOLD_FAULTS.add(folder)
+            print(index_fault(folder) or f"{folder / 'runs.sqlite'}: {e}", file=sys.stderr)
+
+
 @dataclass(frozen=True)
 class Run:
     """One run on disk; it need not be in the database."""
@@ -69,17 +94,24 @@ class Run:
 
     @property
     def config(self) -> Config:
+        """The run's settings. Raises UserError, which names the file, if it holds anything else."""
         path = self.directory / "config.json"
         try:
-            return from_dict(Config, json.loads(path.read_text()))
-        except (OSError, ValueError, TypeError) as e:
+            return from_dict(Config, _read_json(path))
+        except (OSError, ValueError) as e:
             fix = "restore the run or remove its folder"
             raise files.UserError(f"{path} cannot be read as a configuration ({e}); {fix}") from e
 
     def json(self, name: str) -> dict:
-        """Content of `<name>.json` (results, provenance, status, card); {} if there is none yet."""
+        """Content of `<name>.json` (results, provenance, status, card); {} if there is none yet.
+
+        Raises UserError, which names the file, for anything but a JSON object of ordinary size.
+        """
         path = self.directory / f"{name}.json"
-        return json.loads(path.read_text()) if path.exists() else {}
+        try:
+            return _read_json(path) if os.path.lexists(path) else {}
+        except ValueError as e:
+            raise files.UserError(f"{path} cannot be read ({e}); remove it or the run") from e
 
     def arrays(self, name: str = "outputs") -> dict[str, np.ndarray]:
         """The arrays of `<name>.npz`; {} if there is none yet."""
@@ -95,10 +127,33 @@ class Run:
         return (self.directory / "CARD.md").exists()
 
 
+def _read_json(path: Path) -> dict:
+    """The object in a JSON file. Raises ValueError for anything else, OSError if it is absent."""
+    if not stat.S_ISREG(path.stat().st_mode):
+        raise ValueError("it is no plain file")
+    if path.stat().st_size > MAX_JSON_BYTES:
+        raise ValueError(f"it is larger than {MAX_JSON_BYTES >> 20} MB")
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
+    if not isinstance(found, dict):
+        raise ValueError("it holds no JSON object")
+    return found
+
+
 def create(
     directory: Path, config: Config, parent: str | None = None, provenance: dict | None = None
 ) -> Run:
-    """Create (or reopen) a run directory and register it; an existing config.json is kept."""
+    """Create (or reopen) a run directory and register it; an existing config.json is kept.
+
+    Raises UserError for a name that could lead out of the folder of runs.
+    """
+    if not RUN_SLUG.fullmatch(config.name):
+        raise files.UserError(
+            f"the name {config.name[:60]!r} cannot be a folder's; "
+            "use letters, digits, '-', '_' and '.', at most 80"
+        )
     run = Run(directory)
     (directory / "models").mkdir(parents=True, exist_ok=True)
     (directory / "samples").mkdir(exist_ok=True)
@@ -112,29 +167,44 @@ def create(
 
 
 def register(run: Run) -> None:
-    """Add a run directory to the database, or refresh its row."""
+    """Add a run directory to the database, or refresh its row. Raises UserError for a damaged run.
+
+    A row that is there keeps its process and heartbeat.
+    """
+    row = _row_of(run)
+    marks, kept = ", ".join(":" + k for k in row), ("run", "pid", "process")
+    updates = ", ".join(f"{k}=excluded.{k}" for k in row if k not in kept)
+    query = f"INSERT INTO runs ({', '.join(row)}) VALUES ({marks}) ON CONFLICT(run) DO UPDATE"
+    _write_index(run.directory.parent, [(f"{query} SET {updates}", [row])])
+
+
+def _row_of(run: Run) -> dict[str, Any]:
+    """A run's row of the index, read from its directory. Raises UserError for a damaged run."""
     c, status = run.config, run.json("status")
+    is_done, step = bool(run.json("results")), status.get("step", 0)
     row = {
         "run": run.id,
         "name": c.name,
         "condition": c.gan.condition,
-        "state": "done" if run.json("results") else status.get("state", "queued"),
+        "state": "done" if is_done else status.get("state", "queued"),
         "phase": status.get("phase", ""),
-        "step": status.get("step", 0),
+        "pid": status.get("pid", 0),
+        "process": status.get("process", ""),
+        "step": step,
         "steps": c.gan.steps,
         "error": status.get("error", ""),
         "parent": run.json("provenance").get("parent"),
         "created": (run.directory / "config.json").stat().st_mtime,
         "shipped": int(run.shipped),
     }
-    with database(run.directory.parent) as db:
-        names = ", ".join(row)
-        marks = ", ".join(":" + k for k in row)
-        updates = ", ".join(f"{k}=excluded.{k}" for k in row if k != "run")
-        db.execute(
-            f"INSERT INTO runs ({names}) VALUES ({marks}) ON CONFLICT(run) DO UPDATE SET {updates}",
-            row,
-        )
+    kinds = {"state": str, "phase": str, "pid": int, "process": str, "step": int, "error": str}
+    for name, kind in kinds.items():
+        if not isinstance(row[name], kind) or (kind is int and not 0 <= row[name] < NO_STEP):
+            path = run.directory / "status.json"
+            raise files.UserError(f"{path}: {name} is {str(row[name])[:40]!r}; remove the file")
+    if not isinstance(row["parent"], str | None):
+        raise files.UserError(f"{run.directory / 'provenance.json'}: parent is no run; remove it")
+    return row
 
 
 def update(run: Run, **fields: Any) -> None:
@@ -146,11 +216,14 @@ def update(run: Run, **fields: Any) -> None:
     fields["heartbeat"] = time.time()
     if "pid" in fields:
         fields["process"] = files.process_identity(fields["pid"]) if fields["pid"] else ""
-    with database(run.directory.parent) as db:
-        assignments = ", ".join(f"{k}=:{k}" for k in fields)
-        db.execute(f"UPDATE runs SET {assignments} WHERE run=:run", fields | {"run": run.id})
+    assignments = ", ".join(f"{k}=:{k}" for k in fields)
+    values = fields | {"run": run.id}
+    _write_index(
+        run.directory.parent, [(f"UPDATE runs SET {assignments} WHERE run=:run", [values])]
+    )
     if "state" in fields or "phase" in fields:
-        keep = {k: fields[k] for k in ("state", "phase", "error", "step", "pid") if k in fields}
+        names = ("state", "phase", "error", "step", "pid", "process")
+        keep = {k: fields[k] for k in names if k in fields}
         files.write_json(run.directory / "status.json", run.json("status") | keep)
 
 
@@ -159,41 +232,59 @@ def record_metrics(run: Run, step: int, values: dict[str, float]) -> None:
     finite = {k: float(v) for k, v in values.items() if np.isfinite(v)}
     with open(run.directory / "metrics.jsonl", "a") as f:
         f.write(json.dumps({"step": step, **finite}) + "\n")
-    with database(run.directory.parent) as db:
-        db.executemany(
-            "INSERT OR REPLACE INTO metrics VALUES (?, ?, ?, ?)",
-            [(run.id, step, k, v) for k, v in finite.items()],
-        )
+    rows = [(run.id, step, k, v) for k, v in finite.items()]
+    _write_index(run.directory.parent, [(INSERT_METRICS, rows)])
 
 
 def drop_metrics_after(run: Run, step: int) -> None:
     """Drop the records after the checkpoint's step on resume, so that no step is recorded twice."""
     path = run.directory / "metrics.jsonl"
     if path.exists():
-        lines = [line for line in path.read_text().splitlines() if _step_of(line) <= step]
+        lines = [line for line in path.read_text().splitlines() if _record(line)[0] <= step]
         files.write_atomic(path, "".join(line + "\n" for line in lines))
-    with database(run.directory.parent) as db:
-        db.execute("DELETE FROM metrics WHERE run=? AND step>?", (run.id, step))
+    query = "DELETE FROM metrics WHERE run=? AND step>?"
+    _write_index(run.directory.parent, [(query, [(run.id, step)])])
 
 
-def _step_of(line: str) -> int:
+def _record(line: str) -> tuple[int, dict[str, float]]:
+    """Step and finite values of a line of metrics.jsonl; NO_STEP and {} for anything else.
+
+    A process that was killed while it wrote leaves half a line.
+    """
     try:
-        return int(json.loads(line)["step"])
-    except (ValueError, KeyError):
-        return NO_STEP  # a process killed while writing left half a line
+        record = json.loads(line)
+        step = record.pop("step")
+        values = {str(k): float(v) for k, v in record.items()}
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError):
+        return NO_STEP, {}
+    is_step = type(step) is int and 0 <= step < NO_STEP
+    return (step, values) if is_step and np.isfinite(list(values.values())).all() else (NO_STEP, {})
+
+
+def _records(run: Run) -> list[tuple[int, dict[str, float]]]:
+    """The whole records of a run's metrics.jsonl; [] without one."""
+    path = run.directory / "metrics.jsonl"
+    lines = path.read_text(errors="replace").splitlines() if path.is_file() else []
+    return [r for line in lines if (r := _record(line))[0] < NO_STEP]
 
 
 def load_curves(
     run: str, folder: Path | None = None, after: int = -1
 ) -> dict[str, tuple[list[int], list[float]]]:
     """Curves of a run after step `after`: name -> (steps, values), in the order of steps."""
+    folder, query = folder or files.checkpoints_folder(), "SELECT step, name, value FROM metrics"
+    try:
+        with database(folder) as db:
+            found = db.execute(f"{query} WHERE run=? AND step>? ORDER BY step", (run, after))
+            points = [tuple(row) for row in found]
+    except (sqlite3.Error, OSError):  # the run's own file has them too
+        records = sorted(_records(Run(folder / run)), key=lambda r: r[0])
+        points = [(step, k, v) for step, of in records for k, v in of.items() if step > after]
     curves: dict[str, tuple[list[int], list[float]]] = {}
-    query = "SELECT step, name, value FROM metrics WHERE run=? AND step>? ORDER BY step"
-    with database(folder) as db:
-        for row in db.execute(query, (run, after)):
-            steps, values = curves.setdefault(row["name"], ([], []))
-            steps.append(row["step"])
-            values.append(row["value"])
+    for step, name, value in points:
+        steps, values = curves.setdefault(name, ([], []))
+        steps.append(step)
+        values.append(value)
     return curves
 
 
@@ -201,101 +292,98 @@ def list_runs(folder: Path | None = None) -> list[dict]:
     """All runs whose directory exists, newest first, as dicts of the database's columns.
 
     `place` and `device` belong to the queue and are None for a run outside it. `rate` is samples
-    per second while G and D train, and steps per second in the other phases.
+    per second while G and D train, and steps per second in the other phases. Where the index cannot
+    be read, the runs are listed from their directories, without the queue.
     """
     folder = folder or files.checkpoints_folder()
     query = "SELECT * FROM runs LEFT JOIN queue USING (run) ORDER BY created DESC, run"
-    with database(folder) as db:
-        rows = [dict(r) for r in db.execute(query)]
+    try:
+        with database(folder) as db:
+            rows = [dict(r) for r in db.execute(query)]
+    except (sqlite3.Error, OSError):
+        unknown = dict.fromkeys(("heartbeat", "rate", "place", "device"))
+        rows = [_row_of(run) | unknown for run in _readable_runs(folder)[0]]
+        rows.sort(key=lambda r: (-r["created"], r["run"]))
     for r in rows:
         if r["state"] == "stopped" and r["place"] is not None:
             r["state"] = "paused"
-    return [r for r in rows if (folder / r["run"] / "config.json").exists()]
+    return [r for r in rows if (folder / r["run"] / "config.json").is_file()]
 
 
-# ------------------------------------- the queue: runs that train one at a time on this machine
+def _readable_runs(folder: Path) -> tuple[list[Run], dict[str, str]]:
+    """The runs in a folder whose files can be read, and why the other directories cannot."""
+    found, faults = [], {}
+    for directory in sorted(p for p in folder.glob("*") if os.path.lexists(p / "config.json")):
+        run = Run(directory)
+        try:
+            _row_of(run)
+            found.append(run)
+        except (files.UserError, OSError) as e:
+            faults[run.id] = str(e)
+    return found, faults
 
 
-def list_queue(folder: Path | None = None) -> list[dict]:
-    """The rows of `list_runs` that are in the queue, in its order: running, paused or waiting."""
-    queued = (r for r in list_runs(folder) if r["place"] is not None)
-    return sorted(queued, key=lambda r: r["place"])
+def unreadable_runs(folder: Path | None = None) -> dict[str, str]:
+    """Directory in the folder of runs that holds no readable run -> the reason, with the fix."""
+    return _readable_runs(folder or files.checkpoints_folder())[1]
 
 
-def enqueue(run: Run, device: str = "auto", first: bool = False) -> None:
-    """Put a run at the end of the queue, or at its front; a queued run keeps its place.
-
-    The run's device is set in either case.
-    """
-    place = "coalesce(min(place), 0) - 1" if first else "coalesce(max(place), 0) + 1"
-    query = (
-        f"INSERT INTO queue (run, place, device) VALUES (?, (SELECT {place} FROM queue), ?) "
-        "ON CONFLICT(run) DO UPDATE SET device=excluded.device"
-    )
-    with database(run.directory.parent) as db:
-        db.execute(query, (run.id, device))
-
-
-def dequeue(run: Run) -> None:
-    """Remove a run from the queue, if it is there."""
-    with database(run.directory.parent) as db:
-        db.execute("DELETE FROM queue WHERE run=?", (run.id,))
-
-
-def swap_places(a: Run, b: Run) -> None:
-    """Swap the places of two runs of the queue."""
-    query = "SELECT run, place FROM queue WHERE run IN (?, ?)"
-    with database(a.directory.parent) as db:
-        places = dict(db.execute(query, (a.id, b.id)).fetchall())
-        if len(places) == 2:
-            swapped = [(places[b.id], a.id), (places[a.id], b.id)]
-            db.executemany("UPDATE queue SET place=? WHERE run=?", swapped)
+def index_fault(folder: Path | None = None) -> str:
+    """One line on why the index cannot be used, with the fix; "" if it can be."""
+    folder = folder or files.checkpoints_folder()
+    try:
+        with database(folder) as db:
+            db.execute("SELECT count(*) FROM runs").fetchone()
+    except (sqlite3.Error, OSError) as e:
+        return (
+            f"The index {folder / 'runs.sqlite'} cannot be used ({e}). Runs are listed from their "
+            "folders, without the queue; `python -m core runs reindex` rebuilds the index."
+        )
+    return ""
 
 
 def index_existing(folder: Path | None = None) -> list[str]:
     """Add run directories that the index lacks, such as shipped ones, with their curves.
 
-    Returns the ids of the added runs.
+    Returns the ids of the added runs; directories that hold no readable run are passed over.
     """
     folder = folder or files.checkpoints_folder()
-    known, found = {r["run"] for r in list_runs(folder)}, []
-    for path in sorted(folder.glob("*/config.json")):
-        run = Run(path.parent)
-        if run.id in known:
-            continue
-        try:
-            register(run)
-        except ValueError:
-            continue  # the folder is not a run of this version
-        log = run.directory / "metrics.jsonl"
-        lines = log.read_text().splitlines() if log.exists() else []
-        rows = [json.loads(line) for line in lines if _step_of(line) < NO_STEP]
-        values = [(run.id, r["step"], k, v) for r in rows for k, v in r.items() if k != "step"]
-        with database(folder) as db:
-            db.executemany("INSERT OR REPLACE INTO metrics VALUES (?, ?, ?, ?)", values)
-        found.append(run.id)
-    return found
+    known = {r["run"] for r in list_runs(folder)}
+    found = [run for run in _readable_runs(folder)[0] if run.id not in known]
+    for run in found:
+        register(run)
+        rows = [(run.id, step, k, v) for step, of in _records(run) for k, v in of.items()]
+        _write_index(folder, [(INSERT_METRICS, rows)])
+    return [run.id for run in found]
 
 
 def reindex(folder: Path | None = None) -> int:
     """Rebuild the database from the run directories; returns the number of runs.
 
-    Running and queued runs keep their process and heartbeat.
+    Running and queued runs keep their process and heartbeat. A damaged database is replaced; its
+    queue is lost. Raises UserError where the database cannot be written.
     """
     folder = folder or files.checkpoints_folder()
     columns = "run, state, pid, process, heartbeat"
     query = f"SELECT {columns} FROM runs WHERE state IN ('running', 'queued')"
-    with database(folder) as db:
-        live = [dict(r) for r in db.execute(query)]
-        db.execute("DELETE FROM runs")
-        db.execute("DELETE FROM metrics")
+    live: list[dict] = []
+    try:
+        with database(folder) as db:
+            live = [dict(r) for r in db.execute(query)]
+            db.execute("DELETE FROM runs")
+            db.execute("DELETE FROM metrics")
+    except sqlite3.OperationalError as e:  # locked, read-only, a full disk
+        raise files.UserError(f"{folder / 'runs.sqlite'} cannot be written: {e}") from e
+    except sqlite3.DatabaseError:  # no database
+        for path in folder.glob("runs.sqlite*"):
+            path.unlink()
+        live = [_row_of(r) | {"heartbeat": None} for r in _readable_runs(folder)[0]]
+        live = [r for r in live if r["state"] in ("running", "queued")]
     found = index_existing(folder)
-    with database(folder) as db:
-        db.executemany(
-            "UPDATE runs SET state=:state, pid=:pid, process=:process, heartbeat=:heartbeat "
-            "WHERE run=:run",
-            live,
-        )
+    update_process = (
+        "UPDATE runs SET state=:state, pid=:pid, process=:process, heartbeat=:heartbeat"
+    )
+    _write_index(folder, [(f"{update_process} WHERE run=:run", live)])
     return len(found)
 
 

@@ -12,6 +12,7 @@ st.markdown(
     "checks whether the emotion can still be heard. The condition may be a name, a classifier's "
     "softmax, or *p-values*, which tell how far that classifier can be believed."
 )
+status.show_faults()
 status.show_live_work()
 family = status.example_family()
 if family is None:

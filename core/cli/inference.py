@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -358,6 +359,10 @@ def manage_runs(options: RunsOptions) -> int:
         for r in runs.list_runs():
             steps, error = f"{r['step'] or 0}/{r['steps']}", r["error"] or ""
             print(f"{r['run']:<40} {r['state']:<8} {steps}  {error}")
+        for name, reason in runs.unreadable_runs().items():
+            print(f"{name:<40} unreadable: {reason}")
+        if fault := runs.index_fault():
+            print(fault, file=sys.stderr)
     else:
         run = runs.resolve(options.run or "")
         if options.action == "ship":

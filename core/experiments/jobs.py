@@ -1,6 +1,6 @@
 """Training processes: start, pause, stop, resume, reconcile, and their queue. Without torch.
 
-A training outlives the page that started it. Queued runs (`runs.list_queue`) are trained one at a
+A training outlives the page that started it. Queued runs (`list_queue`) are trained one at a
 time by a small queue process, `python -m core.experiments.jobs`, which ends with the queue. If it
 was killed, the next page or command that looks at the runs starts it again, so the queue survives
 the browser, the server and a reboot.
@@ -12,9 +12,12 @@ import contextlib
 import os
 import platform
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
@@ -49,7 +52,7 @@ def start(config: Config, device: str = "auto", folder: Path | None = None) -> s
         row = _index_row(run)
         if row and (row["state"] == "done" or is_alive(row) or _is_queued(row)):
             return run.id
-        runs.enqueue(run, device)
+        enqueue(run, device)
         runs.update(run, state="queued", phase="", error="", pid=0)
     start_queue_worker(folder)
     return run.id
@@ -123,7 +126,7 @@ def stop(run_id: str, folder: Path | None = None, wait: float = 0.0) -> bool:
     Returns whether it has ended within `wait` seconds.
     """
     folder = folder or files.checkpoints_folder()
-    runs.dequeue(Run(folder / run_id))
+    dequeue(Run(folder / run_id))
     return _request_end(run_id, "stopping", folder, wait)
 
 
@@ -135,7 +138,7 @@ def pause(run_id: str, folder: Path | None = None, wait: float = 0.0) -> bool:
     folder = folder or files.checkpoints_folder()
     row = _index_row(Run(folder / run_id))
     if row and row["place"] is None and is_alive(row):
-        runs.enqueue(Run(folder / run_id), first=True)  # it was started outside of the queue
+        enqueue(Run(folder / run_id), first=True)  # it was started outside of the queue
     return _request_end(run_id, "pausing", folder, wait)
 
 
@@ -203,7 +206,7 @@ def reconcile(folder: Path | None = None) -> list[str]:
             _record_end(run, row)
             changed.append(row["run"])
         elif row["state"] in ("done", "failed") and row["place"] is not None:
-            runs.dequeue(run)
+            dequeue(run)
     return changed
 
 
@@ -211,7 +214,7 @@ def _record_end(run: Run, row: dict, code: int = 0) -> None:
     """Record the end of a run whose process died without doing so; `code` is its exit status."""
     was_asked = row["phase"] in ENDING_PHASES
     if not was_asked:
-        runs.dequeue(run)  # the next run's turn
+        dequeue(run)  # the next run's turn
     can_resume = was_asked or (run.directory / "state.pt").exists()
     error = "" if was_asked else _failure_reason(run, code)
     runs.update(run, state="stopped" if can_resume else "failed", error=error)
@@ -227,6 +230,55 @@ def _failure_reason(run: Run, code: int) -> str:
             "smaller batch, or close other programs; then resume it."
         )
     return "the training process ended without a message; see the log's last lines. Resume it."
+
+
+# ------------------------------------------------------------------ the queue
+
+
+@contextmanager
+def _queue_database(folder: Path) -> Iterator[sqlite3.Connection]:
+    """The index, which alone holds the queue. Raises UserError where it cannot be used."""
+    try:
+        with runs.database(folder) as db:
+            yield db
+    except sqlite3.Error as e:
+        raise files.UserError(runs.index_fault(folder) or f"{folder / 'runs.sqlite'}: {e}") from e
+
+
+def list_queue(folder: Path | None = None) -> list[dict]:
+    """The rows of `list_runs` that are in the queue, in its order: running, paused or waiting."""
+    queued = (r for r in runs.list_runs(folder) if r["place"] is not None)
+    return sorted(queued, key=lambda r: r["place"])
+
+
+def enqueue(run: Run, device: str = "auto", first: bool = False) -> None:
+    """Put a run at the end of the queue, or at its front; a queued run keeps its place.
+
+    The run's device is set in either case.
+    """
+    place = "coalesce(min(place), 0) - 1" if first else "coalesce(max(place), 0) + 1"
+    query = (
+        f"INSERT INTO queue (run, place, device) VALUES (?, (SELECT {place} FROM queue), ?) "
+        "ON CONFLICT(run) DO UPDATE SET device=excluded.device"
+    )
+    with _queue_database(run.directory.parent) as db:
+        db.execute(query, (run.id, device))
+
+
+def dequeue(run: Run) -> None:
+    """Remove a run from the queue, if it is there; a damaged index holds no queue."""
+    with contextlib.suppress(files.UserError), _queue_database(run.directory.parent) as db:
+        db.execute("DELETE FROM queue WHERE run=?", (run.id,))
+
+
+def swap_places(a: Run, b: Run) -> None:
+    """Swap the places of two runs of the queue."""
+    query = "SELECT run, place FROM queue WHERE run IN (?, ?)"
+    with _queue_database(a.directory.parent) as db:
+        places = dict(db.execute(query, (a.id, b.id)).fetchall())
+        if len(places) == 2:
+            swapped = [(places[b.id], a.id), (places[a.id], b.id)]
+            db.executemany("UPDATE queue SET place=? WHERE run=?", swapped)
 
 
 # ------------------------------------------------------------------ the queue process
@@ -263,7 +315,7 @@ def take_queue_lock(folder: Path) -> IO[str] | None:
 
 def next_in_queue(folder: Path) -> dict | None:
     """Row of the next run to train; None if none waits, or a paused one is first."""
-    waiting = [r for r in runs.list_queue(folder) if is_waiting(r)]
+    waiting = [r for r in list_queue(folder) if is_waiting(r)]
     return waiting[0] if waiting and waiting[0]["state"] == "queued" else None
 
 
@@ -276,9 +328,9 @@ def is_waiting(row: dict) -> bool:
 def move(run_id: str, by: int, folder: Path | None = None) -> None:
     """Swap a waiting or paused run with the waiting run before (by = -1) or after (1) it."""
     folder = folder or files.checkpoints_folder()
-    line = [r["run"] for r in runs.list_queue(folder) if is_waiting(r)]
+    line = [r["run"] for r in list_queue(folder) if is_waiting(r)]
     if run_id in line and 0 <= (other := line.index(run_id) + by) < len(line):
-        runs.swap_places(Run(folder / run_id), Run(folder / line[other]))
+        swap_places(Run(folder / run_id), Run(folder / line[other]))
         start_queue_worker(folder)
 
 
@@ -293,7 +345,7 @@ def run_queue(folder: Path) -> None:
         try:
             _train_run(run, row["device"])
         except OSError as e:  # such as a full disk or process table
-            runs.dequeue(run)
+            dequeue(run)
             error = f"its training process could not be started: {e}"
             runs.update(run, state="failed", error=error)
         reconcile(folder)

@@ -33,7 +33,7 @@ def queued(seed: int, place: bool = True, **fields) -> Run:
     config = replace(SMOKE, seed=seed)
     run = runs.create(files.checkpoints_folder() / f"smoke-cp-{seed:08d}", config)
     if place:
-        runs.enqueue(run, "cpu")
+        jobs.enqueue(run, "cpu")
     runs.update(run, **{"state": "queued", "phase": "", "pid": 0} | fields)
     return run
 
@@ -97,7 +97,7 @@ def test_the_queue_is_worked_in_order_and_a_failed_run_holds_up_nobody(folder, m
     jobs.run_queue(folder)
     assert trainings.started == [("1", "cpu"), ("3", "cpu"), ("2", "cpu")]
     assert states() == {"1": "failed", "2": "failed", "3": "done"}
-    assert runs.list_queue() == []
+    assert jobs.list_queue() == []
     errors = {r["run"]: r["error"] for r in runs.list_runs()}
     assert "memory" in errors[one.id]
     assert errors[two.id] == "the losses became infinite"
@@ -198,11 +198,11 @@ def test_starting_twice_is_starting_once(folder, monkeypatch):
     monkeypatch.setattr(prepared_corpora, "corpus_digest", lambda data: "digest")
     first = jobs.start(SMOKE, "cpu")
     assert jobs.start(SMOKE, "auto") == first
-    assert [(r["run"], r["device"]) for r in runs.list_queue()] == [(first, "cpu")]
+    assert [(r["run"], r["device"]) for r in jobs.list_queue()] == [(first, "cpu")]
     jobs.stop(first)
     assert runs.list_runs()[0]["state"] == "stopped"
     assert jobs.resume(first, "auto") == first
-    assert [(r["state"], r["device"]) for r in runs.list_queue()] == [("queued", "auto")]
+    assert [(r["state"], r["device"]) for r in jobs.list_queue()] == [("queued", "auto")]
 
 
 def test_a_worker_of_its_own_process_says_why_a_training_could_not_begin(tmp_path, monkeypatch):
@@ -232,7 +232,7 @@ def test_a_worker_of_its_own_process_says_why_a_training_could_not_begin(tmp_pat
     assert lock is not None  # the worker has ended with the queue
     lock.close()
     rows = runs.list_runs()
-    assert runs.list_queue() == []
+    assert jobs.list_queue() == []
     assert {r["state"] for r in rows} == {"failed"}, (
         files.checkpoints_folder() / "queue.log"
     ).read_text()

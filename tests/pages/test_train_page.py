@@ -30,7 +30,7 @@ def waiting_run(seed: int):
     run = runs.create(
         files.checkpoints_folder() / f"smoke-cp-{seed:08d}", replace(SMOKE, seed=seed)
     )
-    runs.enqueue(run)
+    jobs.enqueue(run)
     runs.update(run, state="queued", phase="", pid=0)
     return run
 
@@ -57,16 +57,16 @@ def test_a_running_training_can_be_paused_and_what_waits_is_listed_moved_and_rem
         run = trained_runs.fabricate_run(
             "running", pid=child.pid, phase="train G, D, Q 20/40", rate=160.0
         )
-        runs.enqueue(run)
+        jobs.enqueue(run)
         one, two = waiting_run(1), waiting_run(2)
         app = open_page("train", run=run.id)
         assert "one trains, 2 after it" in page_text(app)
         assert app.button(key=f"up {one.id}").disabled
         assert app.button(key=f"down {two.id}").disabled
         assert_no_exception(app.button(key=f"up {two.id}").click().run())
-        assert [r["run"] for r in runs.list_queue()] == [run.id, two.id, one.id]
+        assert [r["run"] for r in jobs.list_queue()] == [run.id, two.id, one.id]
         assert_no_exception(app.button(key=f"remove {one.id}").click().run())
-        assert [r["run"] for r in runs.list_queue()] == [run.id, two.id]
+        assert [r["run"] for r in jobs.list_queue()] == [run.id, two.id]
         assert {r["run"]: r["state"] for r in runs.list_runs()}[one.id] == "stopped"
         assert app.button(key="start").label == "Add to the queue"
 
@@ -86,7 +86,7 @@ def test_a_running_training_can_be_paused_and_what_waits_is_listed_moved_and_rem
             open_page("train", run=two.id)
         )
         assert_no_exception(app.button(key="stop").click().run())
-        assert [r["run"] for r in runs.list_queue()] == [two.id]
+        assert [r["run"] for r in jobs.list_queue()] == [two.id]
         assert "orange-badge[**stopped**]" in page_text(app)
     finally:
         child.kill()

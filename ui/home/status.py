@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import streamlit as st
 
+from core import runs
 from core.config import Config
 from core.conformal import credibility
 from core.experiments import tasks
@@ -202,6 +203,14 @@ def show_live_work() -> None:
                 st.page_link("pages/data.py", query_params=query, **link)
 
     watched()
+
+
+def show_faults() -> None:
+    """A line on the index, and one on each directory of runs that cannot be read, if any."""
+    if fault := runs.index_fault():
+        st.warning(theme.escape_markdown(fault))
+    for name, reason in runs.unreadable_runs().items():
+        st.warning(theme.escape_markdown(f"{name} is left out: {reason}"))
 
 
 # ------------------------------------------------------------------ links
