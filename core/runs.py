@@ -387,16 +387,12 @@ def reindex(folder: Path | None = None) -> int:
     return len(found)
 
 
-def resolve(name: str, condition: str | None = None, folder: Path | None = None) -> Run:
-    """The run that `name` identifies: a directory, a run id, its beginning, or a name like `demo`.
+def _matching_rows(name: str, condition: str | None, folder: Path) -> tuple[list[dict], list[dict]]:
+    """The runs that a name may mean, narrowed by the condition, the chosen one first; all runs.
 
-    `condition` narrows the choice. Done runs come before running and other ones, then shipped
-    before local ones, then newer before older. Raises UserError, which lists the known runs.
+    Done runs come before running and other ones, then shipped before local ones, then newer before
+    older.
     """
-    path = Path(name)
-    if (path / "config.json").exists():
-        return Run(path)
-    folder = folder or files.checkpoints_folder()
     index_existing(folder)
     rows = list_runs(folder)
     matches = (
@@ -406,10 +402,38 @@ def resolve(name: str, condition: str | None = None, folder: Path | None = None)
     )
     if condition:
         matches = [r for r in matches if r["condition"] == condition]
+    order = {"done": 0, "running": 1}
+    key = lambda r: (order.get(r["state"], 2), -r["shipped"], -r["created"])  # noqa: E731
+    return sorted(matches, key=key), rows
+
+
+def resolve(name: str, condition: str | None = None, folder: Path | None = None) -> Run:
+    """The run that `name` identifies: a directory, a run id, its beginning, or a name like `demo`.
+
+    `condition` narrows the choice, of which the first of `_matching_rows` is taken. Raises
+    UserError, which lists the known runs.
+    """
+    path = Path(name)
+    if (path / "config.json").exists():
+        return Run(path)
+    folder = folder or files.checkpoints_folder()
+    matches, rows = _matching_rows(name, condition, folder)
     if not matches:
         known = ", ".join(r["run"] for r in rows) or "none"
         narrowed = f" with condition {condition!r}" if condition else ""
         raise files.UserError(f"no run {name!r}{narrowed}; there are: {known}")
-    order = {"done": 0, "running": 1}
-    best = min(matches, key=lambda r: (order.get(r["state"], 2), -r["shipped"], -r["created"]))
-    return Run(folder / best["run"])
+    return Run(folder / matches[0]["run"])
+
+
+def choice_note(name: str, condition: str | None = None, folder: Path | None = None) -> str:
+    """Which of several runs `resolve` takes for a name, and how to choose another; "" for one."""
+    if (Path(name) / "config.json").exists():
+        return ""
+    matches, _ = _matching_rows(name, condition, folder or files.checkpoints_folder())
+    if len(matches) < 2:
+        return ""
+    taken, others = matches[0], ", ".join(r["run"] for r in matches[1:])
+    return (
+        f"{name} names {len(matches)} runs; this is {taken['run']}, condition "
+        f"{taken['condition']}. Others, by --condition or their id: {others}"
+    )

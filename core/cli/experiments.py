@@ -211,10 +211,12 @@ def table(o: TableOptions) -> tuple[int, str]:
 
     stop = stop_on_signals()
     run, device = runs.resolve(o.run, o.condition), str(pipeline.choose_device(o.device))
+    if note := runs.choice_note(o.run, o.condition):
+        print(note, file=sys.stderr)
     settings = augmentation.TableSettings(o.seeds, o.stretch)
     found = augmentation.compute_table(run, settings, device, Progress(), stop.is_set)
     rows, gains = report.augmentation_text([found]), report.gains_text(report.gains_of([run]))
-    print(f"\n{run.id}\n\n{rows}\n\n{gains}")
+    print(f"\n{run.id}, condition {run.config.gan.condition}\n\n{rows}\n\n{gains}")
     return 0, f"{run.id} has its augmentation table."
 
 

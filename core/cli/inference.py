@@ -35,6 +35,8 @@ class EvaluateOptions:
     condition: Sibling = None
     json: bool = False
     """Print all results as JSON."""
+    again: bool = False
+    """First measure IS, FID and their floors anew from the saved networks; nothing is trained."""
 
 
 @dataclass(frozen=True)
@@ -137,12 +139,18 @@ def evaluate(options: EvaluateOptions) -> int:
     from core import runs
 
     run = runs.resolve(options.run, options.condition)
-    results = run.json("results")
-    if not results:
+    if note := runs.choice_note(options.run, options.condition):
+        print(note, file=sys.stderr)
+    if not run.json("results"):
         command = f"python -m core train --config-file {run.directory}/config.json"
         raise UserError(f"{run.id} has no results yet; let its training finish: {command}")
-    table = f"{run.id}\n\n{training.results_markdown(results)}"
-    print(json.dumps(results, indent=1) if options.json else table)
+    if options.again:
+        from core.experiments import pipeline
+
+        pipeline.evaluate_again(run, pipeline.choose_device("cpu"), Progress(), anew=True)
+    results, table = run.json("results"), run.json("table")
+    text = f"{run.id}\n\n{training.results_markdown(results, table)}"
+    print(json.dumps(results, indent=1) if options.json else text)
     return 0
 
 

@@ -110,36 +110,45 @@ def train(options: TrainOptions) -> int:
         print("\nstopped; the same command resumes it", file=sys.stderr)
         return 130
     print(f"\n{run.directory} is done, {time.monotonic() - start:.0f} s in this process\n")
-    print(results_markdown(run.json("results")))
+    print(results_markdown(run.json("results"), run.json("table")))
     return 0
 
 
-def results_markdown(results: dict) -> str:
-    """A run's results as a short table in Markdown."""
-    q, own = results["quality"], results.get("direction") == "voice-face"
-    given, made = ("voice", "face") if own else ("face", "voice")
+def results_markdown(found: dict, table: dict) -> str:
+    """A run's results (and table, {} without one) as a short table in Markdown."""
+    from core.evaluation import results
+
+    made = results.target_of(found)
+    given = "voice" if made == "face" else "face"
     lines = [
-        f"labels: {results['labels']} · {len(results['classes'])} classes · "
-        f"chance {100 * results['chance']:.1f} % · "
-        f"N = {results['N test voices']} voices, {results['N test faces']} faces of S4",
+        f"labels: {found['labels']} · {len(found['classes'])} classes · "
+        f"chance {100 * found['chance']:.1f} % · {results.s4_text(found, table)} of S4, "
+        f"{found[f'N test {given}s']} {given}s",
         "",
         f"| trained on | N | accuracy on real S4 {made}s |",
         "|---|---|---|",
     ]
     lines += [
-        f"| {row} | {t['N train']} | {100 * t['accuracy']:.2f} % |"
-        for row, t in results["augmentation"].items()
+        f"| {row} | {results.row_size(found, table, row)} | "
+        f"{results.row_accuracy(found, table, row).text} |"
+        for row in results.row_names(found, table)
     ]
-    lines += [
-        "",
-        f"{given}s (f_S) {100 * results[given]['accuracy']:.2f} % · "
-        f"FID {q['FID']:.2f} (real {q['FID real']:.2f}) · "
-        f"KID {q['KID']:.3f} ± {q['KID sd']:.3f} (real {q['KID real']:.3f}) · "
-        f"IS {q['IS']:.2f} (real {q['IS real']:.2f}) · "
-        f"recognised {100 * q['recognised']:.1f} % (real {100 * q['recognised real']:.1f} %) · "
-        f"N = {q['N']}, {q['features']} features, scorer {q['scorer']}",
+    digits = {"FID": 2, "KID": 3, "IS": 2, "coverage": 2}
+    figures = [
+        f"{name} {results.quality_text(found, name, n)} "
+        f"(real {results.quality_text(found, f'{name} real', n)})"
+        for name, n in digits.items()
     ]
-    return "\n".join(lines + results["notes"])
+    recognised = (
+        f"recognised {results.quality_text(found, 'recognised', 1, 100)} % "
+        f"(real {results.quality_text(found, 'recognised real', 1, 100)} %)"
+    )
+    q = found["quality"]
+    scorer = f"N = {q['N']}, {q['features']} features, scorer {q['scorer']}"
+    face = f"{given}s (f_S) {100 * found[given]['accuracy']:.1f} %"
+    lines += ["", " · ".join([face, *figures, recognised, scorer])]
+    notes = [*found["notes"], results.withdrawal_note(found)]
+    return "\n".join([*lines, *filter(None, notes)])
 
 
 def baseline(options: BaselineOptions) -> int:

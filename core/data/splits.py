@@ -393,8 +393,9 @@ def balanced_rows(labels: np.ndarray, seed: int = 0) -> np.ndarray:
     """
     rng = np.random.default_rng(seed)
     parts = [np.nonzero(labels == k)[0] for k in np.unique(labels)]
-    n = min(map(len, parts))
-    return np.sort(np.concatenate([rng.permutation(p)[:n] for p in parts]))
+    n = min(map(len, parts), default=0)
+    chosen = [rng.permutation(p)[:n] for p in parts]
+    return np.sort(np.concatenate(chosen)) if chosen else np.zeros(0, np.int64)
 
 
 def epoch_pairs(

@@ -22,16 +22,11 @@ import torch
 from core import files
 from core.config import PROTOCOL_VERSION, Config
 from core.config import ClassifierSettings as Settings
-from core.data import prepared_corpora, splits
-from core.evaluation import metrics, protocol, significance
-from core.evaluation.evaluator import (
-    augmentation_parts,
-    image_tensor,
-    join_parts,
-    seed_of,
-    target_settings,
-)
-from core.models import classifiers, gan, networks
+from core.data import splits
+from core.evaluation import metrics, protocol, results, significance
+from core.evaluation.evaluator import augmentation_parts, join_parts, target_settings
+from core.evaluation.quality import image_tensor, load_sets, seed_of
+from core.models import classifiers, networks
 from core.runs import Run
 
 MAX_SHIFT_AND_MASK = 1 / 8  # largest shift, and mask, as a share of the columns (bands)
@@ -40,8 +35,6 @@ LEFT_OUT_REASONS = {  # by TableRow.plain
     False: "pseudo-labels need clips that hold a face and a voice",
     True: "plain augmentation is made for voices",
 }
-SAME_SOFTMAX_TOLERANCE = 1e-3  # largest rounding difference between machines, in probability
-SAME_IS_TOLERANCE = 1e-3  # the same for the inception score, as a share of its excess over 1
 
 
 @dataclass(frozen=True)
@@ -94,15 +87,16 @@ def compute_table(
 ) -> dict:
     """Compute a finished run's augmentation table; write table.json and table.npz.
 
-    Returns table.json's content; a table of the same plan is returned as it is. Each trained row is
-    cached beside the runs: a stopped table continues, and the runs of a fold share the rows without
-    generated samples. Raises UserError for an unfinished run or a changed corpus, and
-    files.StopRequested when `should_stop` returns true.
+    Returns table.json's content; a table of the same plan is returned as it is, its tests computed
+    again if they follow an earlier rule. Each trained row is cached beside the runs: a stopped
+    table continues, and the runs of a fold share the rows without generated samples. Raises
+    UserError for an unfinished run or a changed corpus, and files.StopRequested when `should_stop`
+    returns true.
     """
     plan = plan or TableSettings()
     found = run.json("table")
     if found.get("plan") == asdict(plan) and (run.directory / "table.npz").exists():
-        return found
+        return found if results.is_current(found) else _test_again(run, found)
     config, where = run.config, torch.device(device)
     sets, c = load_sets(run, config)
     f_S, Q, G = (networks.load(run.model_path(n), where) for n in ("f_S", "Q", "G"))
@@ -193,63 +187,15 @@ def _train_row(
     return {"S2": np.array(curve), "equal": equal, "best": predict_classes(network, y4)}
 
 
-def load_sets(
-    run: Run, config: Config
-) -> tuple[dict[str, splits.SampleSet], dict[str, np.ndarray]]:
-    """A run's sets, and the condition of S3's faces from the scores that the run stored.
-
-    Raises UserError for a run without a generator, or a corpus that has changed since.
-    """
-    if not run.model_path("G").exists():
-        command = f"python -m core train --config-file {run.directory}/config.json"
-        raise files.UserError(f"{run.id} has no generator yet; let its training finish: {command}")
-    sets, out = splits.build_sets(config), run.arrays()
-    digest, current = (
-        run.json("provenance").get("corpus"),
-        prepared_corpora.corpus_digest(config.data),
-    )
-    if digest != current and not has_same_sets(run, config, sets, out):
-        raise files.UserError(
-            f"{run.id} was trained on the corpus {digest} and {current} is prepared here; "
-            "prepare that corpus again"
-        )
-    S3, g = sets["S3"], config.gan
-    if len(out.get("o_S3", ())) != len(S3.x):
-        path = run.directory / "outputs.npz"
-        raise files.UserError(f"{path} does not fit S3's {len(S3.x)} faces; train the run again")
-    labels, K = S3.x_label if g.condition == "label" else None, len(config.data.classes)
-    return sets, {"S3": gan.condition(g.condition, labels, out["o_S3"], out["p_S3"], K, g.soft)}
+def _test_again(run: Run, found: dict) -> dict:
+    """Write table.json with its gains tested under the present rules; no row is trained."""
+    found |= {"evaluation": results.EVALUATION_VERSION, "gains": _tests(run.arrays("table"))}
+    files.write_json(run.directory / "table.json", found)
+    return found
 
 
-def has_same_sets(
-    run: Run, config: Config, sets: dict[str, splits.SampleSet], out: dict[str, np.ndarray]
-) -> bool:
-    """Whether the sets equal a run's, though the corpus digest differs by rounding.
-
-    A corpus prepared on another machine differs in the last bits. The same: number of clips, dB
-    reference, subjects in the same order, and the scores of the run's own networks, which are f_S
-    on S3's faces and the scorer's inception score of S4's voices, within tolerance.
-    """
-    now, then = prepared_corpora.describe_corpora(config.data), run.json("corpus")
-    if not all(
-        prepared_corpora.is_same_corpus(now[role], then[role]) for role in ("faces", "voices")
-    ):
-        return False
-    if not all(np.array_equal(sets[k].x_subject, out[f"subject_{k}"]) for k in ("S2", "S3", "S4")):
-        return False
-
-    def scores(name: str, images: np.ndarray) -> np.ndarray:
-        network = networks.load(run.model_path(name))
-        assert isinstance(network, networks.Classifier)
-        return classifiers.softmax(network, image_tensor(images, torch.device("cpu")))
-
-    rows = splits.balanced_rows(sets["S4"].y_label, seed_of(config, "balance"))
-    score = metrics.inception_score(scores("scorer", sets["S4"].y[rows]))
-    earlier = run.json("results")["quality"]["IS real"]
-    return bool(
-        np.abs(scores("f_S", sets["S3"].x) - out["o_S3"]).max() < SAME_SOFTMAX_TOLERANCE
-        and abs(score - earlier) < SAME_IS_TOLERANCE * (earlier - 1)
-    )
+def _tests(arrays: dict[str, np.ndarray]) -> list[dict]:
+    return [asdict(g) for g in significance.gains([arrays])]
 
 
 def _write_table(
@@ -290,6 +236,7 @@ def _write_table(
     }
     missing = [row for row in protocol.TABLE_ROWS if row.name not in rows]
     result = {
+        "evaluation": results.EVALUATION_VERSION,
         "plan": asdict(plan),
         "labels": protocol.labels_mode(config),
         "classes": list(config.data.classes),
@@ -298,7 +245,7 @@ def _write_table(
         "test subjects": sorted(set(map(str, S4.y_subject[counted]))),
         "rows": rows,
         "left out": {row.name: LEFT_OUT_REASONS[row.plain] for row in missing},
-        "gains": [asdict(g) for g in significance.gains([arrays])],
+        "gains": _tests(arrays),
     }
     files.write_arrays(run.directory / "table.npz", **arrays)
     files.write_json(run.directory / "table.json", result)

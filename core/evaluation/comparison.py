@@ -18,7 +18,9 @@ from core import files
 from core.config import Config, replace
 from core.data import prepared_corpora
 from core.evaluation import protocol, significance
+from core.evaluation import results as result_figures
 from core.evaluation.protocol import CONDITION_NAMES, GENERATOR_NAMES
+from core.evaluation.results import RowAccuracy
 from core.published import PUBLISHED_TABLE_1, PUBLISHED_TABLE_2
 from core.runs import Run
 
@@ -45,6 +47,7 @@ class RunSummary:
     best: tuple[int, str] | None  # `best_step`
     seconds: float  # of training; NaN if unknown
     digest: str  # of the prepared corpora
+    table: Mapping[str, Any] = dataclasses.field(default_factory=dict)  # table.json; {} without one
 
     @property
     def corpus(self) -> str:
@@ -77,18 +80,22 @@ class RunSummary:
         split = (d.sets, d.labels, d.ties, d.subjects, d.split_seed, d.fold, takes)
         return (self.corpus, self.digest, d.classes, self.config.logmel, split, self.modality)
 
+    def row(self, name: str) -> RowAccuracy:
+        """Accuracy of an augmentation row on S4: `results.row_accuracy`, at equal steps."""
+        return result_figures.row_accuracy(self.results, self.table, name)
+
     def accuracy(self, row: str) -> float:
-        """Accuracy of an augmentation row on S4, in [0, 1]; NaN if missing."""
-        return float(self.results.get("augmentation", {}).get(row, {}).get("accuracy", math.nan))
+        """The same as a share, the mean over trainings; NaN if missing."""
+        return self.row(row).mean
 
     def quality(self, name: str) -> float:
-        """FID, KID, IS, coverage or another figure of the samples on S4; NaN if missing."""
-        return float(self.results.get("quality", {}).get(name, math.nan))
+        """A figure of the samples on S4; NaN if it is missing or withdrawn."""
+        return result_figures.quality(self.results, name)
 
-    def error(self) -> float:
-        """Standard error of S1's accuracy over test samples, in [0, 0.5]; NaN if unfinished."""
-        p = self.accuracy("S1")
-        return math.sqrt(p * (1 - p) / self.n) if p == p and self.n else math.nan
+    @property
+    def people(self) -> int:
+        """Number of S4's people; 0 if unknown or unfinished."""
+        return len(result_figures.s4_people(self.results, self.table))
 
 
 def summarise_run(run: Run, row: Mapping[str, Any], curves: Curves) -> RunSummary:
@@ -105,6 +112,7 @@ def summarise_run(run: Run, row: Mapping[str, Any], curves: Curves) -> RunSummar
         best=best_step(curves, quality.get("features")),
         seconds=training_seconds(run, provenance) if results else math.nan,
         digest=str(provenance.get("corpus", "")),
+        table=run.json("table"),
     )
 
 
@@ -126,9 +134,11 @@ def best_step(curves: Curves, features: int | None) -> tuple[int, str] | None:
 def training_seconds(run: Run, provenance: Mapping[str, Any]) -> float:
     """Seconds from a run's last start to its results.
 
-    NaN for a run that was copied from elsewhere, shipped, or opened again after its results.
+    NaN for a run that was copied from elsewhere, shipped, or measured again after its training.
     """
     path = run.directory / "results.json"
+    if "evaluated again" in provenance:
+        return math.nan
     try:
         start = time.mktime(time.strptime(str(provenance["created"]), "%Y-%m-%d %H:%M:%S"))
         seconds = path.stat().st_mtime - start
@@ -165,14 +175,19 @@ def _file_digest(path: Path, stamp: int) -> str:
 
 
 def run_record(s: RunSummary) -> dict[str, str | int | float | None]:
-    """A run as a row of the table: accuracies and coverage in %, None for unknown figures."""
-    d, r = s.config.data, s.results
-    rows = {"S1": "S1", "S1 + generated": "S1 + generated", "ceiling": "S1 + S3"}
+    """A run as a row of the table: accuracies and coverage in %, None for unknown figures.
+
+    Accuracies are means over `trainings`, with S1's sd over them.
+    """
+    d, r, baseline = s.config.data, s.results, s.row("S1")
     quality = ("FID", "FID real", "KID", "KID real", "IS", "IS real", "diversity")
     line: dict[str, str | int | float | None] = {
         **{"run": s.id, "state": s.state, "condition": s.condition, "corpus": s.corpus},
-        **{column: 100 * s.accuracy(row) for column, row in rows.items()},
+        **{row: 100 * s.accuracy(row) for row in ("S1", "S1 + generated", "S1 + S3")},
+        "S1 sd": 100 * baseline.sd,
+        "trainings": baseline.trainings or None,
         "N": s.n,
+        "people": s.people or None,
         "chance": 100 * r.get("chance", 1 / len(d.classes)),
         **{k: s.quality(k) for k in quality},
         **{k: 100 * s.quality(k) for k in ("coverage", "coverage real")},
@@ -221,6 +236,18 @@ def caveats(found: Sequence[RunSummary]) -> list[str]:
                 f"{joined({0: of})} have different baselines S1 (another seed, share of data or "
                 "classifier): compare gains, not accuracies."
             )
+        counts = {s.row("S1").trainings for s in of}
+        if len(counts) > 1:
+            out.append(
+                f"{joined({0: of})} have means over {' and '.join(map(str, sorted(counts)))} "
+                "trainings: compute the missing augmentation tables before you compare them."
+            )
+    earlier = [s for s in done if result_figures.has_withdrawn_floors(s.results)]
+    if earlier:
+        out.append(
+            f"The floors (real against real) of {joined({0: earlier})} were "
+            f"{result_figures.WITHDRAWN}. `python -m core evaluate RUN --again` measures them anew."
+        )
     modes = _group_by(done, lambda s: s.labels)
     if len(modes) > 1:
         listed = "; ".join(f"{mode}: {joined({0: of})}" for mode, of in modes.items())

@@ -17,24 +17,22 @@ from core.config import ClassifierSettings, Config, classifier_settings
 from core.conformal import prediction
 from core.data import splits
 from core.data.splits import SampleSet
-from core.evaluation import metrics, protocol
+from core.evaluation import metrics, protocol, results
+from core.evaluation.quality import (
+    Measurements,
+    diversity,
+    image_tensor,
+    measure_floors,
+    measure_quality,
+    seed_of,
+)
 from core.models import classifiers, gan, networks
 from core.runs import Run
 
 FLOW_CURVE_FACES = 120  # faces of S2 in a flow's curves, whose samples take longer than a GAN's
 FEATURE_POINTS_PER_CLASS = 60  # samples whose projected features a checkpoint stores
 CONFORMAL_LEVELS = (0.05, 0.1, 0.2)  # significance levels epsilon of the summary
-SEED_OFFSETS = {
-    **{"f_S": 1, "f_T": 2, "Q": 3, "scorer": 4, "gan": 5},
-    **{"samples": 6, "rows": 7, "pairs": 8, "balance": 9},
-}
-
 Parts = dict[str, tuple[torch.Tensor, torch.Tensor]]  # name -> (n, 1, columns, bands), labels (n,)
-
-
-def seed_of(config: Config, draw: str) -> int:
-    """An independent seed for each use of randomness, from the seed of the config."""
-    return config.seed * 1000 + SEED_OFFSETS[draw]
 
 
 def source_settings(config: Config) -> tuple[ClassifierSettings, Literal["face", "voice"]]:
@@ -49,11 +47,6 @@ def target_settings(config: Config) -> tuple[ClassifierSettings, Literal["face",
     return classifier_settings(config, modality), modality
 
 
-def image_tensor(images: np.ndarray, device: torch.device) -> torch.Tensor:
-    """(n, H, W) -> (n, 1, H, W) float32 on the device."""
-    return torch.from_numpy(np.ascontiguousarray(images, np.float32))[:, None].to(device)
-
-
 @dataclass(frozen=True)
 class FittedClassifiers:
     """The classifiers of a run (§4.3), on its device."""
@@ -63,24 +56,6 @@ class FittedClassifiers:
     Q: networks.Classifier
     scorer: networks.Classifier
     digest: str  # of the scorer's weights; figures of different digests never share an axis
-
-
-def diversity(
-    G: torch.nn.Module,
-    x: torch.Tensor,
-    c: torch.Tensor,
-    z: int,
-    seed: int,
-    y: np.ndarray,
-    draws: int = 6,
-) -> float:
-    """How much the noise changes a sample: its sd over `draws` of z, divided by the sd of real y.
-
-    Both are averaged over all cells. x (n, 1, 28, 28), c (n, K), y (m, columns, bands). Near 0 the
-    generator makes one sample per face; FID, IS and the scorer may not show such a collapse.
-    """
-    fakes = torch.stack([gan.sample(G, x, c, z, seed + k) for k in range(draws)])
-    return float(fakes.std(dim=0).mean()) / float(y.std(axis=0, ddof=1).mean())
 
 
 class TrainingMonitor:
@@ -99,7 +74,8 @@ class TrainingMonitor:
         self.real_labels, self.y = S2.y_label[voices], S2.y[voices]
         self.o_real, self.real = classifiers.outputs(fitted.scorer, image_tensor(self.y, device))
         self.saved_rows = _first_rows(self.labels, 1)[: config.evaluate.samples]
-        self.centre, self.axes, self.share = metrics.principal_axes(self.real)
+        # of one voice there are no axes, and no embedding is stored
+        self.plane = metrics.principal_axes(self.real) if len(self.real) > 1 else None
         # softmax and features of the samples that `figures` measured last
         self.seen: tuple[np.ndarray, np.ndarray] | None = None
 
@@ -108,35 +84,37 @@ class TrainingMonitor:
         return gan.sample(G, self.x[rows], self.c[rows], self.config.gan.z, seed)
 
     def figures(self, G: torch.nn.Module) -> dict[str, float]:
-        """FID, KID, IS, recognition and diversity of samples, at equal N with S2's voices."""
+        """FID, KID, IS, recognition and diversity of samples, at equal N with S2's voices.
+
+        Figures that are not defined for so few voices are left out.
+        """
         o, features = self.seen = classifiers.outputs(self.scorer, self._sample(G))
         n = min(len(self.real), len(features))
         pick = np.random.default_rng(0).permutation(len(features))[:n]
-        k, spread = metrics.kid(self.real, features[pick])
         x, c, seed = self.x[::4], self.c[::4], seed_of(self.config, "samples")
-        return {
-            "FID": metrics.fid(self.real[:n], features[pick]),
-            "KID": k,
-            "KID sd": spread,
-            "IS": metrics.inception_score(o),
-            "recognised": float((o.argmax(axis=1) == self.labels).mean()),
-            "diversity": diversity(G, x, c, self.config.gan.z, seed, self.y),
-        }
+        out = Measurements()
+        out.add("FID", lambda: metrics.fid(self.real[:n], features[pick]))
+        out.add("KID, KID sd", lambda: metrics.kid(self.real, features[pick]))
+        out.add("IS", lambda: metrics.inception_score(o))
+        out.add("recognised", lambda: float((o.argmax(axis=1) == self.labels).mean()))
+        out.add("diversity", lambda: diversity(G, x, c, self.config.gan.z, seed, self.y))
+        return dict(out)
 
-    def reference(self, S1: SampleSet, device) -> dict[str, float]:
-        """Reference lines of the curves: IS and recognition of S2, FID and KID of S1 against S2."""
-        n = len(self.real)
-        rows = np.random.default_rng(0).permutation(splits.balanced_rows(S1.y_label))[:n]
-        features = classifiers.outputs(self.scorer, image_tensor(S1.y[rows], device))[1]
-        m = min(n, len(rows))
-        return {
-            "IS real": metrics.inception_score(self.o_real),
-            "FID real": metrics.fid(self.real[:m], features[:m]),
-            "KID real": metrics.kid(self.real, features)[0],
-            "recognised real": float((self.o_real.argmax(axis=1) == self.real_labels).mean()),
-            "N": n,
-            "features": self.real.shape[1],
-        }
+    def reference(self, S3: SampleSet, device) -> dict[str, float]:
+        """Reference lines of the curves: S3's real samples in the place of generated ones.
+
+        Generated samples are compared with S2's, which the scorer knows; it knows neither them nor
+        S3's people, as `unknown_samples` gives them. S3's labels balance the draw, and train
+        nothing.
+        """
+        o, features = classifiers.outputs(self.scorer, image_tensor(S3.y, device))
+        rows, out = splits.balanced_rows(S3.y_label), Measurements()
+        measure_floors(out, self.real, features, S3.y_label, 0)
+        out.add("IS real", lambda: metrics.inception_score(o[rows]))
+        right = o[rows].argmax(axis=1) == S3.y_label[rows]
+        out.add("recognised real", lambda: float(right.mean()))
+        size = {"N": len(self.real), "features": self.real.shape[1]}
+        return out | size | {"evaluation": results.EVALUATION_VERSION}
 
     def save_samples(self, G: torch.nn.Module, r: Run, step: int) -> None:
         """Write samples/step-<n>.npz: the sample `y` of one face per class, with its `label`.
@@ -153,12 +131,13 @@ class TrainingMonitor:
         if self.seen:
             o, features = self.seen
             arrays["confusion"] = metrics.confusion(self.labels, o.argmax(axis=1), o.shape[1])
+        if self.seen and self.plane:
+            centre, axes, arrays["share"] = self.plane
             both = (("", features, self.labels), ("_real", self.real, self.real_labels))
             for name, f, labels in both:
                 rows = _first_rows(labels, FEATURE_POINTS_PER_CLASS)
-                at = (f[rows] - self.centre) @ self.axes
+                at = (f[rows] - centre) @ axes
                 arrays |= {f"at{name}": at.astype(np.float32), f"of{name}": labels[rows]}
-            arrays["share"] = self.share
         files.write_arrays(r.directory / "samples" / f"step-{step:07d}.npz", **arrays)
 
 
@@ -185,21 +164,18 @@ def evaluate(
     K, S4 = len(config.data.classes), sets["S4"]
     faces = splits.balanced_rows(S4.x_label, seed_of(config, "balance"))
     voices = splits.balanced_rows(S4.y_label, seed_of(config, "balance"))
-    x, c4 = image_tensor(S4.x[faces], device), torch.from_numpy(c["S4"][faces]).to(device)
     y, labels = image_tensor(S4.y[voices], device), S4.y_label[voices]
-    o_S = classifiers.softmax(fitted.f_S, x)
+    o_S = classifiers.softmax(fitted.f_S, image_tensor(S4.x[faces], device))
     source = metrics.confusion(S4.x_label[faces], o_S.argmax(axis=1), K)
 
     # samples of S4's faces, and their quality
-    fake = gan.sample(G, x, c4, config.gan.z, seed_of(config, "samples"))
-    scores = classifiers.outputs(fitted.scorer, fake)
-    quality = _quality(config, sets, fitted, c, G, (faces, voices), scores, device)
+    fake, scores, quality, notes = measure_quality(config, sets, fitted.scorer, c["S4"], G, device)
 
     # classifiers of the augmentation rows
     rows = augmentation_sets(config, sets, c, fitted, G, device)
     tables = _score_rows(config, rows, y, labels, watch)
     missing = [row for row in config.evaluate.rows if row not in rows]
-    notes = [f"{row}: not defined for voices paired with faces by emotion" for row in missing]
+    notes += [f"{row}: not defined for voices paired with faces by emotion" for row in missing]
     files.write_arrays(
         r.directory / "generated.npz",
         y=fake[:, 0].cpu().numpy().astype(np.float16),
@@ -209,69 +185,18 @@ def evaluate(
         c=c["S4"][faces],
     )
     return {
+        "evaluation": results.EVALUATION_VERSION,
         "classes": list(config.data.classes),
         "chance": 1 / K,
         "labels": protocol.labels_mode(config),
         **_classifier_results(config, source, fitted, y, labels),
         "conformal": _conformal_summary(sets, r),
-        "quality": quality,
+        "quality": quality | {"scorer": fitted.digest},
         "augmentation": tables,
         "notes": notes,
         "steps": config.gan.steps,
         "parameters": {"G": sum(p.numel() for p in G.parameters())},
         "subjects": {k: sorted(set(map(str, s.y_subject))) for k, s in sets.items()},
-    }
-
-
-def _quality(
-    config: Config,
-    sets,
-    fitted: FittedClassifiers,
-    c: dict,
-    G,
-    rows: tuple[np.ndarray, np.ndarray],
-    scores: tuple[np.ndarray, np.ndarray],
-    device,
-) -> dict:
-    """Figures of the samples of S4's faces against S4's voices at equal N, each with its reference.
-
-    `rows`: of S4's faces and voices. `scores`: the scorer's softmax and features of the samples.
-    References compare S4's voices with those of S1 and S2.
-    """
-    S1, S2, S4 = sets["S1"], sets["S2"], sets["S4"]
-    (faces, voices), (o, features), seed = rows, scores, seed_of(config, "samples")
-    o_real, real = classifiers.outputs(fitted.scorer, image_tensor(S4.y[voices], device))
-
-    # random subsets of equal N: S4's voices, samples, voices of S1 and S2
-    n, rng = min(len(real), len(features)), np.random.default_rng(seed)
-    a, b = rng.permutation(len(real))[:n], rng.permutation(len(features))[:n]
-    labels, y = (np.concatenate(both) for both in ((S1.y_label, S2.y_label), (S1.y, S2.y)))
-    others = rng.permutation(splits.balanced_rows(labels))[:n]
-    other = classifiers.outputs(fitted.scorer, image_tensor(y[others], device))[1]
-    m = min(n, len(others))
-
-    # figures of the samples and of real voices
-    kid, kid_sd = metrics.kid(real[a], features[b])
-    density, coverage = metrics.density_coverage(real[a], features[b])
-    few = faces[::4]
-    x4, c4 = image_tensor(S4.x[few], device), torch.from_numpy(c["S4"][few]).to(device)
-    return {
-        "FID": metrics.fid(real[a], features[b]),
-        "FID real": metrics.fid(real[a][:m], other[:m]),
-        "KID": kid,
-        "KID sd": kid_sd,
-        "KID real": metrics.kid(real[a], other)[0],
-        "IS": metrics.inception_score(o),
-        "IS real": metrics.inception_score(o_real),
-        "recognised": float((o.argmax(axis=1) == S4.x_label[faces]).mean()),
-        "recognised real": float((o_real.argmax(axis=1) == S4.y_label[voices]).mean()),
-        "density": density,
-        "coverage": coverage,
-        "coverage real": metrics.density_coverage(real[a][:m], other[:m])[1],
-        "diversity": diversity(G, x4, c4, config.gan.z, seed, S4.y[voices]),
-        "N": n,
-        "features": int(real.shape[1]),
-        "scorer": fitted.digest,
     }
 
 

@@ -8,11 +8,18 @@ from __future__ import annotations
 
 import numpy as np
 
+MIN_FEATURES = 2  # samples of a set from which a covariance, or a kernel's mean, exists
+
+
+class TooFewSamples(ValueError):
+    """A measure is not defined for so few samples; the message says how many it needs."""
+
 
 def inception_score(p: np.ndarray) -> float:
     """Eq. (10): exp(E_x KL(p(y|x) || p(y))), without splits, in [1, K].
 
-    p (N, K) is the scorer's softmax; its rows sum to one. Raises ValueError for another shape.
+    p (N, K) is the scorer's softmax; its rows sum to one. Raises TooFewSamples for N = 0 and
+    ValueError for another shape.
 
     >>> round(inception_score(np.eye(3)), 6)  # certain of each sample, and all classes occur
     3.0
@@ -22,6 +29,8 @@ def inception_score(p: np.ndarray) -> float:
     p = np.asarray(p, np.float64)
     if p.ndim != 2 or not np.allclose(p.sum(axis=1), 1, atol=1e-4):
         raise ValueError("p must be (N, K) with rows that sum to one")
+    if not len(p):
+        raise TooFewSamples("the inception score needs a sample")
     marginal = p.mean(axis=0)
     with np.errstate(divide="ignore", invalid="ignore"):
         kl = np.where(p > 0, p * (np.log(p) - np.log(marginal)), 0.0).sum(axis=1)
@@ -34,7 +43,7 @@ def fid(real: np.ndarray, generated: np.ndarray) -> float:
     Features (N, F) and (M, F). Repair: the paper prints the mean term without its square. The trace
     of the root is the sum of the square roots of the eigenvalues of S_R^(1/2) S_G S_R^(1/2), which
     is symmetric: no matrix square root, no imaginary parts. Biased upwards at small N: compare at
-    equal N. Raises ValueError for features of other shapes, NaN or infinity.
+    equal N. Raises TooFewSamples for N or M < 2, ValueError for other shapes, NaN or infinity.
 
     >>> real = np.random.default_rng(0).normal(size=(50, 2))
     >>> round(fid(real, real), 6)
@@ -61,7 +70,8 @@ def kid(
 
     Features (N, F) and (M, F). Each of the `subsets` estimates the unbiased MMD^2 of
     min(N, M, 100) samples with the kernel (a.b / F + 1)^3. Unbiased at any N, so KID is preferred
-    to FID where N < 10 F. Raises ValueError for features of other shapes, NaN or infinity.
+    to FID where N < 10 F. The sd is NaN where all subsets are the same, as N = M <= 100. Raises
+    TooFewSamples for N or M < 2, ValueError for other shapes, NaN or infinity.
 
     >>> one, other = np.random.default_rng(0).normal(size=(2, 50, 4))
     >>> round(kid(one, other)[0], 1), round(kid(one, other + 2)[0], 1)
@@ -80,16 +90,22 @@ def kid(
         aa, bb, ab = kernel(a, a), kernel(b, b), kernel(a, b)
         within = (aa.sum() - np.trace(aa) + bb.sum() - np.trace(bb)) / (n * (n - 1))
         values.append(within - 2 * ab.mean())
-    return float(np.mean(values)), float(np.std(values))
+    is_subset = n < max(len(real), len(generated))
+    return float(np.mean(values)), float(np.std(values)) if is_subset else np.nan
 
 
-def density_coverage(real: np.ndarray, generated: np.ndarray, k: int = 5) -> tuple[float, float]:
+NEIGHBOURS = 5  # the ball around a real sample reaches its NEIGHBOURS-th nearest real neighbour
+
+
+def density_coverage(
+    real: np.ndarray, generated: np.ndarray, k: int = NEIGHBOURS
+) -> tuple[float, float]:
     """Density (>= 0; 1 for equal distributions) and coverage in [0, 1] (Naeem et al. 2020).
 
     Features (N, F), N > k, and (M, F). The ball around a real sample reaches its k-th nearest real
     neighbour. Density: in how many balls a generated sample lies, divided by k. Coverage: the share
     of balls that hold a generated sample, near 0 for a generator that makes one picture.
-    Raises ValueError for N <= k, features of other shapes, NaN or infinity.
+    Raises TooFewSamples for N <= k or M < 2, ValueError for other shapes, NaN or infinity.
 
     >>> real = np.arange(6.0)[:, None]
     >>> density_coverage(real, real[:2], k=1)  # two of six, each in its own and a neighbour's ball
@@ -97,7 +113,7 @@ def density_coverage(real: np.ndarray, generated: np.ndarray, k: int = 5) -> tup
     """
     real, generated = _check_features(real, generated)
     if len(real) <= k:
-        raise ValueError(
+        raise TooFewSamples(
             f"density and coverage need more than k = {k} real samples, not {len(real)}"
         )
     radius = np.sort(_distances(real, real), axis=1)[:, k]  # column 0 is the sample itself
@@ -111,12 +127,14 @@ def _distances(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 
 
 def _check_features(real: np.ndarray, generated: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Both sets of features as float64, or ValueError."""
+    """Both sets of features as float64, or ValueError; TooFewSamples for fewer than two."""
     real, generated = np.asarray(real, np.float64), np.asarray(generated, np.float64)
     flat = real.ndim == generated.ndim == 2 and real.shape[1] == generated.shape[1]
-    if not flat or min(len(real), len(generated)) < 2:
-        shapes = f"{real.shape} and {generated.shape}"
-        raise ValueError(f"features must be (N, F) and (M, F) with N, M >= 2, not {shapes}")
+    shapes = f"{real.shape} and {generated.shape}"
+    if not flat:
+        raise ValueError(f"features must be (N, F) and (M, F), not {shapes}")
+    if min(len(real), len(generated)) < MIN_FEATURES:
+        raise TooFewSamples(f"features must be of {MIN_FEATURES} samples or more, not {shapes}")
     if not (np.isfinite(real).all() and np.isfinite(generated).all()):
         raise ValueError("features hold NaN or infinity")
     return real, generated
@@ -155,13 +173,13 @@ def principal_axes(real: np.ndarray, n: int = 2) -> tuple[np.ndarray, np.ndarray
 
     `(features - centre) @ axes` projects any features, so that all checkpoints share their axes.
     The shares are of the variance. The largest component of each axis is positive.
-    Raises ValueError for fewer than two samples, or fewer features than axes.
+    Raises TooFewSamples for fewer than two samples, ValueError for fewer features than axes.
     """
     real = np.asarray(real, np.float64)
-    if real.ndim != 2 or len(real) < 2 or real.shape[1] < n:
-        raise ValueError(
-            f"{n} principal axes need two samples of {n} features or more, not {real.shape}"
-        )
+    if real.ndim == 2 and len(real) < MIN_FEATURES:
+        raise TooFewSamples(f"principal axes need two samples, not {len(real)}")
+    if real.ndim != 2 or real.shape[1] < n:
+        raise ValueError(f"{n} principal axes need {n} features or more, not {real.shape}")
     centre = real.mean(axis=0)
     _, size, axes = np.linalg.svd(real - centre, full_matrices=True)
     axes = axes[:n]

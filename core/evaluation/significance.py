@@ -40,6 +40,9 @@ COMPARISONS = PRIMARY_COMPARISONS | SECONDARY_COMPARISONS
 # rows in which two generators are compared with each other
 COMPARABLE_ROWS = ("S1 + generated", "S1 + S3 + generated", "generated only")
 MIN_CEILING_GAIN = 0.01  # accuracy; below it a share of the way to the ceiling means nothing
+# subjects from which a bootstrap interval is given: of fewer it is too narrow, so that it leaves
+# out 0 where the exact test is far from significant; their own differences are given instead
+MIN_INTERVAL_SUBJECTS = 8
 
 TableArrays = Mapping[str, np.ndarray]  # a run's table.npz, see `augmentation._write_table`
 
@@ -52,13 +55,15 @@ class Gain:
     rule: str
     rows: tuple[str, str]  # better and worse row; "A or B" where runs chose differently
     difference: float  # better minus worse, mean over subjects
-    interval: tuple[float, float]  # 95 %, bootstrap over subjects
+    # 95 %, bootstrap over subjects; None below MIN_INTERVAL_SUBJECTS
+    interval: tuple[float, float] | None
     p: float  # two-sided sign-flip test over subjects
     adjusted: float  # p with Holm's correction within a rule; for (a) and (b) p itself
     subjects: int
     # (a) alone: share of the distance to the ceiling; None without a gain, or with a ceiling less
     # than a point above S1
     recovered: float | None = None
+    people: Mapping[str, float] = dataclasses.field(default_factory=dict)  # subject -> difference
 
 
 def choose_row(table: TableArrays, family: RowFamily, rule: str) -> str | None:
@@ -110,11 +115,18 @@ def comparison_differences(
 
 
 def _gain(
-    name: str, rule: str, rows: tuple[str, str], d: np.ndarray, recovered: float | None = None
+    name: str,
+    rule: str,
+    rows: tuple[str, str],
+    people: Mapping[str, float],
+    recovered: float | None = None,
 ) -> Gain:
-    """The tests of differences (m,) of subjects, before Holm's correction."""
-    p, interval = sign_flip_p_value(d), bootstrap_interval(d)
-    return Gain(name, rule, rows, float(d.mean()), interval, p, p, len(d), recovered)
+    """The tests of the subjects' differences, before Holm's correction."""
+    d = np.array(list(people.values()))
+    p, interval = sign_flip_p_value(d), None
+    if len(d) >= MIN_INTERVAL_SUBJECTS:
+        interval = bootstrap_interval(d)
+    return Gain(name, rule, rows, float(d.mean()), interval, p, p, len(d), recovered, people)
 
 
 def _with_holm(found: Sequence[Gain]) -> list[Gain]:
@@ -142,7 +154,7 @@ def gains(tables: Sequence[TableArrays]) -> list[Gain]:
                 if d.mean() > 0 and whole >= MIN_CEILING_GAIN:
                     recovered = float(d.mean() / whole)
             group = out if name in PRIMARY_COMPARISONS else secondary
-            group.append(_gain(name, rule, rows, d, recovered))
+            group.append(_gain(name, rule, rows, of, recovered))
         out += _with_holm(secondary)
     return out
 
@@ -162,7 +174,7 @@ def method_gains(ours: Sequence[TableArrays], theirs: Sequence[TableArrays]) -> 
                 d for a, b in both for d in _row_differences(a, name, b, name, rule)
             )
             if of:
-                found.append(_gain(name, rule, (name, name), np.array(list(of.values()))))
+                found.append(_gain(name, rule, (name, name), of))
         out += _with_holm(found)
     return out
 
@@ -311,12 +323,30 @@ def holm_p_values(p: np.ndarray) -> np.ndarray:
     return adjusted
 
 
+def format_gain(g: Gain, digits: int = 1) -> str:
+    """A gain in points with its interval, or with each person's difference where they are few.
+
+    >>> few = Gain("a", "equal", ("x", "y"), 0.02, None, 0.5, 0.5, 2, None, {"b": 0.03, "c": 0.01})
+    >>> format_gain(few)
+    '+2.0 points (2 people: +3.0, +1.0)'
+    """
+    text = f"{100 * g.difference:+.{digits}f} points"
+    if g.interval is not None:
+        low, high = (f"{100 * v:+.{digits}f}" for v in g.interval)
+        return f"{text} (95 %: {low} to {high})"
+    each = ", ".join(f"{100 * v:+.{digits}f}" for v in g.people.values())
+    return f"{text} ({g.subjects} people: {each})"
+
+
 def format_mean(values: Sequence[float], scale: float = 1.0, digits: int = 1) -> str:
     """Mean ± sd (n - 1) of scaled values; the mean alone for one value, "–" for none.
 
-    >>> format_mean([0.5, 0.6], scale=100), format_mean([0.5]), format_mean([])
+    NaN, an unknown value, is left out.
+
+    >>> format_mean([0.5, 0.6], scale=100), format_mean([0.5, math.nan]), format_mean([])
     ('55.0 ± 7.1', '0.5', '–')
     """
+    values = [v for v in values if not math.isnan(v)]
     if not values:
         return "–"
     mean, sd = mean_and_sd([scale * v for v in values])

@@ -20,6 +20,7 @@ from core.evaluation.evaluator import (
     source_settings,
     target_settings,
 )
+from core.evaluation.quality import scorer_digest
 from core.models import classifiers, networks
 from core.runs import Run
 
@@ -59,9 +60,7 @@ def fit_classifiers(
         out[name] = network
     if config.gan.q_training == "joint":
         out["Q"] = _untrained_q(config).to(device)
-    values = out["scorer"].state_dict().values()
-    weights = b"".join(v.detach().cpu().numpy().tobytes() for v in values)
-    return FittedClassifiers(**out, digest=files.digest(weights)[:12])
+    return FittedClassifiers(**out, digest=scorer_digest(out["scorer"]))
 
 
 def _load_first(paths: tuple[Path, ...], device: torch.device) -> torch.nn.Module | None:

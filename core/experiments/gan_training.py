@@ -21,6 +21,7 @@ from core.evaluation.evaluator import (
     seed_of,
     target_settings,
 )
+from core.evaluation.quality import unknown_samples
 from core.experiments.classifier_fitting import image_sizes
 from core.files import StopRequested, UserError
 from core.models import classifiers, convolutions, cuda_graphs, gan, networks
@@ -120,7 +121,7 @@ def train_gan(
     # figures and samples of S2's faces before the first step
     monitor = TrainingMonitor(config, sets["S2"], c["S2"], fitted, device)
     if not state.step:
-        reference = monitor.reference(sets["S1"], device)
+        reference = monitor.reference(unknown_samples(config, sets), device)
         runs.record_metrics(r, 0, reference | monitor.figures(state.shown))
         monitor.save_samples(state.shown, r, 0)
     # the steps

@@ -24,7 +24,7 @@ from core import files, runs
 from core.config import PROTOCOL_VERSION, Config, classifier_settings, replace, run_name
 from core.conformal import predictor
 from core.data import prepared_corpora, splits
-from core.evaluation import metrics
+from core.evaluation import metrics, quality, results
 from core.evaluation.evaluator import evaluate, image_tensor, seed_of
 from core.experiments import classifier_fitting, condition_vectors, gan_training
 from core.files import StopRequested, UserError
@@ -86,7 +86,8 @@ def run(
 ) -> Run:
     """Train and evaluate one configuration, or resume it; returns the run with its results.json.
 
-    The same config on the same corpus is the same run: a finished one is returned at once. `train`
+    The same config on the same corpus is the same run: a finished one is returned at once; if its
+    results follow an earlier rule, it is first measured again from its saved networks. `train`
     takes the GAN's steps, alone or stacked with other runs (`models.stacked_training`).
 
     Raises StopRequested, with the state saved, once `should_stop` returns true, CorpusError for a
@@ -96,10 +97,12 @@ def run(
     folder = folder or files.checkpoints_folder()
     where = choose_device(device)
     digest = prepared_corpora.corpus_digest(config.data)
+    finished = Run(folder / run_name(config, digest))
+    if finished.json("results") and not predictor.lacks_arrays(config.conformal, finished.arrays()):
+        runs.register(finished)
+        return evaluate_again(finished, where, report)
     origin = provenance(config, digest, where)
-    r = runs.create(folder / run_name(config, digest), config, parent, origin)
-    if r.json("results") and not predictor.lacks_arrays(config.conformal, r.arrays()):
-        return r
+    r = runs.create(finished.directory, config, parent, origin)
     files.write_json(r.directory / "corpus.json", prepared_corpora.describe_corpora(config.data))
     runs.update(r, state="running", phase="sets", pid=os.getpid(), error="")
     watch = _ProgressMonitor(r, report, should_stop)
@@ -113,12 +116,13 @@ def run(
         c = condition_vectors.compute_conditions(config, sets, fitted, r, watch)
         if r.json("results"):  # a finished run lacked the arrays of its predictor alone
             runs.update(r, state="done", phase="done")
-            return r
+            return evaluate_again(r, where, report)
         # §3: G, D, Q on S3
         G, fitted = gan_training.train_gan(config, sets, fitted, c, r, where, watch, train)
         # §4.2: augmentation, IS, FID on S4
-        results = evaluate(config, sets, fitted, c, G, r, where, watch)
-        files.write_json(r.directory / "results.json", results)
+        files.write_json(
+            r.directory / "results.json", evaluate(config, sets, fitted, c, G, r, where, watch)
+        )
         runs.update(r, state="done", phase="done")
         return r
     except (StopRequested, KeyboardInterrupt):
@@ -129,6 +133,25 @@ def run(
             f.write(traceback.format_exc())
         runs.update(r, state="failed", error=str(e) or type(e).__name__)
         raise
+
+
+def evaluate_again(
+    r: Run, device: torch.device, report: ProgressCallback = lambda *a: None, anew: bool = False
+) -> Run:
+    """Measure a finished run again if its results follow an earlier rule, or always if `anew`.
+
+    Nothing is trained: weights, curves, samples and the rows' accuracies stay; provenance.json
+    records the date. Raises UserError if the corpus is not the run's, and leaves the run as it was.
+    """
+    if not anew and results.is_current(r.json("results")):
+        return r
+    note = "measured under the present rules from the saved networks; nothing is trained"
+    report("evaluate again", 0, 1, note)
+    files.write_json(r.directory / "results.json", quality.measure_again(r, device))
+    when = {"evaluated again": time.strftime("%Y-%m-%d %H:%M:%S")}
+    files.write_json(r.directory / "provenance.json", r.json("provenance") | when)
+    report("evaluate again", 1, 1, note)
+    return r
 
 
 @dataclass

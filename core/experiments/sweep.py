@@ -24,7 +24,7 @@ from typing import IO, TYPE_CHECKING, Any, Literal
 
 from core import files, runs
 from core.config import Config, from_dict, replace, to_dict
-from core.evaluation import protocol
+from core.evaluation import protocol, results
 from core.evaluation.protocol import Cell
 from core.experiments import jobs
 from core.runs import Run
@@ -123,20 +123,19 @@ def train_cells(
 
 
 def _is_done(run: Run, plan: TableSettings | None) -> bool:
-    has_table = plan is None or run.json("table").get("plan") == asdict(plan)
-    return bool(run.json("results")) and has_table
+    table, found = run.json("table"), run.json("results")
+    has_table = plan is None or (table.get("plan") == asdict(plan) and results.is_current(table))
+    return bool(found) and results.is_current(found) and has_table
 
 
 def format_results(run: Run) -> str:
     """The first results of a finished run for its line; "" for another."""
-    results = run.json("results")
-    if not results:
+    found, table = run.json("results"), run.json("table")
+    if not found:
         return ""
-    rows = results.get("augmentation", {})
-    parts = [
-        f"{k} {100 * rows[k]['accuracy']:.1f} %" for k in ("S1", "S1 + generated") if k in rows
-    ]
-    return " · ".join([*parts, f"FID {results['quality']['FID']:.1f}"])
+    rows = [k for k in ("S1", "S1 + generated") if k in results.row_names(found, table)]
+    parts = [f"{k} {results.row_accuracy(found, table, k).text}" for k in rows]
+    return " · ".join([*parts, f"FID {results.quality_text(found, 'FID', 1)}"])
 
 
 def one_line(error: Exception) -> str:

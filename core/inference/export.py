@@ -19,6 +19,7 @@ from core.config import Config, to_dict
 from core.conformal import credibility, predictor
 from core.conformal.predictor import KIND_NAMES
 from core.data import prepared_corpora
+from core.evaluation import results, significance
 from core.runs import Run
 
 COPIED_FILES = (
@@ -92,8 +93,8 @@ that makes {_purpose(c, given)}.{REVERSE_NOTE if turned else ""}{flow}
 {_data_and_terms(c, r, run.json("corpus"), digest)}
 ## Figures
 
-{_figures(c, r, given, made)}
-{_augmentation_item(run.json("table"))}
+{_figures(c, r, run.json("table"), given, made)}
+{_augmentation_item(run)}
 ## What it must not be used for
 
 It does not tell what a person feels, and {limit}.
@@ -166,36 +167,44 @@ labels and generated samples; no real picture or sound.
 """
 
 
-def _figures(c: Config, r: dict, given: str, made: str) -> str:
-    """Results of the run: accuracies of the augmentation table, quality of the samples."""
-    q = r["quality"]
+def _figures(c: Config, r: dict, table: dict, given: str, made: str) -> str:
+    """Results of the run: accuracies of its rows, quality of the samples."""
+
+    def q(name: str, digits: int = 2, scale: float = 1.0) -> str:
+        return results.quality_text(r, name, digits, scale)
+
+    accuracy = {row: results.row_accuracy(r, table, row) for row in results.row_names(r, table)}
     rows = "\n".join(
-        f"| {row} | {t['N train']} | {100 * t['accuracy']:.1f} % |"
-        for row, t in r["augmentation"].items()
+        f"| {row} | {results.row_size(r, table, row)} | {a.text} |" for row, a in accuracy.items()
     )
+    note = results.withdrawal_note(r)
     return f"""Classes: {", ".join(r["classes"])} (chance {100 * r["chance"]:.1f} %). \
 Labels: {r["labels"]}.
-Seed {c.seed}, fold {c.data.fold}, {r["steps"]} steps; one run, so no spread: see LOG.md for folds.
+Seed {c.seed}, fold {c.data.fold}, {r["steps"]} steps: one generator; see LOG.md for folds.
 
-| {made} classifier trained on | N | accuracy on S4's real {made}s (N = {r[f"N test {made}s"]}) |
+| {made} classifier trained on | N | accuracy on S4's real {made}s at equal steps |
 |---|---|---|
 {rows}
 
+Tested on {results.s4_text(r, table)}; ± is the sd over trainings of the classifier.
+
 - {given} classifier on S4: {100 * r[given]["accuracy"]:.1f} % (N = {r[f"N test {given}s"]})
-- FID {q["FID"]:.2f} (two real sets: {q["FID real"]:.2f}), \
-KID {q["KID"]:.3f} (real {q["KID real"]:.3f}),
-  IS {q["IS"]:.2f} (real {q["IS real"]:.2f}), N = {q["N"]}, \
-{q["features"]} features, scorer {q["scorer"]}.
+- FID {q("FID")} (two real sets: {q("FID real")}), \
+KID {q("KID", 3)} (real {q("KID real", 3)}),
+  IS {q("IS")} (real {q("IS real")}), N = {r["quality"]["N"]}, \
+{r["quality"]["features"]} features, scorer {r["quality"]["scorer"]}.
+  The two real sets are of people whom the scorer has not met.
   Another scorer gives other figures: not comparable with the paper's.
-- coverage {q["coverage"]:.2f} (real {q["coverage real"]:.2f}), density {q["density"]:.2f}; \
-the noise decides {q["diversity"]:.2f} of how
+- coverage {q("coverage")} (real {q("coverage real")}), density {q("density")}; \
+the noise decides {q("diversity")} of how
   much real {made}s differ (0: one {made} for a {given})
-- the scorer recognises {100 * q["recognised"]:.1f} % of the generated and \
-{100 * q["recognised real"]:.1f} % of the real samples"""
+- the scorer recognises {q("recognised", 1, 100)} % of the generated and \
+{q("recognised real", 1, 100)} % of the real samples{note and f"{chr(10)}- {note}"}"""
 
 
-def _augmentation_item(table: dict) -> str:
+def _augmentation_item(run: Run) -> str:
     """The card's item on the augmentation table; "" if the run has none."""
+    table = run.json("table")
     if not table:
         return ""
     words = {
@@ -203,18 +212,14 @@ def _augmentation_item(table: dict) -> str:
         "b": "S1 + S3 + generated over the same with plain augmentation",
     }
     rules = {"equal": "at equal steps", "best": "each row at its own best steps"}
-    seeds = table["plan"]["seeds"]
     lines = [
-        f"- the whole augmentation table, {len(table['rows'])} rows with {seeds} trainings of "
-        "each, is in table.json:"
+        f"- the whole augmentation table, {len(table['rows'])} rows with "
+        f"{table['plan']['seeds']} trainings of each, is in table.json:"
     ]
-    for g in table["gains"]:
-        if g["name"] in words:
-            low, high = (100 * x for x in g["interval"])
-            lines.append(
-                f"  - {words[g['name']]}, {rules[g['rule']]}: {100 * g['difference']:+.1f} points "
-                f"(95 % {low:+.1f} to {high:+.1f}; p = {g['p']:.2f}, {g['subjects']} people)"
-            )
+    for g in significance.gains([run.arrays("table")]):
+        if g.name in words:
+            gain = significance.format_gain(g)
+            lines.append(f"  - {words[g.name]}, {rules[g.rule]}: {gain}, p = {g.p:.2f}")
     return "\n".join(lines) + "\n"
 
 

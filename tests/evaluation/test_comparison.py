@@ -14,7 +14,7 @@ import tyro
 from core import runs
 from core.cli import training
 from core.config import replace
-from core.evaluation import comparison, protocol, significance
+from core.evaluation import comparison, protocol, results, significance
 from core.evaluation.comparison import RunSummary
 from core.presets import DEMO, FER_RAVDESS, PRESETS
 from core.runs import Run
@@ -71,7 +71,7 @@ def test_the_best_step_is_s2s_and_fid_leads_only_where_n_allows_it():
 
 def test_a_run_as_a_line_holds_what_is_known_and_nothing_else():
     line = comparison.run_record(a())
-    assert (line["S1"], line["ceiling"], line["N"], line["chance"]) == (
+    assert (line["S1"], line["S1 + S3"], line["N"], line["chance"]) == (
         50,
         70,
         100,
@@ -85,7 +85,37 @@ def test_a_run_as_a_line_holds_what_is_known_and_nothing_else():
     assert begun["S1"] is begun["FID"] is begun["N"] is None
     assert (begun["best step"], begun["labels"]) == (300, "strict")
     assert list(begun) == list(line)
-    assert a().error() == pytest.approx(0.05)
+    assert (line["trainings"], line["S1 sd"], line["people"]) == (1, None, None)
+
+
+def test_several_trainings_replace_the_one_and_are_never_beside_it():
+    rows = {"S1": {"N train": 9, "equal": {"accuracy": [0.2, 0.4]}, "best": {"accuracy": [0.9]}}}
+    table = {"rows": rows, "test subjects": ["a", "b", "c"]}
+    several = changed(a(), table=table)
+    line = comparison.run_record(several)
+    assert (line["S1"], line["trainings"], line["people"]) == (pytest.approx(30), 2, 3)
+    assert line["S1 sd"] == pytest.approx(100 * np.std([0.2, 0.4], ddof=1))
+    assert several.accuracy("S1 + generated") == 0.6  # of the one training
+    words = " ".join(comparison.caveats([several, a(name="alone")]))
+    assert "means over 1 and 2 trainings" in words
+
+
+def test_floors_of_an_earlier_rule_are_never_beside_new_ones():
+    def measured(evaluation, name):
+        s = a(name=name)
+        quality = s.results["quality"] | {"FID real": 1.65, "KID real": 0.1, "coverage real": 0.73}
+        rule = {"evaluation": evaluation} if evaluation else {}
+        return changed(s, results=s.results | rule | {"quality": quality})
+
+    now, then = measured(results.EVALUATION_VERSION, "now"), measured(None, "then")
+    assert comparison.run_record(now)["FID real"] == 1.65
+    line = comparison.run_record(then)
+    assert line["FID real"] is line["KID real"] is line["coverage real"] is None
+    assert line["FID"] == 2.0  # of generated samples, whose rule is the same
+    assert results.WITHDRAWN in " ".join(comparison.caveats([now, then]))
+    assert comparison.caveats([now, measured(results.EVALUATION_VERSION, "too")]) == []
+    means = significance.format_mean([s.quality("FID real") for s in (now, then)], digits=2)
+    assert means == "1.65"
 
 
 def test_alike_runs_need_no_caveat_and_each_difference_has_its_own():
@@ -251,12 +281,26 @@ def test_the_differences_of_people_are_those_of_the_gain():
     tables = [a_table(RIGHT, ON_S2, 4), a_table(RIGHT, ON_S2, 4, first=4)]
     for g in significance.gains(tables):
         rows = significance.COMPARISONS[g.name]
+        assert g.people == significance.comparison_differences(tables, *rows, g.rule)[0]
         of, _ = significance.comparison_differences(tables, *rows, g.rule)
         assert list(of) == [f"s{k}" for k in range(8)]
         assert np.mean(list(of.values())) == pytest.approx(g.difference)
     bare = a_table({k: v for k, v in RIGHT.items() if "pseudo" not in k}, ON_S2)
     rows = significance.COMPARISONS["pseudo-labels"]
     assert significance.comparison_differences([bare], *rows, "best")[0] == {}
+
+
+@pytest.mark.parametrize("people", range(1, 12))
+def test_few_people_are_shown_and_no_interval(people):
+    for g in significance.gains([a_table(RIGHT, ON_S2, people)]):
+        assert len(g.people) == g.subjects == people
+        text = significance.format_gain(g)
+        if people < significance.MIN_INTERVAL_SUBJECTS:
+            assert g.interval is None
+            assert text.count("+") + text.count("-") == 1 + people
+        else:
+            assert g.interval[0] <= g.difference <= g.interval[1]
+            assert "95 %" in text
 
 
 def test_a_run_on_disk_is_read_without_its_networks(home):
@@ -281,5 +325,7 @@ def test_the_time_of_a_run_is_from_its_last_start_to_its_results(home):
         comparison.training_seconds(run, {"created": later})
     )  # it was opened again since
     assert math.isnan(comparison.training_seconds(run, {}))
+    again = {"created": said, "evaluated again": later}
+    assert math.isnan(comparison.training_seconds(run, again))
     (run.directory / "CARD.md").write_text("shipped")
     assert math.isnan(comparison.training_seconds(run, {"created": said}))

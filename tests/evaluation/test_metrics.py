@@ -76,6 +76,33 @@ def test_density_and_coverage_of_equal_laws_and_of_a_collapsed_generator():
         metrics.density_coverage(a[:5], b)
 
 
+@pytest.mark.parametrize("n", range(13))
+def test_few_samples_give_a_finite_figure_or_say_how_many_are_needed(n):
+    rng = np.random.default_rng(n)
+    a, b, p = rng.normal(size=(n, 4)), rng.normal(size=(n, 4)), rng.dirichlet(np.ones(3), n)
+    measures = {
+        "FID": (2, lambda: metrics.fid(a, b)),
+        "KID": (2, lambda: metrics.kid(a, b)[0]),
+        "density": (metrics.NEIGHBOURS + 1, lambda: metrics.density_coverage(a, b)[0]),
+        "coverage": (metrics.NEIGHBOURS + 1, lambda: metrics.density_coverage(a, b)[1]),
+        "IS": (1, lambda: metrics.inception_score(p)),
+        "axes": (2, lambda: metrics.principal_axes(a)[1].sum()),
+    }
+    for name, (least, measure) in measures.items():
+        if n < least:
+            with pytest.raises(metrics.TooFewSamples):
+                measure()
+        else:
+            assert np.isfinite(measure()), name
+
+
+def test_kid_has_no_spread_where_every_subset_is_the_whole():
+    rng = np.random.default_rng(3)
+    a, b = rng.normal(size=(100, 4)), rng.normal(size=(101, 4))
+    assert np.isnan(metrics.kid(a, b[:100])[1])
+    assert metrics.kid(a, b)[1] > 0
+
+
 def test_features_that_do_not_fit_are_refused():
     for a, b in (
         (np.ones((3, 2)), np.ones((3, 3))),

@@ -19,26 +19,27 @@ from core.experiments import jobs, tasks
 from core.presets import DEMO, SMOKE
 from core.runs import Run
 from tests.support import trained_runs
-from tests.support.app import assert_no_exception, count_elements, open_page, page_text
+from tests.support.app import (
+    assert_no_exception,
+    count_elements,
+    open_page,
+    page_text,
+    plotly_figure,
+    plotly_numbers,
+)
 from tests.support.noise_corpora import (
     HOSTILE_TEXTS,
     progress_texts,
     write_noise_corpus,
     write_task,
 )
-from tests.support.table_arrays import ON_S2, RIGHT, a_table
+from tests.support.table_arrays import ON_S2, RIGHT, a_table, write_table
+from tests.support.trained_runs import the_run
 from ui.evaluate import augmentation, confusion, figures
 from ui.evaluate import runs as evaluate
 from ui.session import cache, query_params
 
 VIEWS = ("runs", "curves", "confusion", "augmentation", "folds", "paper")
-
-
-def the_run(condition: str = "cp") -> Run:
-    return Run(
-        files.checkpoints_folder()
-        / next(r["run"] for r in runs.list_runs() if r["condition"] == condition)
-    )
 
 
 def copied(run: Run, called: str, scorer: str = "", **changes) -> Run:
@@ -51,46 +52,6 @@ def copied(run: Run, called: str, scorer: str = "", **changes) -> Run:
     (target.directory / "results.json").write_text(json.dumps(results))
     runs.index_existing()
     return target
-
-
-def tabled(run: Run, arrays: dict | None = None) -> dict:
-    """An augmentation table as `core.evaluation.augmentation` writes it, of made-up answers."""
-    arrays = arrays or a_table(RIGHT, ON_S2)
-    n, counted = arrays["predicted"].shape[-1], arrays["counted"]
-    rows = {}
-    for i, name in enumerate(arrays["rows"]):
-        share = (arrays["predicted"][i] == arrays["label"])[..., counted].mean(
-            axis=-1
-        )  # (rules, seeds)
-        rows[str(name)] = {"N train": 10} | {
-            rule: {
-                "accuracy": share[k].tolist(),
-                "steps": [2, 2 + k],
-                "S2": [0.5, 0.5],
-                "confusion": (np.eye(6) * n).tolist(),
-            }
-            for k, rule in enumerate(significance.STEP_RULES)
-        }
-    table = {
-        "plan": {"seeds": 2, "stretch": 3, "looks": 4},
-        "chance": 1 / 6,
-        "N test voices": n,
-        "left out": {},
-        "rows": rows,
-    }
-    table |= {
-        "test subjects": sorted(set(map(str, arrays["subject"]))),
-        "labels": "strict",
-        "classes": list(CREMA_EMOTIONS),
-    }
-    files.write_arrays(run.directory / "table.npz", **arrays)
-    files.write_json(run.directory / "table.json", table)
-    return table
-
-
-def shown(app, key: str):
-    """A chart's figure, by its widget's key."""
-    return next(json.loads(c.proto.spec) for c in app.get("plotly_chart") if key in c.proto.id)
 
 
 # ------------------------------------------------------------------ states
@@ -122,7 +83,7 @@ def test_unfinished_runs_alone_are_shown_as_far_as_they_are(home, monkeypatch, s
         assert "None of the chosen runs is" in page_text(app)
 
 
-def test_damaged_runs_are_named_and_the_others_shown(own_trained_home):
+def test_damaged_runs_are_named_and_the_others_plotly_figure(own_trained_home):
     broken = trained_runs.fabricate_run("stopped")
     (broken.directory / "config.json").write_text("{")
     app = open_page("evaluate")
@@ -149,7 +110,9 @@ def test_the_table_holds_what_the_runs_saved(own_trained_home):
             100 * results["augmentation"][k]["accuracy"]
             for k in ("S1", "S1 + generated", "S1 + S3")
         ]
-        assert line[["S1", "S1 + generated", "ceiling"]].tolist() == rows
+        assert line[["S1", "S1 + generated", "S1 + S3"]].tolist() == rows
+        assert line["trainings"] == 1
+        assert line["people"] == len(results["subjects"]["S4"])
         assert (line["N"], line["fold"], line["seed"], line["labels"]) == (
             results["N test voices"],
             0,
@@ -198,7 +161,7 @@ def test_curves_stand_on_one_axis_within_a_scorer_only(own_trained_home):
     three = open_page("evaluate", view="curves")
     assert count_elements(three, "plotly_chart") == 3
     scorer = the_run().json("results")["quality"]["scorer"]
-    figure = shown(three, f"curve {scorer} FID")
+    figure = plotly_figure(three, f"curve {scorer} FID")
     lines = [t for t in figure["data"] if t["mode"] != "markers"]
     assert len(lines) == 3
     for line in lines:
@@ -216,8 +179,8 @@ def test_other_curves_and_a_log_scale_are_in_the_address(own_trained_home):
     app = open_page("evaluate", view="curves", curves="KID|loss/G", log="True")
     assert count_elements(app, "plotly_chart") == 2
     scorer = the_run().json("results")["quality"]["scorer"]
-    assert shown(app, f"curve {scorer} KID")["layout"]["yaxis"]["type"] == "log"
-    assert "type" not in shown(app, f"curve {scorer} loss/G")["layout"]["yaxis"]
+    assert plotly_figure(app, f"curve {scorer} KID")["layout"]["yaxis"]["type"] == "log"
+    assert "type" not in plotly_figure(app, f"curve {scorer} loss/G")["layout"]["yaxis"]
     app.get("button_group")[1].set_value(["IS"]).run()
     assert app.query_params["curves"] in ("IS", ["IS"])
     assert count_elements(assert_no_exception(app), "plotly_chart") == 1
@@ -231,11 +194,18 @@ def test_confusion_is_that_of_the_runs_and_the_difference_that_of_two(own_traine
     app = open_page("evaluate", view="confusion", runs=cp.id)
     results = cp.json("results")
     a, b = (np.array(results["augmentation"][k]["confusion"]) for k in ("S1 + generated", "S1"))
-    figure = shown(app, "confusion (")
-    assert [t["text"] for t in figure["layout"]["annotations"]] == ["S1", "S1 + generated"]
+    figure = plotly_figure(app, "confusion (")
+    n = results["N test voices"]
+    titles = [t["text"] for t in figure["layout"]["annotations"]]
+    assert titles == [f"S1<br>N = {n}", f"S1 + generated<br>N = {n}"]
+    for trace, counts in zip(figure["data"], (b, a), strict=True):
+        hover = np.array(plotly_numbers(trace["customdata"])).reshape(6, 6, 2)
+        assert np.array_equal(hover[..., 0], counts)
+        assert np.array_equal(hover[..., 1], np.repeat(counts.sum(1)[:, None], 6, 1))
+        assert "of %{customdata[1]:,}" in trace["hovertemplate"]
     assert figure["layout"]["coloraxis"]["cmin"] == 0
     assert figure["layout"]["coloraxis"]["cmax"] == 100
-    gap = shown(app, "confusion difference")["data"][0]
+    gap = plotly_figure(app, "confusion difference")["data"][0]
     assert (gap["zmin"], gap["zmid"], gap["zmax"]) == (
         -figures.COLOUR_LIMIT_POINTS,
         0,
@@ -244,31 +214,20 @@ def test_confusion_is_that_of_the_runs_and_the_difference_that_of_two(own_traine
     expected = 100 * (
         a / np.maximum(1, a.sum(1, keepdims=True)) - b / np.maximum(1, b.sum(1, keepdims=True))
     )
-    assert np.array(_numbers(gap["z"])).reshape(6, 6) == pytest.approx(expected)
+    assert np.array(plotly_numbers(gap["z"])).reshape(6, 6) == pytest.approx(expected)
     assert "raters' votes" in page_text(app)
     swapped = open_page("evaluate", view="confusion", runs=cp.id, this="S1", minus="S1 + generated")
-    assert np.array(_numbers(shown(swapped, "confusion difference")["data"][0]["z"])).reshape(
-        6, 6
-    ) == pytest.approx(-expected)
-
-
-def _numbers(z) -> list:
-    """Plotly's arrays, which travel as base64."""
-    import base64
-
-    return (
-        np.frombuffer(base64.b64decode(z["bdata"]), z["dtype"]).tolist()
-        if isinstance(z, dict)
-        else z
-    )
+    assert np.array(
+        plotly_numbers(plotly_figure(swapped, "confusion difference")["data"][0]["z"])
+    ).reshape(6, 6) == pytest.approx(-expected)
 
 
 def test_people_stand_beside_the_machine_where_they_voted(own_trained_home):
     write_noise_corpus("crema-d", votes="sad|fear")
     run = copied(the_run(), "tiny-cp-crema", data={"faces": "crema-d", "voices": "crema-d"})
     app = open_page("evaluate", view="confusion", runs=run.id)
-    titles = [t["text"] for t in shown(app, "confusion (")["layout"]["annotations"]]
-    assert titles[-1] == "people, by voice, crema-d"
+    titles = [t["text"] for t in plotly_figure(app, "confusion (")["layout"]["annotations"]]
+    assert titles[-1] == "people, by voice, crema-d<br>N = 60"
     found = confusion.rater_confusion(run.config)
     assert (
         found[:, CREMA_EMOTIONS.index("sad")].tolist() == [5] * 6
@@ -358,7 +317,7 @@ def test_a_table_that_cannot_be_made_here_says_why_and_what_to_do(own_trained_ho
 
 def test_what_a_table_says_is_said_in_plain_words(own_trained_home):
     cp = the_run()
-    tabled(cp)
+    write_table(cp)
     app = open_page("evaluate", view="augmentation", runs=cp.id)
     text = page_text(app)
     assert "**It holds**" in text  # eight people, ten points each
@@ -373,7 +332,8 @@ def test_what_a_table_says_is_said_in_plain_words(own_trained_home):
     assert len(listed) == 2 * len(
         significance.PRIMARY_COMPARISONS | significance.SECONDARY_COMPARISONS
     )
-    assert listed[listed["comparison"] == "ceiling"]["above 0 and p < 0.05"].tolist() == [
+    with_s3 = figures.COMPARISON_LABELS["ceiling"]
+    assert listed[listed["comparison"] == with_s3]["above 0 and p < 0.05"].tolist() == [
         False,
         False,
     ]  # p = 7 · 2/2^8 by Holm
@@ -381,7 +341,7 @@ def test_what_a_table_says_is_said_in_plain_words(own_trained_home):
     assert "S1 + S3 − S1 + plain augmentation: 8 people" in page_text(other)
 
 
-def test_why_a_gain_is_not_shown():
+def test_why_a_gain_is_not_plotly_figure():
     few = significance.gains([a_table(RIGHT, ON_S2, subjects=5)])
     assert not significance.is_significant(few, "a")
     assert "no p below 0.0625 is possible" in " ".join(augmentation.reasons_against(few, "a"))
@@ -392,13 +352,17 @@ def test_why_a_gain_is_not_shown():
 
 def test_folds_bring_their_people_together(own_trained_home):
     cp = the_run()
-    tabled(cp, a_table(RIGHT, ON_S2, subjects=4))
+    write_table(cp, a_table(RIGHT, ON_S2, subjects=4))
     other = copied(cp, "tiny-cp-fold1", "second", data={"fold": 1})
-    tabled(other, a_table(RIGHT, ON_S2, subjects=4, first=4))
+    write_table(other, a_table(RIGHT, ON_S2, subjects=4, first=4))
     app = open_page("evaluate", view="augmentation", runs=cp.id)
     assert ": 8 people" in page_text(app)
     one = open_page("evaluate", view="augmentation", runs=cp.id, over="one")
     assert ": 4 people" in page_text(one)
+    assert "its 4 people: +10.0, +10.0, +10.0, +10.0" in page_text(one).replace("\\", "")
+    assert "95 %:" not in page_text(one)
+    assert one.dataframe[1].value["from"].isna().all()
+    assert "95 %: +10.0 to +10.0" in page_text(app)
     assert "no p below 0.1250 is possible" in page_text(one)
 
 
@@ -485,7 +449,7 @@ def test_every_figure_says_what_its_axes_are():
             {"r": 1},
             2,
         ),
-        figures.confusion_difference(np.zeros((2, 2)), ("a", "b")),
+        figures.confusion_difference(np.eye(2), np.ones((2, 2)), ("a", "b")),
         figures.fold_accuracies({"s": {"S1": [(50.0, "fold 0"), (52.0, "fold 1")]}}, 16.7),
         figures.row_accuracies({"S1": {"equal": [50.0]}}, 16.7),
         figures.gain_intervals(significance.gains([a_table(RIGHT, ON_S2)])),

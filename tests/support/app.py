@@ -6,10 +6,13 @@ need it.
 
 from __future__ import annotations
 
+import base64
+import json
 import time
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+import numpy as np
 import pytest
 
 from benchmarks import browser
@@ -53,6 +56,18 @@ def landmark_model(own_trained_home, monkeypatch):
     monkeypatch.delenv("DACSSGAN_CHECKPOINTS")
     trained_runs.install_landmark_model(own_trained_home)
     monkeypatch.setenv("DACSSGAN_CHECKPOINTS", str(own_trained_home / "checkpoints"))
+
+
+def plotly_figure(app, key: str) -> dict:
+    """A chart's figure, by its widget's key."""
+    return next(json.loads(c.proto.spec) for c in app.get("plotly_chart") if key in c.proto.id)
+
+
+def plotly_numbers(z) -> list:
+    """Plotly's arrays, which travel as base64."""
+    if not isinstance(z, dict):
+        return z
+    return np.frombuffer(base64.b64decode(z["bdata"]), z["dtype"]).tolist()
 
 
 def open_page(page: str = "", **query: str) -> AppTest:

@@ -99,6 +99,12 @@ def prepare_noise_demo(name: str = "demo") -> None:
         )
 
 
+def the_run(condition: str = "cp") -> Run:
+    """The run of a condition in the home that the environment names."""
+    rows = (r["run"] for r in runs.list_runs() if r["condition"] == condition)
+    return Run(files.checkpoints_folder() / next(rows))
+
+
 def copy_home(source: Path, target: Path) -> Path:
     """A home of a test's own, with the finished runs."""
     shutil.copytree(source, target, dirs_exist_ok=True)

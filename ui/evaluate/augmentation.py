@@ -10,7 +10,7 @@ import numpy as np
 import streamlit as st
 
 from core.data import prepared_corpora
-from core.evaluation import comparison, protocol, significance
+from core.evaluation import comparison, protocol, results, significance
 from core.evaluation.comparison import RunSummary
 from core.evaluation.significance import Gain
 from core.experiments import tasks
@@ -36,7 +36,8 @@ likely positive as negative. So we flip the signs in all possible patterns and l
 bars). A small p means that chance rarely does this.
 
 **The interval** contains the mean for 95 % of redrawn groups of these people (bootstrap). If it
-contains 0, the sign of the gain is open.
+contains 0, the sign of the gain is open. Fewer than eight people cannot be redrawn to any purpose:
+the interval would be too narrow, so each person's own difference is shown instead.
 
 **Two rules.** *Equal steps*: every classifier is trained equally long. *Own best steps*: each as
 long as its accuracy on S2 improves. A gain counts only if it holds under both, so that it does not
@@ -142,15 +143,13 @@ def _show_rows(s: RunSummary, table: Mapping[str, Any]) -> None:
             row: {rule: [100 * v for v in t[rule]["accuracy"]] for rule in figures.STEP_RULE_LABELS}
             for row, t in table["rows"].items()
         }
-        people, seeds = len(table["test subjects"]), table["plan"]["seeds"]
-        note = f"{people} test people · {seeds} trainings of each row"
-        n = table["N test voices"] if s.modality == "voices" else s.n
+        note = f"{table['plan']['seeds']} trainings of each row"
     else:
         of = {row: {"equal": [100 * t["accuracy"]]} for row, t in r["augmentation"].items()}
-        note, n = "one training of each row, at equal steps", s.n
+        note = "one training of each row, at equal steps"
     st.caption(
         f"Labels of S3: {s.labels} · {len(r['classes'])} emotions, "
-        f"chance {100 * r['chance']:.1f} % · N = {n} {s.modality} · {note}."
+        f"chance {100 * r['chance']:.1f} % · N = {results.s4_text(r, table)} · {note}."
     )
     st.plotly_chart(
         figures.row_accuracies(of, 100 * r["chance"], s.modality),
@@ -259,10 +258,19 @@ def _show_verdicts(found: Sequence[Gain], modality: str) -> None:
 
 def _verdict_item(g: Gain) -> str:
     """A gain under one rule as an item of a list."""
-    points, low, high = (runs.signed_points(100 * v) for v in (g.difference, *g.interval))
+    points, extent = runs.signed_points(100 * g.difference), _extent_text(g)
     share = "" if g.recovered is None else f" · {100 * g.recovered:.0f} % of the way to the ceiling"
     rule = figures.STEP_RULE_LABELS[g.rule].capitalize()
-    return f"- {rule}: **{points} points** (95 %: {low} to {high}), p = {g.p:.3f}{share}"
+    return f"- {rule}: **{points} points** ({extent}), p = {g.p:.3f}{share}"
+
+
+def _extent_text(g: Gain) -> str:
+    """A gain's interval, or each person's difference where there are too few for one."""
+    if g.interval is None:
+        each = ", ".join(runs.signed_points(100 * d) for d in g.people.values())
+        return f"its {g.subjects} people: {theme.escape_markdown(each)}"
+    low, high = (runs.signed_points(100 * v) for v in g.interval)
+    return f"95 %: {low} to {high}"
 
 
 def _show_comparisons(found: Sequence[Gain]) -> None:
@@ -280,8 +288,8 @@ def _show_comparisons(found: Sequence[Gain]) -> None:
             "steps": figures.STEP_RULE_LABELS[g.rule],
             "rows": " − ".join(g.rows),
             "points": 100 * g.difference,
-            "from": 100 * g.interval[0],
-            "to": 100 * g.interval[1],
+            "from": 100 * g.interval[0] if g.interval else None,
+            "to": 100 * g.interval[1] if g.interval else None,
             "p": g.p,
             "p, Holm": g.adjusted,
             "people": g.subjects,

@@ -13,7 +13,7 @@ import streamlit as st
 
 from core.config import Config
 from core.data import labels, prepared_corpora
-from core.evaluation import comparison, metrics, protocol
+from core.evaluation import comparison, metrics, protocol, results
 from core.evaluation.comparison import RunSummary
 from ui.evaluate import figures, runs
 from ui.session import cache, corpora
@@ -30,6 +30,7 @@ class Matrix:
     counts: np.ndarray
     classes: tuple[str, ...]
     row: str  # training set of the classifier, FACE_ROW or RATER_ROW
+    trainings: int = 1  # of a classifier on the same samples, whose counts are added up
 
     def lines(self, name: str) -> list[dict[str, Any]]:
         """A record per cell, for CSV."""
@@ -62,21 +63,22 @@ def rater_confusion(config: Config) -> np.ndarray | None:
 
 
 def matrices_by_row(repetitions: Sequence[RunSummary], rule: str) -> dict[str, Matrix]:
-    """Row -> its confusion under a step rule, summed over the runs.
+    """Row -> its confusion under a step rule, summed over the runs and their trainings.
 
-    At equal steps a run's results take precedence over its augmentation table.
+    It is of the trainings whose mean accuracy `results.row_accuracy` gives.
     """
     out: dict[str, Matrix] = {}
     for s in repetitions:
-        rows = cache.run_by_id(s.id).json("table").get("rows", {})
-        of = {row: t[rule]["confusion"] for row, t in rows.items()}
-        if rule == "equal":
-            of |= {row: t["confusion"] for row, t in s.results["augmentation"].items()}
+        rows = results.row_names(s.results, s.table)
+        of = {row: results.row_confusion(s.results, s.table, row, rule) for row in rows}
         if "face" in s.results and s.modality == "voices":
-            of[FACE_ROW] = s.results["face"]["confusion"]
-        for row, counts in of.items():
-            before = out[row].counts if row in out else 0
-            out[row] = Matrix(before + np.array(counts), tuple(s.results["classes"]), row)
+            of[FACE_ROW] = np.array(s.results["face"]["confusion"]), 1
+        for row, found in of.items():
+            if found is not None:
+                counts, trainings = found
+                before = out[row].counts if row in out else 0
+                classes = tuple(s.results["classes"])
+                out[row] = Matrix(before + counts, classes, row, trainings)
     return out
 
 
@@ -115,7 +117,11 @@ def _show_charts(matrices: Sequence[tuple[str, Matrix]]) -> None:
     """Up to MAX_MATRICES named matrices, a chart per set of classes."""
     shown = matrices[:MAX_MATRICES]
     for classes in dict.fromkeys(m.classes for _, m in shown):
-        part = {html.escape(k): m.counts for k, m in shown if m.classes == classes}
+        part = {
+            charts.matrix_title(html.escape(k), m.counts, m.trainings): m.counts
+            for k, m in shown
+            if m.classes == classes
+        }
         st.plotly_chart(
             charts.confusion_matrices(part, classes),
             key=f"confusion {classes}",
@@ -175,12 +181,11 @@ def _show_difference(matrices: Mapping[str, Matrix]) -> None:
     with b:
         default = next((k for k in same if matrices[k].row == "S1"), same[0])
         second = runs.choose_from_list("minus this", "minus", same, default)
-    classes = matrices[first].classes
-    shares = (metrics.normalise_rows(matrices[k].counts) for k in (first, second))
-    gap = 100 * np.subtract(*shares)
+    classes, both = matrices[first].classes, [matrices[k].counts for k in (first, second)]
+    gap = 100 * np.subtract(*map(metrics.normalise_rows, both))
     left, right = st.columns([3, 2], gap="large", vertical_alignment="center")
     left.plotly_chart(
-        figures.confusion_difference(gap, classes),
+        figures.confusion_difference(*both, classes),
         key="confusion difference",
         config=figures.export_config("confusion-difference"),
         alt=f"{first} minus {second}, in points",
@@ -190,8 +195,16 @@ def _show_difference(matrices: Mapping[str, Matrix]) -> None:
     mean, high, low = map(runs.signed_points, (gains.mean(), gains[most], gains[least]))
     right.markdown(
         "Blue on the diagonal is good: the emotion is recognised more often. On average "
-        f"**{mean} points**; most {classes[most]} ({high}), least {classes[least]} ({low}). "
+        f"**{mean} points**; most {classes[most]} ({high}), least {classes[least]} ({low}), each "
+        f"of {_class_sizes(matrices[first])}. "
         "Red off the diagonal is good: fewer confusions."
     )
     limit = figures.COLOUR_LIMIT_POINTS
     right.caption(f"The colours end at ±{limit} points in every difference; 0 is in the middle.")
+
+
+def _class_sizes(m: Matrix) -> str:
+    """Samples of a class behind a matrix, and trainings: "16 samples a class, 3 trainings"."""
+    sizes = sorted({round(float(n) / m.trainings) for n in m.counts.sum(axis=1)})
+    count = f"{sizes[0]}" if len(sizes) == 1 else f"{sizes[0]} to {sizes[-1]}"
+    return f"{count} samples a class" + (f", {m.trainings} trainings" * (m.trainings > 1))

@@ -14,7 +14,7 @@ import numpy as np
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-from core.evaluation import significance
+from core.evaluation import metrics, results, significance
 from core.evaluation.significance import Gain
 from ui import theme
 from ui.widgets import charts
@@ -25,7 +25,7 @@ MAX_MARKED_POINTS = 30  # curves with fewer points show them as markers
 LINE_DASHES = ("solid", "dot", "dash")  # when the colours are used up
 STEP_RULE_SYMBOLS = {"equal": "circle", "best": "diamond"}
 STEP_RULE_LABELS = {"equal": "equal steps", "best": "own best steps"}
-ROW_COLOURS = {  # rows of the paper's Fig. 9, and the ceiling
+ROW_COLOURS = {  # rows of the paper's Fig. 9, and S3 with its true labels
     "S1": theme.REFERENCE_COLOUR,
     "S1 + generated": theme.LINE_COLOURS[0],
     "S1 + S3": theme.LINE_COLOURS[1],
@@ -35,6 +35,7 @@ CORNER = {"xanchor": "left", "yanchor": "bottom", "showarrow": False}  # of an a
 COMPARISON_LABELS = {
     "a": "(a) generated voices added to S1",
     "b": "(b) generated voices added to S1 + S3",
+    "ceiling": "S3 with true labels added to S1",
 }
 
 
@@ -64,10 +65,10 @@ def metric_curves(
 ) -> go.Figure:
     """A metric of several runs over the steps, from {run's name: curves}.
 
-    A star marks each run's best step, a dashed line the value of real samples. A logarithmic axis
-    leaves out values that are not positive, such as a KID of real voices.
+    A star marks each run's best step, a dashed line the value of real samples, whose rule its label
+    names. A logarithmic axis leaves out values that are not positive, such as a KID of real voices.
     """
-    figure, real = go.Figure(), None
+    figure, real = go.Figure(), _reference(of, name, what)
     for run, its in of.items():
         x, y = its.get(name, ([], []))
         label, mode = html.escape(run), "lines+markers" if len(x) < MAX_MARKED_POINTS else "lines"
@@ -84,10 +85,10 @@ def metric_curves(
             figure.add_scatter(
                 x=[step], y=[value], name=f"{label}, best", hovertemplate=hover, **look
             )
-        real = real if real is not None else next(iter(its.get(f"{name} real", ([], []))[1]), None)
-    if real is not None and (real > 0 or not log):
-        figure.add_hline(real, line={"color": theme.REFERENCE_COLOUR, "dash": "dash", "width": 1.5})
-        text = f"╌╌ real {what} {real:.2f}"
+    if real and (real[0] > 0 or not log):
+        line = {"color": theme.REFERENCE_COLOUR, "dash": "dash", "width": 1.5}
+        figure.add_hline(real[0], line=line)
+        text = f"╌╌ {real[1]} {real[0]:.2f}"
         figure.add_annotation(text=text, x=0, y=1, xref="paper", yref="paper", **CORNER)
     figure.update_xaxes(title="training step of G, D and Q", range=[0, max(1, steps)])
     if log:
@@ -98,14 +99,32 @@ def metric_curves(
     return apply_layout(figure, 250, left=54, top=28, showlegend=False)
 
 
-def confusion_difference(
-    matrix: np.ndarray, classes: Sequence[str], height: int = 400
-) -> go.Figure:
-    """A difference (K, K) of two confusion matrices in points of the true class.
+def _reference(of: Mapping[str, TrainingCurves], name: str, what: str) -> tuple[float, str] | None:
+    """Value and label of a metric's reference line; of the present rules, if a run has it so."""
+    known = [c for c in of.values() if c.get(f"{name} real", ([], []))[1]]
+    known.sort(key=lambda c: not results.has_unknown_reference(c))
+    if not known:
+        return None
+    return known[0][f"{name} real"][1][0], results.reference_label(known[0], what)
 
-    The colours are centred on 0 and end at ±COLOUR_LIMIT_POINTS.
+
+def confusion_difference(
+    first: np.ndarray, second: np.ndarray, classes: Sequence[str], height: int = 400
+) -> go.Figure:
+    """The first minus the second of two confusion matrices (K, K) in points of the true class.
+
+    Both are counts. The colours are centred on 0 and end at ±COLOUR_LIMIT_POINTS.
     """
     names, limit = list(classes), COLOUR_LIMIT_POINTS
+    matrix = 100 * (metrics.normalise_rows(first) - metrics.normalise_rows(second))
+    of = [
+        np.broadcast_to(counts.sum(axis=1, keepdims=True), counts.shape)
+        for counts in (first, second)
+    ]
+    hover = (
+        "%{y} taken for %{x}: %{z:+.1f} points<br>%{customdata[0]:,} of %{customdata[1]:,} "
+        "against %{customdata[2]:,} of %{customdata[3]:,}<extra></extra>"
+    )
     title = {"text": "points of the<br>true class", "side": "top"}
     heat = go.Heatmap(
         z=matrix,
@@ -117,7 +136,8 @@ def confusion_difference(
         colorscale="RdBu",
         colorbar={"title": title, "thickness": 10, "outlinewidth": 0},
         texttemplate="%{z:+.0f}",
-        hovertemplate="%{y} taken for %{x}: %{z:+.1f} points<extra></extra>",
+        customdata=np.stack([first, of[0], second, of[1]], axis=-1),
+        hovertemplate=hover,
     )
     figure = go.Figure(heat).update_xaxes(title="predicted", tickangle=45, showgrid=False)
     figure.update_yaxes(title="true", autorange="reversed", showgrid=False)
@@ -225,23 +245,36 @@ def row_accuracies(
 
 
 def gain_intervals(found: Sequence[Gain]) -> go.Figure:
-    """Mean difference of every comparison in points, with its 95 % interval, by step rule."""
+    """Mean difference of every comparison in points by step rule, with its 95 % interval.
+
+    Below `significance.MIN_INTERVAL_SUBJECTS` people there is none: each person is a small point.
+    """
     figure, names = go.Figure(), list(dict.fromkeys(g.name for g in found))
     for k, (rule, label) in enumerate(STEP_RULE_LABELS.items()):
         of, points, colour = [g for g in found if g.rule == rule], [], theme.LINE_COLOURS[k]
+        each, up, down = list[Point](), list[float](), list[float]()
         for g in of:
-            mean, low, high = (100 * v for v in (g.difference, *g.interval))
-            interval = f"{mean:+.1f} points [{low:+.1f}, {high:+.1f}]"
-            text = f"{g.rows[0]} − {g.rows[1]}<br>{interval}, p = {g.p:.3f}, {label}"
-            points.append((mean, names.index(g.name) + (k - 0.5) * 0.3, text))
-        up = [100 * (g.interval[1] - g.difference) for g in of]
-        down = [100 * (g.difference - g.interval[0]) for g in of]
+            place = names.index(g.name) + (k - 0.5) * 0.3
+            text = f"{g.rows[0]} − {g.rows[1]}<br>{significance.format_gain(g)}"
+            points.append((100 * g.difference, place, f"{text}, p = {g.p:.3f}, {label}"))
+            low, high = g.interval or (g.difference, g.difference)
+            up.append(100 * (high - g.difference))
+            down.append(100 * (g.difference - low))
+            people = g.people if g.interval is None else {}
+            each += [
+                (100 * d, place, f"{html.escape(person)}: {100 * d:+.1f} points, {label}")
+                for person, d in people.items()
+            ]
         bars = {"type": "data", "symmetric": False, "array": up, "arrayminus": down}
         bars |= {"thickness": 2, "width": 5, "color": colour}
         marker = {"color": colour, "size": 9, "symbol": STEP_RULE_SYMBOLS[rule]}
         _add_points(figure, points, marker, error_x=bars, name=label)
+        if each:
+            small = {"color": colour, "size": 5, "opacity": 0.5}
+            _add_points(figure, each, small, name="one person", legendgroup=rule)
     figure.add_vline(0, line={"color": theme.REFERENCE_COLOUR, "width": 1.5})
-    title = "difference in accuracy (points), mean over test people, 95 % interval"
+    spread = "95 % interval" if any(g.interval for g in found) else "small: one person"
+    title = f"difference in accuracy (points), mean over test people, {spread}"
     figure.update_xaxes(title=title, zeroline=False)
     labels = [COMPARISON_LABELS.get(n, n) for n in names]
     for words, lines in ((", both", ",<br>both"), ("over the best", "over<br>the best")):

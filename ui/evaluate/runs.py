@@ -13,6 +13,7 @@ import streamlit as st
 
 from core import files, runs
 from core.evaluation import comparison
+from core.evaluation import results as result_figures
 from core.evaluation.comparison import RunSummary
 from core.runs import Run
 from ui import theme
@@ -42,6 +43,8 @@ def load_summaries() -> tuple[list[RunSummary], list[str]]:
     for row in cache.run_rows():
         results = folder / row["run"] / "results.json"
         stamp = results.stat().st_mtime_ns if results.exists() else 0
+        table = results.with_name("table.json")
+        stamp += table.stat().st_mtime_ns if table.exists() else 0
         key = folder / row["run"], row["state"], row["shipped"], row["step"], stamp
         try:
             found.append(_load_summary(*key))
@@ -200,20 +203,26 @@ def show_command(*lines: str, title: str = "The same from the command line:") ->
 
 
 COLUMN_HELP = {
-    "S1": "Accuracy of the voice classifier trained on S1's real voices: the baseline.",
+    "S1": "Accuracy of the voice classifier trained on S1's real voices: the baseline. As in the "
+    "next two columns, the mean over trainings.",
+    "S1 sd": "Standard deviation of S1's accuracy over trainings, in points.",
+    "trainings": "Trainings of each row: one, or those of the augmentation table.",
+    "people": "Test people to whom the N samples belong.",
     "S1 + generated": "The same classifier with generated voices added.",
-    "ceiling": "The same with S3's real voices and labels: what perfect generated voices reach.",
+    "S1 + S3": "The same with S3's real voices and true labels: what perfect generated voices "
+    "would reach, if it is above S1.",
     "chance": "Accuracy of guessing.",
     "FID": "Generated against S4's real voices, lower is better.",
-    "FID real": "The floor: FID between two real sets of other people, at the same N.",
+    "FID real": "The floor: FID between S4's and S3's real voices, at the same N. The scorer has "
+    "met neither. Empty where it was measured under an earlier rule.",
     "KID": "As FID, without its bias at small N; lower is better.",
-    "KID real": "KID between two real sets of other people.",
+    "KID real": "KID between the same two real sets.",
     "IS": "How certain and how varied the scorer's predictions are; higher is better.",
     "IS real": "IS of S4's real voices.",
     "diversity": "Spread of voices over the noise, divided by that of real voices. "
     "Near 0: always the same voice.",
     "coverage": "Share of real voices that have a generated one near them.",
-    "coverage real": "The same for real voices of other people.",
+    "coverage real": "The same for S3's real voices in the place of generated ones.",
     "best step": "The step with the best generator on S2. All figures are of the last step: "
     "S4 selects nothing.",
     "minutes": "From the last start to the results. Unknown for shipped runs.",
@@ -223,14 +232,17 @@ COLUMN_HELP = {
     "labels": "Who sees S3's labels. strict: no part of the method.",
 }
 PERCENT_WIDTHS = {  # pixels
-    **{"S1": 60, "S1 + generated": 108, "ceiling": 78, "chance": 78},
+    **{"S1": 60, "S1 + generated": 108, "S1 + S3": 78, "chance": 78},
     **{"coverage": 90, "coverage real": 115},
 }
 COLUMN_DIGITS = {
     **{"FID": 2, "FID real": 2, "KID": 3, "KID real": 3, "IS": 2, "IS real": 2},
-    **{"diversity": 2, "minutes": 0},
+    **{"S1 sd": 1, "diversity": 2, "minutes": 0},
 }
-COUNT_WIDTHS = {"N": 48, "best step": 78, "steps": 58, "fold": 48, "seed": 50}  # pixels
+COUNT_WIDTHS = {  # pixels
+    **{"N": 48, "people": 62, "trainings": 78, "best step": 78},
+    **{"steps": 58, "fold": 48, "seed": 50},
+}
 COLUMN_TITLES = {
     "S1 + generated": "+ generated",
     "coverage real": "coverage floor",
@@ -274,11 +286,13 @@ def show_table(found: Sequence[RunSummary], picked: Sequence[RunSummary]) -> Non
     )
     done = [s for s in picked if s.results]
     if done:
-        errors = sorted({f"{100 * s.error():.1f} points at N = {s.n}" for s in done})
-        st.caption(
-            f"One standard error of an accuracy: {', '.join(errors)}. "
-            "Smaller differences are noise; *Augmentation* tests them."
-        )
+        names = comparison.short_names(done)
+        notes = dict[str, list[str]]()
+        for s in done:
+            notes.setdefault(result_figures.noise_text(s.results, s.table), []).append(names[s.id])
+        for note, of in notes.items():
+            who = "" if len(notes) == 1 else f"{theme.escape_markdown(', '.join(of))}: "
+            st.caption(f"{who}{note}")
     unfinished = [s.id for s in picked if not s.results]
     if unfinished:
         st.caption(
@@ -374,6 +388,12 @@ def _show_curve_charts(
             "Curves begin with the generator's training, after the classifiers."
         )
     st.caption(
-        "Curves are of S2's faces and voices, on which the scorer was trained too. "
+        f"Curves are of S2's faces and voices, which the scorer knows. {_reference_text(picked)} "
         "Figures in the table are of S4, which is used once."
     )
+
+
+def _reference_text(picked: Sequence[RunSummary]) -> str:
+    """What the dashed lines of these runs' curves are, each rule once."""
+    curves = [c for s in picked if (c := runs.load_curves(s.id))]
+    return " ".join(dict.fromkeys(map(result_figures.reference_text, curves)))

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+import pandas
 import streamlit as st
 
 from core.config import Config, replace
-from core.evaluation import comparison, protocol, significance
+from core.evaluation import comparison, protocol, results, significance
 from core.evaluation.comparison import TABLE_CONDITIONS, RunSummary, TableEntry
 from core.evaluation.protocol import GENERATOR_NAMES, BaseSettings
 from core.presets import PRESETS
@@ -53,8 +54,9 @@ def show_folds(picked: Sequence[RunSummary], found: Sequence[RunSummary]) -> Non
         {k: number for k in lines[0] if "%" in k or k.endswith("sd")},
     )
     st.caption(
-        "sd is that of single runs (n − 1); one run has none. "
-        "S1, generated and ceiling of one run share its test people."
+        "sd is that of single runs (n − 1); one run has none. The rows of one run share its test "
+        "people. A run's accuracy is the mean over its trainings: of those of its augmentation "
+        "table, if it has one."
     )
     runs.show_csv_download(lines, "folds")
     alone = [g[0] for g in groups if len({s.config.data.fold for s in g}) < 2]
@@ -108,12 +110,18 @@ def _repetitions_row(name: str, group: Sequence[RunSummary]) -> dict[str, Any]:
         "runs": len(group),
         "folds": len({s.config.data.fold for s in group}),
         "seeds": len({s.config.seed for s in group}),
-        "test people": len({p for s in group for p in s.results.get("subjects", {}).get("S4", ())}),
+        "test people": len({p for s in group for p in results.s4_people(s.results, s.table)}),
+        "trainings": _counts_text(s.row("S1").trainings for s in group),
     }
     for row in figures.ROW_COLOURS:
         values = [v for v, _ in _accuracy_points(group, row)]
         line[f"{row}, %"], line[f"{row}, sd"] = _mean_and_sd(values)
     return line
+
+
+def _counts_text(counts: Iterable[int]) -> str:
+    """Different numbers in order: "3", or "1 and 3"."""
+    return " and ".join(map(str, sorted(set(counts))))
 
 
 def _other_folds_command(s: RunSummary) -> str:
@@ -163,18 +171,40 @@ def show_paper(found: Sequence[RunSummary]) -> None:
     _show_comparability(base)
     st.subheader("Table 2: baselines and conditions")
     second = comparison.table_2(comparison.by_condition(here, kind))
-    rows = comparison.table_2_rows(second)
-    st.dataframe(rows, hide_index=True, alt="Table 2, ours beside the paper's")
-    st.caption(_repetitions_note(second))
+    _show_with_foreign(comparison.table_2_rows(second), base, "Table 2, ours beside the paper's")
+    st.caption(
+        f"{_repetitions_note(second)} Grey: the paper's figures that do not compare with ours, as "
+        "they are of another corpus, or of another scorer (FID and IS always)."
+    )
     st.subheader("Table 1: generators, accuracy with S1 + generated, %")
     first = comparison.table_1(here)
-    rows = comparison.table_1_rows(first)
-    st.dataframe(rows, hide_index=True, alt="Table 1, ours beside the paper's")
+    _show_with_foreign(comparison.table_1_rows(first), base, "Table 1, ours beside the paper's")
     st.caption("The paper's column is of CREMA-D.")
     entries = [("Table 1", e) for e in first] + [("Table 2", e) for e in second]
     runs.show_csv_download([_csv_row(*e) for e in entries], "paper")
     _show_missing_cases(base, here, kind)
     runs.show_command(base.command("report"))
+
+
+def is_foreign(column: str, corpus: str) -> bool:
+    """Whether a column of the paper's tables holds figures that do not compare with ours.
+
+    `corpus` is the paper's name of the corpus that our settings use, "" for another one.
+    """
+    source, _, figure = column.partition(": ")
+    if source == "ours" or figure in ("", "ours"):
+        return False
+    of = "CREMA-D" if figure == "paper" else source  # Table 1 is of CREMA-D
+    return of != corpus or figure in ("FID", "IS")
+
+
+def _show_with_foreign(rows: Sequence[Mapping[str, str]], base: BaseSettings, alt: str) -> None:
+    """A table of ours and the paper's figures, in grey those that do not compare."""
+    corpus = comparison.published_corpus(base.config)
+    frame = pandas.DataFrame(list(rows))
+    foreign = [c for c in frame.columns if is_foreign(c, corpus)]
+    styled = frame.style.set_properties(subset=foreign, color=theme.REFERENCE_COLOUR)
+    st.dataframe(styled, hide_index=True, alt=alt)
 
 
 def _show_missing_cases(base: BaseSettings, here: Mapping[str, Any], kind: str) -> None:

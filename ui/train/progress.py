@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Callable
 
@@ -12,6 +11,8 @@ import streamlit as st
 
 from core import runs
 from core.cli.progress import format_duration
+from core.evaluation import results
+from core.evaluation.results import Results, Table
 from core.experiments import jobs
 from ui import theme
 from ui.session import cache
@@ -161,7 +162,7 @@ def show_curves(row: dict, lines: TrainingCurves, step: int | None) -> None:
     for column, (name, better) in zip(columns, checkpoints.BETTER_DIRECTION.items()):
         real, title = f"{name} real", f"{name} ({better} is better)"
         arrays = _to_arrays(lines, (name, real))
-        known = f"real {target}s"
+        known = results.reference_label(lines, f"{target}s")
         figure = _curve_figure(arrays, title, (name,), real, steps, step, top, known)
         alt = f"{name} over the training steps"
         column.plotly_chart(figure, key=f"curve {name}", alt=alt, **show)
@@ -169,8 +170,8 @@ def show_curves(row: dict, lines: TrainingCurves, step: int | None) -> None:
     if top:
         star = f" ★ the best step on S2, {top[0]:,} (by {top[1]}), which need not be the last."
     st.caption(
-        f"Measured on S2; the dashed lines are S2's real {target}s. The scorer was trained on them "
-        f"too, so their figures are optimistic. S4 is evaluated once, at the end.{star}"
+        f"Measured on S2, whose {target}s the scorer knows. {results.reference_text(lines)} "
+        f"S4 is evaluated once, at the end.{star}"
     )
 
 
@@ -200,69 +201,70 @@ def _curve_figure(
 
 def show_results(row: dict) -> None:
     """Results of a finished run: measures of samples, augmentation table, confusion matrices."""
-    results = cache.run_by_id(row["run"]).json("results")
+    run = cache.run_by_id(row["run"])
+    found, table = run.json("results"), run.json("table")
     source, target = checkpoints.source_and_target(cache.run_config(row["run"]))
     st.subheader("Results")
     st.caption(
-        f"On people whom nothing was trained on (S4). Labels: {results['labels']} · "
-        f"{len(results['classes'])} emotions · chance {results['chance']:.1%}."
+        f"On people whom nothing was trained on (S4). Labels: {found['labels']} · "
+        f"{len(found['classes'])} emotions · chance {found['chance']:.1%}."
     )
-    _show_quality(results["quality"], source, target)
-    _show_augmentation(results, source, target)
-    tables = {f"{source}s (f_S)": results[source]["confusion"]}
-    tables |= {k: t["confusion"] for k, t in results["augmentation"].items()}
+    _show_quality(found, source, target)
+    _show_augmentation(found, table, source, target)
+    rows = {k: results.row_confusion(found, table, k) for k in results.row_names(found, table)}
+    counts = {f"{source}s (f_S)": (np.array(found[source]["confusion"]), 1)}
+    counts |= {k: v for k, v in rows.items() if v is not None}
     look = {"icon": ":material/grid_on:", "key": "matrices", "on_change": "rerun"}
     with st.expander("Confusion matrices", **look) as matrices:
         if matrices.open:  # a chart of four tables is slow to draw
-            counts = {k: np.array(v) for k, v in tables.items()}
-            figure = charts.confusion_matrices(counts, results["classes"])
+            titled = {charts.matrix_title(k, *v): v[0] for k, v in counts.items()}
+            figure = charts.confusion_matrices(titled, found["classes"])
             alt = f"confusion matrices of the {source} classifier and of each row of the table"
             show = {"config": charts.NO_TOOLBAR_CONFIG, "alt": alt}
             st.plotly_chart(figure, key="confusions", **show)
 
 
-def _show_quality(q: dict, source: str, target: str) -> None:
-    """The measures `q` of generated samples, each beside the real ones' value."""
-    real = f"real {target}s"
+def _show_quality(found: Results, source: str, target: str) -> None:
+    """The measures of generated samples, each beside the real ones' value."""
+    real, text = f"real {target}s", results.quality_text
     shown = []
     for name, better in checkpoints.BETTER_DIRECTION.items():
         about = f"Of generated {target}s; {better} is better."
-        shown.append((name, f"{q[name]:.2f}", f"{q[f'{name} real']:.2f}", about))
-    about = f"How often the scorer finds the {source}'s emotion."
-    shown.append(("Recognised", f"{q['recognised']:.0%}", f"{q['recognised real']:.0%}", about))
-    if "coverage" in q:
-        about = f"Share of {real} that have a generated one near them, for the scorer."
-        shown.append(("Coverage", f"{q['coverage']:.0%}", f"{q['coverage real']:.0%}", about))
-        about = (
-            f"How much of a {target} the noise decides, compared with how {real} differ. Near 0: "
-            f"always the same {target} for a {source}."
-        )
-        shown.append(("Diversity", f"{q['diversity']:.2f}", "1", about))
+        shown.append((name, text(found, name), text(found, f"{name} real"), about))
+    about = f"How often the scorer finds the {source}'s emotion, in %."
+    share = [text(found, k, 0, 100) for k in ("recognised", "recognised real")]
+    shown.append(("Recognised, %", *share, about))
+    about = f"Share of {real} that have a generated one near them, for the scorer, in %."
+    share = [text(found, k, 0, 100) for k in ("coverage", "coverage real")]
+    shown.append(("Coverage, %", *share, about))
+    about = (
+        f"How much of a {target} the noise decides, compared with how {real} differ. Near 0: "
+        f"always the same {target} for a {source}."
+    )
+    shown.append(("Diversity", text(found, "diversity"), "1", about))
     plain = {"delta_color": "off", "delta_arrow": "off"}
     for column, (name, value, known, about) in zip(st.columns(6, gap="small"), shown):
         column.metric(name, value, f"{real} {known}", help=about, **plain)
+    q = found["quality"]
     st.caption(
         f"N = {q['N']}, scorer {q['scorer']}: another scorer gives other figures, so they are not "
-        "comparable with the paper's."
+        f"comparable with the paper's. {results.withdrawal_note(found)}"
     )
 
 
-def _show_augmentation(results: dict, source: str, target: str) -> None:
-    """The augmentation table as Markdown, with its standard error and notes."""
-    n, chance, f_s = results[f"N test {target}s"], results["chance"], results[source]["accuracy"]
-    table = [f"| {target.capitalize()} classifier trained on | N | Accuracy on real {target}s |"]
-    table.append("|---|---:|---:|")
-    for name, t in results["augmentation"].items():
-        table.append(f"| {name} | {t['N train']:,} | {t['accuracy']:.1%} |")
-    test = f"{results[f'N test {source}s']} {source}s"
-    table.append(f"| *f_S: {source}s, trained on S1* | | *{f_s:.1%} of {test}* |")
-    st.markdown("\n".join(table))
-    error = 100 * math.sqrt(chance * (1 - chance) / n)
-    st.caption(
-        f"N = {n} test {target}s: one standard error is {error:.1f} points at chance, so small "
-        "differences are noise."
-    )
-    for note in results["notes"]:
+def _show_augmentation(found: Results, table: Table, source: str, target: str) -> None:
+    """The augmentation table as Markdown, with what a difference is worth, and notes."""
+    f_s = found[source]["accuracy"]
+    lines = [f"| {target.capitalize()} classifier trained on | N | Accuracy on real {target}s |"]
+    lines.append("|---|---:|---:|")
+    for name in results.row_names(found, table):
+        a, n = results.row_accuracy(found, table, name), results.row_size(found, table, name)
+        lines.append(f"| {name} | {n:,} | {a.text} |")
+    test = f"{found[f'N test {source}s']} {source}s"
+    lines.append(f"| *f_S: {source}s, trained on S1* | | *{f_s:.1%} of {test}* |")
+    st.markdown("\n".join(lines))
+    st.caption(results.noise_text(found, table))
+    for note in found["notes"]:
         st.caption(note)
 
 

@@ -155,6 +155,16 @@ def training_curves(
     return apply_layout(figure, height, left=54, top=28, **legend)
 
 
+def matrix_title(name: str, counts: np.ndarray, trainings: int = 1) -> str:
+    """Title of a confusion matrix with its N; `counts` (K, K) are summed over the trainings.
+
+    >>> matrix_title("S1", np.full((2, 2), 6), 3)
+    'S1<br>N = 8, 3 trainings'
+    """
+    n = round(float(counts.sum()) / trainings)
+    return f"{name}<br>N = {n:,}" + (f", {trainings} trainings" if trainings > 1 else "")
+
+
 @cache_figure
 def confusion_matrices(tables: dict[str, np.ndarray], classes: Sequence[str]) -> go.Figure:
     """Confusion matrices (K, K) of counts side by side, each row in per cent of a true emotion."""
@@ -162,12 +172,14 @@ def confusion_matrices(tables: dict[str, np.ndarray], classes: Sequence[str]) ->
     down, names = -(-len(tables) // across), list(classes)
     gaps = {"horizontal_spacing": 0.03, "vertical_spacing": 0.46 / down}
     figure = make_subplots(down, across, subplot_titles=list(tables), shared_yaxes=True, **gaps)
-    hover = "%{y} taken for %{x}: %{customdata} (%{z:.0f} %)<extra></extra>"
+    hover = "%{y} taken for %{x}: %{customdata[0]:,} of %{customdata[1]:,} (%{z:.0f} %)"
     for i, counts in enumerate(tables.values()):
         at = {"row": i // across + 1, "col": i % across + 1}
-        share = 100 * counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
-        look = {"texttemplate": "%{z:.0f}", "hovertemplate": hover, "coloraxis": "coloraxis"}
-        figure.add_heatmap(z=share, x=names, y=names, customdata=counts, **look, **at)
+        whole = np.broadcast_to(counts.sum(axis=1, keepdims=True), counts.shape)
+        share = 100 * counts / np.maximum(whole, 1)
+        look = {"texttemplate": "%{z:.0f}", "hovertemplate": f"{hover}<extra></extra>"}
+        look |= {"coloraxis": "coloraxis", "customdata": np.stack([counts, whole], axis=-1)}
+        figure.add_heatmap(z=share, x=names, y=names, **look, **at)
         figure.update_xaxes(title="predicted", tickangle=45, **at)
         if at["col"] == 1:
             figure.update_yaxes(title="true", **at)
@@ -176,7 +188,7 @@ def confusion_matrices(tables: dict[str, np.ndarray], classes: Sequence[str]) ->
     bar |= {"thickness": 10, "outlinewidth": 0}
     scale = {"colorscale": theme.CONFUSION_COLOUR_SCALE, "cmin": 0, "cmax": 100, "colorbar": bar}
     figure.update_layout(coloraxis=scale)
-    return apply_layout(figure, 60 + 290 * down, left=70, top=28, bottom=70)
+    return apply_layout(figure, 76 + 290 * down, left=70, top=44, bottom=70)
 
 
 # ------------------------------------------------------------------ clips of a corpus

@@ -9,6 +9,8 @@ import streamlit as st
 
 from core.conformal import credibility
 from core.conformal.credibility import CredibilityScale
+from core.evaluation import results
+from core.evaluation.results import Results, Table
 from core.presets import PRESETS
 from core.runs import Run
 from ui import theme
@@ -63,27 +65,38 @@ def show_certainty(
 
 def show_results(run: Run) -> None:
     """Corpus, labels, accuracies and FID with N and references, and the model card."""
-    corpus, results = run.json("corpus"), run.json("results")
-    if not (corpus and results):
+    corpus, found = run.json("corpus"), run.json("results")
+    if not (corpus and found):
         return
     titles = dict.fromkeys(corpus[role]["title"] for role in ("faces", "voices"))
-    rows, q = results["augmentation"], results["quality"]
-    given, made = results.get("direction", "face-voice").split("-")
-    figures = [
-        f"{len(results['classes'])} emotions (chance {results['chance']:.1%})",
-        f"labels: {results['labels']}",
-    ]
-    if "S1" in rows and "S1 + generated" in rows:
-        before, after = (rows[k]["accuracy"] for k in ("S1", "S1 + generated"))
-        n = f"N = {results[f'N test {made}s']} real test {made}s"
-        figures.append(f"{made} classifier {before:.1%} → {after:.1%} with generated {made}s, {n}")
-    n = results[f"N test {given}s"]
-    figures.append(f"{given} classifier {results[given]['accuracy']:.1%}, N = {n}")
-    figures.append(f"FID {q['FID']:.1f} (real against real {q['FID real']:.1f}), N = {q['N']}")
     st.markdown(f"`{run.id}` · {' × '.join(titles)}")
-    st.caption(" · ".join(figures))
+    st.caption(" · ".join(figure_texts(found, run.json("table"))))
     card = run.directory / "CARD.md"
     if card.exists():
         title = "Model card: data, licence, figures, what it must not be used for"
         with st.expander(title, icon=":material/description:"):
             st.markdown(card.read_text())
+
+
+def figure_texts(found: Results, table: Table) -> list[str]:
+    """Chance, labels, accuracies and FID of results and their table ({} without one), each a text.
+
+    An accuracy is the mean over trainings wherever several exist, as on every page.
+    """
+    made = results.target_of(found)
+    given = "voice" if made == "face" else "face"
+    texts = [
+        f"{len(found['classes'])} emotions (chance {found['chance']:.1%})",
+        f"labels: {found['labels']}",
+    ]
+    rows = [r for r in ("S1", "S1 + generated") if r in results.row_names(found, table)]
+    if len(rows) == 2:
+        before, after = (results.row_accuracy(found, table, r).text for r in rows)
+        texts.append(
+            f"{made} classifier {before} on real {made}s alone, {after} with generated ones, "
+            f"on {results.s4_text(found, table)}"
+        )
+    n = found[f"N test {given}s"]
+    texts.append(f"{given} classifier {found[given]['accuracy']:.1%}, N = {n}")
+    fid, floor = (results.quality_text(found, k) for k in ("FID", "FID real"))
+    return [*texts, f"FID {fid} (real against real {floor}), N = {found['quality']['N']}"]

@@ -17,7 +17,7 @@ from core import runs
 from core.config import LogMel
 from core.data import labels, prepared_corpora, splits
 from core.data.corpora import CorpusError
-from core.evaluation import metrics, protocol, significance
+from core.evaluation import metrics, protocol, results, significance
 from core.evaluation.protocol import REVERSE_CASE, Cell
 from core.media import spectrograms
 from core.runs import Run
@@ -174,12 +174,11 @@ def rater_shares(cell: Cell, by: str = "voice") -> np.ndarray | None:
 def confusion_shares(members: CaseRuns, row: str) -> np.ndarray | None:
     """The confusion of an augmentation row, summed over runs, as shares of each true class.
 
-    None if no run has the row.
+    None if no run has the row. Every run weighs the same, however many trainings it sums.
     """
-    tables = [
-        t["confusion"] for _, r in members if (t := r.json("results")["augmentation"].get(row))
-    ]
-    return metrics.normalise_rows(np.sum(tables, axis=0)) if tables else None
+    found = [results.row_confusion(r.json("results"), r.json("table"), row) for _, r in members]
+    counts = [f[0] / f[1] for f in found if f is not None]
+    return metrics.normalise_rows(np.sum(counts, axis=0)) if counts else None
 
 
 def figure_8(found: RunsByCase) -> Figure:
@@ -242,8 +241,12 @@ def _draw_matrix(
 
 
 def accuracies(members: CaseRuns, row: str) -> list[float]:
-    """Accuracies in [0, 1] of an augmentation row in the runs that have it."""
-    return [t["accuracy"] for _, r in members if (t := r.json("results")["augmentation"].get(row))]
+    """Accuracies in [0, 1] of an augmentation row in the runs that have it, at equal steps.
+
+    A run's is the mean over its trainings, as on every page (`results.row_accuracy`).
+    """
+    found = (results.row_accuracy(r.json("results"), r.json("table"), row) for _, r in members)
+    return [a.mean for a in found if a.trainings]
 
 
 def figure_9(found: RunsByCase) -> Figure:
@@ -282,7 +285,9 @@ def figure_curves(run: Run, names: Sequence[tuple[str, Sequence[str]]], titles: 
                 continue
             steps, values = curves[k]
             if k.endswith("real"):
-                ax.axhline(values[-1], ls="--", color="k", lw=1, label=k)
+                target = run.config.gan.direction.split("-")[1]
+                label = results.reference_label(curves, f"{target}s")
+                ax.axhline(values[-1], ls="--", color="k", lw=1, label=label)
             else:
                 ax.plot(steps, values, lw=1.2, label=k.removeprefix("loss/"))
         ax.set(xlabel="step", ylabel=label)

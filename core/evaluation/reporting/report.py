@@ -15,6 +15,7 @@ from core.evaluation.comparison import RunSummary
 from core.evaluation.protocol import Cell
 from core.evaluation.reporting import figures
 from core.evaluation.reporting.figures import accuracies
+from core.evaluation.results import quality, rules_note
 from core.evaluation.significance import Gain, format_mean, format_p_value
 from core.published import PUBLISHED_ELSEWHERE, PUBLISHED_TABLE_1, PUBLISHED_TABLE_2
 from core.runs import Run
@@ -91,11 +92,13 @@ def cases_text(found: RunsByCase) -> str:
         results = [r.json("results") for _, r in m]
         f_S = format_mean([x[source]["accuracy"] for x in results], 100) + f" ({source}s)"
         keys = ("FID", "FID real", "IS", "IS real")
-        quality = {k: format_mean([x["quality"][k] for x in results]) for k in keys}
-        both = [f"{quality[k]} ({quality[f'{k} real']})" for k in ("FID", "IS")]
+        means = {k: format_mean([quality(x, k) for x in results], digits=2) for k in keys}
+        both = [f"{means[k]} ({means[f'{k} real']})" for k in ("FID", "IS")]
         figures_of = [format_mean(accuracies(m, row), 100) for row in rows]
         lines.append([name, m[0][0].section, *figures_of, f_S, *both, describe_test(m)])
-    return markdown_table(head, lines)
+    every = [r for m in found.values() for _, r in m]
+    note = rules_note({r.id: (r.json("results"), r.json("table")) for r in every})
+    return "\n\n".join(filter(None, [markdown_table(head, lines), note]))
 
 
 def table_1_text(found: RunsByCase) -> str:
@@ -167,8 +170,7 @@ def augmentation_text(tables: Sequence[dict]) -> str:
 
 
 def _points_text(g: Gain) -> str:
-    low, high = (100 * v for v in g.interval)
-    return f"{100 * g.difference:+.2f} [{low:+.2f}, {high:+.2f}]"
+    return significance.format_gain(g, 2).replace(" points", "")
 
 
 def _test_cells(g: Gain) -> list[str]:

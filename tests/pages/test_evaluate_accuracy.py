@@ -1,0 +1,56 @@
+"""Accuracies on pages: the mean over trainings wherever it exists, its spread, the people."""
+
+import numpy as np
+import pytest
+
+from core.cli import training
+from core.experiments import sweep
+from core.inference import export
+from tests.support.app import open_page, page_text, plotly_figure
+from tests.support.table_arrays import write_table
+from tests.support.trained_runs import the_run
+from ui.evaluate import figures, tables
+from ui.evaluate import runs as evaluate
+from ui.widgets import run_summary
+
+
+def test_the_mean_over_trainings_stands_on_every_page_where_a_table_exists(own_trained_home):
+    """Runs, confusion, folds, the line of Listen and Reverse, and the commands agree with it."""
+    cp = the_run()
+    one = 100 * cp.json("results")["augmentation"]["S1"]["accuracy"]
+    table, n = write_table(cp), cp.json("results")["N test voices"]
+    mean = 100 * np.mean(table["rows"]["S1"]["equal"]["accuracy"])
+    assert mean != pytest.approx(one)
+    line = open_page("evaluate").dataframe[0].value.set_index("run").loc[cp.id]
+    assert (line["S1"], line["trainings"], line["people"]) == (pytest.approx(mean), 2, 8)
+    folds = open_page("evaluate", view="folds", runs=cp.id).dataframe[0].value.iloc[0]
+    assert (folds["S1, %"], folds["trainings"]) == (pytest.approx(mean), "2")
+    figure = plotly_figure(open_page("evaluate", view="confusion", runs=cp.id), "confusion (")
+    assert "2 trainings" in figure["layout"]["annotations"][0]["text"]
+    found = cp.json("results")
+    text = f"{mean:.1f} ± 0.0 % (2 trainings)"
+    assert text in " ".join(run_summary.figure_texts(found, table))
+    assert f"{n} voices of 8 people" in " ".join(run_summary.figure_texts(found, table))
+    assert text in training.results_markdown(found, table)
+    assert f"{mean:.1f} ± 0.0 %" in sweep.format_results(cp)
+    assert text in export.model_card(cp)
+    train = open_page("train", run=cp.id)
+    assert text in page_text(train)
+    for app in (train, open_page("evaluate")):
+        assert "differences are noise" not in page_text(app)
+        assert "counts only if it holds over people" in page_text(app)
+
+
+def test_s3_with_its_labels_is_no_ceiling_in_words():
+    assert not [k for k in evaluate.COLUMN_HELP if "ceiling" in k]
+    assert "ceiling" not in " ".join(figures.COMPARISON_LABELS.values())
+
+
+def test_what_does_not_compare_with_the_paper_is_grey():
+    frame = {"ours: FID", "ours: accuracy, %", "case", "condition", "EncDec: ours"}
+    for corpus in ("", "CREMA-D", "RAVDESS"):
+        assert not any(tables.is_foreign(c, corpus) for c in frame)
+        assert tables.is_foreign("CREMA-D: FID", corpus)
+        assert tables.is_foreign("RAVDESS: IS", corpus)
+        assert tables.is_foreign("CREMA-D: accuracy, %", corpus) == (corpus != "CREMA-D")
+        assert tables.is_foreign("EncDec: paper", corpus) == (corpus != "CREMA-D")
