@@ -12,7 +12,7 @@ from core.config import replace
 from core.data import prepared_corpora, splits
 from core.data.splits import SampleSet
 from core.evaluation import augmentation, protocol, significance
-from core.models import classifiers
+from core.models import classifiers, gan
 from tests.support.small_pipeline import TINY, weights
 
 PLAN = augmentation.TableSettings(seeds=2, stretch=2, looks=2)
@@ -209,7 +209,7 @@ def test_a_stopped_table_goes_on_and_siblings_share_rows_without_generated_sampl
     trained.clear()
     other = runs.Run(shutil.copytree(copy.directory, tmp_path / "other-cp-00000000"))
     (other.directory / "table.json").unlink()
-    sample = augmentation.gan.sample
+    sample = gan.sample
     monkeypatch.setattr("core.models.gan.sample", lambda *a, **k: -sample(*a, **k))
     augmentation.compute_table(other, PLAN)
     assert len(trained) == PLAN.seeds * sum("generated" in row.parts for row in protocol.TABLE_ROWS)
