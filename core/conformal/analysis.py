@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from core import runs
-from core.conformal import calibration, prediction, predictor, validity
+from core.conformal import calibration, prediction, predictor, uploads, validity
 from core.conformal.prediction import Groups, Measure
 from core.conformal.predictor import Kind
 from core.files import UserError
@@ -250,17 +250,23 @@ def _notes(
         what = "they are ranked among the other classes' scores"
         if by_class:
             what = "their p-values are 1 and they are in every set"
-        notes.append(f"No calibration point is {', '.join(empty)}: {what}.")
-    never = [c for c, f in zip(problem.classes, floor) if f > eps and c not in empty]
+        notes.append(f"No calibration point is {uploads.name_some(empty)}: {what}.")
+    # By class the p-values of an empty one are 1; pooled, all classes have one floor
+    without = empty if by_class else []
+    never = [c for c, f in zip(problem.classes, floor) if f > eps and c not in without]
     if never:
-        which = "No label" if len(never) == len(problem.classes) else ", ".join(never) + " never"
+        which = (
+            "No label"
+            if len(never) == len(problem.classes)
+            else f"{uploads.name_some(never)} never"
+        )
         smallest = f"the smallest p-value, 1/(n + 1) = {floor.max():.3g}"
         notes.append(f"{which} can be rejected: eps {eps:g} is under {smallest}.")
     if problem.subject_cal is None or problem.subject_test is None:
         doubt = "If they differ between calibration and test, the promise does not hold."
         notes.append(f"Subjects are unknown. {doubt}")
         return tuple(notes)
-    cal, test = set(problem.subject_cal.tolist()), set(problem.subject_test.tolist())
+    cal, test = map(calibration.known_subjects, (problem.subject_cal, problem.subject_test))
     if not cal & test:
         new = f"All {len(test)} test subjects are new since calibration ({len(cal)} subjects)"
         notes.append(f"{new}: the promise is for exchangeable points.")

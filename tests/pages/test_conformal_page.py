@@ -263,6 +263,24 @@ def test_names_in_a_file_are_shown_and_do_nothing(home):
     assert len(set(twice.classes)) == 3
 
 
+def test_subjects_of_any_length_stay_apart(home):
+    """Ids that begin alike, end alike, or differ in signs alone; in both parts the same name."""
+    ids = [f"study-2021-participant-{i:04d}" for i in range(12)]
+    ids += [f"{i}-{'x' * 80}" for i in range(12)]
+    ids += ["a/x", "b/x", "a:x", "a;x", "clip: 3", "clip: 4"]
+    o, label = np.full((len(ids), 2), 0.5), np.arange(len(ids)) % 2
+    own = calibration.CalibrationData(
+        "own", ("a", "b"), o, label, o, label, np.array(ids), np.array(ids[::-1])
+    )
+    plain = lab.sanitise_names(own)
+    assert len(set(plain.subject_cal)) == len(ids)
+    assert plain.subject_cal.tolist() == plain.subject_test.tolist()[::-1]
+    known = calibration.known_subjects(plain.subject_cal)
+    assert len(known) == len(ids) - 2
+    words = explanations.exchangeability_text(analysis.analyse_outputs(plain))
+    assert words.startswith(f"{len(known)} subjects calibrate, {len(known)} are tested")
+
+
 def test_many_classes_are_cut_to_the_likeliest():
     o = np.random.default_rng(0).dirichlet(np.ones(40), 120)
     labels = np.arange(120) % 40

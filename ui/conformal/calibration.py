@@ -8,7 +8,8 @@ from __future__ import annotations
 import threading
 import time
 import zipfile
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from ui.session.cache import GeneratedVoice
 
 MAX_PRECOMPUTED_P_VALUES = 200_000  # with more, each calibration size is analysed on demand
+MAX_NAME_LETTERS = 24  # letters of a class or subject that are shown
 MAX_CHART_LABELS = 12  # most labels in a chart of one point
 
 
@@ -118,18 +120,33 @@ def load_uploaded_outputs(key: str, name: str, _data: memoryview | bytes) -> Cal
 
 
 def sanitise_names(own: CalibrationData) -> CalibrationData:
-    """The same outputs with harmless names (letters, digits, few signs) and distinct classes."""
-    plain = [_sanitise_name(c) for c in own.classes]
-    classes = tuple(f"{c} ({i})" if plain.count(c) > 1 else c for i, c in enumerate(plain))
-    subjects = [
-        None if s is None else np.array([_sanitise_name(x) for x in s.tolist()])
+    """The same outputs with harmless names (letters, digits, few signs), none equal to another."""
+    classes = _sanitise_all(own.classes)
+    given = [s for s in (own.subject_cal, own.subject_test) if s is not None]
+    subjects = _sanitise_all(dict.fromkeys(str(x) for s in given for x in s.tolist()))
+    cal, test = (
+        None if s is None else np.array([subjects[str(x)] for x in s.tolist()])
         for s in (own.subject_cal, own.subject_test)
-    ]
-    return replace(own, classes=classes, subject_cal=subjects[0], subject_test=subjects[1])
+    )
+    return replace(own, classes=tuple(classes.values()), subject_cal=cal, subject_test=test)
+
+
+def _sanitise_all(names: Iterable[str]) -> dict[str, str]:
+    """Each of several distinct names -> a harmless one; those that become equal get a number."""
+    plain = {name: _sanitise_name(name) for name in names}
+    count = Counter(plain.values())
+    return {
+        name: f"{short} ({i})" if count[short] > 1 else short
+        for i, (name, short) in enumerate(plain.items())
+    }
 
 
 def _sanitise_name(name: str) -> str:
-    return uploads.safe_file_name(name)[:24]
+    unknown = next((p for p in calibration.UNKNOWN_SUBJECT_PREFIXES if name.startswith(p)), "")
+    rest = uploads.safe_file_name(name.removeprefix(unknown))
+    if len(rest) > MAX_NAME_LETTERS:  # long names often differ at their end
+        rest = f"{rest[:8]}..{rest[10 - MAX_NAME_LETTERS :]}"
+    return unknown + rest
 
 
 def escape_upload_text(text: str) -> str:

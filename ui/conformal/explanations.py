@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import streamlit as st
 
-from core.conformal import validity
+from core.conformal import calibration, validity
 from core.conformal.analysis import Analysis
 from core.conformal.validity import ErrorCurve
 from ui import theme
@@ -248,7 +248,7 @@ def exchangeability_text(v: Analysis) -> str:
     if p.subject_cal is None or p.subject_test is None:
         people = "Subjects are unknown here: the same people may be in both sets."
     else:
-        cal, test = set(p.subject_cal.tolist()), set(p.subject_test.tolist())
+        cal, test = map(calibration.known_subjects, (p.subject_cal, p.subject_test))
         shared = len(cal & test)
         both = f"{shared} are in both." if shared else "**none is in both**."
         people = f"{len(cal)} subjects calibrate, {len(test)} are tested, {both}"
