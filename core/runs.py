@@ -8,31 +8,27 @@ from them. Standard library and NumPy only.
 from __future__ import annotations
 
 import json
-import os
 import re
 import sqlite3
-import stat
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
-from dataclasses import dataclass
+from contextlib import AbstractContextManager, closing, contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 
 from core import files
-from core.config import Config, from_dict, to_dict
+from core.config import Config, to_dict
+from core.run_files import Run, index_row, parse_record, read_records, readable_runs
 
 # paused: a stopped run that keeps its place in the queue
 RunState = Literal["queued", "running", "paused", "stopped", "failed", "done"]
-NO_STEP = 1 << 60  # step of an unreadable line of metrics.jsonl: later than every checkpoint
 # seconds without a heartbeat after which a run that trains on another machine counts as dead
 HEARTBEAT_TIMEOUT = 60.0
 
 RUN_SLUG = re.compile(r"\w[\w.-]{0,79}")  # name of a config, the beginning of a run's id
-MAX_JSON_BYTES = 64 << 20  # of a run's json files; a table has some 100 kB
 INSERT_METRICS = "INSERT OR REPLACE INTO metrics VALUES (?, ?, ?, ?)"
 _TOLD_FAULTS: set[Path] = set()  # folders whose damaged index has been told
 
@@ -82,66 +78,6 @@ def _write_index(folder: Path, statements: list[tuple[str, list]]) -> None:
             print(index_fault(folder) or f"{folder / 'runs.sqlite'}: {e}", file=sys.stderr)
 
 
-@dataclass(frozen=True)
-class Run:
-    """One run on disk; it need not be in the database."""
-
-    directory: Path
-
-    @property
-    def id(self) -> str:
-        return self.directory.name
-
-    @property
-    def config(self) -> Config:
-        """The run's settings. Raises UserError, which names the file, if it holds anything else."""
-        path = self.directory / "config.json"
-        try:
-            return from_dict(Config, _read_json(path))
-        except (OSError, ValueError) as e:
-            fix = "restore the run or remove its folder"
-            raise files.UserError(f"{path} cannot be read as a configuration ({e}); {fix}") from e
-
-    def json(self, name: str) -> dict:
-        """Content of `<name>.json` (results, provenance, status, card); {} if there is none yet.
-
-        Raises UserError, which names the file, for anything but a JSON object of ordinary size.
-        """
-        path = self.directory / f"{name}.json"
-        try:
-            return _read_json(path) if os.path.lexists(path) else {}
-        except ValueError as e:
-            raise files.UserError(f"{path} cannot be read ({e}); remove it or the run") from e
-
-    def arrays(self, name: str = "outputs") -> dict[str, np.ndarray]:
-        """The arrays of `<name>.npz`; {} if there is none yet."""
-        path = self.directory / f"{name}.npz"
-        return files.read_arrays(path) if path.exists() else {}
-
-    def model_path(self, name: str) -> Path:
-        """Path of a network file: G, D, Q, f_S, f_T or scorer."""
-        return self.directory / "models" / f"{name}.safetensors"
-
-    @property
-    def shipped(self) -> bool:
-        return (self.directory / "CARD.md").exists()
-
-
-def _read_json(path: Path) -> dict:
-    """The object in a JSON file. Raises ValueError for anything else, OSError if it is absent."""
-    if not stat.S_ISREG(path.stat().st_mode):
-        raise ValueError("it is no plain file")
-    if path.stat().st_size > MAX_JSON_BYTES:
-        raise ValueError(f"it is larger than {MAX_JSON_BYTES >> 20} MB")
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except RecursionError:
-        raise ValueError("it is nested too deeply") from None
-    if not isinstance(found, dict):
-        raise ValueError("it holds no JSON object")
-    return found
-
-
 def create(
     directory: Path, config: Config, parent: str | None = None, provenance: dict | None = None
 ) -> Run:
@@ -171,40 +107,20 @@ def register(run: Run) -> None:
 
     A row that is there keeps its process and heartbeat.
     """
-    row = _row_of(run)
+    row = index_row(run)
     marks, kept = ", ".join(":" + k for k in row), ("run", "pid", "process")
     updates = ", ".join(f"{k}=excluded.{k}" for k in row if k not in kept)
     query = f"INSERT INTO runs ({', '.join(row)}) VALUES ({marks}) ON CONFLICT(run) DO UPDATE"
     _write_index(run.directory.parent, [(f"{query} SET {updates}", [row])])
 
 
-def _row_of(run: Run) -> dict[str, Any]:
-    """A run's row of the index, read from its directory. Raises UserError for a damaged run."""
-    c, status = run.config, run.json("status")
-    is_done, step = bool(run.json("results")), status.get("step", 0)
-    row = {
-        "run": run.id,
-        "name": c.name,
-        "condition": c.gan.condition,
-        "state": "done" if is_done else status.get("state", "queued"),
-        "phase": status.get("phase", ""),
-        "pid": status.get("pid", 0),
-        "process": status.get("process", ""),
-        "step": step,
-        "steps": c.gan.steps,
-        "error": status.get("error", ""),
-        "parent": run.json("provenance").get("parent"),
-        "created": (run.directory / "config.json").stat().st_mtime,
-        "shipped": int(run.shipped),
-    }
-    kinds = {"state": str, "phase": str, "pid": int, "process": str, "step": int, "error": str}
-    for name, kind in kinds.items():
-        if not isinstance(row[name], kind) or (kind is int and not 0 <= row[name] < NO_STEP):
-            path = run.directory / "status.json"
-            raise files.UserError(f"{path}: {name} is {str(row[name])[:40]!r}; remove the file")
-    if not isinstance(row["parent"], str | None):
-        raise files.UserError(f"{run.directory / 'provenance.json'}: parent is no run; remove it")
-    return row
+def training_lock(run: Run) -> AbstractContextManager[None]:
+    """The lock of the one process that may train a run; it ends with the process, killed or not.
+
+    Entering it raises BusyError, which names the process that holds it.
+    """
+    lock = run.directory.parent / ".cache" / f"{run.id}.lock"
+    return files.file_lock(lock, f"the training of {run.id}")
 
 
 def update(run: Run, **fields: Any) -> None:
@@ -240,32 +156,10 @@ def drop_metrics_after(run: Run, step: int) -> None:
     """Drop the records after the checkpoint's step on resume, so that no step is recorded twice."""
     path = run.directory / "metrics.jsonl"
     if path.exists():
-        lines = [line for line in path.read_text().splitlines() if _record(line)[0] <= step]
+        lines = [line for line in path.read_text().splitlines() if parse_record(line)[0] <= step]
         files.write_atomic(path, "".join(line + "\n" for line in lines))
     query = "DELETE FROM metrics WHERE run=? AND step>?"
     _write_index(run.directory.parent, [(query, [(run.id, step)])])
-
-
-def _record(line: str) -> tuple[int, dict[str, float]]:
-    """Step and finite values of a line of metrics.jsonl; NO_STEP and {} for anything else.
-
-    A process that was killed while it wrote leaves half a line.
-    """
-    try:
-        record = json.loads(line)
-        step = record.pop("step")
-        values = {str(k): float(v) for k, v in record.items()}
-    except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError):
-        return NO_STEP, {}
-    is_step = type(step) is int and 0 <= step < NO_STEP
-    return (step, values) if is_step and np.isfinite(list(values.values())).all() else (NO_STEP, {})
-
-
-def _records(run: Run) -> list[tuple[int, dict[str, float]]]:
-    """The whole records of a run's metrics.jsonl; [] without one."""
-    path = run.directory / "metrics.jsonl"
-    lines = path.read_text(errors="replace").splitlines() if path.is_file() else []
-    return [r for line in lines if (r := _record(line))[0] < NO_STEP]
 
 
 def load_curves(
@@ -278,7 +172,7 @@ def load_curves(
             found = db.execute(f"{query} WHERE run=? AND step>? ORDER BY step", (run, after))
             points = [tuple(row) for row in found]
     except (sqlite3.Error, OSError):  # the run's own file has them too
-        records = sorted(_records(Run(folder / run)), key=lambda r: r[0])
+        records = sorted(read_records(Run(folder / run)), key=lambda r: r[0])
         points = [(step, k, v) for step, of in records for k, v in of.items() if step > after]
     curves: dict[str, tuple[list[int], list[float]]] = {}
     for step, name, value in points:
@@ -302,7 +196,7 @@ def list_runs(folder: Path | None = None) -> list[dict]:
             rows = [dict(r) for r in db.execute(query)]
     except (sqlite3.Error, OSError):
         unknown = dict.fromkeys(("heartbeat", "rate", "place", "device"))
-        rows = [_row_of(run) | unknown for run in _readable_runs(folder)[0]]
+        rows = [index_row(run) | unknown for run in readable_runs(folder)[0]]
         rows.sort(key=lambda r: (-r["created"], r["run"]))
     for r in rows:
         if r["state"] == "stopped" and r["place"] is not None:
@@ -310,22 +204,9 @@ def list_runs(folder: Path | None = None) -> list[dict]:
     return [r for r in rows if (folder / r["run"] / "config.json").is_file()]
 
 
-def _readable_runs(folder: Path) -> tuple[list[Run], dict[str, str]]:
-    """The runs in a folder whose files can be read, and why the other directories cannot."""
-    found, faults = [], {}
-    for directory in sorted(p for p in folder.glob("*") if os.path.lexists(p / "config.json")):
-        run = Run(directory)
-        try:
-            _row_of(run)
-            found.append(run)
-        except (files.UserError, OSError) as e:
-            faults[run.id] = str(e)
-    return found, faults
-
-
 def unreadable_runs(folder: Path | None = None) -> dict[str, str]:
     """Directory in the folder of runs that holds no readable run -> the reason, with the fix."""
-    return _readable_runs(folder or files.checkpoints_folder())[1]
+    return readable_runs(folder or files.checkpoints_folder())[1]
 
 
 def index_fault(folder: Path | None = None) -> str:
@@ -349,10 +230,10 @@ def index_existing(folder: Path | None = None) -> list[str]:
     """
     folder = folder or files.checkpoints_folder()
     known = {r["run"] for r in list_runs(folder)}
-    found = [run for run in _readable_runs(folder)[0] if run.id not in known]
+    found = [run for run in readable_runs(folder)[0] if run.id not in known]
     for run in found:
         register(run)
-        rows = [(run.id, step, k, v) for step, of in _records(run) for k, v in of.items()]
+        rows = [(run.id, step, k, v) for step, of in read_records(run) for k, v in of.items()]
         _write_index(folder, [(INSERT_METRICS, rows)])
     return [run.id for run in found]
 
@@ -377,7 +258,7 @@ def reindex(folder: Path | None = None) -> int:
     except sqlite3.DatabaseError:  # no database
         for path in folder.glob("runs.sqlite*"):
             path.unlink()
-        live = [_row_of(r) | {"heartbeat": None} for r in _readable_runs(folder)[0]]
+        live = [index_row(r) | {"heartbeat": None} for r in readable_runs(folder)[0]]
         live = [r for r in live if r["state"] in ("running", "queued")]
     found = index_existing(folder)
     update_process = (

@@ -7,6 +7,7 @@ IS, FID. No fit uses S4; curves and samples during training are S2's, so S4 is e
 
 from __future__ import annotations
 
+import contextlib
 import os
 import platform
 import sys
@@ -91,8 +92,8 @@ def run(
     takes the GAN's steps, alone or stacked with other runs (`models.stacked_training`).
 
     Raises StopRequested, with the state saved, once `should_stop` returns true, CorpusError for a
-    corpus that is not prepared, DeviceError, and UserError when the memory does not suffice or the
-    losses diverge.
+    corpus that is not prepared, DeviceError, BusyError while another process trains the run, and
+    UserError when the memory does not suffice or the losses diverge.
     """
     folder = folder or files.checkpoints_folder()
     where = choose_device(device)
@@ -103,9 +104,22 @@ def run(
         return evaluate_again(finished, where, report)
     origin = provenance(config, digest, where)
     r = runs.create(finished.directory, config, parent, origin)
+    with runs.training_lock(r):
+        monitor = _ProgressMonitor(r, report, should_stop)
+        return _train_and_evaluate(r, digest, where, monitor, train)
+
+
+def _train_and_evaluate(
+    r: Run,
+    digest: str,
+    where: torch.device,
+    watch: _ProgressMonitor,
+    train: gan_training.TrainFunction,
+) -> Run:
+    """`run` for a run that this process alone trains; `digest` is the corpora's."""
+    config = r.config
     files.write_json(r.directory / "corpus.json", prepared_corpora.describe_corpora(config.data))
     runs.update(r, state="running", phase="sets", pid=os.getpid(), error="")
-    watch = _ProgressMonitor(r, report, should_stop)
     try:
         # §4.1: S1..S4
         sets = splits.build_sets(config)
@@ -116,7 +130,7 @@ def run(
         c = condition_vectors.compute_conditions(config, sets, fitted, r, watch)
         if r.json("results"):  # a finished run lacked the arrays of its predictor alone
             runs.update(r, state="done", phase="done")
-            return evaluate_again(r, where, report)
+            return evaluate_again(r, where, watch.report)
         # §3: G, D, Q on S3
         G, fitted = gan_training.train_gan(config, sets, fitted, c, r, where, watch, train)
         # §4.2: augmentation, IS, FID on S4
@@ -129,9 +143,11 @@ def run(
         runs.update(r, state="stopped")
         raise StopRequested("the training was stopped; the same command resumes it") from None
     except Exception as e:
-        with open(r.directory / "log.txt", "a") as f:
+        # a second error, of a full disk or a folder that has gone, must not hide this one
+        with contextlib.suppress(OSError), open(r.directory / "log.txt", "a") as f:
             f.write(traceback.format_exc())
-        runs.update(r, state="failed", error=str(e) or type(e).__name__)
+        with contextlib.suppress(OSError):
+            runs.update(r, state="failed", error=str(e) or type(e).__name__)
         raise
 
 
@@ -173,7 +189,8 @@ class _ProgressMonitor:
         if now - self.last_heartbeat > 1 or done in (0, total):
             self.last_heartbeat = now
             _, started, first = self.phase_start
-            fields = {"rate": (done - first) / max(1e-9, now - started)} | fields
+            rate = (done - first) / max(1e-9, now - started)
+            fields = {"rate": rate, "pid": os.getpid()} | fields
             runs.update(self.run, state="running", phase=f"{phase} {done}/{total}", **fields)
             self.report(phase, done, total, remark)
 

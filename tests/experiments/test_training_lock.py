@@ -1,0 +1,57 @@
+"""One process trains a run, and a failure that cannot be written down keeps its reason."""
+
+import shutil
+import subprocess
+import sys
+
+import pytest
+
+from core import files, runs
+from core.config import run_name
+from core.data import prepared_corpora
+from core.experiments import classifier_fitting, pipeline
+from core.files import ROOT
+from core.runs import Run
+from tests.support.small_pipeline import TINY
+
+HOLD = """import sys
+from pathlib import Path
+from core import runs
+with runs.training_lock(runs.Run(Path(sys.argv[1]))):
+    print("held", flush=True)
+    sys.stdin.read()
+"""
+
+
+def test_a_second_trainer_is_told_who_the_first_is(demo_world):
+    folder = demo_world / "locked"
+    run = Run(folder / run_name(TINY, prepared_corpora.corpus_digest(TINY.data)))
+    pipe = subprocess.PIPE
+    command = [sys.executable, "-c", HOLD, str(run.directory)]
+    first = subprocess.Popen(command, cwd=ROOT, stdin=pipe, stdout=pipe, text=True)
+    try:
+        assert first.stdout.readline() == "held\n"
+        with pytest.raises(files.BusyError, match=f"process {first.pid} "):
+            pipeline.run(TINY, folder, "cpu")
+        assert not (run.directory / "corpus.json").exists()  # nothing was written for it
+        first.kill()
+        first.wait()
+        assert pipeline.run(TINY, folder, "cpu").json("results")  # a death frees the run
+    finally:
+        first.kill()
+
+
+def test_the_reason_survives_a_folder_that_has_gone(demo_world, monkeypatch):
+    folder = demo_world / "gone"
+
+    def unplug(*_):
+        shutil.rmtree(folder)
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(classifier_fitting, "fit_classifiers", unplug)
+    with pytest.raises(OSError, match="No space left"):
+        pipeline.run(TINY, folder, "cpu")
+    monkeypatch.undo()
+    again = pipeline.run(TINY, folder, "cpu")
+    assert runs.list_runs(folder)[0]["state"] == "done"
+    assert again.json("results")
