@@ -21,7 +21,10 @@ from core.runs import Run
 
 NOT_MEASURED = "not measured"  # in notes on figures that so few samples do not define
 FLOOR_DRAWS = 20  # random balanced draws of S3's voices over which a floor is averaged
-SAME_SOFTMAX_TOLERANCE = 1e-3  # largest rounding difference between machines, in probability
+# Rounding between machines, in probability of f_S: nearly all faces agree within the first. Where a
+# landmark's last bit moves pixels by one level of 256, a face differs by less than the second.
+SAME_SOFTMAX_TOLERANCE, PIXEL_TOLERANCE = 1e-3, 1e-2
+MAX_PIXEL_SHARE = 0.02  # of the faces may differ by more than the first
 SAME_IS_TOLERANCE = 1e-3  # the same for the inception score, as a share of its excess over 1
 SEED_OFFSETS = {
     **{"f_S": 1, "f_T": 2, "Q": 3, "scorer": 4, "gan": 5},
@@ -262,7 +265,9 @@ def has_same_sets(
     rows = splits.balanced_rows(sets["S4"].y_label, seed_of(config, "balance"))
     score = metrics.inception_score(scores("scorer", sets["S4"].y[rows]))
     known = results.quality(earlier, "IS real")  # NaN if S4 was too small for it
+    gap = np.abs(scores("f_S", sets["S3"].x) - out["o_S3"]).max(axis=1)
     return bool(
-        np.abs(scores("f_S", sets["S3"].x) - out["o_S3"]).max() < SAME_SOFTMAX_TOLERANCE
+        gap.max() < PIXEL_TOLERANCE
+        and (gap >= SAME_SOFTMAX_TOLERANCE).mean() <= MAX_PIXEL_SHARE
         and not abs(score - known) >= SAME_IS_TOLERANCE * (known - 1)
     )

@@ -185,14 +185,30 @@ def test_without_its_corpus_a_run_keeps_its_results_and_its_floor_is_withdrawn(
     assert results.quality_text(copy.json("results"), "FID real") == "withdrawn"
 
 
+def with_moved_pixels(s: splits.SampleSet) -> splits.SampleSet:
+    """A pixel of one face in 60 moved by one level of grey."""
+    x = s.x.copy()
+    x[::60, 14, 14] += np.float32(1 / 127.5)
+    return changed(s, x=x)
+
+
+def with_another_face(s: splits.SampleSet) -> splits.SampleSet:
+    """One face in 60 turned over."""
+    x = s.x.copy()
+    x[::60] *= -1
+    return changed(s, x=x)
+
+
 @pytest.mark.parametrize(
     ("change", "taken"),
     [
+        (with_moved_pixels, True),
+        (with_another_face, False),
         (lambda s: changed(s, x=s.x + np.float32(1e-6), y=s.y - np.float32(1e-6)), True),
         (lambda s: changed(s, y=-s.y), False),
         (lambda s: changed(s, y_subject=np.char.add(s.y_subject, "x")), False),
     ],
-    ids=["another processor's bits", "other voices", "other people"],
+    ids=["moved pixels", "other faces", "other bits", "other voices", "other people"],
 )
 def test_only_the_runs_own_corpus_measures_it_again(
     finished_run, tmp_path, monkeypatch, change, taken
