@@ -330,11 +330,15 @@ def format_gain(g: Gain, digits: int = 1) -> str:
     >>> format_gain(few)
     '+2.0 points (2 people: +3.0, +1.0)'
     """
-    text = f"{100 * g.difference:+.{digits}f} points"
+
+    def points(v: float) -> str:
+        return f"{round(100 * v, digits) + 0.0:+.{digits}f}"  # + 0.0: no "-0.0"
+
+    text = f"{points(g.difference)} points"
     if g.interval is not None:
-        low, high = (f"{100 * v:+.{digits}f}" for v in g.interval)
+        low, high = map(points, g.interval)
         return f"{text} (95 %: {low} to {high})"
-    each = ", ".join(f"{100 * v:+.{digits}f}" for v in g.people.values())
+    each = ", ".join(map(points, g.people.values()))
     return f"{text} ({g.subjects} people: {each})"
 
 

@@ -191,7 +191,7 @@ def signed_points(points: float) -> str:
     >>> signed_points(-1.25)
     '−1.2'
     """
-    return f"{points:+.1f}".replace("-", "−")
+    return f"{round(points, 1) + 0.0:+.1f}".replace("-", "−")
 
 
 def show_command(*lines: str, title: str = "The same from the command line:") -> None:
