@@ -94,6 +94,8 @@ class ConformalOptions:
     """Significance: the largest share of errors that is promised."""
     smoothed: bool = False
     """Break ties at random."""
+    choose_r: bool = False
+    """Compare calibration sizes r with cross-conformal and full CP, by how they classify (§3.1)."""
     seed: Seed = 0
     """Random seed of the calibration subset and of the smoothing."""
     json: bool = False
@@ -337,10 +339,35 @@ def conformal(options: ConformalOptions) -> int:
     from core.conformal import analysis
 
     o = options
+    if o.choose_r:
+        return _choose_calibration_size(o)
     settings = {"r": o.r, "eps": o.eps, "smoothed": o.smoothed, "seed": o.seed}
     print(
         analysis.run_report(o.run, o.condition, o.modality, o.measure, o.groups, o.json, **settings)
     )
+    return 0
+
+
+def _choose_calibration_size(o: ConformalOptions) -> int:
+    """`--choose-r`: inductive(r), cross-conformal and full CP in classification, as tables."""
+    from core import runs
+    from core.conformal import calibration_share
+    from core.experiments import condition_vectors
+
+    run, progress = runs.resolve(o.run, o.condition), Progress()
+    arrays, seed = condition_vectors.arrays_of_run(run), {"seed": o.seed}
+    found = {}
+    judged: calibration_share.Judged
+    for judged in ("S2", "S4"):
+        tick = lambda d, t, on=judged: progress(f"judged on {on}", d, t)  # noqa: E731
+        found[judged] = calibration_share.of_run(run, judged, arrays, **seed, report=tick)
+    if o.json:
+        print(json.dumps({k: [calibration_share.to_dict(c) for c in v] for k, v in found.items()}))
+        return 0
+    print(f"{run.id}")
+    for judged, choices in found.items():
+        words = calibration_share.describe(run.config, choices, judged)
+        print(f"\n{words}\n\n{calibration_share.table(choices)}")
     return 0
 
 
