@@ -219,7 +219,7 @@ PAPER_MAP = (
         r"\\&\alpha^{(x,k)}\text{ fitted on }S\cup\{(x,k)\}",
         "refits a logistic head on fixed features; inductive and cross-conformal CP use it too",
         where="§3.1",
-        page="conformal?step=promise",
+        page="conformal?step=broken&limit=full",
         also=(
             "core.conformal.prediction:split_p_values",
             "core.conformal.prediction:cross_p_values",

@@ -44,20 +44,23 @@ else:
 if isinstance(outputs, str):
     st.error(outputs, icon=":material/error:")
     st.stop()
+is_face_classifier = origin == "run" and modality == "face"
+steps = explanations.steps_for(is_face_classifier)
 with st.sidebar:
-    settings = inputs.choose_settings()
+    expanded = choices.last_choice("step", steps, "chain") not in ("chain", "area")
+    with st.expander("Settings", icon=":material/tune:", expanded=expanded):
+        step = choices.last_choice("step", steps, "chain")
+        settings = inputs.choose_settings(outputs, key, step)
 full_analysis = calibration.analyse(key, outputs, settings, origin == "own")
 classes = outputs.classes
 
 # ------------------------------------------------------------------ the step and the point
 
-is_face_classifier = origin == "run" and modality == "face"
-steps = [k for k in explanations.LESSON_STEPS if k != "generator" or is_face_classifier]
 look = {"label_visibility": "collapsed", "width": "stretch"}
 step = choices.choose_one("Step", "step", steps, "chain", explanations.short_title, **look)
 kinds = list(inputs.POINT_SOURCES) if is_face_classifier else ["test"]
 default = "test" if not is_face_classifier or "row" in st.query_params else "example"
-clip = face = softmax = None
+clip = face = seen = None
 left, right = st.columns(2, gap="large") if step == "chain" else (None, None)
 try:
     if step == "chain":
@@ -71,7 +74,7 @@ try:
         clip = uploads.last_face(kind) if step in explanations.POINT_STEPS else None
     if clip:
         face = clip.aligned[clip.middle]
-        softmax = cache.explain_face(source, face).softmax
+        seen = cache.explain_face(source, face)
 except (ModelMissing, ValueError) as error:
     st.error(f"{error}  \nTest points need no picture.", icon=":material/error:")
     go = {"on_click": query_params.set_value, "args": ("from", "test")}
@@ -107,12 +110,13 @@ def show_step() -> None:
     if step != "generator":
         choice = inputs.choose_eps_and_share(settings)
     view = calibration.analyse(key, outputs, choice, origin == "own")
-    if softmax is None:
+    if seen is None:
         point = calibration.test_point(view, row)
     else:
-        point = calibration.face_point(view, softmax, uploads.safe_file_name(clip.name))
+        point = calibration.face_point(view, seen, uploads.safe_file_name(clip.name))
     if step != "promise":
         choices.reset_positions("promise")
+    st.markdown(explanations.predictor_text(view))
     if step in explanations.POINT_STEPS:
         away = step != "chain"
         panels.show_current_point(point, classes, clip if away else None, away)
@@ -122,18 +126,22 @@ def show_step() -> None:
         panels.show_p_value_area(view, point)
     elif step == "set":
         panels.show_prediction_set(view, point)
+    elif step == "strange":
+        panels.show_strange_points(view, families.get(source), source, point)
     elif step == "map":
         panels.show_point_map(view, point)
     elif step == "promise":
         args = (key, outputs, choice, origin == "own")
         panels.show_validity(view, lambda: calibration.analyses_by_size(*args))
     elif step == "broken":
-        panels.show_limits(view)
+        panels.show_limits(view, key)
     else:
         panels.show_generated_voices(families.get(source), source, face)
     if step != "generator":
         is_run = origin == "run"
-        command = calibration.command_line(source, modality, choice) if is_run else ""
+        other_kind = outputs.own is not None and outputs.own.fitted.kind != "inductive"
+        args = source, modality, choice, other_kind
+        command = calibration.command_line(*args) if is_run else ""
         panels.show_downloads(view, point, command)
 
 

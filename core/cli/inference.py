@@ -94,6 +94,8 @@ class ConformalOptions:
     """Significance: the largest share of errors that is promised."""
     smoothed: bool = False
     """Break ties at random."""
+    predictor: Literal["own", "inductive"] = "own"
+    """The run's own, of whatever kind, or an inductive one on f_S's softmax."""
     choose_r: bool = False
     """Compare calibration sizes r with cross-conformal and full CP, by how they classify (§3.1)."""
     seed: Seed = 0
@@ -341,9 +343,13 @@ def conformal(options: ConformalOptions) -> int:
     o = options
     if o.choose_r:
         return _choose_calibration_size(o)
-    settings = {"r": o.r, "eps": o.eps, "smoothed": o.smoothed, "seed": o.seed}
+    settings: dict[str, Any] = {"r": o.r, "eps": o.eps, "smoothed": o.smoothed, "seed": o.seed}
     print(
-        analysis.run_report(o.run, o.condition, o.modality, o.measure, o.groups, o.json, **settings)
+        analysis.run_report(
+            *(o.run, o.condition, o.modality, o.measure, o.groups, o.json),
+            inductive=o.predictor == "inductive",
+            **settings,
+        )
     )
     return 0
 
@@ -351,7 +357,7 @@ def conformal(options: ConformalOptions) -> int:
 def _choose_calibration_size(o: ConformalOptions) -> int:
     """`--choose-r`: inductive(r), cross-conformal and full CP in classification, as tables."""
     from core import runs
-    from core.conformal import calibration_share
+    from core.evaluation.reporting import calibration_share
     from core.experiments import condition_vectors
 
     run, progress = runs.resolve(o.run, o.condition), Progress()

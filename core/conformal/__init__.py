@@ -1,1 +1,1 @@
-"""§3.1: p-values, prediction sets and their validity. Read: prediction, validity, analysis."""
+"""§3.1: p-values, predictors, prediction sets, validity. Read: prediction, predictor, validity."""

@@ -108,7 +108,7 @@ def analyse_outputs(
     floor = np.broadcast_to(prediction.min_p_value(n_k if by_class else n), K)
     group_cal, group = (problem.label_cal, labels) if by_class else (None, None)
     shares, draws = (CALIBRATION_SHARES, 20, seed, group_cal), (smoothed, 20, seed, group)
-    notes = (*_predictor_notes(problem, kind, (measure, groups, smoothed, r)),)
+    notes = (*predictor_notes(problem, kind, (measure, groups, smoothed, r)),)
     notes += _notes(problem, by_class, n_k, floor, eps)
     return Analysis(
         *(problem, measure, groups, smoothed, r, eps, seed, kind, n, m, alpha_cal, label_cal),
@@ -178,10 +178,13 @@ def _rank_inductively(
     return _InductiveRanks(every, alpha_cal, label_cal, true, p, whole, uniform)
 
 
-def _predictor_notes(
+def predictor_notes(
     problem: calibration.CalibrationData, kind: Kind, settings: tuple[Measure, Groups, bool, float]
 ) -> list[str]:
-    """What a reader must know of the predictor: whether it is the run's own, and its promise."""
+    """What a reader must know of the predictor: that it is not the run's own, or its promise.
+
+    settings: measure, groups, smoothed, r.
+    """
     if problem.own is None:
         return []
     f = problem.own.fitted
@@ -311,19 +314,21 @@ def run_report(
     measure: Measure | None = None,
     groups: Groups | None = None,
     as_json: bool = False,
+    inductive: bool = False,
     **settings: Any,
 ) -> str:
     """`analyse_outputs` of a run, as Markdown or with `as_json` as JSON.
 
     `run` and `condition` as in `runs.resolve`; `settings` are r, eps, smoothed and seed. The run's
-    own predictor is analysed, of whatever kind, unless measure, groups, r or smoothed ask for an
-    inductive one of other settings. Raises UserError for an unknown run, missing outputs or
+    own predictor is analysed, of whatever kind, unless measure, groups, r, smoothed or `inductive`
+    ask for an inductive one on the softmax. Raises UserError for an unknown run, missing outputs or
     settings out of range.
     """
     found = runs.resolve(run, condition)
     data, own = calibration.data_from_run(found, modality), found.config.conformal
     how = measure or own.measure, groups or own.groups
-    v = analyse_outputs(data, *how, **settings, own=is_own_choice(data, *how, **settings))
+    is_own = not inductive and is_own_choice(data, *how, **settings)
+    v = analyse_outputs(data, *how, **settings, own=is_own)
     return to_json(v) if as_json else analysis_text(v)
 
 
@@ -333,13 +338,15 @@ def is_own_choice(
     groups: Groups,
     r: float = 1.0,
     smoothed: bool = False,
+    kind: Kind | None = None,
     **_: Any,
 ) -> bool:
-    """Whether these settings are those of the run's own predictor."""
+    """Whether these settings, and `kind` if given, are those of the run's own predictor."""
     if problem.own is None:
         return False
     f = problem.own.fitted
-    return (measure, groups, r, smoothed) == (f.measure, f.groups, 1.0, False)
+    known = measure, groups, r, smoothed, kind or f.kind
+    return known == (f.measure, f.groups, 1.0, False, f.kind)
 
 
 def analysis_text(v: Analysis) -> str:

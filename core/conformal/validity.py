@@ -22,6 +22,7 @@ from core.conformal import prediction
 EPS_LEVELS = np.arange(101) / 100
 SIMULATED_CURVES = 2_000  # simulated curves per band
 BAND_COVERAGE = 0.95  # share of valid predictors' curves that stay inside the band
+MIN_BIN_POINTS = 10  # a reliability bin of fewer points shows little; charts grey it
 HISTOGRAM_BINS = 20  # bins of the p-values' histogram; a divisor of the number of levels less one
 
 
@@ -85,6 +86,8 @@ class Reliability:
     count: np.ndarray  # (bins,)
     confidence: np.ndarray  # (bins,) mean largest probability
     accuracy: np.ndarray  # (bins,)
+    low: np.ndarray  # (bins,) 95 % interval of the accuracy by Wilson, if points are independent
+    high: np.ndarray
     ece: float  # mean |accuracy - confidence| weighted by count; biased upwards at small N
 
 
@@ -302,7 +305,25 @@ def reliability(
     confidence = np.bincount(index, best, minlength=bins) / divisor
     accuracy = np.bincount(index, right, minlength=bins) / divisor
     ece = float(np.nansum(count * np.abs(accuracy - confidence)) / max(1, len(best)))
-    return Reliability(edges, count, confidence, accuracy, ece)
+    interval = wilson_interval(np.bincount(index, right, minlength=bins), count)
+    return Reliability(edges, count, confidence, accuracy, *interval, ece)
+
+
+def wilson_interval(successes: np.ndarray, n: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """95 % interval of a share, Wilson 1927: (b,) successes of (b,) trials -> low, high (b,).
+
+    NaN where there is no trial. It lies in [0, 1], also for no success or nothing else.
+
+    >>> low, high = wilson_interval(np.array([0.0, 8.0]), np.array([10, 10]))
+    >>> low.round(3).tolist(), high.round(3).tolist()
+    ([0.0, 0.49], [0.278, 0.943])
+    """
+    z2 = 1.959964**2  # squared 97.5 % quantile of the normal distribution
+    trials = np.where(n > 0, n, np.nan)
+    share = successes / trials
+    middle = (share + z2 / (2 * trials)) / (1 + z2 / trials)
+    half = np.sqrt(z2 * (share * (1 - share) / trials + z2 / (4 * trials**2))) / (1 + z2 / trials)
+    return np.clip(middle - half, 0, 1), np.clip(middle + half, 0, 1)
 
 
 def calibration_sizes(

@@ -18,20 +18,27 @@ import numpy as np
 import streamlit as st
 
 from core import files
-from core.conformal import analysis, calibration, prediction
+from core.conformal import analysis, calibration, credibility, prediction, predictor
 from core.conformal.analysis import Analysis
 from core.conformal.calibration import CalibrationData, Modality
+from core.conformal.credibility import CredibilityScale
 from core.conformal.prediction import Groups, Measure, Ranking
+from core.conformal.predictor import PointScores
+from core.evaluation.reporting import calibration_share
+from core.evaluation.reporting.calibration_share import Choice
 from core.files import UserError
 from core.runs import Run
 from ui.session import cache
 from ui.widgets import uploads
 
 if TYPE_CHECKING:
-    from ui.session.cache import GeneratedVoice
+    from core.inference.generation import Explanation
 
 MAX_PRECOMPUTED_P_VALUES = 200_000  # with more, each calibration size is analysed on demand
 MAX_NAME_LETTERS = 24  # letters of a class or subject that are shown
+COMPARED_DRAWS, COMPARED_POINTS = 3, 60  # of the comparison with full CP: some seconds
+MAX_COMPARED = 1_500  # calibration points of that comparison, and
+MAX_COMPARED_CLASSES = 12  # classes: a refit costs their third power
 MAX_CHART_LABELS = 12  # most labels in a chart of one point
 
 
@@ -45,6 +52,7 @@ class AnalysisSettings:
     r: float = 1.0
     eps: float = 0.1
     seed: int = 0
+    own: bool = False  # the run's own predictor, of whatever kind, with its measure and groups
 
 
 @dataclass(frozen=True)
@@ -57,6 +65,7 @@ class Point:
     p: np.ndarray  # (K,) smoothed if the analysis is
     label: int | None  # true class; None: unknown
     row: int | None  # row among the test points; None: not one of them
+    folds: tuple[PointScores, ...] = ()  # the scores behind p; the mean over folds is p
 
     @property
     def prediction(self) -> int:
@@ -185,7 +194,8 @@ def _bands_ready(key: str, source: CalibrationData, choice: AnalysisSettings) ->
 
     Bands do not depend on the settings that are replaced here.
     """
-    return _start_band_simulation(key, replace(choice, r=1.0, eps=0.1, measure="margin"), source)
+    usual = replace(choice, r=1.0, eps=0.1, measure="margin", own=False)
+    return _start_band_simulation(key, usual, source)
 
 
 def _is_small(source: CalibrationData) -> bool:
@@ -215,9 +225,10 @@ def analyses_by_size(
 ) -> list[Analysis] | None:
     """The analyses at all calibration sizes, smallest first; None until their bands are simulated.
 
-    The list is empty for more than MAX_PRECOMPUTED_P_VALUES p-values.
+    The list is empty for more than MAX_PRECOMPUTED_P_VALUES p-values, and for a run's own
+    predictor, whose share is its own.
     """
-    if not _is_small(source):
+    if choice.own or not _is_small(source):
         return []
     if not _bands_ready(key, source, choice).is_set():
         return None
@@ -241,17 +252,59 @@ def test_point(v: Analysis, row: int) -> Point:
     p, o = v.problem, v.problem.o_test[row]
     subject = "" if p.subject_test is None else f" · {p.subject_test[row]}"
     name, label = f"Test point {row}{subject}", int(p.label_test[row])
-    return Point(name, o, _ranking(v, o), v.p[row], label, row)
+    if uses_own_scores(v):
+        return _own_point(v, o, p.own.features_test[row], v.p[row], name, label, row)
+    return Point(name, o, _ranking(v, o), v.p[row], label, row, _inductive_scores(v, o))
 
 
-def face_point(v: Analysis, softmax: np.ndarray, name: str) -> Point:
+def face_point(v: Analysis, face: Explanation, name: str) -> Point:
     """A visitor's face as a point, with the settings of the analysis."""
+    softmax = face.softmax
+    if uses_own_scores(v):
+        return _own_point(v, softmax, face.features, face.p, name, None, None)
     alpha, groups = prediction.nonconformity(softmax[None], v.measure), ()
     if v.groups == "class":
         groups = (v.label_cal, np.arange(len(softmax)))
     noise = np.random.default_rng([v.seed, 3]) if v.smoothed else None
     p = prediction.p_values(v.alpha_cal, alpha, *groups, rng=noise)[0]
-    return Point(name, softmax, _ranking(v, softmax), p, None, None)
+    folds = _inductive_scores(v, softmax)
+    return Point(name, softmax, _ranking(v, softmax), p, None, None, folds)
+
+
+def uses_own_scores(v: Analysis) -> bool:
+    """Whether a run's own predictor, and no inductive one on the softmax, ranks the points."""
+    return v.kind != "inductive" and v.problem.own is not None
+
+
+def _own_point(v: Analysis, o: np.ndarray, features: np.ndarray, p: np.ndarray, *about) -> Point:
+    """A point by the run's own predictor; `about` is its name, label and row."""
+    folds = predictor.point_scores(v.problem.own.fitted, o, features)
+    count = lambda compare: np.array(  # noqa: E731
+        [[int(compare(s, a).sum()) for a, s in zip(f.alpha, f.scores)] for f in folds]
+    ).sum(axis=0)
+    n = np.array([[len(s) for s in f.scores] for f in folds]).sum(axis=0)
+    alpha = np.mean([f.alpha for f in folds], axis=0)
+    ranks = Ranking(alpha, count(np.greater), count(np.equal), n, p)
+    name, label, row = about
+    return Point(name, o, ranks, p, label, row, folds)
+
+
+def _inductive_scores(v: Analysis, softmax: np.ndarray) -> tuple[PointScores, ...]:
+    alpha = prediction.nonconformity(softmax[None], v.measure)[0]
+    return (PointScores(alpha, tuple(scores(v, k) for k in range(len(softmax)))),)
+
+
+def credibility_scale(v: Analysis) -> CredibilityScale:
+    """The possible credibilities with the settings of an analysis, and those of its test points."""
+    if uses_own_scores(v):
+        return credibility.scale(v.problem.own.fitted, v.p)
+    groups = [scores(v, k) for k in range(len(v.problem.classes))]
+    low = credibility.lowest_of_scores(groups, v.measure)
+    if v.smoothed:  # smoothing takes away at most the new point itself and its ties
+        ties = np.unique(v.alpha_cal, return_counts=True)[1].max()
+        low = max(0.0, low - (ties + 1) / (min(len(g) for g in groups) + 1))
+    usual = np.sort(prediction.credibility(v.p))
+    return CredibilityScale(low, 1.0, not v.smoothed, usual)
 
 
 def _ranking(v: Analysis, softmax: np.ndarray) -> Ranking:
@@ -259,68 +312,85 @@ def _ranking(v: Analysis, softmax: np.ndarray) -> Ranking:
     return prediction.ranking(v.alpha_cal, alpha, v.label_cal if v.groups == "class" else None)
 
 
+# ------------------------------------------------------------------ strange points
+
+
+@st.cache_resource(show_spinner=False)
+def strange_pictures() -> dict[str, np.ndarray]:
+    from core.inference import strangeness
+
+    return strangeness.strange_pictures()
+
+
+@st.cache_resource(show_spinner="Drawing faces to compare with …", max_entries=8)
+def distance_p_values(classes: tuple[str, ...]) -> np.ndarray:
+    """p-values of `strange_pictures` by their distance to drawn faces of the classes."""
+    from core.inference import strangeness
+
+    f = strangeness.fit_distances(classes)
+    return strangeness.distance_p_values(f, np.stack(list(strange_pictures().values())))
+
+
+@st.cache_resource(show_spinner=False, max_entries=8, scope="session")
+def compare_with_full(
+    key: str, measure: Measure, groups: Groups, _source: CalibrationData
+) -> tuple[Choice, ...]:
+    """inductive(r), cross-conformal and full CP on halves of the calibration points."""
+    own, o = _source.own, _source.o_cal
+    features = standardised_logarithm(o)
+    if own is not None and len(own.fitted.o) == len(o) and own.fitted.features.shape[1]:
+        features = own.fitted.features
+    points = calibration_share.Points(o, features, _source.label_cal)
+    some = np.random.default_rng(0).permutation(len(o))[:MAX_COMPARED]
+    pairs = calibration_share.held_back(points.take(some), COMPARED_DRAWS, COMPARED_POINTS, 0)
+    return calibration_share.compare(pairs, measure, groups)
+
+
+def standardised_logarithm(o: np.ndarray) -> np.ndarray:
+    """Features (n, K) of outputs that have no others: log o, of mean 0 and variance 1."""
+    f = np.log(np.clip(o, 1e-6, None))
+    return (f - f.mean(axis=0)) / np.maximum(f.std(axis=0), 1e-9)
+
+
 def scores(v: Analysis, k: int) -> np.ndarray:
-    """The calibration scores that label k is compared with."""
+    """The calibration scores that label k is compared with, by an inductive predictor."""
     return v.alpha_cal[v.label_cal == k] if v.groups == "class" else v.alpha_cal
 
 
-def notable_points(v: Analysis) -> dict[str, int]:
-    """Typical test points: name -> row. "Sure and wrong" is missing if no prediction is wrong."""
+def notable_points(v: Analysis, eps: float) -> dict[str, int]:
+    """Typical test points: name -> row; a name is missing where there is no such point.
+
+    "No label fits" is the least credible point, where its credibility is at most the chosen ε.
+    """
     best, sure = prediction.credibility(v.p), prediction.confidence(v.p)
     wrong = prediction.forced_prediction(v.p) != v.problem.label_test
     rows = {
         "Clear": int((best + sure - 3.0 * wrong).argmax()),
         "Undecided": int((best - sure).argmax()),
-        "Strange": int(best.argmin()),
+        "Least credible": int(best.argmin()),
     }
+    if best.min() <= eps:
+        rows["No label fits"] = int(best.argmin())
     if wrong.any():
         rows["Sure and wrong"] = int((best + sure - 3.0 * ~wrong).argmax())
     return rows
 
 
-# ------------------------------------------------------------------ generated voices
-
-
-@dataclass(frozen=True)
-class ConditionVoice:
-    """The voice under one condition, with the verdicts of Q and the scorer."""
-
-    voice: GeneratedVoice
-    q_softmax: np.ndarray  # (K,) Q's softmax; the scorer's is the voice's own
-
-
-def generate_voices(
-    members: dict[str, str], face: np.ndarray, seed: int
-) -> dict[str, ConditionVoice]:
-    """One face's voice under each trained condition, from the same noise.
-
-    `members` maps a condition to its run. Raises ValueError for a damaged run.
-    """
-    voices = {}
-    for condition, run_id in members.items():
-        if condition != "none":
-            voice = cache.generate_voice(run_id, face, None, seed)
-            q = _q_softmax(files.checkpoints_folder() / run_id, voice.y)
-            voices[condition] = ConditionVoice(voice, q)
-    return voices
-
-
-@st.cache_data(show_spinner=False, max_entries=60, scope="session")
-def _q_softmax(directory: Path, y: np.ndarray) -> np.ndarray:
-    from core.inference import generation
-
-    return generation.classify_samples(cache.load_run(directory.name), y[None])["Q"][0]
-
-
 # ------------------------------------------------------------------ the command line
 
 
-def command_line(source: str, modality: Modality, choice: AnalysisSettings) -> str:
-    """The command that prints the same figures; `source` is a run's id."""
-    words = [
-        f"python -m core conformal {source}",
-        f"--measure {choice.measure} --groups {choice.groups} --eps {choice.eps:g}",
-    ]
+def command_line(
+    source: str, modality: Modality, choice: AnalysisSettings, inductive: bool = False
+) -> str:
+    """The command that prints the same figures; `source` is a run's id.
+
+    `inductive`: the run's own predictor is of another kind, and an inductive one stands in for it.
+    """
+    words = [f"python -m core conformal {source}"]
+    if not choice.own:
+        words += [f"--measure {choice.measure} --groups {choice.groups}"]
+        words += ["--predictor inductive"] * inductive
+    words += [f"--eps {choice.eps:g}"]
     words += [f"--modality {modality}"] * (modality != "face")
     words += [f"--r {choice.r:g}"] * (choice.r != 1)
     words += ["--smoothed"] * choice.smoothed

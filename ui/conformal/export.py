@@ -10,8 +10,9 @@ import numpy as np
 
 from core.conformal import analysis, prediction
 from core.conformal.analysis import Analysis
-from core.conformal.validity import EPS_LEVELS
-from ui.conformal.calibration import Point, scores
+from core.conformal.predictor import KIND_NAMES
+from core.conformal.validity import EPS_LEVELS, MIN_BIN_POINTS
+from ui.conformal.calibration import Point
 from ui.conformal.figure_parts import (
     ALARM_COLOUR,
     MAIN_COLOUR,
@@ -56,10 +57,18 @@ def panel_files(v: Analysis, point: Point) -> dict[str, bytes]:
     e.set(xlabel="ε", ylabel="labels in a set (mean)", title="efficiency")
     r = v.reliability["width"]
     f.plot([0, 1], [0, 1], ":", color="grey")
-    f.plot(r.confidence, r.accuracy, "o-", color=MAIN_COLOUR)
+    for rows, colour, line in (
+        (r.count < MIN_BIN_POINTS, PALE_GREY, "o"),
+        (r.count >= MIN_BIN_POINTS, MAIN_COLOUR, "o-"),
+    ):
+        bars = np.stack([r.accuracy - r.low, r.high - r.accuracy])[:, rows]
+        bars = np.clip(bars, 0, None)  # rounding
+        f.errorbar(r.confidence[rows], r.accuracy[rows], bars, fmt=line, color=colour, lw=1)
     title = f"softmax: ECE {r.ece:.3f}"
     f.set(xlabel="softmax' largest probability", ylabel="share right", title=title)
-    settings = f"{v.measure}, {v.groups}, {'smoothed' if v.smoothed else 'unsmoothed'}, r = {v.r:g}"
+    kind = "" if v.kind == "inductive" else f"{KIND_NAMES[v.kind]}, "
+    smoothing = "smoothed" if v.smoothed else "unsmoothed"
+    settings = f"{kind}{v.measure}, {v.groups}, {smoothing}, r = {v.r:g}"
     title = f"{v.problem.name} · {settings}, ε = {v.eps:g}, seed {v.seed}"
     figure.suptitle(title, fontsize=9)
     content = {}
@@ -86,12 +95,14 @@ def _draw_p_values(axes: Axes, v: Analysis, point: Point) -> None:
 def _draw_scores(axes: Axes, v: Analysis, point: Point) -> None:
     """Calibration scores as a histogram, with the point's own score under its prediction."""
     k = point.prediction
-    own, alpha = scores(v, k), float(point.ranking.alpha[k])
+    own, alpha = point.folds[0].scores[k], float(point.folds[0].alpha[k])
     edges = np.linspace(-1.0 if v.measure == "margin" else 0.0, 1, SCORE_BINS + 1)
     parts = [own[own < alpha], own[own >= alpha]]
     axes.hist(parts, edges, stacked=True, color=[PALE_GREY, MAIN_COLOUR])
     axes.axvline(alpha, color=ALARM_COLOUR)
     title = f"p({v.problem.classes[k]}) = {point.p[k]:.3f}"
+    if len(point.folds) > 1:
+        title += f" (mean of {len(point.folds)} folds; the first is drawn)"
     axes.set(xlabel="nonconformity α", ylabel="calibration points", title=title)
 
 

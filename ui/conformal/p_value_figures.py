@@ -141,6 +141,23 @@ def label_set(
     return apply_layout(figure, inner + 150, left=80, top=30, bottom=120, **layout)
 
 
+def strange_points(names: Sequence[str], best: dict[str, np.ndarray], eps: float) -> go.Figure:
+    """Credibility of some pictures by several measures: measure -> (pictures,), and a line at ε."""
+    figure = go.Figure()
+    colours = (parts.MAIN_COLOUR, GREY, parts.THIRD_COLOUR, parts.SECOND_COLOUR)
+    for i, (measure, values) in enumerate(best.items()):
+        bar = {"x": list(names), "y": round_float32(values), "name": measure}
+        bar |= {"marker": {"color": colours[i % 4]}, "text": [f"{x:.2f}" for x in values]}
+        hover = f"%{{x}}, {measure}: credibility %{{y:.3f}}<extra></extra>"
+        figure.add_bar(**bar, textposition="outside", cliponaxis=False, hovertemplate=hover)
+    line = {"color": ALARM_COLOUR, "dash": "dash", "width": 2}
+    figure.add_shape(type="line", x0=0, x1=1, xref="x domain", y0=eps, y1=eps, line=line)
+    figure.update_xaxes(title=f"a picture that is no face · dashed: ε = {eps:g}")
+    figure.update_yaxes(title="credibility: highest p-value", range=[0, 1.12])
+    above = charts.TOP_LEFT_LEGEND | {"y": 1.02, "yanchor": "bottom", "orientation": "h"}
+    return apply_layout(figure, 280, left=54, top=40, barmode="group", legend=above)
+
+
 def point_map(v: Analysis, credibility: float, confidence: float) -> go.Figure:
     """Credibility against confidence of every test point, with a ring around the chosen one.
 
@@ -149,8 +166,9 @@ def point_map(v: Analysis, credibility: float, confidence: float) -> go.Figure:
     figure = make_subplots(2, 1, shared_xaxes=True, row_heights=[0.24, 0.76], vertical_spacing=0.03)
     is_right = prediction.forced_prediction(v.p) == v.problem.label_test
     right, wrong = (np.flatnonzero(part) for part in (is_right, ~is_right))
-    _add_map_points(figure, v, right, "prediction right", parts.MAIN_COLOUR, "circle")
+    # right ones last: with margin and pooled scores all points share one line, and would be hidden
     _add_map_points(figure, v, wrong, "prediction wrong", parts.THIRD_COLOUR, "x")
+    _add_map_points(figure, v, right, "prediction right", parts.MAIN_COLOUR, "circle")
     ring = {"symbol": "circle-open", "size": 18, "color": ALARM_COLOUR, "line": {"width": 3}}
     hover = "chosen: credibility %{y:.3f}, confidence %{x:.3f}<extra></extra>"
     still = {"selected": UNDIMMED_BARS, "unselected": UNDIMMED_BARS, "row": 2, "col": 1}

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 import plotly.graph_objects as go
 import streamlit as st
 
-from core.conformal import analysis
+from core import files
+from core.conformal import analysis, credibility, prediction
 from core.conformal.analysis import Analysis
+from core.conformal.validity import MIN_BIN_POINTS
 from core.media import spectrograms
 from ui import theme
 from ui.conformal import (
@@ -30,7 +33,7 @@ from ui.widgets import charts, choices, players, run_summary
 if TYPE_CHECKING:
     from core.conformal.validity import ErrorCurve
     from core.inference.generation import AnalysedClip
-    from ui.session.cache import RunFamily
+    from ui.session.cache import GeneratedVoice, RunFamily
 
 # label of each step of an ε slider inside a chart -> ε
 EPS_BY_LABEL = {f"{e:.2f}": float(round(e, 2)) for e in figure_parts.EPS_POSITIONS}
@@ -79,17 +82,27 @@ def show_chain(point: Point, classes: Sequence[str], v: Analysis) -> None:
 
 def show_p_value_area(v: Analysis, point: Point) -> None:
     """The calibration scores and the point's own score, under a label that is chosen here."""
-    classes = v.problem.classes
+    classes, fold = v.problem.classes, 0
     options, default = [classes[k] for k in point.shown], classes[point.prediction]
     bound = choices.option_args("label", "lab label", options, default)
     name = st.pills("If the label were …", required=True, **bound)
     k = classes.index(name)
-    own, alpha = calibration.scores(v, k), float(point.ranking.alpha[k])
+    if len(point.folds) > 1:
+        look = {"required": True, "default": 0, "key": "lab fold"}
+        name_of = lambda i: f"{i + 1}"  # noqa: E731
+        numbers = list(range(len(point.folds)))
+        fold = st.segmented_control("Fold that calibrates", numbers, format_func=name_of, **look)
+    own, alpha = point.folds[fold].scores[k], float(point.folds[fold].alpha[k])
     colour = figure_parts.class_colours(classes)[k]
     figure = p_value_figures.p_value_area(own, alpha, name, v.measure, colour)
     alt = "histogram of the calibration scores, the p-value as the shaded area"
     show_chart(figure, "area", alt)
     st.markdown(explanations.p_value_text(point, k, name, v.smoothed))
+    if v.kind == "full":
+        st.caption(
+            "Algorithm 1: the head is fitted again with this point under this label, so the whole "
+            "histogram changes with the label, and with the point."
+        )
 
 
 def show_prediction_set(v: Analysis, point: Point) -> None:
@@ -98,10 +111,12 @@ def show_prediction_set(v: Analysis, point: Point) -> None:
     left, right = st.columns([2, 3], gap="large")
     with left:
         a, b = st.columns(2)
-        about = "The highest p-value: does any label fit?"
+        about = f"Does any label fit? {credibility.MEANING}"
         a.metric("Credibility", f"{point.credibility:.3f}", help=about)
         about = "1 − the second highest p-value: are all others ruled out?"
         b.metric("Confidence", f"{point.confidence:.3f}", help=about)
+        scale = calibration.credibility_scale(v)
+        st.caption(explanations.credibility_text(scale, point.credibility))
         st.markdown(explanations.prediction_text(point, classes, v.eps))
         st.html(explanations.label_set_html(classes, point.p, v.eps))
     with right:
@@ -112,6 +127,42 @@ def show_prediction_set(v: Analysis, point: Point) -> None:
         st.markdown("**Common mistakes**")
         for column, words in zip(st.columns(2, gap="large"), explanations.COMMON_MISTAKES):
             column.markdown(words)
+
+
+def show_strange_points(v: Analysis, family: RunFamily | None, source: str, point: Point) -> None:
+    """Pictures that are no face: their credibility by the softmax, and by a measure that looks."""
+    pictures = calibration.strange_pictures()
+    p = {"distance to drawn faces": calibration.distance_p_values(v.problem.classes)}
+    if family is None:
+        words = "This run's training is not finished, so its f_S cannot be asked about pictures."
+        st.info(words, icon=":material/hourglass_empty:")
+    else:
+        seen = [cache.explain_face(source, x) for x in pictures.values()]
+        o = np.stack([e.softmax for e in seen])
+        for measure in ("margin", "hinge"):
+            known = v.problem.o_cal, v.problem.label_cal, o, measure, v.groups
+            p[measure] = prediction.inductive_p_values(*known)
+        if calibration.uses_own_scores(v) or v.problem.own.fitted.kind != "inductive":
+            p["the run's own"] = np.stack([e.p for e in seen])
+    best = {k: prediction.credibility(x) for k, x in p.items()}
+    order = [k for k in (v.measure, "margin", "hinge", "the run's own", *best) if k in best]
+    best = {k: best[k] for k in dict.fromkeys(order)}
+    figure = p_value_figures.strange_points(list(pictures), best, v.eps)
+    show_chart(figure, "strange", "credibility of pictures that are no face, by each measure")
+    columns = st.columns(len(pictures), gap="small")
+    for i, (column, (name, x)) in enumerate(zip(columns, pictures.items())):
+        with column:
+            large = np.kron(x, np.ones((4, 4), np.uint8))
+            st.image(large, width=112, output_format="PNG", caption=name)
+            if family is not None:
+                k = int(o[i].argmax())
+                st.caption(f"softmax: *{v.problem.classes[k]}* {o[i, k]:.2f}")
+    scale = calibration.credibility_scale(v)
+    st.markdown(explanations.strange_text(v, best, scale, list(pictures)))
+    st.caption(
+        f"{point.name}, by {v.measure}: {explanations.credibility_text(scale, point.credibility)}"
+    )
+    st.markdown(explanations.why_margin_misses())
 
 
 # ------------------------------------------------------------------ the whole test set
@@ -198,12 +249,15 @@ def _show_group_curves(v: Analysis, every: Sequence[ErrorCurve], what: str) -> N
     tint = [colours[c.name] for c in curves] if what == "class" else None
     figure = validity_figures.curves_by_group(curves, tint, v.eps, what)
     show_chart(figure, "parts", f"error by {what}")
-    st.markdown(explanations.worst_curve_text(every, what))
+    st.markdown(explanations.worst_curve_text(every, what, v.eps))
 
 
-def show_limits(v: Analysis) -> None:
-    """Limits of validity: new people, few calibration points, and the plain softmax."""
-    labels = {"people": "New people", "sizes": "Calibration size"}
+def show_limits(v: Analysis, key: str) -> None:
+    """Limits of validity: new people, few calibration points, full CP, and the plain softmax.
+
+    `key` identifies the outputs.
+    """
+    labels = {"people": "New people", "sizes": "Calibration size", "full": "Full CP (Algorithm 1)"}
     labels |= {"softmax": "The softmax instead"}
     look = choices.choose_one(
         "Limit", "limit", tuple(labels), "people", labels.get, label_visibility="collapsed"
@@ -217,17 +271,61 @@ def show_limits(v: Analysis) -> None:
     if look == "sizes":
         figure = validity_figures.error_by_calibration_size(v)
         show_chart(figure, "sizes", "error and set size against the calibration size")
+        if calibration.uses_own_scores(v):
+            st.caption("For inductive CP on f_S's softmax; the run's own predictor has one size.")
+    elif look == "full" and len(v.problem.classes) > calibration.MAX_COMPARED_CLASSES:
+        most = calibration.MAX_COMPARED_CLASSES
+        words = f"Full CP refits a head for every label; this view takes at most {most} classes."
+        st.info(words, icon=":material/block:")
+    elif look == "full":
+        with st.spinner("Fitting the head again for every point and label …"):
+            found = calibration.compare_with_full(key, v.measure, v.groups, v.problem)
+        figure = validity_figures.predictor_comparison(found, v.eps)
+        show_chart(figure, "full", "accuracy and set size of inductive, cross and full CP")
+        st.markdown(explanations.comparison_text(found, v.problem))
     else:
         figure = validity_figures.reliability_diagram(v)
         show_chart(figure, "reliability", "reliability diagram of the softmax")
         width, mass = v.reliability["width"].ece, v.reliability["mass"].ece
         st.markdown(
             f"Expected calibration error: **{width:.3f}** (15 bins of equal width), "
-            f"**{mass:.3f}** (15 of equal mass)."
+            f"**{mass:.3f}** (15 of equal mass). Bars are 95 % intervals (Wilson); a bin of fewer "
+            f"than {MIN_BIN_POINTS} points is grey and shows little."
         )
 
 
 # ------------------------------------------------------------------ the generator, and files
+
+
+@dataclass(frozen=True)
+class ConditionVoice:
+    """The voice under one condition, with the verdicts of Q and the scorer."""
+
+    voice: GeneratedVoice
+    q_softmax: np.ndarray  # (K,) Q's softmax; the scorer's is the voice's own
+
+
+def generate_voices(
+    members: dict[str, str], face: np.ndarray, seed: int
+) -> dict[str, ConditionVoice]:
+    """One face's voice under each trained condition, from the same noise.
+
+    `members` maps a condition to its run. Raises ValueError for a damaged run.
+    """
+    voices = {}
+    for condition, run_id in members.items():
+        if condition != "none":
+            voice = cache.generate_voice(run_id, face, None, seed)
+            q = _q_softmax(files.checkpoints_folder() / run_id, voice.y)
+            voices[condition] = ConditionVoice(voice, q)
+    return voices
+
+
+@st.cache_data(show_spinner=False, max_entries=60, scope="session")
+def _q_softmax(directory: Path, y: np.ndarray) -> np.ndarray:
+    from core.inference import generation
+
+    return generation.classify_samples(cache.load_run(directory.name), y[None])["Q"][0]
 
 
 def show_generated_voices(family: RunFamily | None, source: str, face: np.ndarray | None) -> None:
@@ -242,7 +340,7 @@ def show_generated_voices(family: RunFamily | None, source: str, face: np.ndarra
         return
     seed = int(st.number_input("Seed of the noise", 0, MAX_SEED, 0, key="lab noise", width=180))
     try:
-        voices = calibration.generate_voices(family.members, face, seed)
+        voices = generate_voices(family.members, face, seed)
         run = cache.load_run(source)
     except ValueError as error:  # a damaged run
         st.error(str(error), icon=":material/error:")

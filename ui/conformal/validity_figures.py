@@ -9,7 +9,8 @@ import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from core.conformal.analysis import Analysis
-from core.conformal.validity import EPS_LEVELS, ErrorCurve
+from core.conformal.validity import EPS_LEVELS, MIN_BIN_POINTS, ErrorCurve
+from core.evaluation.reporting.calibration_share import LEVELS, Choice
 from ui.conformal import figure_parts as parts
 from ui.conformal.figure_parts import (
     ALARM_COLOUR,
@@ -23,6 +24,10 @@ from ui.conformal.figure_parts import (
 from ui.widgets import charts
 from ui.widgets.charts import apply_layout
 
+KIND_COLOURS = {
+    **{"inductive": MAIN_COLOUR, "head": SECOND_COLOUR},
+    **{"cross": THIRD_COLOUR, "full": ALARM_COLOUR},
+}
 VALIDITY_MARGINS = (50, 8)  # pixels at the left and right of `validity_curves`
 MAX_DRAWN_SPLITS = 10  # random splits that `error_deviation` draws
 BAND_TOLERANCE = 1e-12  # rounding error allowed before a curve counts as outside its band
@@ -222,18 +227,54 @@ def error_by_calibration_size(v: Analysis) -> go.Figure:
     return apply_layout(figure, 270, left=54, showlegend=False)
 
 
+def predictor_comparison(found: Sequence[Choice], eps: float) -> go.Figure:
+    """Accuracy and set size of inductive(r), cross-conformal and full CP: mean and sd over draws.
+
+    The set size is that at the level of LEVELS nearest to ε.
+    """
+    at = int(np.abs(np.array(LEVELS) - eps).argmin())
+    names = [c.name for c in found]
+    colours = [KIND_COLOURS[c.kind] for c in found]
+    figure = make_subplots(1, 2, shared_yaxes=True, horizontal_spacing=0.04)
+    values = [c.accuracy for c in found], [c.size[:, at] for c in found]
+    for column, (of, words) in enumerate(zip(values, ("accuracy", "labels in a set")), 1):
+        mean, sd = ([f(x) for x in of] for f in (np.mean, np.std))
+        bar = {"type": "data", "array": round_float32(sd), "thickness": 1.5}
+        hover = f"%{{y}}: {words} %{{x:.3f}}<extra></extra>"
+        dots = {"x": round_float32(mean), "y": names, "error_x": bar, "hovertemplate": hover}
+        dots["marker"] = {"color": colours, "size": 11}
+        figure.add_scatter(mode="markers", **dots, row=1, col=column)
+    figure.update_xaxes(title="accuracy (share of judged points)", row=1, col=1)
+    title = f"labels in a set at ε = {LEVELS[at]:g} (mean)"
+    figure.update_xaxes(title=title, rangemode="tozero", row=1, col=2)
+    figure.update_yaxes(autorange="reversed", title="predictor", row=1, col=1)
+    return apply_layout(figure, 330, left=190, showlegend=False)
+
+
 def reliability_diagram(v: Analysis) -> go.Figure:
-    """Accuracy against the largest softmax probability, in bins of equal width."""
+    """Accuracy against the largest softmax probability, in bins of equal width, with intervals.
+
+    Bins of fewer than MIN_BIN_POINTS points are grey and are joined by no line.
+    """
     r = v.reliability["width"]
-    filled = r.count > 0
     figure = go.Figure()
     figure.add_scatter(**parts.DIAGONAL, name="calibrated")
-    size = round_float32(8 + 26 * np.sqrt(r.count[filled] / r.count.max()), 1)
-    bins = {"x": round_float32(r.confidence[filled]), "y": round_float32(r.accuracy[filled])}
-    bins |= {"customdata": r.count[filled], "name": "bins (size: points)"}
-    bins |= {"marker": {"color": MAIN_COLOUR, "size": size, "opacity": 0.8}}
+    enough = r.count >= MIN_BIN_POINTS
+    few = (r.count > 0) & ~enough
     hover = "says %{x:.2f}, is right %{y:.2f} of the time, N = %{customdata:,}<extra></extra>"
-    figure.add_scatter(mode="lines+markers", hovertemplate=hover, **bins)
+    for rows, colour, mode, name in (
+        (few, GREY, "markers", f"bins of fewer than {MIN_BIN_POINTS} points"),
+        (enough, MAIN_COLOUR, "lines+markers", "bins (size: points; bars: 95 % interval)"),
+    ):
+        accuracy = r.accuracy[rows]
+        bins = {"x": round_float32(r.confidence[rows]), "y": round_float32(accuracy)}
+        bins |= {"customdata": r.count[rows], "name": name}
+        size = round_float32(8 + 26 * np.sqrt(r.count[rows] / r.count.max()), 1)
+        bins |= {"marker": {"color": colour, "size": size, "opacity": 0.8}}
+        up, down = round_float32(r.high[rows] - accuracy), round_float32(accuracy - r.low[rows])
+        bar = {"type": "data", "symmetric": False, "array": up, "arrayminus": down}
+        bar |= {"color": colour, "thickness": 1.5}
+        figure.add_scatter(mode=mode, hovertemplate=hover, error_y=bar, **bins)
     figure.update_xaxes(title="largest softmax probability (mean)", range=[0, 1.02])
     figure.update_yaxes(title="how often right (share)", range=[0, 1.05])
     return apply_layout(figure, 290, left=54, top=30, legend=charts.TOP_LEFT_LEGEND)

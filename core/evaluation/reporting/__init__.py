@@ -1,1 +1,1 @@
-"""§4.5-4.6: a report of finished runs (`report`) and the figures in it (`figures`)."""
+"""§4.5-4.6: a report of finished runs (`report`), its figures, and r (`calibration_share`)."""

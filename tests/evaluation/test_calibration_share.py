@@ -5,8 +5,9 @@ import pytest
 
 from core import files, runs
 from core.config import replace
-from core.conformal import calibration_share, logistic, prediction, predictor
-from core.conformal.calibration_share import Points
+from core.conformal import logistic, prediction, predictor
+from core.evaluation.reporting import calibration_share
+from core.evaluation.reporting.calibration_share import Points
 from core.files import UserError
 from core.presets import SMOKE
 
