@@ -16,6 +16,8 @@ import platform
 import shutil
 import subprocess
 import threading
+import zipfile
+import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -26,6 +28,7 @@ import numpy as np
 if TYPE_CHECKING:
     from _csv import Reader
 
+MAX_ARRAY_BYTES = 8 << 30  # of the arrays in one npz; CREMA-D with all windows has some 2 GB
 ROOT = Path(__file__).resolve().parents[1]  # the project: app.py, core/, checkpoints/, data/
 
 
@@ -112,9 +115,23 @@ def write_arrays(path: Path, **arrays: np.ndarray) -> None:
 
 
 def read_arrays(path: Path) -> dict[str, np.ndarray]:
-    """All arrays of an npz; pickle is refused."""
-    with open(path, "rb") as file, np.load(file, allow_pickle=False) as f:  # closes damaged files
-        return {k: f[k] for k in f.files}
+    """All arrays of an npz; pickle is refused.
+
+    Raises DamagedError, which names the file, if it is no npz, holds objects, or states arrays of
+    more than MAX_ARRAY_BYTES in all (nothing is unpacked then). Raises OSError if it is absent.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            size = sum(member.file_size for member in archive.infolist())
+        if size > MAX_ARRAY_BYTES:
+            raise ValueError(f"it unpacks to {size >> 20:,} MB; at most {MAX_ARRAY_BYTES >> 20:,}")
+        with open(path, "rb") as file, np.load(file, allow_pickle=False) as f:
+            found = {k: f[k] for k in f.files}
+        if other := [k for k, a in found.items() if not isinstance(a, np.ndarray)]:
+            raise ValueError(f"{other[0]} is no array")
+        return found
+    except (ValueError, zipfile.BadZipFile, zlib.error, EOFError, KeyError, SyntaxError) as e:
+        raise DamagedError(f"{path} cannot be read ({e}); remove it and make it again") from e
 
 
 def decode_text(name: str, data: bytes) -> str:

@@ -6,6 +6,7 @@ import sqlite3
 import subprocess
 import sys
 import time
+import zipfile
 
 import numpy as np
 import pytest
@@ -213,3 +214,24 @@ def test_a_damaged_config_is_named(run):
     (run.directory / "config.json").write_text("{")
     with pytest.raises(ValueError, match=r"config\.json"):
         _ = run.config
+
+
+@pytest.mark.parametrize("kind", ["bomb", "text", "cut", "empty", "other zip", "objects"])
+def test_what_is_no_npz_of_arrays_is_named(tmp_path, monkeypatch, kind):
+    path = tmp_path / "outputs.npz"
+    np.savez_compressed(path, a=np.zeros(100_000))  # 800 kB in some 1 kB
+    if kind == "bomb":
+        monkeypatch.setattr(files, "MAX_ARRAY_BYTES", 700_000)
+    elif kind == "objects":
+        np.savez(path, a=np.array([object()], dtype=object))
+    elif kind == "other zip":
+        with zipfile.ZipFile(path, "w") as archive:
+            archive.writestr("a.npy", b"no array")
+    else:
+        content = {"text": b"hello", "cut": path.read_bytes()[:200], "empty": b""}[kind]
+        path.write_bytes(content)
+    with pytest.raises(files.DamagedError, match=r"outputs\.npz"):
+        files.read_arrays(path)
+    if kind == "bomb":
+        monkeypatch.undo()
+        assert not files.read_arrays(path)["a"].any()
