@@ -235,3 +235,16 @@ def test_what_is_no_npz_of_arrays_is_named(tmp_path, monkeypatch, kind):
     if kind == "bomb":
         monkeypatch.undo()
         assert not files.read_arrays(path)["a"].any()
+
+
+def test_a_name_of_several_runs_says_which_one_is_taken(home):
+    for condition in ("label", "cp"):
+        trained_runs.fabricate_run("done", replace(SMOKE, gan={"condition": condition}))
+    taken = runs.resolve("smoke")
+    note = runs.choice_note("smoke")
+    assert f"this is {taken.id}, condition {taken.config.gan.condition}" in note
+    (other,) = {r["run"] for r in runs.list_runs()} - {taken.id}
+    assert other in note
+    assert "--condition" in note
+    assert runs.choice_note("smoke", "label") == runs.choice_note(taken.id) == ""
+    assert runs.choice_note(str(taken.directory)) == ""

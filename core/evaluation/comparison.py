@@ -184,7 +184,7 @@ def run_record(s: RunSummary) -> dict[str, str | int | float | None]:
     line: dict[str, str | int | float | None] = {
         **{"run": s.id, "state": s.state, "condition": s.condition, "corpus": s.corpus},
         **{row: 100 * s.accuracy(row) for row in ("S1", "S1 + generated", "S1 + S3")},
-        "S1 sd": 100 * baseline.sd,
+        "S1 sd": round(100 * baseline.sd, 1),
         "trainings": baseline.trainings or None,
         "N": s.n,
         "people": s.people or None,

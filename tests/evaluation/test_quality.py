@@ -11,8 +11,8 @@ import torch
 from core import files, runs
 from core.config import replace
 from core.data import prepared_corpora, splits
-from core.evaluation import augmentation, metrics, quality, results
-from core.experiments import pipeline
+from core.evaluation import augmentation, metrics, protocol, quality, results
+from core.experiments import pipeline, sweep
 from core.models import classifiers, networks
 from core.runs import Run
 from tests.support.small_pipeline import TINY, weights
@@ -157,6 +157,15 @@ def test_a_run_of_an_earlier_rule_is_measured_again_by_the_same_command_and_not_
     said.clear()
     pipeline.run(TINY, tmp_path, "cpu", lambda *a: said.append(a))
     assert said == []
+
+
+def test_a_sweep_measures_runs_of_an_earlier_rule_again(finished_run, tmp_path):
+    of_an_earlier_rule(finished_run, tmp_path / "earlier")
+    shutil.copytree(finished_run.directory, tmp_path / "current" / finished_run.id)
+    cells, sent = [protocol.Cell("tiny", "ours", TINY)], []
+    for name in ("earlier", "current"):
+        sweep.train_cells(cells, tmp_path / name, engine=lambda work: sent.append(work.folder.name))
+    assert sent == ["earlier"]
 
 
 def test_a_shipped_copy_is_measured_again_from_what_it_holds(finished_run, tmp_path):

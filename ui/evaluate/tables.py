@@ -19,6 +19,7 @@ from ui import theme
 from ui.evaluate import figures, runs
 from ui.session import cache
 
+FOREIGN_COLOUR = "#757575"  # figures that do not compare: grey, and legible in both themes
 TABLE_1_CASES = [f"{kind} · {c}" for kind in PUBLISHED_TABLE_1 for c in TABLE_CONDITIONS]
 
 # ------------------------------------------------------------------ folds
@@ -203,7 +204,7 @@ def _show_with_foreign(rows: Sequence[Mapping[str, str]], base: BaseSettings, al
     corpus = comparison.published_corpus(base.config)
     frame = pandas.DataFrame(list(rows))
     foreign = [c for c in frame.columns if is_foreign(c, corpus)]
-    styled = frame.style.set_properties(subset=foreign, color=theme.REFERENCE_COLOUR)
+    styled = frame.style.set_properties(subset=foreign, color=FOREIGN_COLOUR)
     st.dataframe(styled, hide_index=True, alt=alt)
 
 
