@@ -7,12 +7,20 @@ VENV_PYTHON = .venv/bin/python
 CORPUS ?= demo
 SOURCE ?=
 GRID ?= paper
-FOLDS ?= 1
+FOLDS ?= $(if $(filter quick,$(GRID)),1,5)
 SEEDS ?= 1
 WORKERS ?= 1
 OUT ?= checkpoints/report
-PRESET ?= $(if $(filter crema-d,$(CORPUS)),paper,$(if $(filter demo,$(CORPUS)),demo,fer2013-ravdess))
-RUNS = --grid $(GRID) --preset $(PRESET) --folds $(FOLDS) --seeds $(SEEDS) $(if $(F_S),--f-s-corpus $(F_S))
+# presets of a corpus; both: the paper's two corpora in one report
+PRESETS_crema-d = paper
+PRESETS_both = paper ravdess
+PRESET ?= $(or $(PRESETS_$(CORPUS)),$(CORPUS))
+RUNS = --grid $(GRID) --preset $(PRESET) --folds $(FOLDS) --seeds $(SEEDS)$(if $(METHOD), --method $(METHOD))$(if $(F_S), --f-s-corpus $(F_S))$(if $(CELLS), --cells $(CELLS))
+# corpora that are prepared, each from the folder that its variable names
+FOLDERS_crema-d = "crema-d=$(SOURCE)"
+FOLDERS_ravdess = "ravdess=$(SOURCE)"
+FOLDERS_both = "crema-d=$(CREMA_D)" "ravdess=$(RAVDESS)"
+FOLDERS_fer2013-ravdess = "fer2013=$(FER2013)" "ravdess=$(RAVDESS)"
 KILLED = tests/data/test_preparation.py tests/data/test_download.py
 ON_RAY = tests/experiments/test_ray_cluster.py tests/data/test_preparation.py::test_ray_makes_the_same_bytes
 
@@ -29,8 +37,10 @@ help:
 	@echo "make costs        how time grows with size: plots and fitted exponents into docs/costs (minutes)"
 	@echo "make examples     wavs of the shipped runs, real and generated, into checkpoints/examples"
 	@echo "make screenshots  every page, light and dark, into docs/screenshots (some: ARGS='home train')"
-	@echo "make reproduce    the paper's tables and figures: prepare, sweep, report. CORPUS=demo; hours;"
-	@echo "                  a quick look: GRID=quick; the whole: FOLDS=5 SEEDS=3 WORKERS=2"
+	@echo "make reproduce    the paper's tables and figures: prepare, sweep, report. Hours; a quick look: GRID=quick"
+	@echo "                  CORPUS=demo, crema-d or ravdess with SOURCE=FOLDER, fer2013-ravdess with FER2013= and RAVDESS=,"
+	@echo "                  both (one report of the paper's two corpora) with CREMA_D= and RAVDESS=;"
+	@echo "                  METHOD=paper, strict or studio; CELLS='\"EncDec · CP\"'; FOLDS=5 SEEDS=1 WORKERS=1"
 	@echo "make clean        remove caches; .venv, data and checkpoints stay"
 
 setup setup-test:
@@ -74,9 +84,12 @@ examples: setup
 screenshots: setup-test
 	@$(VENV_PYTHON) -m docs.screenshots $(ARGS)
 
-# A corpus that is not drawn is prepared from SOURCE. A failed run (status 1) does not keep the others from the report.
+# A corpus whose folder is given is prepared from it, demo is drawn. A failed run (status 1) does not keep the others from the report.
 reproduce: setup
-	@$(if $(SOURCE)$(filter demo,$(CORPUS)),$(VENV_PYTHON) -m core data prepare $(CORPUS) $(if $(SOURCE),--source "$(SOURCE)"),true)
+	@for one in $(FOLDERS_$(CORPUS)); do \
+		[ -z "$${one#*=}" ] || $(VENV_PYTHON) -m core data prepare "$${one%%=*}" --source "$${one#*=}" || exit 1; \
+	done
+	@$(if $(filter demo,$(CORPUS)),$(VENV_PYTHON) -m core data prepare demo,true)
 	@$(VENV_PYTHON) -m core sweep $(RUNS) --workers $(WORKERS) --table || [ $$? -eq 1 ]
 	@$(VENV_PYTHON) -m core report $(RUNS) --out $(OUT)
 

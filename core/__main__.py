@@ -10,7 +10,7 @@ from typing import Annotated, Any, Union
 
 import tyro
 
-from core.cli import data, experiments, inference, training
+from core.cli import data, experiments, grids, inference, training
 from core.files import UserError
 
 # Words of a command -> its options and the function that runs them; that loads torch if it needs it
@@ -76,6 +76,9 @@ def _subcommands(args: tuple[str, ...], group: tuple[str, ...] = ()) -> Any:
         if chosen and kind in (training.TrainOptions, training.BaselineOptions):
             preset, config = training.starting_config(args[1:], f"{PROGRAM} {args[0]}")
             default = kind(preset=preset, config=config)
+        elif chosen and issubclass(kind, grids.GridOptions):
+            presets, config = grids.starting_config(args[1:], f"{PROGRAM} {args[0]}")
+            default = kind(preset=presets, config=config)
         # The list of commands shows the first sentence, the command's own help the whole text
         summary = None if chosen else (kind.__doc__ or "").partition("\n")[0]
         about = tyro.conf.subcommand(words[-1], default=default, description=summary)

@@ -371,6 +371,17 @@ def changed_settings(a: dict, b: dict) -> dict:
     }
 
 
+def apply_changes(base: Config, start: Config, changed: Config) -> Config:
+    """`base` with the settings in which `changed` differs from `start`."""
+
+    def merge(settings: dict, changes: dict) -> dict:
+        parts = {k: merge(settings[k], v) if isinstance(v, dict) else v for k, v in changes.items()}
+        return settings | parts
+
+    changes = changed_settings(to_dict(changed), to_dict(start))
+    return from_dict(Config, merge(to_dict(base), changes))
+
+
 def family_hash(config: Config) -> str:
     """Hash of all but name and condition; runs that share it are siblings, shown together."""
     neutral = replace(config, name="", gan={"condition": "none"})

@@ -147,3 +147,8 @@ def with_method(method: Method, config: Config) -> Config:
     if changed == vars(own):
         return config
     return replace(config, name=f"{config.name}-{method}", gan=changed)
+
+
+def preset_config(name: PresetName, method: Method | None = None) -> Config:
+    """The configuration of a preset, under a method if one is given."""
+    return with_method(method, PRESETS[name]) if method else PRESETS[name]

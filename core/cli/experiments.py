@@ -13,6 +13,7 @@ from typing import Annotated, Literal
 
 from tyro.conf import Positional, arg
 
+from core.cli import grids
 from core.cli.options import (
     Address,
     Count,
@@ -26,9 +27,8 @@ from core.cli.options import (
 )
 from core.cli.progress import Progress, report_end
 from core.cli.training import stop_on_signals
-from core.config import Condition, Config, replace
 from core.files import UserError
-from core.presets import PRESETS, Method, PresetName, with_method
+from core.presets import PRESETS, Method
 
 
 @dataclass(frozen=True)
@@ -50,35 +50,14 @@ class TableOptions:
 
 
 @dataclass(frozen=True)
-class GridOptions:
-    """Which runs a sweep trains and a report is about."""
-
-    grid: Literal["quick", "paper", "studio"] = "quick"
-    """quick: a few tiny runs; paper: every case of the paper; studio: a preset, folds × seeds."""
-    preset: PresetName = "demo"
-    """Where the settings of the cases start from."""
-    method: Annotated[Method | None, placeholder("{paper,studio}", "the preset's")] = None
-    """Networks and losses: the paper's, or ours."""
-    condition: Annotated[
-        Condition | None, placeholder("{label,classifier,cp,none}", "the preset's")
-    ] = None
-    """studio: the condition of the generator."""
-    folds: Annotated[int | None, placeholder("N", "5; quick: 1")] = None
-    """Number of folds; each tests other subjects."""
-    seeds: Annotated[int | None, placeholder("N", "studio: 3; else 1")] = None
-    """Trainings of each fold."""
-    f_s_corpus: Annotated[str, placeholder("CORPUS", "none")] = ""
-    """paper: a corpus, such as fer2013, whose faces train f_S in one further case (§4.7)."""
-
-
-@dataclass(frozen=True)
-class SweepOptions(GridOptions):
+class SweepOptions(grids.GridOptions):
     """Train the runs of a grid.
 
     Finished runs are skipped and unfinished ones resumed. Ctrl-C stops; the same command goes on.
     Machines of a Ray cluster need no shared disk, but this project and its packages at the same
     path; this machine alone writes the runs. Examples:
       python -m core sweep --grid studio --preset demo --folds 5 --seeds 3 --table
+      python -m core sweep --grid paper --preset paper ravdess --cells "EncDec · CP"
       python -m core sweep --grid paper --engine ray --address 10.0.0.1:6379
     """
 
@@ -98,17 +77,18 @@ class SweepOptions(GridOptions):
 
 
 @dataclass(frozen=True)
-class ReportOptions(GridOptions):
+class ReportOptions(grids.GridOptions):
     """Report on the finished runs of a grid, beside the paper's figures.
 
     It writes Tables 1 and 2, Figs 6 to 11 and the augmentation tables with their tests into
-    report.md, and each figure as png and pdf. Example:
+    report.md, and each figure as png and pdf. Examples:
       python -m core report --grid paper --preset demo --out report
+      python -m core report --grid paper --preset paper ravdess --folds 5
     """
 
     out: Folder = Path("checkpoints/report")
     """Folder for the files."""
-    against: Annotated[Method | None, placeholder("{paper,studio}", "none")] = None
+    against: Annotated[Method | None, placeholder("{paper,strict,studio}", "none")] = None
     """studio, with --method: a method to compare with on the same folds, paired by subject."""
 
 
@@ -134,34 +114,6 @@ class VocoderOptions:
     """train: training steps, some 0.25 s each on one core."""
     seed: Seed = 0
     """train: random seed of the first weights and of the crops."""
-
-
-def grid_cells(g: GridOptions):
-    """The cells that a grid's options name.
-
-    Raises UserError for a condition outside the grid studio.
-    """
-    from core.evaluation import protocol
-
-    base: Config = PRESETS[g.preset]
-    base = with_method(g.method, base) if g.method else base
-    if g.condition and g.grid != "studio":
-        raise UserError(
-            "--condition belongs to --grid studio; the other grids have every condition"
-        )
-    if g.condition:
-        base = replace(base, gan={"condition": g.condition})
-    return protocol.cells(g.grid, base, g.folds, g.seeds, g.f_s_corpus)
-
-
-def command_line(g: GridOptions, name: str) -> str:
-    """The command `name`, sweep or report, for this grid."""
-    parts = [f"python -m core {name} --grid {g.grid} --preset {g.preset}"]
-    for option in ("method", "condition", "folds", "seeds", "f_s_corpus"):
-        value = getattr(g, option)
-        if value is not None and value != "":
-            parts.append(f"--{option.replace('_', '-')} {value}")
-    return " ".join(parts)
 
 
 def train_or_measure_vocoder(o: VocoderOptions) -> int:
@@ -206,7 +158,7 @@ def _print_inversion_qualities(qualities: dict) -> None:
 def table(o: TableOptions) -> tuple[int, str]:
     from core import runs
     from core.evaluation import augmentation
-    from core.evaluation.reporting import report
+    from core.evaluation.reporting import tables
     from core.experiments import pipeline
 
     stop = stop_on_signals()
@@ -215,7 +167,7 @@ def table(o: TableOptions) -> tuple[int, str]:
         print(note, file=sys.stderr)
     settings = augmentation.TableSettings(o.seeds, o.stretch)
     found = augmentation.compute_table(run, settings, device, Progress(), stop.is_set)
-    rows, gains = report.augmentation_text([found]), report.gains_text(report.gains_of([run]))
+    rows, gains = tables.augmentation_text([found]), tables.gains_text(tables.gains_of([run]))
     print(f"\n{run.id}, condition {run.config.gan.condition}\n\n{rows}\n\n{gains}")
     return 0, f"{run.id} has its augmentation table."
 
@@ -232,7 +184,7 @@ def sweep(o: SweepOptions) -> int:
     serve = functools.partial(
         driver.train_on_cluster, workers=o.workers, address=o.address, every=60 * o.sync
     )
-    cells, stop, start = grid_cells(o), stop_on_signals(), time.monotonic()
+    cells, stop, start = grids.grid_cells(o), stop_on_signals(), time.monotonic()
     settings = [c.config.data for c in cells]
     try:
         for name, takes in sorted(
@@ -256,7 +208,7 @@ def sweep(o: SweepOptions) -> int:
     )
     count = Counter(x.state for x in outcomes)
     states = ", ".join(f"{n} {state}" for state, n in count.items())
-    print(f"\n{states}, {time.monotonic() - start:.0f} s; next: {command_line(o, 'report')}")
+    print(f"\n{states}, {time.monotonic() - start:.0f} s; next: {grids.command_line(o, 'report')}")
     if stop.is_set():
         print("stopped; the same command resumes it", file=sys.stderr)
         return 130
@@ -268,9 +220,11 @@ def report(o: ReportOptions) -> int:
 
     if o.against and (o.grid != "studio" or o.method in (None, o.against)):
         raise UserError("--against belongs to --grid studio with another --method")
-    others = grid_cells(dataclasses.replace(o, method=o.against)) if o.against else ()
+    others = grids.grid_cells(grids.of_method(o, o.against)) if o.against else ()
     against = f" --against {o.against}" if o.against else ""
-    here = f"{command_line(o, 'report')}{against} --out {o.out}"
-    path = reporting.write(grid_cells(o), o.out, command_line(o, "sweep"), here, against=others)
+    here = f"{grids.command_line(o, 'report')}{against} --out {o.out}"
+    path = reporting.write(
+        grids.grid_cells(o), o.out, grids.command_line(o, "sweep"), here, against=others
+    )
     print(f"wrote {path}")
     return 0

@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 from tyro.conf import Positional, arg
 
 from core.config import Condition
+from core.presets import Method
 
 
 def placeholder(metavar: str, default: str = "") -> Any:
@@ -24,6 +25,15 @@ Sibling = Annotated[
         metavar="{label,classifier,cp,none}",
         help="Condition of the run, where several runs have its name.",
         help_behavior_hint="(default: the first that is done)",
+    ),
+]
+MethodOption = Annotated[
+    Method | None,
+    arg(
+        metavar="{paper,strict,studio}",
+        help="Networks, losses and optimiser: the paper's, where Q learns from S3's labels; "
+        "strict: the paper's without these labels; or ours.",
+        help_behavior_hint="(default: the preset's)",
     ),
 ]
 Device = Annotated[

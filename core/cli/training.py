@@ -14,11 +14,11 @@ from typing import Annotated, Literal
 
 import tyro
 
-from core.cli.options import Count, Device, placeholder
+from core.cli.options import Count, Device, MethodOption, placeholder
 from core.cli.progress import Progress
 from core.config import Config, from_dict
 from core.files import UserError
-from core.presets import PRESETS, PresetName
+from core.presets import Method, PresetName, preset_config, with_method
 
 
 @dataclass(frozen=True)
@@ -26,6 +26,7 @@ class StartOptions:
     """The options that decide the defaults of all others."""
 
     preset: PresetName = "demo"
+    method: Method | None = None
     config_file: Path | None = None
 
 
@@ -41,6 +42,7 @@ class TrainOptions:
 
     preset: PresetName = "demo"
     """Where the settings below start from; smoke (a minute) and demo need no download."""
+    method: MethodOption = None
     config_file: Annotated[Path | None, placeholder("FILE", "the preset")] = None
     """A run's config.json to start from instead of a preset."""
     device: Device = "auto"
@@ -61,12 +63,13 @@ class BaselineOptions:
     """Number of folds; each tests another fifth of the subjects."""
     preset: PresetName = "demo"
     """Where the settings below start from."""
+    method: MethodOption = None
     device: Device = "auto"
     config: Annotated[Config, tyro.conf.arg(name="")] = field(default_factory=Config)
 
 
 def starting_config(args: Sequence[str], prog: str) -> tuple[PresetName, Config]:
-    """Preset and settings that `--preset` and `--config-file` name; the defaults of all others.
+    """Preset and settings that the StartOptions in `args` name; the defaults of all others.
 
     Raises UserError for a file that holds no configuration.
     """
@@ -74,9 +77,10 @@ def starting_config(args: Sequence[str], prog: str) -> tuple[PresetName, Config]
         StartOptions, args=args, prog=prog, return_unknown_args=True, add_help=False
     )
     if start.config_file is None:
-        return start.preset, PRESETS[start.preset]
+        return start.preset, preset_config(start.preset, start.method)
     try:
-        return start.preset, from_dict(Config, json.loads(start.config_file.read_text()))
+        config = from_dict(Config, json.loads(start.config_file.read_text()))
+        return start.preset, with_method(start.method, config) if start.method else config
     except (ValueError, TypeError) as e:
         raise UserError(f"{start.config_file} is not a run's config.json: {e}") from e
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import json
+import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +21,7 @@ from core.data import prepared_corpora
 from core.data.corpora import CorpusError
 from core.files import UserError
 from core.presets import PRESETS, Method, with_method
+from core.published import CONDITIONS, PUBLISHED_TABLE_1
 from core.runs import Run
 
 Grid = Literal["quick", "paper", "studio"]
@@ -52,6 +54,8 @@ class Cell:
 
 
 REVERSE_CASE = "voice → face · label"
+JOINT_Q_CASE = "Q learns from S3's labels · CP"  # mode `paper`; its losses are Fig. 10
+OTHER_CORPORA = {"crema-d": "ravdess", "ravdess": "crema-d"}  # §4.7's corpora of f_S
 F_S_CORPUS_HINT = (
     "f_S of another corpus (§4.7): prepare one with faces of the same emotions "
     "and add --f-s-corpus NAME (make: F_S=NAME)"
@@ -62,8 +66,8 @@ def cases(base: Config, f_s_corpus: str = "") -> list[Cell]:
     """Every case of the paper on the settings of `base`; two cases may be the same run.
 
     Table 1 crosses the generators with the conditions; the other cases change one setting of the
-    condition CP. `f_s_corpus` names the corpus whose faces train f_S in one more case (§4.7);
-    F_S_CORPUS_HINT tells a user how to add it.
+    condition CP. `f_s_corpus` names a corpus whose faces train f_S in one more case (§4.7);
+    F_S_CORPUS_HINT tells a user how to add it. The paper's two corpora have each other.
     """
     found = []
 
@@ -94,11 +98,17 @@ def cases(base: Config, f_s_corpus: str = "") -> list[Cell]:
         case(called, "§4.4", conformal={"kind": kind})
     for r in (1.0, 0.5, 0.25):
         case(f"{r:.0%} of S2 calibrates · CP", "§3.1", conformal={"r": r})
-    case("Q asked for true labels · CP", "§3, mode paper", gan={"q_labels": "true"})
+    for c, named in table_conditions[1:]:
+        unread = {"q_training": "frozen", "q_labels": "condition"}
+        case(f"S3's labels unread · {named}", "§3, mode strict", c, unread)
+        read = {"q_training": "joint", "q_labels": "true"}
+        case(f"Q learns from S3's labels · {named}", "§3, mode paper", c, read)
     case("no condition", "§4.7", "none")
-    if f_s_corpus:
-        case(f"f_S of {f_s_corpus} · CP", "§4.7", data={"f_s_corpus": f_s_corpus})
-    case(REVERSE_CASE, "§4.5, Fig. 7b", "label", {"direction": "voice-face"})
+    for other in dict.fromkeys((f_s_corpus, OTHER_CORPORA.get(base.data.faces, ""))):
+        if other:
+            case(f"f_S of {other} · CP", "§4.7", data={"f_s_corpus": other})
+    for c, named in table_conditions:
+        case(f"voice → face · {named}", "§4.5, Fig. 7b", c, {"direction": "voice-face"})
     return found
 
 
@@ -108,17 +118,47 @@ def quick_config(base: Config) -> Config:
         base,
         name="quick",
         data={"demo_takes": 1},
-        f_s={"steps": 8},
-        f_t={"steps": 8, "channels": (4, 8), "batch": 16},
-        gan={"steps": 4, "batch": 16, "z": 8},
+        f_s={"steps": 8, "width": "compact"},
+        f_t={"steps": 8, "width": "compact", "channels": (4, 8), "batch": 16},
+        gan={"steps": 4, "width": "compact", "batch": 16, "z": 8},
         evaluate={"every": 2},
     )
 
 
-QUICK_CASES = {
-    *("EncDec · CP", "EncDec · label", "U-Net · classifier", "EncDec without source · CP"),
-    *("28×28 · CP", "full CP"),
+QUICK_CASES = {  # what Tables 1 and 2 and each figure need
+    *(f"{kind} · {c}" for kind in PUBLISHED_TABLE_1 for c in CONDITIONS),
+    *("EncDec without source · CP", "28×28 · CP", "56×28 · CP", "50% of the target data · CP"),
+    *("100% of the target data · CP", "full CP", "inductive CP", JOINT_Q_CASE, REVERSE_CASE),
 }
+
+
+def grid_cases(
+    grid: Grid, base: Config, f_s_corpus: str = "", names: Sequence[str] = ()
+) -> list[Cell]:
+    """The cases of a grid, or those of `names` that it has; signs and capitals do not matter."""
+    if grid == "quick":
+        found = cases(quick_config(base), f_s_corpus)
+        found = found if names else [c for c in found if c.name in QUICK_CASES]
+    elif grid == "paper":
+        found = cases(base, f_s_corpus)
+    else:
+        name = f"{base.name} · {CONDITION_NAMES[base.gan.condition]}"
+        found = [Cell(name, "headline gains", base)]
+    asked = {_words(n) for n in names}
+    return [c for c in found if _words(c.name) in asked] if names else found
+
+
+def _words(name: str) -> tuple[str, ...]:
+    """What tells the name of a case from others: "EncDec · CP" -> ("encdec", "cp")."""
+    return tuple(re.findall(r"[^\W_]+|%", re.sub(r"(?<=\d)[x×](?=\d)", " ", name.lower())))
+
+
+def check_case_names(names: Sequence[str], known: Sequence[Cell]) -> None:
+    """Raise UserError for a name that no case among `known` has; it lists them."""
+    have = {_words(c.name) for c in known}
+    if unknown := [n for n in names if _words(n) not in have]:
+        listed = "; ".join(dict.fromkeys(c.name for c in known))
+        raise UserError(f"no case of this grid is called {', '.join(unknown)}; it has: {listed}")
 
 
 def cells(
@@ -127,12 +167,14 @@ def cells(
     folds: int | None = None,
     seeds: int | None = None,
     f_s_corpus: str = "",
+    names: Sequence[str] = (),
 ) -> list[Cell]:
     """The runs of a grid, in the order case, fold, seed; GRID_SIZES has the default numbers.
 
     quick: QUICK_CASES of `quick_config(base)`, which test the whole path. paper: all `cases`.
-    studio: `base` alone, for the headline gains. Raises UserError for fewer than one fold or seed,
-    or for so many folds that one would test a subject twice.
+    studio: `base` alone, for the headline gains. `names` of cases choose among all of them. Raises
+    UserError for fewer than one fold or seed, or for so many folds that one would test a subject
+    twice.
     """
     default, share = GRID_SIZES[grid], base.data.sets[3]
     folds, seeds = default[0] if folds is None else folds, default[1] if seeds is None else seeds
@@ -141,15 +183,8 @@ def cells(
         raise UserError(
             f"folds must be 1 to {most}, as S4 is {share:.0%} of the subjects, and seeds at least 1"
         )
-    if grid == "quick":
-        found = [c for c in cases(quick_config(base)) if c.name in QUICK_CASES]
-    elif grid == "paper":
-        found = cases(base, f_s_corpus)
-    else:
-        name = f"{base.name} · {CONDITION_NAMES[base.gan.condition]}"
-        found = [Cell(name, "headline gains", base)]
     out = []
-    for c in found:
+    for c in grid_cases(grid, base, f_s_corpus, names):
         for fold in range(folds):
             for seed in range(seeds):
                 data = {"fold": c.config.data.fold + fold}
@@ -272,7 +307,12 @@ def _settings_key(config: Config) -> str:
 # ------------------------------------------------------------------ commands
 
 
-METHOD_TITLES = {None: "", "paper": ", the paper's method", "studio": ", our method"}
+METHOD_TITLES = {
+    None: "",
+    "paper": ", the paper's method",
+    "strict": ", the paper's method, S3's labels unread",
+    "studio": ", our method",
+}
 
 
 @dataclass(frozen=True)
@@ -296,7 +336,7 @@ class BaseSettings:
 def base_settings() -> list[BaseSettings]:
     """Every preset and method whose cases differ."""
     found: dict[Config, BaseSettings] = {}
-    methods: tuple[Method | None, ...] = (None, "paper", "studio")
+    methods: tuple[Method | None, ...] = (None, "paper", "strict", "studio")
     for preset, config in PRESETS.items():
         for method in methods:
             base = with_method(method, config) if method else config
@@ -319,8 +359,13 @@ def missing_cases(
 
 def training_command(cell: Cell, preset: str) -> str:
     """The command that trains a cell: its preset and every setting that differs from it."""
-    options = _flags(to_dict(cell.config), to_dict(PRESETS[preset]))
+    options = changed_options(cell.config, PRESETS[preset])
     return " ".join([f"python -m core train --preset {preset}", *options])
+
+
+def changed_options(config: Config, start: Config) -> list[str]:
+    """Command-line options of the settings in which `config` differs from `start`."""
+    return _flags(to_dict(config), to_dict(start))
 
 
 def _flags(a: Mapping[str, Any], b: Mapping[str, Any], at: str = "") -> list[str]:

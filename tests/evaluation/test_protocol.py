@@ -13,7 +13,7 @@ from core import published
 from core.config import CREMA_EMOTIONS, Config, replace, run_name
 from core.data import labels
 from core.evaluation import metrics, protocol, significance
-from core.presets import DEMO, FER_RAVDESS, PAPER
+from core.presets import DEMO, FER_RAVDESS, PAPER, RAVDESS
 from tests.support import table_arrays
 
 few = st.lists(st.integers(-4, 4), min_size=1, max_size=7).map(lambda d: np.array(d) / 8)
@@ -135,6 +135,47 @@ def test_folds_and_seeds_multiply_and_every_run_is_another():
     quick = {c.name for c in protocol.cells("quick", DEMO)}
     assert {"EncDec · CP", "full CP"} <= quick
     assert max(c.config.gan.steps for c in protocol.cells("quick", PAPER)) < 10
+
+
+def test_every_cell_that_the_paper_reports_is_a_cell_of_the_grid():
+    bases = {"CREMA-D": PAPER, "RAVDESS": RAVDESS}
+    grids = {corpus: protocol.cells("paper", base, 1) for corpus, base in bases.items()}
+    for cell in published.PAPER_CELLS:
+        assert cell.case in {c.name for c in grids[cell.corpus]}, cell
+    # and of the corpora and modes that the paper has
+    for corpus, cells in grids.items():
+        assert {c.config.data.voices for c in cells} == {bases[corpus].data.voices}
+        modes = {c.name: protocol.labels_mode(c.config) for c in cells}
+        assert modes["EncDec · CP"] == modes["EncDec · classifier"] == "paper"
+        assert modes["S3's labels unread · CP"] == "strict"
+    tables = {c.where for c in published.PAPER_CELLS}
+    assert {"Table 1", "Table 2", "Fig. 7b", "Fig. 9", "Fig. 10", "§4.6, Fig. 11"} <= tables
+    assert {f"§4.{n}" for n in (3, 4, 6, 7)} <= {t.split(",")[0] for t in tables}
+
+
+def test_conformal_kinds_directions_and_corpora_of_f_s_are_cells():
+    cells = {c.name: c.config for c in protocol.cases(PAPER, "fer2013")}
+    kinds = {c.conformal.kind for c in cells.values()}
+    assert kinds == {"inductive", "head", "cross", "full"}
+    assert cells["cross-conformal CP"].conformal.kind == "cross"
+    for named, condition in (("label", "label"), ("classifier", "classifier"), ("CP", "cp")):
+        turned = cells[f"voice → face · {named}"].gan
+        assert (turned.direction, turned.condition) == ("voice-face", condition)
+    assert cells["f_S of ravdess · CP"].data.f_s_corpus == "ravdess"
+    assert cells["f_S of fer2013 · CP"].data.f_s_corpus == "fer2013"
+    assert not any(c.config.data.f_s_corpus for c in protocol.cases(DEMO))
+
+
+def test_cells_are_chosen_by_name_whatever_their_signs():
+    chosen = protocol.cells("paper", DEMO, 2, names=["encdec cp", "U-Net · Label", "28x28 - cp"])
+    assert [c.name for c in chosen[::2]] == ["EncDec · CP", "U-Net · label", "28×28 · CP"]
+    assert len(chosen) == 6
+    known = protocol.grid_cases("paper", DEMO)
+    protocol.check_case_names(["EncDec · CP", "full cp"], known)
+    with pytest.raises(ValueError, match=r"called EncDec, U-Net CP 2; it has: EncDec · label; "):
+        protocol.check_case_names(["EncDec", "U-Net CP 2", "EncDec CP"], known)
+    # a quick grid has every case, but trains few if none is named
+    assert protocol.cells("quick", DEMO, names=["U-Net without source · label"])
 
 
 def test_who_saw_the_labels_is_said():

@@ -14,7 +14,7 @@ from core.config import LogMel, replace
 from core.data import prepared_corpora, splits
 from core.evaluation import protocol
 from core.evaluation.protocol import REVERSE_CASE, Cell
-from core.evaluation.reporting import figures, report
+from core.evaluation.reporting import figures, report, tables
 from core.evaluation.reporting.figures import SampleRow
 from core.experiments import pipeline
 from core.inference import export
@@ -145,12 +145,12 @@ def test_confusions_stand_on_one_scale_and_differences_on_another(found):
 def test_people_are_asked_where_they_voted(world, found):
     cell = found["EncDec · CP"][0][0]
     assert figures.rater_shares(cell) is None
-    assert report.raters_text(cell) == ""
+    assert tables.raters_text(cell) == ""
     noise_corpora.write_noise_corpus("rated", votes="sad")
     rated = Cell("rated", "–", replace(cell.config, data={"faces": "rated", "voices": "rated"}))
     m = figures.rater_shares(rated)
     assert m[:, cell.config.data.classes.index("sad")].tolist() == [1] * 6
-    text = report.raters_text(rated)
+    text = tables.raters_text(rated)
     assert text.count("| 16.7 |") == 3
     assert "| voice | 16.7 | 40.9 |" in text
 
@@ -245,7 +245,6 @@ def test_without_tensorboard_it_says_so(found, tmp_path, monkeypatch):
 
 def test_the_command_line_takes_the_format_and_the_corpus(found, monkeypatch, capsys, tmp_path):
     from core.__main__ import main
-    from core.cli import experiments
 
     run = found["EncDec · CP"][0][1]
     assert main(["runs", "export", run.id, "--out", str(tmp_path / "c.csv")]) == 0
@@ -257,7 +256,4 @@ def test_the_command_line_takes_the_format_and_the_corpus(found, monkeypatch, ca
         == 1
     )
     assert "pip install tensorboard" in capsys.readouterr().err
-    grid = experiments.ReportOptions(grid="paper", preset="smoke", folds=1, f_s_corpus="fer2013")
-    assert "f_S of fer2013 · CP" in {c.name for c in experiments.grid_cells(grid)}
-    assert experiments.command_line(grid, "sweep").endswith("--folds 1 --f-s-corpus fer2013")
     assert json.loads((Path(run.directory) / "results.json").read_text())

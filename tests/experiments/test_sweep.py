@@ -26,7 +26,9 @@ from core.presets import DEMO
 from core.runs import Run
 from tests.support.small_pipeline import core, weights
 
-CELLS = protocol.cells("quick", DEMO)
+NAMES = ("EncDec · label", "EncDec · CP", "U-Net · classifier", "EncDec without source · CP")
+NAMES += ("28×28 · CP", "full CP")
+CELLS = protocol.cells("quick", DEMO, names=NAMES)
 PLAN = augmentation.TableSettings(seeds=1, stretch=2, looks=2)
 BROKEN = protocol.Cell(
     "no such corpus",
@@ -227,7 +229,7 @@ def test_curves_go_out_as_csv(swept, tmp_path):
 
 def test_the_command_line_says_what_it_did(swept, tmp_path):
     folder, _, _, _ = swept
-    done = core("sweep", "--grid", "quick", DACSSGAN_CHECKPOINTS=folder)
+    done = core("sweep", "--grid", "quick", "--cells", *NAMES, DACSSGAN_CHECKPOINTS=folder)
     assert done.returncode == 0, done.stderr
     assert f"{len(CELLS)} was done" in done.stdout
     wrong = core("sweep", "--grid", "paper", "--condition", "cp", DACSSGAN_CHECKPOINTS=folder)

@@ -336,3 +336,26 @@ def write_ravdess_tree(
     _write_files(folder, {f"copy/{p.relative_to(folder)}": p.read_bytes() for p in sounds})
     expected["nested-copy"] = {"copy = ."}
     return folder, dict(expected)
+
+
+def write_demo_films(folder: Path, corpus: str, people: int = 10) -> Path:
+    """One small film of each invented actor and emotion, under the names of one of the paper's
+    corpora: `crema-d` or `ravdess`.
+    """
+    emotions = {"NEU": "01", "HAP": "03", "SAD": "04", "ANG": "05", "FEA": "06", "DIS": "07"}
+    for take in actors.list_takes(1, people):
+        code = take.clip_id.split("_")[2]
+        frames, wave = recordings.render_clip(take, fps=5, size=112)
+        if corpus == "crema-d":
+            film = folder / "VideoFlash" / f"{1000 + take.actor}_DFA_{code}_XX.flv"
+            sound = folder / "AudioWAV" / f"{film.stem}.wav"
+        else:
+            film = folder / f"Actor_{take.actor:02d}"
+            film /= f"01-01-{emotions[code]}-01-01-01-{take.actor:02d}.mp4"
+            sound = film.parent / f"03{film.stem[2:]}.wav"
+        for path in (film, sound):
+            path.parent.mkdir(parents=True, exist_ok=True)
+        clips.write_clip(film.with_suffix(".mp4"), frames, 5, wave)
+        film.with_suffix(".mp4").rename(film)
+        sound.write_bytes(encode_wav((32_767 * wave).clip(-32_767, 32_767).astype(np.int16)))
+    return folder

@@ -1,1 +1,1 @@
-"""§4.5-4.6: a report of finished runs (`report`), its figures, and r (`calibration_share`)."""
+"""§4.5-4.6: the report of finished runs. Read: calibration_share (r), figures, tables, report."""
