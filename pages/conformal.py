@@ -140,8 +140,8 @@ def show_step() -> None:
     if step != "generator":
         is_run = origin == "run"
         other_kind = outputs.own is not None and outputs.own.fitted.kind != "inductive"
-        args = source, modality, choice, other_kind
-        command = calibration.command_line(*args) if is_run else ""
+        named = source, modality, choice, other_kind
+        command = calibration.command_line(*named) if is_run else ""
         panels.show_downloads(view, point, command)
 
 

@@ -60,7 +60,8 @@ def show_certainty(
     }
     for column, (name, (value, about)) in zip(st.columns(3, gap="small"), certainty.items()):
         column.metric(name, value, help=about)
-    st.caption(f"Credibility {credibility.describe(scale, explanation.credibility)}.")
+    sure = credibility.describe(scale, explanation.credibility)
+    st.caption(f"Credibility {sure}. It measures indecision, not strangeness.")
 
 
 def show_results(run: Run) -> None:
