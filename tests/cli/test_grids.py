@@ -1,12 +1,16 @@
 """Options of sweep and report: presets, methods, nested settings and cells by name."""
 
+import re
 import shlex
+import shutil
+import subprocess
 
 import pytest
 
 from core import __main__ as command_line
 from core.cli import grids
 from core.config import replace
+from core.files import ROOT
 from core.presets import DEMO, PAPER, RAVDESS, with_method
 
 
@@ -84,3 +88,41 @@ def test_train_takes_a_method():
         "strict", RAVDESS
     )
     assert parsed("baseline", "--preset", "paper").config == PAPER
+
+
+@pytest.mark.skipif(not shutil.which("make"), reason="needs make")
+@pytest.mark.parametrize(
+    ("words", "presets", "folds", "prepared"),
+    [
+        (("CORPUS=demo",), ("demo",), 5, ["demo"]),
+        (("CORPUS=crema-d", "SOURCE=/a b"), ("paper",), 5, ["crema-d"]),
+        (("CORPUS=ravdess", "SOURCE=/r", "METHOD=strict"), ("ravdess",), 5, ["ravdess"]),
+        (("CORPUS=fer2013-ravdess", "RAVDESS=/r"), ("fer2013-ravdess",), 5, ["ravdess"]),
+        (
+            ("CORPUS=both", "CREMA_D=/c", "RAVDESS=/r", "GRID=quick"),
+            ("paper", "ravdess"),
+            1,
+            ["crema-d", "ravdess"],
+        ),
+        (("CORPUS=both", 'CELLS="EncDec · CP"', "FOLDS=2"), ("paper", "ravdess"), 2, []),
+    ],
+)
+def test_make_reproduce_prepares_trains_and_reports_one_grid(words, presets, folds, prepared):
+    done = subprocess.run(
+        ["make", "-n", "reproduce", *words], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    sweep, report = (
+        next(line for line in done.stdout.splitlines() if f" -m core {name} " in line)
+        for name in ("sweep", "report")
+    )
+    asked = [parsed(*shlex.split(line.split("||")[0])[3:]) for line in (sweep, report)]
+    for options in asked:
+        assert options.preset == presets
+        assert options.folds == folds
+    assert grids.grid_cells(asked[0]) == grids.grid_cells(asked[1])
+    # the loop over folders, with an echo in the place of the command
+    loop = done.stdout.split("for one in")[1].split("done")[0]
+    loop = re.sub(r"\S+ -m core data prepare", "echo PREPARE", f"for one in{loop}done")
+    text = subprocess.run(["sh", "-c", loop], capture_output=True, text=True, check=True).stdout
+    text += "".join(line for line in done.stdout.splitlines() if line.endswith("prepare demo"))
+    assert re.findall(r"(?:PREPARE|prepare) (\S+)", text) == prepared

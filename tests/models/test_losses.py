@@ -79,6 +79,17 @@ def test_eq_7_is_the_weighted_sum_of_its_terms():
     assert float(without) == pytest.approx(float(terms["adversarial"] + terms["class"]))
 
 
+def test_a_weight_of_as_many_as_the_cells_is_the_printed_norm_of_eq_4():
+    rng = torch.Generator().manual_seed(0)
+    y, g = (torch.rand(4, 1, 112, 28, generator=rng) for _ in range(2))
+    q, target = torch.zeros(4, 6), torch.zeros(4, dtype=torch.long)
+    printed = (y - g).abs().flatten(1).sum(dim=1).mean()  # E[||y - G||_1]
+    weighted, _ = losses.generator_loss(
+        torch.zeros(4), q, target, y, g, adversarial=0, l1=3136, classify=0
+    )
+    assert float(weighted) == pytest.approx(float(printed), rel=1e-5)
+
+
 def test_gradients_are_finite_differences():
     generator = torch.Generator().manual_seed(2)
     q = torch.randn(3, 4, generator=generator, dtype=torch.float64, requires_grad=True)
