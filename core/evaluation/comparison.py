@@ -246,7 +246,7 @@ def caveats(found: Sequence[RunSummary]) -> list[str]:
     if earlier:
         out.append(
             f"The floors (real against real) of {joined({0: earlier})} were "
-            f"{result_figures.WITHDRAWN}. `python -m core evaluate RUN --again` measures them anew."
+            f"{result_figures.WITHDRAWN}. python -m core evaluate RUN --again measures them anew."
         )
     modes = _group_by(done, lambda s: s.labels)
     if len(modes) > 1:

@@ -1,9 +1,13 @@
 """Accuracies on pages: the mean over trainings wherever it exists, its spread, the people."""
 
+import math
+
 import numpy as np
 import pytest
 
+from core import files
 from core.cli import training
+from core.evaluation import results
 from core.experiments import sweep
 from core.inference import export
 from tests.support.app import open_page, page_text, plotly_figure
@@ -54,3 +58,23 @@ def test_what_does_not_compare_with_the_paper_is_grey():
         assert tables.is_foreign("RAVDESS: IS", corpus)
         assert tables.is_foreign("CREMA-D: accuracy, %", corpus) == (corpus != "CREMA-D")
         assert tables.is_foreign("EncDec: paper", corpus) == (corpus != "CREMA-D")
+
+
+def test_the_floor_of_an_earlier_rule_is_withdrawn_on_pages(own_trained_home):
+    cp = the_run()
+    found = cp.json("results")
+    floor = found["quality"]["FID real"]
+    del found["evaluation"]
+    files.write_json(cp.directory / "results.json", found)
+    app = open_page("evaluate")
+    table = app.dataframe[0].value.set_index("run")
+    assert math.isnan(table.loc[cp.id, "FID real"])
+    assert table.loc[the_run("label").id, "FID real"] > 0
+    assert results.WITHDRAWN in app.warning[0].value.replace("\\", "")
+    train = open_page("train", run=cp.id)
+    fid = next(m for m in train.metric if m.label == "FID")
+    assert fid.delta == "real voices withdrawn"
+    assert results.WITHDRAWN in page_text(train)
+    line = " ".join(run_summary.figure_texts(found, {}))
+    assert "real against real withdrawn" in line
+    assert f"{floor:.2f}" not in line.split("FID")[1]
