@@ -114,6 +114,8 @@ class VocoderOptions:
     """train: training steps, some 0.25 s each on one core."""
     seed: Seed = 0
     """train: random seed of the first weights and of the crops."""
+    ears: bool = False
+    """measure: also judge the sounds by DNSMOS and voice activity (test tools)."""
 
 
 def train_or_measure_vocoder(o: VocoderOptions) -> int:
@@ -124,6 +126,10 @@ def train_or_measure_vocoder(o: VocoderOptions) -> int:
     if o.action == "measure":
         measured = runs.resolve(o.run or "fer2013-ravdess", o.condition)
         _print_inversion_qualities(vocoder_training.measure_inversion(measured))
+        if o.ears:
+            from core.evaluation.hearing import comparison
+
+            print(f"\n{comparison.scores_table(comparison.listen(measured))}")
         return 0
     config, stop = PRESETS[o.preset], stop_on_signals()
     s = dataclasses.replace(config.logmel, bands=o.bands)

@@ -37,6 +37,8 @@ class EvaluateOptions:
     """Print all results as JSON."""
     again: bool = False
     """First measure IS, FID and their floors anew from the saved networks; nothing is trained."""
+    ears: bool = False
+    """Also judge how its voices sound, beside real ones: DNSMOS, voice activity, acoustics."""
 
 
 @dataclass(frozen=True)
@@ -154,6 +156,13 @@ def evaluate(options: EvaluateOptions) -> int:
         pipeline.evaluate_again(run, pipeline.choose_device("cpu"), Progress(), anew=True)
     results, table = run.json("results"), run.json("table")
     text = f"{run.id}\n\n{training.results_markdown(results, table)}"
+    if options.ears:
+        from core.evaluation.hearing import comparison
+
+        classes = run.config.data.classes
+        lines = comparison.listen(run, Progress())
+        text += f"\n\n{comparison.tables(lines, classes)}"
+        results |= {"ears": comparison.as_json(lines, classes)}
     print(json.dumps(results, indent=1) if options.json else text)
     return 0
 

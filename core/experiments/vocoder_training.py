@@ -6,7 +6,6 @@ on S4's, which no network here has seen.
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -19,11 +18,11 @@ from torch import Tensor, nn
 
 from core import files
 from core.config import Config, LogMel
-from core.data import prepared_corpora, splits
-from core.data.corpora import CorpusError
-from core.data.sources import media_files
+from core.data import prepared_corpora
+from core.evaluation.hearing.acoustics import pitch
+from core.evaluation.hearing.recordings import Recordings, load_recordings
 from core.files import StopRequested
-from core.media import clips, spectrograms, vocoder
+from core.media import spectrograms, vocoder
 from core.media.vocoder import MAX_F0, MIN_F0, PITCH_BINS, Vocoder
 from core.models import networks
 from core.runs import Run
@@ -36,7 +35,6 @@ PITCH_WEIGHT, LOG_WEIGHT = 0.3, 4.0  # of the losses; the linear one has 1
 CHECKPOINT_INTERVAL, REPORT_INTERVAL = 250, 50  # steps
 ProgressCallback = Callable[[str, int, int, str], None]  # (phase, done, total, remark)
 StopCallback = Callable[[], bool]
-Recordings = list[tuple[str, np.ndarray]]  # (clip, (samples,) float32)
 
 
 @dataclass(frozen=True)
@@ -50,45 +48,6 @@ class Speech:
 
 
 # ------------------------------------------------------------------ recordings
-
-
-def load_recordings(config: Config, sets: tuple[str, ...]) -> Recordings:
-    """All recordings, whatever their emotion, of the people in some of S1 to S4.
-
-    Raises CorpusError where the recordings are no longer on this machine: a prepared corpus holds
-    spectrograms alone.
-    """
-    name, rate = config.data.voices, config.logmel.rate
-    record = prepared_corpora.corpus_path(name).with_suffix(".source.json")
-    if not record.exists():
-        what = f"{record}, which names the recordings of {name}, is missing"
-        raise CorpusError(f"{what}; prepare the corpus again from its source")
-    built = splits.build_sets(config)
-    people = {str(p) for k in sets for p in built[k].y_subject}
-    corpus, sources = prepared_corpora.load_corpus(name), json.loads(record.read_text())["clips"]
-    out = []
-    for clip, subject in zip(map(str, corpus.clip), map(str, corpus.subject), strict=True):
-        if subject not in people:
-            continue
-        try:
-            with media_files.media_file(sources[clip]["audio"]) as path:
-                out.append((clip, clips.read_waveform(path, rate)))
-        except (OSError, KeyError) as e:
-            raise CorpusError(
-                f"the recording of {clip} is not where {record} says ({e}); prepare {name} again "
-                "from its source"
-            ) from e
-    return out
-
-
-def pitch(wave: np.ndarray, s: LogMel) -> np.ndarray:
-    """Pitch (1 + samples // hop,) in Hz, 0 where unvoiced, by pYIN (Mauch & Dixon 2014)."""
-    import librosa
-
-    search: dict = {"fmin": MIN_F0, "fmax": MAX_F0, "resolution": 0.2}
-    frames: dict = {"frame_length": 1024, "hop_length": s.hop, "pad_mode": "constant"}
-    f0, voiced, _ = librosa.pyin(wave, sr=s.rate, **search, **frames)
-    return np.where(voiced, f0, 0).astype(np.float32)
 
 
 def join_recordings(

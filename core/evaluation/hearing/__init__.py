@@ -1,0 +1,1 @@
+"""How voices sound: `recordings` to compare with, `judges` of speech, `acoustics`, `comparison`."""
