@@ -21,7 +21,7 @@ COMMANDS: dict[tuple[str, ...], tuple[type, Callable[[Any], int]]] = {
     ("data", "draw"): (data.DrawOptions, data.draw),
     ("train",): (training.TrainOptions, training.train),
     ("baseline",): (training.BaselineOptions, training.baseline),
-    ("evaluate",): (inference.EvaluateOptions, inference.evaluate),
+    ("evaluate",): (training.EvaluateOptions, training.evaluate),
     ("generate",): (inference.GenerateOptions, inference.generate),
     ("table",): (experiments.TableOptions, experiments.table),
     ("sweep",): (experiments.SweepOptions, experiments.sweep),

@@ -1,4 +1,4 @@
-"""Commands on finished runs: `evaluate`, `generate`, `conformal`, `examples`, `runs`."""
+"""Commands on finished runs: `generate`, `conformal`, `examples`, `runs`."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from tyro.conf import Positional, arg
 
-from core.cli import training
 from core.cli.options import Count, Folder, RunArgument, RunOption, Seed, Sibling, placeholder
 from core.cli.progress import Progress
 from core.files import UserError
@@ -21,24 +20,6 @@ if TYPE_CHECKING:
     from core.inference.generation import AnalysedClip, Audio, Explanation, LoadedRun
 
 DEFAULT_RUN = "fer2013-ravdess"
-
-
-@dataclass(frozen=True)
-class EvaluateOptions:
-    """Print the figures of a finished run.
-
-    They are the baselines, the augmentation table, FID and IS, with reference lines. Example:
-      python -m core evaluate demo --condition cp
-    """
-
-    run: RunArgument
-    condition: Sibling = None
-    json: bool = False
-    """Print all results as JSON."""
-    again: bool = False
-    """First measure IS, FID and their floors anew from the saved networks; nothing is trained."""
-    ears: bool = False
-    """Also judge how its voices sound, beside real ones: DNSMOS, voice activity, acoustics."""
 
 
 @dataclass(frozen=True)
@@ -139,32 +120,6 @@ class RunsOptions:
     """ship: folder in which the copy is put; export: the file, or TensorBoard's folder."""
     format: Literal["csv", "tensorboard"] = "csv"
     """export: a table of the curves, or event files where TensorBoard is installed."""
-
-
-def evaluate(options: EvaluateOptions) -> int:
-    from core import runs
-
-    run = runs.resolve(options.run, options.condition)
-    if note := runs.choice_note(options.run, options.condition):
-        print(note, file=sys.stderr)
-    if not run.json("results"):
-        command = f"python -m core train --config-file {run.directory}/config.json"
-        raise UserError(f"{run.id} has no results yet; let its training finish: {command}")
-    if options.again:
-        from core.experiments import pipeline
-
-        pipeline.evaluate_again(run, pipeline.choose_device("cpu"), Progress(), anew=True)
-    results, table = run.json("results"), run.json("table")
-    text = f"{run.id}\n\n{training.results_markdown(results, table)}"
-    if options.ears:
-        from core.evaluation.hearing import comparison
-
-        classes = run.config.data.classes
-        lines = comparison.listen(run, Progress())
-        text += f"\n\n{comparison.tables(lines, classes)}"
-        results |= {"ears": comparison.as_json(lines, classes)}
-    print(json.dumps(results, indent=1) if options.json else text)
-    return 0
 
 
 def generate(options: GenerateOptions) -> int:

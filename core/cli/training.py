@@ -1,4 +1,4 @@
-"""Commands that train one configuration: `train`, `baseline`."""
+"""Commands that train one configuration or print its figures: `train`, `baseline`, `evaluate`."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from typing import Annotated, Literal
 
 import tyro
 
-from core.cli.options import Count, Device, MethodOption, placeholder
+from core.cli.options import Count, Device, MethodOption, RunArgument, Sibling, placeholder
 from core.cli.progress import Progress
 from core.config import Config, from_dict
 from core.files import UserError
@@ -66,6 +66,24 @@ class BaselineOptions:
     method: MethodOption = None
     device: Device = "auto"
     config: Annotated[Config, tyro.conf.arg(name="")] = field(default_factory=Config)
+
+
+@dataclass(frozen=True)
+class EvaluateOptions:
+    """Print the figures of a finished run.
+
+    They are the baselines, the augmentation table, FID and IS, with reference lines. Example:
+      python -m core evaluate demo --condition cp
+    """
+
+    run: RunArgument
+    condition: Sibling = None
+    json: bool = False
+    """Print all results as JSON."""
+    again: bool = False
+    """First measure IS, FID and their floors anew from the saved networks; nothing is trained."""
+    ears: bool = False
+    """Also judge how its voices sound, beside real ones: DNSMOS, voice activity, acoustics."""
 
 
 def starting_config(args: Sequence[str], prog: str) -> tuple[PresetName, Config]:
@@ -153,6 +171,32 @@ def results_markdown(found: dict, table: dict) -> str:
     lines += ["", " · ".join([face, *figures, recognised, scorer])]
     notes = [*found["notes"], results.withdrawal_note(found)]
     return "\n".join([*lines, *filter(None, notes)])
+
+
+def evaluate(options: EvaluateOptions) -> int:
+    from core import runs
+
+    run = runs.resolve(options.run, options.condition)
+    if note := runs.choice_note(options.run, options.condition):
+        print(note, file=sys.stderr)
+    if not run.json("results"):
+        command = f"python -m core train --config-file {run.directory}/config.json"
+        raise UserError(f"{run.id} has no results yet; let its training finish: {command}")
+    if options.again:
+        from core.experiments import pipeline
+
+        pipeline.evaluate_again(run, pipeline.choose_device("cpu"), Progress(), anew=True)
+    results, table = run.json("results"), run.json("table")
+    text = f"{run.id}\n\n{results_markdown(results, table)}"
+    if options.ears:
+        from core.evaluation.hearing import comparison
+
+        classes = run.config.data.classes
+        lines = comparison.listen(run, Progress())
+        text += f"\n\n{comparison.tables(lines, classes)}"
+        results |= {"ears": comparison.as_json(lines, classes)}
+    print(json.dumps(results, indent=1) if options.json else text)
+    return 0
 
 
 def baseline(options: BaselineOptions) -> int:
