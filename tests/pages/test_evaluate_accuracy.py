@@ -15,7 +15,8 @@ from tests.support.table_arrays import write_table
 from tests.support.trained_runs import the_run
 from ui.evaluate import figures, tables
 from ui.evaluate import runs as evaluate
-from ui.widgets import run_summary
+from ui.train import checkpoints
+from ui.widgets import charts, run_summary
 
 
 def test_the_mean_over_trainings_stands_on_every_page_where_a_table_exists(own_trained_home):
@@ -78,3 +79,17 @@ def test_the_floor_of_an_earlier_rule_is_withdrawn_on_pages(own_trained_home):
     line = " ".join(run_summary.figure_texts(found, {}))
     assert "real against real withdrawn" in line
     assert f"{floor:.2f}" not in line.split("FID")[1]
+
+
+def test_every_cell_of_a_confusion_matrix_says_of_how_many_it_is():
+    counts = np.array([[3, 1], [2, 8]])
+    one = checkpoints.confusion_heatmap(counts, ("sad", "happy")).data[0]
+    many = charts.confusion_matrices({"S1": counts}, ("sad", "happy")).data[0]
+    two = figures.confusion_difference(counts, counts.T, ("sad", "happy")).data[0]
+    for trace in (one, many, two):
+        assert np.array_equal(trace.customdata[..., 0], counts)
+        assert trace.customdata[..., 1].tolist() == [[4, 4], [10, 10]]
+        assert "%{customdata[0]:,} of %{customdata[1]:,}" in trace.hovertemplate
+    assert two.customdata[..., 3].tolist() == [[5, 5], [9, 9]]
+    assert charts.matrix_title("S1", counts) == "S1<br>N = 14"
+    assert charts.matrix_title("S1", 3 * counts, 3) == "S1<br>N = 14, 3 trainings"

@@ -214,13 +214,15 @@ def confusion_heatmap(
 
     A row is the emotion of a `given`, "face" or "voice"; a column is the scorer's verdict.
     """
-    share = 100 * counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
-    hover = f"%{{y}} {verb} as %{{x}}: %{{customdata}} (%{{z:.0f}} %)<extra></extra>"
+    whole = np.broadcast_to(counts.sum(axis=1, keepdims=True), counts.shape)
+    share = 100 * counts / np.maximum(whole, 1)
+    hover = f"%{{y}} {verb} as %{{x}}: %{{customdata[0]:,}} of %{{customdata[1]:,}} (%{{z:.0f}} %)"
     title = {"text": "% of the<br>emotion", "side": "top"}
     colours = {"colorscale": theme.CONFUSION_COLOUR_SCALE, "zmin": 0, "zmax": 100}
     colours["colorbar"] = {"title": title, "thickness": 10, "outlinewidth": 0}
-    cells = {"z": share, "x": list(classes), "y": list(classes), "customdata": counts}
-    figure = go.Figure(go.Heatmap(texttemplate="%{z:.0f}", hovertemplate=hover, **cells, **colours))
+    cells = {"z": share, "x": list(classes), "y": list(classes), "texttemplate": "%{z:.0f}"}
+    cells |= {"customdata": np.stack([counts, whole], axis=-1)}
+    figure = go.Figure(go.Heatmap(hovertemplate=f"{hover}<extra></extra>", **cells, **colours))
     figure.update_xaxes(title=f"{verb} by the scorer", tickangle=45, showgrid=False)
     figure.update_yaxes(title=f"emotion of the {given}", autorange="reversed", showgrid=False)
     return charts.apply_layout(figure, height, left=80, bottom=80)
