@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from core import files, runs
+from core.cli import inference as commands
 from core.config import replace
 from core.conformal import analysis, calibration, credibility, prediction, predictor
 from core.data import splits
@@ -150,3 +151,29 @@ def test_what_generate_writes_names_the_scale_of_a_credibility(run_of_kind):
     assert np.array_equal(s.usual, np.sort(prediction.credibility(run.arrays()["p_S4"])))
     assert credibility.describe(s, 0.5).startswith("0.50; possible here")
     assert classifiers.FEATURE_WIDTHS["face"] == len(opened.predictor.centre)
+
+
+def test_the_command_compares_calibration_sizes_with_full_cp(run_of_kind, monkeypatch, capsys):
+    """On a run that stores no features too, as long as its corpus is here."""
+    run = run_of_kind("inductive")
+    monkeypatch.setenv("DACSSGAN_CHECKPOINTS", str(run.directory.parent))
+    whole = run.arrays()
+    old = {k: v for k, v in whole.items() if not k.startswith(("features_", "fold_"))}
+    files.write_arrays(run.directory / "outputs.npz", **old)
+    commands.conformal(commands.ConformalOptions(run.id, choose_r=True, json=True))
+    files.write_arrays(run.directory / "outputs.npz", **whole)
+    found = json.loads(capsys.readouterr().out)
+    full = found["S4"][-1]
+    assert (full["kind"], full["n"], full["judged"]) == ("full", *map(len, _labels(whole)))
+    softmax = next(c for c in found["S4"] if c["name"] == "inductive(100%) on the softmax")
+    f = predictor.of_run(run)
+    every = replace(run.config, conformal={"r": 1.0}).conformal
+    o, label = whole["o_S2"], whole["label_S2"]
+    p = prediction.inductive_p_values(o, label, whole["o_S4"], every.measure, every.groups)
+    error = (prediction.true_scores(p, whole["label_S4"]) <= 0.1).mean()
+    assert softmax["error"][0][1] == pytest.approx(error)
+    assert f.measure == every.measure
+
+
+def _labels(arrays):
+    return arrays["label_S2"], arrays["label_S4"]
