@@ -93,6 +93,8 @@ def _subcommands(args: tuple[str, ...], group: tuple[str, ...] = ()) -> Any:
 
 
 if __name__ == "__main__":
+    # Names of files may hold what the terminal's encoding has not.
+    sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
     try:
         sys.exit(main())
     except BrokenPipeError:  # the reader of a pipe, such as head, has closed it

@@ -134,6 +134,15 @@ def read_arrays(path: Path) -> dict[str, np.ndarray]:
         raise DamagedError(f"{path} cannot be read ({e}); remove it and make it again") from e
 
 
+def printable(name: str) -> str:
+    """A name that can be shown and stored: undecodable bytes and control characters as escapes.
+
+    >>> printable("caf\udce9.mp4")
+    'caf\\\\udce9.mp4'
+    """
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in name)
+
+
 def decode_text(name: str, data: bytes) -> str:
     """The text of a table: UTF-8 or UTF-16, with or without a byte order mark.
 

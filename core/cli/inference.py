@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from tyro.conf import Positional, arg
 
+from core import files
 from core.cli.options import Count, Folder, RunArgument, RunOption, Seed, Sibling, placeholder
 from core.cli.progress import Progress
 from core.files import UserError
@@ -138,10 +139,10 @@ def generate(options: GenerateOptions) -> int:
     end = "-whole" if options.whole else ""
     name = f"{options.clip.stem}-{opened.config.name}-{options.condition}-{options.seed}{end}"
     stem = str(options.out / name)
-    Path(f"{stem}.wav").write_bytes(sound.wav)
-    Path(f"{stem}.json").write_text(json.dumps(facts, indent=1, ensure_ascii=False) + "\n")
-    np.save(f"{stem}.npy", y)
-    figure.savefig(f"{stem}.png", dpi=110)
+    files.write_atomic(Path(f"{stem}.wav"), sound.wav)
+    files.write_json(Path(f"{stem}.json"), facts)
+    files.write_atomic(Path(f"{stem}.npy"), lambda file: np.save(file, y))
+    files.write_atomic(Path(f"{stem}.png"), lambda file: figure.savefig(file, dpi=110))
     for note in facts["notes"]:
         print(f"note: {note}")
     if summary:
@@ -163,7 +164,8 @@ def _generate_voice(options: GenerateOptions, opened: LoadedRun, seen: AnalysedC
     frame = seen.middle if options.frame is None else options.frame
     if not (0 <= frame < len(seen.frames) and seen.found[frame]):
         usable = np.nonzero(seen.found)[0].tolist()[:30]
-        raise UserError(f"{options.clip.name}: frame {frame} shows no face; choose one of {usable}")
+        name = files.printable(options.clip.name)
+        raise UserError(f"{name}: frame {frame} shows no face; choose one of {usable}")
     # Face -> explanation -> condition -> spectrogram -> sound and verdicts
     x = seen.aligned[frame]
     explanation = generation.explain_face(opened, x)
@@ -233,7 +235,7 @@ def _facts(
 ) -> dict[str, Any]:
     """The record of a generated voice; `own` holds what only one second or a whole film has."""
     return {
-        "clip": options.clip.name,
+        "clip": files.printable(options.clip.name),
         "run": opened.run.id,
         "condition": options.condition,
         "told": told,

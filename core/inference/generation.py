@@ -31,8 +31,8 @@ from core.conformal import credibility, prediction, predictor
 from core.conformal.credibility import CredibilityScale
 from core.conformal.predictor import Predictor
 from core.files import UserError
-from core.media import clips, spectrograms, vocoder, waveforms
-from core.media.faces import alignment, detection, tracking
+from core.media import clips, containers, spectrograms, vocoder, waveforms
+from core.media.faces import alignment, appearance, detection, tracking
 from core.models import classifiers, gan, networks
 from core.runs import Run
 
@@ -135,7 +135,7 @@ def analyse_file(path: Path, person: int = 0, name: str | None = None) -> Analys
     `person` counts from the largest face. Decoding happens in a child process with limits, as for
     every upload. Raises MediaError or NoFaceError.
     """
-    *_, last = tracking.track_stream(path, name=name or path.name)
+    *_, last = tracking.track_stream(path, name=name or containers.file_name(path))
     assert isinstance(last, tracking.TrackedClip)
     return analyse_clip(last.clip, person, last.tracks)
 
@@ -150,8 +150,11 @@ def analyse_clip(
             f"{clip.name}: no face was found in {len(clip.frames)} frame(s). Use a clip where one "
             "face is seen from the front, well lit, at least a tenth of the picture high."
         )
-    number = min(person, len(tracks) - 1)
-    track = tracks[number]
+    if not 0 <= person < len(tracks):
+        several = f"{len(tracks)} people are" if len(tracks) > 1 else "one person is"
+        what = f"{clip.name}: {several} seen, and none is number {person}"
+        raise detection.NoFaceError(f"{what}; people are counted from 0, the largest face")
+    track = tracks[person]
     # Bounding boxes of the landmarks
     boxes = np.full((len(clip.frames), 4), np.nan)
     points = track.points[track.found]
@@ -162,10 +165,13 @@ def analyse_clip(
     notes, found = list(clip.notes), int(track.found.sum())
     if len(tracks) > 1:
         notes.append(
-            f"{len(tracks)} faces were found; this is number {number + 1}, counted from the largest"
+            f"{len(tracks)} faces were found; this is number {person + 1}, counted from the largest"
         )
     if not track.found.all():
         notes.append(f"a face was found in {found} of {len(track.found)} frames")
+    middle = int(distance.argmin())
+    face = detection.Face(track.points[middle], float(track.scores[middle]))
+    notes += filter(None, appearance.describe(clip.frames[middle], [face]).split("; "))
     return AnalysedClip(
         name=clip.name,
         times=clip.times,
@@ -176,7 +182,7 @@ def analyse_clip(
         people=len(tracks),
         waveform=clip.waveform,
         notes=tuple(notes),
-        middle=int(distance.argmin()),
+        middle=middle,
     )
 
 

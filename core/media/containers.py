@@ -17,6 +17,7 @@ from typing import Any
 import av
 import numpy as np
 
+from core import files
 from core.files import UserError
 
 # Kind of a file -> name of FFmpeg's demuxer, or of PIL's format. A gif with one picture is a
@@ -149,7 +150,7 @@ def describe_unknown(head: bytes) -> str:
 
 def file_name(content: Content) -> str:
     """A file's name for people."""
-    return "the file" if isinstance(content, bytes) else Path(content).name
+    return "the file" if isinstance(content, bytes) else files.printable(Path(content).name)
 
 
 def read_media(content: Content, name: str, limits: Limits = DEFAULT_LIMITS) -> tuple[str, bytes]:

@@ -25,7 +25,7 @@ from typing import Any
 import numpy as np
 
 from core import files
-from core.media import clips
+from core.media import clips, containers
 from core.media.clips import MAX_TIMESTAMP_JUMP, Clip, DecodedFrame
 from core.media.containers import DEFAULT_LIMITS, EXPORT_HINT, Limits, MediaError, PathName
 
@@ -78,7 +78,7 @@ def stream_clip(
 
     The child goes on decoding while the caller works on a frame. Closing the iterator ends it.
     """
-    name = name or Path(path).name
+    name = name or containers.file_name(path)
     had_idle, start = bool(idle_decoders), time.monotonic()
     try:
         child = _take_decoder()

@@ -18,6 +18,7 @@ from core.data import labels
 from core.data.corpora import NAME_PATTERNS, CorpusError, official_clips
 from core.data.sources import indexing, media_files, own_data
 from core.data.sources.media_files import file_stem, media_kind
+from core.files import printable
 from core.media import containers
 
 TICK_FILES = 500  # files between two calls of the progress callback while names are listed
@@ -94,7 +95,7 @@ def list_media_files(
 
     def report(problem: str, inside: str, reason: str) -> None:
         kind = "link-loop" if problem == "link-loop" else "unreachable"
-        findings[kind][_to_printable(inside) or root.name] = reason
+        findings[kind][printable(inside) or root.name] = reason
 
     files: list[MediaFile] = []
     walk = [(str(root), "")] if root.is_file() else media_files.walk(root, report)
@@ -113,7 +114,7 @@ def list_media_files(
 
 
 def _read_plain_file(path: Path, inside: str, findings: Findings) -> list[MediaFile]:
-    file = MediaFile(path, "", _to_printable(inside), path.stat().st_size, None, "")
+    file = MediaFile(path, "", printable(inside), path.stat().st_size, None, "")
     try:
         with path.open("rb") as content:
             kind = containers.sniff_kind(content.read(containers.SNIFF_BYTES))
@@ -131,7 +132,7 @@ def _is_medium(file: MediaFile, findings: Findings) -> bool:
 
 
 def _list_members(path: Path, inside: str, findings: Findings) -> list[MediaFile]:
-    files, shown = [], _to_printable(inside or path.name)
+    files, shown = [], printable(inside or path.name)
     with path.open("rb") as content:
         kind = containers.sniff_kind(content.read(containers.SNIFF_BYTES))
     if kind in ("lfs", "empty"):
@@ -142,9 +143,7 @@ def _list_members(path: Path, inside: str, findings: Findings) -> list[MediaFile
             for info in media_files.zip_members(path):
                 member = media_files.path_in_zip(info.filename)
                 name = f"{inside}!{member}" if inside else member
-                file = MediaFile(
-                    path, info.filename, _to_printable(name), info.file_size, info.CRC, ""
-                )
+                file = MediaFile(path, info.filename, printable(name), info.file_size, info.CRC, "")
                 try:
                     if info.file_size > containers.DEFAULT_LIMITS.bytes:
                         raise ValueError(f"{info.file_size / 2**20:.0f} MiB")
@@ -163,13 +162,8 @@ def _list_members(path: Path, inside: str, findings: Findings) -> list[MediaFile
 def _list_table_files(root: Path) -> list[MediaFile]:
     """The files that a table of own data lists."""
     references = {r: e for e in indexing.index_clips("own", root) for r in (e.video, e.audio) if r}
-    parts = [(Path(r), _to_printable(os.path.relpath(r, root.parent))) for r in references]
+    parts = [(Path(r), printable(os.path.relpath(r, root.parent))) for r in references]
     return [f for path, inside in parts for f in _read_plain_file(path, inside, {})]
-
-
-def _to_printable(name: str) -> str:
-    """A name that can be shown and stored: undecodable bytes and control characters as escapes."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in name)
 
 
 def error_reason(error: BaseException) -> str:
@@ -297,7 +291,7 @@ def _group_own_data(
             return {}
         raise
     for path, why in index.passed_over.items():
-        findings["passed-over"][_to_printable(path)] = why
+        findings["passed-over"][printable(path)] = why
     groups = {}
     for e in index.entries:
         sound = e.audio if e.audio != e.video else None
