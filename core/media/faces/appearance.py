@@ -15,7 +15,7 @@ from core.media.faces.landmarker import interpreters
 MAX_UPRIGHT_TURN = 45.0  # degrees of the eyes' line; beyond, the face lies on its side
 MAX_SIDE_TURN = 135.0  # degrees; beyond, the face stands on its head
 MIN_CLEAR_SIDE = 20  # pixels of a face's longer side, below which it is noted as tiny
-MIN_WHOLE_SHARE = 0.9  # of the landmarks that lie inside the frame
+MIN_WHOLE_SHARE = 0.95  # of the landmarks that lie inside the frame
 # Mean Laplacian of an aligned face over its contrast. The least sharp of 150 faces of FER2013 has
 # 0.40; faces blurred by a Gaussian of 4 % of their side have 0.21 to 0.27.
 MIN_SHARPNESS = 0.3
