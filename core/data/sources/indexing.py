@@ -115,7 +115,8 @@ def _why_passed_over(name: str, reference: str, path: str) -> str:
         hint = f"; rename it if it means {similar}" if similar else ""
         return f"its folder {folder or '.'} names no emotion{hint}"
     if role != "picture":
-        return f"a {role}; own {role}s lie in {'faces' if role == 'video' else 'audio'}/<emotion>/"
+        word, where = ("video", "faces") if role == "video" else ("sound", "audio")
+        return f"a {word}; own {word}s lie in {where}/<emotion>/"
     return "a picture outside of faces/<emotion>/, or a copy of one that is taken"
 
 
