@@ -198,7 +198,7 @@ def test_the_report_of_the_grid(swept, tmp_path):
         "49.34",
         "49.77",
         "not comparable",
-        "1 are not: no such corpus",
+        "1 are not: demo × nowhere, no such corpus",
         "`the report`",
     ):
         assert part in text
