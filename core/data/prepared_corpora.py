@@ -184,3 +184,30 @@ def is_same_corpus(now: Mapping, then: Mapping) -> bool:
     return now["digest"] == then.get("digest") or all(
         abs(now[k] - then.get(k, np.nan)) < REF_DB_TOLERANCE for k in ("clips", "ref_db")
     )
+
+
+def check_pairing(faces: PreparedCorpus, voices: PreparedCorpus, data: DataSettings) -> None:
+    """Raise CorpusError where no clips of two corpora can be faces and voices of a run.
+
+    The message gives the reason: no faces, no voices, none of the classes, or no clip with both.
+    """
+    paired = data.pairing == "clip"
+    if paired and data.faces != data.voices:
+        what = "pairing by clip needs faces and voices of one corpus"
+        raise CorpusError(f"{what}; use pairing 'emotion' across corpora")
+    has_face, has_voice = faces.face_of >= 0, voices.voice_of >= 0
+    for corpus, has, kind in ((faces, has_face, "face"), (voices, has_voice, "voice")):
+        if not has.any():
+            what = f"no clip of {corpus.name} has a {kind}"
+            raise CorpusError(f"{what}; name a corpus of {kind}s with --data.{kind}s")
+        if data.labels == "intended" and not np.isin(corpus.emotion[has], data.classes).any():
+            present = ", ".join(sorted(set(corpus.emotion[has].tolist())))
+            what = f"no {kind} of {corpus.name} is {' or '.join(data.classes)}; its are {present}"
+            raise CorpusError(f"{what}: name its classes with --data.classes")
+    if paired and not (has_face & has_voice).any():
+        what = f"no clip of {faces.name} has a face and a voice: {int(has_face.sum())} have a face "
+        what += f"alone and {int(has_voice.sum())} a voice alone"
+        raise CorpusError(
+            f"{what}; use --data.pairing emotion, or name both files of a clip in a table with one "
+            "clip id"
+        )

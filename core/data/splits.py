@@ -14,6 +14,7 @@ from core.data.corpora import CorpusError
 from core.data.prepared_corpora import (
     STORED_COLUMNS,
     PreparedCorpus,
+    check_pairing,
     load_corpus,
     name_with_bands,
     parse_name,
@@ -243,9 +244,7 @@ def _load_faces_and_voices(config: Config) -> tuple[PreparedCorpus, PreparedCorp
     faces, voices = load_corpus(d.faces, d.demo_takes), load_corpus(d.voices, d.demo_takes)
     if len(voices.voices) and (words := band_mismatch(voices.name, voices.bands, config.logmel)):
         raise CorpusError(words)
-    if d.pairing == "clip" and d.faces != d.voices:
-        what = "pairing by clip needs faces and voices of one corpus"
-        raise CorpusError(f"{what}; use pairing 'emotion' across corpora")
+    check_pairing(faces, voices, d)
     return faces, voices
 
 

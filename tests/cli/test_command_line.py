@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
 import subprocess
 import sys
@@ -163,3 +165,23 @@ def test_the_baseline_of_one_fold_has_no_spread(folds, words, monkeypatch, capsy
     text = capsys.readouterr().out
     assert words in text
     assert "nan" not in text
+
+
+def test_generate_writes_whole_files_for_any_name(tmp_path, model, capsys):
+    """A name that is no UTF-8, of an old Latin-1 system."""
+    from PIL import Image
+    from skimage import data
+
+    name = b"M\xfcller.png".decode(errors="surrogateescape")
+    with open(tmp_path / name, "wb") as file:
+        Image.fromarray(data.astronaut()).save(file, "PNG")
+    out = tmp_path / "out"
+    command = ["generate", str(tmp_path / name), "--run", "demo", "--condition", "cp"]
+    with contextlib.redirect_stdout(io.TextIOWrapper(io.BytesIO(), errors="backslashreplace")):
+        assert main([*command, "--out", str(out)]) == 0
+    assert sorted(p.suffix for p in out.iterdir()) == [".json", ".npy", ".png", ".wav"]
+    assert all(p.stat().st_size > 500 for p in out.iterdir())
+    (record,) = out.glob("*.json")
+    assert json.loads(record.read_text(encoding="utf-8"))["clip"] == "M\\udcfcller.png"
+    assert main([*command, "--out", str(out), "--person", "4"]) == 1
+    assert "one person is seen, and none is number 4" in capsys.readouterr().err

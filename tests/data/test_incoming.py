@@ -281,6 +281,30 @@ def test_a_spreadsheet_and_latin_1_are_refused_with_the_fix(tmp_path):
         indexing.index_clips("mine", tmp_path / "t.csv")
 
 
+def test_why_no_clip_can_be_used_is_told_truly(tmp_path, home, drawn):
+    from core.config import replace
+    from core.data import splits
+    from core.presets import DEMO
+
+    for emotion in ("happy", "sad"):
+        put(tmp_path / f"own/faces/{emotion}/1.png", drawn)
+        put(tmp_path / f"own/audio/{emotion}/1.wav", noise())
+        put(tmp_path / f"sounds/audio/{emotion}/1.wav", noise())
+    prepared(tmp_path / "own")
+    prepared(tmp_path / "sounds", "sounds")
+
+    def fails(words, faces="mine", **changes):
+        settings = {"faces": faces, "voices": faces} | changes
+        with pytest.raises(CorpusError, match=words) as caught:
+            splits.build_sets(replace(DEMO, data=settings))
+        assert "too few subjects" not in str(caught.value)
+
+    few = {"classes": ("happy", "sad")}
+    fails("has a face and a voice: 2 have a face alone and 2 .*--data.pairing emotion", **few)
+    fails("no clip of sounds has a face", "sounds", **few)
+    fails("no face of mine is angry or fear; its are happy, sad", classes=("angry", "fear"))
+
+
 # ------------------------------------------------------------------ paths
 
 

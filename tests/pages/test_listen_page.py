@@ -122,3 +122,17 @@ def test_the_page_and_the_command_line_make_the_same(landmark_model):
         == generation.to_audio(run, long_form.generate_long_voice(run, seen, None, 4).y, 4).wav
     )
     json.dumps(one.facts)
+
+
+def test_a_full_temporary_folder_is_no_fault_of_the_clip(tmp_path, monkeypatch):
+    from core.media.containers import MediaError, UnreadableError
+    from ui.widgets import uploads
+
+    picture = b"\x89PNG\r\n\x1a\n"
+    with monkeypatch.context() as patch:
+        patch.setattr("tempfile.tempdir", str(tmp_path / "gone"))
+        message = "could not be stored on the machine of this app.*Make room there"
+        with pytest.raises(UnreadableError, match=message):
+            next(uploads.track_bytes("clip.png", picture))
+    with pytest.raises(MediaError, match="is a damaged picture"):
+        next(uploads.track_bytes("clip.png", picture))

@@ -71,7 +71,11 @@ def parse_path(text: str) -> Path | str:
         return "Enter where the corpus is: a folder, zip or table on this machine."
     try:
         path = Path(text).expanduser().resolve()
-        if not path.exists():
+        try:
+            path.stat()
+        except PermissionError as e:
+            return f"{path} may not be looked at ({e.strerror}): allow it to the user of this app."
+        except (FileNotFoundError, NotADirectoryError):
             return (
                 f"{path} does not exist on this machine. Copy the path from a file manager or a "
                 "terminal (pwd)."
