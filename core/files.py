@@ -135,10 +135,10 @@ def read_arrays(path: Path) -> dict[str, np.ndarray]:
 
 
 def printable(name: str) -> str:
-    """A name that can be shown and stored: undecodable bytes and control characters as escapes.
+    r"""A name that can be shown and stored: undecodable bytes and control characters as escapes.
 
     >>> printable("caf\udce9.mp4")
-    'caf\\\\udce9.mp4'
+    'caf\\udce9.mp4'
     """
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in name)
 
