@@ -98,6 +98,12 @@ class DataSettings:
     frames: Literal["middle", "all"] = setting(
         "middle", "Faces of a clip", "S3: the middle frame's, or all prepared ones (--frames)."
     )
+    windows: Literal["middle", "all"] = setting(
+        "middle", "Windows of a voice", "To learn from: the middle one, or all that hold speech."
+    )
+    listening: bool = setting(
+        False, "Listening run", "G learns from all people but S4's; nothing is augmented with it."
+    )
 
 
 @dataclass(frozen=True)
@@ -389,5 +395,6 @@ def family_hash(config: Config) -> str:
 
 
 def run_name(config: Config, corpus_digest: str) -> str:
-    """Directory name of a run: `<name>-<condition>-<8 hex>`."""
-    return f"{config.name}-{config.gan.condition}-{config_hash(config, corpus_digest)}"
+    """Directory name of a run: `<name>-<condition>-<8 hex>`; a listening run says so."""
+    name = f"{config.name}-listening" if config.data.listening else config.name
+    return f"{name}-{config.gan.condition}-{config_hash(config, corpus_digest)}"

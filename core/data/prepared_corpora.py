@@ -19,10 +19,11 @@ from pathlib import Path
 import numpy as np
 
 from core import files
-from core.config import BAND_COUNTS, DataSettings
+from core.config import BAND_COUNTS, DataSettings, LogMel
 from core.data.corpora import CorpusError
 
 STORED_COLUMNS = 112  # columns of a stored spectrogram; smaller ones are its middle
+SPEECH_SHARE, SPEECH_RANGE_DB = 0.3, 30.0  # of a window's columns; dB below the loudest column
 REF_DB_TOLERANCE = 1e-3  # dB by which two preparations of the same clips may differ
 
 
@@ -119,6 +120,18 @@ def prepare_command(name: str, takes: int = 0) -> str:
     return f"python -m core data prepare {of}" + f" --bands {bands}" * (bands != BAND_COUNTS[0])
 
 
+def band_mismatch(name: str, bands: int, s: LogMel) -> str:
+    """Why voices in so many mel bands do not fit a run, and what to do; "" where they fit."""
+    if bands == s.bands:
+        return ""
+    what = f"{name} holds voices in {bands} mel bands, and the run asks for {s.bands}; "
+    what += f"use --logmel.bands {bands}"
+    if s.bands not in BAND_COUNTS:
+        return what
+    fitting = name_with_bands(parse_name(name)[0], s.bands)
+    return f"{what}, or --data.voices {fitting}, which this makes: {prepare_command(fitting)}"
+
+
 # ------------------------------------------------------------------ reading
 
 
@@ -156,6 +169,43 @@ def read_source_record(target: Path) -> dict:
 def load_corpus(name: str, takes: int = 10) -> PreparedCorpus:
     """`load_corpus_file` by the corpus' name."""
     return load_corpus_file(corpus_path(name, takes))
+
+
+def further_faces(c: PreparedCorpus, rows: np.ndarray) -> np.ndarray:
+    """(n, frames - 1, 28, 28) float32 in [-1, 1]: the further frames of clips."""
+    if not c.faces_more.shape[1]:
+        raise CorpusError(
+            f"{c.name} was prepared with one frame of each clip; use frames 'middle', or prepare "
+            f"it again with more: {prepare_command(c.name)} --frames 3"
+        )
+    return c.faces_more[c.face_of[rows]].astype(np.float32) / 127.5 - 1
+
+
+def speech_windows(c: PreparedCorpus, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Windows with speech of clips (n,): (n, W, 112, bands) dB, and how many of them differ (n,).
+
+    A window has speech if SPEECH_SHARE of its columns lie within SPEECH_RANGE_DB of the clip's
+    loudest; the first window always counts. Windows of a short clip that repeat another are left
+    out. A clip with fewer than W windows repeats its own, so that all clips weigh alike. Raises
+    CorpusError where one window of each clip was prepared.
+    """
+    if not c.voices_more.shape[1]:
+        raise CorpusError(
+            f"{c.name} was prepared with one window of each voice; use windows 'middle', or "
+            f"prepare it again with more: {prepare_command(c.name)} --crops 7"
+        )
+    v = c.voice_of[rows]
+    db = np.concatenate([c.voices[v][:, None], c.voices_more[v]], axis=1)
+    power = (10.0 ** (db / 10)).sum(axis=3)
+    loudest = power.max(axis=(1, 2), keepdims=True)
+    active = power > loudest * 10 ** (-SPEECH_RANGE_DB / 10)
+    keep = active.mean(axis=2) >= SPEECH_SHARE
+    keep[:, 0] = True
+    for k in range(1, db.shape[1]):
+        same = (db[:, :k] == db[:, k : k + 1]).all(axis=(2, 3)).any(axis=1)
+        keep[:, k] &= ~same
+    order = [np.resize(np.flatnonzero(of_clip), len(of_clip)) for of_clip in keep]
+    return db[np.arange(len(db))[:, None], np.array(order)], keep.sum(axis=1)
 
 
 def corpus_digest(data: DataSettings) -> str:

@@ -8,17 +8,18 @@ from typing import Literal
 
 import numpy as np
 
-from core.config import BAND_COUNTS, Config, DataSettings, LogMel
+from core.config import Config, DataSettings, LogMel
 from core.data import labels
 from core.data.corpora import CorpusError
 from core.data.prepared_corpora import (
     STORED_COLUMNS,
     PreparedCorpus,
+    band_mismatch,
     check_pairing,
+    further_faces,
     load_corpus,
-    name_with_bands,
     parse_name,
-    prepare_command,
+    speech_windows,
 )
 from core.media import spectrograms
 
@@ -50,6 +51,9 @@ class SampleSet:
     source: Literal["face", "voice"] = "face"
     # (n faces, frames - 1, 28, 28): further frames
     more: np.ndarray = field(default_factory=lambda: np.zeros((0, 0, 28, 28), np.float32))
+    # (n voices, W, columns, bands): a voice's windows with speech, repeated to W; and how many (n,)
+    windows: np.ndarray = field(default_factory=lambda: np.zeros((0, 0, 0, 0), np.float32))
+    window_counts: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))
 
     @property
     def reverse(self) -> SampleSet:
@@ -196,6 +200,8 @@ def build_sets(config: Config) -> dict[str, SampleSet]:
     wanted and one was prepared.
     """
     d, reversed_ = config.data, config.gan.direction == "voice-face"
+    if reversed_ and d.windows == "all":
+        raise CorpusError("windows 'all' is for voices from faces; use windows 'middle'")
     faces, voices = _load_faces_and_voices(config)
     paired = d.pairing == "clip"
 
@@ -230,7 +236,10 @@ def build_sets(config: Config) -> dict[str, SampleSet]:
             classes=d.classes,
         )
         if name == "S3" and d.frames == "all":
-            samples = replace(samples, more=_further_face_images(faces, i))
+            samples = replace(samples, more=further_faces(faces, i))
+        if d.windows == "all":
+            windows, counts = _voice_windows(voices, j, config.logmel), speech_windows(voices, j)[1]
+            samples = replace(samples, windows=windows, window_counts=counts)
         sets[name] = samples.reverse if reversed_ else samples
     return sets
 
@@ -278,18 +287,6 @@ def _fraction_of_target(
     return (i[part] if paired or reversed_ else i), (j[part] if paired or not reversed_ else j)
 
 
-def band_mismatch(name: str, bands: int, s: LogMel) -> str:
-    """Why voices in so many mel bands do not fit a run, and what to do; "" where they fit."""
-    if bands == s.bands:
-        return ""
-    what = f"{name} holds voices in {bands} mel bands, and the run asks for {s.bands}; "
-    what += f"use --logmel.bands {bands}"
-    if s.bands not in BAND_COUNTS:
-        return what
-    fitting = name_with_bands(parse_name(name)[0], s.bands)
-    return f"{what}, or --data.voices {fitting}, which this makes: {prepare_command(fitting)}"
-
-
 def _face_images(c: PreparedCorpus, rows: np.ndarray) -> np.ndarray:
     """(n, 28, 28) float32 in [-1, 1]: the faces of clips."""
     return c.faces[c.face_of[rows]].astype(np.float32) / 127.5 - 1
@@ -302,14 +299,11 @@ def _voice_images(c: PreparedCorpus, rows: np.ndarray, s: LogMel) -> np.ndarray:
     return spectrograms.scale(db, c.meta["ref_db"], s)
 
 
-def _further_face_images(c: PreparedCorpus, rows: np.ndarray) -> np.ndarray:
-    """(n, frames - 1, 28, 28) float32 in [-1, 1]: the further frames of clips."""
-    if not c.faces_more.shape[1]:
-        raise CorpusError(
-            f"{c.name} was prepared with one frame of each clip; use frames 'middle', or prepare "
-            f"it again with more: {prepare_command(c.name)} --frames 3"
-        )
-    return c.faces_more[c.face_of[rows]].astype(np.float32) / 127.5 - 1
+def _voice_windows(c: PreparedCorpus, rows: np.ndarray, s: LogMel) -> np.ndarray:
+    """(n, W, columns, bands) float32 in [-1, 1]: the windows with speech of clips."""
+    start = (STORED_COLUMNS - s.columns) // 2
+    db = speech_windows(c, rows)[0][:, :, start : start + s.columns]
+    return spectrograms.scale(db, c.meta["ref_db"], s)
 
 
 def f_s_training_data(config: Config, sets: dict[str, SampleSet]) -> tuple[np.ndarray, np.ndarray]:

@@ -98,6 +98,10 @@ def compute_table(
     if found.get("plan") == asdict(plan) and (run.directory / "table.npz").exists():
         return found if results.is_current(found) else _test_again(run, found)
     config, where = run.config, torch.device(device)
+    if config.data.listening:
+        raise files.UserError(
+            f"{run.id} is a listening run, with which no augmentation is measured"
+        )
     sets, c = load_sets(run, config)
     f_S, Q, G = (networks.load(run.model_path(n), where) for n in ("f_S", "Q", "G"))
 

@@ -79,18 +79,30 @@ def _training_data(config: Config, sets: dict[str, SampleSet]) -> dict[str, tupl
     """Classifier -> (images, labels, settings, role) that it is fitted with.
 
     f_S: S1's faces, or another corpus's. f_T (the baseline) and Q: S1's voices, or the share
-    `clf_fraction` of them. Scorer: the voices of S1 and S2. The reverse direction swaps faces and
+    `clf_fraction` of them. Scorer: the voices of S1 and S2. With `data.windows` = all a voice is
+    all its windows with speech. The reverse direction swaps faces and
     voices.
     """
     S1, S2 = sets["S1"], sets["S2"]
     rows, settings = labelled_rows(config, len(S1.y)), target_settings(config)
-    images, labels = (np.concatenate(pair) for pair in ((S1.y, S2.y), (S1.y_label, S2.y_label)))
+    both = target_windows(S1), target_windows(S2)
+    images, labels = (np.concatenate(pair) for pair in zip(*both, strict=True))
+    own = target_windows(S1, rows)
     return {
         "f_S": (*splits.f_s_training_data(config, sets), *source_settings(config)),
-        "f_T": (S1.y[rows], S1.y_label[rows], *settings),
-        "Q": (S1.y[rows], S1.y_label[rows], *settings),
+        "f_T": (*own, *settings),
+        "Q": (*own, *settings),
         "scorer": (images, labels, settings[0], "scorer"),
     }
+
+
+def target_windows(s: SampleSet, rows: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
+    """Targets y of some rows to learn from, and their labels: one each, or all their windows."""
+    rows = np.arange(len(s.y)) if rows is None else rows
+    if not s.windows.shape[1]:
+        return s.y[rows], s.y_label[rows]
+    W = s.windows.shape[1]
+    return np.concatenate(s.windows[rows].swapaxes(0, 1)), np.tile(s.y_label[rows], W)
 
 
 def labelled_rows(config: Config, n: int) -> np.ndarray:
@@ -122,7 +134,9 @@ def classifier_files(config: Config, digest: str) -> dict[str, str]:
     """
     data, logmel = to_dict(config)["data"], to_dict(config)["logmel"]
     f_s_corpus = data.pop("f_s_corpus")  # other faces affect f_S alone
-    del data["frames"]  # frames affect G alone
+    del data["frames"], data["listening"]  # they affect G alone
+    if data["windows"] == "middle":
+        del data["windows"]
     (source, source_role), (target, _) = source_settings(config), target_settings(config)
     out = {}
     for name, settings in {"f_S": source, "f_T": target, "Q": target, "scorer": target}.items():

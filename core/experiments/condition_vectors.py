@@ -46,6 +46,12 @@ def compute_conditions(
     for k in o:
         labels = sets[k].x_label if g.condition == "label" else None
         c[k] = gan.condition(g.condition, labels, o[k], p[k], K, g.soft)
+    if config.data.listening:  # G learns from S1 too, whose faces f_S knows
+        device = next(fitted.f_S.parameters()).device
+        o1, raw = _outputs(fitted.f_S, sets["S1"].x, device)
+        whitened = predictor.whiten(arrays["features_centre"], arrays["features_scale"], raw)
+        p1, labels = _p_values(f, o1, whitened, watch), sets["S1"].x_label
+        c["S1"] = gan.condition(g.condition, labels, o1, p1, K, g.soft)
     # arrays of the faces for the Conformal page, and of f_T's predictor, calibrated on S2 as well
     arrays |= {f"p_{k}": v for k, v in p.items()}
     target, device = target_settings(config)[1], next(fitted.f_T.parameters()).device

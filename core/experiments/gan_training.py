@@ -22,7 +22,7 @@ from core.evaluation.evaluator import (
     target_settings,
 )
 from core.evaluation.quality import unknown_samples
-from core.experiments.classifier_fitting import image_sizes
+from core.experiments.classifier_fitting import image_sizes, target_windows
 from core.files import StopRequested, UserError
 from core.models import classifiers, convolutions, cuda_graphs, gan, networks
 from core.models.flow import matching
@@ -39,17 +39,33 @@ def train_with_cuda_graphs(
     return gan.train(state, pool, g, cuda_graphs.new_step_function())
 
 
+def training_set(
+    config: Config, sets: dict[str, SampleSet], c: dict[str, np.ndarray]
+) -> tuple[SampleSet, np.ndarray]:
+    """The set that G learns from and its conditions: S3, or in a listening run S1, S2 and S3."""
+    if not config.data.listening:
+        return sets["S3"], c["S3"]
+    if config.data.frames == "all":
+        raise UserError("a listening run takes one face of a clip; use --data.frames middle")
+    names = ("S1", "S2", "S3")
+    arrays = ("x", "x_label", "x_subject", "y", "y_label", "y_subject", "windows", "window_counts")
+    join = lambda a: np.concatenate([getattr(sets[k], a) for k in names])  # noqa: E731
+    whole: dict[str, Any] = {a: join(a) for a in arrays}
+    return dataclasses.replace(sets["S3"], **whole), np.concatenate([c[k] for k in names])
+
+
 def make_pool(
     config: Config, sets: dict[str, SampleSet], c: dict[str, np.ndarray], device
 ) -> gan.TrainingData:
-    """S3 as tensors. S3's labels are never read in the strict mode.
+    """G's training set as tensors. S3's labels are never read in the strict mode.
 
     Strict mode: q_labels = condition, no label condition, paired clips. With several frames of a
-    clip, each pair of an epoch takes a random one of them; labels, c and the number of pairs stay
-    the clip's.
+    clip, or windows of a voice, each pair of an epoch takes a random one of them; labels, c and the
+    number of pairs stay the clip's.
     """
-    S3, g = sets["S3"], config.gan
-    predicted = c["S3"].argmax(axis=1) if c["S3"].shape[1] else np.full(len(S3.x), -1)
+    S3, c3 = training_set(config, sets, c)
+    g, windows = config.gan, max(1, S3.windows.shape[1])
+    predicted = c3.argmax(axis=1) if c3.shape[1] else np.full(len(S3.x), -1)
     strict = S3.paired and g.q_labels == "condition" and g.condition != "label"
     x_group, y_group = (predicted, predicted) if strict else (S3.x_label, S3.y_label)
     target = predicted if g.q_labels == "condition" else S3.x_label
@@ -69,6 +85,9 @@ def make_pool(
 
     def pairs_of(epoch: int) -> tuple[np.ndarray, np.ndarray]:
         i, j = splits.epoch_pairs(x_group, y_group, S3.paired, seed, epoch)
+        if windows > 1:
+            window = np.random.default_rng([seed, epoch, windows, 1]).integers(0, windows, len(j))
+            j = j + window * len(S3.y)
         if frames == 1:
             return i, j
         frame = np.random.default_rng([seed, epoch, frames]).integers(0, frames, len(i))
@@ -76,10 +95,12 @@ def make_pool(
 
     return gan.TrainingData(
         x=with_more_frames(S3.x, faces_are_x),
-        c=repeated(c["S3"], faces_are_x),
+        c=repeated(c3, faces_are_x),
         target=repeated(target.astype(np.int64), faces_are_x),
-        y=with_more_frames(S3.y, not faces_are_x),
-        y_target=repeated(y_group.astype(np.int64), not faces_are_x),
+        y=image_tensor(target_windows(S3)[0], device)
+        if windows > 1
+        else with_more_frames(S3.y, not faces_are_x),
+        y_target=repeated(np.tile(y_group.astype(np.int64), windows), not faces_are_x),
         epoch_pairs=pairs_of,
     )
 

@@ -227,7 +227,8 @@ def baselines(
 ) -> list[dict]:
     """§4.3: f_T (voice) or f_S (face) trained on S1 and scored once on S4, balanced by class.
 
-    `data.clf_fraction` and `data.f_s_corpus` decide what they are trained on, as in a run. Returns
+    `data.clf_fraction`, `data.windows` and `data.f_s_corpus` decide what they are trained on, as in
+    a run; with all windows a voice is judged by the mean softmax of its own. Returns
     a dict per fold: fold, accuracy, N, confusion. Every subject is tested once if folds times the
     share of S4 is 1.
     """
@@ -239,7 +240,7 @@ def baselines(
         if modality == "voice":
             name, test, truth = "f_T", S4.y, S4.y_label
             rows = np.sort(classifier_fitting.labelled_rows(c, len(S1.y)))
-            images, labels = S1.y[rows], S1.y_label[rows]
+            images, labels = classifier_fitting.target_windows(S1, rows)
         else:
             name, test, truth = "f_S", S4.x, S4.x_label
             images, labels = splits.f_s_training_data(c, sets)
@@ -248,7 +249,12 @@ def baselines(
         tick = classifier_fitting.step_callback(report, phase, settings.steps)
         network = classifiers.fit(x, t, settings, K, seed_of(c, name), modality, tick)
         rows = splits.balanced_rows(truth, seed_of(c, "balance"))
-        predicted = classifiers.softmax(network, image_tensor(test[rows], where)).argmax(axis=1)
+        if modality == "voice" and S4.windows.shape[1]:
+            windows = torch.from_numpy(S4.windows[rows]).to(where)
+            o = classifiers.clip_softmax(network, windows, S4.window_counts[rows])
+        else:
+            o = classifiers.softmax(network, image_tensor(test[rows], where))
+        predicted = o.argmax(axis=1)
         matrix = metrics.confusion(truth[rows], predicted, K)
         result = {"fold": fold, "accuracy": metrics.accuracy(matrix), "N": len(rows)}
         out.append(result | {"confusion": matrix.tolist()})

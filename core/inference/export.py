@@ -33,6 +33,10 @@ REVERSE_NOTE = (
     "\nIt goes the paper's other way (§4.5, Fig. 7b): its f_S knows voices, its Q and its scorer "
     "know faces."
 )
+LISTENING_NOTE = """
+
+A listening run: its generator learnt from all people but S4's, so it is to be heard, and takes no
+part in the experiments, whose generators learn from S3 alone. It augments no training set."""
 FLOW_NOTE = """
 
 It is trained by conditional flow matching, which is ours and not the paper's: no discriminator and
@@ -75,6 +79,7 @@ def model_card(run: Run) -> str:
     turned = c.gan.direction == "voice-face"
     given, made = ("voice", "face") if turned else ("face", "voice")
     flow = FLOW_NOTE.format(c.gan) if c.gan.generator == "flow" else ""
+    flow += LISTENING_NOTE if c.data.listening else ""
     title = f"""# {run.id}
 
 A dacssGAN generator ({c.gan.generator}, {c.gan.width}, {r["parameters"]["G"]:,} parameters)

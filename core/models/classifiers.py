@@ -140,6 +140,17 @@ def outputs(
     return torch.cat(rows).numpy(), torch.cat(features).numpy()
 
 
+def clip_softmax(network: Classifier, windows: torch.Tensor, counts: np.ndarray) -> np.ndarray:
+    """Softmax of clips (n, K) float64: the mean over each one's first `counts` (n,) windows.
+
+    windows (n, W, H, W').
+    """
+    n, W = windows.shape[:2]
+    each = softmax(network, windows.flatten(0, 1)[:, None]).reshape(n, W, -1)
+    known = np.arange(W) < counts[:, None]
+    return (each * known[..., None]).sum(axis=1) / counts[:, None]
+
+
 def softmax(network: Classifier, images: torch.Tensor) -> np.ndarray:
     """Softmax outputs alone: (N, 1, H, W) -> (N, K) float64."""
     return outputs(network, images)[0]

@@ -205,7 +205,7 @@ def band_mismatch(config: Config) -> str:
     here = load_summary(prepared_corpora.corpus_path(name, config.data.demo_takes).stem)
     is_readable = isinstance(here, CorpusSummary)
     bands = here.logmel.bands if is_readable else prepared_corpora.parse_name(name)[1]
-    return splits.band_mismatch(name, bands, config.logmel)
+    return prepared_corpora.band_mismatch(name, bands, config.logmel)
 
 
 # ------------------------------------------------------------------ clips

@@ -33,8 +33,9 @@ SECTIONS = {  # section of the config -> title, and the settings shown, in this 
     "data": (
         "Data",
         (
-            *("faces", "voices", "pairing", "classes", "f_s_corpus", "frames", "clf_fraction"),
-            *("g_fraction", "labels", "ties", "subjects", "fold", "split_seed"),
+            *("faces", "voices", "pairing", "classes", "f_s_corpus", "frames", "windows"),
+            *("clf_fraction", "g_fraction", "labels", "ties", "subjects", "fold", "split_seed"),
+            "listening",
         ),
     ),
     "logmel": ("Spectrograms", ("bands", "columns", "range_db")),
