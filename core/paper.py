@@ -150,7 +150,7 @@ PAPER_MAP = (
         "§3.2",
         "remedies against mode collapse",
         "core.models.gan:step",
-        repair="noise on all inputs, soft and noisy labels, batch norm, LeakyReLU, Adagrad; ours",
+        repair="noise on all inputs, soft and noisy labels of c, batch norm, LeakyReLU, Adagrad",
         page="train",
         also=("core.models.networks:conv_block",),
         departure="only the presets `paper` and `ravdess` train every network by Adagrad; D's "
@@ -242,7 +242,8 @@ PAPER_MAP = (
         "core.evaluation.metrics:fid",
         r"\mathrm{FID}&=\lVert\mu_R-\mu_G\rVert^2"
         r"\\&+\mathrm{Tr}\big(\Sigma_R+\Sigma_G-2(\Sigma_R\Sigma_G)^{1/2}\big)",
-        "printed without the square; equal N; the reference is the distance of two real sets",
+        "printed without the square; equal N; the reference is the distance of S3's and S4's real "
+        "samples, of people whom the scorer has not met",
         where="§4.2",
         page="evaluate",
         departure="the same small CNN; N is printed, as FID is biased at small N",

@@ -108,7 +108,7 @@ explanations.show_heading(step, steps)
 def show_step() -> None:
     choice = settings  # the generator's condition does not depend on ε and the share
     if step != "generator":
-        choice = inputs.choose_eps_and_share(settings)
+        choice = inputs.choose_eps_and_share(settings, step)
     view = calibration.analyse(key, outputs, choice, origin == "own")
     if seen is None:
         point = calibration.test_point(view, row)

@@ -61,7 +61,7 @@ def withdrawal_note(results: Results) -> str:
     if not has_withdrawn_floors(results):
         return ""
     return (
-        f"The floors of two real sets were {WITHDRAWN}. Where the corpus is prepared, "
+        f"The floors (real against real) were {WITHDRAWN}. Where the corpus is prepared, "
         "`python -m core evaluate RUN --again` measures them anew without training."
     )
 

@@ -92,7 +92,9 @@ def train_cells(
     jobs.reconcile(folder)
     busy = {r["run"] for r in runs.list_runs(folder) if jobs.is_alive(r)}
     identified = protocol.identify_runs(cells)
-    total = len({run_id or cell.title for cell, run_id, _ in identified})
+    # a run counts once; a cell whose corpus is absent has no run and is told by itself
+    total = len({run_id for _, run_id, _ in identified if run_id})
+    total += sum(not run_id for _, run_id, _ in identified)
     outcomes: list[Outcome] = []
     todo: PendingRuns = []
     guard = threading.Lock()

@@ -73,6 +73,16 @@ def swept(demo_world):
     return folder, dead, {o.cell.name: o for o in first}, {o.cell.name: o for o in second}
 
 
+def test_cells_of_several_absent_corpora_are_counted_each(tmp_path):
+    absent = [
+        changed(BROKEN, config=replace(BROKEN.config, data={"voices": name}))
+        for name in ("nowhere", "elsewhere")
+    ]
+    told = []
+    sweep.train_cells(absent, tmp_path, tell=lambda o, done, total: told.append((done, total)))
+    assert told == [(1, 2), (2, 2)]
+
+
 def test_a_failed_cell_is_reported_and_stops_no_other(swept):
     folder, dead, first, second = swept
     assert (first[BROKEN.name].state, first[EMPTY.name].state) == ("failed", "failed")

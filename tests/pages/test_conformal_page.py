@@ -195,7 +195,8 @@ def test_hostile_addresses_are_ignored(own_trained_home):
         **{"from": "file:///etc/passwd", "label": "$\\input$"},
     )
     assert app.segmented_control(key="lab step").value == "chain"
-    assert app.session_state["lab eps"] == 0.1
+    later = open_page("conformal", step="set", eps="1e999")
+    assert later.session_state["lab eps"] == 0.1
     assert app.session_state["lab r"] == 1.0
     assert (
         app.segmented_control(key="lab from").value == "test"

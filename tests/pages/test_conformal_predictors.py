@@ -137,6 +137,26 @@ def test_the_step_on_strangeness_opens_with_hinge_and_shows_what_margin_misses(o
     assert app.segmented_control(key="lab measure").value == "margin"
 
 
+def test_sliders_stand_only_in_steps_that_they_change(own_trained_home):
+    run = trained_runs.the_run()
+    for step in explanations.LESSON_STEPS:
+        app = open_page("conformal", run=run.id, step=step, eps="0.3", r="0.2")
+        state = app.session_state
+        assert ("lab eps" in state) == (step in ("set", "strange", "promise", "broken")), step
+        assert ("lab r" in state) == (step not in ("strange", "generator")), step
+        if step != "generator":  # the address is kept where no slider shows it
+            text = page_text(app)
+            assert "--eps 0.3" in text, step
+            assert ("--r 0.2" in text) == (step != "strange"), step
+
+
+def test_an_empty_set_is_not_called_strange():
+    point = lab.Point("x", np.full(2, 0.5), None, np.array([0.1, 0.05]), None, None)
+    text = explanations.prediction_text(point, ("a", "b"), 0.2)
+    assert "no label fits" in text
+    assert "unlike" not in text
+
+
 def test_a_button_opens_a_point_that_no_label_fits_or_says_why_there_is_none(own_kinds):
     run = run_named("tiny")
     v = analysis.analyse_outputs(calibration.data_from_run(run))

@@ -1,5 +1,6 @@
 """Accuracies on pages: the mean over trainings wherever it exists, its spread, the people."""
 
+import dataclasses
 import math
 
 import numpy as np
@@ -13,7 +14,7 @@ from core.inference import export
 from tests.support.app import open_page, page_text, plotly_figure
 from tests.support.table_arrays import write_table
 from tests.support.trained_runs import the_run
-from ui.evaluate import figures, tables
+from ui.evaluate import confusion, figures, tables
 from ui.evaluate import runs as evaluate
 from ui.train import checkpoints
 from ui.widgets import charts, run_summary
@@ -44,6 +45,25 @@ def test_the_mean_over_trainings_stands_on_every_page_where_a_table_exists(own_t
     for app in (train, open_page("evaluate")):
         assert "differences are noise" not in page_text(app)
         assert "counts only if it holds over people" in page_text(app)
+
+
+def test_runs_with_and_without_a_table_are_pooled_under_their_true_n(own_trained_home):
+    cp = the_run()
+    found = [s for s in evaluate.load_summaries()[0] if s.id == cp.id]
+    table, n = write_table(cp), cp.json("results")["N test voices"]
+    t = table["rows"]["S1"]["equal"]
+    other = round(np.sum(t["confusion"]) / len(t["accuracy"]))  # of the invented table
+    tabled = dataclasses.replace(found[0], table=table)
+    plain = dataclasses.replace(found[0], table={})
+    for members, words in (
+        ([tabled, plain], f"N = {other + n}"),
+        ([plain, tabled], f"N = {other + n}"),
+        ([tabled, tabled], f"N = {2 * other}, 2 trainings"),
+        ([tabled], f"N = {other}, 2 trainings"),
+        ([plain], f"N = {n}"),
+    ):
+        m = confusion.matrices_by_row(members, "equal")["S1"]
+        assert confusion._title("S1", m) == f"S1<br>{words}"
 
 
 def test_s3_with_its_labels_is_no_ceiling_in_words():

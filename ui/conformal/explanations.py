@@ -159,6 +159,7 @@ LESSON_STEPS = {  # in the lesson's order: step -> short title, full title
     "generator": ("Generator", "What it does to the generator"),
 }
 POINT_STEPS = ("chain", "area", "set", "strange", "map", "generator")  # about one chosen point
+EPS_STEPS = ("set", "strange", "promise", "broken")  # steps whose panel depends on ε
 FACE_STEPS = ("strange", "generator")  # steps that need a classifier of faces
 MAX_UNIFORMITY_P = 0.05  # below this p-value, uniformity is rejected
 
@@ -283,7 +284,7 @@ def prediction_text(point: Point, classes: tuple[str, ...], eps: float) -> str:
     at = f"At ε = {eps:g}"
     if not labels:
         return (
-            f"{at} **no label fits**: the point is unlike the calibration points. "
+            f"{at} **no label fits**: under each, few calibration points are as strange. "
             f"The best guess is still *{best}*."
         )
     if len(labels) == 1:

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 import streamlit as st
+from streamlit.delta_generator import DeltaGenerator
 
 from core.conformal import analysis, prediction, predictor
 from core.conformal.analysis import Analysis
@@ -98,13 +99,29 @@ def chosen_eps() -> float:
     return known.get(text, AnalysisSettings().eps)
 
 
-def choose_eps_and_share(settings: AnalysisSettings) -> AnalysisSettings:
+def choose_eps_and_share(settings: AnalysisSettings, step: str) -> AnalysisSettings:
     """`settings` with ε and the share of calibration points, which two sliders choose.
 
-    The run's own predictor of another kind has its own share.
+    A slider stands only where it changes something. The run's own predictor of another kind has
+    its own share, and the pictures that are no face are ranked among all calibration points.
     """
     left, right = st.columns(2, gap="large")
-    with left:
+    if step not in explanations.EPS_STEPS:
+        left, right, eps = right, left, chosen_eps()
+    else:
+        eps = _choose_eps(left)
+    if settings.own or step == "strange":
+        return replace(settings, eps=eps)
+    with right:
+        about = "A random share of the calibration set, drawn with the seed."
+        slider = ("Calibration set used", "r", "lab r", CALIBRATION_SHARES, 1.0)
+        r = choices.slider(*slider, lambda x: f"{x:.0%}", about, (("promise", 1),))
+    return replace(settings, eps=eps, r=r)
+
+
+def _choose_eps(place: DeltaGenerator) -> float:
+    """The slider of ε, in a column of the page."""
+    with place:
         levels = np.round(figure_parts.EPS_POSITIONS, 2).tolist()
         about = (
             "The accepted error rate. The set holds all labels whose p-value is above it. "
@@ -112,14 +129,7 @@ def choose_eps_and_share(settings: AnalysisSettings) -> AnalysisSettings:
         )
         moves = ("set", 0), ("promise", 0)
         slider = ("ε, significance", "eps", "lab eps", levels, 0.1)
-        eps = choices.slider(*slider, about=about, moves=moves)
-    if settings.own:
-        return replace(settings, eps=eps)
-    with right:
-        about = "A random share of the calibration set, drawn with the seed."
-        slider = ("Calibration set used", "r", "lab r", CALIBRATION_SHARES, 1.0)
-        r = choices.slider(*slider, lambda x: f"{x:.0%}", about, (("promise", 1),))
-    return replace(settings, eps=eps, r=r)
+        return choices.slider(*slider, about=about, moves=moves)
 
 
 def upload_outputs() -> tuple[str, CalibrationData | str]:

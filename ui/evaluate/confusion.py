@@ -30,7 +30,13 @@ class Matrix:
     counts: np.ndarray
     classes: tuple[str, ...]
     row: str  # training set of the classifier, FACE_ROW or RATER_ROW
-    trainings: int = 1  # of a classifier on the same samples, whose counts are added up
+    trainings: int = 1  # on the same samples, whose counts are added up; 0: runs differ in it
+    sizes: np.ndarray | None = None  # (K,) samples of each class; None: the counts of one training
+
+    @property
+    def class_sizes(self) -> np.ndarray:
+        """(K,) samples of each true class, each counted once whatever the number of trainings."""
+        return self.counts.sum(axis=1) / self.trainings if self.sizes is None else self.sizes
 
     def lines(self, name: str) -> list[dict[str, Any]]:
         """A record per cell, for CSV."""
@@ -76,9 +82,12 @@ def matrices_by_row(repetitions: Sequence[RunSummary], rule: str) -> dict[str, M
         for row, found in of.items():
             if found is not None:
                 counts, trainings = found
-                before = out[row].counts if row in out else 0
-                classes = tuple(s.results["classes"])
-                out[row] = Matrix(before + counts, classes, row, trainings)
+                sizes = counts.sum(axis=1) / trainings
+                if row in out:  # runs with and without a table differ in their trainings
+                    before = out[row]
+                    counts, sizes = before.counts + counts, before.class_sizes + sizes
+                    trainings = trainings if before.trainings == trainings else 0
+                out[row] = Matrix(counts, tuple(s.results["classes"]), row, trainings, sizes)
     return out
 
 
@@ -117,11 +126,7 @@ def _show_charts(matrices: Sequence[tuple[str, Matrix]]) -> None:
     """Up to MAX_MATRICES named matrices, a chart per set of classes."""
     shown = matrices[:MAX_MATRICES]
     for classes in dict.fromkeys(m.classes for _, m in shown):
-        part = {
-            charts.matrix_title(html.escape(k), m.counts, m.trainings): m.counts
-            for k, m in shown
-            if m.classes == classes
-        }
+        part = {_title(html.escape(k), m): m.counts for k, m in shown if m.classes == classes}
         st.plotly_chart(
             charts.confusion_matrices(part, classes),
             key=f"confusion {classes}",
@@ -131,6 +136,12 @@ def _show_charts(matrices: Sequence[tuple[str, Matrix]]) -> None:
     if len(matrices) > MAX_MATRICES:
         words = f"The first {MAX_MATRICES} of {len(matrices)} are shown"
         st.caption(f"{words}: choose fewer runs or rows.")
+
+
+def _title(name: str, m: Matrix) -> str:
+    """A matrix' name and N; its trainings where all of its runs have as many."""
+    many = max(1, m.trainings)
+    return charts.matrix_title(name, many * m.class_sizes, many)
 
 
 def _choose_matrices(
@@ -205,6 +216,6 @@ def _show_difference(matrices: Mapping[str, Matrix]) -> None:
 
 def _class_sizes(m: Matrix) -> str:
     """Samples of a class behind a matrix, and trainings: "16 samples a class, 3 trainings"."""
-    sizes = sorted({round(float(n) / m.trainings) for n in m.counts.sum(axis=1)})
+    sizes = sorted({round(float(n)) for n in m.class_sizes})
     count = f"{sizes[0]}" if len(sizes) == 1 else f"{sizes[0]} to {sizes[-1]}"
     return f"{count} samples a class" + (f", {m.trainings} trainings" * (m.trainings > 1))

@@ -216,7 +216,7 @@ COLUMN_HELP = {
     "FID real": "The floor: FID between S4's and S3's real voices, at the same N. The scorer has "
     "met neither. Empty where it was measured under an earlier rule.",
     "KID": "As FID, without its bias at small N; lower is better.",
-    "KID real": "KID between the same two real sets.",
+    "KID real": "KID between S4's and S3's real voices, as the FID floor.",
     "IS": "How certain and how varied the scorer's predictions are; higher is better.",
     "IS real": "IS of S4's real voices.",
     "diversity": "Spread of voices over the noise, divided by that of real voices. "

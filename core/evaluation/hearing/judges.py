@@ -28,7 +28,7 @@ def set_level(waves: np.ndarray) -> np.ndarray:
     """Sounds (n, samples) at an RMS of LEVEL_DBFS; less where a peak would exceed MAX_PEAK.
 
     >>> out = set_level(np.sin(np.arange(16_000))[None])
-    >>> round(20 * np.log10(out.std()), 1)
+    >>> round(20 * float(np.log10(out.std())), 1)
     -26.0
     """
     waves = np.asarray(waves, np.float64)
