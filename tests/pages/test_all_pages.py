@@ -357,7 +357,7 @@ def test_train_shows_the_results_of_a_finished_run(own_trained_home):
     assert "green-badge[**done**]" in page_text(app)
     assert "S1 + generated" in page_text(app)
     assert "chance 16.7%" in page_text(app)
-    assert {"FID", "KID", "IS", "Recognised"} <= {m.label for m in app.metric}
+    assert {"FID", "KID", "IS", "Recognised, %"} <= {m.label for m in app.metric}
     assert (
         count_elements(app, "plotly_chart") == 6
     )  # losses, FID, KID, IS, what the scorer hears, where they lie

@@ -114,7 +114,7 @@ def test_a_damaged_run_is_named(own_trained_home):
 def test_damaged_outputs_are_named(own_trained_home):
     file = the_run().directory / "outputs.npz"
     file.write_bytes(file.read_bytes()[:400])
-    assert "outputs.npz is damaged" in lab().error[0].value
+    assert "outputs.npz cannot be read" in lab().error[0].value
 
 
 def test_a_condition_that_is_not_trained_is_offered_for_training(own_trained_home):
@@ -167,7 +167,7 @@ def test_it_opens_as_the_run_was_trained(own_trained_home):
     assert f"credibility <b>{face.credibility:.2f}" in "".join(
         e.proto.body for e in app.get("html")
     )
-    assert "not classifier-free" in page_text(app)
+    assert "It is not\nclassifier-free guidance" in page_text(app)
     assert "Keep the sum" not in [t.label for t in app.toggle]
     place = conditions.training_support(conditions.of_training(o), face.p).place
     assert point.REGION_TEXTS[place].split("**")[1] in page_text(app)

@@ -74,7 +74,11 @@ def kept(run):
 def indexed(folder):
     """The index without what says when and by whom."""
     rows = {
-        r["run"]: {k: v for k, v in r.items() if k not in ("pid", "heartbeat", "rate", "created")}
+        r["run"]: {
+            k: v
+            for k, v in r.items()
+            if k not in ("pid", "process", "heartbeat", "rate", "created")
+        }
         for r in runs.list_runs(folder)
     }
     return {run: (row, runs.load_curves(run, folder)) for run, row in rows.items()}
