@@ -10,8 +10,8 @@ from typing import Annotated, Any, Union
 
 import tyro
 
-from core.cli import data, experiments, grids, inference, training
-from core.files import UserError
+from core.cli import data, experiments, grids, inference, runs, training
+from core.files import UserError, disk_fault
 
 # Words of a command -> its options and the function that runs them; that loads torch if it needs it
 COMMANDS: dict[tuple[str, ...], tuple[type, Callable[[Any], int]]] = {
@@ -29,7 +29,7 @@ COMMANDS: dict[tuple[str, ...], tuple[type, Callable[[Any], int]]] = {
     ("conformal",): (inference.ConformalOptions, inference.conformal),
     ("vocoder",): (experiments.VocoderOptions, experiments.train_or_measure_vocoder),
     ("examples",): (inference.ExamplesOptions, inference.write_examples),
-    ("runs",): (inference.RunsOptions, inference.manage_runs),
+    ("runs",): (runs.RunsOptions, runs.manage_runs),
 }
 PROGRAM = "python -m core"
 DESCRIPTION = "Speech spectrograms from faces, with a GAN conditioned on conformal p-values."
@@ -56,7 +56,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except UserError as e:
         message = str(e)
     except OSError as e:
-        message = f"{e.filename}: {e.strerror}" if e.filename else str(e)
+        message = disk_fault(e)
     print(f"{' '.join((PROGRAM, *words))}: {message}", file=sys.stderr)
     return 1
 

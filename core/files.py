@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import csv
+import errno
 import hashlib
 import io
 import json
@@ -29,6 +30,21 @@ if TYPE_CHECKING:
     from _csv import Reader
 
 MAX_ARRAY_BYTES = 8 << 30  # of the arrays in one npz; CREMA-D with all windows has some 2 GB
+Content = bytes | str | Callable[[IO[bytes]], object]  # of a file that is written
+_NO_ROOM = "make room there, and give the same command again"
+_NO_RIGHT = "make it writable for this user, or choose another folder, and give the command again"
+DISK_FIXES = {
+    errno.ENOSPC: _NO_ROOM,
+    errno.EDQUOT: _NO_ROOM,
+    errno.EFBIG: "raise the limit of a file's size (ulimit -f), and give the same command again",
+    errno.EROFS: _NO_RIGHT,
+    errno.EACCES: _NO_RIGHT,
+    errno.EPERM: _NO_RIGHT,
+    errno.ENOTDIR: "a file is in the way: remove it, or choose another folder",
+    errno.EEXIST: "a file is in the way: remove it, or choose another folder",
+    errno.EISDIR: "a folder is in the way: remove it, or choose another name",
+    errno.ENAMETOOLONG: "choose a shorter name",
+}
 ROOT = Path(__file__).resolve().parents[1]  # the project: app.py, core/, checkpoints/, data/
 
 
@@ -61,13 +77,37 @@ def data_folder() -> Path:
     return Path(os.environ.get("DACSSGAN_DATA") or ROOT / "data")
 
 
-def write_atomic(path: Path, content: bytes | str | Callable[[IO[bytes]], object]) -> None:
+def write_atomic(path: Path, content: Content) -> None:
     """Write a file under a temporary name, flush it to the disk and rename it.
 
     `content` is bytes, text (written as UTF-8) or a function that writes to the open file. After
-    a power cut the file is the old one or the new one.
+    a power cut the file is the old one or the new one. Raises OSError, which names the file.
     """
-    aside = path.with_name(f".{path.name}.{os.getpid()}-{threading.get_ident():x}.tmp")
+    write_together({path: content})
+
+
+def write_together(contents: dict[Path, Content]) -> None:
+    """`write_atomic` for several files of one folder: none is renamed before all are on the disk.
+
+    Without room for the last of them, none appears.
+    """
+    asides: dict[Path, Path] = {}
+    try:
+        for path, content in contents.items():
+            mark = f"{os.getpid()}-{threading.get_ident():x}"
+            asides[path] = path.with_name(f".{path.name}.{mark}.tmp")
+            _write_flushed(asides[path], path, content)
+        for path, aside in asides.items():
+            aside.replace(path)
+    finally:
+        for aside in asides.values():
+            aside.unlink(missing_ok=True)
+    for folder in {path.parent for path in contents}:
+        _flush_folder(folder)
+
+
+def _write_flushed(aside: Path, path: Path, content: Content) -> None:
+    """Write to `aside` and flush it; an OSError names `path`, for which it stands."""
     try:
         with open(aside, "wb") as f:
             if callable(content):
@@ -76,10 +116,17 @@ def write_atomic(path: Path, content: bytes | str | Callable[[IO[bytes]], object
                 f.write(content.encode() if isinstance(content, str) else content)
             f.flush()
             os.fsync(f.fileno())
-        aside.replace(path)
-    finally:
-        aside.unlink(missing_ok=True)
-    _flush_folder(path.parent)
+    except OSError as e:
+        e.filename = str(path)
+        raise
+
+
+def disk_fault(error: OSError) -> str:
+    """An OSError as one line: the file, the reason, and the fix where there is a usual one."""
+    where = f"{printable(str(error.filename))}: " if error.filename else ""
+    # NumPy's own error of a short write has no number
+    fix = _NO_ROOM if error.errno is None else DISK_FIXES.get(error.errno, "")
+    return f"{where}{error.strerror or error}{fix and '; ' + fix}"
 
 
 def _flush_folder(folder: Path) -> None:

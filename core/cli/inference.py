@@ -1,9 +1,8 @@
-"""Commands on finished runs: `generate`, `conformal`, `examples`, `runs`."""
+"""Commands on finished runs: `generate`, `conformal`, `examples`."""
 
 from __future__ import annotations
 
 import json
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -21,13 +20,14 @@ if TYPE_CHECKING:
     from core.inference.generation import AnalysedClip, Audio, Explanation, LoadedRun
 
 DEFAULT_RUN = "fer2013-ravdess"
+MAX_NAME_BYTES = 120  # of a clip's name in the name of a result; systems allow 255 in all
 
 
 @dataclass(frozen=True)
 class GenerateOptions:
     """Generate a voice spectrogram, and its sound, from a face clip or picture.
 
-    It writes wav, png, json and npy. Example:
+    It writes wav, png, json and npy, named by clip, run, emotion and seed. Example:
       python -m core generate face.mp4 --condition cp --out generated
     """
 
@@ -105,50 +105,72 @@ class ExamplesOptions:
     """Folder for the wavs."""
 
 
-@dataclass(frozen=True)
-class RunsOptions:
-    """List the runs, rebuild their index, or copy or export a finished one.
-
-    ship makes a small copy that can be shared; export writes the curves. Example:
-      python -m core runs export demo --out curves.csv
-    """
-
-    action: Annotated[Literal["list", "reindex", "ship", "export"], Positional] = "list"
-    """What to do."""
-    run: Annotated[str | None, Positional, placeholder("[RUN]", "none")] = None
-    """ship, export: the run's id."""
-    out: Annotated[Path | None, placeholder("PATH", "checkpoints; RUN.csv")] = None
-    """ship: folder in which the copy is put; export: the file, or TensorBoard's folder."""
-    format: Literal["csv", "tensorboard"] = "csv"
-    """export: a table of the curves, or event files where TensorBoard is installed."""
-
-
 def generate(options: GenerateOptions) -> int:
     import numpy as np
 
     from core import runs
     from core.inference import generation
 
-    if not options.clip.exists():
-        raise UserError(f"{options.clip} does not exist")
+    if not options.clip.is_file():
+        what = "is no file" if options.clip.exists() else "does not exist"
+        raise UserError(f"{files.printable(str(options.clip))} {what}")
     opened = generation.load_run(runs.resolve(options.run, options.condition))
+    options.out.mkdir(parents=True, exist_ok=True)
+    clip_digest = files.digest(options.clip)
+    stem = options.out / _result_name(options, opened.run.id)
+    _refuse_other_clip(stem, clip_digest)
     seen = generation.analyse_file(options.clip, options.person)
     make = _generate_long_voice if options.whole else _generate_voice
     facts, sound, y, figure, summary = make(options, opened, seen)
-    options.out.mkdir(parents=True, exist_ok=True)
-    end = "-whole" if options.whole else ""
-    name = f"{options.clip.stem}-{opened.config.name}-{options.condition}-{options.seed}{end}"
-    stem = str(options.out / name)
-    files.write_atomic(Path(f"{stem}.wav"), sound.wav)
-    files.write_json(Path(f"{stem}.json"), facts)
-    files.write_atomic(Path(f"{stem}.npy"), lambda file: np.save(file, y))
-    files.write_atomic(Path(f"{stem}.png"), lambda file: figure.savefig(file, dpi=110))
+    contents: dict[str, files.Content] = {
+        "wav": sound.wav,
+        "png": lambda file: figure.savefig(file, dpi=110),
+        "json": json.dumps({"clip digest": clip_digest} | facts, indent=1, ensure_ascii=False),
+        "npy": lambda file: np.save(file, y),
+    }
+    paths = {end: _with_end(stem, end) for end in contents}
+    files.write_together({paths[end]: content for end, content in contents.items()})
     for note in facts["notes"]:
         print(f"note: {note}")
     if summary:
         print(summary)
-    print("wrote " + ", ".join(stem + end for end in (".wav", ".png", ".json", ".npy")))
+    print("wrote " + ", ".join(map(str, paths.values())))
     return 0
+
+
+def _result_name(options: GenerateOptions, run_id: str) -> str:
+    """Name of a result without its ending: all that decides it; a long clip's name is cut.
+
+    The run's id holds its name and condition.
+    """
+    clip = files.printable(options.clip.name)
+    if len(clip.encode()) > MAX_NAME_BYTES:
+        clip = f"{clip.encode()[:MAX_NAME_BYTES].decode(errors='ignore')}~{files.digest(clip)[:8]}"
+    parts = [clip, run_id, options.emotion, str(options.seed)]
+    parts += [f"person{options.person}"] * bool(options.person)
+    parts += [] if options.frame is None else [f"frame{options.frame}"]
+    parts += ["whole"] * options.whole
+    return "-".join(part.replace("/", "_") for part in parts if part)
+
+
+def _with_end(stem: Path, end: str) -> Path:
+    return stem.with_name(f"{stem.name}.{end}")
+
+
+def _refuse_other_clip(stem: Path, clip_digest: str) -> None:
+    """Raise UserError where another clip of the same name has its result already."""
+    record = _with_end(stem, "json")
+    try:
+        known = json.loads(record.read_text(encoding="utf-8"))["clip digest"]
+    except FileNotFoundError:
+        return
+    except (ValueError, KeyError, TypeError):
+        known = ""
+    if known != clip_digest:
+        raise UserError(
+            f"{record} is the result of another clip of this name; "
+            "keep it by naming another folder with --out, or remove it"
+        )
 
 
 def _generate_voice(options: GenerateOptions, opened: LoadedRun, seen: AnalysedClip) -> tuple:
@@ -351,32 +373,4 @@ def write_examples(o: ExamplesOptions) -> int:
         audio_samples.resolve_runs(o.run), folder, lambda d, t: progress("examples", d, t)
     )
     print(f"\n{audio_samples.table(samples)}\n\nwrote {len(samples)} wavs to {folder}")
-    return 0
-
-
-def manage_runs(options: RunsOptions) -> int:
-    from core import files, runs
-    from core.experiments import jobs
-    from core.inference import export
-
-    if options.action == "reindex":
-        print(f"{runs.reindex()} runs in {files.checkpoints_folder()}")
-    elif options.action == "list":
-        jobs.reconcile()
-        for r in runs.list_runs():
-            steps, error = f"{r['step'] or 0}/{r['steps']}", r["error"] or ""
-            print(f"{r['run']:<40} {r['state']:<8} {steps}  {error}")
-        for name, reason in runs.unreadable_runs().items():
-            print(f"{name:<40} unreadable: {reason}")
-        if fault := runs.index_fault():
-            print(fault, file=sys.stderr)
-    else:
-        run = runs.resolve(options.run or "")
-        if options.action == "ship":
-            print(export.ship_run(run, options.out or Path("checkpoints")))
-        elif options.format == "csv":
-            print(f"wrote {export.export_csv(run, options.out or Path(f'{run.id}.csv'))}")
-        else:
-            folder = export.export_events(run, options.out or Path("tensorboard") / run.id)
-            print(f"wrote {folder}; look at it with: tensorboard --logdir {folder}")
     return 0

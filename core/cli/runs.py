@@ -1,0 +1,58 @@
+"""The command `runs`: the list of runs, their index, and copies of a run to share."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal
+
+from tyro.conf import Positional
+
+from core.cli.options import placeholder
+
+
+@dataclass(frozen=True)
+class RunsOptions:
+    """List the runs, rebuild their index, or copy or export a finished one.
+
+    ship makes a small copy that can be shared; export writes the curves. Example:
+      python -m core runs export demo --out curves.csv
+    """
+
+    action: Annotated[Literal["list", "reindex", "ship", "export"], Positional] = "list"
+    """What to do."""
+    run: Annotated[str | None, Positional, placeholder("[RUN]", "none")] = None
+    """ship, export: the run's id."""
+    out: Annotated[Path | None, placeholder("PATH", "checkpoints; RUN.csv")] = None
+    """ship: folder in which the copy is put; export: the file, or TensorBoard's folder."""
+    format: Literal["csv", "tensorboard"] = "csv"
+    """export: a table of the curves, or event files where TensorBoard is installed."""
+
+
+def manage_runs(options: RunsOptions) -> int:
+    from core import files, runs
+    from core.experiments import jobs
+    from core.inference import export
+
+    if options.action == "reindex":
+        print(f"{runs.reindex()} runs in {files.checkpoints_folder()}")
+    elif options.action == "list":
+        jobs.reconcile()
+        for r in runs.list_runs():
+            steps, error = f"{r['step'] or 0}/{r['steps']}", r["error"] or ""
+            print(f"{r['run']:<40} {r['state']:<8} {steps}  {error}")
+        for name, reason in runs.unreadable_runs().items():
+            print(f"{name:<40} unreadable: {reason}")
+        if fault := runs.index_fault():
+            print(fault, file=sys.stderr)
+    else:
+        run = runs.resolve(options.run or "")
+        if options.action == "ship":
+            print(export.ship_run(run, options.out or Path("checkpoints")))
+        elif options.format == "csv":
+            print(f"wrote {export.export_csv(run, options.out or Path(f'{run.id}.csv'))}")
+        else:
+            folder = export.export_events(run, options.out or Path("tensorboard") / run.id)
+            print(f"wrote {folder}; look at it with: tensorboard --logdir {folder}")
+    return 0
