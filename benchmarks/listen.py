@@ -86,7 +86,7 @@ def page_seconds(data: bytes) -> float:
     """Seconds of the page's whole script after an upload, in a session of its own."""
     from streamlit.testing.v1 import AppTest
 
-    app = AppTest.from_file(str(ROOT / "app.py"), default_timeout=120)
+    app = AppTest.from_file(str(ROOT / "router.py"), default_timeout=120)
     app.switch_page("pages/listen.py").run()
     app.segmented_control(key="kind").set_value("Upload").run()
     took = wall_seconds(

@@ -176,7 +176,7 @@ def test_every_way_leads_to_a_page_of_the_router_and_every_equation_to_an_entry(
 
     every = {
         re.match(r'    "(\w+)": "', line)[1]
-        for line in (ROOT / "app.py").read_text().splitlines()
+        for line in (ROOT / "router.py").read_text().splitlines()
         if re.match(r'    "\w+": "', line)
     }
     assert "home" in every

@@ -21,7 +21,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 def every_page() -> set[str]:
-    return set(re.findall(r'^    "(\w+)": "', (ROOT / "app.py").read_text(), re.MULTILINE))
+    return set(re.findall(r'^    "(\w+)": "', (ROOT / "router.py").read_text(), re.MULTILINE))
 
 
 # --- the map -----------------------------------------------------------------------

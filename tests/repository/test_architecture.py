@@ -201,7 +201,7 @@ def test_a_page_never_loads_torch(path):
     assert "torch" not in reached(path, lazy=False)
 
 
-@pytest.mark.parametrize("path", [*PAGES, *ROOT.glob("app.py")], ids=name)
+@pytest.mark.parametrize("path", [*PAGES, *ROOT.glob("router.py")], ids=name)
 def test_caches_live_in_ui(path):
     assert re.findall(r"cache_(?:data|resource)\b", path.read_text()) == []
 

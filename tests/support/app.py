@@ -73,7 +73,7 @@ def plotly_numbers(z) -> list:
 def open_page(page: str = "", **query: str) -> AppTest:
     from streamlit.testing.v1 import AppTest
 
-    app = AppTest.from_file(str(ROOT / "app.py"), default_timeout=60)
+    app = AppTest.from_file(str(ROOT / "router.py"), default_timeout=60)
     for name, value in query.items():
         app.query_params[name] = value
     if page:

@@ -1,0 +1,33 @@
+"""The router: the list of pages, and the frame around each."""
+
+from pathlib import Path
+
+import streamlit as st
+
+from ui import preload, theme
+from ui.session import cache
+
+# File -> title; a missing file is not offered. Short titles: all ten fit into 1280 pixels.
+PAGE_TITLES = {
+    "home": "Home",
+    "listen": "Listen",
+    "condition": "Condition lab",
+    "gallery": "Gallery",
+    "reverse": "Reverse",
+    "conformal": "Conformal",
+    "evaluate": "Evaluate",
+    "train": "Train",
+    "data": "Data",
+    "paper": "Paper",
+}
+st.set_page_config(page_title="dacssGAN studio", page_icon=theme.icon(), layout="wide")
+theme.apply_css()
+folder = Path(__file__).with_name("pages")
+titles = {file: title for file, title in PAGE_TITLES.items() if (folder / f"{file}.py").exists()}
+pages = [st.Page(f"pages/{k}.py", title=v, default=k == "home") for k, v in titles.items()]
+page = st.navigation(pages, position="top")
+cache.prepare_server()
+try:
+    page.run()
+finally:
+    preload.start_thread()
