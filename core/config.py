@@ -19,6 +19,10 @@ PROTOCOL_VERSION = 2  # part of every run id; raised when the same config would 
 EMOTIONS = ("neutral", "calm", "happy", "sad", "angry", "fear", "disgust", "surprise")
 CREMA_EMOTIONS = ("neutral", "happy", "sad", "angry", "fear", "disgust")
 SHARED_EMOTIONS = (*CREMA_EMOTIONS, "surprise")  # classes that both FER2013 and RAVDESS have
+# Words that tables write where no subject is known, in any case
+BLANK_SUBJECTS = (
+    *("", "nan", "none", "na", "n/a", "#n/a", "<na>", "null", "nil", "unknown", "-", "?", "."),
+)
 
 Condition = Literal["label", "classifier", "cp", "none"]
 CONDITIONS: tuple[Condition, ...] = typing.get_args(Condition)

@@ -15,7 +15,7 @@ from typing import Annotated, Literal
 
 from tyro.conf import Positional, arg
 
-from core.cli.options import Address, Count, Engine, Folder, placeholder
+from core.cli.options import Address, Count, Engine, placeholder
 from core.cli.progress import Progress, report_end
 from core.files import UserError
 
@@ -31,7 +31,7 @@ class PrepareOptions:
 
     corpus: Annotated[str, Positional, placeholder("CORPUS")]
     """demo, demo-clips, ravdess, crema-d, fer2013, or a name for your own table or folder."""
-    source: Annotated[Path | None, placeholder("FOLDER", "none, for the demo corpus")] = None
+    source: Annotated[str | None, placeholder("FOLDER", "none, for the demo corpus")] = None
     """Folder, zip or table as published; or your own table (csv), or folder of EMOTION/IMAGE."""
     workers: Count = 0
     """Processes that read clips at the same time; 0: one for each core."""
@@ -63,7 +63,7 @@ class FetchOptions:
 
     corpus: Annotated[str, Positional, placeholder("CORPUS")]
     """ravdess, crema-d or fer2013."""
-    to: Annotated[Path | None, placeholder("FOLDER", "data/raw/CORPUS")] = None
+    to: Annotated[str | None, placeholder("FOLDER", "data/raw/CORPUS")] = None
     """Folder for the files."""
     what: tuple[Literal["audio", "video"], ...] = ("audio", "video")
     """ravdess: audio is one zip of 0.2 GB, video 24 zips of 12.4 GB."""
@@ -78,7 +78,7 @@ class DoctorOptions:
       python -m core data doctor ~/CREMA-D
     """
 
-    path: Annotated[Path, Positional, placeholder("FOLDER")]
+    path: Annotated[str, Positional, placeholder("FOLDER")]
     """Folder or zip of the corpus, or the csv table of own data."""
     corpus: Annotated[str | None, placeholder("CORPUS", "recognised by its files")] = None
     """Which corpus it is."""
@@ -96,10 +96,17 @@ class DrawOptions:
       python -m core data draw clips --count 6
     """
 
-    folder: Annotated[Folder, Positional]
+    folder: Annotated[str, Positional, placeholder("FOLDER")]
     """Folder for the clips."""
     count: Count = 12
     """Number of clips."""
+
+
+def _parse_path(text: str, option: str) -> Path:
+    """A path as typed. Raises UserError for an empty one, which would mean the current folder."""
+    if not text.strip():
+        raise UserError(f"{option} is empty; give a path, or . for the current folder")
+    return Path(text)
 
 
 @report_end
@@ -107,6 +114,8 @@ def prepare(o: PrepareOptions) -> tuple[int, str]:
     from core.data import preparation, prepared_corpora
     from core.experiments.ray_cluster import connection
 
+    if not 0 <= o.lost <= 1:
+        raise UserError(f"--lost is a share of the clips, 0 to 1; got {o.lost:g}")
     # The mel bands stand in the corpus' name or in --bands
     clips, bands = prepared_corpora.parse_name(o.corpus)
     if len({bands, o.bands} - {PrepareOptions.bands}) > 1:
@@ -117,7 +126,7 @@ def prepare(o: PrepareOptions) -> tuple[int, str]:
     engine = functools.partial(connection.run_tasks, workers=o.workers, address=o.address)
     path = preparation.prepare_corpus(
         name,
-        o.source,
+        None if o.source is None else _parse_path(o.source, "--source"),
         preparation.PreparationSettings(takes=o.takes, frames=o.frames, crops=o.crops, song=o.song),
         workers=o.workers,
         tick=lambda done, total: progress("prepare", done, total),
@@ -154,11 +163,9 @@ def _print_passed_over(passed_over: dict[str, str], most: int = 10) -> None:
 
     All of them stand in the record beside the prepared file.
     """
-    groups: dict[tuple[str, str], list[str]] = {}
-    for file, reason in passed_over.items():
-        ending = Path(file).suffix.lower() or "no ending"
-        groups.setdefault((reason, ending), []).append(file)
-    for (reason, ending), names in groups.items():
+    from core.data import prepared_corpora
+
+    for ending, reason, names in prepared_corpora.group_passed_over(passed_over):
         more = f" and {len(names) - most} more" if len(names) > most else ""
         listed = ", ".join(names[:most])
         print(f"  passed over, {len(names)} of {ending}: {reason}: {listed}{more}")
@@ -181,7 +188,8 @@ def _print_notes(notes: dict[str, str], most: int = 10) -> None:
 def fetch(o: FetchOptions) -> tuple[int, str]:
     from core.data import download, prepared_corpora
 
-    target = o.to or prepared_corpora.processed_folder().parent / "raw" / o.corpus
+    target = prepared_corpora.processed_folder().parent / "raw" / o.corpus
+    target = target if o.to is None else _parse_path(o.to, "--to")
     if o.corpus != "ravdess":
         text = download.manual_steps(o.corpus, target)
         if "not known" in text:
@@ -200,9 +208,11 @@ def doctor(o: DoctorOptions) -> tuple[int, str]:
     from core.data.checks import doctor as doctors
     from core.data.checks import faults
 
-    progress = Progress()
+    if not o.seconds >= 0:
+        raise UserError(f"--seconds are at least 0; got {o.seconds:g}")
+    path, progress = _parse_path(o.path, "the corpus' path"), Progress()
     report = doctors.examine_corpus(
-        o.path, o.corpus, seconds=o.seconds, tick=lambda d, t, phase: progress(phase, d, t)
+        path, o.corpus, seconds=o.seconds, tick=lambda d, t, phase: progress(phase, d, t)
     )
     if sys.stderr.isatty():
         print(file=sys.stderr)
@@ -219,8 +229,11 @@ def doctor(o: DoctorOptions) -> tuple[int, str]:
 def draw(o: DrawOptions) -> tuple[int, str]:
     from core.data.demo import recordings
 
+    if o.count < 1:
+        raise UserError(f"--count is at least 1; got {o.count}")
+    folder = _parse_path(o.folder, "the folder")
     progress = functools.partial(Progress(), "draw clips")
-    paths = recordings.draw_demo_clips(o.folder, o.count, progress)
-    message = f"wrote {len(paths)} clips of invented actors to {o.folder}"
+    paths = recordings.draw_demo_clips(folder, o.count, progress)
+    message = f"wrote {len(paths)} clips of invented actors to {folder}"
     print(f"\n{message}")
     return 0, message

@@ -18,6 +18,7 @@ from typing import IO
 import numpy as np
 
 from core import files
+from core.config import BLANK_SUBJECTS
 from core.files import UserError
 
 MAX_UPLOAD_BYTES = 64 << 20  # size of an upload as sent, and of an npz unpacked
@@ -31,7 +32,6 @@ NPZ_ERRORS = zipfile.BadZipFile, zlib.error, RuntimeError, EOFError, OSError, Va
 SPREADSHEET_MEMBERS = ("[Content_Types].xml", "xl/workbook.xml", "content.xml", "mimetype")
 RESERVED_COLUMNS = ("set", "label", "subject")
 INDEX_HEADER = re.compile(r"(unnamed: \d+)?", re.IGNORECASE)  # of pandas' and R's row names
-BLANK_SUBJECTS = ("", "nan", "none", "na", "null", "<na>")
 MIN_SHIFT_GAIN = 0.1  # gain in accuracy by which labels are seen to be counted from 1
 MAX_NAMED_CLASSES = 8  # class names that a message lists
 

@@ -19,13 +19,13 @@ from core.config import LogMel
 from core.data.corpora import ClipEntry
 from core.data.prepared_corpora import STORED_COLUMNS
 from core.data.sources import media_files
-from core.files import UserError
+from core.files import UserError, printable
 from core.media import spectrograms
 
 if TYPE_CHECKING:  # the decoder is loaded with the first clip
     from core.media.clips import Clip
 
-READERS_VERSION = 1  # raised whenever the same media would give other arrays or remarks
+READERS_VERSION = 2  # raised whenever the same media would give other arrays or remarks
 # Pixels of a picture's shorter side. Smaller pictures are cropped faces; larger ones are
 # photographs, which are searched for a face.
 MAX_CROP_SIDE = 128
@@ -35,6 +35,7 @@ MAX_SEARCHED_FRAMES = 25  # frames around the middle that are searched for a fac
 WINDOW_SECONDS = STORED_COLUMNS * LogMel().hop / LogMel().rate  # seconds of a spectrogram
 TURNED_NOTE = "the face stands on its head: it was turned upright"
 PLAIN_REASON = "no face: the picture has one plain colour"
+PLAIN_NOTE = "the picture has one plain colour, and is taken as FER2013 was published"
 
 
 class MachineError(UserError):
@@ -86,11 +87,11 @@ def extract_clip(item: Any, how: ExtractionSettings) -> ClipFeatures:
         raise MachineError(_machine_fault(item, e)) from e
     except UserError as e:
         may_change = isinstance(e, containers.DecoderMissingError)
-        return ClipFeatures(reason=f"{type(e).__name__}: {e}", may_change=may_change)
+        return ClipFeatures(reason=printable(f"{type(e).__name__}: {e}"), may_change=may_change)
     except Exception as e:  # one odd clip must not stop a corpus
         if "start new thread" in str(e):
             raise MachineError(_machine_fault(item, e)) from e
-        return ClipFeatures(reason=f"{type(e).__name__}: {e}", may_change=True)
+        return ClipFeatures(reason=printable(f"{type(e).__name__}: {e}"), may_change=True)
 
 
 def _machine_fault(item: Any, error: BaseException) -> str:
@@ -152,7 +153,7 @@ def _extract_entry(entry: ClipEntry, how: ExtractionSettings) -> ClipFeatures:
         voice = take_voice(wave, how, heard, probe.sound_lead(content, seen) if same else 0.0)
     if not entry.video:
         return ClipFeatures(y=voice.y, repeats=(False, voice.repeated), note=voice.note)
-    grey = _read_crop(content, seen) if entry.crop else None
+    grey = read_crop(content, seen) if entry.crop else None
     if grey is None:
         x, few, note = find_faces(content, seen, voice.middle, how.frames)
         notes = "; ".join(filter(None, (voice.note, note)))
@@ -163,7 +164,7 @@ def _extract_entry(entry: ClipEntry, how: ExtractionSettings) -> ClipFeatures:
 def _shown_name(reference: str) -> str:
     """A media file's name for people, without its folders."""
     member = media_files.split_reference(reference)[1]
-    return (media_files.path_in_zip(member) or reference).rsplit("/", 1)[-1]
+    return printable((media_files.path_in_zip(member) or reference).rsplit("/", 1)[-1])
 
 
 def _crop_features(
@@ -173,8 +174,10 @@ def _crop_features(
     from core.media.faces import alignment, appearance
 
     notes = [voice.note] if voice.note else []
-    if crop_is_plain(crop) and not how.as_published:
-        return ClipFeatures(reason=f"{entry.clip}: {PLAIN_REASON}")
+    if crop_is_plain(crop):
+        if not how.as_published:
+            return ClipFeatures(reason=f"{entry.clip}: {PLAIN_REASON}")
+        notes.append(PLAIN_NOTE)
     if not how.as_published and appearance.is_upside_down(crop):
         crop = np.ascontiguousarray(crop[::-1, ::-1])
         notes.append(TURNED_NOTE)
@@ -193,7 +196,7 @@ def crop_is_plain(crop: np.ndarray) -> bool:
     return bool(crop.std() < MIN_GREY_SD)
 
 
-def _read_crop(content: bytes, name: str) -> np.ndarray | None:
+def read_crop(content: bytes, name: str) -> np.ndarray | None:
     """A picture that is a cropped face, as (48, 48) uint8 grey; None for a larger one or a film."""
     from core.media import clips, containers, pictures
 
@@ -325,19 +328,22 @@ def find_faces(
     return np.stack(x), len(chosen) < frames, note
 
 
-def face_fault(content: bytes, crop: bool, middle: float | None) -> tuple[str, str]:
+def face_fault(
+    content: bytes, crop: bool, middle: float | None, as_published: bool = False
+) -> tuple[str, str]:
     """What `extract_clip` finds wrong with the face of a film or picture: (kind of fault, detail).
 
     "no-face", "no-landmarks" for a crop without any, "odd-face" for a face that is taken with a
-    remark, or "". `middle` is the time (s) of the voice. Raises MediaError, ModelMissing.
+    remark, or "". `middle` is the time (s) of the voice; `as_published` as in ExtractionSettings.
+    Raises MediaError, ModelMissing.
     """
     from core.media.faces import alignment, appearance, detection
 
-    grey = _read_crop(content, "it") if crop else None
+    grey = read_crop(content, "it") if crop else None
     if grey is not None:
         if crop_is_plain(grey):
-            return "no-face", ""
-        if appearance.is_upside_down(grey):
+            return ("odd-face", PLAIN_NOTE) if as_published else ("no-face", "")
+        if not as_published and appearance.is_upside_down(grey):
             return "odd-face", TURNED_NOTE
         return ("no-landmarks", "") if alignment.crop_points(grey) is None else ("", "")
     try:

@@ -36,6 +36,7 @@ from core.media import spectrograms
 CODE_VERSION = 2  # raised whenever the same clips would give other arrays
 MAX_PARTS_AGE = 7 * 86400.0  # seconds after which unfinished parts of other settings are removed
 MAX_HASH_DISTANCE = 3  # number of bits, of 64, by which the hashes of near duplicates may differ
+MAX_COUNT = 100  # takes, frames and crops at most
 HASH_BLOCK = 512  # rows of hashes that are compared at once, to bound the memory
 
 
@@ -76,7 +77,7 @@ def prepare_corpus(
     fault of the machine, not of a clip, keeps clips from being read; BusyError while another
     process prepares this corpus; StopRequested soon after `should_stop()`. The same call continues.
     """
-    _check_counts(settings, workers)
+    _check_request(name, settings, workers)
     clips, bands = prepared_corpora.parse_name(name)
     target, drawn = prepared_corpora.corpus_path(name, settings.takes), clips == "demo"
     how = ExtractionSettings(settings.frames, settings.crops, bands, clips == "fer2013")
@@ -151,12 +152,13 @@ def index_source(
     return index.entries, index.passed_over
 
 
-def _check_counts(settings: PreparationSettings, workers: int) -> None:
-    if settings.frames < 1 or settings.crops < 1:
-        got = f"{settings.frames} and {settings.crops}"
-        raise CorpusError(f"frames and crops are at least 1; got {got}")
+def _check_request(name: str, settings: PreparationSettings, workers: int) -> None:
+    prepared_corpora.check_name(name)
+    for what in ("takes", "frames", "crops"):
+        if not 1 <= (n := getattr(settings, what)) <= MAX_COUNT:
+            raise CorpusError(f"{what} are 1 to {MAX_COUNT}; got {n}")
     if workers < 0:
-        raise CorpusError(f"workers are at least 0; got {workers}")
+        raise CorpusError(f"workers are at least 0, which is one per core; got {workers}")
 
 
 def _is_finished(target: Path, key: str, drawn: bool) -> bool:

@@ -20,8 +20,11 @@ import numpy as np
 
 from core import files
 from core.config import BAND_COUNTS, DataSettings, LogMel
-from core.data.corpora import CorpusError
+from core.data.corpora import EXPECTED_FILES, CorpusError
 
+# A name is part of a file's name on any system: a path or a device of Windows is none.
+NAME_PATTERN = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,39}", re.ASCII)
+WINDOWS_DEVICES = re.compile(r"(con|prn|aux|nul|(com|lpt)\d)", re.ASCII)
 STORED_COLUMNS = 112  # columns of a stored spectrogram; smaller ones are its middle
 SPEECH_SHARE, SPEECH_RANGE_DB = 0.3, 30.0  # of a window's columns; dB below the loudest column
 REF_DB_TOLERANCE = 1e-3  # dB by which two preparations of the same clips may differ
@@ -84,6 +87,25 @@ def parse_name(name: str) -> tuple[str, int]:
 def name_with_bands(clips: str, bands: int) -> str:
     """Inverse of `parse_name`."""
     return clips if bands == BAND_COUNTS[0] else f"{clips}-{bands}"
+
+
+def check_name(name: str) -> None:
+    """Raise CorpusError, which gives the rule, where a corpus cannot have that name."""
+    clips, small = parse_name(name)[0], parse_name(name)[0].lower()
+    shown = files.printable(name[:60]) + "…" * (len(name) > 60)
+    if small in ("demo", *EXPECTED_FILES):
+        if clips != small:
+            raise CorpusError(f"{shown!r} cannot be a corpus' name: write {small}, or another name")
+        return
+    fault = ""
+    if not NAME_PATTERN.fullmatch(clips):
+        fault = "it must be 1 to 40 letters a to z, digits, - or _, and begin with a letter"
+    elif small.startswith("demo"):
+        fault = "names that begin with demo are those of the invented corpora"
+    elif WINDOWS_DEVICES.fullmatch(small):
+        fault = "Windows keeps that name for a device"
+    if fault:
+        raise CorpusError(f"{shown!r} cannot be a corpus' name: {fault}")
 
 
 def is_demo(name: str) -> bool:
@@ -164,6 +186,20 @@ def read_source_record(target: Path) -> dict:
         return dict(json.loads(source_record_path(target).read_text(encoding="utf-8")))
     except (OSError, ValueError, TypeError):
         return {}
+
+
+def group_passed_over(passed_over: dict[str, str]) -> list[tuple[str, str, list[str]]]:
+    """(ending, reason, files) of files that belong to no clip, file -> reason; many files first.
+
+    >>> group_passed_over({"a.txt": "no medium", "b.TXT": "no medium"})
+    [('.txt', 'no medium', ['a.txt', 'b.TXT'])]
+    """
+    groups: dict[tuple[str, str], list[str]] = {}
+    for file, reason in passed_over.items():
+        ending = Path(file).suffix.lower() or "no ending"
+        groups.setdefault((ending, reason), []).append(file)
+    order = sorted(groups.items(), key=lambda group: -len(group[1]))
+    return [(ending, reason, names) for (ending, reason), names in order]
 
 
 def load_corpus(name: str, takes: int = 10) -> PreparedCorpus:

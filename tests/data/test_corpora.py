@@ -325,7 +325,7 @@ def test_files_come_in_one_order_and_without_what_is_hidden(tmp_path):
     os.symlink(root, root / "b" / "circle")
     os.symlink(root / "nowhere", root / "broken.wav")
     os.symlink(root / "self", root / "self")
-    assert [f.removeprefix(f"{root}/") for f, _ in media_files.list_files(root)] == [
+    assert [f.removeprefix(f"{root}/") for f, _ in media_files.list_files(root, {})] == [
         "a.wav",
         "b/2.wav",
         "c!d/3.wav",
@@ -340,7 +340,7 @@ def test_files_come_in_one_order_and_without_what_is_hidden(tmp_path):
         assert path.read_bytes() == b""
     (root / "cut.zip").write_bytes(b"PK nonsense")
     with pytest.raises(CorpusError, match=r"cut\.zip is not a zip archive or is damaged"):
-        media_files.list_files(root)
+        media_files.list_files(root, {})
 
 
 def test_a_zip_of_zips_says_so(tmp_path):

@@ -160,7 +160,10 @@ def test_what_is_passed_over_is_counted_and_named(tmp_path, home, drawn, capsys)
     )
     assert "passed over, 2 of .png: its folder contempt names no emotion: contempt/0.png" in out
     assert "passed over, 1 of .wav: a sound; own sounds lie in audio/<emotion>/: happy/clip" in out
-    assert "passed over, 1 of .txt: no picture, video or sound: notes.txt" in out
+    assert (
+        "passed over, 1 of .txt: no picture, video or sound of a form that is read here: notes.txt"
+        in out
+    )
     assert "photo.heic is a HEIC picture, which cannot be read here. Save it as jpg" in out
     path = prepared_corpora.corpus_path("mine")
     assert len(prepared_corpora.read_source_record(path)["passed_over"]) == 6

@@ -122,7 +122,7 @@ def test_a_corpus_is_prepared_once_and_a_change_is_noticed(tmp_path, home):
     assert not again(crops=2)
     path.write_bytes(path.read_bytes()[:-40])  # damaged: made anew
     assert again(crops=2)
-    with pytest.raises(CorpusError, match="at least 1"):
+    with pytest.raises(CorpusError, match="frames are 1 to 100"):
         again(frames=0)
 
 

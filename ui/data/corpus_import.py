@@ -86,13 +86,11 @@ def parse_path(text: str) -> Path | str:
 
 
 def corpus_name(text: str, path: Path) -> str:
-    """The name of an own corpus. Raises UserError that says what a name may be."""
-    name = re.sub(r"[^a-z0-9]+", "-", (text.strip() or path.stem).lower()).strip("-")[:40]
-    if not re.match(r"[a-z]", name) or name in KNOWN_CORPORA or name.startswith("demo"):
-        raise UserError(
-            f"{name or text!r} cannot be a corpus' name: it must begin with a letter, not with "
-            f"demo, and not be {', '.join(KNOWN_CORPORA)}."
-        )
+    """The name of an own corpus, made plain. Raises UserError that says what a name may be."""
+    name = re.sub(r"[^a-z0-9_]+", "-", (text.strip() or path.stem).lower()).strip("-")[:40]
+    prepared_corpora.check_name(name)
+    if name in KNOWN_CORPORA:
+        raise UserError(f"{name!r} cannot be a corpus' name here: a published corpus has it.")
     if prepared_corpora.parse_name(name)[0] != name:
         raise UserError(
             f"{name!r} cannot be a corpus' name: such an ending says how many mel bands its voices "

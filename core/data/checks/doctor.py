@@ -367,7 +367,7 @@ def _face_fault(
     middle = _voice_middle(audio[sound]) if sound in audio else None
     if middle is not None and sound is file:
         middle += probe.sound_lead(content, "it")
-    return features.face_fault(content, clip.crop, middle)
+    return features.face_fault(content, clip.crop, middle, clip.as_published)
 
 
 def _voice_middle(sound: probe.AudioInfo) -> float:

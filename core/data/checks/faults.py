@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from core.config import LogMel
+from core.data import prepared_corpora
 from core.data.corpora import KNOWN_CORPORA
 from core.media.spectrograms import MAX_SILENT_DBFS
 
@@ -173,8 +175,20 @@ def to_text(report: CorpusReport, most: int = 5) -> str:
         lines += ["", heading] if faults else []
         for fault in faults:
             lines.append(f"  {fault.kind} ({len(fault.names):,}): {fault.means}")
-            details = {n: f" ({d})" for n, d in fault.details.items()}
-            some = ", ".join(n + details.get(n, "") for n in fault.names[:most])
-            more = f" and {len(fault.names) - most:,} more" if len(fault.names) > most else ""
-            lines += [f"    {some}{more}", f"    -> {fault.fix}"]
+            if fault.kind == "passed-over":
+                groups = prepared_corpora.group_passed_over(fault.details)
+                lines += [
+                    f"    {len(names):,} of {ending}: {reason}: {_name_some(names, most)}"
+                    for ending, reason, names in groups
+                ]
+            else:
+                details = {n: f" ({d})" for n, d in fault.details.items()}
+                shown = [n + details.get(n, "") for n in fault.names]
+                lines.append(f"    {_name_some(shown, most)}")
+            lines.append(f"    -> {fault.fix}")
     return "\n".join([*lines, *([] if report.faults else ["", "No fault was found."])])
+
+
+def _name_some(names: Sequence[str], most: int) -> str:
+    more = f" and {len(names) - most:,} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more

@@ -7,6 +7,7 @@ odd is noted in `findings`, so that the doctor can say what keeps a file from be
 from __future__ import annotations
 
 import dataclasses
+import functools
 import os
 import zipfile
 from collections import Counter, defaultdict
@@ -39,15 +40,15 @@ class MediaFile:
     crc: int | None  # CRC-32 of a zip's member
     kind: str  # as of `containers.sniff_kind`, "" where it could not be read
 
-    @property
+    @functools.cached_property
     def basename(self) -> str:
         return os.path.basename(media_files.path_in_zip(self.member) or self.path.name)
 
-    @property
+    @functools.cached_property
     def stem(self) -> str:
         return file_stem(self.basename)
 
-    @property
+    @functools.cached_property
     def role(self) -> str:
         """picture, video or audio, by the name's ending, else by the content; "" for others."""
         return media_kind(self.basename)[0] or media_files.KIND_ROLES.get(self.kind, "")
@@ -56,7 +57,7 @@ class MediaFile:
     def reference(self) -> str:
         return f"{self.path}!{self.member}" if self.member else str(self.path)
 
-    @property
+    @functools.cached_property
     def folder(self) -> tuple[str, ...]:
         """Folders inside the root; a zip counts as one."""
         return tuple(self.name.replace("!", "/").split("/")[:-1])
@@ -79,6 +80,7 @@ class ClipFiles:
     videos: list[MediaFile] = field(default_factory=list)  # those with sound first
     sounds: list[MediaFile] = field(default_factory=list)
     crop: bool = False
+    as_published: bool = False  # as of `features.ExtractionSettings`
     needs_sound: bool = True  # without a sound file its voice is that of its video
 
 
@@ -94,7 +96,7 @@ def list_media_files(
         return _list_table_files(root)
 
     def report(problem: str, inside: str, reason: str) -> None:
-        kind = "link-loop" if problem == "link-loop" else "unreachable"
+        kind = problem if problem in ("link-loop", "passed-over") else "unreachable"
         findings[kind][printable(inside) or root.name] = reason
 
     files: list[MediaFile] = []
@@ -127,7 +129,7 @@ def _read_plain_file(path: Path, inside: str, findings: Findings) -> list[MediaF
 def _is_medium(file: MediaFile, findings: Findings) -> bool:
     """Whether a file is listed; what is no picture, video or sound goes to `findings`."""
     if not file.role:
-        findings["passed-over"][file.name] = "no picture, video or sound"
+        findings["passed-over"][file.name] = media_files.NO_MEDIUM
     return bool(file.role)
 
 
@@ -185,8 +187,7 @@ def recognise_corpus(root: Path, files: Sequence[MediaFile], findings: Findings)
         for name, pattern in NAME_PATTERNS.items():
             votes[name] += bool(pattern.match(f.stem)) and f.role != "picture"
         votes["fer2013"] += f.role == "picture" and f.folder_emotion != ""
-        pairs = zip(f.folder[:2], f.folder[1:3], strict=False)
-        own |= any(a.lower() in ("faces", "audio") and labels.emotion_of(b) != "" for a, b in pairs)
+        own |= own_data.is_labelled("/".join((*f.folder, f.basename)))
     best = max(votes, key=lambda name: votes[name])
     if own and (best == "fer2013" or not votes[best]):
         return "own"
@@ -250,10 +251,12 @@ def group_by_clip(
                 means = f"its folder may mean {similar}" if similar else ""
                 findings["wrong-name"][f.name] = means
         pictures = (f for f in files if f.role == "picture" and f.folder_emotion)
-        return {f.name: ClipFiles("", [f], [], True) for f in pictures}
+        return {f.name: ClipFiles("", [f], crop=True, as_published=True) for f in pictures}
     if name not in NAME_PATTERNS:
         return _group_own_data(name, root, files, findings)
-    findings["passed-over"].clear()  # tables and texts that come with an official corpus
+    # Without the tables and texts that come with an official corpus
+    kept = {n: why for n, why in findings["passed-over"].items() if why != media_files.NO_MEDIUM}
+    findings["passed-over"] = kept
     groups: dict[str, ClipFiles] = defaultdict(ClipFiles)
     for f in files:
         match = NAME_PATTERNS[name].match(f.stem)
@@ -290,13 +293,16 @@ def _group_own_data(
         if findings["broken-archive"] or findings["unreachable"]:
             return {}
         raise
-    for path, why in index.passed_over.items():
-        findings["passed-over"][printable(path)] = why
+    findings["passed-over"] = index.passed_over
+    for kind in ("broken-archive", "pointer", "empty"):  # zips are passed over too
+        kept = {n: d for n, d in findings[kind].items() if n not in index.passed_over}
+        findings[kind] = kept
     groups = {}
     for e in index.entries:
         sound = e.audio if e.audio != e.video else None
         video, audio = ([known[r]] if r in known else [] for r in (e.video, sound))
-        groups[e.clip] = ClipFiles(e.subject, video, audio, e.crop, e.audio is not None)
+        has_sound = e.audio is not None
+        groups[e.clip] = ClipFiles(e.subject, video, audio, e.crop, needs_sound=has_sound)
     return groups
 
 

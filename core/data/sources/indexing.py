@@ -8,6 +8,7 @@ bytes say whether they are media.
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
@@ -23,7 +24,10 @@ from core.data.corpora import (
 )
 from core.data.sources import media_files, own_data
 from core.data.sources.media_files import file_stem, media_kind
+from core.files import printable
 from core.media.containers import UnreadableError
+
+SAME_PATH = "another file of the same path is taken"  # such as an unpacked zip beside the zip
 
 
 @dataclass(frozen=True)
@@ -55,7 +59,8 @@ def index_corpus(name: str, root: Path, song: bool = False) -> CorpusIndex:
             what = f"{root} is a table, and {name} is read from files like {EXPECTED_FILES[name]}"
             raise CorpusError(f"{what}. Unpack or convert it so; a table of your own needs a name")
         return CorpusIndex(own_data.table_entries(root), {})
-    found = media_files.list_files(root)
+    passed_over: dict[str, str] = {}
+    found = media_files.list_files(root, passed_over, skip_broken=not official)
     if name == "ravdess":
         entries = _ravdess_entries(found, song)
     elif name == "crema-d":
@@ -66,12 +71,14 @@ def index_corpus(name: str, root: Path, song: bool = False) -> CorpusIndex:
         entries = own_data.folder_entries(found, root) if not official else []
         entries = entries or _face_folder_entries(found, official=official)
     if not entries:
-        raise CorpusError(_no_clip_message(name, root, found))
+        raise CorpusError(_no_clip_message(name, root, found, passed_over))
     entries.sort(key=lambda e: e.clip)
-    return CorpusIndex(entries, _passed_over(name, found, entries))
+    return CorpusIndex(entries, passed_over | _passed_over(name, found, entries))
 
 
-def _no_clip_message(name: str, root: Path, found: list[tuple[str, str]]) -> str:
+def _no_clip_message(
+    name: str, root: Path, found: list[tuple[str, str]], passed_over: dict[str, str]
+) -> str:
     """What `root` should hold, and what it holds instead."""
     if any(p in ("xl/workbook.xml", "word/document.xml", "content.xml") for _, p in found):
         return f"{root} is a spreadsheet or a document; save the table as 'CSV UTF-8' and give that"
@@ -82,8 +89,12 @@ def _no_clip_message(name: str, root: Path, found: list[tuple[str, str]]) -> str
     folders = dict.fromkeys(PurePosixPath(p).parent.name for _, p in found)
     if not fix and (misspelt := [f for f in folders if labels.similar_emotion(f)]):
         fix = f". Its folder {misspelt[0]} may mean {labels.similar_emotion(misspelt[0])}"
+    fix += "".join(f". Its {path} is {reason}" for path, reason in list(passed_over.items())[:3])
+    endings = Counter(PurePosixPath(p).suffix.lower() or "without ending" for _, p in found)
+    held = ", ".join(f"{n:,} {ending}" for ending, n in endings.most_common(5))
+    held = f" (its files: {held})" if held else " (it holds no file)"
     expected = f"expected files like {EXPECTED_FILES.get(name, own)}"
-    return f"{root} holds no clip of {name}; {expected}{fix}"
+    return printable(f"{root} holds no clip of {name}{held}; {expected}{fix}")
 
 
 def _passed_over(
@@ -93,7 +104,15 @@ def _passed_over(
     used = {r for e in entries for r in (e.video, e.audio)}
     tables = ("VideoDemographics.csv", "summaryTable.csv") if name == "crema-d" else ()
     rest = [(r, p) for r, p in found if r not in used and PurePosixPath(p).name not in tables]
-    return {path: _why_passed_over(name, reference, path) for reference, path in rest}
+    clips, reasons = {e.clip for e in entries}, {}
+    for reference, path in rest:
+        shown = printable(path)
+        if shown in clips:
+            shown, reason = f"{shown} of {media_files.split_reference(reference)[0]}", SAME_PATH
+        else:
+            reason = _why_passed_over(name, reference, path)
+        reasons[printable(shown)] = reason
+    return reasons
 
 
 def _why_passed_over(name: str, reference: str, path: str) -> str:
@@ -102,7 +121,8 @@ def _why_passed_over(name: str, reference: str, path: str) -> str:
     except UnreadableError as e:
         return str(e)
     if not role:
-        return "no picture, video or sound"
+        inner = "a zip inside a zip: unpack the outer one"
+        return inner if path.lower().endswith(".zip") else media_files.NO_MEDIUM
     if name in NAME_PATTERNS:
         match = NAME_PATTERNS[name].match(file_stem(path))
         if role == "picture" or not match:
@@ -113,7 +133,7 @@ def _why_passed_over(name: str, reference: str, path: str) -> str:
     if not labels.emotion_of(folder) and not own_data.is_labelled(path):
         similar = labels.similar_emotion(folder)
         hint = f"; rename it if it means {similar}" if similar else ""
-        return f"its folder {folder or '.'} names no emotion{hint}"
+        return printable(f"its folder {folder or '.'} names no emotion{hint}")
     if role != "picture":
         word, where = ("video", "faces") if role == "video" else ("sound", "audio")
         return f"a {word}; own {word}s lie in {where}/<emotion>/"
@@ -234,7 +254,7 @@ def _face_folder_entries(found: list[tuple[str, str]], official: bool) -> list[C
         parts = PurePosixPath(path).parts
         emotion = labels.emotion_of(parts[-2]) if len(parts) > 1 else ""
         if emotion and media_files.media_role(reference, path) == "picture":
-            clip = "/".join(parts[-3:])
-            clip = path if clip in entries and not official else clip
+            clip = printable("/".join(parts[-3:]))
+            clip = printable(path) if clip in entries and not official else clip
             entries.setdefault(clip, ClipEntry(clip, "", "", emotion, video=reference, crop=True))
     return list(entries.values())

@@ -6,6 +6,7 @@ A media reference is 'path', or 'archive.zip!member' for a member of a zip.
 from __future__ import annotations
 
 import contextlib
+import errno
 import functools
 import os
 import stat
@@ -17,6 +18,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from core.data.corpora import CorpusError
+from core.files import printable
 from core.media import containers
 from core.media.containers import MediaError, UnreadableError
 
@@ -37,7 +39,12 @@ MEDIA_EXTENSIONS = {
     ),
 }
 
-
+ENDING_KINDS = {
+    ending: (kind, rank)
+    for kind, endings in MEDIA_EXTENSIONS.items()
+    for rank, ending in enumerate(endings)
+}
+NO_MEDIUM = "no picture, video or sound of a form that is read here"  # why a file is passed over
 KIND_ROLES = {  # kind of a file by its content -> its role in a corpus
     **dict.fromkeys(containers.AUDIO_DEMUXERS, "audio"),
     **dict.fromkeys(containers.VIDEO_DEMUXERS, "video"),
@@ -45,12 +52,17 @@ KIND_ROLES = {  # kind of a file by its content -> its role in a corpus
 }
 
 
+class BrokenArchiveError(CorpusError):
+    """A file that is no zip, or a damaged one; the message says what it is."""
+
+
 def walk(root: Path, report: Callable[[str, str, str], None]) -> Iterator[tuple[str, str]]:
     """Every file below a folder as (path, path inside the folder), in no particular order.
 
     Hidden names and __MACOSX are skipped. Links to folders are followed last, so that a folder is
     found under its own name. `report(problem, inside, reason)` is called for what is
-    skipped: a "link-loop" to a folder seen before, an "unreadable-folder", a "dangling" link.
+    skipped: a "link-loop" to a folder seen before, what is "unreadable", and as "passed-over" a
+    link to nothing and what is neither file nor folder.
     """
     folders, seen = [(str(root), "")], set()
     links: list[tuple[str, str]] = []
@@ -65,7 +77,7 @@ def walk(root: Path, report: Callable[[str, str, str], None]) -> Iterator[tuple[
             with os.scandir(folder) as scan:
                 items = sorted(scan, key=lambda item: item.name)
         except OSError as e:
-            report("unreadable-folder", inside, e.strerror or type(e).__name__)
+            report("unreadable", inside, e.strerror or type(e).__name__)
             continue
         for item in items:
             if is_hidden(item.name):
@@ -76,10 +88,14 @@ def walk(root: Path, report: Callable[[str, str, str], None]) -> Iterator[tuple[
                     (links if item.is_symlink() else folders).append((item.path, path))
                 elif item.is_file():
                     yield item.path, path
-                elif item.is_symlink():
-                    report("dangling", path, "a link to nothing")
+                else:
+                    what = "a link to nothing" if item.is_symlink() else "a device or a pipe"
+                    report("passed-over", path, what)
             except OSError as e:
-                report("dangling", path, e.strerror or type(e).__name__)
+                if e.errno == errno.ELOOP:
+                    report("passed-over", path, "a link to itself")
+                else:
+                    report("unreadable", path, e.strerror or type(e).__name__)
 
 
 def zip_members(archive: str | Path) -> list[zipfile.ZipInfo]:
@@ -100,25 +116,38 @@ def is_hidden(name: str) -> bool:
     return name == "__MACOSX" or (name.startswith(".") and name not in (".", ".."))
 
 
-def list_files(root: Path) -> list[tuple[str, str]]:
+def list_files(
+    root: Path, passed_over: dict[str, str], skip_broken: bool = False
+) -> list[tuple[str, str]]:
     """Files below a folder and in its zips, or members of a zip: (reference, path in the corpus).
 
     A zip's members have the paths that they would have if it were unpacked into a folder of its
     name. Plain files come before members, shallow before deep, then by name: of several copies the
-    first is the one to read. Raises CorpusError where a folder or zip cannot be read.
+    first is the one to read. `passed_over` gets what is no file: path -> reason; with `skip_broken`
+    also zips below a folder that are no zips. Raises CorpusError where a folder or zip cannot be
+    read.
     """
 
     def refuse(problem: str, inside: str, reason: str) -> None:
-        if problem == "unreadable-folder":
-            folder = root / inside
-            message = f"{folder} cannot be read ({reason}); allow it, or move it out of {root}"
+        if problem == "unreadable":
+            where = root / inside
+            message = f"{where} cannot be read ({reason}); allow it, or move it out of {root}"
             raise CorpusError(message)
+        if problem == "passed-over":
+            passed_over[printable(inside)] = reason
 
     if root.is_file():
         return sorted(_members_of(str(root), ""), key=_sort_key)
     plain = list(walk(root, refuse))
     archives = {file for file in plain if file[1].lower().endswith(".zip")}
-    members = [m for file, path in archives for m in _members_of(file, path[:-4] + "/")]
+    members: list[tuple[str, str]] = []
+    for file, path in archives:
+        try:
+            members += _members_of(file, path[:-4] + "/")
+        except BrokenArchiveError as e:
+            if not skip_broken:
+                raise
+            passed_over[printable(path)] = str(e).removeprefix(f"{file} is ")
     return sorted(set(plain) - archives, key=_sort_key) + sorted(members, key=_sort_key)
 
 
@@ -136,7 +165,7 @@ def _members_of(archive: str, folder: str) -> list[tuple[str, str]]:
         reason = e.strerror or str(e)
         raise CorpusError(f"{archive} cannot be read ({reason}); allow it, or copy it here") from e
     except (zipfile.BadZipFile, NotImplementedError, ValueError, EOFError) as e:
-        raise CorpusError(_archive_fault(archive, e)) from e
+        raise BrokenArchiveError(_archive_fault(archive, e)) from e
 
 
 def _archive_fault(path: str, error: Exception) -> str:
@@ -282,11 +311,7 @@ def media_kind(path: str) -> tuple[str, int]:
     >>> media_kind("Actor_01/03-01-01-01-01-01-01.WAV"), media_kind("notes.txt")
     (('audio', 0), ('', 0))
     """
-    ending = os.path.splitext(path)[1].lower()
-    for kind, endings in MEDIA_EXTENSIONS.items():
-        if ending in endings:
-            return kind, endings.index(ending)
-    return "", 0
+    return ENDING_KINDS.get(os.path.splitext(path)[1].lower(), ("", 0))
 
 
 def file_stem(path: str) -> str:

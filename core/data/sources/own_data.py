@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import csv
 import unicodedata
+from dataclasses import dataclass
 from pathlib import Path
 
 from core import files
+from core.config import BLANK_SUBJECTS
 from core.data import labels
 from core.data.corpora import ClipEntry, CorpusError
 from core.data.sources import media_files
 from core.data.sources.media_files import MEDIA_EXTENSIONS, media_role
+from core.files import printable
 
 SEX_SYNONYMS = (
     dict.fromkeys(("f", "female", "w", "woman"), "female")
@@ -20,38 +23,72 @@ SEX_SYNONYMS = (
 ROLE_KINDS = {"faces": ("picture", "video"), "audio": ("audio", "video")}  # folder -> media kinds
 
 
-def folder_entries(found: list[tuple[str, str]], root: Path) -> list[ClipEntry]:
-    """Clips of faces/<label>/… and audio/<label>/…, which may lie inside one more folder.
+@dataclass(frozen=True)
+class LabelledPlace:
+    """The place of a file below faces/<label>/ or audio/<label>/."""
 
-    A folder between label and file names the subject. Empty where there are no such folders.
-    Raises CorpusError on a label that is no emotion.
+    above: str  # the folders above, "" for none
+    role: str  # of ROLE_KINDS
+    label: str
+    below: tuple[str, ...]  # folders below the label
+
+
+def labelled_place(path: str) -> LabelledPlace | None:
+    """Where a path lies below faces/ or audio/, in folders of any depth; None if nowhere.
+
+    Where both occur in several places, the first counts whose label is an emotion.
     """
-    depths = [d for d in (0, 1) if any(labels.emotion_of(_label_at(p, d)) for _, p in found)]
-    if not depths:
-        return []
-    entries = []
+    parts = path.split("/")
+    at = [i for i, part in enumerate(parts[:-2]) if part.lower() in ROLE_KINDS]
+    i = next((i for i in at if labels.emotion_of(parts[i + 1])), at[0] if at else None)
+    if i is None:
+        return None
+    above, below = "/".join(parts[:i]), tuple(parts[i + 2 : -1])
+    return LabelledPlace(above, parts[i].lower(), parts[i + 1], below)
+
+
+def folder_entries(found: list[tuple[str, str]], root: Path) -> list[ClipEntry]:
+    """Clips of faces/<label>/… and audio/<label>/…, which may lie inside further folders.
+
+    A folder between label and file names the subject. Empty where there are no such folders; of
+    two files of one path the first is taken. Raises CorpusError on a label that is no emotion.
+    """
+    places = {path: place for _, path in found if (place := labelled_place(path))}
+    roots = {place.above for place in places.values() if labels.emotion_of(place.label)}
+    entries: dict[str, ClipEntry] = {}
     for reference, path in found:
-        label = _label_at(path, depths[0])
-        role = path.split("/")[depths[0]].lower() if label else ""
-        kind = media_role(reference, path) if role else ""
-        if kind not in ROLE_KINDS.get(role, ()):
+        place = places.get(path)
+        if place is None or place.above not in roots:
             continue
-        emotion = labels.emotion_of(label)
+        kind = media_role(reference, path)
+        if kind not in ROLE_KINDS[place.role]:
+            continue
+        emotion = labels.emotion_of(place.label)
         if not emotion:
-            what = f"the folder of {path} has an {labels.unknown_emotion_message(label)}"
-            raise CorpusError(f"{root}: {what}. Rename it, or move it out")
-        rest = path.split("/")[depths[0] + 2 :]
-        subject, picture = composed(rest[0]) if len(rest) > 1 else "", kind == "picture"
-        video, audio = (reference, None) if role == "faces" else (None, reference)
-        entries.append(
-            ClipEntry(path, subject, "", emotion, video=video, audio=audio, crop=picture)
-        )
-    return entries
+            what = f"the folder of {path} has an {labels.unknown_emotion_message(place.label)}"
+            raise CorpusError(f"{root}: {printable(what)}. Rename it, or move it out")
+        subject, picture = subject_name((*place.below, "")[0]), kind == "picture"
+        video, audio = (reference, None) if place.role == "faces" else (None, reference)
+        clip = printable(path)
+        entry = ClipEntry(clip, subject, "", emotion, video=video, audio=audio, crop=picture)
+        entries.setdefault(clip, entry)
+    return list(entries.values())
 
 
-def composed(text: str) -> str:
-    """A name in Unicode's composed form (NFC), in which equal names have equal letters."""
-    return unicodedata.normalize("NFC", text)
+def plain_name(text: str) -> str:
+    r"""A name as people see it: composed (NFC), without invisible characters, others escaped.
+
+    >>> plain_name("Zoe\u0308\u200b"), plain_name("a\x07")
+    ('Zoë', 'a\\x07')
+    """
+    seen = (c for c in text if unicodedata.category(c) != "Cf")
+    return printable(unicodedata.normalize("NFC", "".join(seen))).strip()
+
+
+def subject_name(text: str) -> str:
+    """A subject's name; "" for an unknown one, however a table says so."""
+    name = plain_name(text)
+    return "" if name.lower() in BLANK_SUBJECTS else name
 
 
 def is_table(root: Path) -> bool:
@@ -65,14 +102,8 @@ def is_table(root: Path) -> bool:
 
 def is_labelled(path: str) -> bool:
     """Whether a file lies below faces/<emotion>/ or audio/<emotion>/."""
-    return any(labels.emotion_of(_label_at(path, d)) for d in (0, 1))
-
-
-def _label_at(path: str, depth: int) -> str:
-    """Name of the folder below faces/ or audio/, where that lies at `depth`; "" elsewhere."""
-    parts = path.split("/")
-    inside = len(parts) > depth + 2 and parts[depth].lower() in ROLE_KINDS
-    return parts[depth + 1] if inside else ""
+    place = labelled_place(path)
+    return place is not None and labels.emotion_of(place.label) != ""
 
 
 def table_entries(table: Path) -> list[ClipEntry]:
@@ -87,7 +118,7 @@ def table_entries(table: Path) -> list[ClipEntry]:
     for line, row in read_table_rows(str(table), ("path", "subject", "label", "clip")):
         where = f"{table}, line {line}"
         values = _row_values(row, where) | _row_media(row, where, table.parent, line, missing)
-        clip = clips.setdefault(composed(row["clip"]), {})
+        clip = clips.setdefault(plain_name(row["clip"]), {})
         for key, value in values.items():
             if value and clip.setdefault(key, value) != value:
                 both = f"two values of {key}: {clip[key]} and {value}"
@@ -125,16 +156,17 @@ def table_entries(table: Path) -> list[ClipEntry]:
 
 def _row_values(row: dict[str, str], where: str) -> dict[str, str]:
     """Subject, intensity, statement, label and sex of a row, checked and in our words."""
-    emotion, sex = labels.emotion_of(row["label"]), row.get("sex", "").lower()
+    emotion, sex = labels.emotion_of(row["label"]), subject_name(row.get("sex", "")).lower()
     if not emotion:
         raise CorpusError(f"{where}: {labels.unknown_emotion_message(row['label'])}")
-    if not row["clip"] or not (row["path"] or row.get("audio")):
-        empty = "the path" if row["clip"] else "the clip id"
+    if not plain_name(row["clip"]) or not (row["path"] or row.get("audio")):
+        empty = "the path" if plain_name(row["clip"]) else "the clip id"
         raise CorpusError(f"{where}: {empty} is empty; each row needs both")
     if sex not in SEX_SYNONYMS:
         what = f"sex is {row['sex']!r}"
         raise CorpusError(f"{where}: {what}; write female or male, or leave it empty")
-    plain = {key: composed(row.get(key, "")) for key in ("subject", "intensity", "statement")}
+    plain = {key: plain_name(row.get(key, "")) for key in ("intensity", "statement")}
+    plain["subject"] = subject_name(row["subject"])
     return plain | {"label": emotion, "sex": SEX_SYNONYMS[sex]}
 
 
