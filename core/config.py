@@ -118,7 +118,7 @@ class ClassifierSettings:
     """
 
     channels: tuple[int, ...] = setting(
-        (16, 32, 64), "Channels", "Of each convolution for voices; faces have one fewer."
+        (16, 32, 64), "Channels", "Of each convolution (plain: faces have one fewer than voices)."
     )
     width: Literal["compact", "paper"] = setting(
         "compact", "Width", "`channels` alone, or as large as the authors' (also by gan.width)."
@@ -128,15 +128,35 @@ class ClassifierSettings:
     )
     batch: int = setting(64, "Batch", "Samples in one step, as many of each emotion.")
     lr: float = setting(1e-3, "Learning rate", "Lower it when the loss jumps.")
-    optimiser: Literal["adagrad", "adam"] = setting("adam", "Optimiser", "The paper uses Adagrad.")
+    optimiser: Literal["adagrad", "adam", "adamw"] = setting(
+        "adam",
+        "Optimiser",
+        "The paper uses Adagrad; AdamW decays weights, and its rate rises and falls.",
+    )
     noise: float = setting(
         0.05, "Input noise", "Standard deviation of Gaussian noise while training (§3.2)."
     )
-    smoothing: float = setting(
-        0.0, "Label smoothing", "Keeps the softmax from saturating at 0 and 1."
-    )
+    smoothing: float = setting(0.0, "Label smoothing", "Keeps the softmax away from 0 and 1.")
     mirror: bool = setting(
-        False, "Mirroring", "Faces only: half of a batch is mirrored left to right."
+        False, "Mirroring", "Faces only: half of a batch is mirrored; residual ones judge both."
+    )
+    architecture: Literal["plain", "residual"] = setting(
+        "plain", "Architecture", "Plain as in the paper, or our residual blocks (compact width)."
+    )
+    augment: bool = setting(
+        False, "Augment faces", "Faces only: turns, shifts, sizes, light and covered patches."
+    )
+    dropout: float = setting(
+        0.0, "Dropout", "Share of the features before the last two layers that a step hides."
+    )
+    average: float = setting(
+        0.0, "Average of weights", "Decay of their EMA, which is kept; 0: the last weights."
+    )
+    temperature: bool = setting(
+        False, "Temperature", "f_S only: S2's faces scale its logits, so that its softmax is true."
+    )
+    learns_from: Literal["S1", "S1 and S3"] = setting(
+        "S1", "Learns from", "f_S only: S1's people; in a listening run also S3's. S2 calibrates."
     )
 
 

@@ -152,7 +152,7 @@ PAPER_MAP = (
         "core.models.gan:step",
         repair="noise on all inputs, soft and noisy labels of c, batch norm, LeakyReLU, Adagrad",
         page="train",
-        also=("core.models.networks:conv_block",),
+        also=("core.models.trunks:conv_block",),
         departure="only the presets `paper` and `ravdess` train every network by Adagrad; D's "
         "target of 0.9 is no remedy of §3.2, whose soft and noisy labels are those of c",
     ),

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from core import files
-from core.config import PROTOCOL_VERSION, Config, to_dict
+from core.config import PROTOCOL_VERSION, ClassifierSettings, Config, to_dict
 from core.data import splits
 from core.data.splits import SampleSet
 from core.evaluation.evaluator import (
@@ -22,7 +22,14 @@ from core.evaluation.evaluator import (
 )
 from core.evaluation.quality import scorer_digest
 from core.models import classifiers, networks
+from core.models.networks import Classifier
 from core.runs import Run
+
+# settings that were added after files had been named by the others
+LATER_SETTINGS = (
+    *("architecture", "augment", "dropout", "average"),
+    *("temperature", "learns_from"),
+)
 
 
 def fit_classifiers(
@@ -52,6 +59,8 @@ def fit_classifiers(
                 x, t = image_tensor(images, device), torch.from_numpy(labels).to(device)
                 tick = step_callback(watch, f"fit {name}", settings.steps)
                 fitted = classifiers.fit(x, t, settings, K, seed_of(config, name), role, tick)
+                if name == "f_S":
+                    calibrate_source(config, sets, fitted)
                 arguments = classifiers.arguments(settings, images.shape[1:], K, role)
                 networks.save(cached, fitted, "classifier", arguments)
                 network = networks.load(cached, device)
@@ -78,7 +87,7 @@ def _load_first(paths: tuple[Path, ...], device: torch.device) -> torch.nn.Modul
 def _training_data(config: Config, sets: dict[str, SampleSet]) -> dict[str, tuple]:
     """Classifier -> (images, labels, settings, role) that it is fitted with.
 
-    f_S: S1's faces, or another corpus's. f_T (the baseline) and Q: S1's voices, or the share
+    f_S: `source_training_data`. f_T (the baseline) and Q: S1's voices, or the share
     `clf_fraction` of them. Scorer: the voices of S1 and S2. With `data.windows` = all a voice is
     all its windows with speech. The reverse direction swaps faces and
     voices.
@@ -89,11 +98,40 @@ def _training_data(config: Config, sets: dict[str, SampleSet]) -> dict[str, tupl
     images, labels = (np.concatenate(pair) for pair in zip(*both, strict=True))
     own = target_windows(S1, rows)
     return {
-        "f_S": (*splits.f_s_training_data(config, sets), *source_settings(config)),
+        "f_S": (*source_training_data(config, sets), *source_settings(config)),
         "f_T": (*own, *settings),
         "Q": (*own, *settings),
         "scorer": (images, labels, settings[0], "scorer"),
     }
+
+
+def source_training_data(
+    config: Config, sets: dict[str, SampleSet]
+) -> tuple[np.ndarray, np.ndarray]:
+    """Images and labels that f_S learns from: S1's, or another corpus's; S3's with `learns_from`.
+
+    Raises UserError where S3's may not be used: outside listening runs, or with another corpus.
+    """
+    settings, _ = source_settings(config)
+    takes_s3, elsewhere = settings.learns_from != "S1", config.data.f_s_corpus
+    if takes_s3 and (elsewhere or not config.data.listening):
+        raise files.UserError(
+            "f_S may learn from S3 in a listening run alone, and from no other corpus then; use "
+            "--f-s.learns-from S1, or --data.listening without --data.f-s-corpus"
+        )
+    images, labels = splits.f_s_training_data(config, sets)
+    if not takes_s3:
+        return images, labels
+    S3 = sets["S3"]
+    return np.concatenate([images, S3.x]), np.concatenate([labels, S3.x_label])
+
+
+def calibrate_source(config: Config, sets: dict[str, SampleSet], f_S: Classifier) -> None:
+    """Fit f_S's temperature on S2's images, if its settings want it (S2 calibrates)."""
+    if source_settings(config)[0].temperature:
+        S2, device = sets["S2"], next(f_S.parameters()).device
+        labels = torch.from_numpy(S2.x_label).to(device)
+        classifiers.apply_temperature(f_S, image_tensor(S2.x, device), labels)
 
 
 def target_windows(s: SampleSet, rows: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
@@ -138,9 +176,12 @@ def classifier_files(config: Config, digest: str) -> dict[str, str]:
     if data["windows"] == "middle":
         del data["windows"]
     (source, source_role), (target, _) = source_settings(config), target_settings(config)
+    defaults, names = vars(ClassifierSettings()), LATER_SETTINGS
+    later = {k: defaults[k] for k in names}  # at their defaults, they leave names as they were
     out = {}
     for name, settings in {"f_S": source, "f_T": target, "Q": target, "scorer": target}.items():
-        key = [name, digest, config.seed, data, logmel, vars(settings), PROTOCOL_VERSION]
+        given = {k: v for k, v in vars(settings).items() if k not in later or v != later[k]}
+        key = [name, digest, config.seed, data, logmel, given, PROTOCOL_VERSION]
         if name == "f_S" and f_s_corpus:
             key.append(f_s_corpus)
         if source_role == "voice":

@@ -23,7 +23,7 @@ import torch
 
 from core import files, runs
 from core.config import PROTOCOL_VERSION, Config, classifier_settings, replace, run_name
-from core.conformal import predictor
+from core.conformal import predictor, validity
 from core.data import prepared_corpora, splits
 from core.evaluation import metrics, quality, results
 from core.evaluation.evaluator import evaluate, image_tensor, seed_of
@@ -228,9 +228,9 @@ def baselines(
     """§4.3: f_T (voice) or f_S (face) trained on S1 and scored once on S4, balanced by class.
 
     `data.clf_fraction`, `data.windows` and `data.f_s_corpus` decide what they are trained on, as in
-    a run; with all windows a voice is judged by the mean softmax of its own. Returns
-    a dict per fold: fold, accuracy, N, confusion. Every subject is tested once if folds times the
-    share of S4 is 1.
+    a run; with all windows a voice is judged by the mean softmax of its own. Returns a dict per
+    fold: fold, accuracy, N, confusion, ECE (expected calibration error). Every subject is tested
+    once if folds times the share of S4 is 1.
     """
     where, K, out = choose_device(device), len(config.data.classes), []
     for fold in range(folds):
@@ -243,11 +243,13 @@ def baselines(
             images, labels = classifier_fitting.target_windows(S1, rows)
         else:
             name, test, truth = "f_S", S4.x, S4.x_label
-            images, labels = splits.f_s_training_data(c, sets)
+            images, labels = classifier_fitting.source_training_data(c, sets)
         x, t = image_tensor(images, where), torch.from_numpy(labels).to(where)
         phase = f"{name}, fold {fold + 1} of {folds}"
         tick = classifier_fitting.step_callback(report, phase, settings.steps)
         network = classifiers.fit(x, t, settings, K, seed_of(c, name), modality, tick)
+        if modality == "face":
+            classifier_fitting.calibrate_source(c, sets, network)
         rows = splits.balanced_rows(truth, seed_of(c, "balance"))
         if modality == "voice" and S4.windows.shape[1]:
             windows = torch.from_numpy(S4.windows[rows]).to(where)
@@ -257,5 +259,6 @@ def baselines(
         predicted = o.argmax(axis=1)
         matrix = metrics.confusion(truth[rows], predicted, K)
         result = {"fold": fold, "accuracy": metrics.accuracy(matrix), "N": len(rows)}
+        result["ECE"] = validity.reliability(o, truth[rows]).ece
         out.append(result | {"confusion": matrix.tolist()})
     return out

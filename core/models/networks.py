@@ -21,16 +21,10 @@ from safetensors.torch import save as serialise
 from torch import Tensor, nn
 
 from core import files
-from core.models.convolutions import (
-    Conv2d,
-    ConvBlock,
-    MatchGradientLayout,
-    to_channels_last,
-    upsample_and_convolve,
-)
+from core.models.convolutions import Conv2d, to_channels_last, upsample_and_convolve
 from core.models.flow.velocity import FLOW_WIDTHS, FlowGenerator
+from core.models.trunks import LEAKY_RELU_SLOPE, PooledTrunk, ResidualTrunk, Trunk, conv_block
 
-LEAKY_RELU_SLOPE = 0.1  # slope of every LeakyReLU below zero
 FACE_SIZE = (28, 28)  # pixels, height and width
 
 ENCDEC_WIDTHS: dict[str, tuple[int, ...]] = {
@@ -76,16 +70,6 @@ def dense_block(n_in: int, n_out: int) -> nn.Sequential:
     return nn.Sequential(
         nn.Linear(n_in, n_out), nn.BatchNorm1d(n_out), nn.LeakyReLU(LEAKY_RELU_SLOPE)
     )
-
-
-def conv_block(
-    n_in: int, n_out: int, stride: int = 1, kernel: int = 3, norm: str = "batch"
-) -> ConvBlock:
-    """Convolution (same padding for odd kernels), batch or group norm, LeakyReLU."""
-    conv = Conv2d(n_in, n_out, kernel, stride, (kernel - 1) // 2, bias=norm != "batch")
-    act = nn.LeakyReLU(LEAKY_RELU_SLOPE, inplace=True)
-    normed = nn.GroupNorm(4, n_out) if norm == "group" else nn.BatchNorm2d(n_out)
-    return ConvBlock(conv, normed, act)
 
 
 class EncDec(nn.Module):
@@ -218,45 +202,6 @@ class ConvGenerator(nn.Module):
         return torch.tanh(self.out(h))  # (B, 1, columns, bands)
 
 
-class Trunk(nn.Module):
-    """Convolutions of stride 2, for D, Q, f_S, f_T and the scorer: (B, 1, H, W) -> (B, features).
-
-    The authors report kernels of 4x4 in D and 5x5 in the classifiers.
-    """
-
-    def __init__(
-        self, shape: tuple[int, int], channels: tuple[int, ...], kernel: int, norm: str = "batch"
-    ):
-        super().__init__()
-        layers, (h, w) = [], shape
-        for a, b in itertools.pairwise((1, *channels)):
-            shrink = min(h, w) > 3  # D of width `paper` has more layers than 28 bands can be halved
-            layers.append(conv_block(a, b, 2 if shrink else 1, kernel if shrink else 3, norm))
-            if shrink:
-                h, w = ((n + 2 * ((kernel - 1) // 2) - kernel) // 2 + 1 for n in (h, w))
-        self.layers = nn.Sequential(*layers)
-        self.features = channels[-1] * h * w
-
-    def forward(self, image: Tensor) -> Tensor:
-        return MatchGradientLayout.apply(self.layers(image)).flatten(1)
-
-
-class PooledTrunk(nn.Module):
-    """The authors' convolutions in Q, 5x5, each with a pooling: (B, 1, H, W) -> (B, features)."""
-
-    def __init__(self, shape: tuple[int, int], channels: tuple[int, ...]):
-        super().__init__()
-        pairs = itertools.pairwise((1, *channels))
-        self.layers = nn.ModuleList([conv_block(a, b, kernel=5) for a, b in pairs])
-        h, w = (n // 2 ** len(channels) for n in shape)
-        self.features = channels[-1] * h * w
-
-    def forward(self, image: Tensor) -> Tensor:
-        for layer in self.layers:
-            image = F.max_pool2d(layer(image), 2)
-        return MatchGradientLayout.apply(image).flatten(1)
-
-
 class Discriminator(nn.Module):
     """D: is this spectrogram real? (B, 1, columns, bands) -> logits (B,).
 
@@ -289,7 +234,9 @@ class Classifier(nn.Module):
 
     `features` is the width of the penultimate layer. The scorer has 16, so that FID's sample size
     is at least ten times as large (PROTOCOL.md). `dense` are widths of dense layers before it; with
-    any the convolutions are pooled, as in the authors' Q, else they have stride 2.
+    any the convolutions are pooled, as in the authors' Q, else they have stride 2 or, `residual`,
+    are our residual blocks. `mirrored`: in evaluation the features are the mean of those of an
+    image and of its mirror image, so that both get one answer.
     """
 
     def __init__(
@@ -299,10 +246,16 @@ class Classifier(nn.Module):
         classes: int,
         features: int = 64,
         dense: tuple[int, ...] = (),
+        residual: bool = False,
+        mirrored: bool = False,
     ):
         super().__init__()
-        pooled = PooledTrunk(shape, channels) if dense else Trunk(shape, channels, kernel=5)
-        self.trunk: PooledTrunk | Trunk = pooled
+        self.trunk: PooledTrunk | ResidualTrunk | Trunk
+        if residual:
+            self.trunk = ResidualTrunk(shape, channels)
+        else:
+            self.trunk = PooledTrunk(shape, channels) if dense else Trunk(shape, channels, kernel=5)
+        self.mirrored = mirrored
         sizes = [self.trunk.features, *dense]
         self.dense = nn.Sequential(*[dense_block(a, b) for a, b in itertools.pairwise(sizes)])
         self.hidden = dense_block(sizes[-1], features)
@@ -310,7 +263,10 @@ class Classifier(nn.Module):
 
     def penultimate(self, image: Tensor) -> Tensor:
         """The features of Eqs (10) and (11): (B, 1, H, W) -> (B, features)."""
-        return self.hidden(self.dense(self.trunk(image)))
+        found = self.hidden(self.dense(self.trunk(image)))
+        if self.training or not self.mirrored:
+            return found
+        return (found + self.hidden(self.dense(self.trunk(image.flip(-1))))) / 2
 
     def forward(self, image: Tensor) -> Tensor:
         return self.head(self.penultimate(image))

@@ -1,0 +1,97 @@
+"""What f_S is fitted and calibrated on, and the names of the files that runs share."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+
+from core.config import ClassifierSettings, Config, config_hash, from_dict, replace, to_dict
+from core.data.splits import SET_NAMES, SampleSet
+from core.evaluation.evaluator import image_tensor
+from core.experiments import classifier_fitting
+from core.files import UserError
+from core.models import classifiers
+from core.presets import PRESETS
+from tests.support import small_pipeline
+
+TINY, CPU = small_pipeline.TINY, torch.device("cpu")
+LATER = {"architecture": "residual", "augment": True, "average": 0.9, "temperature": True}
+LATER["dropout"] = 0.5
+
+
+def drawn_sets(n=12):
+    """S1-S4 of random faces and voices, six classes, no corpus."""
+    rng = np.random.default_rng(0)
+    labels, names = np.arange(n) % 6, np.array(["a"] * n)
+    draw = lambda columns: rng.uniform(-1, 1, (n, columns, 28)).astype(np.float32)  # noqa: E731
+    return {
+        k: SampleSet(draw(28), labels, names, draw(112), labels, names, paired=True)
+        for k in SET_NAMES
+    }
+
+
+def test_f_s_learns_from_s1_and_in_a_listening_run_from_s3_where_asked():
+    sets = drawn_sets()
+    x, labels = classifier_fitting.source_training_data(TINY, sets)
+    assert np.array_equal(x, sets["S1"].x)
+    heard = replace(TINY, data={"listening": True})
+    assert np.array_equal(classifier_fitting.source_training_data(heard, sets)[0], sets["S1"].x)
+    both = replace(heard, f_s={"learns_from": "S1 and S3"})
+    x, labels = classifier_fitting.source_training_data(both, sets)
+    assert np.array_equal(x, np.concatenate([sets["S1"].x, sets["S3"].x]))
+    assert np.array_equal(labels, np.concatenate([sets["S1"].x_label, sets["S3"].x_label]))
+    for refused in (
+        replace(both, data={"listening": False}),
+        replace(both, data={"f_s_corpus": "crema-d"}),
+    ):
+        with pytest.raises(UserError, match="listening run alone"):
+            classifier_fitting.source_training_data(refused, sets)
+
+
+def test_a_temperature_is_fitted_on_s2_alone_and_only_where_asked():
+    sets = drawn_sets(60)
+    settings = dataclasses.replace(TINY.f_s, steps=3)
+    S1, S2 = sets["S1"], sets["S2"]
+    x, labels = image_tensor(S1.x, CPU), torch.from_numpy(S1.x_label)
+    network = classifiers.fit(x, labels, settings, 6, 0, "face")
+    before = classifiers.softmax(network, image_tensor(S2.x, CPU))
+    classifier_fitting.calibrate_source(TINY, sets, network)
+    assert np.array_equal(classifiers.softmax(network, image_tensor(S2.x, CPU)), before)
+    for k in ("S1", "S3", "S4"):  # a use of their labels would fail
+        sets[k] = dataclasses.replace(sets[k], x_label=np.full(60, -1))
+    calibrated = replace(TINY, f_s={"temperature": True})
+    classifier_fitting.calibrate_source(calibrated, sets, network)
+    after = classifiers.softmax(network, image_tensor(S2.x, CPU))
+    assert np.array_equal(after.argmax(axis=1), before.argmax(axis=1))
+    likelihood = [np.log(o[np.arange(60), S2.x_label]).mean() for o in (before, after)]
+    assert likelihood[1] > likelihood[0]
+
+
+def test_a_later_setting_at_its_default_renames_no_file_and_changed_renames_f_s_alone():
+    names = classifier_fitting.classifier_files(TINY, "d")
+    assert {*classifier_fitting.LATER_SETTINGS} <= {*vars(ClassifierSettings())}
+    for name, value in LATER.items():
+        changed = classifier_fitting.classifier_files(replace(TINY, f_s={name: value}), "d")
+        assert changed["f_S"] != names["f_S"]
+        assert {k: v for k, v in changed.items() if k != "f_S"} == {
+            k: v for k, v in names.items() if k != "f_S"
+        }
+
+
+def test_a_config_from_before_these_settings_keeps_its_id():
+    old = to_dict(TINY)
+    for section in ("f_s", "f_t"):
+        for name in classifier_fitting.LATER_SETTINGS:
+            old[section].pop(name)
+    again = from_dict(Config, old)
+    assert again == TINY
+    ids = {config_hash(replace(TINY, f_s={k: v}), "d") for k, v in LATER.items()}
+    assert len(ids | {config_hash(again, "d")}) == 1 + len(LATER)
+
+
+@pytest.mark.parametrize("name", ["fer2013-ravdess", "fine"])
+def test_the_presets_of_photographs_take_our_classifier_and_calibrate_it(name):
+    f_s, f_t = PRESETS[name].f_s, PRESETS[name].f_t
+    assert (f_s.architecture, f_s.temperature, f_s.learns_from) == ("residual", True, "S1")
+    assert f_t.architecture == "plain"
