@@ -133,13 +133,9 @@ class ClassifierSettings:
         "Optimiser",
         "The paper uses Adagrad; AdamW decays weights, and its rate rises and falls.",
     )
-    noise: float = setting(
-        0.05, "Input noise", "Standard deviation of Gaussian noise while training (§3.2)."
-    )
+    noise: float = setting(0.05, "Input noise", "Standard deviation while training (§3.2).")
     smoothing: float = setting(0.0, "Label smoothing", "Keeps the softmax away from 0 and 1.")
-    mirror: bool = setting(
-        False, "Mirroring", "Faces only: half of a batch is mirrored; residual ones judge both."
-    )
+    mirror: bool = setting(False, "Mirroring", "Faces: half are mirrored; residual judge both.")
     architecture: Literal["plain", "residual"] = setting(
         "plain", "Architecture", "Plain as in the paper, or our residual blocks (compact width)."
     )
@@ -149,9 +145,7 @@ class ClassifierSettings:
     dropout: float = setting(
         0.0, "Dropout", "Share of the features before the last two layers that a step hides."
     )
-    average: float = setting(
-        0.0, "Average of weights", "Decay of their EMA, which is kept; 0: the last weights."
-    )
+    average: float = setting(0.0, "Average of weights", "Decay of their EMA; 0: the last weights.")
     temperature: bool = setting(
         False, "Temperature", "f_S only: S2's faces scale its logits, so that its softmax is true."
     )
