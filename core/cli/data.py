@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import functools
 import json
-import re
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -173,13 +172,10 @@ def _print_passed_over(passed_over: dict[str, str], most: int = 10) -> None:
 
 def _print_notes(notes: dict[str, str], most: int = 10) -> None:
     """Remarks on clips that are taken: each with its number and the names of some clips."""
-    groups: dict[str, list[str]] = {}
-    for clip, note in notes.items():
-        for one in note.split("; "):
-            groups.setdefault(
-                re.sub(r"\d+(\.\d+)?", "…", one.replace(clip, "the clip")), []
-            ).append(f"{clip} ({one})")
-    for kind, clips in groups.items():
+    from core.data import prepared_corpora
+
+    for kind, group in prepared_corpora.group_notes(notes):
+        clips = [f"{clip} ({one})" for clip, one in group]
         more = f" and {len(clips) - most} more" if len(clips) > most else ""
         print(f"  taken with a remark, {len(clips)} ({kind}): {', '.join(clips[:most])}{more}")
 

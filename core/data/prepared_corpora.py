@@ -202,6 +202,20 @@ def group_passed_over(passed_over: dict[str, str]) -> list[tuple[str, str, list[
     return [(ending, reason, names) for (ending, reason), names in order]
 
 
+def group_notes(notes: dict[str, str]) -> list[tuple[str, list[tuple[str, str]]]]:
+    """(kind of remark, [(clip, remark)]) of clips that are taken; remarks differ by numbers alone.
+
+    >>> group_notes({"a": "2 faces; blurred", "b": "3 faces"})
+    [('… faces', [('a', '2 faces'), ('b', '3 faces')]), ('blurred', [('a', 'blurred')])]
+    """
+    groups: dict[str, list[tuple[str, str]]] = {}
+    for clip, note in notes.items():
+        for one in note.split("; "):
+            plain = one.replace(clip, "the clip").replace(Path(clip).name, "the clip")
+            groups.setdefault(re.sub(r"\d+(\.\d+)?", "…", plain), []).append((clip, one))
+    return sorted(groups.items(), key=lambda group: -len(group[1]))
+
+
 def load_corpus(name: str, takes: int = 10) -> PreparedCorpus:
     """`load_corpus_file` by the corpus' name."""
     return load_corpus_file(corpus_path(name, takes))

@@ -201,6 +201,28 @@ def test_what_was_left_out_is_grouped_by_its_reason(home):
     assert "Kept, with a remark" in page_text(app)
 
 
+def test_remarks_and_files_passed_over_are_grouped(home):
+    notes = {f"p00{i}_sad": f"{i + 2} faces are in the frame: the largest is taken" for i in (0, 1)}
+    notes["p000_fear"] = f"the face is blurred; {HOSTILE_TEXTS[0]}"
+    path = write_noise_corpus("one", notes=notes)
+    passed = {"a.docx": "no medium", "b/c.DOCX": "no medium", HOSTILE_TEXTS[1]: HOSTILE_TEXTS[0]}
+    side = prepared_corpora.source_record_path(path)
+    side.write_text(json.dumps({"source": "/x", "clips": {}, "passed_over": passed}))
+    app = open_page("data", view="left-out")
+    assert "3 files of the source belong to no clip" in page_text(app)
+    assert "Nothing was left out" not in page_text(app)
+    labels = [e.label.replace("\\", "") for e in app.expander]
+    assert labels[0] == "2 × … faces are in the frame: the largest is taken"
+    assert "1 × the face is blurred" in labels
+    assert "2 × .docx: no medium" in labels
+    tables = [d.value.to_dict("list") for d in app.dataframe]
+    assert {"File": ["a.docx", "b/c.DOCX"]} in tables
+    assert {"Clip": ["p000_fear"], "Remark": ["the face is blurred"]} in tables
+    assert all(text not in page_markup(app) for text in HOSTILE_TEXTS[:1])
+    side.write_text(json.dumps({"passed_over": ["damaged"]}))
+    assert "Passed over" not in page_text(open_page("data", view="left-out"))
+
+
 # --- clips -------------------------------------------------------------------------
 
 

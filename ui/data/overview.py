@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import re
 from collections import Counter
+from collections.abc import Sequence
 
 import numpy as np
 import streamlit as st
 
+from core.data import prepared_corpora
 from ui import theme
 from ui.session import corpora
 from ui.session.corpora import CorpusSummary
@@ -103,21 +105,25 @@ def _show_subjects(c: CorpusSummary, by_sex: dict[str, dict[str, int]]) -> None:
 
 
 def show_left_out(c: CorpusSummary) -> None:
-    """Clips that could not be used, grouped by reason, and pictures without landmarks."""
-    if not c.left_out and not c.alignment_notes:
+    """Clips that could not be used, remarks on those that are, and files that are no clips."""
+    path = prepared_corpora.processed_folder() / f"{c.stem}.npz"
+    passed_over = prepared_corpora.read_source_record(path).get("passed_over")
+    passed_over = passed_over if isinstance(passed_over, dict) else {}
+    notes = c.meta.get("notes") or {}
+    if not (c.left_out or c.alignment_notes or notes or passed_over):
         words = "Nothing was left out: every clip of the source is here."
         st.success(words, icon=":material/check_circle:")
         return
     if c.left_out:
         _show_reasons(c)
-    if c.alignment_notes:
-        st.markdown(
-            "**Kept, with a remark**: pictures without detected landmarks are aligned as the "
-            "others are on average."
-        )
-        notes = c.alignment_notes
-        table = {"Emotion": list(notes), "Pictures": list(notes.values())}
-        st.dataframe(table, hide_index=True, alt="pictures without landmarks")
+    if notes or c.alignment_notes:
+        _show_remarks(c, notes)
+    if passed_over:
+        n = len(passed_over)
+        st.markdown(f"**Passed over**: {n:,} file{'s' * (n != 1)} of the source belong to no clip.")
+        for ending, reason, names in prepared_corpora.group_passed_over(passed_over):
+            title = f"{ending}: {reason}"
+            _show_group(title, {"File": names}, ":material/draft:", "files passed over")
 
 
 def _show_reasons(c: CorpusSummary) -> None:
@@ -127,12 +133,32 @@ def _show_reasons(c: CorpusSummary) -> None:
     n = len(c.left_out)
     st.markdown(f"**{n:,} of {n + len(c.clip):,} clips** could not be used. Runs never see them.")
     for kind, members in sorted(groups.items(), key=lambda g: -len(g[1])):
-        title = f"{len(members):,} × {theme.escape_markdown(kind)}"
-        with st.expander(title, icon=":material/block:", expanded=len(groups) == 1):
-            names, reasons = zip(*members)
-            height = min(300, HEADER_PIXELS + ROW_PIXELS * len(members))
-            look = {"hide_index": True, "height": height, "alt": "clips left out"}
-            st.dataframe({"Clip": names, "Reason": reasons}, **look)
+        names, reasons = zip(*members)
+        table, is_open = {"Clip": names, "Reason": reasons}, len(groups) == 1
+        _show_group(kind, table, ":material/block:", "clips left out", expanded=is_open)
+
+
+def _show_remarks(c: CorpusSummary, notes: dict[str, str]) -> None:
+    """What one should know of clips that are taken."""
+    st.markdown("**Kept, with a remark**: look at some of them before you trust them.")
+    for kind, members in prepared_corpora.group_notes(notes):
+        names, remarks = zip(*members)
+        table = {"Clip": names, "Remark": remarks}
+        _show_group(kind, table, ":material/sticky_note_2:", "clips with a remark")
+    if c.alignment_notes:
+        st.caption("Pictures without detected landmarks are aligned as the others are on average:")
+        table = {"Emotion": list(c.alignment_notes), "Pictures": list(c.alignment_notes.values())}
+        st.dataframe(table, hide_index=True, alt="pictures without landmarks")
+
+
+def _show_group(
+    title: str, table: dict[str, Sequence[str]], icon: str, alt: str, expanded: bool = False
+) -> None:
+    """Names of one kind as a table below their number and what they share."""
+    n = len(next(iter(table.values())))
+    with st.expander(f"{n:,} × {theme.escape_markdown(title)}", icon=icon, expanded=expanded):
+        height = min(300, HEADER_PIXELS + ROW_PIXELS * n)
+        st.dataframe(table, hide_index=True, height=height, alt=alt)
 
 
 def _reason_kind(reason: str, clip: str) -> str:
