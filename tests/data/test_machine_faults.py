@@ -5,6 +5,10 @@ import contextlib
 import errno
 import io
 import os
+import signal
+import subprocess
+import sys
+import threading
 import zipfile
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,6 +26,7 @@ from core.data import extraction, features, preparation, prepared_corpora
 from core.data.checks import doctor
 from core.data.features import MachineError
 from core.data.sources import media_files
+from core.media.faces import landmarker
 from tests.support import corpus_trees
 from tests.support.trained_runs import install_landmark_model
 
@@ -194,6 +199,92 @@ def test_the_exit_status_tells_of_a_large_loss(tmp_path, home, capsys, bad, stat
     assert ("exit status 1" in last) == (status == 1)
 
 
+def command(root: Path, *options: str) -> list[str]:
+    return ["data", "prepare", "ravdess", "--source", str(root), *options]
+
+
+def test_a_worker_that_the_system_kills_stops_the_work(tmp_path, home, monkeypatch, capsys):
+    """As where memory is short: SIGKILL, of which a process tells nothing."""
+    root = tmp_path / "r"
+    for i in range(12):
+        path = root / f"Actor_01/03-01-0{i // 2 % 6 + 3}-01-0{i % 2 + 1}-01-01.wav"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(voice())
+    monkeypatch.setattr(extraction, "MIN_PARALLEL_CLIPS", 2)
+    reference = preparation.prepare_corpus("ravdess", root, workers=1).read_bytes()
+    (home / "ravdess.npz").unlink()
+    whole, stepped = extraction.extract_corpus, []
+
+    def killing(items, how, folder, engine, tick, should_stop):
+        def tick_and_kill(done, total):
+            stepped.append(done)
+            if len(stepped) == 2:  # the first part is done
+                children = Path(f"/proc/self/task/{threading.get_native_id()}/children")
+                for pid in children.read_text().split():
+                    if b"LokyProcess" in Path(f"/proc/{pid}/cmdline").read_bytes():
+                        os.kill(int(pid), signal.SIGKILL)
+
+        return whole(items, how, folder, engine, tick_and_kill, should_stop)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(extraction, "extract_corpus", killing)
+        assert cli.main(command(root, "--workers", "2")) == 1
+    line = capsys.readouterr().err.strip().splitlines()[-1]
+    assert "the system ended a process that reads clips" in line
+    assert "give fewer --workers" in line
+    assert not (home / "ravdess.npz").exists()
+    kept = len(list(home.glob(".parts/*/*.npz")))
+    assert 1 <= kept < 12
+    assert f"{kept} of 12 clips are done and kept" in line
+    done = []
+    path = preparation.prepare_corpus(
+        "ravdess", root, workers=1, tick=lambda d, total: done.append(d)
+    )
+    assert (done[0], path.read_bytes()) == (kept, reference)
+
+
+def test_a_missing_landmark_library_stops_before_the_first_clip(
+    tmp_path, home, pool, monkeypatch, capsys
+):
+    root = tmp_path / "own"
+    for i, (ending, content) in enumerate(pool.faces[:2]):
+        (root / f"faces/happy/{i}{ending}").parent.mkdir(parents=True, exist_ok=True)
+        (root / f"faces/happy/{i}{ending}").write_bytes(content)
+    words = ["data", "prepare", "mine", "--source", str(root)]
+    with monkeypatch.context() as patch:
+        patch.setattr(landmarker, "idle_interpreters", [])
+        patch.setitem(sys.modules, "ai_edge_litert.interpreter", None)
+        assert cli.main(words) == 1
+    line = capsys.readouterr().err.strip().splitlines()[-1]
+    assert "the landmark model cannot be loaded (import of ai_edge_litert.interpreter" in line
+    assert "install requirements.txt again" in line
+    assert not (home / "mine.npz").exists()
+    assert cli.main(words) == 0
+    assert len(prepared_corpora.load_corpus("mine").faces) == 2
+
+
+def test_a_home_that_may_not_be_written_to_is_named(tmp_path, home):
+    """The mel filters are compiled, and kept in a cache below HOME where the packages' own folder
+    may not be written to."""
+    root = speakers(tmp_path / "r", 2)
+    variables = {**os.environ, "NUMBA_CACHE_LOCATOR_CLASSES": "UserWideCacheLocator"}
+    for name in ("XDG_CACHE_HOME", "NUMBA_CACHE_DIR"):
+        variables.pop(name, None)
+    done = subprocess.run(
+        [sys.executable, "-m", "core", *command(root)],
+        env=variables | {"HOME": "/dev/null"},
+        cwd=files.ROOT,
+        capture_output=True,
+        text=True,
+    )
+    line = done.stderr.strip().splitlines()[-1]
+    assert (done.returncode, "Traceback" in done.stderr) == (1, False)
+    assert "no locator available" in line
+    assert "set HOME to a folder that may be written to" in line
+    assert "the same command goes on" in line
+    assert cli.main(command(root)) == 0
+
+
 # ------------------------------------------------------------------ any layout, any fault
 
 
@@ -247,7 +338,7 @@ def pool(tmp_path_factory):
 
 def plant(root: Path, pool, draw) -> tuple[Path, list[str]]:
     """A corpus of random layout below root, folder or zip; the paths inside it."""
-    paths, above = {}, draw(st.sampled_from(["", "mine/"]))
+    paths, above = {}, draw(st.sampled_from(["", "mine/", "a/b c/", "down/here/faces/it/is/"]))
     for n in range(draw(st.integers(2, 7))):
         role = draw(st.sampled_from(["faces", "audio"]))
         ending, content = draw(st.sampled_from(getattr(pool, role)))
@@ -257,36 +348,91 @@ def plant(root: Path, pool, draw) -> tuple[Path, list[str]]:
     paths[f"{above}faces/happy/face.png"] = pool.faces[3][1]
     if draw(st.booleans()):
         paths[f"{above}README"] = b"read me\n"
-    if draw(st.booleans()):
+    form = draw(st.sampled_from(["folder", "zip", "zip in a folder"]))
+    if form != "folder":
         slash = draw(st.sampled_from(["/", "\\"]))
-        with zipfile.ZipFile(root.with_suffix(".zip"), "w") as z:
+        inside = form == "zip in a folder"
+        archive = root / "in/z.zip" if inside else root.with_suffix(".zip")
+        archive.parent.mkdir(parents=True, exist_ok=True)
+        with zipfile.ZipFile(archive, "w") as z:
             for path, content in paths.items():
                 info = zipfile.ZipInfo(path)
                 info.filename = path.replace("/", slash)
                 z.writestr(info, content)
-        return root.with_suffix(".zip"), list(paths)
+        return (root, [f"in/z/{path}" for path in paths]) if inside else (archive, list(paths))
     for path, content in paths.items():
         (root / path).parent.mkdir(parents=True, exist_ok=True)
         (root / path).write_bytes(content)
     return root, list(paths)
 
 
-def fault_at(monkeypatch, root: Path, number: int) -> None:
-    """Let the read of that number below a source fail."""
-    seen, originals = [0], (builtins.open, io.open)
+def fault_at(monkeypatch, root: Path, number: int) -> list[int]:
+    """Let the read of that number below a source fail: of a file, a folder, or a zip's member.
 
-    def open_or_fail(original):
-        def faulty(file, *args, **options):
-            if isinstance(file, str | os.PathLike) and str(file).startswith(str(root)):
+    Returns the list whose only number is that of the reads so far.
+    """
+    seen = [0]
+
+    def reads(original, place=lambda *args: args[0]):
+        def faulty(*args, **options):
+            at = place(*args)
+            if isinstance(at, str | os.PathLike) and str(at).startswith(str(root)):
                 seen[0] += 1
                 if seen[0] == number:
-                    raise OSError(errno.EIO, "Input/output error", str(file))
-            return original(file, *args, **options)
+                    raise OSError(errno.EIO, "Input/output error", str(at))
+            return original(*args, **options)
 
         return faulty
 
-    monkeypatch.setattr(builtins, "open", open_or_fail(originals[0]))
-    monkeypatch.setattr(io, "open", open_or_fail(originals[1]))
+    for module, name in ((builtins, "open"), (io, "open"), (os, "scandir"), (os, "stat")):
+        monkeypatch.setattr(module, name, reads(getattr(module, name)))
+    of_archive = reads(zipfile.ZipFile.open, lambda archive, *_: archive.filename)
+    monkeypatch.setattr(zipfile.ZipFile, "open", of_archive)
+    return seen
+
+
+@pytest.mark.parametrize("form", ["folder", "zip", "zip in a folder", "table"])
+def test_a_fault_at_each_single_read_leaves_the_same_bytes(tmp_path, home, form):
+    root, contents = tmp_path / "source" / "own", {}
+    for i, emotion in enumerate(("happy", "sad")):
+        contents[f"audio/{emotion}/anna/{i}.sound" if i else f"audio/{emotion}/0.wav"] = voice()
+    contents["audio/sad/notes.text"] = b"words\n"
+    contents["t.csv"] = b"path,subject,label,clip\n" + b"".join(
+        f"{path},anna,happy,{i}\n".encode() for i, path in enumerate([*contents][:2])
+    )
+    for path, content in contents.items():
+        (root / path).parent.mkdir(parents=True, exist_ok=True)
+        (root / path).write_bytes(content)
+    if "zip" in form:
+        archive = (root / "z.zip") if "folder" in form else root.with_suffix(".zip")
+        with zipfile.ZipFile(archive, "w") as z:
+            for path, content in contents.items():
+                z.writestr(path, content)
+    source = {"zip": root.with_suffix(".zip"), "table": root / "t.csv"}.get(form, root)
+
+    def results():
+        media_files._open_archive.cache_clear()
+        path = preparation.prepare_corpus("mine", source, workers=1)
+        record = prepared_corpora.source_record_path(path)
+        both = path.read_bytes(), record.read_bytes()
+        path.unlink()
+        record.unlink()
+        return both
+
+    reference, number = results(), 0
+    while True:
+        number += 1
+        with pytest.MonkeyPatch.context() as faulty:
+            seen, stopped = fault_at(faulty, root.parent, number), False
+            try:
+                disturbed = results()
+            except (files.UserError, OSError):  # both become one line
+                stopped = True
+            if seen[0] < number:
+                break
+        assert stopped or disturbed[0] == reference[0], number
+        assert results() == reference, number
+    assert number > 8
 
 
 @settings(
@@ -313,6 +459,7 @@ def test_prepare_and_doctor_agree_on_any_corpus(tmp_path_factory, pool, data):
         # Doctor says the same
         report = doctor.examine_corpus(root, workers=1)
         errors = {n for f in report.faults if f.severity == "error" for n in f.names}
+        errors = {name.replace(".zip!", "/") for name in errors}
         assert (report.corpus, errors) == ("own", set(left_out))
         assert report.names().get("passed-over", set()) == set(passed)
         # A fault at any single read leaves the same bytes once it is gone
@@ -320,7 +467,7 @@ def test_prepare_and_doctor_agree_on_any_corpus(tmp_path_factory, pool, data):
         reference = path.read_bytes()
         path.unlink()
         with pytest.MonkeyPatch.context() as faulty:
-            fault_at(faulty, root, data.draw(st.integers(1, 9)))
+            fault_at(faulty, root, data.draw(st.integers(1, 40)))
             with contextlib.suppress(files.UserError, OSError):  # both become one line
                 preparation.prepare_corpus("mine", root, workers=1)
         media_files._open_archive.cache_clear()
