@@ -7,6 +7,7 @@ FER2013 names its folder or zip.
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from core.files import ROOT
 from core.media.faces import appearance
 
 SAMPLE, SEED = 2_000, 0
+ANSWERS = ("yes", "perhaps", "no")
 DEFAULT_SOURCE = ROOT.parent / "shared" / "data" / "fer2013_subset.zip"
 
 
@@ -25,15 +27,17 @@ def rows() -> Iterator[str]:
     source = Path(os.environ.get("FER2013") or DEFAULT_SOURCE)
     entries = indexing.index_clips("fer2013", source)
     chosen = np.random.default_rng(SEED).choice(len(entries), SAMPLE, replace=False)
-    caught = wrong = faces = 0
+    found, faces = {"upside down": Counter(), "upright": Counter()}, 0
     for i in sorted(chosen.tolist()):
         content = media_files.read_content(str(entries[i].video))
         crop = features.read_crop(content, entries[i].clip)
         if crop is None or features.crop_is_plain(crop):
             continue
         faces += 1
-        wrong += appearance.is_upside_down(crop)
-        caught += appearance.is_upside_down(np.ascontiguousarray(crop[::-1, ::-1]))
+        found["upright"][appearance.upside_down(crop)] += 1
+        turned = np.ascontiguousarray(crop[::-1, ::-1])
+        found["upside down"][appearance.upside_down(turned)] += 1
     yield f"{faces:,} of {len(entries):,} crops of {source.name}, seed {SEED}:"
-    yield f"  upside down and turned upright: {caught:,} ({caught / faces:.1%})"
-    yield f"  upright and turned by mistake: {wrong:,} ({wrong / faces:.2%})"
+    for side, count in found.items():
+        shares = [f"{word} {count[word]:,} ({count[word] / faces:.2%})" for word in ANSWERS]
+        yield f"  {side}, taken for upside down: {', '.join(shares)}"

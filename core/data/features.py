@@ -33,7 +33,10 @@ CROP_SIZE = 48  # pixels of a crop's side, as in FER2013
 MIN_GREY_SD = 3.0  # standard deviation of a crop's grey levels, of 255, below which it is plain
 MAX_SEARCHED_FRAMES = 25  # frames around the middle that are searched for a face
 WINDOW_SECONDS = STORED_COLUMNS * LogMel().hop / LogMel().rate  # seconds of a spectrogram
-TURNED_NOTE = "the face stands on its head: it was turned upright"
+TURN_NOTES = {  # of appearance.upside_down
+    "yes": "the face stands on its head: it was turned upright",
+    "perhaps": "the face may stand on its head: it is taken as it is",
+}
 PLAIN_REASON = "no face: the picture has one plain colour"
 PLAIN_NOTE = "the picture has one plain colour, and is taken as FER2013 was published"
 
@@ -178,9 +181,11 @@ def _crop_features(
         if not how.as_published:
             return ClipFeatures(reason=f"{entry.clip}: {PLAIN_REASON}")
         notes.append(PLAIN_NOTE)
-    if not how.as_published and appearance.is_upside_down(crop):
+    is_turned = "no" if how.as_published else appearance.upside_down(crop)
+    if is_turned == "yes":
         crop = np.ascontiguousarray(crop[::-1, ::-1])
-        notes.append(TURNED_NOTE)
+    if is_turned != "no":
+        notes.append(TURN_NOTES[is_turned])
     found, note = alignment.crop_points(crop), "; ".join(notes)
     repeats = how.frames > 1, voice.repeated
     if found is None:
@@ -343,8 +348,9 @@ def face_fault(
     if grey is not None:
         if crop_is_plain(grey):
             return ("odd-face", PLAIN_NOTE) if as_published else ("no-face", "")
-        if not as_published and appearance.is_upside_down(grey):
-            return "odd-face", TURNED_NOTE
+        is_turned = "no" if as_published else appearance.upside_down(grey)
+        if is_turned != "no":
+            return "odd-face", TURN_NOTES[is_turned]
         return ("no-landmarks", "") if alignment.crop_points(grey) is None else ("", "")
     try:
         note = find_faces(content, "it", middle, 1)[2]

@@ -57,6 +57,11 @@ def drawn():
     return Image.fromarray(frame).convert("L")
 
 
+@pytest.fixture(scope="module")
+def film():
+    return corpus_trees.encode_film("mp4", corpus_trees.face_frames(None))
+
+
 def prepared(root, name="mine"):
     path = preparation.prepare_corpus(name, root, workers=1)
     return prepared_corpora.load_corpus_file(path)
@@ -144,6 +149,25 @@ def test_media_of_any_ending_are_read_by_their_content(tmp_path, home, drawn):
     assert (report.counts["clips"], errors(report)) == (14, set())
 
 
+def test_crops_of_16_bits_or_turned_by_exif_are_the_same_faces(tmp_path, home, drawn):
+    grey, exif = np.asarray(drawn.resize((64, 64))), Image.Exif()
+    exif[0x0112] = 6  # to be shown turned to the right by a quarter
+    forms = {
+        "plain": Image.fromarray(grey),
+        "bits16": Image.fromarray(grey.astype(np.uint16) * 257),
+        "turned": Image.fromarray(np.ascontiguousarray(np.rot90(grey))),
+    }
+    faces = {}
+    for name, image in forms.items():
+        file = io.BytesIO()
+        image.save(file, "PNG", **({"exif": exif} if name == "turned" else {}))
+        put(tmp_path / name / "faces/happy/1.png", file.getvalue())
+        faces[name] = prepared(tmp_path / name, name).faces
+    assert faces["plain"].std() > 10
+    assert np.array_equal(faces["plain"], faces["bits16"])
+    assert np.array_equal(faces["plain"], faces["turned"])
+
+
 def test_what_is_passed_over_is_counted_and_named(tmp_path, home, drawn, capsys):
     root = tmp_path / "own"
     for emotion in ("happy", "hapy", "contempt"):
@@ -172,8 +196,8 @@ def test_what_is_passed_over_is_counted_and_named(tmp_path, home, drawn, capsys)
 
 
 @pytest.mark.parametrize("backslashes", [False, True])
-@pytest.mark.parametrize("what", ["fer", "own", "sounds", "ravdess"])
-def test_doctor_recognises_what_prepare_reads(tmp_path, home, drawn, what, backslashes):
+@pytest.mark.parametrize("what", ["fer", "own", "sounds", "films", "ravdess"])
+def test_doctor_recognises_what_prepare_reads(tmp_path, home, drawn, film, what, backslashes):
     face, sound = io.BytesIO(), io.BytesIO()
     drawn.save(face, "PNG")
     soundfile.write(sound, noise(), RATE, format="WAV")
@@ -181,6 +205,7 @@ def test_doctor_recognises_what_prepare_reads(tmp_path, home, drawn, what, backs
         "fer": {f"train/{e}/{i}.png": face for e in ("happy", "sad") for i in range(2)},
         "own": {"mine/faces/happy/anna/1.png": face, "mine/audio/sad/anna/1.wav": sound},
         "sounds": {"audio/happy/1.wav": sound, "audio/sad/1.wav": sound},
+        "films": {"faces/happy/anna/1.mp4": io.BytesIO(film)},
         "ravdess": {"Actor_01/03-01-05-01-02-01-01.wav": sound},
     }[what]
     with zipfile.ZipFile(tmp_path / "x.zip", "w") as z:

@@ -1,9 +1,12 @@
 """Names of corpora and numbers that are refused, and what lies around and beside own data."""
 
+import ast
 import contextlib
 import functools
 import io
 import os
+import subprocess
+import sys
 import zipfile
 from pathlib import Path
 
@@ -12,6 +15,7 @@ import pytest
 import soundfile
 
 import core.__main__ as cli
+from core import files
 from core.data import preparation, prepared_corpora
 from core.data.checks import doctor, faults
 from core.data.corpora import CorpusError
@@ -324,3 +328,27 @@ def test_an_unknown_subject_is_no_person(tmp_path, word):
 def test_a_folder_may_say_that_a_subject_is_unknown(tmp_path):
     root = plant(tmp_path / "r", {"audio/sad/N_A/1.wav": b"", "audio/sad/unknown/2.wav": b""})
     assert [e.subject for e in indexing.index_clips("mine", root)] == ["N_A", ""]
+
+
+@pytest.mark.parametrize("form", ["folder", "table"])
+def test_names_are_the_same_in_a_locale_that_has_no_umlauts(tmp_path, form):
+    plant(tmp_path / "r", {"audio/happy/Zoë/ä.wav": voice()})
+    (tmp_path / "t.csv").write_text(
+        "path,subject,label,clip\nr/audio/happy/Zoë/ä.wav,Zoë,happy,ä\n", encoding="utf-8"
+    )
+    root = tmp_path / ("r" if form == "folder" else "t.csv")
+    (here,) = indexing.index_clips("mine", root)
+    code = "import sys, pathlib; from core.data.sources import indexing as i; "
+    code += "e, = i.index_clips('mine', pathlib.Path(sys.argv[1])); print(ascii(e.__dict__))"
+    locale = {"LC_ALL": "C", "PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0"}
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(root)],
+        env=os.environ | locale,
+        cwd=files.ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    there = ast.literal_eval(done.stdout)
+    assert (there["clip"], there["subject"]) == (here.clip, here.subject)
+    assert os.fsdecode(there["audio"].encode("ascii", "surrogateescape")) == here.audio

@@ -50,8 +50,8 @@ def test_a_crop_on_its_head_is_noticed(photo, face):
     x0, y0, x1, y1 = (round(v) for v in face.box)
     crop = np.asarray(Image.fromarray(photo[y0 - 20 : y1 + 10, x0 - 10 : x1 + 10]).convert("L"))
     crop = np.asarray(Image.fromarray(crop).resize((48, 48)))
-    assert appearance.is_upside_down(turned(crop, 180))
-    assert not appearance.is_upside_down(crop)
+    assert appearance.upside_down(turned(crop, 180)) == "yes"
+    assert appearance.upside_down(crop) == "no"
 
 
 @pytest.mark.parametrize("keep", [0.8, 0.7, 0.6])
@@ -131,3 +131,21 @@ def test_the_handed_pictures(model):
                 alignment.five_points(found.points)[3, 1]
                 < alignment.five_points(found.points)[0, 1]
             )
+
+
+@pytest.mark.parametrize(
+    ("upright", "turned", "answer"),
+    [
+        (0.90, 0.70, "no"),
+        (0.60, 0.90, "yes"),
+        (0.80, 0.84, "perhaps"),
+        (0.40, 0.70, "perhaps"),
+        (0.10, 0.40, "no"),
+    ],
+)
+def test_a_doubtful_turn_is_told_and_not_made(model, monkeypatch, upright, turned, answer):
+    def score(finder, view):
+        return turned if view[3] else upright
+
+    monkeypatch.setattr(detection.FaceFinder, "detector_score", score)
+    assert appearance.upside_down(np.full((48, 48), 90, np.uint8)) == answer

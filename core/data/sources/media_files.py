@@ -59,10 +59,11 @@ class BrokenArchiveError(CorpusError):
 def walk(root: Path, report: Callable[[str, str, str], None]) -> Iterator[tuple[str, str]]:
     """Every file below a folder as (path, path inside the folder), in no particular order.
 
-    Hidden names and __MACOSX are skipped. Links to folders are followed last, so that a folder is
-    found under its own name. `report(problem, inside, reason)` is called for what is
-    skipped: a "link-loop" to a folder seen before, what is "unreadable", and as "passed-over" a
-    link to nothing and what is neither file nor folder.
+    The path inside the folder is the same in every locale. Hidden names and __MACOSX are skipped.
+    Links to folders are followed last, so that a folder is found under its own name.
+    `report(problem, inside, reason)` is called for what is skipped: a "link-loop" to a folder seen
+    before, what is "unreadable", and as "passed-over" a link to nothing and what is neither file
+    nor folder.
     """
     folders, seen = [(str(root), "")], set()
     links: list[tuple[str, str]] = []
@@ -82,7 +83,7 @@ def walk(root: Path, report: Callable[[str, str, str], None]) -> Iterator[tuple[
         for item in items:
             if is_hidden(item.name):
                 continue
-            path = f"{inside}/{item.name}".lstrip("/")
+            path = f"{inside}/{decoded(item.name)}".lstrip("/")
             try:
                 if item.is_dir():
                     (links if item.is_symlink() else folders).append((item.path, path))
@@ -253,7 +254,8 @@ def find_file(folder: Path, name: str) -> str | None:
     """The file that a table calls `name`, relative to `folder`; None if it is not there.
 
     Backslashes count as slashes. Names are compared in Unicode's composed form, as macOS writes
-    them decomposed. Raises OSError where the machine cannot look.
+    them decomposed, and in UTF-8, whatever the locale. Raises OSError where the machine cannot
+    look.
     """
     for one in (name, name.replace("\\", "/")):
         if _is_file(folder / one):
@@ -263,9 +265,19 @@ def find_file(folder: Path, name: str) -> str | None:
         wanted = unicodedata.normalize("NFC", part)
         if not (at / part).exists():
             names = os.listdir(at) if at.is_dir() else []
-            part = next((n for n in names if unicodedata.normalize("NFC", n) == wanted), part)
+            same = (n for n in names if unicodedata.normalize("NFC", decoded(n)) == wanted)
+            part = next(same, part)
         at = at / part
     return str(at) if _is_file(at) else None
+
+
+def decoded(name: str) -> str:
+    """A file's name as UTF-8 has it, in a locale of any encoding; other bytes stay as surrogates.
+
+    >>> decoded("Zoë.wav")
+    'Zoë.wav'
+    """
+    return os.fsencode(name).decode("utf-8", "surrogateescape")
 
 
 def _is_file(path: Path) -> bool:
