@@ -202,6 +202,15 @@ def group_passed_over(passed_over: dict[str, str]) -> list[tuple[str, str, list[
     return [(ending, reason, names) for (ending, reason), names in order]
 
 
+def unnamed(sentence: str, clip: str) -> str:
+    """A sentence that says "the clip" for a clip's name.
+
+    >>> unnamed("a.wav has a voice", "a.wav"), unnamed("faces", "a")
+    ('the clip has a voice', 'faces')
+    """
+    return re.sub(rf"(?<!\w){re.escape(clip)}(?!\w)", "the clip", sentence) if clip else sentence
+
+
 def group_notes(notes: dict[str, str]) -> list[tuple[str, list[tuple[str, str]]]]:
     """(kind of remark, [(clip, remark)]) of clips that are taken; remarks differ by numbers alone.
 
@@ -211,7 +220,7 @@ def group_notes(notes: dict[str, str]) -> list[tuple[str, list[tuple[str, str]]]
     groups: dict[str, list[tuple[str, str]]] = {}
     for clip, note in notes.items():
         for one in note.split("; "):
-            plain = one.replace(clip, "the clip").replace(Path(clip).name, "the clip")
+            plain = unnamed(unnamed(one, clip), Path(clip).name)
             groups.setdefault(re.sub(r"\d+(\.\d+)?", "…", plain), []).append((clip, one))
     return sorted(groups.items(), key=lambda group: -len(group[1]))
 

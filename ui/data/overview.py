@@ -163,7 +163,8 @@ def _show_group(
 
 def _reason_kind(reason: str, clip: str) -> str:
     """A reason without the clip's name and without numbers, so that equal reasons group."""
-    kind = re.sub(r"^(NoFaceError|MediaError|CorpusError): ", "", reason).replace(clip, "the clip")
+    kind = re.sub(r"^(NoFaceError|MediaError|CorpusError): ", "", reason)
+    kind = prepared_corpora.unnamed(kind, clip)
     name = re.escape(clip.rsplit("/", 1)[-1].split("-", 1)[-1])
     kind = re.sub(rf"^[^\s:]*{name}[^\s:]*:? ?", "", kind)
     return re.sub(r"\d+(\.\d+)?", "…", kind.removeprefix("the clip: "))[:160] or "no reason"
