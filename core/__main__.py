@@ -11,6 +11,8 @@ from typing import Annotated, Any, Union
 import tyro
 
 from core.cli import data, experiments, grids, inference, runs, training
+from core.cli.options import check_numbers
+from core.config import check_settings
 from core.files import UserError, disk_fault
 
 # Words of a command -> its options and the function that runs them; that loads torch if it needs it
@@ -50,6 +52,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     words = args[: 2 if args[0] == "data" else 1]
     try:
         options = _parse(args)
+        _check_settings(options)
         return COMMANDS[words][1](options)
     except BrokenPipeError:
         raise
@@ -64,6 +67,16 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _parse(args: tuple[str, ...]) -> Any:
     """The options of the command in `args`. Raises SystemExit after `--help` or a wrong option."""
     return tyro.cli(_subcommands(args), args=args, prog=PROGRAM, description=DESCRIPTION)
+
+
+def _check_settings(options: Any) -> None:
+    """Raise UserError if a number of the options, or of their configuration, is out of range."""
+    check_numbers(options)
+    if config := getattr(options, "config", None):
+        try:
+            check_settings(config)
+        except ValueError as e:
+            raise UserError(str(e)) from None
 
 
 def _subcommands(args: tuple[str, ...], group: tuple[str, ...] = ()) -> Any:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import math
 import typing
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -28,34 +29,52 @@ Condition = Literal["label", "classifier", "cp", "none"]
 CONDITIONS: tuple[Condition, ...] = typing.get_args(Condition)
 
 BAND_COUNTS = (28, 64, 80)  # mel bands that a corpus may be prepared in; the first is the paper's
+MAX_LIST_LENGTH, MAX_TEXT_LENGTH = 1_000, 200  # of a setting
+
+# lowest and highest values of numbers
+Bounds = tuple[float, float]
+SHARE, SOME_SHARE, WEIGHT, RATE = (0, 1), (0.001, 1), (0, 1e6), (1e-9, 10)
+COUNT, SEED = (1, 100_000_000), (0, 2**32 - 1)
 
 
-MAX_NUMBER, MAX_LIST_LENGTH, MAX_TEXT_LENGTH = 1e12, 1_000, 200  # of a setting in a file
-
-
-def setting(default: Any, label: str, help: str) -> Any:
-    """Dataclass field with its default, a label for the Train page, and a help text."""
-    return field(default=default, metadata={"label": label, "help": help})
+def setting(default: Any, label: str, help: str, bounds: Bounds | None = None) -> Any:
+    """Dataclass field: default, label for the Train page, help, a number's lowest and highest."""
+    return field(default=default, metadata={"label": label, "help": help, "bounds": bounds})
 
 
 @dataclass(frozen=True)
 class LogMel:
     """Log-mel spectrogram of §3.3, columns of 9 ms: 28/56/112 columns are 0.25/0.50/1.01 s."""
 
-    rate: int = setting(16_000, "Sampling rate", "Samples per second (Hz) of the mono sound.")
-    n_fft: int = setting(512, "FFT size", "Samples of one Fourier transform.")
-    window: int = setting(400, "Window", "Samples of the Hann window; 400 are 25 ms.")
-    hop: int = setting(144, "Hop", "Samples between two columns; 144 are 9 ms.")
-    bands: int = setting(
-        28, "Mel bands", "As the voices were prepared: 28 in the paper; `ravdess-64` has 64."
+    rate: int = setting(
+        16_000, "Sampling rate", "Samples per second (Hz) of the mono sound.", (4_000, 200_000)
     )
-    f_min: float = setting(60.0, "Lowest frequency", "Lower edge of the first mel band, in Hz.")
-    f_max: float = setting(7_600.0, "Highest frequency", "Upper edge of the last band, in Hz.")
+    n_fft: int = setting(512, "FFT size", "Samples of one Fourier transform.", (32, 65_536))
+    window: int = setting(400, "Window", "Samples of the Hann window; 400 are 25 ms.", (8, 65_536))
+    hop: int = setting(144, "Hop", "Samples between two columns; 144 are 9 ms.", (1, 16_384))
+    bands: int = setting(
+        28,
+        "Mel bands",
+        "As the voices were prepared: 28 in the paper; `ravdess-64` has 64.",
+        (1, 512),
+    )
+    f_min: float = setting(
+        60.0, "Lowest frequency", "Lower edge of the first mel band, in Hz.", (0, 100_000)
+    )
+    f_max: float = setting(
+        7_600.0, "Highest frequency", "Upper edge of the last band, in Hz.", (1, 100_000)
+    )
     columns: int = setting(
-        112, "Length", "Columns of 9 ms: 28, 56 and 112 are the paper's 0.25, 0.5 and 1 s."
+        112,
+        "Length",
+        "Columns of 9 ms: 28, 56 and 112 are the paper's 0.25, 0.5 and 1 s.",
+        (8, 4_096),
     )
     range_db: float = setting(
-        80.0, "Range (dB)", "Levels up to this far below the loudest are scaled to -1 … 1."
+        80.0,
+        "Range (dB)",
+        "Levels up to this far below the loudest are scaled to -1 … 1.",
+        (1, 300),
     )
 
 
@@ -72,7 +91,10 @@ class DataSettings:
         "clip", "Pairs", "A face and a voice of one clip, or of one emotion (a use of labels)."
     )
     sets: tuple[float, float, float, float] = setting(
-        (0.40, 0.15, 0.25, 0.20), "Sizes of the sets", "Shares of the people in S1, S2, S3, S4."
+        (0.40, 0.15, 0.25, 0.20),
+        "Sizes of the sets",
+        "Shares of the people in S1, S2, S3, S4.",
+        SHARE,
     )
     labels: Literal["intended", "voice", "face", "both"] = setting(
         "intended", "Emotion of a clip", "CREMA-D: the actor's intention, or most raters' vote."
@@ -85,16 +107,24 @@ class DataSettings:
         "Test people",
         "A seeded fifth, or the RAVDESS folds of Luna-Jiménez et al. (2021).",
     )
-    split_seed: int = setting(0, "Seed of the split", "Decides which people fall into which set.")
-    fold: int = setting(0, "Fold", "Which fifth of the people is the test set S4.")
+    split_seed: int = setting(
+        0, "Seed of the split", "Decides which people fall into which set.", SEED
+    )
+    fold: int = setting(0, "Fold", "Which fifth of the people is the test set S4.", (0, 19))
     g_fraction: float = setting(
-        1.0, "Share of S3 used", "The paper's sparsity (§4.6) of pairs for G, D and Q: 1, 0.5, 0.2."
+        1.0,
+        "Share of S3 used",
+        "The paper's sparsity (§4.6) of pairs for G, D and Q: 1, 0.5, 0.2.",
+        SOME_SHARE,
     )
     clf_fraction: float = setting(
-        1.0, "Share of S1's voices used", "By the voice classifiers and the augmentation rows."
+        1.0,
+        "Share of S1's voices used",
+        "By the voice classifiers and the augmentation rows.",
+        SOME_SHARE,
     )
     demo_takes: int = setting(
-        10, "Takes", "Demo corpus only: clips of each invented actor and emotion."
+        10, "Takes", "Demo corpus only: clips of each invented actor and emotion.", (1, 100)
     )
     f_s_corpus: str = setting(
         "", "f_S learns from", "Another prepared corpus for f_S (§4.7); empty: S1's own faces."
@@ -118,23 +148,33 @@ class ClassifierSettings:
     """
 
     channels: tuple[int, ...] = setting(
-        (16, 32, 64), "Channels", "Of each convolution (plain: faces have one fewer than voices)."
+        (16, 32, 64),
+        "Channels",
+        "Of each convolution (plain: faces have one fewer than voices).",
+        (1, 4_096),
     )
     width: Literal["compact", "paper"] = setting(
         "compact", "Width", "`channels` alone, or as large as the authors' (also by gan.width)."
     )
     steps: int = setting(
-        600, "Training steps", "The voice classifiers of all rows of the table take equally many."
+        600,
+        "Training steps",
+        "The voice classifiers of all rows of the table take equally many.",
+        COUNT,
     )
-    batch: int = setting(64, "Batch", "Samples in one step, as many of each emotion.")
-    lr: float = setting(1e-3, "Learning rate", "Lower it when the loss jumps.")
+    batch: int = setting(64, "Batch", "Samples in one step, as many of each emotion.", (1, 65_536))
+    lr: float = setting(1e-3, "Learning rate", "Lower it when the loss jumps.", RATE)
     optimiser: Literal["adagrad", "adam", "adamw"] = setting(
         "adam",
         "Optimiser",
         "The paper uses Adagrad; AdamW decays weights, and its rate rises and falls.",
     )
-    noise: float = setting(0.05, "Input noise", "Standard deviation while training (§3.2).")
-    smoothing: float = setting(0.0, "Label smoothing", "Keeps the softmax away from 0 and 1.")
+    noise: float = setting(
+        0.05, "Input noise", "Standard deviation while training (§3.2).", (0, 10)
+    )
+    smoothing: float = setting(
+        0.0, "Label smoothing", "Keeps the softmax away from 0 and 1.", (0, 0.99)
+    )
     mirror: bool = setting(False, "Mirroring", "Faces: half are mirrored; residual judge both.")
     architecture: Literal["plain", "residual"] = setting(
         "plain", "Architecture", "Plain as in the paper, or our residual blocks (compact width)."
@@ -143,9 +183,14 @@ class ClassifierSettings:
         False, "Augment faces", "Faces only: turns, shifts, sizes, light and covered patches."
     )
     dropout: float = setting(
-        0.0, "Dropout", "Share of the features before the last two layers that a step hides."
+        0.0,
+        "Dropout",
+        "Share of the features before the last two layers that a step hides.",
+        (0, 0.99),
     )
-    average: float = setting(0.0, "Average of weights", "Decay of their EMA; 0: the last weights.")
+    average: float = setting(
+        0.0, "Average of weights", "Decay of their EMA; 0: the last weights.", (0, 0.99999)
+    )
     temperature: bool = setting(
         False, "Temperature", "f_S only: S2's faces scale its logits, so that its softmax is true."
     )
@@ -164,7 +209,9 @@ class ConformalSettings:
     groups: Literal["pooled", "class"] = setting(
         "pooled", "Calibration", "All classes together, or each class by itself (Mondrian)."
     )
-    r: float = setting(1.0, "Share of S2 that calibrates", "The paper's r, which it tuned.")
+    r: float = setting(
+        1.0, "Share of S2 that calibrates", "The paper's r, which it tuned.", SOME_SHARE
+    )
     kind: Literal["inductive", "head", "cross", "full"] = setting(
         "inductive",
         "Predictor",
@@ -198,17 +245,22 @@ class GanSettings:
         64,
         "Length of the noise z",
         "More numbers leave more room for different voices of one face.",
+        (1, 4_096),
     )
     adversarial: float = setting(
-        1.0, "Weight of the adversarial term", "Eq. (3): how much the generator must fool D."
+        1.0,
+        "Weight of the adversarial term",
+        "Eq. (3): how much the generator must fool D.",
+        WEIGHT,
     )
     l1: float = setting(
         1.0,
         "Weight of L1",
         "Eq. (4) as a mean over cells; 0 is the paper's ablation, 3136 its printed sum at 112×28.",
+        WEIGHT,
     )
     classify: float = setting(
-        1.0, "Weight of the class term", "Eq. (6): how much Q must recognise the emotion."
+        1.0, "Weight of the class term", "Eq. (6): how much Q must recognise the emotion.", WEIGHT
     )
     game: Literal["nonsaturating", "minmax"] = setting(
         "nonsaturating", "Form of the game", "Eq. (1): non-saturating, or as printed (slow)."
@@ -217,7 +269,10 @@ class GanSettings:
         "batch", "Norm in D", "Batch as in the paper (§3.2), or group within each sample."
     )
     r1: float = setting(
-        0.0, "Weight of R1", "Penalty on D's gradient at real samples; 0, as in the paper: none."
+        0.0,
+        "Weight of R1",
+        "Penalty on D's gradient at real samples; 0, as in the paper: none.",
+        WEIGHT,
     )
     augment: bool = setting(
         False, "Augment what D sees", "Time shifts, gains and gaps, so that D memorises no voice."
@@ -234,33 +289,51 @@ class GanSettings:
     optimiser: Literal["adagrad", "adam"] = setting(
         "adagrad", "Optimiser", "The paper uses Adagrad."
     )
-    lr_g: float = setting(2e-3, "Learning rate of G", "Lower it when the losses jump.")
-    lr_d: float = setting(2e-3, "Learning rate of D", "Lower it when D wins at once.")
+    lr_g: float = setting(2e-3, "Learning rate of G", "Lower it when the losses jump.", RATE)
+    lr_d: float = setting(2e-3, "Learning rate of D", "Lower it when D wins at once.", RATE)
     average: float = setting(
-        0.0, "Average of G", "Decay of the EMA of G's weights, which is sampled; 0: the last G."
+        0.0,
+        "Average of G",
+        "Decay of the EMA of G's weights, which is sampled; 0: the last G.",
+        (0, 0.99999),
     )
     guidance: float = setting(
-        2.0, "Guidance", "Flow only: how much face and condition count in sampling; 1: as trained."
+        2.0,
+        "Guidance",
+        "Flow only: how much face and condition count in sampling; 1: as trained.",
+        (0, 100),
     )
     heun_steps: int = setting(
-        8, "Steps of a sample", "Flow only: from noise to voice; half as many take half the time."
+        8,
+        "Steps of a sample",
+        "Flow only: from noise to voice; half as many take half the time.",
+        (1, 1_000),
     )
-    batch: int = setting(64, "Batch", "Pairs in one step; more needs more memory.")
-    steps: int = setting(3_000, "Training steps", "Steps of G, D and Q.")
+    batch: int = setting(64, "Batch", "Pairs in one step; more needs more memory.", (1, 65_536))
+    steps: int = setting(3_000, "Training steps", "Steps of G, D and Q.", COUNT)
     precision: Literal["fp32", "bf16"] = setting(
         "fp32", "Precision", "bf16: computes in half the bits; weights and losses stay fp32."
     )
     noise: float = setting(
-        0.05, "Input noise", "Standard deviation of the noise on inputs of G, D and Q (§3.2)."
+        0.05,
+        "Input noise",
+        "Standard deviation of the noise on inputs of G, D and Q (§3.2).",
+        (0, 10),
     )
     soft: float = setting(
-        0.1, "Soft labels", "Label condition: what the true class gives to the others (§3.2)."
+        0.1,
+        "Soft labels",
+        "Label condition: what the true class gives to the others (§3.2).",
+        SHARE,
     )
     label_noise: float = setting(
-        0.05, "Noisy labels", "Label condition: standard deviation of the noise on c (§3.2)."
+        0.05,
+        "Noisy labels",
+        "Label condition: standard deviation of the noise on c (§3.2).",
+        (0, 10),
     )
     real_target: float = setting(
-        0.9, "D's target for real", "1 in the paper; below, D is never quite sure (ours)."
+        0.9, "D's target for real", "1 in the paper; below, D is never quite sure (ours).", SHARE
     )
 
 
@@ -269,11 +342,14 @@ class EvaluationSettings:
     """How often the curves of Fig. 11 get a point, and how the augmentation rows are trained."""
 
     every: int = setting(
-        150, "Steps between evaluations", "FID, KID, IS, samples and a checkpoint each time."
+        150, "Steps between evaluations", "FID, KID, IS, samples and a checkpoint each time.", COUNT
     )
-    samples: int = setting(8, "Samples shown", "Faces in the saved sample grid.")
+    samples: int = setting(8, "Samples shown", "Faces in the saved sample grid.", (1, 64))
     per_face: int = setting(
-        1, "Samples for each face of S3", "Generated for the augmented training set (§4.2)."
+        1,
+        "Samples for each face of S3",
+        "Generated for the augmented training set (§4.2).",
+        (1, 100),
     )
     rows: tuple[str, ...] = setting(
         ("S1", "S1 + pseudo-labelled S3", "S1 + generated", "S1 + S3"),
@@ -287,7 +363,7 @@ class Config:
     """One experiment. Its hash (with the corpus digest) names its run."""
 
     name: str = setting("demo", "Name", "A slug for people; not part of the run's hash.")
-    seed: int = setting(0, "Seed", "Random seed of weights, batches and noise.")
+    seed: int = setting(0, "Seed", "Random seed of weights, batches and noise.", SEED)
     data: DataSettings = field(default_factory=DataSettings)
     logmel: LogMel = field(default_factory=LogMel)
     f_s: ClassifierSettings = field(default_factory=lambda: ClassifierSettings(mirror=True))
@@ -304,47 +380,64 @@ def to_dict(config) -> dict:
     return json.loads(json.dumps(dataclasses.asdict(config)))
 
 
-def from_dict(cls, data: dict):
+def from_dict(cls, data: dict, section: str = ""):
     """Dataclass `cls` from nested plain dicts, the inverse of `to_dict`.
 
     Raises ValueError that names an unknown setting, or a value that its setting does not allow.
     """
-    hints = typing.get_type_hints(cls)
+    hints, where = typing.get_type_hints(cls), section or cls.__name__
     if not isinstance(data, dict):
-        raise ValueError(f"{cls.__name__} must hold settings, not {str(data)[:40]!r}")
+        raise ValueError(f"{where} must hold settings, not {str(data)[:40]!r}")
     unknown = set(data) - set(hints)
     if unknown:
-        raise ValueError(
-            f"{cls.__name__} has no setting {sorted(unknown)}; it knows {sorted(hints)}"
-        )
-    where = cls.__name__
-    return cls(**{k: _parse_value(hints[k], v, f"{where}.{k}") for k, v in data.items()})
+        raise ValueError(f"{where} has no setting {sorted(unknown)}; it knows {sorted(hints)}")
+    bounds = {f.name: f.metadata.get("bounds") for f in dataclasses.fields(cls)}
+    names = {k: f"{section}.{k}" if section else k for k in data}
+    return cls(**{k: _parse_value(hints[k], v, names[k], bounds[k]) for k, v in data.items()})
 
 
-def _parse_value(hint, value, where: str):
+def check_settings(config: Config) -> None:
+    """Raise ValueError that names a setting whose value is not allowed, such as gan.steps = 0."""
+    from_dict(Config, to_dict(config))
+
+
+def _parse_value(hint, value, where: str, bounds: Bounds | None = None):
     """A setting's value as its type; raises ValueError for another kind or size of value."""
     if dataclasses.is_dataclass(hint):
-        return from_dict(hint, value)
+        return from_dict(hint, value, where)
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
-    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    shown = str(value)[:40]
     if origin is tuple:
         fixed = None if arguments[-1] is Ellipsis else len(arguments)
         is_list = isinstance(value, list | tuple) and len(value) <= MAX_LIST_LENGTH
         if is_list and fixed in (None, len(value)):
-            return tuple(_parse_value(arguments[0], v, where) for v in value)
+            return tuple(_parse_value(arguments[0], v, where, bounds) for v in value)
     elif origin is typing.Literal:
         if value in arguments:
             return value
-        raise ValueError(f"{where} is {str(value)[:40]!r}; it must be one of {arguments}")
+        raise ValueError(f"{where} is {shown!r}; it must be one of {arguments}")
     elif hint is bool or hint is str:
         if isinstance(value, hint) and len(str(value)) <= MAX_TEXT_LENGTH:
             return value
-    elif is_number and abs(value) <= MAX_NUMBER and (hint is float or int(value) == value):
-        return hint(value)
+    elif isinstance(value, int | float) and not isinstance(value, bool):
+        low, high = bounds or (-math.inf, math.inf)
+        if not low <= value <= high:  # NaN, too
+            raise ValueError(
+                f"{where} is {shown}; it must lie between {low:,.10g} and {high:,.10g}"
+            )
+        if hint is float or int(value) == value:
+            return hint(value)
     kinds = {int: "whole number", float: "number", str: "short text", bool: "true or false"}
-    raise ValueError(
-        f"{where} is {str(value)[:40]!r}; it must be a {kinds.get(hint, 'short list')}"
-    )
+    raise ValueError(f"{where} is {shown!r}; it must be a {kinds.get(hint, 'short list')}")
+
+
+def fold_count(share: float) -> int:
+    """Folds in which each subject is tested once, where S4 is `share` of the subjects.
+
+    >>> fold_count(0.2), fold_count(0.25)
+    (5, 4)
+    """
+    return max(1, round(1 / share)) if share > 0 else 1
 
 
 def replace(config: Config, **changes) -> Config:

@@ -1,11 +1,21 @@
 """Presets: the paper's own, its strict twin, methods, and what names a run."""
 
+import dataclasses
 import json
+import math
 
 import pytest
 
 from core import published
-from core.config import Config, classifier_settings, config_hash, from_dict, replace, run_name
+from core.config import (
+    Config,
+    check_settings,
+    classifier_settings,
+    config_hash,
+    from_dict,
+    replace,
+    run_name,
+)
 from core.evaluation import protocol
 from core.files import ROOT
 from core.presets import PAPER, PRESETS, RAVDESS, STUDIO, with_method
@@ -78,3 +88,36 @@ def test_changed_networks_give_runs_another_id_and_rename_no_other():
     assert config_hash(wide, "a") != "7bb1c4da"
     bare = replace(Config(), gan={"use_source": False})
     assert config_hash(bare, "a") != "10e00210"
+
+
+def numbers_of(part, section=""):
+    """(name, bounds, is a list) of each setting that is a number or a list of numbers."""
+    for f in dataclasses.fields(part):
+        value, name = getattr(part, f.name), f"{section}{f.name}"
+        if dataclasses.is_dataclass(value):
+            yield from numbers_of(value, f"{name}.")
+            continue
+        first = value[0] if isinstance(value, tuple) else value
+        if isinstance(first, int | float) and not isinstance(first, bool):
+            yield name, f.metadata["bounds"], value
+
+
+@pytest.mark.parametrize(("name", "bounds", "value"), list(numbers_of(Config())))
+def test_every_number_has_bounds_that_hold_its_default(name, bounds, value):
+    section, _, field = name.rpartition(".")
+
+    def changed(number):
+        number = (number, *value[1:]) if isinstance(value, tuple) else number
+        change = {field: number}
+        return replace(Config(), **({section: change} if section else change))
+
+    check_settings(changed(bounds[0]))
+    check_settings(changed(bounds[1]))
+    for wrong in (bounds[0] - 1, bounds[1] + 1, math.nan, math.inf):
+        with pytest.raises(ValueError, match=rf"^{name} is .*it must lie between"):
+            check_settings(changed(wrong))
+
+
+def test_all_presets_are_within_the_bounds():
+    for config in PRESETS.values():
+        check_settings(config)

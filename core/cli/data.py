@@ -14,7 +14,7 @@ from typing import Annotated, Literal
 
 from tyro.conf import Positional, arg
 
-from core.cli.options import Address, Count, Engine, placeholder
+from core.cli.options import Address, Count, Engine, Index, placeholder
 from core.cli.progress import Progress, report_end
 from core.files import UserError
 
@@ -32,7 +32,7 @@ class PrepareOptions:
     """demo, demo-clips, ravdess, crema-d, fer2013, or a name for your own table or folder."""
     source: Annotated[str | None, placeholder("FOLDER", "none, for the demo corpus")] = None
     """Folder, zip or table as published; or your own table (csv), or folder of EMOTION/IMAGE."""
-    workers: Count = 0
+    workers: Index = 0
     """Processes that read clips at the same time; 0: one for each core."""
     takes: Count = 10
     """Demo corpus only: clips of each invented actor and emotion."""

@@ -16,6 +16,7 @@ from tyro.conf import Positional, arg
 from core.cli import grids
 from core.cli.options import (
     Address,
+    Between,
     Count,
     Device,
     Engine,
@@ -61,7 +62,9 @@ class SweepOptions(grids.GridOptions):
       python -m core sweep --grid paper --engine ray --address 10.0.0.1:6379
     """
 
-    workers: Annotated[int | None, placeholder("N", "1; ray: the processors or cards")] = None
+    workers: Annotated[
+        int | None, placeholder("N", "1; ray: the processors or cards"), Between(1, 1_000)
+    ] = None
     """Processes that train at the same time, one thread each."""
     engine: Engine = "local"
     address: Address = None

@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 import tyro
 from tyro.conf import arg
 
-from core.cli.options import MethodOption, placeholder
+from core.cli.options import Between, MethodOption, placeholder
 from core.config import Condition, Config, apply_changes, replace
 from core.evaluation import protocol
 from core.files import UserError
@@ -43,9 +43,9 @@ class GridOptions:
         Condition | None, placeholder("{label,classifier,cp,none}", "the preset's")
     ] = None
     """studio: the condition of the generator."""
-    folds: Annotated[int | None, placeholder("N", "5; quick: 1")] = None
+    folds: Annotated[int | None, placeholder("N", "5; quick: 1"), Between(1, 20)] = None
     """Number of folds; each tests other subjects."""
-    seeds: Annotated[int | None, placeholder("N", "studio: 3; else 1")] = None
+    seeds: Annotated[int | None, placeholder("N", "studio: 3; else 1"), Between(1, 1_000)] = None
     """Trainings of each fold."""
     f_s_corpus: Annotated[str, placeholder("CORPUS", "none")] = ""
     """paper: a corpus, such as fer2013, whose faces train f_S in one further case (§4.7)."""

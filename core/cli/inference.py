@@ -10,7 +10,16 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from tyro.conf import Positional, arg
 
 from core import files
-from core.cli.options import Count, Folder, RunArgument, RunOption, Seed, Sibling, placeholder
+from core.cli.options import (
+    Between,
+    Folder,
+    Index,
+    RunArgument,
+    RunOption,
+    Seed,
+    Sibling,
+    placeholder,
+)
 from core.cli.progress import Progress
 from core.files import UserError
 
@@ -42,9 +51,11 @@ class GenerateOptions:
     """Emotion of the label condition."""
     seed: Seed = 0
     """Random seed of z and of the vocoder's noise."""
-    person: Count = 0
+    person: Index = 0
     """Which face when there are several; 0 is the largest."""
-    frame: Annotated[int | None, placeholder("N", "the face nearest the middle")] = None
+    frame: Annotated[
+        int | None, placeholder("N", "the face nearest the middle"), Between(0, 1_000_000)
+    ] = None
     """Index of the frame whose face is used."""
     whole: bool = False
     """A voice as long as the film, up to 20 s, that follows its face; otherwise one second."""

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import typing
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from tyro.conf import Positional, arg
 
 from core.config import Condition
+from core.files import UserError
 from core.presets import Method
 
 
@@ -39,8 +42,31 @@ MethodOption = Annotated[
 Device = Annotated[
     Literal["auto", "cpu", "cuda"], arg(help="auto takes an NVIDIA card where there is one.")
 ]
-Seed = Annotated[int, placeholder("N")]
-Count = Annotated[int, placeholder("N")]
+
+
+@dataclass(frozen=True)
+class Between:
+    """Part of an option's type: the lowest and the highest number that is allowed."""
+
+    low: float
+    high: float
+
+
+def check_numbers(options: Any) -> None:
+    """Raise UserError that names an option whose number is not `Between` its bounds."""
+    for name, hint in typing.get_type_hints(type(options), include_extras=True).items():
+        value = getattr(options, name)
+        for part in typing.get_args(hint):
+            if not isinstance(part, Between) or value is None or part.low <= value <= part.high:
+                continue
+            option = f"--{name.replace('_', '-')}"
+            limits = f"{part.low:,.10g} and {part.high:,.10g}"
+            raise UserError(f"{option} is {value}; it must lie between {limits}")
+
+
+Seed = Annotated[int, placeholder("N"), Between(0, 2**32 - 1)]
+Count = Annotated[int, placeholder("N"), Between(1, 1_000_000)]
+Index = Annotated[int, placeholder("N"), Between(0, 1_000_000)]
 Folder = Annotated[Path, placeholder("FOLDER")]
 Engine = Annotated[
     Literal["local", "ray"],

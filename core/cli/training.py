@@ -14,7 +14,7 @@ from typing import Annotated, Literal
 
 import tyro
 
-from core.cli.options import Count, Device, MethodOption, RunArgument, Sibling, placeholder
+from core.cli.options import Between, Device, MethodOption, RunArgument, Sibling, placeholder
 from core.cli.progress import Progress
 from core.config import Config, from_dict
 from core.files import UserError
@@ -59,7 +59,7 @@ class BaselineOptions:
 
     modality: Literal["voice", "face"] = "voice"
     """Which classifier."""
-    folds: Count = 5
+    folds: Annotated[int, placeholder("N"), Between(1, 20)] = 5
     """Number of folds; each tests another fifth of the subjects."""
     preset: PresetName = "demo"
     """Where the settings below start from."""

@@ -12,7 +12,7 @@ import json
 import re
 import zipfile
 import zlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -295,6 +295,15 @@ def is_same_corpus(now: Mapping, then: Mapping) -> bool:
     )
 
 
+def check_classes(corpus: str, kind: str, emotions: np.ndarray, classes: Sequence[str]) -> None:
+    """Raise CorpusError if a class has no sample: chance would be told as lower than it is."""
+    found = set(emotions.tolist()) - {""}
+    if lacking := [c for c in classes if c not in found]:
+        what = f"no {kind} of {corpus} is {' or '.join(lacking)}"
+        known = f"; its are {', '.join(sorted(found))}" if found else ""
+        raise CorpusError(f"{what}{known}: name its classes with --data.classes")
+
+
 def check_pairing(faces: PreparedCorpus, voices: PreparedCorpus, data: DataSettings) -> None:
     """Raise CorpusError where no clips of two corpora can be faces and voices of a run.
 
@@ -309,10 +318,8 @@ def check_pairing(faces: PreparedCorpus, voices: PreparedCorpus, data: DataSetti
         if not has.any():
             what = f"no clip of {corpus.name} has a {kind}"
             raise CorpusError(f"{what}; name a corpus of {kind}s with --data.{kind}s")
-        if data.labels == "intended" and not np.isin(corpus.emotion[has], data.classes).any():
-            present = ", ".join(sorted(set(corpus.emotion[has].tolist())))
-            what = f"no {kind} of {corpus.name} is {' or '.join(data.classes)}; its are {present}"
-            raise CorpusError(f"{what}: name its classes with --data.classes")
+        if data.labels == "intended":
+            check_classes(corpus.name, kind, corpus.emotion[has], data.classes)
     if paired and not (has_face & has_voice).any():
         what = f"no clip of {faces.name} has a face and a voice: {int(has_face.sum())} have a face "
         what += f"alone and {int(has_voice.sum())} a voice alone"

@@ -8,13 +8,14 @@ from typing import Literal
 
 import numpy as np
 
-from core.config import Config, DataSettings, LogMel
+from core.config import Config, DataSettings, LogMel, fold_count
 from core.data import labels
 from core.data.corpora import CorpusError
 from core.data.prepared_corpora import (
     STORED_COLUMNS,
     PreparedCorpus,
     band_mismatch,
+    check_classes,
     check_pairing,
     further_faces,
     load_corpus,
@@ -97,7 +98,7 @@ def by_subject(
         members.append(of_sex)
     order = np.concatenate(members)[np.argsort(np.concatenate(places), kind="stable")]
     n, share = len(order), sets[3]
-    folds = max(1, round(1 / share)) if share > 0 else 1
+    folds = fold_count(share)
     a, b = (0, 0) if tested else (round((fold % folds + k) * n * share) for k in (0, 1))
     rest = np.concatenate([order[b:], order[:a]])
     cuts = [round(c) for c in np.cumsum(sets[:3]) / sum(sets[:3]) * len(rest)]
@@ -170,7 +171,10 @@ def _split_rows(
 
     Faces and voices of one corpus are split together, so that a subject's are in the same set.
     """
-    both = d.faces == d.voices
+    folds, both = fold_count(d.sets[3]), d.faces == d.voices
+    if d.fold >= folds:
+        what = f"data.fold is {d.fold}, and with S4 of {d.sets[3]:.0%} of the people"
+        raise CorpusError(f"{what} the folds are 0 to {folds - 1}")
     splitting = [np.union1d(*rows)] * 2 if both else rows
     out = []
     for c, subject, own, r in zip(corpora, subjects, rows, splitting, strict=True):
@@ -214,6 +218,8 @@ def build_sets(config: Config) -> dict[str, SampleSet]:
     if paired:
         keep = [keep[0] & keep[1]] * 2
     rows = [np.nonzero(k)[0] for k in keep]
+    check_classes(faces.name, "face", x_emotion[rows[0]], d.classes)
+    check_classes(voices.name, "voice", y_emotion[rows[1]], d.classes)
 
     # Rows of each set
     x_subject, y_subject = _subjects_or_clips(faces), _subjects_or_clips(voices)

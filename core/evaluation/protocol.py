@@ -16,7 +16,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from core.config import Config, replace, run_name, to_dict
+from core.config import Config, fold_count, replace, run_name, to_dict
 from core.data import prepared_corpora
 from core.data.corpora import CorpusError
 from core.files import UserError
@@ -178,7 +178,7 @@ def cells(
     """
     default, share = GRID_SIZES[grid], base.data.sets[3]
     folds, seeds = default[0] if folds is None else folds, default[1] if seeds is None else seeds
-    most = max(1, round(1 / share)) if share > 0 else 1
+    most = fold_count(share)
     if not 1 <= folds <= most or seeds < 1:
         raise UserError(
             f"folds must be 1 to {most}, as S4 is {share:.0%} of the subjects, and seeds at least 1"
@@ -187,7 +187,7 @@ def cells(
     for c in grid_cases(grid, base, f_s_corpus, names):
         for fold in range(folds):
             for seed in range(seeds):
-                data = {"fold": c.config.data.fold + fold}
+                data = {"fold": (c.config.data.fold + fold) % most}
                 config = replace(c.config, seed=c.config.seed + seed, data=data)
                 out.append(dataclasses.replace(c, config=config))
     return out

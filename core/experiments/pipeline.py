@@ -22,7 +22,7 @@ import numpy as np
 import torch
 
 from core import files, runs
-from core.config import PROTOCOL_VERSION, Config, classifier_settings, replace, run_name
+from core.config import PROTOCOL_VERSION, Config, classifier_settings, fold_count, replace, run_name
 from core.conformal import predictor, validity
 from core.data import prepared_corpora, splits
 from core.evaluation import metrics, quality, results
@@ -233,6 +233,8 @@ def baselines(
     once if folds times the share of S4 is 1.
     """
     where, K, out = choose_device(device), len(config.data.classes), []
+    if folds > (most := fold_count(config.data.sets[3])):
+        raise UserError(f"--folds is {folds}; these sets have {most}, and more test people twice")
     for fold in range(folds):
         c = replace(config, data={"fold": fold}, gan={"direction": "face-voice"})
         sets, settings = splits.build_sets(c), classifier_settings(c, modality)

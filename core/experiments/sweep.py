@@ -17,6 +17,7 @@ import subprocess
 import sys
 import threading
 import time
+import traceback
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -373,6 +374,8 @@ def _train_config(
     except files.StopRequested:
         return "stopped", ""
     except Exception as e:
+        if not isinstance(e, files.UserError):  # a bug keeps its traceback, in the log
+            traceback.print_exc()
         return "failed", one_line(e)
     return "done", ""
 

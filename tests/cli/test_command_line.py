@@ -128,6 +128,25 @@ def test_what_a_user_can_mend_is_one_line_and_status_1(error, line, monkeypatch,
     assert err.count("\n") == 1
 
 
+@pytest.mark.parametrize(
+    ("words", "line"),
+    [
+        ("train --gan.steps 0", "gan.steps is 0; it must lie between 1 and 100,000,000"),
+        ("train --gan.batch -3", "gan.batch is -3; it must lie between 1 and 65,536"),
+        ("baseline --conformal.r 7", "conformal.r is 7.0; it must lie between 0.001 and 1"),
+        ("sweep --data.fold -1", "data.fold is -1; it must lie between 0 and 19"),
+        ("baseline --folds 0", "--folds is 0; it must lie between 1 and 20"),
+        ("report --seeds 0", "--seeds is 0; it must lie between 1 and 1,000"),
+        ("table demo --seeds 0", "--seeds is 0; it must lie between 1 and 1,000,000"),
+        ("generate a.png --person -1", "--person is -1; it must lie between 0 and 1,000,000"),
+        ("generate a.png --frame -1", "--frame is -1; it must lie between 0 and 1,000,000"),
+    ],
+)
+def test_a_number_out_of_its_range_is_one_line(words, line, capsys):
+    assert main(words.split()) == 1
+    assert capsys.readouterr().err == f"python -m core {words.split()[0]}: {line}\n"
+
+
 @pytest.mark.parametrize("error", [ValueError("bug"), KeyError("bug"), BrokenPipeError()])
 def test_a_bug_keeps_its_traceback(error, monkeypatch):
     def fail(options):

@@ -13,6 +13,7 @@ from core.data import preparation, prepared_corpora, splits
 from core.data.corpora import CorpusError
 from core.data.sources import indexing, media_files
 from core.presets import DEMO
+from tests.support.noise_corpora import write_noise_corpus
 
 
 @given(st.integers(8, 91), st.integers(0, 50), st.integers(0, 4))
@@ -140,3 +141,19 @@ def test_the_real_ravdess_zip_is_indexed(shared_data):
     assert len({e.subject for e in entries}) == 20
     counts = {e: sum(x.emotion == e for x in entries) for e in ("neutral", "happy")}
     assert counts == {"neutral": 80, "happy": 160}
+
+
+@pytest.mark.parametrize("labels", ["intended", "voice"])
+@pytest.mark.parametrize("pairing", ["clip", "emotion"])
+def test_a_class_without_a_clip_is_refused_by_name(pairing, labels, data_folder):
+    write_noise_corpus("noise", votes="happy" if labels == "voice" else "")
+    given = {"faces": "noise", "voices": "noise", "pairing": pairing, "labels": labels}
+    classes = ("happy", "joy")
+    with pytest.raises(CorpusError, match=r"no (face|voice) of noise is joy; its are .*--data\.cl"):
+        splits.build_sets(replace(DEMO, data=given | {"classes": classes}))
+
+
+def test_a_fold_beyond_the_last_is_refused(data_folder):
+    write_noise_corpus("noise")
+    with pytest.raises(CorpusError, match=r"data\.fold is 5, .*S4 of 20% .*the folds are 0 to 4"):
+        splits.build_sets(replace(DEMO, data={"faces": "noise", "voices": "noise", "fold": 5}))

@@ -43,19 +43,6 @@ SECTIONS = {  # section of the config -> title, and the settings shown, in this 
 }
 LABEL_ENDS = {"f_s": " of f_S", "f_t": " of the voice classifiers"}  # two sections of one class
 FIELD_OPTIONS = {"bands": BAND_COUNTS, "columns": (28, 56, 112)}  # numbers chosen from a list
-FIELD_BOUNDS = {  # smallest and largest number that may be typed
-    "r": (0.05, 1.0),
-    "g_fraction": (0.05, 1.0),
-    "clf_fraction": (0.05, 1.0),
-    "real_target": (0.5, 1.0),
-    "range_db": (20.0, 100.0),
-    "l1": (0.0, 10_000.0),
-    "per_face": (1, 10),
-    "fold": (0, 4),
-    "split_seed": (0, 10_000),
-    "soft": (0.0, 0.5),
-    "average": (0.0, 0.9999),
-}
 
 
 class Setting(typing.NamedTuple):
@@ -66,6 +53,7 @@ class Setting(typing.NamedTuple):
     label: str
     help: str
     hint: object  # its type
+    bounds: tuple[float, float] | None  # of a number: the lowest and highest allowed
     value: typing.Any  # of the config that the form starts from
 
 
@@ -75,7 +63,10 @@ def settings_of(config: Config, section: str) -> list[Setting]:
     fields = {f.name: f.metadata for f in dataclasses.fields(part)}
     hints = typing.get_type_hints(type(part))
     return [
-        Setting(section, n, fields[n]["label"] + end, fields[n]["help"], hints[n], getattr(part, n))
+        Setting(
+            *(section, n, fields[n]["label"] + end, fields[n]["help"]),
+            *(hints[n], fields[n]["bounds"], getattr(part, n)),
+        )
         for n in SECTIONS[section][1]
     ]
 
@@ -130,7 +121,7 @@ def _ordered_emotions(value: tuple[str, ...]) -> list[str]:
 
 def _show_widget(setting: Setting, key: str):
     """Draw the widget that fits the setting's type; returns the setting's value."""
-    _, name, label, _, hint, value = setting
+    _, name, label, _, hint, allowed, value = setting
     state: dict[str, typing.Any] = {"key": key, "persist_state": "session"}
     if hint is bool:
         return st.toggle(label, value, **state)
@@ -142,7 +133,8 @@ def _show_widget(setting: Setting, key: str):
         choices = FIELD_OPTIONS.get(name) or typing.get_args(hint)
         options = _corpus_options(name, value) if hint is str else list(choices)
         return st.selectbox(label, options, options.index(value), **state)
-    low, high = FIELD_BOUNDS.get(name, (1, 10**6) if hint is int else (0.0, 100.0))
+    assert allowed, f"{name} has no bounds"
+    low, high = allowed
     if hint is int:
         whole = st.number_input(label, int(low), int(high), int(value), 1, **state)
         return _to_field_value(whole, setting)
