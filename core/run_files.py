@@ -15,7 +15,8 @@ from typing import Any
 import numpy as np
 
 from core import files
-from core.config import Config, from_dict
+from core.config import Config
+from core.serialisation import from_dict
 
 NO_STEP = 1 << 60  # step of an unreadable line of metrics.jsonl: later than every checkpoint
 MAX_JSON_BYTES = 64 << 20  # of a run's json files; a table has some 100 kB

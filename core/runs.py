@@ -20,8 +20,9 @@ from typing import Any, Literal
 import numpy as np
 
 from core import files
-from core.config import Config, to_dict
+from core.config import Config
 from core.run_files import Run, index_row, parse_record, read_records, readable_runs
+from core.serialisation import to_dict
 
 # paused: a stopped run that keeps its place in the queue
 RunState = Literal["queued", "running", "paused", "stopped", "failed", "done"]

@@ -7,18 +7,11 @@ import math
 import pytest
 
 from core import published
-from core.config import (
-    Config,
-    check_settings,
-    classifier_settings,
-    config_hash,
-    from_dict,
-    replace,
-    run_name,
-)
+from core.config import Config, classifier_settings, replace
 from core.evaluation import protocol
 from core.files import ROOT
 from core.presets import PAPER, PRESETS, RAVDESS, STUDIO, with_method
+from core.serialisation import check_settings, config_hash, from_dict, run_name
 
 CORPORA = [PAPER, RAVDESS]
 

@@ -10,9 +10,10 @@ import sqlite3
 import pytest
 
 from core import files, runs
-from core.config import replace, run_name, to_dict
+from core.config import replace
 from core.experiments import jobs
 from core.presets import SMOKE
+from core.serialisation import run_name, to_dict
 from tests.support.small_pipeline import core
 
 

@@ -16,13 +16,14 @@ from typing import Any, Literal
 
 import numpy as np
 
-from core.config import Config, fold_count, replace, run_name, to_dict
+from core.config import Config, fold_count, replace
 from core.data import prepared_corpora
 from core.data.corpora import CorpusError
 from core.files import UserError
 from core.presets import PRESETS, Method, with_method
 from core.published import CONDITIONS, PUBLISHED_TABLE_1
 from core.runs import Run
+from core.serialisation import run_name, to_dict
 
 Grid = Literal["quick", "paper", "studio"]
 # default numbers of folds and seeds

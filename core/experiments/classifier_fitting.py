@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from core import files
-from core.config import PROTOCOL_VERSION, ClassifierSettings, Config, to_dict
+from core.config import PROTOCOL_VERSION, ClassifierSettings, Config
 from core.data import splits
 from core.data.splits import SampleSet
 from core.evaluation.evaluator import (
@@ -24,6 +24,7 @@ from core.evaluation.quality import scorer_digest
 from core.models import classifiers, networks
 from core.models.networks import Classifier
 from core.runs import Run
+from core.serialisation import to_dict
 
 # settings that were added after files had been named by the others
 LATER_SETTINGS = (

@@ -22,9 +22,10 @@ from pathlib import Path
 from typing import IO
 
 from core import files, runs
-from core.config import Config, run_name
+from core.config import Config
 from core.data import prepared_corpora
 from core.runs import Run
+from core.serialisation import run_name
 
 NICENESS = 10  # of trainings, so that pages stay responsive
 MAX_THREADS = 4  # threads of a training; small networks gain nothing beyond

@@ -22,7 +22,7 @@ import numpy as np
 import torch
 
 from core import files, runs
-from core.config import PROTOCOL_VERSION, Config, classifier_settings, fold_count, replace, run_name
+from core.config import PROTOCOL_VERSION, Config, classifier_settings, fold_count, replace
 from core.conformal import predictor, validity
 from core.data import prepared_corpora, splits
 from core.evaluation import metrics, quality, results
@@ -31,6 +31,7 @@ from core.experiments import classifier_fitting, condition_vectors, gan_training
 from core.files import StopRequested, UserError
 from core.models import classifiers
 from core.runs import Run
+from core.serialisation import run_name
 
 ProgressCallback = Callable[[str, int, int, str], None]  # (phase, done, total, remark)
 

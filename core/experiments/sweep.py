@@ -24,11 +24,12 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Literal
 
 from core import files, runs
-from core.config import Config, from_dict, replace, to_dict
+from core.config import Config, replace
 from core.evaluation import protocol, results
 from core.evaluation.protocol import Cell
 from core.experiments import jobs
 from core.runs import Run
+from core.serialisation import from_dict, to_dict
 
 if TYPE_CHECKING:
     from core.evaluation.augmentation import TableSettings

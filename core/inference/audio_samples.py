@@ -15,12 +15,13 @@ from typing import Literal
 import numpy as np
 
 from core import files, runs
-from core.config import CONDITIONS, family_hash
+from core.config import CONDITIONS
 from core.inference import examples, generation
 from core.inference.gallery import real_items
 from core.inference.generation import LoadedRun
 from core.media import spectrograms, vocoder
 from core.runs import Run
+from core.serialisation import family_hash
 
 NOISE_SEED = 0  # random seed of the vocoder's noise
 INVERSIONS = {"vocoder": False, "griffin-lim": True}  # name -> whether it is plain Griffin-Lim

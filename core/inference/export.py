@@ -15,12 +15,13 @@ from pathlib import Path
 import numpy as np
 
 from core import files, runs
-from core.config import Config, to_dict
+from core.config import Config
 from core.conformal import credibility, predictor
 from core.conformal.predictor import KIND_NAMES
 from core.data import prepared_corpora
 from core.evaluation import results, significance
 from core.runs import Run
+from core.serialisation import to_dict
 
 COPIED_FILES = (
     *("config.json", "provenance.json", "corpus.json", "sets.json", "results.json"),

@@ -26,7 +26,7 @@ import numpy as np
 import torch
 
 from core import runs
-from core.config import Config, family_hash
+from core.config import Config
 from core.conformal import credibility, prediction, predictor
 from core.conformal.credibility import CredibilityScale
 from core.conformal.predictor import Predictor
@@ -35,6 +35,7 @@ from core.media import clips, containers, spectrograms, vocoder, waveforms
 from core.media.faces import alignment, appearance, detection, tracking
 from core.models import classifiers, gan, networks
 from core.runs import Run
+from core.serialisation import family_hash
 
 
 @dataclass(frozen=True)

@@ -346,12 +346,13 @@ for name in ("scipy", "av", "PIL", "librosa", "soundfile", "joblib", "skimage", 
              "matplotlib", "plotly", "streamlit", "tyro", "ai_edge_litert", "tqdm"):
     sys.modules[name] = None  # importing it now fails
 from core.experiments import pipeline
-from core.config import Config, from_dict
+from core.config import Config
+from core.serialisation import from_dict
 import json, pathlib
 config = from_dict(Config, json.loads(sys.argv[1]))
 print(pipeline.run(config, pathlib.Path(sys.argv[2]), "cpu").json("results")["labels"])
 """
-    from core.config import to_dict
+    from core.serialisation import to_dict
 
     command = [
         sys.executable,

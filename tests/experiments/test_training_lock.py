@@ -7,11 +7,11 @@ import sys
 import pytest
 
 from core import files, runs
-from core.config import run_name
 from core.data import prepared_corpora
 from core.experiments import classifier_fitting, pipeline
 from core.files import ROOT
 from core.runs import Run
+from core.serialisation import run_name
 from tests.support.small_pipeline import TINY
 
 HOLD = """import sys

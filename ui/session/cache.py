@@ -20,12 +20,13 @@ import numpy as np
 import streamlit as st
 
 from core import files, runs
-from core.config import CONDITIONS, Config, family_hash
+from core.config import CONDITIONS, Config
 from core.conformal import credibility, predictor
 from core.conformal.credibility import CredibilityScale
 from core.experiments import jobs
 from core.files import UserError
 from core.runs import Run
+from core.serialisation import family_hash
 
 if TYPE_CHECKING:
     from core.inference.generation import AnalysedClip, Audio, Explanation, LoadedRun
