@@ -1,5 +1,6 @@
 """How voices sound: tones of known pitch, level and slope; judges; the lines of a run."""
 
+import dataclasses
 import json
 
 import numpy as np
@@ -9,7 +10,7 @@ from core import files
 from core.config import LogMel, replace
 from core.data.corpora import CorpusError
 from core.data.demo import actors, voices
-from core.evaluation.hearing import acoustics, comparison, judges, recordings
+from core.evaluation.hearing import acoustics, comparison, emotions, judges, recordings
 from core.runs import Run
 from tests.support import small_pipeline
 
@@ -172,6 +173,8 @@ def quick_judges(monkeypatch):
         return {k: level + i for i, k in enumerate(judges.SCORES)}
 
     monkeypatch.setattr(judges, "judge", judge)
+    quick = {k: dataclasses.replace(v, steps=2) for k, v in emotions.LISTENERS.items()}
+    monkeypatch.setattr(emotions, "LISTENERS", quick)
 
 
 def test_the_lines_of_a_run(finished_run, quick_judges):
@@ -183,7 +186,9 @@ def test_the_lines_of_a_run(finished_run, quick_judges):
     counts = [np.bincount(x.labels, minlength=6) for x in lines]
     assert all(len(set(c.tolist())) == 1 for c in counts)  # balanced
     table = comparison.scores_table(lines)
-    assert table.count("±") == 4 * len(judges.SCORES)
+    assert table.count("±") == 4 * len([*judges.SCORES, *emotions.LISTENERS])
+    for name in emotions.LISTENERS:
+        assert all(set(x.scores[name]) <= {0.0, 1.0} for x in lines)
     acoustic = comparison.acoustics_table(lines, finished_run.config.data.classes)
     assert "correlation" in acoustic
     levels = [x.features[:, 2] for x in lines[:2]]
@@ -203,6 +208,67 @@ def test_without_recordings_the_generated_voices_stand_alone(
     lines = comparison.listen(finished_run, lambda *a: told.append(a[3]), most=1)
     assert [x.name for x in lines] == ["generated, vocoder"]
     assert "no real ones: not here" in told
+
+
+def test_listeners_learn_from_s1_and_s2_alone_and_are_kept(finished_run, quick_judges, monkeypatch):
+    from core.data import splits
+
+    build, trained = splits.build_sets, []
+    training = emotions.classifiers.training_steps
+    monkeypatch.setattr(
+        emotions.classifiers,
+        "training_steps",
+        lambda *a, **k: trained.append(len(a[0])) or training(*a, **k),
+    )
+
+    def hidden(config):
+        """Sets whose S3 and S4 cannot be learnt from."""
+        sets = build(config)
+        for k in ("S3", "S4"):
+            nothing = np.full_like(sets[k].y, np.nan)
+            sets[k] = dataclasses.replace(sets[k], y=nothing, y_label=np.full(len(nothing), -1))
+        return sets
+
+    cache = finished_run.directory.parent / ".cache"
+    weights = []
+    for known in (build, hidden):
+        monkeypatch.setattr(splits, "build_sets", known)
+        for old in cache.glob("listener-*.safetensors"):
+            old.unlink()
+        weights.append(emotions.fit_listeners(finished_run))
+    sets = build(finished_run.config)
+    assert trained == [len(sets["S1"].y) + len(sets["S2"].y)] * 4
+    for name, network in weights[0].items():
+        pairs = zip(network.parameters(), weights[1][name].parameters(), strict=True)
+        assert all((p == q).all() for p, q in pairs)
+    assert len(list(cache.glob("listener-*.safetensors"))) == len(emotions.LISTENERS)
+    again = emotions.fit_listeners(finished_run)
+    assert len(trained) == 4  # read from the cache
+    first, second = again.values()
+    assert {type(n.trunk).__name__ for n in (first, second)} == {"Trunk", "ResidualTrunk"}
+
+
+def test_listeners_hear_the_sound_itself(finished_run):
+    """A listener of loudness names class 0 for quiet sounds and class 1 for loud ones."""
+    import torch
+    from torch import nn
+
+    class Loudness(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.head = nn.Linear(1, 2)
+            self.head.weight.data = torch.tensor([[0.0], [1.0]])
+            self.head.bias.data = torch.tensor([0.0, 0.2])
+
+        def penultimate(self, image):
+            return image.mean(dim=(1, 2, 3))[:, None]
+
+    tone = harmonics(120.0)
+    waves = np.stack([tone, 0.001 * tone, tone, 0.001 * tone])
+    labels = np.array([1, 0, 0, 1])
+    found = emotions.heard({"loud": Loudness()}, waves, labels, finished_run)
+    assert found["loud"].tolist() == [1, 1, 0, 0]
+    assert emotions.heard({}, waves, labels, finished_run) == {}
 
 
 def test_a_run_that_makes_faces_is_refused(finished_run, quick_judges, monkeypatch):

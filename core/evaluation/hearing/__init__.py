@@ -1,1 +1,1 @@
-"""How voices sound: `recordings` to compare with, `judges` of speech, `acoustics`, `comparison`."""
+"""How voices sound: `recordings`, `judges`, `emotions` heard, `acoustics` and `comparison`."""

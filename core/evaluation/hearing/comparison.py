@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from core.data.corpora import CorpusError
-from core.evaluation.hearing import acoustics, judges, recordings
+from core.evaluation.hearing import acoustics, emotions, judges, recordings
 from core.files import UserError
 from core.media import spectrograms, vocoder
 from core.runs import Run
@@ -36,7 +36,7 @@ class Line:
 
     name: str
     n: int
-    scores: dict[str, np.ndarray]  # judges.SCORES -> (n,)
+    scores: dict[str, np.ndarray]  # judges.SCORES, emotions.LISTENERS -> (n,)
     features: np.ndarray  # (n, 4), acoustics.FEATURES
     labels: np.ndarray  # (n,)
 
@@ -106,11 +106,18 @@ def listen(
         lines = [*real_sounds(run, most, seed), *lines]
     except CorpusError as e:
         report("hear voices", 0, len(lines), f"no real ones: {e}")
+    try:
+        listeners = emotions.fit_listeners(run, report)
+    except CorpusError as e:
+        listeners = {}
+        report("hear voices", 0, len(lines), f"nobody names emotions: {e}")
     out = []
     for i, sounds in enumerate(lines):
         report("hear voices", i, len(lines), sounds.name)
-        found = judges.judge(sounds.waves), acoustics.features(sounds.waves, run.config.logmel)
-        out.append(Line(sounds.name, len(sounds.waves), *found, sounds.labels))
+        scores = judges.judge(sounds.waves)
+        scores |= emotions.heard(listeners, sounds.waves, sounds.labels, run)
+        features = acoustics.features(sounds.waves, run.config.logmel)
+        out.append(Line(sounds.name, len(sounds.waves), scores, features, sounds.labels))
     return out
 
 
@@ -147,12 +154,16 @@ def tables(lines: list[Line], classes: tuple[str, ...]) -> str:
 
 
 def scores_table(lines: list[Line]) -> str:
-    """Markdown: mean and standard error of each judge's score, a row for each line."""
-    head = ["| sound | N | " + " | ".join(judges.SCORES) + " |", "|---" * 7 + "|"]
+    """Markdown: mean and standard error of each judge's score, a row for each line.
+
+    A listener's score is the share of the sounds whose emotion it names.
+    """
+    names = list(lines[0].scores)
+    head = ["| sound | N | " + " | ".join(names) + " |", "|---" * (2 + len(names)) + "|"]
     rows = []
     for line in lines:
         found = means_and_errors(line)
-        cells = [f"{found[k][0]:.2f} ± {found[k][1]:.2f}" for k in judges.SCORES]
+        cells = [f"{found[k][0]:.2f} ± {found[k][1]:.2f}" for k in names]
         rows.append(f"| {line.name} | {line.n} | {' | '.join(cells)} |")
     return "\n".join(head + rows)
 
