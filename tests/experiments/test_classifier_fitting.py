@@ -6,13 +6,14 @@ import numpy as np
 import pytest
 import torch
 
-from core.config import ClassifierSettings, Config, config_hash, from_dict, replace, to_dict
+from core.config import ClassifierSettings, Config, replace
 from core.data.splits import SET_NAMES, SampleSet
 from core.evaluation.evaluator import image_tensor
 from core.experiments import classifier_fitting
 from core.files import UserError
 from core.models import classifiers
 from core.presets import PRESETS
+from core.serialisation import config_hash, from_dict, to_dict
 from tests.support import small_pipeline
 
 TINY, CPU = small_pipeline.TINY, torch.device("cpu")
