@@ -29,6 +29,7 @@ READERS_VERSION = 2  # raised whenever the same media would give other arrays or
 # Pixels of a picture's shorter side. Smaller pictures are cropped faces; larger ones are
 # photographs, which are searched for a face.
 MAX_CROP_SIDE = 128
+MAX_CROP_RATIO = 2.0  # of a crop's sides; a longer picture is a scene that is searched for a face
 CROP_SIZE = 48  # pixels of a crop's side, as in FER2013
 MIN_GREY_SD = 3.0  # standard deviation of a crop's grey levels, of 255, below which it is plain
 MAX_SEARCHED_FRAMES = 25  # frames around the middle that are searched for a face
@@ -37,6 +38,7 @@ TURN_NOTES = {  # of appearance.upside_down
     "yes": "the face stands on its head: it was turned upright",
     "perhaps": "the face may stand on its head: it is taken as it is",
 }
+SILENT_HINT = "Leave it out, cut it to its voice, or record it again"
 PLAIN_REASON = "no face: the picture has one plain colour"
 PLAIN_NOTE = "the picture has one plain colour, and is taken as FER2013 was published"
 
@@ -209,7 +211,7 @@ def read_crop(content: bytes, name: str) -> np.ndarray | None:
     if not clips.is_picture(kind, content):
         return None
     image, _ = pictures.read_picture(content, kind, name, containers.DEFAULT_LIMITS)
-    if min(image.size) > MAX_CROP_SIDE:
+    if min(image.size) > MAX_CROP_SIDE or max(image.size) > MAX_CROP_RATIO * min(image.size):
         return None
     return np.asarray(image.convert("L").resize((CROP_SIZE, CROP_SIZE)))
 
@@ -238,7 +240,7 @@ def take_voice(wave: np.ndarray, how: ExtractionSettings, name: str, lead: float
         peak, seconds = spectrograms.peak_dbfs(wave), len(wave) / s.rate
         level = f"the mean of its channels peaks at {peak:.0f} dBFS"
         level = level if peak < spectrograms.MAX_SILENT_DBFS else f"{seconds:.2f} s of sound"
-        raise MediaError(f"{name} holds no voice ({level}). Leave it out, or record it again")
+        raise MediaError(f"{name} holds no voice{_within(seconds)} ({level}). {SILENT_HINT}")
     windows, repeated = spectrogram_windows(wave, how)
     middle = lead + spectrograms.centre_time(len(wave) / s.rate)
     is_middle = start == max(0, (total - STORED_COLUMNS) // 2)
@@ -257,6 +259,14 @@ def take_voice(wave: np.ndarray, how: ExtractionSettings, name: str, lead: float
     enough = [n >= spectrograms.MIN_VOICED_COLUMNS for n in counts]
     y = np.stack([first, *(w if is_voiced else first for w, is_voiced in zip(windows[1:], enough))])
     return Voice(y, middle, repeated or not all(enough), note)
+
+
+def _within(seconds: float) -> str:
+    """The part of a sound that was listened to, "" for all of it."""
+    from core.media.containers import DEFAULT_LIMITS
+
+    most = DEFAULT_LIMITS.seconds
+    return f" in its first {most:g} s, of which alone one is taken" if seconds >= most else ""
 
 
 def spectrogram_windows(wave: np.ndarray, how: ExtractionSettings) -> tuple[np.ndarray, bool]:

@@ -97,6 +97,25 @@ def test_a_voice_is_judged_where_it_is_taken_and_after_mixing(tmp_path, home):
     assert (names["silent"], names["silent-middle"]) == (lost, set(notes))
 
 
+def test_a_voice_after_the_first_minute_is_not_denied(tmp_path, home):
+    root = tmp_path / "own"
+    put(root / "audio/happy/a.wav", noise())
+    put(root / "audio/sad/late.wav", np.concatenate([np.zeros(62 * RATE), noise()]))
+    (reason,) = prepared(root).meta["left_out"].values()
+    assert "late.wav holds no voice in its first 60 s" in reason
+    assert "cut it to its voice" in reason
+    assert errors(doctor.examine_corpus(root, workers=1)) == {"audio/sad/late.wav"}
+
+
+def test_a_long_strip_is_no_cropped_face(tmp_path, home, drawn):
+    root = tmp_path / "own"
+    put(root / "faces/happy/face.png", drawn)
+    put(root / "faces/sad/strip.png", drawn.resize((900, 60)))
+    reasons = prepared(root).meta["left_out"]
+    assert "no face in the picture" in reasons["faces/sad/strip.png"]
+    assert errors(doctor.examine_corpus(root, workers=1)) == {"faces/sad/strip.png"}
+
+
 def test_further_windows_hold_a_voice_too(tmp_path, home):
     root = tmp_path / "own"
     wave = np.concatenate([np.zeros(2 * RATE), noise(2.0), np.zeros(2 * RATE)])
