@@ -234,9 +234,10 @@ def _demo_entries(found: list[tuple[str, str]]) -> list[ClipEntry]:
         for ending in (".mp4", ".wav")
     )
     entries = []
-    for clip, video in films.items():
+    for clip in films | sounds:
         if match := NAME_PATTERNS["demo-clips"].match(clip):
             sex, emotion = "male" if int(match[1]) % 2 else "female", labels.emotion_of(match[2])
+            video = films.get(clip)
             audio = sounds.get(clip, video)
             entries.append(
                 ClipEntry(clip, f"demo-{match[1]}", sex, emotion, video=video, audio=audio)
