@@ -71,6 +71,8 @@ def grid_cells(g: GridOptions) -> list[protocol.Cell]:
         raise UserError(
             "--condition belongs to --grid studio; the other grids have every condition"
         )
+    if len(set(g.preset)) < len(g.preset):
+        raise UserError(f"--preset {' '.join(g.preset)} names a preset twice; name each once")
     condition = {"condition": g.condition} if g.condition else {}
     start, bases = preset_config(g.preset[0], g.method), list[Config]()
     for name in g.preset:

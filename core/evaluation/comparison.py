@@ -51,8 +51,7 @@ class RunSummary:
 
     @property
     def corpus(self) -> str:
-        d = self.config.data
-        return d.voices if d.faces == d.voices else f"{d.faces} × {d.voices}"
+        return protocol.corpora_text(self.config.data)
 
     @property
     def modality(self) -> str:

@@ -16,7 +16,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from core.config import Config, fold_count, replace
+from core.config import Config, DataSettings, fold_count, replace
 from core.data import prepared_corpora
 from core.data.corpora import CorpusError
 from core.files import UserError
@@ -41,6 +41,15 @@ GENERATOR_SECTIONS = {"encdec": "§4.3, Table 2", "unet": "§4.4, Table 1", "con
 # ------------------------------------------------------------------ the cases
 
 
+def corpora_text(d: DataSettings) -> str:
+    """A run's corpora: one name, or that of the faces and that of the voices.
+
+    >>> corpora_text(DataSettings(faces="fer2013", voices="ravdess"))
+    'fer2013 × ravdess'
+    """
+    return d.voices if d.faces == d.voices else f"{d.faces} × {d.voices}"
+
+
 @dataclass(frozen=True)
 class Cell:
     """One run of a grid. Every run holds §4.3's baselines: the row S1 (voice) and f_S (face)."""
@@ -52,6 +61,10 @@ class Cell:
     @property
     def title(self) -> str:
         return f"{self.name} · fold {self.config.data.fold} · seed {self.config.seed}"
+
+    @property
+    def corpus(self) -> str:
+        return corpora_text(self.config.data)
 
 
 REVERSE_CASE = "voice → face · label"

@@ -39,6 +39,7 @@ SECONDARY_COMPARISONS: dict[str, tuple[RowFamily, RowFamily]] = {
 COMPARISONS = PRIMARY_COMPARISONS | SECONDARY_COMPARISONS
 # rows in which two generators are compared with each other
 COMPARABLE_ROWS = ("S1 + generated", "S1 + S3 + generated", "generated only")
+CEILING_TEXT = "The way to the ceiling: from S1's best row to S1 + S3 with true labels."
 MIN_CEILING_GAIN = 0.01  # accuracy; below it a share of the way to the ceiling means nothing
 # subjects from which a bootstrap interval is given: of fewer it is too narrow, so that it leaves
 # out 0 where the exact test is far from significant; their own differences are given instead

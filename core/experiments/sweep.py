@@ -54,7 +54,8 @@ class Outcome:
 
     def line(self, done: int, total: int) -> str:
         """One line for the terminal."""
-        text = f"{self.cell.title:<44} {self.state:<9} {self.seconds:6.0f} s  {self.run}"
+        cell, seconds = self.cell, f"{self.seconds:6.0f} s"
+        text = f"{cell.title:<44} {cell.corpus:<10} {self.state:<9} {seconds}  {self.run}"
         return f"[{done}/{total}] {text}  {self.reason}".rstrip()
 
 

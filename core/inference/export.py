@@ -199,7 +199,7 @@ Tested on {results.s4_text(r, table)}; ± is the sd over trainings of the classi
 KID {q("KID", 3)} (real {q("KID real", 3)}),
   IS {q("IS")} (real {q("IS real")}), N = {r["quality"]["N"]}, \
 {r["quality"]["features"]} features, scorer {r["quality"]["scorer"]}.
-  The two real sets are of people whom the scorer has not met.
+  The two real sets are the {made}s of S3 and of S4, people whom the scorer has not met.
   Another scorer gives other figures: not comparable with the paper's.
 - coverage {q("coverage")} (real {q("coverage real")}), density {q("density")}; \
 the noise decides {q("diversity")} of how

@@ -58,6 +58,11 @@ def test_a_case_of_one_preset_is_no_error_in_the_other():
         cells_of(*words, "f_S of demo")
 
 
+def test_a_preset_is_named_once():
+    with pytest.raises(ValueError, match="--preset paper paper names a preset twice"):
+        cells_of("--grid", "paper", "--preset", "paper", "paper")
+
+
 @pytest.mark.parametrize(
     "words",
     [

@@ -8,6 +8,7 @@ import pytest
 
 from core import files
 from core.cli import training
+from core.config import replace
 from core.evaluation import results
 from core.experiments import sweep
 from core.inference import export
@@ -55,10 +56,15 @@ def test_runs_with_and_without_a_table_are_pooled_under_their_true_n(own_trained
     other = round(np.sum(t["confusion"]) / len(t["accuracy"]))  # of the invented table
     tabled = dataclasses.replace(found[0], table=table)
     plain = dataclasses.replace(found[0], table={})
+    next_fold = replace(tabled.config, data={"fold": 1})
+    tabled_1, plain_1 = (dataclasses.replace(s, config=next_fold) for s in (tabled, plain))
     for members, words in (
-        ([tabled, plain], f"N = {other + n}"),
-        ([plain, tabled], f"N = {other + n}"),
-        ([tabled, tabled], f"N = {2 * other}, 2 trainings"),
+        ([tabled, plain_1], f"N = {other + n}"),
+        ([plain_1, tabled], f"N = {other + n}"),
+        ([tabled, tabled_1], f"N = {2 * other}, 2 trainings"),
+        # another seed of a fold has the same people
+        ([tabled, tabled], f"N = {other}, 4 trainings"),
+        ([plain, plain, plain_1, plain_1], f"N = {2 * n}, 2 trainings"),
         ([tabled], f"N = {other}, 2 trainings"),
         ([plain], f"N = {n}"),
     ):

@@ -252,6 +252,8 @@ def _show_verdicts(found: Sequence[Gain], modality: str) -> None:
             st.markdown(":green-badge[**It holds**] under both rules." if holds else verdict)
             for g in both:
                 st.markdown(_verdict_item(g))
+            if any(g.recovered is not None for g in both):
+                st.caption(significance.CEILING_TEXT)
             if not holds:
                 st.caption("Why not: " + "; ".join(reasons_against(found, name)) + ".")
 
@@ -305,7 +307,7 @@ def _show_comparisons(found: Sequence[Gain]) -> None:
         runs.show_dataframe(lines, "all comparisons", columns)
         st.caption(
             "*p, Holm*: raised because there are several secondary comparisons; "
-            "(a) and (b) are tested first and are not raised."
+            "(a) and (b) are tested first and are not raised. " + significance.CEILING_TEXT
         )
         runs.show_csv_download(lines, "gains")
 

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import streamlit as st
 
-from core.config import Config
+from core.config import Config, DataSettings
 from core.data import labels, prepared_corpora
 from core.evaluation import comparison, metrics, protocol, results
 from core.evaluation.comparison import RunSummary
@@ -73,22 +73,32 @@ def matrices_by_row(repetitions: Sequence[RunSummary], rule: str) -> dict[str, M
 
     It is of the trainings whose mean accuracy `results.row_accuracy` gives.
     """
-    out: dict[str, Matrix] = {}
+    found: dict[str, list[tuple[DataSettings, np.ndarray, int]]] = {}
     for s in repetitions:
         rows = results.row_names(s.results, s.table)
         of = {row: results.row_confusion(s.results, s.table, row, rule) for row in rows}
         if "face" in s.results and s.modality == "voices":
             of[FACE_ROW] = np.array(s.results["face"]["confusion"]), 1
-        for row, found in of.items():
-            if found is not None:
-                counts, trainings = found
-                sizes = counts.sum(axis=1) / trainings
-                if row in out:  # runs with and without a table differ in their trainings
-                    before = out[row]
-                    counts, sizes = before.counts + counts, before.class_sizes + sizes
-                    trainings = trainings if before.trainings == trainings else 0
-                out[row] = Matrix(counts, tuple(s.results["classes"]), row, trainings, sizes)
-    return out
+        for row, matrix in of.items():
+            if matrix is not None:
+                found.setdefault(row, []).append((s.config.data, *matrix))
+    classes = tuple(repetitions[0].results["classes"]) if found else ()
+    return {row: _sum_of(parts, classes, row) for row, parts in found.items()}
+
+
+def _sum_of(
+    parts: Sequence[tuple[DataSettings, np.ndarray, int]], classes: tuple[str, ...], row: str
+) -> Matrix:
+    """One matrix of several runs' counts and trainings; runs of one fold have the same samples."""
+    sizes: dict[DataSettings, np.ndarray] = {}
+    trainings: dict[DataSettings, int] = {}
+    for data, counts, n in parts:
+        sizes[data] = counts.sum(axis=1) / n
+        trainings[data] = trainings.get(data, 0) + n
+    each = set(trainings.values())  # folds with and without a table differ in their trainings
+    total = np.sum([counts for _, counts, _ in parts], axis=0)
+    many = each.pop() if len(each) == 1 else 0
+    return Matrix(total, classes, row, many, np.sum(list(sizes.values()), axis=0))
 
 
 def show_matrices(picked: Sequence[RunSummary], found: Sequence[RunSummary]) -> None:

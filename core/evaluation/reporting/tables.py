@@ -276,6 +276,8 @@ def gains_text(gains: Sequence[Gain]) -> str:
     few, note = min((g.subjects for g in gains), default=0), ""
     if 0 < few <= MAX_FEW_SUBJECTS:
         note = f" With {few} subjects no p below {2 / 2**few:.4f} is possible."
+    if any(g.recovered is not None for g in gains):
+        note += f" {significance.CEILING_TEXT}"
     return f"{markdown_table(head, rows)}\n\n{verdict}.{note}"
 
 
@@ -300,7 +302,8 @@ def headline_text(have: dict[str, list[Run]]) -> str:
             points = f"{100 * g.difference:+.2f}"
             rows.append([case, f"({g.name})", rule, points, share, format_p_value(p)])
     head = ["case", "gain", "steps", "points", "of the way to the ceiling"]
-    return markdown_table([*head, "p, Holm except for the primary"], rows)
+    table = markdown_table([*head, "p, Holm except for the primary"], rows)
+    return f"{table}\n\n{significance.CEILING_TEXT}"
 
 
 def methods_text(ours: Sequence[Run], theirs: Sequence[Run], names: tuple[str, str]) -> str:
