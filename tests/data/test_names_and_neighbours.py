@@ -316,6 +316,17 @@ def test_ids_that_look_alike_are_the_same(tmp_path):
     assert {one.subject, two.subject, three.subject} == {"anna"}
 
 
+@pytest.mark.parametrize(
+    "rows", ['"a\x07\nb.wav",x,happy,1', 'a.wav,x,happy,"1\n2"\na.wav,y,happy,"1\n2"']
+)
+def test_a_refusal_of_odd_ids_is_one_printable_line(tmp_path, rows):
+    (tmp_path / "a.wav").write_bytes(voice())
+    (tmp_path / "t.csv").write_text("path,subject,label,clip\n" + rows)
+    with pytest.raises(CorpusError) as caught:
+        indexing.index_clips("mine", tmp_path / "t.csv")
+    assert str(caught.value).isprintable()
+
+
 UNKNOWN = ["", " ", "nan", "NaN", "NA", "N/A", "#N/A", "none", "None", "<NA>", "null", "unknown"]
 
 

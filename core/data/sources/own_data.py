@@ -122,11 +122,12 @@ def table_entries(table: Path) -> list[ClipEntry]:
         for key, value in values.items():
             if value and clip.setdefault(key, value) != value:
                 both = f"two values of {key}: {clip[key]} and {value}"
-                raise CorpusError(f"{where}: clip {row['clip']} has {both}; give each clip one")
+                message = f"{where}: clip {row['clip']} has {both}; give each clip one"
+                raise CorpusError(printable(message))
     if missing:
         first = ", ".join(f"{name} (line {line})" for name, line in list(missing.items())[:5])
         what = f"{len(missing)} files are not there, counted from the table's folder"
-        raise CorpusError(f"{table}: {what}: {first}")
+        raise CorpusError(printable(f"{table}: {what}: {first}"))
     if not clips:
         header = "write one for each file below the header path,subject,label,clip"
         raise CorpusError(f"{table} has no rows; {header}")
@@ -190,7 +191,7 @@ def _row_media(
         if not kind or (column == "audio" and kind == "picture"):
             kinds = [k for k in MEDIA_EXTENSIONS if column == "path" or k != "picture"]
             endings = " ".join(e for k in kinds for e in MEDIA_EXTENSIONS[k])
-            what = f"{name} is no {column} that can be read"
+            what = f"{printable(name)} is no {column} that can be read"
             raise CorpusError(f"{where}: {what}; files end in {endings}")
         media["audio" if kind == "audio" or column == "audio" else "video"] = file or name
     return media
