@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import stat
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +20,21 @@ from core.config import Config
 from core.serialisation import from_dict
 
 NO_STEP = 1 << 60  # step of an unreadable line of metrics.jsonl: later than every checkpoint
+NAME = re.compile(r"\w[\w.+-]{0,199}")  # of a run's folder: leads nowhere else, and is no markup
 MAX_JSON_BYTES = 64 << 20  # of a run's json files; a table has some 100 kB
+# The runs that come with the project; a model card alone makes no other run one of them.
+SHIPPED_RUNS = frozenset(
+    (
+        "demo-classifier-ef718b05",
+        "demo-cp-87b4dc5a",
+        "demo-label-dc121551",
+        "demo-reverse-label-169ef66d",
+        "fer2013-ravdess-classifier-2dcd1e6b",
+        "fer2013-ravdess-cp-6889e87b",
+        "fer2013-ravdess-label-640c0e13",
+        "fine-cp-4e673ec9",
+    )
+)
 
 
 @dataclass(frozen=True)
@@ -40,7 +55,8 @@ class Run:
             return from_dict(Config, _read_json(path))
         except (OSError, ValueError) as e:
             fix = "restore the run or remove its folder"
-            raise files.UserError(f"{path} cannot be read as a configuration ({e}); {fix}") from e
+            shown = self.shown("config.json")
+            raise files.UserError(f"{shown} cannot be read as a configuration ({e}); {fix}") from e
 
     def json(self, name: str) -> dict:
         """Content of `<name>.json` (results, provenance, status, card); {} if there is none yet.
@@ -51,12 +67,17 @@ class Run:
         try:
             return _read_json(path) if os.path.lexists(path) else {}
         except ValueError as e:
-            raise files.UserError(f"{path} cannot be read ({e}); remove it or the run") from e
+            shown = self.shown(path.name)
+            raise files.UserError(f"{shown} cannot be read ({e}); remove it or the run") from e
 
     def arrays(self, name: str = "outputs") -> dict[str, np.ndarray]:
         """The arrays of `<name>.npz`; {} if there is none yet."""
         path = self.directory / f"{name}.npz"
         return files.read_arrays(path) if path.exists() else {}
+
+    def shown(self, file: str) -> str:
+        """A file of the run for people, without the machine's folders before it."""
+        return f"{files.printable(self.id)}/{file}"
 
     def model_path(self, name: str) -> Path:
         """Path of a network file: G, D, Q, f_S, f_T or scorer."""
@@ -64,7 +85,13 @@ class Run:
 
     @property
     def shipped(self) -> bool:
-        return (self.directory / "CARD.md").exists()
+        """Whether it is one of the project's own, which pages show first."""
+        return self.id in SHIPPED_RUNS and self.is_copy
+
+    @property
+    def is_copy(self) -> bool:
+        """Whether `runs ship` made it, with a model card and without what training needs."""
+        return (self.directory / "CARD.md").is_file()
 
 
 def _read_json(path: Path) -> dict:
@@ -84,6 +111,9 @@ def _read_json(path: Path) -> dict:
 
 def index_row(run: Run) -> dict[str, Any]:
     """A run's row of the index, read from its directory. Raises UserError for a damaged run."""
+    if not NAME.fullmatch(run.id):
+        fix = "rename the folder: letters, digits, '-', '_' and '.'"
+        raise files.UserError(f"{files.printable(run.id)[:80]} is no name of a run; {fix}")
     c, status = run.config, run.json("status")
     is_done, step = bool(run.json("results")), status.get("step", 0)
     row = {
@@ -104,10 +134,10 @@ def index_row(run: Run) -> dict[str, Any]:
     kinds = {"state": str, "phase": str, "pid": int, "process": str, "step": int, "error": str}
     for name, kind in kinds.items():
         if not isinstance(row[name], kind) or (kind is int and not 0 <= row[name] < NO_STEP):
-            path = run.directory / "status.json"
+            path = run.shown("status.json")
             raise files.UserError(f"{path}: {name} is {str(row[name])[:40]!r}; remove the file")
     if not isinstance(row["parent"], str | None):
-        raise files.UserError(f"{run.directory / 'provenance.json'}: parent is no run; remove it")
+        raise files.UserError(f"{run.shown('provenance.json')}: parent is no run; remove it")
     return row
 
 
@@ -131,16 +161,3 @@ def read_records(run: Run) -> list[tuple[int, dict[str, float]]]:
     path = run.directory / "metrics.jsonl"
     lines = path.read_text(errors="replace").splitlines() if path.is_file() else []
     return [r for line in lines if (r := parse_record(line))[0] < NO_STEP]
-
-
-def readable_runs(folder: Path) -> tuple[list[Run], dict[str, str]]:
-    """The runs in a folder whose files can be read, and why the other directories cannot."""
-    found, faults = [], {}
-    for directory in sorted(p for p in folder.glob("*") if os.path.lexists(p / "config.json")):
-        run = Run(directory)
-        try:
-            index_row(run)
-            found.append(run)
-        except (files.UserError, OSError) as e:
-            faults[run.id] = str(e)
-    return found, faults

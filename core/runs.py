@@ -19,13 +19,15 @@ from typing import Any, Literal
 
 import numpy as np
 
-from core import files
+from core import files, run_checks
 from core.config import Config
-from core.run_files import Run, index_row, parse_record, read_records, readable_runs
+from core.run_checks import readable_runs
+from core.run_files import Run, index_row, parse_record, read_records
 from core.serialisation import to_dict
 
 # paused: a stopped run that keeps its place in the queue
 RunState = Literal["queued", "running", "paused", "stopped", "failed", "done"]
+SETTLED_STATES = ("done", "stopped", "failed")  # no process writes the run's files
 # seconds without a heartbeat after which a run that trains on another machine counts as dead
 HEARTBEAT_TIMEOUT = 60.0
 
@@ -188,7 +190,8 @@ def list_runs(folder: Path | None = None) -> list[dict]:
 
     `place` and `device` belong to the queue and are None for a run outside it. `rate` is samples
     per second while G and D train, and steps per second in the other phases. Where the index cannot
-    be read, the runs are listed from their directories, without the queue.
+    be read, the runs are listed from their directories, without the queue. A run that is not at
+    work and has files that cannot be used is "failed", and its `fault` says why.
     """
     folder = folder or files.checkpoints_folder()
     query = "SELECT * FROM runs LEFT JOIN queue USING (run) ORDER BY created DESC, run"
@@ -199,10 +202,21 @@ def list_runs(folder: Path | None = None) -> list[dict]:
         unknown = dict.fromkeys(("heartbeat", "rate", "place", "device"))
         rows = [index_row(run) | unknown for run in readable_runs(folder)[0]]
         rows.sort(key=lambda r: (-r["created"], r["run"]))
-    for r in rows:
-        if r["state"] == "stopped" and r["place"] is not None:
-            r["state"] = "paused"
-    return [r for r in rows if (folder / r["run"] / "config.json").is_file()]
+    return [r for r in rows if _describe_truly(r, Run(folder / r["run"]))]
+
+
+def _describe_truly(row: dict, run: Run) -> bool:
+    """Complete a row of the index by what the run's files are; whether it is to be listed."""
+    if not (run.directory / "config.json").is_file():
+        return False
+    row["shipped"] = int(run.shipped)
+    fault = run_checks.fault(run) if row["state"] in SETTLED_STATES else None
+    row["fault"] = fault.reason if fault else ""
+    if fault:
+        row["state"], row["error"] = "failed", fault.reason
+    if row["state"] == "stopped" and row["place"] is not None:
+        row["state"] = "paused"
+    return not fault or fault.can_be_remade
 
 
 def unreadable_runs(folder: Path | None = None) -> dict[str, str]:
@@ -280,7 +294,7 @@ def _matching_rows(name: str, condition: str | None, folder: Path) -> tuple[list
     matches = (
         [r for r in rows if r["run"] == name]
         or [r for r in rows if r["name"] == name]
-        or [r for r in rows if r["run"].startswith(name)]
+        or [r for r in rows if name and r["run"].startswith(name)]
     )
     if condition:
         matches = [r for r in matches if r["condition"] == condition]
@@ -293,23 +307,29 @@ def resolve(name: str, condition: str | None = None, folder: Path | None = None)
     """The run that `name` identifies: a directory, a run id, its beginning, or a name like `demo`.
 
     `condition` narrows the choice, of which the first of `_matching_rows` is taken. Raises
-    UserError, which lists the known runs.
+    UserError, which lists the known runs, or names the file of the run that cannot be used.
     """
     path = Path(name)
-    if (path / "config.json").exists():
+    if name and (path / "config.json").exists():
+        run_checks.check(Run(path.resolve()))
         return Run(path)
     folder = folder or files.checkpoints_folder()
     matches, rows = _matching_rows(name, condition, folder)
     if not matches:
         known = ", ".join(r["run"] for r in rows) or "none"
         narrowed = f" with condition {condition!r}" if condition else ""
-        raise files.UserError(f"no run {name!r}{narrowed}; there are: {known}")
-    return Run(folder / matches[0]["run"])
+        raise files.UserError(
+            f"no run {files.printable(name)[:80]!r}{narrowed}; there are: {known}"
+        )
+    run = Run(folder / matches[0]["run"])
+    if fault := run_checks.fault(run):
+        raise files.UserError(fault.reason)
+    return run
 
 
 def choice_note(name: str, condition: str | None = None, folder: Path | None = None) -> str:
     """Which of several runs `resolve` takes for a name, and how to choose another; "" for one."""
-    if (Path(name) / "config.json").exists():
+    if name and (Path(name) / "config.json").exists():
         return ""
     matches, _ = _matching_rows(name, condition, folder or files.checkpoints_folder())
     if len(matches) < 2:

@@ -6,6 +6,7 @@ Standard library only.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import hashlib
 import json
 import math
@@ -14,6 +15,7 @@ import typing
 from core.config import PROTOCOL_VERSION, Bounds, Config, replace
 
 MAX_LIST_LENGTH, MAX_TEXT_LENGTH = 1_000, 200  # of a setting
+_type_hints = functools.cache(typing.get_type_hints)  # slow, and asked for with every run
 
 
 def to_dict(config) -> dict:
@@ -26,7 +28,7 @@ def from_dict(cls, data: dict, section: str = ""):
 
     Raises ValueError that names an unknown setting, or a value that its setting does not allow.
     """
-    hints, where = typing.get_type_hints(cls), section or cls.__name__
+    hints, where = _type_hints(cls), section or cls.__name__
     if not isinstance(data, dict):
         raise ValueError(f"{where} must hold settings, not {str(data)[:40]!r}")
     unknown = set(data) - set(hints)

@@ -124,7 +124,8 @@ with job_side:
             go = {"icon": ":material/arrow_forward:", "query_params": {"run": run_id}}
             st.page_link(f"pages/{page}.py", label=words, **go)
             progress.show_results(row)
-        progress.show_course(row)
+        if not row["fault"]:
+            progress.show_course(row)
         progress.show_log(row)
 
     show_job()

@@ -43,7 +43,7 @@ def manage_runs(options: RunsOptions) -> int:
             steps, error = f"{r['step'] or 0}/{r['steps']}", r["error"] or ""
             print(f"{r['run']:<40} {r['state']:<8} {steps}  {error}")
         for name, reason in runs.unreadable_runs().items():
-            print(f"{name:<40} unreadable: {reason}")
+            print(f"{files.printable(name):<40} unreadable: {reason}")
         if fault := runs.index_fault():
             print(fault, file=sys.stderr)
     else:

@@ -143,7 +143,7 @@ def training_seconds(run: Run, provenance: Mapping[str, Any]) -> float:
         seconds = path.stat().st_mtime - start
     except (KeyError, ValueError, OSError):
         return math.nan
-    return seconds if seconds > 0 and not run.shipped else math.nan
+    return seconds if seconds > 0 and not run.is_copy else math.nan
 
 
 def with_scorers(found: Sequence[RunSummary], folder: Path) -> list[RunSummary]:

@@ -39,8 +39,12 @@ METRIC_TITLES = {
 
 def load_summaries() -> tuple[list[RunSummary], list[str]]:
     """All runs, newest first, and the errors of those that cannot be read."""
-    folder, found, wrong = files.checkpoints_folder(), [], []
+    folder, found = files.checkpoints_folder(), []
+    wrong = list(runs.unreadable_runs().values())
     for row in cache.run_rows():
+        if row["fault"]:
+            wrong.append(row["fault"])
+            continue
         results = folder / row["run"] / "results.json"
         stamp = results.stat().st_mtime_ns if results.exists() else 0
         table = results.with_name("table.json")

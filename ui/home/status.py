@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import streamlit as st
 
-from core import runs
+from core import files, runs
 from core.config import Config
 from core.conformal import credibility
 from core.experiments import tasks
@@ -209,8 +209,9 @@ def show_faults() -> None:
     """A line on the index, and one on each directory of runs that cannot be read, if any."""
     if fault := runs.index_fault():
         st.warning(theme.escape_markdown(fault))
-    for name, reason in runs.unreadable_runs().items():
-        st.warning(theme.escape_markdown(f"{name} is left out: {reason}"))
+    damaged = {r["run"]: r["fault"] for r in cache.run_rows() if r["fault"]}
+    for name, reason in (runs.unreadable_runs() | damaged).items():
+        st.warning(theme.escape_markdown(f"{files.printable(name)} is left out: {reason}"))
 
 
 # ------------------------------------------------------------------ links

@@ -128,7 +128,7 @@ def group_families(folder: Path, done: tuple[tuple[str, str, int], ...]) -> list
         members = {c: first[c] for c in CONDITIONS if c in first}
         found.append(RunFamily(name, members, any(s for *_, s in group)))
     rank = {name: i for i, name in enumerate(SHIPPED_NAMES)}
-    return sorted(found, key=lambda f: (rank.get(f.name, len(rank)), not f.shipped))
+    return sorted(found, key=lambda f: (not f.shipped, rank.get(f.name, len(rank))))
 
 
 def run_by_id(run_id: str) -> Run:
