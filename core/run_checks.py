@@ -162,15 +162,27 @@ def _is_number(value: Any) -> bool:
     return type(value) in (int, float) and math.isfinite(value)
 
 
+def _is_square(value: Any, size: int) -> bool:
+    """Whether it is a list of `size` lists of as many numbers that are not negative."""
+    rows = value if isinstance(value, list) and len(value) == size else [None]
+    return all(
+        isinstance(r, list) and len(r) == size and all(_is_number(n) and n >= 0 for n in r)
+        for r in rows
+    )
+
+
 def _misfit(value: Any, spec: Any, where: str = "") -> str:
     """Where a JSON value is not as its spec says; "" if it is.
 
     A spec is float, int (>= 0), str or WORDS; [spec] for a list; a dict of the keys that must be
-    there, those that may be ("name?"), and "*" for all others.
+    there, those that may be ("name?"), and "*" for all others; or a number K for a K×K matrix.
     """
     wrong = f"{where or 'it'} is {str(value)[:30]!r}"
     if spec is float:
         return "" if _is_number(value) else f"{wrong}, no finite number"
+    if isinstance(spec, int):
+        is_square = _is_square(value, spec)
+        return "" if is_square else f"{where or 'it'} is no matrix of {spec}×{spec} counts"
     if spec is int:
         is_count = type(value) is int and 0 <= value < 1 << 53
         return "" if is_count else f"{wrong}, no whole number"
@@ -200,11 +212,12 @@ def _misfit(value: Any, spec: Any, where: str = "") -> str:
 
 def _json_specs(c: Config) -> dict[str, Any]:
     """The specs of corpus.json, results.json and table.json; keys that no page reads are free."""
-    judged = {"accuracy": float, "confusion": [[int]]}
+    matrix = len(c.data.classes)
+    judged = {"accuracy": float, "confusion": matrix}
     row = judged | {"N train": int}
     corpus = {"name": str, "title": str, "licence": str, "source": str, "clips": int}
     levels = {"ref_db": float, "level": float}
-    trained = {"accuracy": [float], "steps": [int], "confusion": [[int]]}
+    trained = {"accuracy": [float], "steps?": [int], "confusion": matrix}
     given, made = c.gan.direction.split("-")
     results = {
         **{"classes": [str], "chance": float, "labels": WORDS, "notes": [str], "steps": int},

@@ -14,16 +14,18 @@ from core.cli.options import placeholder
 
 @dataclass(frozen=True)
 class RunsOptions:
-    """List the runs, rebuild their index, or copy or export a finished one.
+    """List the runs, rebuild their index, or copy, import or export a finished one.
 
-    ship makes a small copy that can be shared; export writes the curves. Example:
+    ship makes a small copy that can be shared, and import takes one in, after a check of all its
+    files; export writes the curves. Examples:
       python -m core runs export demo --out curves.csv
+      python -m core runs import their-run.zip
     """
 
-    action: Annotated[Literal["list", "reindex", "ship", "export"], Positional] = "list"
+    action: Annotated[Literal["list", "reindex", "ship", "import", "export"], Positional] = "list"
     """What to do."""
     run: Annotated[str | None, Positional, placeholder("[RUN]", "none")] = None
-    """ship, export: the run's id."""
+    """ship, export: the run's id; import: its folder or zip."""
     out: Annotated[Path | None, placeholder("PATH", "checkpoints; RUN.csv")] = None
     """ship: folder in which the copy is put; export: the file, or TensorBoard's folder."""
     format: Literal["csv", "tensorboard"] = "csv"
@@ -46,8 +48,20 @@ def manage_runs(options: RunsOptions) -> int:
             print(f"{files.printable(name):<40} unreadable: {reason}")
         if fault := runs.index_fault():
             print(fault, file=sys.stderr)
+    elif options.action == "import":
+        from core.inference import run_import
+
+        if not options.run:
+            raise files.UserError("name the folder or zip: python -m core runs import FOLDER")
+        run, passed_over = run_import.import_run(Path(options.run))
+        if passed_over:
+            more = f" and {len(passed_over) - 5} more" if len(passed_over) > 5 else ""
+            print(f"passed over, as no file of a run: {', '.join(passed_over[:5])}{more}")
+        print(f"imported {run.id}: python -m core evaluate {run.id}")
     else:
-        run = runs.resolve(options.run or "")
+        if not options.run:
+            raise files.UserError(f"name the run: python -m core runs {options.action} RUN")
+        run = runs.resolve(options.run)
         if options.action == "ship":
             print(export.ship_run(run, options.out or Path("checkpoints")))
         elif options.format == "csv":

@@ -9,7 +9,6 @@ from __future__ import annotations
 import csv
 import io
 import json
-import shutil
 from pathlib import Path
 
 import numpy as np
@@ -58,12 +57,12 @@ def ship_run(run: Run, folder: Path) -> Path:
     if target.resolve() != run.directory.resolve():
         tables = [n for n in TABLE_FILES if (run.directory / n).exists()]
         for name in (*COPIED_FILES, *tables):
-            shutil.copyfile(run.directory / name, target / name)
+            files.copy_atomic(run.directory / name, target / name)
         for name in COPIED_MODELS:
-            shutil.copyfile(run.model_path(name), target / "models" / f"{name}.safetensors")
+            files.copy_atomic(run.model_path(name), target / "models" / f"{name}.safetensors")
         grids = sorted((run.directory / "samples").glob("step-*.npz"))
         for path in dict.fromkeys(grids[:: max(1, len(grids) // 4)] + grids[-1:]):
-            shutil.copyfile(path, target / "samples" / path.name)
+            files.copy_atomic(path, target / "samples" / path.name)
         generated = run.arrays("generated")
         label = generated["label"]
         first = [np.nonzero(label == k)[0][:SAMPLES_PER_CLASS] for k in np.unique(label)]

@@ -23,6 +23,7 @@ from core.media import containers, pictures
 from core.media.containers import DEFAULT_LIMITS, Content, Limits, MediaError, PathName
 
 MAX_TIMESTAMP_JUMP = 10.0  # s between two frames, or between the starts of sound and picture
+MIN_FRAMES = 32  # kept of a long clip, however large they are
 MIN_FILLED_GAP = 0.1  # s of missing sound that are replaced by silence; shorter gaps are closed
 MAX_SILENT_PEAK = 1e-4  # peak, relative to full scale, below which a clip counts as silent
 DEFAULT_FRAME_RATE = 25.0  # frames/s where the file states none, or one beyond 1..240 (webm: 1000)
@@ -72,10 +73,10 @@ def read_clip(
     """A video, or a still picture (one frame, no sound), as a Clip.
 
     `source` is a path, or a file's bytes. `name` is shown to people; the file's own if None.
-    `on_frame` is called with each kept frame of
-    a video once it is decoded; not for stills, nor with `limits.near`. A damaged clip is read as
-    far as possible, and a note says so. Raises MediaError for a file that is no media, has no
-    picture, is too large, has no decodable frame or, with `need_sound`, has no sound.
+    `on_frame` is called with each kept frame of a video once it is decoded; not for stills, nor
+    with `limits.near`. A damaged clip is read as far as possible, and a note says so. Raises
+    MediaError for a file that is no media, has no picture, is too large, has no decodable frame or,
+    with `need_sound`, has no sound.
     """
     name = name or containers.file_name(source)
     if not limits.frames:
@@ -130,7 +131,7 @@ def _raise_memory_error(error: av.FFmpegError) -> None:
 
 
 class _FrameSampler:
-    """Keeps at most `limits.fps` frames a second and `limits.frames` in all, upright and scaled."""
+    """Keeps at most `limits.fps` frames a second and `most` in all, upright and scaled."""
 
     def __init__(
         self,
@@ -145,11 +146,7 @@ class _FrameSampler:
         self.pixel_shape = shape if 0.25 < shape < 4 else 1.0
         self.limits, self.header_seconds, self.step = limits, header_seconds, 1 / limits.fps
         self.on_frame = on_frame if limits.near == np.inf else None
-        # A video whose header states its true length never drops a frame that was kept.
-        while header_seconds > self.step * limits.frames:
-            self.step *= 2
-        # (H, W, 3) arrays; with limits.near frames as decoded, None if more than 1 s away from it.
-        self.frames: list[Any] = []
+        self.frames: list[Any] = []  # (H, W, 3); with limits.near as decoded, None 1 s away from it
         self.times: list[float] = []
         self.start, self.last = 0.0, -np.inf  # s, timestamps of the first and the latest frame
         self.bad_timestamps = 0  # missing or impossible ones
@@ -164,6 +161,11 @@ class _FrameSampler:
             scale = min(1.0, self.limits.side / max(w, h))
             self.size = max(round(w * scale), 1), max(round(h * scale), 1)
             self.quarter_turns = round(frame.rotation / 90) % 4
+            fit = max(MIN_FRAMES, self.limits.kept_bytes // (3 * self.size[0] * self.size[1]))
+            self.most = min(self.limits.frames, fit)
+            # A video whose header states its true length never drops a frame that was kept.
+            while self.header_seconds > self.step * self.most:
+                self.step *= 2
         elif t is None or not self.last < t < self.last + MAX_TIMESTAMP_JUMP:
             self.last, self.bad_timestamps = self.last + self.period, self.bad_timestamps + 1
         else:
@@ -181,7 +183,7 @@ class _FrameSampler:
             kept = frame
         self.frames.append(kept)
         self.times.append(self.last)
-        if len(self.frames) > self.limits.frames:
+        if len(self.frames) > self.most:
             self.frames, self.times = self.frames[::2], self.times[::2]
             self.step, self.slot = 2 * self.step, self.slot // 2
         if self.on_frame and isinstance(kept, np.ndarray):
@@ -389,8 +391,7 @@ def write_clip(
 ) -> None:
     """Write frames (F, H, W, 3) uint8 RGB and a waveform (T,) in [-1, 1] as a small mp4.
 
-    The codecs are H.264 (MPEG-4 where that is missing) and AAC. Video needs even sides, so the edge
-    of an odd side is repeated once.
+    H.264 (or MPEG-4) and AAC. Video needs even sides: the edge of an odd side is repeated once.
     """
     odd = [(0, 0), (0, frames.shape[1] % 2), (0, frames.shape[2] % 2), (0, 0)]
     frames = np.pad(frames, odd, mode="edge")
@@ -400,8 +401,9 @@ def write_clip(
 
     def write(file: Any) -> None:
         with av.open(file, "w", format="mp4") as box:
-            frame_rate = Fraction(fps).limit_denominator(1001)
-            video: Any = box.add_stream(codec, rate=frame_rate, options=options)
+            video: Any = box.add_stream(
+                codec, Fraction(fps).limit_denominator(1001), options=options
+            )
             video.height, video.width, video.pix_fmt = *frames.shape[1:3], "yuv420p"
             audio: Any = None
             if waveform is not None:

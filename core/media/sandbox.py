@@ -18,7 +18,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +31,11 @@ from core.media.containers import DEFAULT_LIMITS, EXPORT_HINT, Limits, MediaErro
 
 MAX_HEADER_BYTES = 2**20  # bytes of a message's first line
 PIPE_BYTES = 2**20  # capacity of a pipe, where the system lets us choose: fewer writes per frame
+
+# At most as many files are decoded at once as there are cores: more would be slower for all, and
+# each takes memory.
+DECODERS = max(1, os.cpu_count() or 1)
+TURN_SECONDS = 0.5  # between two messages to somebody who waits
 
 # Processes that wait for their file (list.pop and append are atomic).
 idle_decoders: list[subprocess.Popen] = []
@@ -53,6 +58,49 @@ def end_idle_decoders() -> None:
         _end_decoder(idle_decoders.pop())
 
 
+class Turns:
+    """Who may decode: at most `most` at once, in the order in which they came."""
+
+    def __init__(self, most: int) -> None:
+        self.most, self.active = most, 0
+        self.line: list[object] = []
+        self.change = threading.Condition()
+
+    @contextlib.contextmanager
+    def taken(self, on_wait: Callable[[int], None] | None = None) -> Iterator[None]:
+        """Wait for a turn and hold it; `on_wait` is told the place in the line meanwhile, from 1.
+
+        What `on_wait` raises ends the wait.
+        """
+        me = object()
+        with self.change:
+            self.line.append(me)
+        try:
+            while True:
+                with self.change:
+                    place = self.line.index(me) + 1
+                    if place == 1 and self.active < self.most:
+                        self.active += 1
+                        break
+                if on_wait:
+                    on_wait(place)
+                with self.change:
+                    self.change.wait(TURN_SECONDS)
+        finally:
+            with self.change:
+                self.line.remove(me)
+                self.change.notify_all()
+        try:
+            yield
+        finally:
+            with self.change:
+                self.active -= 1
+                self.change.notify_all()
+
+
+turns = Turns(DECODERS)
+
+
 def read_clip(
     path: PathName,
     limits: Limits = DEFAULT_LIMITS,
@@ -73,12 +121,20 @@ def stream_clip(
     limits: Limits = DEFAULT_LIMITS,
     need_sound: bool = False,
     name: str | None = None,
+    on_wait: Callable[[int], None] | None = None,
 ) -> Iterator[DecodedFrame | Clip]:
     """Yield each frame of `read_clip` once it is decoded, then the whole clip. Raises MediaError.
 
     The child goes on decoding while the caller works on a frame. Closing the iterator ends it.
+    `on_wait` is told the place in the line while others are decoded.
     """
-    name = name or containers.file_name(path)
+    with turns.taken(on_wait):
+        yield from _stream_in_turn(path, limits, need_sound, name or containers.file_name(path))
+
+
+def _stream_in_turn(
+    path: PathName, limits: Limits, need_sound: bool, name: str
+) -> Iterator[DecodedFrame | Clip]:
     had_idle, start = bool(idle_decoders), time.monotonic()
     try:
         child = _take_decoder()

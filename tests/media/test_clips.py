@@ -418,3 +418,12 @@ def test_the_sound_of_a_crema_flv_is_its_wav():
         flv = clips.read_clip(path).waveform
         assert len(wav) == len(flv), path
         assert np.corrcoef(wav, flv)[0, 1] > 0.99, path
+
+
+def test_of_large_frames_fewer_are_kept(tmp_path):
+    frames = np.zeros((60, 96, 128, 3), np.uint8)
+    clips.write_clip(tmp_path / "x.mp4", frames, 12, None)
+    small = Limits(kept_bytes=40 * 96 * 128 * 3)
+    kept = clips.read_clip(tmp_path / "x.mp4", small).frames
+    assert 20 <= len(kept) <= 40
+    assert len(clips.read_clip(tmp_path / "x.mp4").frames) == 60

@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 
 import numpy as np
@@ -197,3 +198,55 @@ def test_a_child_that_never_ends_is_ended(monkeypatch, clip):
 def test_a_child_that_another_ended_did_not_take_too_long(monkeypatch, clip):
     lying(monkeypatch, f"os.kill(os.getpid(), {int(signal.SIGKILL)})")
     refused(r"made the decoder crash \(status -9\)", sandbox.read_clip, clip)
+
+
+# ------------------------------------------------------------------ turns
+
+
+def test_turns_are_limited_and_in_the_order_of_arrival():
+    turns, order, most = sandbox.Turns(2), [], []
+    running = threading.Semaphore(0)
+    threads = []
+
+    def decode(number):
+        with turns.taken():
+            order.append(number)
+            most.append(turns.active)
+            running.acquire(timeout=10)
+
+    for number in range(5):
+        threads.append(threading.Thread(target=decode, args=(number,)))
+        threads[-1].start()
+        while len(turns.line) + turns.active < number + 1:
+            time.sleep(0.001)
+    assert turns.active == 2
+    for _ in range(5):
+        running.release()
+    for thread in threads:
+        thread.join(10)
+    assert (max(most), turns.active, turns.line) == (2, 0, [])
+    assert sorted(order[:2]) == [0, 1]
+    assert sorted(order) == list(range(5))
+
+
+def test_who_waits_is_told_the_place_and_may_leave(monkeypatch, clip):
+    monkeypatch.setattr(sandbox, "TURN_SECONDS", 0.01)
+    monkeypatch.setattr(sandbox, "turns", turns := sandbox.Turns(1))
+
+    class Left(Exception):
+        pass
+
+    def leave(place):
+        raise Left(place)
+
+    with turns.taken():
+        with pytest.raises(Left, match="1"):
+            next(sandbox.stream_clip(clip, on_wait=leave))
+        assert turns.line == []
+    assert len(sandbox.read_clip(clip).frames)
+    assert turns.active == 0
+    stream = sandbox.stream_clip(clip)
+    next(stream)
+    assert turns.active == 1
+    stream.close()  # a visitor has left
+    assert turns.active == 0

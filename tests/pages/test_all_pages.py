@@ -87,12 +87,12 @@ def test_listen_takes_a_run_from_the_address_only_if_it_is_known(landmark_model)
         assert count_elements(app, "audio") == 3
 
 
-def test_listen_names_a_damaged_run(landmark_model):
+def test_listen_leaves_a_damaged_run_out(landmark_model):
     row = next(r for r in runs.list_runs() if r["condition"] == "cp")
     (files.checkpoints_folder() / row["run"] / "models" / "G.safetensors").write_bytes(b"cut")
     app = open_page("listen")
-    assert "G.safetensors is damaged" in page_text(app)
-    assert count_elements(app, "audio") == 0
+    assert count_elements(app, "audio") == 2
+    assert "models/G.safetensors" in page_text(open_page("home")).replace("\\", "")
 
 
 def test_listen_without_the_landmark_model_says_where_to_put_it(own_trained_home, monkeypatch):

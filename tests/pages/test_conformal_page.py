@@ -71,10 +71,11 @@ def test_a_run_without_outputs_says_what_is_missing(home):
     assert count_elements(app, "plotly_chart") == 0
 
 
-def test_a_damaged_file_of_outputs_is_named(own_trained_home):
+def test_a_run_with_damaged_outputs_is_left_out(own_trained_home):
+    damaged = the_run().id
     file = the_run().directory / "outputs.npz"
     file.write_bytes(file.read_bytes()[:500])
-    assert open_page("conformal", run=the_run().id, row="3").error[0].value
+    assert damaged not in page_text(open_page("conformal", run=damaged, row="3"))
 
 
 @pytest.mark.parametrize("step", STEPS)

@@ -193,10 +193,9 @@ def test_the_ways_to_a_corpus_name_its_size():
     assert gallery.corpus_link_label("my-own") == "Bring my\\-own"
 
 
-def test_one_damaged_member_is_named_and_the_others_stay(own_trained_home):
+def test_one_damaged_member_is_left_out_and_the_others_stay(own_trained_home):
     the_run("label").model_path("G").write_bytes(b"nothing")
     app = open_page("gallery")
-    assert the_run("label").id.replace("-", "\\-") in app.warning[0].value
     assert (count_elements(app, "plotly_chart"), count_elements(app, "bidi_component")) == (1, 3)
     for condition in ("cp", "classifier"):
         the_run(condition).model_path("G").unlink()

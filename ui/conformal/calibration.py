@@ -99,7 +99,7 @@ def run_choices() -> tuple[dict[str, cache.RunFamily], dict[str, str]]:
     The runs of a family share their classifiers, so a family is one choice.
     """
     families = {f.id: f for f in cache.families()}
-    rows = [r for r in cache.run_rows() if r["state"] != "done"]
+    rows = [r for r in cache.run_rows() if r["state"] != "done" and not r["fault"]]
     unfinished = {r["run"]: f"{r['run']} · {r['state']}" for r in rows}
     return families, {k: f.label for k, f in families.items()} | unfinished
 

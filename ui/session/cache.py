@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import functools
 import json
+import os
 import shutil
 import tempfile
 import time
@@ -154,8 +155,8 @@ def load_run(directory: Path) -> LoadedRun:
     torch.set_num_threads(1)
     try:
         return generation.load_run(Run(directory))
-    except UserError:
-        raise
+    except UserError as error:  # a page does not tell where the runs lie
+        raise UserError(str(error).replace(f"{directory.parent}{os.sep}", "")) from error
     except (OSError, EOFError, ValueError, zipfile.BadZipFile) as error:
         file = "corpus.json" if isinstance(error, json.JSONDecodeError) else "outputs.npz"
         words = f"{directory.name}/{file} is damaged ({error})"

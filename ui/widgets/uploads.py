@@ -83,18 +83,20 @@ def track_upload(
     name: str,
     data: memoryview | bytes,
     show: Callable[[TrackingProgress, TrackingProgress | None], None] | None = None,
+    on_wait: Callable[[int], None] | None = None,
 ) -> TrackedClip | str:
     """An upload's frames, sound and tracked faces, or why it cannot be used.
 
     `show` is called every `PROGRESS_INTERVAL` seconds with the progress and the preview: the first
-    frame with a face from the clip's middle on. Raises ModelMissing; the next call starts anew.
+    frame with a face from the clip's middle on; `on_wait` with the place in the line before that.
+    Raises ModelMissing; the next call starts anew.
     """
     from core.media import containers, spectrograms
     from core.media.faces import tracking
 
     one, last_shown = pending_upload(key), 0.0
     while one.result is None:
-        one.sights = one.sights or track_bytes(name, data)
+        one.sights = one.sights or track_bytes(name, data, on_wait)
         try:
             sight = next(one.sights)
         except containers.UnreadableError as error:
@@ -119,11 +121,13 @@ def track_upload(
     return one.result
 
 
-def track_bytes(name: str, data: memoryview | bytes) -> Iterator[TrackingProgress | TrackedClip]:
+def track_bytes(
+    name: str, data: memoryview | bytes, on_wait: Callable[[int], None] | None = None
+) -> Iterator[TrackingProgress | TrackedClip]:
     from core.media.faces import tracking
 
     with _temporary_file(data) as path:
-        yield from tracking.track_stream(path, name=safe_file_name(name))
+        yield from tracking.track_stream(path, name=safe_file_name(name), on_wait=on_wait)
 
 
 @st.cache_resource(show_spinner=False, max_entries=3, scope="session")
@@ -155,7 +159,11 @@ def analyse_upload(
             with place.container():
                 players.show_preview(preview)
 
-    tracked = track_upload(given.file_id, given.name, given.getbuffer(), show if bar else None)
+    def show_place(place: int) -> None:
+        bar.progress(0.0, f"Others' clips are being read; yours is number {place} in the line")
+
+    shows = (show, show_place) if bar else (None, None)
+    tracked = track_upload(given.file_id, given.name, given.getbuffer(), *shows)
     if bar:
         bar.empty()
     if isinstance(tracked, str):

@@ -7,7 +7,7 @@ sandbox decodes meanwhile. Both look at each frame once, in order, and find the 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -156,16 +156,19 @@ def track_faces(frames: np.ndarray, times: np.ndarray | None = None) -> list[Tra
 
 
 def track_stream(
-    path: PathName, limits: Limits = DEFAULT_LIMITS, name: str | None = None
+    path: PathName,
+    limits: Limits = DEFAULT_LIMITS,
+    name: str | None = None,
+    on_wait: Callable[[int], None] | None = None,
 ) -> Iterator[TrackingProgress | TrackedClip]:
     """Decode an untrusted video or picture by `sandbox.stream_clip` and track its faces meanwhile.
 
     Yields a TrackingProgress for each frame, then the TrackedClip. Raises MediaError, ModelMissing.
-    Closing the iterator ends the decoder.
+    Closing the iterator ends the decoder. `on_wait` is told the place in the line of decoders.
     """
     shown: list[DecodedFrame] = []
     tracker = Tracker()
-    for new in sandbox.stream_clip(path, limits, name=name):
+    for new in sandbox.stream_clip(path, limits, name=name, on_wait=on_wait):
         if isinstance(new, Clip):
             yield TrackedClip(new, tracker.tracks())
             return
