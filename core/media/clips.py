@@ -401,13 +401,10 @@ def write_clip(
 
     def write(file: Any) -> None:
         with av.open(file, "w", format="mp4") as box:
-            video: Any = box.add_stream(
-                codec, Fraction(fps).limit_denominator(1001), options=options
-            )
+            exact = Fraction(fps).limit_denominator(1001)
+            video: Any = box.add_stream(codec, rate=exact, options=options)
             video.height, video.width, video.pix_fmt = *frames.shape[1:3], "yuv420p"
-            audio: Any = None
-            if waveform is not None:
-                audio = box.add_stream("aac", rate=rate, layout="mono")
+            audio: Any = waveform is not None and box.add_stream("aac", rate=rate, layout="mono")
             for frame in frames:
                 picture = av.VideoFrame.from_ndarray(np.ascontiguousarray(frame), format="rgb24")
                 box.mux(video.encode(picture))
