@@ -2,6 +2,7 @@
 PYTHON ?= python3
 PORT ?= 8501
 ARGS ?=
+# kills of prepare and download in make faults
 FAULTS ?= 200
 VENV_PYTHON = .venv/bin/python
 CORPUS ?= demo
@@ -24,13 +25,14 @@ FOLDERS_fer2013-ravdess = "fer2013=$(FER2013)" "ravdess=$(RAVDESS)"
 KILLED = tests/data/test_preparation.py tests/data/test_download.py
 ON_RAY = tests/experiments/test_ray_cluster.py tests/data/test_preparation.py::test_ray_makes_the_same_bytes
 
-.PHONY: help app test test-cluster faults lint docs bench costs examples screenshots reproduce clean setup setup-test
+.PHONY: help app audit test test-cluster faults lint docs bench costs examples screenshots reproduce clean setup setup-test
 
 help:
 	@echo "make app          the studio in a browser at http://127.0.0.1:8501 (another port: make app PORT=8502)"
 	@echo "make test         all tests (some of them: make test ARGS='-k conformal')"
 	@echo "make test-cluster the tests that need Ray, on two local nodes; installs requirements-cluster.txt"
-	@echo "make faults       kills prepare and download 200 times at random moments (fewer: make faults FAULTS=20)"
+	@echo "make faults       kills, full disks, uploads, strangers' runs: a table; hours (fewer: FAULTS=20 ARGS='--kills 5')"
+	@echo "make audit        known weaknesses of the pinned packages, by pip-audit; needs a network"
 	@echo "make lint         ruff, and mypy on core"
 	@echo "make docs         docs/equations.md and docs/cli.md, generated from the code"
 	@echo "make bench        benchmarks, each against a named peer (one: make bench ARGS=fid)"
@@ -56,8 +58,13 @@ test: setup-test
 	@$(VENV_PYTHON) -m pytest -n auto --dist loadfile -m "not browser" $(ARGS) || [ $$? = 5 ]
 	@$(VENV_PYTHON) -m pytest -m browser $(ARGS) || [ $$? = 5 ]
 
+# ARGS: counts of the table's classes, as in: make faults FAULTS=20 ARGS='--kills 5 --uploads 50'
 faults: setup-test
-	@FAULTS=$(FAULTS) $(VENV_PYTHON) -m pytest $(KILLED) -k killed --timeout 0 $(ARGS)
+	@FAULTS=$(FAULTS) $(VENV_PYTHON) -m pytest $(KILLED) -k killed --timeout 0
+	@$(VENV_PYTHON) -m tests.support.faults $(ARGS)
+
+audit: setup-test
+	@$(VENV_PYTHON) setup_env.py audit
 
 # All files in one resolve, so that Ray joins the pinned torch and brings no other.
 test-cluster: setup-test

@@ -15,6 +15,7 @@ import shutil
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 
 OLDEST, NEWEST = (3, 11), (3, 14)  # the pinned packages have wheels for these Pythons
@@ -271,6 +272,45 @@ def install(wanted, ready, version):
     say(f"ready after {time.time() - started:.0f} s.")
 
 
+def audit():
+    """Report known weaknesses of the pinned packages; ends with pip-audit's exit status.
+
+    The tool gets an environment of its own for the time of its run.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        subprocess.run([PYTHON, "-m", "venv", folder], check=True)
+        python = os.path.join(folder, "bin", "python")
+        quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+        install = [python, "-m", "pip", "install", "--no-input", "--retries", "1", "pip-audit"]
+        if subprocess.run(install, **quiet).returncode:
+            stop("audit: pip-audit cannot be fetched here; it needs a network.")
+        asked = [a for name in TESTS for a in ("-r", name)]
+        command = [python, "-m", "pip_audit", "--no-deps", "--disable-pip", *asked]
+        found = subprocess.run(command, capture_output=True, text=True)
+    print(found.stdout, end="", flush=True)
+    problem = audit_problem(found.stdout + found.stderr)
+    if problem:
+        stop(problem)
+    print(found.stderr, end="")
+    sys.exit(found.returncode)
+
+
+def audit_problem(said):
+    """Why what pip-audit said is no answer, in one line, or "" .
+
+    Of a package that it cannot look up it says so, and ends as if nothing were known of it.
+    """
+    if re.search("ConnectionError|ConnectTimeout|Max retries|ServiceError", said):
+        return "audit: the list of weaknesses cannot be reached; it needs a network."
+    unknown = len(re.findall("could not be audited", said))
+    if unknown:
+        return (
+            f"audit: {unknown} packages could not be looked up, so nothing is known of them; "
+            "run make audit where pypi.org itself can be reached."
+        )
+    return ""
+
+
 def _importable(module):
     try:
         __import__(module)
@@ -281,6 +321,8 @@ def _importable(module):
 
 if __name__ == "__main__":
     try:
+        if sys.argv[1:2] == ["audit"]:
+            audit()
         if sys.argv[1:2] == ["port"]:
             problem = port_problem(sys.argv[2])
             if problem:

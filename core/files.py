@@ -322,3 +322,12 @@ def process_identity(pid: int) -> str:
         )
     has_ended = not state or state[0] in "ZX"  # a zombie waits for its parent
     return "" if has_ended else f"{platform.node()} {' '.join(start.split())}"
+
+
+def is_suspended(pid: int) -> bool:
+    """Whether a process is halted by a signal (SIGSTOP), where the system tells it in /proc."""
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text(errors="replace").rpartition(")")[2].split()[0]
+    except (OSError, IndexError):
+        return False
+    return state in "Tt"

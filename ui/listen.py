@@ -66,7 +66,7 @@ def windows_html(facts: Sequence[dict], classes: Sequence[str]) -> str:
         for k in classes
         if any(w[of][k] > MIN_NAMED_SHARE * sum(w[of].values()) for w in facts for of, _ in rows)
     ]
-    legend = " &nbsp; ".join(theme.emotion_html(html.escape(k)) for k in named)
+    legend = " &nbsp; ".join(theme.emotion_html(k) for k in named)
     bars = "".join(_windows_row_html(facts, classes, of, word) for of, word in rows)
     place = f"margin:.25rem {right}px 0 {left}px;font-size:.8125rem"
     return f"{bars}<div style='{place}'>{legend}</div>"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import re
 
 import streamlit as st
@@ -95,7 +96,7 @@ def emotion_colour(emotion: str) -> str:
 
 def emotion_html(emotion: str) -> str:
     """An emotion's name behind a dot of its colour, as HTML for `st.html` or Plotly's text."""
-    return f'<span style="color:{emotion_colour(emotion)}">●</span> {emotion}'
+    return f'<span style="color:{emotion_colour(emotion)}">●</span> {html.escape(emotion)}'
 
 
 def escape_markdown(text: str) -> str:

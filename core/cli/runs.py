@@ -42,7 +42,8 @@ def manage_runs(options: RunsOptions) -> int:
     elif options.action == "list":
         jobs.reconcile()
         for r in runs.list_runs():
-            steps, error = f"{r['step'] or 0}/{r['steps']}", r["error"] or ""
+            steps = f"{r['step'] or 0}/{r['steps']}"
+            error = r["error"] or jobs.describe_silence(r)
             print(f"{r['run']:<40} {r['state']:<8} {steps}  {error}")
         for name, reason in runs.unreadable_runs().items():
             print(f"{files.printable(name):<40} unreadable: {reason}")

@@ -116,6 +116,18 @@ def is_alive(row: dict) -> bool:
     return is_ours(row["pid"], row["process"])
 
 
+def describe_silence(row: dict) -> str:
+    """Why a living training says nothing, in words; "" if it does, or is not at work."""
+    if row["state"] != "running" or not is_alive(row):
+        return ""
+    if files.is_suspended(row["pid"]):
+        return f"suspended: its process was halted, and goes on with: kill -CONT {row['pid']}"
+    seconds = time.time() - (row["heartbeat"] or row["created"])
+    if seconds < runs.HEARTBEAT_TIMEOUT:
+        return ""
+    return f"no sign for {seconds / 60:.0f} min, but its process is alive: a slow step, or a pause"
+
+
 def is_ours(pid: int, process: str) -> bool:
     """Whether a pid still belongs to the process whose identity was recorded with it."""
     return bool(process) and files.process_identity(pid) == process

@@ -265,3 +265,17 @@ def test_no_interpreter_is_said_in_one_line():
     )
     assert answer.returncode != 0
     assert "install Python 3.11 to 3.14" in answer.stderr.splitlines()[0]
+
+
+@pytest.mark.parametrize(
+    ("said", "words"),
+    [
+        ("No known vulnerabilities found", ""),
+        ("x Dependency not found on PyPI and could not be audited: x (1)\nNo known", "1 packages"),
+        ("urllib3 Max retries exceeded", "needs a network"),
+    ],
+)
+def test_an_audit_that_looked_nothing_up_is_no_answer(said, words):
+    problem = setup_env.audit_problem(said)
+    assert words in problem
+    assert bool(problem) == bool(words)

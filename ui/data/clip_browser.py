@@ -76,7 +76,7 @@ def _show_clip(c: CorpusSummary, row: int) -> None:
     """One clip: aligned face, original frame, facts and votes, spectrogram and sounds."""
     name, emotion = str(c.clip[row]), str(c.emotion[row])
     is_demo = prepared_corpora.is_demo(c.meta["name"])
-    st.html(f"<b>{html.escape(name)}</b> · {theme.emotion_html(html.escape(emotion))}")
+    st.html(f"<b>{html.escape(name)}</b> · {theme.emotion_html(emotion)}")
     with st.spinner("Opening the clip …"):
         original = corpora.load_original(c, row)
     has_frame = original.frame is not None
@@ -144,7 +144,7 @@ def _votes_html(c: CorpusSummary, row: int, intended: str) -> str:
         labels = vote.split("|")
         words = "nobody voted"
         if vote:
-            words = " = ".join(theme.emotion_html(html.escape(k)) for k in labels)
+            words = " = ".join(theme.emotion_html(k) for k in labels)
             words += " (tied)" if len(labels) > 1 else ""
             words += " ≠ meant" if vote != intended else ""
         lines.append(_fact_html(f"raters {raters[what]}", words))

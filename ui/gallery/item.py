@@ -39,7 +39,7 @@ def show_heading(s: GallerySet, i: int) -> None:
     r, classes = s.real, s.classes
     label = classes[r.label[i]]
     subject = f" · {html.escape(r.subject[i])}" if r.subject[i] else ""
-    lines = [f"<b>{theme.emotion_html(html.escape(label))}</b>{subject}"]
+    lines = [f"<b>{theme.emotion_html(label)}</b>{subject}"]
     if r.clip[i]:
         style = "opacity:.7;overflow-wrap:anywhere"
         lines.append(f"<span style='{style}'>{html.escape(r.clip[i])}</span>")

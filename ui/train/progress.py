@@ -53,6 +53,8 @@ def show_state(row: dict, rows: list[dict], device: str) -> None:
         st.info(f"In the queue. {queue.waiting_text(row, rows)}", icon=":material/hourglass_top:")
     elif state in LIVE_STATES:
         show_stage(row, phase)
+        if silence := jobs.describe_silence(row):
+            st.warning(theme.escape_markdown(silence), icon=":material/hourglass_disabled:")
     elif state == "paused":
         words = f"Paused {at}. *Resume training* continues from exactly there."
         st.info(words, icon=":material/pause_circle:")
@@ -265,7 +267,7 @@ def _show_augmentation(found: Results, table: Table, source: str, target: str) -
     st.markdown("\n".join(lines))
     st.caption(results.noise_text(found, table))
     for note in found["notes"]:
-        st.caption(note)
+        st.caption(theme.escape_markdown(note))
 
 
 def show_log(row: dict) -> None:

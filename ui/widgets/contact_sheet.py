@@ -154,7 +154,7 @@ def _label_axes(figure: go.Figure, r, items, classes, columns, s: LogMel) -> Non
     bare = {"showgrid": False, "zeroline": False}
     at, titles = zip(*((x + width / 2, column_title(name)) for name, x, width in columns))
     figure.update_xaxes(range=[-5, across + 5], tickvals=at, ticktext=titles, side="top", **bare)
-    names = [theme.emotion_html(html.escape(classes[r.label[i]])) for i in items]
+    names = [theme.emotion_html(classes[r.label[i]]) for i in items]
     names = [
         name + (f"<br>{html.escape(_short_subject(r, i))}" if r.subject[i] else "")
         for name, i in zip(names, items)

@@ -18,6 +18,8 @@ from ui import theme
 if TYPE_CHECKING:
     from core.inference.generation import Explanation
 
+MAX_CARD_BYTES = 100_000  # of a model card that is shown; ours have some 3 kB
+
 
 def show_no_run() -> None:
     """Say that no run exists yet, with a link and a command that train the demo."""
@@ -70,13 +72,14 @@ def show_results(run: Run) -> None:
     if not (corpus and found):
         return
     titles = dict.fromkeys(corpus[role]["title"] for role in ("faces", "voices"))
-    st.markdown(f"`{run.id}` · {' × '.join(titles)}")
+    shown = " × ".join(map(theme.escape_markdown, titles))
+    st.markdown(f"`{run.id}` · {shown}")
     st.caption(" · ".join(figure_texts(found, run.json("table"))))
     card = run.directory / "CARD.md"
-    if card.exists():
+    if card.is_file() and card.stat().st_size <= MAX_CARD_BYTES:
         title = "Model card: data, licence, figures, what it must not be used for"
         with st.expander(title, icon=":material/description:"):
-            st.markdown(card.read_text())
+            st.markdown(card.read_text(encoding="utf-8", errors="replace"))
 
 
 def figure_texts(found: Results, table: Table) -> list[str]:
