@@ -125,5 +125,6 @@ def family_hash(config: Config) -> str:
 
 def run_name(config: Config, corpus_digest: str) -> str:
     """Directory name of a run: `<name>-<condition>-<8 hex>`; a listening run says so."""
-    name = f"{config.name}-listening" if config.data.listening else config.name
+    is_said = "listening" in config.name or not config.data.listening
+    name = config.name if is_said else f"{config.name}-listening"
     return f"{name}-{config.gan.condition}-{config_hash(config, corpus_digest)}"
