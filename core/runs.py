@@ -20,7 +20,7 @@ from typing import Any, Literal
 import numpy as np
 
 from core import files, run_checks
-from core.config import Config
+from core.config import CONDITIONS, Config
 from core.run_checks import readable_runs
 from core.run_files import Run, index_row, parse_record, read_records
 from core.serialisation import to_dict
@@ -286,8 +286,8 @@ def reindex(folder: Path | None = None) -> int:
 def _matching_rows(name: str, condition: str | None, folder: Path) -> tuple[list[dict], list[dict]]:
     """The runs that a name may mean, narrowed by the condition, the chosen one first; all runs.
 
-    Done runs come before running and other ones, then shipped before local ones, then newer before
-    older.
+    Done runs come before running and other ones, then shipped before local ones. Shipped ones come
+    in the order of CONDITIONS, for their files have the age of their copy; others newest first.
     """
     index_existing(folder)
     rows = list_runs(folder)
@@ -299,8 +299,14 @@ def _matching_rows(name: str, condition: str | None, folder: Path) -> tuple[list
     if condition:
         matches = [r for r in matches if r["condition"] == condition]
     order = {"done": 0, "running": 1}
-    key = lambda r: (order.get(r["state"], 2), -r["shipped"], -r["created"])  # noqa: E731
-    return sorted(matches, key=key), rows
+
+    def rank(r: dict) -> tuple:
+        known = r["condition"] in CONDITIONS
+        place = CONDITIONS.index(r["condition"]) if known else len(CONDITIONS)
+        age = (place, r["run"]) if r["shipped"] else (-r["created"], r["run"])
+        return order.get(r["state"], 2), -r["shipped"], *age
+
+    return sorted(matches, key=rank), rows
 
 
 def resolve(name: str, condition: str | None = None, folder: Path | None = None) -> Run:

@@ -11,7 +11,7 @@ import zipfile
 import numpy as np
 import pytest
 
-from core import files, runs
+from core import files, run_files, runs
 from core.config import Config, replace
 from core.experiments import jobs
 from core.presets import SMOKE
@@ -248,3 +248,13 @@ def test_a_name_of_several_runs_says_which_one_is_taken(home):
     assert "--condition" in note
     assert runs.choice_note("smoke", "label") == runs.choice_note(taken.id) == ""
     assert runs.choice_note(str(taken.directory)) == ""
+
+
+@pytest.mark.parametrize("order", [("cp", "label"), ("label", "cp")])
+def test_of_shipped_runs_the_age_of_their_copy_decides_nothing(order, home, monkeypatch):
+    made = [trained_runs.fabricate_run("done", replace(SMOKE, gan={"condition": c})) for c in order]
+    monkeypatch.setattr(run_files, "SHIPPED_RUNS", {r.id for r in made})
+    for r in made:
+        (r.directory / "CARD.md").write_text("shipped")
+    runs.reindex()
+    assert runs.resolve("smoke").config.gan.condition == "label"
