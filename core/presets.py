@@ -10,7 +10,9 @@ from typing import Any, Literal
 from core import published
 from core.config import SHARED_EMOTIONS, Config, GanSettings, replace
 
-PresetName = Literal["smoke", "demo", "fer2013-ravdess", "fine", "paper", "ravdess", "studio"]
+PresetName = Literal[
+    "smoke", "demo", "fer2013-ravdess", "listening", "fine", "paper", "ravdess", "studio"
+]
 # networks, losses and optimiser: the paper's with S3's labels for Q, the paper's without, or ours
 Method = Literal["paper", "strict", "studio"]
 
@@ -61,6 +63,15 @@ FER_RAVDESS = replace(
     f_t={"steps": 300},
     # S3 has some 260 real voices: without augmentation D memorises them within 500 steps
     gan={"steps": 1_200, "augment": True},
+)
+LISTENING = replace(  # to be heard: our flow, which learns from all people but S4's
+    FER_RAVDESS,
+    name="listening",
+    data={"windows": "all", "listening": True},
+    f_s={"learns_from": "S1 and S3"},
+    f_t={"steps": 1_500},
+    gan={"generator": "flow", "condition": "label", "batch": 32, "steps": 4_000, "average": 0.999},
+    evaluate={"every": 500},
 )
 # 64 mel bands sound better than the paper's 28
 FINE = replace(FER_RAVDESS, name="fine", data={"voices": "ravdess-64"}, logmel={"bands": 64})
@@ -127,6 +138,7 @@ PRESETS: dict[str, Config] = {  # the keys are those of PresetName
     "smoke": SMOKE,
     "demo": DEMO,
     "fer2013-ravdess": FER_RAVDESS,
+    "listening": LISTENING,
     "fine": FINE,
     "paper": PAPER,
     "ravdess": RAVDESS,

@@ -36,7 +36,7 @@ class GridOptions:
     """quick: a few tiny runs; paper: every case of the paper; studio: a preset, folds × seeds."""
     preset: Annotated[tuple[PresetName, ...], placeholder("PRESET")] = ("demo",)
     """Where the settings of the cases start from; several, such as paper ravdess, make one report
-    (smoke, demo, fer2013-ravdess, fine, paper, ravdess, studio)."""
+    (smoke, demo, fer2013-ravdess, listening, fine, paper, ravdess, studio)."""
     method: MethodOption = None
     cells: Annotated[tuple[str, ...], placeholder("NAME", "all of the grid")] = ()
     """Cases by name, such as "EncDec · CP"; an unknown name lists the known ones."""
