@@ -156,6 +156,8 @@ def with_method(method: Method, config: Config) -> Config:
     is of the method already is returned as it is.
     """
     d, own = config.data, config.gan
+    if method == "studio" and own.generator == "flow":  # ours, too
+        return config
     of_paper = d.faces == d.voices and d.voices in published.CLIPS
     changed: dict[str, Any] = dict(vars(GanSettings()))
     if method == "studio" and of_paper:

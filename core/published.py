@@ -92,7 +92,7 @@ PAPER_CELLS = (
 # ------------------------------------------------------------------ what the paper leaves open
 
 CLIPS = {"crema-d": 7_442, "ravdess": 1_056}  # of the six classes; neutral has fewer in both
-GAN_RATE = 1e-3  # of Adagrad for G, D and Q
+GAN_RATE = 3e-3  # of Adagrad for G, D and Q: LOG.md has what was tried
 CLASSIFIER_RATE = 1e-2  # of Adagrad for f_S, f_T, a frozen Q and the scorer
 GAN_EPOCHS = 280  # passes over S3, as in the authors' code
 GAN_BATCH = 100  # as in the authors' code; later 32

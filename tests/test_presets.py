@@ -52,7 +52,7 @@ def test_methods_change_the_game_alone(preset):
     paper, strict = names["paper"], names["strict"]
     assert strict != paper
     assert vars(paper) | {"q_training": "frozen", "q_labels": "condition"} == vars(strict)
-    assert names["studio"].generator == "conv"
+    assert names["studio"].generator == ("flow" if preset.name == "listening" else "conv")
 
 
 def test_strict_reads_no_label_of_s3():
