@@ -4,6 +4,7 @@ import streamlit as st
 
 from core.config import CONDITIONS, replace
 from core.presets import PRESETS
+from ui import theme
 from ui.session import cache
 from ui.train import launch, progress, queue, settings
 from ui.widgets import choices
@@ -55,6 +56,8 @@ with settings_side:
     bound = choices.option_args(
         "condition", f"{preset} condition", CONDITIONS, config.gan.condition
     )
+    name = lambda k: theme.CONDITION_TEXTS[k][0]  # noqa: E731
+    bound["format_func"] = name
     condition = st.segmented_control("Condition", required=True, help=about, **bound)
     names = list(GENERATOR_LABELS)
     look = {"format_func": GENERATOR_LABELS.get, "key": f"{preset} generator"}
@@ -80,19 +83,7 @@ with settings_side:
 
     can_start = launch.show_corpus_state(config)
     rows = cache.run_rows()
-    is_busy = any(r["state"] in cache.LIVE_STATES or r["state"] == "paused" for r in rows)
-    words, icon = "Start", ":material/play_arrow:"
-    if is_busy:
-        words, icon = "Add to the queue", ":material/playlist_add:"
-    look = {"key": "start", "type": "primary", "icon": icon, "disabled": not can_start}
-    start_one = st.button(words, **look, **wide)
-    about = "Label, classifier and CP with these settings, one after the other."
-    look = {"key": "start all", "icon": ":material/playlist_add:", "disabled": not can_start}
-    start_all = st.button("Train all three conditions", help=about, **look, **wide)
-    if start_one or start_all:
-        selected = [c for c in CONDITIONS if c != "none"] if start_all else [condition]
-        configs = [replace(config, gan={"condition": c}) for c in selected]
-        launch.start_trainings(configs, device)
+    launch.show_start_buttons(config, rows, device, can_start)
 
 # ------------------------------------------------------------------ trainings, running and past
 

@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import dataclasses
+import json
+import shutil
 import typing
 
 import numpy as np
 import pytest
+import streamlit as st
 
 from core import files, runs
 from core.config import CONDITIONS, Config, replace
+from core.data import preparation, prepared_corpora
 from core.experiments import jobs
 from core.presets import PRESETS, SMOKE, PresetName
+from core.serialisation import run_name
 from tests.support import trained_runs
 from tests.support.app import assert_no_exception, count_elements, open_page, page_text
-from ui.train import checkpoints, progress, queue, settings
+from ui.train import checkpoints, launch, progress, queue, settings
 
 K = SMOKE.data.classes
 
@@ -127,6 +132,88 @@ def test_all_three_conditions_are_started_at_once(quiet, monkeypatch):
     assert "at" not in app.query_params
     assert "one trains" not in page_text(app)
     assert "3 in it" in page_text(app)
+
+
+@pytest.fixture
+def shipped(quiet, monkeypatch):
+    """A home with the shipped runs of the demo and without its corpus; what is started or drawn."""
+    for run in trained_runs.SHIPPED:
+        if run.name.startswith(("demo-cp", "demo-label")):
+            shutil.copytree(run, files.checkpoints_folder() / run.name)
+    runs.index_existing()
+    asked = []
+
+    def start(config, device):
+        asked.append((config.gan.condition, config.seed))
+        return waiting_run(len(asked)).id
+
+    monkeypatch.setattr(jobs, "start", start)
+    monkeypatch.setattr(
+        preparation, "prepare_corpus", lambda name, *_, **__: asked.append((name, None))
+    )
+    return asked
+
+
+def test_a_shipped_run_is_said_before_the_start_and_opened(shipped):
+    app = open_page("train", run="demo-label-dc121551")
+    assert "**This run exists (shipped).**" in page_text(app)
+    assert app.button(key="start").label == "Train again as seed 1"
+    assert_no_exception(app.button(key="open equal").click().run())
+    assert app.selectbox(key="train run").value == "demo-cp-87b4dc5a"
+    assert shipped == []
+    assert_no_exception(app.button(key="start").click().run())
+    assert shipped == [("demo", None), ("cp", 1)]
+
+
+def test_settings_that_were_not_trained_have_no_such_run(shipped):
+    app = open_page("train")
+    app.number_input(key="demo seed").set_value(3)
+    assert_no_exception(app.run())
+    assert "This run exists" not in page_text(app)
+    assert app.button(key="start").label == "Start"
+
+
+def test_only_conditions_that_are_missing_are_trained(shipped):
+    app = open_page("train")
+    assert app.button(key="start all").label == "Train the conditions that are missing"
+    app.button(key="start all").click().run()
+    assert shipped == [("demo", None), ("classifier", 0)]
+
+
+def test_three_shipped_conditions_are_trained_anew_with_another_seed(shipped):
+    (rest,) = (r for r in trained_runs.SHIPPED if r.name.startswith("demo-classifier"))
+    shutil.copytree(rest, files.checkpoints_folder() / rest.name)
+    runs.index_existing()
+    app = open_page("train")
+    assert app.button(key="start all").label == "All three again as seed 1"
+    app.button(key="start all").click().run()
+    assert shipped == [("demo", None), ("label", 1), ("classifier", 1), ("cp", 1)]
+
+
+def test_an_equal_run_counts_for_the_corpus_that_is_here(own_trained_home, monkeypatch):
+    rows, config = runs.list_runs(), trained_runs.TINY_CONFIG
+    found = launch.find_equal_run(config, rows)
+    assert found["run"] == trained_runs.the_run(config.gan.condition).id
+    path = prepared_corpora.corpus_path("demo", config.data.demo_takes)
+    arrays = files.read_arrays(path)
+    meta = json.loads(str(arrays.pop("meta"))) | {"digest": "of other clips"}
+    files.write_arrays(path, meta=np.array(json.dumps(meta)), **arrays)
+    st.cache_resource.clear()
+    assert launch.find_equal_run(config, rows) is None
+
+
+@pytest.mark.parametrize("state", ["stopped", "failed"])
+def test_a_start_continues_a_run_that_stands_still(quiet, state):
+    trained_runs.prepare_noise_demo()
+    config = replace(SMOKE, gan={"condition": "cp"})
+    run = runs.create(
+        files.checkpoints_folder() / run_name(config, prepared_corpora.corpus_digest(config.data)),
+        config,
+    )
+    runs.update(run, state=state, step=20)
+    app = open_page("train", preset="smoke", condition="cp")
+    assert f"exists ({state}).** *Start* continues it" in page_text(app)
+    assert app.button(key="start").label == "Start"
 
 
 def test_all_other_settings_are_drawn_when_they_are_looked_at_and_hold_when_they_are_not(
