@@ -9,6 +9,7 @@ from ui.session import cache, query_params
 from ui.widgets import charts, choices, players, run_summary, uploads
 
 MAX_SEED = 10**9 - 1
+FIRST_SEED = 3  # the first whose voices of both examples are heard as meant by all shipped runs
 
 title, choice = st.columns([3, 1], gap="medium", vertical_alignment="center")
 title.title("Listen: the voice that goes with a face")
@@ -39,8 +40,9 @@ with left:
     kind = st.segmented_control("Face from", kinds, **more)
     upload = None
     if kind == "Example":
+        go = {"on_change": listen.choose_run_of_example, "args": (families,)}
         more = {"format_func": uploads.EXAMPLES.get, "key": "example", **persistent}
-        key = st.radio("Example", list(uploads.EXAMPLES), **more)
+        key = st.radio("Example", list(uploads.EXAMPLES), **more, **go)
     elif kind == "Upload":
         about = "mp4, mov, webm, flv, avi, mpg, jpg, png and more. The first minute is read."
         upload = st.file_uploader("Video or picture that shows a face", key="upload", help=about)
@@ -103,35 +105,43 @@ with right:
 # ------------------------------------------------------------------ its voices
 
 first_choice = run.classes[int(explanation.softmax.argmax())]
+can_be_whole = cache.count_windows(family.id, analysed_clip) > 1
+is_whole_clip = can_be_whole and st.session_state.get("length") == listen.WHOLE_CLIP
 emotions = {"": f"{first_choice} – the face classifier's first choice"}
+if is_whole_clip:
+    emotions[""] = "the face classifier's first choice in each window"
+    middle.caption(listen.WHOLE_CLIP_NOTE)
 emotions |= {k: k for k in run.classes}
 left, right = st.columns([1, 2], gap="medium", vertical_alignment="bottom")
 with left:
     args = choices.option_args("emotion", "emotion", emotions, "")
     chosen_emotion = st.selectbox("Emotion for the label", **args)
 with right, st.container(horizontal=True, vertical_alignment="bottom"):
-    about = "Random seed of the noise and of the sound's phase."
-    seed_args = choices.integer_args("seed", "seed", 0, 0, MAX_SEED)
+    about = (
+        "Random seed of the noise and of the sound's phase. The page opens with one whose voices "
+        "are heard as meant; the dots below each say how often that is so."
+    )
+    seed_args = choices.integer_args("seed", "seed", FIRST_SEED, 0, MAX_SEED)
     seed = st.number_input("Seed", width=140, help=about, **seed_args)
     about = "The next seed: the same face, other noise."
     go = {"on_click": query_params.set_value, "args": ("seed", seed + 1)}
     st.button("Another voice", icon=":material/casino:", help=about, **go)
-    length = "One second"
-    if cache.count_windows(family.id, analysed_clip) > 1:
+    if can_be_whole:
         about = (
             "A voice as long as the film, up to 20 s: its emotion follows the face, its noise "
             "stays the same."
         )
         more = {"required": True, "key": "length", "help": about, **persistent}
-        lengths = ["One second", "Whole clip"]
-        length = st.segmented_control("Voice for", lengths, default=length, **more)
+        lengths = ["One second", listen.WHOLE_CLIP]
+        st.segmented_control("Voice for", lengths, default=lengths[0], **more)
     about = (
         "For comparison: the same spectrograms inverted by plain Griffin-Lim, without a network. "
         "Thinner and hoarser."
     )
     plain = st.toggle("Griffin-Lim too", key="plain", help=about, **persistent)
 
-is_whole_clip, columns = length == "Whole clip", None
+columns, letter = None, "C" if analysed_clip.waveform is not None else ""
+drawn = []  # what is drawn often, once all voices can be heard: place, run, condition
 stem = f"{uploads.safe_file_name(clip.name).rsplit('.', 1)[0]}-{family.name}-{seed}"
 if is_whole_clip:
     places = [st.container() for _ in family.shown]
@@ -152,7 +162,9 @@ for place, condition in zip(places, family.shown):
             one = cache.generate_voice(run_id, x, emotion, seed)
             y, show = one.y, players.show_voice
         other = cache.griffin_lim_audio(run_id, y, seed) if plain else None
-        show(condition, one, run.classes, run.ref_db, s, stem, other)
+        under_verdict = show(condition, one, run.classes, run.ref_db, s, stem, letter, other)
+        if not is_whole_clip:
+            drawn.append((under_verdict, run_id, one.c))
 
 st.subheader("The clip's own voice, for comparison", divider="gray")
 if analysed_clip.waveform is None:
@@ -162,3 +174,6 @@ else:
     players.show_own_voice(own, run.classes, run.ref_db, s, is_whole_clip)
 st.subheader("About this run", divider="gray")
 run_summary.show_results(run.run)
+for place, run_id, c in drawn:
+    with place:
+        listen.show_rate(run_id, x, c, first_choice)

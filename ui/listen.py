@@ -1,23 +1,33 @@
-"""A voice as long as its clip: spectrogram, conditions and verdicts over time, player, files."""
+"""The page Listen: voices as long as their clip, and how often a voice is heard as meant."""
 
 from __future__ import annotations
 
 import html
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
 import streamlit as st
 
 from core.config import LogMel
+from core.data import prepared_corpora
 from ui import theme
-from ui.session.cache import GeneratedLongVoice
+from ui.session import cache, query_params
+from ui.session.cache import GeneratedLongVoice, RunFamily, cache_by_run
 from ui.widgets import players, spectrogram
 
 if TYPE_CHECKING:
     from core.inference.generation import Audio
 
 PLOT_MARGINS = 46, 50  # pixels left and right of a spectrogram, for its axis and scale
+WHOLE_CLIP = "Whole clip"
+WHOLE_CLIP_NOTE = (
+    "These are the verdicts on the one frame that is shown. The voices of the whole clip follow "
+    "the face from window to window: see *told* below each."
+)
+DRAWS, DRAWS_PER_CALL = 40, 8
 MIN_NAMED_SHARE = 0.15  # an emotion below this share of every window is not in the legend
 
 
@@ -28,6 +38,7 @@ def show_long_voice(
     ref_db: float,
     s: LogMel,
     stem: str,
+    letter: str = "",
     plain: Audio | None = None,
 ) -> None:
     """One condition's voice of a whole clip; `plain` is the same by plain Griffin-Lim."""
@@ -42,7 +53,7 @@ def show_long_voice(
             spectrogram.show_canvas(p.y, ref_db, s, f"chart whole {condition}", alt, 190)
             st.html(windows_html(one.facts, classes))
         with right:
-            players.show_generated(one.sound, f"{condition}, of the whole clip", plain)
+            players.show_generated(one.sound, f"{condition}, of the whole clip", letter, plain)
             st.markdown(agreement_text(one.facts))
             seconds = f"{len(one.sound.wave) / s.rate:.1f} s"
             more = " Longer clips have a voice for their first 20 s." if p.is_truncated else ""
@@ -99,9 +110,86 @@ def _windows_row_html(facts: Sequence[dict], classes: Sequence[str], of: str, wo
 
 
 def agreement_text(facts: Sequence[dict]) -> str:
-    """Sentence on the windows in which the scorer hears the told emotion; "" if none was told."""
+    """Sentence on the windows in which the judge hears the told emotion; "" if none was told."""
     if not facts[0]["c"]:
         return ""
     pairs = ((w["c"], w["heard by the scorer"]) for w in facts)
     alike = sum(max(c, key=c.get) == max(heard, key=heard.get) for c, heard in pairs)
-    return f"The scorer hears the emotion that was told in **{alike} of {len(facts)}** windows."
+    return f"The judge hears the emotion that was told in **{alike} of {len(facts)}** windows."
+
+
+# ------------------------------------------------------------------ many draws of one voice
+
+
+def choose_run_of_example(families: Sequence[RunFamily]) -> None:
+    """Callback of the example: a drawn face goes to a run on drawn faces, a photograph does not."""
+    is_drawn = st.session_state["example"].startswith("drawn")
+    for family in families:
+        if prepared_corpora.is_demo(cache.run_config(family.id).data.faces) == is_drawn:
+            query_params.set_value("run", family.id)
+            return
+
+
+@cache_by_run(120, scope="session")
+def heard_emotions(
+    directory: Path, x: np.ndarray, c: np.ndarray, _report: Callable[[int], None]
+) -> np.ndarray:
+    """(DRAWS,) what the judge hears in voices of one face and condition that differ in noise.
+
+    The first is that of seed 0. `_report` is called with the number of voices drawn so far.
+    """
+    from core.inference import generation
+
+    run, heard = cache.load_run(directory.name), []
+    for seed in range(0, DRAWS, DRAWS_PER_CALL):
+        _report(seed)
+        y = generation.generate_voices(run, x, c, seed, DRAWS_PER_CALL)
+        heard.append(generation.classify_samples(run, y)["scorer"].argmax(axis=1))
+    return np.concatenate(heard)
+
+
+def show_rate(run_id: str, x: np.ndarray, c: np.ndarray, first_choice: str) -> None:
+    """How often the judge hears a voice of this face and condition as it is meant.
+
+    A flow takes seconds for that many voices, so it waits for a click and shows its progress.
+    """
+    classes = cache.run_config(run_id).data.classes
+    meant = int(c.argmax()) if len(c) else classes.index(first_choice)
+    place = st.empty()
+    report = lambda done: None  # noqa: E731
+    if cache.run_config(run_id).gan.generator == "flow":
+        asked = st.session_state.setdefault("asked draws", set())
+        voice = (run_id, x.tobytes(), c.tobytes())
+        words = f"How often is it heard as meant? {DRAWS} draws"
+        go = {"on_click": asked.add, "args": (voice,), "icon": ":material/casino:"}
+        if voice not in asked:
+            place.button(words, key=f"draws {run_id}", **go)
+            return
+        bar = place.progress
+        report = lambda done: bar(done / DRAWS, f"{done} of {DRAWS} voices drawn")  # noqa: E731
+    place.html(rate_html(heard_emotions(run_id, x, c, report), meant, classes))
+
+
+def rate_html(heard: np.ndarray, meant: int, classes: Sequence[str]) -> str:
+    """The verdicts (n,) on many voices as a sentence and a strip of dots, full where as meant."""
+    n, right = len(heard), int((heard == meant).sum())
+    emotion = theme.emotion_html(html.escape(classes[meant]))
+    counts = ", ".join(
+        f"{classes[k]} {m}"
+        for k, m in sorted(enumerate(np.bincount(heard)), key=lambda p: -p[1])
+        if m
+    )
+    dots = ""
+    for draw, k in enumerate(heard.tolist(), 1):
+        colour = theme.emotion_colour(classes[k])
+        fill = colour if k == meant else "transparent"
+        title = html.escape(f"draw {draw}: heard as {classes[k]}", quote=True)
+        style = f"width:10px;height:10px;border-radius:50%;border:2px solid {colour}"
+        dots += f"<span title='{title}' style='{style};background:{fill}'></span>"
+    label = html.escape(f"what the judge hears in {n} draws: {counts}", quote=True)
+    strip = "display:flex;flex-wrap:wrap;gap:3px;margin-top:.25rem"
+    words = f"heard as {emotion} in <b>{right} of {n}</b> draws (chance {n / len(classes):.0f})"
+    return (
+        f"<div style='font-size:.875rem'>{words}"
+        f"<div role='img' aria-label='{label}' style='{strip}'>{dots}</div></div>"
+    )

@@ -43,7 +43,7 @@ classifier's first choice, an emotion of your own, or all of them side by side. 
 voice does not have, and see which of the two the face follows.
 
 **What is fixed, what varies.** Each face names the emotion that was told and its seed, which is the
-noise z. Below it a face classifier (the scorer: trained on real faces, and no part of G's training)
+noise z. Below it a face classifier (the judge: trained on real faces, it never met G)
 names the emotion that it sees, with ✓ or ✕ for whether it was told.
 
 **Nobody's face.** A voice does not tell what its speaker looks like, and nothing here tries to find
@@ -269,7 +269,7 @@ def tally_text(run: Run, faces: Sequence[GeneratedFace], classes: Sequence[str])
     words = ""
     if faces[0].told:
         right = sum(one.right(classes) for one in faces)
-        words = f"The scorer sees the emotion that was told in {right} of {len(faces)}. "
+        words = f"The judge sees the emotion that was told in {right} of {len(faces)}. "
     share = run.json("results").get("quality", {}).get("diversity")
     if share is None:
         return words

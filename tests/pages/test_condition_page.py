@@ -21,6 +21,7 @@ from core.serialisation import to_dict
 from tests.support import trained_runs
 from tests.support.app import assert_no_exception, count_elements, open_page, page_text
 from ui.condition import figures, interpolation, point, sampling
+from ui.widgets import players
 
 K = len(CREMA_EMOTIONS)
 DRAWN = {"face": "drawn-happy"}  # a face for which nothing has to be found
@@ -309,7 +310,7 @@ def test_every_way_shows_its_steps_and_plays_the_chosen_one(own_trained_home, vi
     assert_no_exception(app.number_input(key="cond at").set_value(8).run())
     assert app.query_params["at"] in ("8", ["8"])
     assert sound(app) != first
-    assert "Step 8: Q hears" in page_text(app)
+    assert "Step 8: the judge" in page_text(app)
     shared = lab(view=view, condition=kind, n="8", at="8", other="drawn-sad")
     assert sound(shared) == sound(app)
     assert (
@@ -431,7 +432,7 @@ def test_every_chart_names_its_axes():
             CREMA_EMOTIONS, d.c[0], known, d.Q[0], d.scorer[0]
         ).data
     }
-    assert np.array_equal(bars["Q"].x, d.Q[0])
-    assert np.array_equal(bars["scorer"].x, d.scorer[0])
+    assert np.array_equal(bars[players.VERDICT_NAMES["Q"]].x, d.Q[0])
+    assert np.array_equal(bars[players.VERDICT_NAMES["scorer"]].x, d.scorer[0])
     assert np.array_equal(bars["training: mean and range"].x, known.mean)
     assert bars["training: mean and range"].error_x.array == pytest.approx(known.high - known.mean)

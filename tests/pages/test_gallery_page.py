@@ -8,7 +8,9 @@ from __future__ import annotations
 import io
 import json
 import re
+import shutil
 import zipfile
+import zlib
 
 import numpy as np
 import pytest
@@ -16,7 +18,11 @@ import soundfile
 
 from core import files, runs
 from core.data import prepared_corpora
+from core.data.demo import expressions
+from core.data.demo import voices as demo_voices
+from core.inference import examples
 from core.inference.gallery import selection
+from core.media.faces import alignment
 from core.runs import Run
 from tests.support import trained_runs
 from tests.support.app import assert_no_exception, count_elements, open_page, page_text
@@ -24,16 +30,18 @@ from tests.support.noise_corpora import HOSTILE_TEXTS, page_markup
 from ui.gallery import item, quiz
 from ui.gallery import voices as gallery
 from ui.session import cache, images
-from ui.widgets import contact_sheet
+from ui.widgets import contact_sheet, players
 
 TAKES = trained_runs.TINY_CONFIG.data.demo_takes
 
 
 def the_run(condition: str = "cp") -> Run:
-    return Run(
-        files.checkpoints_folder()
-        / next(r["run"] for r in runs.list_runs() if r["condition"] == condition)
-    )
+    mine = (r for r in runs.list_runs() if not r["shipped"] and r["condition"] == condition)
+    return Run(files.checkpoints_folder() / next(mine)["run"])
+
+
+def family_of(run: Run) -> cache.RunFamily:
+    return next(f for f in cache.families() if run.id in f.members.values())
 
 
 def the_shown(name: str = "S4") -> gallery.GallerySet:
@@ -107,15 +115,72 @@ def test_all_choices_are_in_the_address_and_come_back(own_trained_home):
     assert str(s.real.trained.clip[s.generated["cp"].near[rows[0]]]) in page_markup(again)
 
 
-def test_pages_of_the_sheet_and_an_item_by_its_row(own_trained_home):
+def test_the_open_item_is_one_of_the_sheet(own_trained_home):
     s = the_shown()
-    item = len(s.real) - 1
-    app = open_page("gallery", sheet="2", item=str(s.real.row[item]))
-    assert app.number_input(key="gallery sheet").value == 2
-    assert str(s.real.clip[item]) in page_markup(app)
+    order = selection.select_items(s.real, s.generated["label"])
+    last = order[-1]
+    app = open_page("gallery", item=str(s.real.row[last]))
+    assert app.number_input(key="gallery sheet").value == -(-len(order) // 8)
+    assert str(s.real.clip[last]) in page_markup(app)
     assert_no_exception(app.number_input(key="gallery sheet").set_value(1).run())
-    assert str(s.real.clip[item]) in page_markup(app)  # who is open stays open
-    assert app.query_params["sheet"] in ("1", ["1"])
+    assert str(s.real.clip[order[0]]) in page_markup(app)
+    assert "item" not in app.query_params
+    assert f"Page 1 of {-(-len(order) // 8)}" in [n.label for n in app.number_input]
+
+
+def test_filters_close_an_item_that_they_leave_out(own_trained_home, monkeypatch):
+    s = the_shown()
+    zipped, draw = [], players.download
+
+    def record(label, content, name, **more):
+        zipped.append(name)
+        draw(label, content, name, **more)
+
+    monkeypatch.setattr(players, "download", record)
+    happy, sad = (int(np.nonzero(s.real.label == k)[0][-1]) for k in (1, 2))
+    app = open_page("gallery", item=str(s.real.row[happy]))
+    app.selectbox(key="gallery emotion").set_value(s.classes[2])
+    assert_no_exception(app.run())
+    first = selection.select_items(s.real, s.generated["label"], 2)[0]
+    assert str(s.real.clip[first]) in page_markup(app)
+    assert str(s.real.clip[happy]) not in page_markup(app)
+    assert zipped[-1].endswith(f"-{s.real.row[first]}.zip")
+    assert "item" not in app.query_params
+    app = open_page("gallery", item=str(s.real.row[sad]), emotion=s.classes[2])
+    assert str(s.real.clip[sad]) in page_markup(app)  # one that they keep stays open
+
+
+def test_all_items_can_be_reached_without_the_sheet(own_trained_home):
+    s = the_shown()
+    order = selection.select_items(s.real, s.generated["label"])
+    app = open_page("gallery")
+    assert app.button(key="previous item").disabled
+    assert_no_exception(app.button(key="next item").click().run())
+    assert str(s.real.clip[order[1]]) in page_markup(app)
+    assert_no_exception(app.selectbox(key="gallery item").set_value(order[8]).run())
+    assert str(s.real.clip[order[8]]) in page_markup(app)
+    assert app.number_input(key="gallery sheet").value == 2
+    assert_no_exception(app.button(key="previous item").click().run())
+    assert str(s.real.clip[order[7]]) in page_markup(app)
+    assert app.number_input(key="gallery sheet").value == 1
+    assert_no_exception(app.selectbox(key="gallery item").set_value(order[-1]).run())
+    assert app.button(key="next item").disabled
+
+
+def test_an_item_is_told_in_words(own_trained_home):
+    s = the_shown()
+    words = item.item_text(s, np.array([5, 3]), 1, "cp")
+    heard = int(s.generated["cp"].scorer[3].argmax())
+    mark = "✓" if heard == s.real.label[3] else "✕"
+    assert words == (
+        f"2 of 2 · {s.classes[s.real.label[3]]} · {s.real.subject[3]} · "
+        f"CP heard as {s.classes[heard]} {mark}"
+    )
+
+
+def test_every_verdict_and_order_has_its_words():
+    assert item.VERDICT_LABELS.keys() == selection.VERDICTS.keys()
+    assert item.ORDER_LABELS.keys() == selection.ORDERS.keys()
 
 
 def test_the_faces_that_were_trained_on_can_be_seen_too(own_trained_home):
@@ -166,25 +231,73 @@ def test_hostile_addresses_are_ignored(own_trained_home):
 # --- what is not here -----------------------------------------------------------------------------
 
 
-def test_without_corpora_it_shows_what_the_run_ships_and_says_what_lacks(own_trained_home):
-    without_corpus()
+def with_shipped_run(name: str) -> Run:
+    """A shipped run in the home that the environment names."""
+    (source,) = (r for r in trained_runs.SHIPPED if r.name.startswith(name))
+    shutil.copytree(source, files.checkpoints_folder() / source.name)
+    runs.index_existing()
+    return Run(files.checkpoints_folder() / source.name)
+
+
+def test_without_corpora_it_shows_what_the_run_ships_and_says_what_lacks(home):
+    run = with_shipped_run("fer2013-ravdess-cp")
     app = open_page("gallery")
-    stored = the_run().arrays("generated")
-    assert "demo is not on this machine" in page_text(app)
+    stored = run.arrays("generated")
+    assert "are not on this machine" in page_text(app)
     assert "no faces and no real voices" in page_text(app)
     assert f"{len(stored['row'])} samples" in page_text(app)
-    assert (count_elements(app, "plotly_chart"), count_elements(app, "bidi_component")) == (1, 3)
-    assert count_elements(app, "audio") == 3
-    links = [e.proto for e in app.get("page_link")]
-    assert any(
-        "Draw the demo" in link.label and link.query_string == "part=corpora" for link in links
-    )
+    assert (count_elements(app, "plotly_chart"), count_elements(app, "bidi_component")) == (1, 1)
+    assert count_elements(app, "audio") == 1
+    assert "**C**" not in page_text(app)  # nothing stands beside it
+    assert any("Fetch RAVDESS" in e.proto.label for e in app.get("page_link"))
     app = open_page("gallery", look="copy", set="S3")
     assert "training voices" in page_text(app)
     assert "needs real voices" in page_text(open_page("gallery", view="quiz"))
     with zipfile.ZipFile(io.BytesIO(gallery.item_zip(the_shown(), 0))) as z:
         assert "real.wav" not in z.namelist()
         assert "cp.wav" in z.namelist()
+
+
+@pytest.fixture
+def quick_demo(monkeypatch):
+    """Invented faces and voices are noise of their take, which is made at once."""
+
+    def noise(take) -> np.random.Generator:
+        return np.random.default_rng(zlib.crc32(take.clip_id.encode()))
+
+    def face(take, *_, **__):
+        return noise(take).integers(0, 256, (64, 64, 3), np.uint8), alignment.CANONICAL_POINTS * 64
+
+    def voice(take, *_, **__):
+        return (0.1 * noise(take).standard_normal(26_000)).astype(np.float32)
+
+    monkeypatch.setattr(expressions, "render_face", face)
+    monkeypatch.setattr(demo_voices, "synthesise_voice", voice)
+
+
+def test_without_corpora_the_demo_is_drawn_and_comes_first(own_trained_home, quick_demo):
+    with_shipped_run("fer2013-ravdess-cp")
+    without_corpus()
+    run = the_run("cp")
+    app = open_page("gallery")
+    assert app.selectbox(key="gallery run").value == run.id
+    assert "demo is not on this machine" in page_text(app)
+    assert "drawn anew" in page_text(app)
+    assert (count_elements(app, "plotly_chart"), count_elements(app, "bidi_component")) == (1, 4)
+    assert count_elements(app, "audio") == 2 + 3
+    assert any(
+        e.proto.query_string == "part=corpora" and "Draw the demo" in e.proto.label
+        for e in app.get("page_link")
+    )
+    s, kept = gallery.load_set(family_of(run), "S4"), run.arrays("generated")
+    assert len(s.real.face) == len(s.real.voices.y) == len(kept["row"])
+    np.testing.assert_array_equal(s.generated["cp"].y, kept["y"])  # the run's own, not others
+    for i in (0, len(kept["row"]) - 1):
+        number = int((s.real.label[:i] == s.real.label[i]).sum())
+        one = examples.load_face_example(run, s.classes[s.real.label[i]], number)
+        np.testing.assert_array_equal(s.real.face[i], one.face)
+        np.testing.assert_array_equal(s.real.voices.y[i], one.real)
+    assert "needs real voices" not in page_text(open_page("gallery", view="quiz"))
 
 
 def test_the_ways_to_a_corpus_name_its_size():
@@ -207,9 +320,11 @@ def test_one_damaged_member_is_left_out_and_the_others_stay(own_trained_home):
     assert count_elements(app, "plotly_chart") == 0
 
 
-def test_a_run_without_outputs_is_named(own_trained_home):
+def test_a_run_without_outputs_is_left_out(own_trained_home):
     (the_run().directory / "outputs.npz").unlink()
-    assert "outputs.npz" in open_page("gallery").error[0].value.replace("\\", "")
+    app = open_page("gallery")
+    assert app.selectbox(key="gallery run").value == the_run("label").id
+    assert count_elements(app, "bidi_component") == 3  # real, label and classifier
 
 
 # --- what is taken away ---------------------------------------------------------------------------

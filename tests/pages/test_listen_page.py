@@ -4,11 +4,17 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 
+import numpy as np
 import pytest
+from streamlit.testing.v1 import AppTest
 
 from core import files, runs
-from core.config import LogMel
+from core.config import LogMel, replace
+from core.inference import generation
+from core.runs import Run
+from tests.support import trained_runs
 from tests.support.app import assert_no_exception, count_elements, open_page, page_text
 from tests.support.noise_corpora import page_markup
 from ui import listen
@@ -47,6 +53,102 @@ def test_a_films_whole_voice_with_what_was_told_when(film):
     assert "windows with one noise" in page_text(film)
     assert_no_exception(length(film).set_value("One second").run())
     assert [a.proto.url for a in film.get("audio")] == short
+
+
+def test_a_whole_clip_has_no_first_choice_of_one_frame(film):
+    choice = film.selectbox(key="emotion")
+    assert choice.format_func("").endswith("the face classifier's first choice")
+    assert listen.WHOLE_CLIP_NOTE not in page_text(film)
+    assert_no_exception(length(film).set_value("Whole clip").run())
+    assert "in each window" in film.selectbox(key="emotion").format_func("")
+    assert listen.WHOLE_CLIP_NOTE in page_text(film)
+    assert "of 40</b> draws" not in page_markup(film)
+
+
+def test_each_voice_says_how_often_it_is_heard_as_meant(film):
+    assert page_markup(film).count("</b> draws (chance 7)") == VOICES
+    assert page_markup(film).count("draw 40: heard as") == VOICES
+    run = cache.load_run(trained_runs.the_run("label").id)
+    _, seen = uploads.load_example_clip("drawn")
+    x = seen.aligned[seen.middle]
+    c, _ = generation.condition_of(run, generation.explain_face(run, x), "fear")
+    heard = listen.heard_emotions.__wrapped__(run.run.directory, x, c, lambda done: None)
+    one = generation.generate_voices(run, x, c, 0)
+    assert heard[0] == generation.classify_samples(run, one)["scorer"][0].argmax()
+    assert len(heard) == listen.DRAWS
+    assert_no_exception(film.selectbox(key="emotion").set_value("fear").run())
+    right = (heard == run.classes.index("fear")).sum()
+    assert f"<b>{right} of 40</b> draws" in page_markup(film)
+
+
+def test_a_slow_generator_is_asked_for_many_draws_by_a_button(landmark_model, monkeypatch):
+    asked = []
+
+    def heard(run_id, x, c, report):
+        report(8)
+        asked.append(run_id)
+        return np.zeros(listen.DRAWS, int)
+
+    monkeypatch.setattr(listen, "heard_emotions", heard)
+    flow = replace(trained_runs.TINY_CONFIG, gan={"generator": "flow"})
+    monkeypatch.setattr(listen.cache, "run_config", lambda run_id: flow)
+    run = trained_runs.the_run("cp")
+
+    def draw(run_id: str, K: int) -> None:
+        import numpy
+
+        from ui import listen
+
+        listen.show_rate(run_id, numpy.zeros((28, 28), "uint8"), numpy.eye(K)[0], "sad")
+
+    app = AppTest.from_function(draw, args=(run.id, len(flow.data.classes)))
+    assert_no_exception(app.run())
+    assert asked == []
+    assert_no_exception(app.button(key=f"draws {run.id}").click().run())
+    assert asked == [run.id]
+    assert "<b>40 of 40</b>" in page_markup(app)
+    assert len(app.button) == 0
+
+
+def test_dots_are_full_where_a_voice_is_heard_as_meant():
+    text = listen.rate_html(np.array([1, 1, 0]), 1, ("happy", "sad"))
+    assert "<b>2 of 3</b> draws (chance 2)" in text
+    assert "what the judge hears in 3 draws: sad 2, happy 1" in text
+    assert text.count("background:transparent") == 1
+    assert "draw 3: heard as happy" in text
+
+
+@pytest.mark.parametrize("example", ["astronaut", "drawn"])
+def test_the_examples_open_with_voices_that_shipped_runs_make_as_meant(landmark_model, example):
+    family = {"astronaut": "fer2013-ravdess", "drawn": "demo"}[example]
+    seed = open_page("listen").number_input(key="seed").value
+    _, seen = uploads.load_example_clip(example)
+    x = seen.aligned[seen.middle]
+    for condition in ("label", "classifier", "cp"):
+        (source,) = (r for r in trained_runs.SHIPPED if r.name.startswith(f"{family}-{condition}"))
+        run = generation.load_run(Run(source))
+        c, _ = generation.condition_of(run, generation.explain_face(run, x))
+        y = generation.generate_voices(run, x, c, seed)
+        heard = generation.classify_samples(run, y)["scorer"][0]
+        assert heard.argmax() == c.argmax(), condition
+
+
+def test_the_drawn_clip_goes_to_a_run_on_drawn_faces(landmark_model):
+    (shipped,) = (r for r in trained_runs.SHIPPED if r.name.startswith("fer2013-ravdess-cp"))
+    shutil.copytree(shipped, files.checkpoints_folder() / shipped.name)
+    runs.index_existing()
+    app = open_page("listen")
+    assert app.selectbox(key="listen run").value == shipped.name
+    assert "**C** " not in page_text(app)  # a photograph has no A and B
+    assert_no_exception(app.radio(key="example").set_value("drawn").run())
+    assert app.selectbox(key="listen run").value == tiny_run("cp")
+    assert_no_exception(app.radio(key="example").set_value("astronaut").run())
+    assert app.selectbox(key="listen run").value == shipped.name
+
+
+def tiny_run(condition: str) -> str:
+    mine = (r for r in runs.list_runs() if not r["shipped"] and r["condition"] == condition)
+    return next(mine)["run"]
 
 
 def test_an_emotion_that_is_named_is_told_all_the_time(film):
@@ -114,7 +216,7 @@ def test_the_page_and_the_command_line_make_the_same(landmark_model):
     one = cache.generate_long_voice.__wrapped__(
         files.checkpoints_folder() / cp, "x", seen, None, 4
     )  # its cache belongs to a visitor
-    from core.inference import generation, long_form
+    from core.inference import long_form
 
     run = cache.load_run(cp)
     assert (

@@ -17,12 +17,12 @@ from core.config import LogMel
 from core.inference.conditions import GuidedSamples, TrainingConditions
 from core.media import spectrograms
 from ui import theme
-from ui.widgets import charts
+from ui.widgets import charts, players
 
 GREY = theme.REFERENCE_COLOUR
 MIN_SHOWN_PROBABILITY = 0.1  # an emotion whose curves stay below is not drawn
 STEP_MS = 450  # duration of a step while the path plays
-VERDICT_DASHES = {"Q": "solid", "scorer": "dash"}
+VERDICT_DASHES = {"scorer": "solid", "Q": "dash"}
 OUTLINE_COLOUR = "#ffd84d"  # frame around the current step, visible on all of the colour map
 NO_EASING = {"mode": "immediate", "transition": {"duration": 0}}
 
@@ -45,10 +45,11 @@ def condition_and_verdicts(
         figure.add_bar(y=names, x=c, hovertemplate=hover, **look, **left)
     if known is not None:
         _add_training_range(figure, names, known)
-    for name, o, marker in (
-        ("Q", q, charts.solid_marker(colours)),
-        ("scorer", scorer, charts.hatched_marker(colours)),
+    for who, o, marker in (
+        ("scorer", scorer, charts.solid_marker(colours)),
+        ("Q", q, charts.hatched_marker(colours)),
     ):
+        name = players.VERDICT_NAMES[who]
         look = {"orientation": "h", "name": name, "marker": marker}
         hover = f"{name} hears %{{y}}: %{{x:.3f}}<extra></extra>"
         figure.add_bar(y=names, x=o, hovertemplate=hover, **look, **right)
@@ -217,15 +218,19 @@ def _add_curves(
             hover = {"hovertemplate": f"told {name} %{{y:.2f}}<extra></extra>"}
             look = {"line": style, "showlegend": False, "col": 2} | hover
             figure.add_scatter(y=np.round(d.c[:, k], 4), **look, **group, **line)
-        for who, o in (("Q", d.Q), ("scorer", d.scorer)):
-            hover = {"hovertemplate": f"{who} hears {name} %{{y:.2f}}<extra></extra>"}
-            look = {"line": style | {"dash": VERDICT_DASHES[who]}, "showlegend": who == "Q"} | hover
+        for who, o in (("scorer", d.scorer), ("Q", d.Q)):
+            name = players.VERDICT_NAMES[who]
+            hover = {"hovertemplate": f"{name} hears {name} %{{y:.2f}}<extra></extra>"}
+            look = {
+                "line": style | {"dash": VERDICT_DASHES[who]},
+                "showlegend": who == "scorer",
+            } | hover
             figure.add_scatter(y=np.round(o[:, k], 4), col=3, **look, **group, **line)
     # Legend entries of the two classifiers, and a trace that keeps an empty panel's axes.
     empty = {"mode": "lines", "row": row, "y": [None]}
     for who, dash in VERDICT_DASHES.items():
         style = {"color": GREY, "width": 2.5, "dash": dash}
-        figure.add_scatter(x=[None], line=style, name=who, col=3, **empty)
+        figure.add_scatter(x=[None], line=style, name=players.VERDICT_NAMES[who], col=3, **empty)
     if not d.c.shape[1]:
         figure.add_scatter(x=[positions[0]], showlegend=False, hoverinfo="skip", col=2, **empty)
     ends = [float(positions[0]), float(positions[-1])]

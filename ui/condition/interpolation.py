@@ -175,8 +175,9 @@ def _show_path(
         sampling.show_player(o, d.y[at], s)
     q, scorer = d.Q[at], d.scorer[at]
     st.markdown(
-        f"Step {at + 1}: Q hears *{classes[int(q.argmax())]}* ({q.max():.0%}), the scorer "
-        f"*{classes[int(scorer.argmax())]}* ({scorer.max():.0%}). {_steps_support_text(o, d)}"
+        f"Step {at + 1}: the judge, who never met G, hears *{classes[int(scorer.argmax())]}* "
+        f"({scorer.max():.0%}), Q, G's teacher, *{classes[int(q.argmax())]}* ({q.max():.0%}). "
+        f"{_steps_support_text(o, d)}"
     )
     stem = f"{kind}-{o.config.name}-{s.seed}"
     with st.container(horizontal=True, gap="small"):

@@ -161,13 +161,14 @@ def show_one_condition(
         trained = known if isinstance(known, TrainingConditions) else None
         verdicts = (d.Q[0], d.scorer[0])
         figure = figures.condition_and_verdicts(o.classes, c, trained, *verdicts, 210)
-        alt = "what the generator is told, and what Q and the scorer hear"
+        alt = "what the generator is told, and what the judge and Q hear"
         st.plotly_chart(figure, key="cond told", config=charts.NO_TOOLBAR_CONFIG, alt=alt)
         with place:
             sampling.show_player(o, d.y[0], s)
         stem = f"condition-{o.config.name}-{s.seed}"
         with st.container(horizontal=True, gap="small"):
-            wav = lambda: sampling.to_audio(o, d.y[0], s).wav  # noqa: E731
+            # a function that is called on the click could not reach a visitor's own cache
+            wav = sampling.to_audio(o, d.y[0], s).wav
             players.download("wav", wav, f"{stem}.wav", key="cond wav")
             about = "Face, c, spectrogram, y(c₀) and both verdicts as numbers."
             npz = lambda: sampling.npz_bytes(d)  # noqa: E731

@@ -52,8 +52,8 @@ nor condition. On the whole way from noise to voice it moves with v₀ + w · (v
 is its velocity when told nothing. At w = 0 neither face nor c has an effect, at 1 it is the flow as
 trained, above 1 both count for more.
 
-**Q and the scorer** are two classifiers of real voices. Q took part in G's training, so G has
-learnt to please it; the scorer did not. Trust the scorer more.
+**The judge and Q** are two classifiers of real voices. Q was G's teacher, so G has learnt to please
+it; the judge (the scorer of FID and IS) never met G. Trust the judge more.
 
 **The other views** draw all steps between two ends at once. Drag the slider or press play; the
 sound below is that of the step you stop at."""

@@ -13,25 +13,87 @@ from core.media import spectrograms
 from ui import theme
 from ui.gallery import voices
 from ui.gallery.voices import GallerySet
-from ui.session import cache
+from ui.session import cache, query_params
 from ui.widgets import charts, contact_sheet, players, spectrogram
 
 VIEW_LABELS = {"listen": "Listen", "copy": "A copy?"}
 SMALL_TEXT = "font-size:.8125rem"
+VERDICT_LABELS = {  # of `selection.VERDICTS`
+    "any": "any verdict",
+    "right": "judge and Q right",
+    "scorer-right": "judge right",
+    "scorer-wrong": "judge wrong",
+    "q-right": "Q right",
+    "q-wrong": "Q wrong",
+    "apart": "judge and Q disagree",
+}
+ORDER_LABELS = {  # of `selection.ORDERS`
+    "mixed": "shuffled",
+    "set": "as in the set",
+    "credible": "most credible face first",
+    "strange": "least credible face first",
+    "sure": "judge surest of the emotion",
+    "unsure": "judge least sure of it",
+    "copy": "nearest to a training voice",
+    "typical": "most like real voices (FID's features)",
+    "odd": "least like real voices",
+}
 ABOUT = """
 - **Each row** is a face of 28×28 pixels, a real voice, and the voice that each condition's
   generator made of that face. With clips that hold both, the real voice is the face's own; where
   faces and voices come from different people, it is one of the same emotion.
 - **A, B, C.** The real voice as recorded (A), the same after the run's mel bands and back (B), the
   generated one (C). C can never sound better than B: compare these two. All are at their own level.
-- **The verdicts** are of two networks trained on real voices: the scorer, whose features FID and IS
-  are measured on, and Q, which took part in the generator's training. Q knows what it taught; the
-  scorer is independent.
+- **The verdicts** are of two networks trained on real voices: the judge (the scorer, whose features
+  FID and IS are measured on) never met G, and Q was G's teacher. Q knows what it taught; the judge
+  is independent.
 - **No cherry-picking.** Faces of S4 belong to people that no network was trained on, and noise and
   faces are those of the run's FID.
 - **A copy?** The most similar of all training voices stands beside the generated one, with its
   distance in dB.
 """
+
+
+def item_text(s: GallerySet, items: np.ndarray, at: int, condition: str) -> str:
+    """An item in words: its place, emotion, person, and what the judge hears in one voice."""
+    i, classes = int(items[at]), s.classes
+    label, heard = int(s.real.label[i]), int(s.generated[condition].scorer[i].argmax())
+    words = [f"{at + 1} of {len(items)}", classes[label], str(s.real.subject[i])]
+    heard_as = f"heard as {classes[heard]} {'✓' if heard == label else '✕'}"
+    words.append(f"{theme.CONDITION_TEXTS[condition][0]} {heard_as}")
+    return " · ".join(filter(None, words))
+
+
+def choose_item(s: GallerySet, items: np.ndarray, at: int, condition: str) -> None:
+    """A list of all items and buttons to the neighbours of the open one: the sheet without a mouse.
+
+    `at` is the open one's place in `items`.
+    """
+    key, open_row = "gallery item", lambda k: query_params.set_value("item", int(s.real.row[k]))
+    st.session_state[key] = int(items[at])
+    places = {int(i): k for k, i in enumerate(items)}
+    words = lambda i: item_text(s, items, places[i], condition)  # noqa: E731
+    with st.container(horizontal=True, vertical_alignment="bottom", gap="small"):
+        for label, by, icon in (("Previous", -1, "chevron_left"), ("Next", 1, "chevron_right")):
+            is_end = not 0 <= at + by < len(items)
+            go = {"on_click": open_row, "args": (items[0 if is_end else at + by],)}
+            look = {"icon": f":material/{icon}:", "key": f"{label.lower()} item"}
+            st.button(label, disabled=is_end, **look, **go)
+            if by < 0:
+                go = {"on_change": lambda: open_row(st.session_state[key]), "key": key}
+                look = {"format_func": words, "label_visibility": "collapsed", "width": "stretch"}
+                st.selectbox("Face and voices", list(places), **look, **go)
+
+
+def rate_text(s: GallerySet, items: np.ndarray, condition: str) -> str:
+    """How many of a condition's voices the judge hears as the face's emotion, in words."""
+    heard = s.generated[condition].scorer[items].argmax(axis=1)
+    right, name = int((heard == s.real.label[items]).sum()), theme.CONDITION_TEXTS[condition][0]
+    chance = len(items) / len(s.classes)
+    return (
+        f"{name}: the judge hears the face's emotion in **{right} of {len(items)}** "
+        f"(chance {chance:.0f})."
+    )
 
 
 def show_heading(s: GallerySet, i: int) -> None:
@@ -90,14 +152,17 @@ def show_generated(s: GallerySet, i: int, condition: str) -> None:
     players.show_heading(condition, s.classes[int(one.c[i].argmax())] if one.c.shape[1] else "")
     _show_spectrogram(s, y, f"chart {condition}", f"generated spectrogram, {condition}")
     sound = voices.to_audio(run_id, y, 0, spectrograms.GENERATED_COMMENT)
-    players.show_generated(sound, condition)
+    players.show_generated(sound, condition, "C" if s.real.voice_row[i] >= 0 else "")
     _show_verdicts(s, i, {"Q": one.Q[i], "scorer": one.scorer[i]})
 
 
 def _show_verdicts(s: GallerySet, i: int, o: dict[str, np.ndarray], speaker: str = "") -> None:
     label = s.classes[int(s.real.label[i])]
     words = [html.escape(speaker)] * bool(speaker)
-    words += [players.verdict_html(who, o[who], s.classes, label) for who in ("scorer", "Q")]
+    words += [
+        players.verdict_html(name, o[who], s.classes, label)
+        for who, name in players.VERDICT_NAMES.items()
+    ]
     st.html(f"<div style='{SMALL_TEXT}'>{' · '.join(words)}</div>")
 
 

@@ -5,6 +5,7 @@ Also their sounds, the original recordings, and the files that a visitor can dow
 
 from __future__ import annotations
 
+import dataclasses
 import io
 import json
 import threading
@@ -25,6 +26,7 @@ from core.data.corpora import KNOWN_CORPORA
 from core.files import UserError
 from core.inference.gallery import selection
 from core.media import spectrograms, waveforms
+from core.runs import Run
 from ui import theme
 from ui.session import cache, corpora, images
 from ui.session.cache import RunFamily, cache_by_run
@@ -55,6 +57,7 @@ class GallerySet:
     ref_db: float
     broken: tuple[str, ...]  # messages of the members that could not be opened
     key: tuple  # cache key: folder, runs, set, modification times
+    recordings: dict[str, np.ndarray]  # clip -> its recording (T,), of clips drawn anew
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -103,31 +106,73 @@ def _modification_times(family: RunFamily, config: Config) -> tuple[int, ...]:
     return tuple(p.stat().st_mtime_ns if p.exists() else 0 for p in paths)
 
 
+def has_corpora(s: GallerySet) -> bool:
+    """Whether the run's faces are on this machine, and not the kept ones alone, drawn anew."""
+    return bool(len(s.real.face)) and not s.real.missing
+
+
+def has_real_side(family: RunFamily) -> bool:
+    """Whether a family's faces and real voices can be shown: they are here, or can be drawn."""
+    d = cache.run_config(family.id).data
+    paths = (prepared_corpora.corpus_path(n, d.demo_takes) for n in (d.faces, d.voices))
+    return all(map(prepared_corpora.is_demo, (d.faces, d.voices))) or all(p.exists() for p in paths)
+
+
+def _draw_demo_items(
+    run: Run, r: RealItems, report: ProgressCallback
+) -> tuple[RealItems, dict[str, np.ndarray]]:
+    """The kept items of a run on the demo corpus, their faces and real voices drawn anew.
+
+    Also returns each clip's recording.
+    """
+    from core.inference import examples
+    from core.inference.gallery.real_items import RealVoices
+
+    classes, drawn = run.config.data.classes, []
+    for i, label in enumerate(r.label):
+        report(i / len(r), f"Drawing invented faces and voices: {i} of {len(r)}")
+        number = int((r.label[:i] == label).sum())
+        drawn.append(examples.load_face_example(run, classes[label], number))
+    if any(one.face is None or one.real is None for one in drawn):
+        return r, {}
+    clip = np.array([one.name for one in drawn])
+    real = RealVoices(np.stack([one.real for one in drawn]), r.label, r.subject, clip)
+    face, beside = np.stack([one.face for one in drawn]), np.arange(len(drawn))
+    r = dataclasses.replace(r, face=face, clip=clip, voices=real, voice_row=beside)
+    return r, {one.name: one.wave for one in drawn if one.wave is not None}
+
+
 def _compute_set(
     family: RunFamily, name: SetName, config: Config, key: tuple, show: Callable
 ) -> GallerySet:
+    from core.inference import examples
     from core.inference.gallery import generated_voices, real_items
 
-    parts = len(family.members) + 1
+    run, parts = cache.run_by_id(family.id), len(family.members) + 1
 
     def progress_of(part: int) -> ProgressCallback:
         return lambda share, words: show(
             min(1.0, (part + share) / parts), f"{words} … kept for the next visit"
         )
 
-    real = real_items.load_real_items(cache.run_by_id(family.id), name, progress_of(0))
+    real = real_items.load_real_items(run, name, progress_of(0))
+    recordings: dict[str, np.ndarray] = {}
+    if real.missing and examples.is_demo(config):
+        real, recordings = _draw_demo_items(run, real, progress_of(0))
+    # Kept voices belong to kept faces; sampled for these few faces alone, they would be others.
+    asked = dataclasses.replace(real, face=real.face[:0]) if real.missing else real
     generated, broken = {}, []
     for part, (condition, run_id) in enumerate(family.members.items(), 1):
         try:
-            run, progress = cache.load_run(run_id), progress_of(part)
-            generated[condition] = generated_voices.load_generated_voices(run, real, progress)
+            opened, progress = cache.load_run(run_id), progress_of(part)
+            generated[condition] = generated_voices.load_generated_voices(opened, asked, progress)
         except LOAD_ERRORS as error:
             broken.append(str(error))
     if not generated:
         raise UserError(" ".join(broken))
     members = {c: family.members[c] for c in generated}
     ref_db = cache.load_run(next(iter(members.values()))).ref_db
-    return GallerySet(members, real, generated, config, ref_db, tuple(broken), key)
+    return GallerySet(members, real, generated, config, ref_db, tuple(broken), key, recordings)
 
 
 def sheet_figure(s: GallerySet, items: Sequence[int], open_item: int) -> go.Figure:
@@ -157,11 +202,14 @@ def show_missing_corpora(s: GallerySet) -> None:
         return
     empty = {"faces": not len(r.face), "real voices": not len(r.voices.y)}
     lost = " and no ".join(words for words, is_empty in empty.items() if is_empty)
-    more = "" if len(r.face) else f" You see the {len(r)} samples that come with the run."
+    lost, more = f"no {lost} here.", f" You see the {len(r)} samples that come with the run."
+    if len(r.face):
+        lost = f"you see the {len(r)} invented faces and voices that come with the run, drawn anew."
+        more = " The whole corpus shows all of its test set, and whether a voice is a copy."
     verb = "are" if len(r.missing) > 1 else "is"
     names = f"**{' and '.join(escape(n) for n in r.missing)} {verb} not on this machine**"
     with st.container(border=True, horizontal=True, vertical_alignment="center"):
-        words = f":material/folder_off: {names}: no {lost} here.{more}"
+        words = f":material/folder_off: {names}: {lost}{more}"
         st.markdown(words, width="stretch")
         for corpus in r.missing:
             _show_corpus_link(corpus, s.config.data.demo_takes)
@@ -219,6 +267,10 @@ def load_recording(s: GallerySet, clip: str) -> tuple[bytes, float] | str:
     The gain (<= 0) keeps the peak below 0.95. A string tells why there is no recording.
     """
     data = s.config.data
+    comment = f"a recording's middle: {clip} of {data.voices}"
+    if clip in s.recordings:
+        wave, m = s.recordings[clip], s.config.logmel
+        return waveforms.crop_to_wav(wave, m.columns, m, comment=f"{comment}, invented")
     stem = prepared_corpora.corpus_path(data.voices, data.demo_takes).stem
     c = corpora.load_summary(stem)
     if isinstance(c, str):
@@ -230,7 +282,6 @@ def load_recording(s: GallerySet, clip: str) -> tuple[bytes, float] | str:
     if own.wav is None:
         missing = "Its source is not on this machine: prepared corpora hold no recordings."
         return own.note or missing
-    comment = f"a recording's middle: {clip} of {data.voices}"
     return _crop_recording(own.wav, s.config.logmel, comment)
 
 

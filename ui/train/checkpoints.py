@@ -170,13 +170,14 @@ def _show_spectrograms(
 def _show_confusion(shown: dict[str, np.ndarray], config: Config) -> None:
     """Confusion matrix of the scorer on many generated samples."""
     classes, (given, target) = config.data.classes, source_and_target(config)
-    st.subheader(f"What the scorer {'hears' if target == 'voice' else 'sees'}")
+    st.subheader(f"What the judge {'hears' if target == 'voice' else 'sees'}")
     if "confusion" not in shown:
         st.caption(OLD_CHECKPOINT_NOTE)
         return
     counts, verb = shown["confusion"], PERCEPTION_VERBS[target]
     n = int(counts.sum())
     st.caption(
+        "The judge is the scorer of FID and IS: it learnt from real ones and never met G. "
         f"{n:,} samples of S2's {given}s: {np.trace(counts) / max(1, n):.0%} {verb} as the "
         f"{given}'s emotion, chance {1 / len(classes):.0%}."
     )
@@ -195,10 +196,10 @@ def _show_embedding(shown: dict[str, np.ndarray], config: Config) -> None:
     figure, beyond = embedding_figure(shown, config.data.classes, target)
     edge = f" {beyond} generated ones lie beyond the frame and are drawn on its edge."
     st.caption(
-        f"The scorer's features; the axes are those of real {target}s and stay the same at every "
+        f"The judge's features; the axes are those of real {target}s and stay the same at every "
         f"step.{edge if beyond else ''}"
     )
-    alt = f"real and generated {target}s in the scorer's feature space"
+    alt = f"real and generated {target}s in the judge's feature space"
     st.plotly_chart(figure, key="embedding", config=charts.NO_TOOLBAR_CONFIG, alt=alt)
 
 
@@ -223,7 +224,7 @@ def confusion_heatmap(
     cells = {"z": share, "x": list(classes), "y": list(classes), "texttemplate": "%{z:.0f}"}
     cells |= {"customdata": np.stack([counts, whole], axis=-1)}
     figure = go.Figure(go.Heatmap(hovertemplate=f"{hover}<extra></extra>", **cells, **colours))
-    figure.update_xaxes(title=f"{verb} by the scorer", tickangle=45, showgrid=False)
+    figure.update_xaxes(title=f"{verb} by the judge", tickangle=45, showgrid=False)
     figure.update_yaxes(title=f"emotion of the {given}", autorange="reversed", showgrid=False)
     return charts.apply_layout(figure, height, left=80, bottom=80)
 

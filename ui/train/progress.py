@@ -172,7 +172,7 @@ def show_curves(row: dict, lines: TrainingCurves, step: int | None) -> None:
     if top:
         star = f" ★ the best step on S2, {top[0]:,} (by {top[1]}), which need not be the last."
     st.caption(
-        f"Measured on S2, whose {target}s the scorer knows. {results.reference_text(lines)} "
+        f"Measured on S2, whose {target}s the judge knows. {results.reference_text(lines)} "
         f"S4 is evaluated once, at the end.{star}"
     )
 
@@ -233,10 +233,10 @@ def _show_quality(found: Results, source: str, target: str) -> None:
     for name, better in checkpoints.BETTER_DIRECTION.items():
         about = f"Of generated {target}s; {better} is better."
         shown.append((name, text(found, name), text(found, f"{name} real"), about))
-    about = f"How often the scorer finds the {source}'s emotion, in %."
+    about = f"How often the judge finds the {source}'s emotion, in %."
     share = [text(found, k, 0, 100) for k in ("recognised", "recognised real")]
     shown.append(("Recognised, %", *share, about))
-    about = f"Share of {real} that have a generated one near them, for the scorer, in %."
+    about = f"Share of {real} that have a generated one near them, for the judge, in %."
     share = [text(found, k, 0, 100) for k in ("coverage", "coverage real")]
     shown.append(("Coverage, %", *share, about))
     about = (
@@ -249,7 +249,7 @@ def _show_quality(found: Results, source: str, target: str) -> None:
         column.metric(name, value, f"{real} {known}", help=about, **plain)
     q = found["quality"]
     st.caption(
-        f"N = {q['N']}, scorer {q['scorer']}: another scorer gives other figures, so they are not "
+        f"N = {q['N']}, judge {q['scorer']}: another judge gives other figures, so they are not "
         f"comparable with the paper's. {results.withdrawal_note(found)}"
     )
 

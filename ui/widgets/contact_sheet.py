@@ -111,7 +111,7 @@ def _add_click_points(figure: go.Figure, r, generated, items, classes, columns) 
             words = f"{column_title(name)} · {classes[r.label[i]]}"
             if name in generated:
                 o = generated[name].scorer[i]
-                words += f"<br>the scorer hears {classes[o.argmax()]}, {o.max():.0%}"
+                words += f"<br>the judge hears {classes[o.argmax()]}, {o.max():.0%}"
             for k in range(width // FACE_WIDTH):
                 middle = ROW_PITCH * row + CELL_HEIGHT / 2
                 points.append((x + FACE_WIDTH * (k + 0.5), middle, int(i), words))
@@ -132,7 +132,7 @@ def _add_click_points(figure: go.Figure, r, generated, items, classes, columns) 
 
 
 def _add_verdict_marks(figure: go.Figure, r, generated, items, classes, columns) -> None:
-    """A mark in the corner of each generated voice: ● the scorer is right, ✕ wrong."""
+    """A mark in the corner of each generated voice: ● the judge is right, ✕ wrong."""
     marks = []
     for row, i in enumerate(items):
         for name, x, width in columns:
@@ -165,7 +165,7 @@ def _label_axes(figure: go.Figure, r, items, classes, columns, s: LogMel) -> Non
     seconds, low, high = s.columns * s.hop / s.rate, s.f_min / 1000, s.f_max / 1000
     words = f"each voice: {seconds:.1f} s across, {low:g} to {high:g} kHz (mel) upwards"
     place = {"xref": "paper", "yref": "paper", "x": 0, "y": 0, "xanchor": "left", "yanchor": "top"}
-    words += " · mark: ● the scorer is right, ✕ wrong"
+    words += " · mark: ● the judge is right, ✕ wrong"
     figure.add_annotation(text=words, showarrow=False, yshift=-2, font={"size": 11}, **place)
 
 

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 MAX_FRAME_SIZE = (270, 220)  # largest width and height of a frame on the page, in pixels
 MIN_SHOWN_LIMIT_DB = 0.05  # a level that was lowered by less is shown as unchanged
+# The two networks that hear a generated voice, the independent one first, and their names on pages.
+VERDICT_NAMES = {"scorer": "judge (never met G)", "Q": "Q (G's teacher)"}
 MIME_TYPES = {
     ".wav": "audio/wav",
     ".png": "image/png",
@@ -97,7 +99,7 @@ def _show_frame(
 def verdict_html(who: str, o: np.ndarray, classes: Sequence[str], label: str = "") -> str:
     """A classifier's likeliest emotion as HTML, with ✓ or ✕ for whether it is `label`.
 
-    `o` (K,) is the softmax; `who` precedes the emotion: "scorer", "seen as".
+    `o` (K,) is the softmax; `who` precedes the emotion: "judge", "seen as".
     """
     k = int(o.argmax())
     mark = f" {'✓' if classes[k] == label else '✕'}" if label else ""
@@ -105,9 +107,9 @@ def verdict_html(who: str, o: np.ndarray, classes: Sequence[str], label: str = "
 
 
 def show_verdict(classes: Sequence[str], o: np.ndarray) -> None:
-    """The scorer's two likeliest emotions of a voice."""
+    """The two likeliest emotions of a voice for the judge, who never met G."""
     second = int(np.argsort(-o)[1])
-    first = verdict_html("The scorer hears", o, classes)
+    first = verdict_html("The judge hears", o, classes)
     st.html(f"{first}, {theme.emotion_html(classes[second])} {o[second]:.0%}")
 
 
@@ -117,16 +119,17 @@ def show_verdict(classes: Sequence[str], o: np.ndarray) -> None:
 def level_text(gain_db: float) -> str:
     """How a sound's level was changed, in words."""
     if gain_db > -MIN_SHOWN_LIMIT_DB:
-        return "At its own level: A, B and C can be compared in loudness."
+        return "At its own level: all sounds here can be compared in loudness."
     lowered = f"Turned down by {-gain_db:.1f} dB, so that nothing is clipped"
     return f"{lowered}; otherwise at the level of the others."
 
 
 def show_player(letter: str, words: str, wav: bytes, gain_db: float, alt: str) -> None:
-    """One player with its letter, and by how much its level was lowered, if it was."""
-    st.audio(wav, "audio/wav", alt=f"{letter}: {alt}")
+    """One player with its letter, if any, and by how much its level was lowered, if it was."""
+    st.audio(wav, "audio/wav", alt=f"{letter}: {alt}" if letter else alt)
     lowered = f" · {gain_db:.1f} dB" if gain_db <= -MIN_SHOWN_LIMIT_DB else ""
-    st.caption(f"**{letter}** {words}{lowered}", help=level_text(gain_db))
+    mark = f"**{letter}** " if letter else ""
+    st.caption(f"{mark}{words}{lowered}", help=level_text(gain_db))
 
 
 def show_recording(original: tuple[bytes, float] | str, again: Audio, s: LogMel) -> None:
@@ -145,15 +148,18 @@ def show_recording(original: tuple[bytes, float] | str, again: Audio, s: LogMel)
         show_player("B", f"{s.bands} bands", again.wav, again.gain_db, alt)
 
 
-def show_generated(sound: Audio, whose: str, plain: Audio | None = None) -> None:
-    """C: a generated voice; beside it the same by plain Griffin-Lim, if given."""
+def show_generated(sound: Audio, whose: str, letter: str = "", plain: Audio | None = None) -> None:
+    """A generated voice; beside it the same by plain Griffin-Lim, if given.
+
+    Its `letter` is "C" where A and B stand on the page, else "".
+    """
     both = [("generated", sound, "")]
     if plain is not None:
         both.append(("Griffin-Lim", plain, ", by plain Griffin-Lim"))
     columns = st.columns(2, gap="small") if plain is not None else [st.container()]
     for column, (words, one, how) in zip(columns, both):
         with column:
-            show_player("C", words, one.wav, one.gain_db, f"generated voice, {whose}{how}")
+            show_player(letter, words, one.wav, one.gain_db, f"generated voice, {whose}{how}")
 
 
 def show_downloads(
@@ -182,15 +188,21 @@ def show_voice(
     ref_db: float,
     s: LogMel,
     stem: str,
+    letter: str = "",
     plain: Audio | None = None,
-) -> None:
-    """A generated voice: condition, spectrogram, player, verdict, files."""
+) -> DeltaGenerator:
+    """A generated voice: condition, player, verdict, spectrogram, files.
+
+    Returns a place below the verdict.
+    """
     show_heading(condition, classes[int(one.c.argmax())] if len(one.c) else "")
+    show_generated(one.sound, condition, letter, plain)
+    show_verdict(classes, one.heard)
+    place = st.container()
     alt = f"generated spectrogram, {condition}"
     spectrogram.show_canvas(one.y, ref_db, s, f"chart {condition}", alt)
-    show_generated(one.sound, condition, plain)
-    show_verdict(classes, one.heard)
     show_downloads(one.sound, one.y, f"{stem}-{condition}", condition)
+    return place
 
 
 def show_own_voice(
