@@ -67,6 +67,7 @@ with settings_side:
     steps = a.number_input("Steps", 1, MAX_STEPS, config.gan.steps, **look, **keep)
     look = {"key": f"{preset} seed", "help": "Seed of weights, noise and pairs."}
     seed = b.number_input("Seed", 0, MAX_SEED, config.seed, **look, **keep)
+    start_place = st.container()  # above what is rarely changed, so that it is seen at once
     cards = cache.gpus()
     devices = ["auto", "cpu", *(["cuda"] if cards else [])]
     look = {"default": "auto", "required": True, "key": "device"}
@@ -81,9 +82,12 @@ with settings_side:
     gan = {"condition": condition, "generator": generator, "steps": steps}
     config = replace(config, seed=seed, gan=gan)
 
-    can_start = launch.show_corpus_state(config)
     rows = cache.run_rows()
-    launch.show_start_buttons(config, rows, device, can_start)
+    with start_place:
+        buttons = st.container()
+        can_start = launch.show_corpus_state(config)
+    with buttons:
+        launch.show_start_buttons(config, rows, device, can_start)
 
 # ------------------------------------------------------------------ trainings, running and past
 

@@ -173,7 +173,7 @@ def show_rate(run_id: str, x: np.ndarray, c: np.ndarray, first_choice: str) -> N
 def rate_html(heard: np.ndarray, meant: int, classes: Sequence[str]) -> str:
     """The verdicts (n,) on many voices as a sentence and a strip of dots, full where as meant."""
     n, right = len(heard), int((heard == meant).sum())
-    emotion = theme.emotion_html(html.escape(classes[meant]))
+    emotion = theme.emotion_html(classes[meant])
     counts = ", ".join(
         f"{classes[k]} {m}"
         for k, m in sorted(enumerate(np.bincount(heard)), key=lambda p: -p[1])

@@ -46,3 +46,19 @@ def test_a_click_in_the_sheet_opens_that_face(page):
     page.reload()
     wait_until(page, lambda: page.locator("audio").count() == 5, 90)
     assert page.url == chosen
+
+
+def test_the_next_face_and_any_other_are_opened_by_keys(page):
+    page.goto("/gallery?sort=set")
+    wait_until(page, lambda: page.locator("audio").count() == 5, 90)
+    before = page.evaluate(SOURCE)
+    page.get_by_role("button", name="Next", exact=True).focus()
+    page.keyboard.press("Enter")
+    wait_until(page, lambda: "item=1" in page.url)
+    wait_until(page, lambda: page.locator("audio").count() == 5 and page.evaluate(SOURCE) != before)
+    chooser = page.get_by_role("combobox", name="Face and voices")
+    chooser.focus()
+    page.keyboard.type("9 of")
+    page.keyboard.press("Enter")
+    wait_until(page, lambda: "item=8" in page.url)
+    assert "sheet=2" in page.url

@@ -21,7 +21,6 @@ from core.serialisation import to_dict
 from tests.support import trained_runs
 from tests.support.app import assert_no_exception, count_elements, open_page, page_text
 from ui.condition import figures, interpolation, point, sampling
-from ui.widgets import players
 
 K = len(CREMA_EMOTIONS)
 DRAWN = {"face": "drawn-happy"}  # a face for which nothing has to be found
@@ -432,7 +431,7 @@ def test_every_chart_names_its_axes():
             CREMA_EMOTIONS, d.c[0], known, d.Q[0], d.scorer[0]
         ).data
     }
-    assert np.array_equal(bars[players.VERDICT_NAMES["Q"]].x, d.Q[0])
-    assert np.array_equal(bars[players.VERDICT_NAMES["scorer"]].x, d.scorer[0])
+    assert np.array_equal(bars["Q"].x, d.Q[0])
+    assert np.array_equal(bars["judge"].x, d.scorer[0])
     assert np.array_equal(bars["training: mean and range"].x, known.mean)
     assert bars["training: mean and range"].error_x.array == pytest.approx(known.high - known.mean)

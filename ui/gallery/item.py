@@ -110,10 +110,14 @@ def show_heading(s: GallerySet, i: int) -> None:
     lines.append(f"credibility {credibility.describe(scale, float(r.credibility[i]))}")
     lines.append(f"confidence {r.confidence[i]:.2f}")
     style = "font-size:.875rem;line-height:1.5"
-    with st.container(horizontal=True, gap="small", vertical_alignment="center"):
-        if len(r.face):
-            players.show_pixels(r.face[i], 4, 100)
-        st.html(f"<div style='{style}'>{'<br>'.join(lines)}</div>", width="stretch")
+    facts = f"<div style='{style}'>{'<br>'.join(lines)}</div>"
+    if not len(r.face):
+        st.html(facts)
+        return
+    picture, words = st.columns([2, 5], gap="small", vertical_alignment="center")
+    with picture:
+        players.show_pixels(r.face[i], 4, 100)
+    words.html(facts)
 
 
 def show_voices(s: GallerySet, i: int) -> None:

@@ -204,8 +204,7 @@ def show_missing_corpora(s: GallerySet) -> None:
     lost = " and no ".join(words for words, is_empty in empty.items() if is_empty)
     lost, more = f"no {lost} here.", f" You see the {len(r)} samples that come with the run."
     if len(r.face):
-        lost = f"you see the {len(r)} invented faces and voices that come with the run, drawn anew."
-        more = " The whole corpus shows all of its test set, and whether a voice is a copy."
+        lost, more = f"you see the {len(r)} faces and voices of the run's samples, drawn anew.", ""
     verb = "are" if len(r.missing) > 1 else "is"
     names = f"**{' and '.join(escape(n) for n in r.missing)} {verb} not on this machine**"
     with st.container(border=True, horizontal=True, vertical_alignment="center"):

@@ -125,12 +125,9 @@ def show_equal_run(row: dict) -> None:
     words, label = f"**This run exists ({state}).**", "Open the run"
     if row["state"] == "done":
         label = "Open the finished run"
-        words += (
-            " The same settings on the same data are the same run: open it, or change the seed."
-        )
     elif row["state"] in IDLE_STATES:
         words += " *Start* continues it from its last checkpoint."
-    st.info(words, icon=":material/info:")
+    st.markdown(f":material/info: {words}")
     go = {"on_click": _open_run, "args": (row["run"],), "icon": ":material/folder_open:"}
     st.button(label, key="open equal", width="stretch", **go)
 
