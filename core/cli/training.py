@@ -210,9 +210,13 @@ def baseline(options: BaselineOptions) -> int:
     )
     data, accuracy = options.config.data, np.array([100 * f["accuracy"] for f in folds])
     corpus = data.voices if options.modality == "voice" else data.faces
-    print(f"\n{options.modality}s of {corpus}, trained on S1, scored on S4")
+    own = options.config.f_s if options.modality == "face" else options.config.f_t
+    print(f"\n{options.modality}s of {corpus}, trained on {own.learns_from}, scored on S4")
     for f in folds:
-        print(f"  fold {f['fold']}: {100 * f['accuracy']:.2f} %, N = {f['N']}")
+        print(
+            f"  fold {f['fold']}: {100 * f['accuracy']:.2f} %, N = {f['N']}, "
+            f"calibration error (ECE) {f['ECE']:.3f}"
+        )
     n, k = sum(f["N"] for f in folds), len(data.classes)
     mean = f"mean {accuracy.mean():.2f} % of one fold, which has no spread"
     if len(folds) > 1:

@@ -179,11 +179,12 @@ def test_the_program_is_named_as_it_is_typed():
 def test_the_baseline_of_one_fold_has_no_spread(folds, words, monkeypatch, capsys):
     from core.experiments import pipeline
 
-    found = [{"fold": i, "accuracy": 0.4 + 0.02 * i, "N": 10} for i in range(folds)]
+    found = [{"fold": i, "accuracy": 0.4 + 0.02 * i, "N": 10, "ECE": 0.05} for i in range(folds)]
     monkeypatch.setattr(pipeline, "baselines", lambda *a: found)
     assert command_line.main(["baseline", "--folds", str(folds)]) == 0
     text = capsys.readouterr().out
     assert words in text
+    assert "fold 0: 40.00 %, N = 10, calibration error (ECE) 0.050" in text
     assert "nan" not in text
 
 
