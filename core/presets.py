@@ -70,7 +70,10 @@ LISTENING = replace(  # to be heard: our flow, which learns from all people but 
     data={"windows": "all", "listening": True},
     f_s={"learns_from": "S1 and S3"},
     f_t={"steps": 1_500},
-    gan={"generator": "flow", "condition": "label", "batch": 32, "steps": 4_000, "average": 0.999},
+    gan={
+        **{"generator": "flow", "condition": "label", "guidance": 1.5},
+        **{"batch": 32, "steps": 4_000, "average": 0.999},
+    },
     evaluate={"every": 500},
 )
 # 64 mel bands sound better than the paper's 28

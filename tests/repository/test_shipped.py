@@ -38,7 +38,7 @@ def test_both_families_have_a_run_for_each_condition():
     }
     assert found == {
         (n, c) for n in ("demo", "fer2013-ravdess") for c in ("label", "classifier", "cp")
-    } | {("fine", "cp")}
+    } | {("listening", "label")}
     assert {
         (Run(p).config.name, Run(p).config.gan.condition)
         for p in trained_runs.SHIPPED
