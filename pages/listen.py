@@ -23,12 +23,15 @@ st.markdown(
 
 # ------------------------------------------------------------------ the run
 
-families = cache.families()
+# runs that were made to be heard come first
+families = sorted(cache.families(), key=lambda f: not cache.run_config(f.id).data.listening)
 if not families:
     run_summary.show_no_run()
     st.stop()
 with choice:
     family = choices.choose_family(families, "listen run", "Run: ", label_visibility="collapsed")
+    if cache.run_config(family.id).data.listening:
+        st.caption(listen.LISTENING_NOTE)
 
 # ------------------------------------------------------------------ the face
 

@@ -118,6 +118,11 @@ def agreement_text(facts: Sequence[dict]) -> str:
     return f"The judge hears the emotion that was told in **{alike} of {len(facts)}** windows."
 
 
+LISTENING_NOTE = (
+    "Made to be heard: it learnt from all people but the test people. Runs of the paper's "
+    "three conditions are in this list, too."
+)
+
 # ------------------------------------------------------------------ many draws of one voice
 
 

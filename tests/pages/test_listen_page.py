@@ -146,6 +146,17 @@ def test_the_drawn_clip_goes_to_a_run_on_drawn_faces(landmark_model):
     assert app.selectbox(key="listen run").value == shipped.name
 
 
+def test_it_opens_with_a_run_that_was_made_to_be_heard(landmark_model):
+    for name in ("fer2013-ravdess-cp", "listening"):
+        (shipped,) = (r for r in trained_runs.SHIPPED if r.name.startswith(name))
+        shutil.copytree(shipped, files.checkpoints_folder() / shipped.name)
+    runs.index_existing()
+    app = open_page("listen")
+    assert app.selectbox(key="listen run").value == shipped.name
+    assert "Made to be heard" in page_text(app)
+    assert len(app.get("audio")) or "generated" in page_text(app)
+
+
 def tiny_run(condition: str) -> str:
     mine = (r for r in runs.list_runs() if not r["shipped"] and r["condition"] == condition)
     return next(mine)["run"]

@@ -153,7 +153,7 @@ HOSTILE: dict[str, tuple[str, Callable[[Path], None]]] = {
         _json("config.json", "data", "classes", value=[MARKDOWN, "b", "c", "d", "e", "f"]),
     ),
     "seven-classes": (
-        "outputs.npz",
+        "results.json",
         _json("config.json", "data", "classes", value=["a", "b", "c", "d", "e", "f", "g"]),
     ),
     "corpus-name": ("config.json", _json("config.json", "data", "voices", value="../../etc")),

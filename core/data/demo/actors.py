@@ -7,6 +7,7 @@ and with which other emotion mixed), so that a pair tells more than its class.
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 
 import numpy as np
@@ -50,12 +51,13 @@ class Take:
     strength: float  # 0 (weak) to 1 (textbook)
 
 
+@functools.cache  # pages ask for it again and again
 def list_takes(
     takes_per_emotion: int = 10,
     actors: int = 24,
     seed: int = 0,
     difficulty: Difficulty = DEFAULT_DIFFICULTY,
-) -> list[Take]:
+) -> tuple[Take, ...]:
     """The corpus' index by actor, emotion, number: `actors` x 6 x `takes_per_emotion` takes.
 
     Actors count from 1; odd ones are male, as in RAVDESS.
@@ -72,7 +74,7 @@ def list_takes(
                 strength = float(rng.uniform(difficulty.weakest, difficulty.strongest))
                 clip_id = f"demo_{actor:02d}_{EMOTION_CODES[emotion]}_{number:02d}"
                 takes.append(Take(clip_id, actor, sex, emotion, number, strength))
-    return takes
+    return tuple(takes)
 
 
 def random_stream(
