@@ -14,9 +14,11 @@ from typing import Annotated, Literal
 
 from tyro.conf import Positional, arg
 
-from core.cli.options import Address, Count, Engine, Index, placeholder
+from core.cli.options import Address, Between, Count, Engine, Index, placeholder
 from core.cli.progress import Progress, report_end
 from core.files import UserError
+
+Few = Annotated[int, placeholder("N"), Between(1, 100)]
 
 
 @dataclass(frozen=True)
@@ -34,13 +36,13 @@ class PrepareOptions:
     """Folder, zip or table as published; or your own table (csv), or folder of EMOTION/IMAGE."""
     workers: Index = 0
     """Processes that read clips at the same time; 0: one for each core."""
-    takes: Count = 10
+    takes: Few = 10
     """Demo corpus only: clips of each invented actor and emotion."""
     bands: Literal[28, 64, 80] = 28
     """Mel bands; 64 or 80 make a corpus of its own, whose name may say it too: ravdess-64."""
-    frames: Count = 1
+    frames: Few = 1
     """Faces of each clip: the middle frame, then further ones over the second around it."""
-    crops: Count = 1
+    crops: Few = 1
     """Spectrograms of each clip: the middle second, then further ones over the whole clip."""
     song: bool = False
     """RAVDESS only: the sung clips too."""
@@ -225,8 +227,6 @@ def doctor(o: DoctorOptions) -> tuple[int, str]:
 def draw(o: DrawOptions) -> tuple[int, str]:
     from core.data.demo import recordings
 
-    if o.count < 1:
-        raise UserError(f"--count is at least 1; got {o.count}")
     folder = _parse_path(o.folder, "the folder")
     progress = functools.partial(Progress(), "draw clips")
     paths = recordings.draw_demo_clips(folder, o.count, progress)

@@ -121,12 +121,18 @@ def test_a_plain_name_is_taken(name):
 
 # ------------------------------------------------------------------ numbers and empty paths
 
+COUNTS = ("takes", "frames", "crops")
+
 
 @pytest.mark.parametrize(
     ("option", "value", "words"),
     [
-        *((o, v, "are 1 to 100") for o in ("takes", "frames", "crops") for v in ("0", "-3", "101")),
-        ("workers", "-2", "workers are at least 0"),
+        *(
+            (o, v, "between 1 and 100")
+            for o in ("takes", "frames", "crops")
+            for v in ("0", "-3", "101")
+        ),
+        ("workers", "-2", "between 0 and 1,000,000"),
         *(("lost", v, "is a share of the clips, 0 to 1") for v in ("-0.1", "1.5", "nan")),
     ],
 )
@@ -145,7 +151,7 @@ def test_a_number_out_of_range_is_refused_before_any_work(
     [
         (("doctor", ".", "--seconds", "-1"), "--seconds are at least 0; got -1"),
         (("doctor", ".", "--seconds", "nan"), "--seconds are at least 0"),
-        (("draw", "x", "--count", "0"), "--count is at least 1; got 0"),
+        (("draw", "x", "--count", "0"), "--count is 0; it must lie between 1 and"),
         (("prepare", "mine", "--source", ""), "--source is empty; give a path, or . for"),
         (("prepare", "mine", "--source", " "), "--source is empty"),
         (("doctor", ""), "the corpus' path is empty"),
