@@ -16,9 +16,11 @@ PRESET_DESCRIPTIONS = {
         "Real faces (FER2013) and real voices (RAVDESS), paired by emotion. About an hour on two "
         "cores."
     ),
-    "fine": (
-        "The same with 64 mel bands instead of the paper's 28: voices that sound better. Longer."
+    "listening": (
+        "To be heard: a flow (ours) that learns from every window of all people but the test "
+        "people's. Prepare RAVDESS with --crops 7. Over an hour on two cores."
     ),
+    "fine": ("As fer2013-ravdess with 64 mel bands, which carry more of a voice. Longer."),
     "paper": (
         "CREMA-D by the paper's method at its width: Adagrad for all networks, Q trained beside D "
         "on S3's labels. Needs a GPU and some hours."

@@ -464,16 +464,3 @@ def test_every_figure_says_what_its_axes_are():
         ]
         assert axes
         assert all(a["title"]["text"] for a in axes)
-
-
-def test_a_runs_own_words_are_shown_letter_by_letter(home):
-    # a stranger's runs: no command gives such names
-    run, two = (trained_runs.fabricate_run(state) for state in ("stopped", "failed"))
-    for one, name in ((run, "<img src=x onerror=a()>"), (two, "**b**")):
-        files.write_json(one.directory / "config.json", to_dict(replace(one.config, name=name)))
-        runs.register(one)
-    app = open_page("evaluate", view="curves", runs=run.id)
-    app = open_page("evaluate", view="curves", runs=f"{run.id},{two.id}")
-    html = [e.proto.body for e in app.get("html")]
-    assert any("&lt;img" in b for b in html)
-    assert not any("<img" in b for b in html)

@@ -24,7 +24,10 @@ SECTIONS = {  # section of the config -> title, and the settings shown, in this 
     "conformal": ("Conformal prediction", ("measure", "groups", "r", "kind")),
     "f_s": (
         "Face classifier f_S",
-        ("width", "steps", "lr", "mirror", "smoothing", "noise", "batch", "optimiser"),
+        (
+            *("architecture", "width", "steps", "lr", "optimiser", "batch", "mirror", "augment"),
+            *("smoothing", "noise", "dropout", "average", "temperature", "learns_from"),
+        ),
     ),
     "f_t": (
         "Voice classifiers: f_T, Q, the scorer, the augmentation rows",
