@@ -203,7 +203,7 @@ def test_published_folds_that_do_not_fit(prepared, monkeypatch, tmp_path):
 @given(
     st.sampled_from(["ravdess", "crema-d", "mine"]),
     st.integers(0, 2**31),
-    st.integers(0, 9),
+    st.integers(0, 4),
     st.booleans(),
     st.booleans(),
 )
