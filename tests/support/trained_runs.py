@@ -137,7 +137,8 @@ def fabricate_run(state: str, config: Config = SMOKE, **fields) -> Run:
     steps |= {s: {"loss/G": 7 - s / 10, "loss/D": 0.5, "loss/l1": 0.7} for s in (10, 20)}
     for step, values in steps.items():
         runs.record_metrics(run, step, values)
-    y = np.random.default_rng(1).uniform(-1, 1, (6, 112, 28)).astype(np.float16)
+    shape = (28, 28) if run.config.gan.direction == "voice-face" else (112, 28)
+    y = np.random.default_rng(1).uniform(-1, 1, (6, *shape)).astype(np.float16)
     for step in (10, 20):
         files.write_arrays(
             run.directory / "samples" / f"step-{step:07d}.npz", y=y, label=np.arange(6)
