@@ -9,7 +9,7 @@ from ui.session import cache, query_params
 from ui.widgets import charts, choices, players, run_summary, uploads
 
 MAX_SEED = 10**9 - 1
-FIRST_SEED = 3  # the first whose voices of both examples are heard as meant by all shipped runs
+FIRST_SEED = 22  # the first whose voices of both examples are heard as meant by all shipped runs
 
 title, choice = st.columns([3, 1], gap="medium", vertical_alignment="center")
 title.title("Listen: the voice that goes with a face")

@@ -124,13 +124,15 @@ def test_the_examples_open_with_voices_that_shipped_runs_make_as_meant(landmark_
     seed = open_page("listen").number_input(key="seed").value
     _, seen = uploads.load_example_clip(example)
     x = seen.aligned[seen.middle]
-    for condition in ("label", "classifier", "cp"):
-        (source,) = (r for r in trained_runs.SHIPPED if r.name.startswith(f"{family}-{condition}"))
+    names = [f"{family}-{condition}" for condition in ("label", "classifier", "cp")]
+    names += ["listening"] if example == "astronaut" else []
+    for name in names:
+        (source,) = (r for r in trained_runs.SHIPPED if r.name.startswith(name))
         run = generation.load_run(Run(source))
         c, _ = generation.condition_of(run, generation.explain_face(run, x))
         y = generation.generate_voices(run, x, c, seed)
         heard = generation.classify_samples(run, y)["scorer"][0]
-        assert heard.argmax() == c.argmax(), condition
+        assert heard.argmax() == c.argmax(), name
 
 
 def test_the_drawn_clip_goes_to_a_run_on_drawn_faces(landmark_model):
