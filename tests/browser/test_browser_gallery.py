@@ -61,4 +61,4 @@ def test_the_next_face_and_any_other_are_opened_by_keys(page):
     page.keyboard.type("9 of")
     page.keyboard.press("Enter")
     wait_until(page, lambda: "item=8" in page.url)
-    assert "sheet=2" in page.url
+    page.wait_for_url("**sheet=2**")
