@@ -133,9 +133,8 @@ def cells_by_corpus(cells: Sequence[Cell]) -> dict[str, list[Cell]]:
     """
     groups: dict[str, list[Cell]] = {}
     for cell in cells:
-        d = cell.config.data
-        name = d.voices if d.faces == d.voices else f"{d.faces} × {d.voices}"
-        groups.setdefault(comparison.published_corpus(cell.config) or name, []).append(cell)
+        corpus = comparison.published_corpus(cell.config) or cell.corpus
+        groups.setdefault(corpus, []).append(cell)
     for corpus, of in groups.items():
         if len({c.title for c in of}) < len(of):
             fix = "report presets of one corpus one by one"
