@@ -30,11 +30,12 @@ from benchmarks.browser import (
     studio_server,
     wait_for_page,
 )
-from core import files, runs
+from core import files
 from core.config import replace
 from core.data import preparation, prepared_corpora
 from core.experiments import jobs
 from core.presets import SMOKE
+from core.runs import store
 
 SWITCHES, EARLY_SWITCH = 200, 50
 MAX_FIRST_PAINT_MS, MAX_SWITCH_MS, MAX_MEMORY_GROWTH = (
@@ -168,7 +169,7 @@ def copy_home(folder: Path) -> dict[str, str]:
     """
     source, target = files.checkpoints_folder(), folder / "checkpoints"
     target.mkdir(parents=True)
-    for row in runs.list_runs(source):
+    for row in store.list_runs(source):
         if row["state"] == "done":
             shutil.copytree(source / row["run"], target / row["run"])
     for file in source.glob("*.task"):
@@ -210,7 +211,7 @@ def smoke_training(environment: dict[str, str]) -> Iterator[str]:
         run = jobs.start(replace(SMOKE, name="beside", gan={"steps": 10**6}), "cpu")
         try:
             end = time.monotonic() + 120
-            while not next(r for r in runs.list_runs() if r["run"] == run)["step"]:
+            while not next(r for r in store.list_runs() if r["run"] == run)["step"]:
                 if time.monotonic() > end:
                     raise RuntimeError(
                         f"The training beside the visitor does not begin:\n{jobs.log_tail(run)}"
@@ -309,7 +310,9 @@ def rows(switches: int = SWITCHES) -> Iterator[str]:
                     "beside a training", measure_tour(tab, server, switches), bound
                 )
                 row = next(
-                    r for r in runs.list_runs(Path(home["DACSSGAN_CHECKPOINTS"])) if r["run"] == run
+                    r
+                    for r in store.list_runs(Path(home["DACSSGAN_CHECKPOINTS"]))
+                    if r["run"] == run
                 )
                 yield (
                     f"pages, beside a training: at its step {row['step']:,}, {row['state']}; "

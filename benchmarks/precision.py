@@ -22,7 +22,7 @@ from core.data import preparation, prepared_corpora
 from core.evaluation.protocol import Cell
 from core.experiments import sweep
 from core.presets import PRESETS
-from core.runs import Run
+from core.runs.directory import Run
 
 SEEDS = 20
 SHORT_CONFIG = replace(

@@ -23,7 +23,7 @@ from benchmarks.browser import (
     studio_server,
     wait_for_page,
 )
-from core import runs
+from core.runs import store
 from ui import theme
 
 FOLDER = ROOT / "docs" / "screenshots"
@@ -101,7 +101,7 @@ def main(wanted: list[str]) -> int:
     bad: list[str] = []
     taken = set()
     demo = next(
-        (r["run"] for r in runs.list_runs() if r["name"] == "demo" and r["state"] == "done"), ""
+        (r["run"] for r in store.list_runs() if r["name"] == "demo" and r["state"] == "done"), ""
     )
     with (
         tempfile.TemporaryDirectory() as folder,

@@ -17,7 +17,7 @@ from core import files
 from core.config import Config
 from core.files import UserError
 from core.media import spectrograms, waveforms
-from core.runs import Run
+from core.runs.directory import Run
 from ui import theme
 from ui.session import cache, images
 from ui.session.cache import cache_by_run

@@ -122,12 +122,13 @@ class VocoderOptions:
 
 
 def train_or_measure_vocoder(o: VocoderOptions) -> int:
-    from core import files, runs
+    from core import files
     from core.experiments import vocoder_training
     from core.media import vocoder
+    from core.runs import store
 
     if o.action == "measure":
-        measured = runs.resolve(o.run or "fer2013-ravdess", o.condition)
+        measured = store.resolve(o.run or "fer2013-ravdess", o.condition)
         _print_inversion_qualities(vocoder_training.measure_inversion(measured))
         if o.ears:
             from core.evaluation.hearing import comparison
@@ -165,14 +166,14 @@ def _print_inversion_qualities(qualities: dict) -> None:
 
 @report_end
 def table(o: TableOptions) -> tuple[int, str]:
-    from core import runs
     from core.evaluation import augmentation
     from core.evaluation.reporting import tables
     from core.experiments import pipeline
+    from core.runs import store
 
     stop = stop_on_signals()
-    run, device = runs.resolve(o.run, o.condition), str(pipeline.choose_device(o.device))
-    if note := runs.choice_note(o.run, o.condition):
+    run, device = store.resolve(o.run, o.condition), str(pipeline.choose_device(o.device))
+    if note := store.choice_note(o.run, o.condition):
         print(note, file=sys.stderr)
     settings = augmentation.TableSettings(o.seeds, o.stretch)
     found = augmentation.compute_table(run, settings, device, Progress(), stop.is_set)

@@ -119,13 +119,13 @@ class ExamplesOptions:
 def generate(options: GenerateOptions) -> int:
     import numpy as np
 
-    from core import runs
     from core.inference import generation
+    from core.runs import store
 
     if not options.clip.is_file():
         what = "is no file" if options.clip.exists() else "does not exist"
         raise UserError(f"{files.printable(str(options.clip))} {what}")
-    opened = generation.load_run(runs.resolve(options.run, options.condition))
+    opened = generation.load_run(store.resolve(options.run, options.condition))
     options.out.mkdir(parents=True, exist_ok=True)
     clip_digest = files.digest(options.clip)
     stem = options.out / _result_name(options, opened.run.id)
@@ -355,11 +355,11 @@ def conformal(options: ConformalOptions) -> int:
 
 def _choose_calibration_size(o: ConformalOptions) -> int:
     """`--choose-r`: inductive(r), cross-conformal and full CP in classification, as tables."""
-    from core import runs
     from core.evaluation.reporting import calibration_share
     from core.experiments import condition_vectors
+    from core.runs import store
 
-    run, progress = runs.resolve(o.run, o.condition), Progress()
+    run, progress = store.resolve(o.run, o.condition), Progress()
     arrays, seed = condition_vectors.arrays_of_run(run), {"seed": o.seed}
     found = {}
     judged: calibration_share.Judged

@@ -33,21 +33,22 @@ class RunsOptions:
 
 
 def manage_runs(options: RunsOptions) -> int:
-    from core import files, runs
+    from core import files
     from core.experiments import jobs
     from core.inference import export
+    from core.runs import store
 
     if options.action == "reindex":
-        print(f"{runs.reindex()} runs in {files.checkpoints_folder()}")
+        print(f"{store.reindex()} runs in {files.checkpoints_folder()}")
     elif options.action == "list":
         jobs.reconcile()
-        for r in runs.list_runs():
+        for r in store.list_runs():
             steps = f"{r['step'] or 0}/{r['steps']}"
             error = r["error"] or jobs.describe_silence(r)
             print(f"{r['run']:<40} {r['state']:<8} {steps}  {error}")
-        for name, reason in runs.unreadable_runs().items():
+        for name, reason in store.unreadable_runs().items():
             print(f"{files.printable(name):<40} unreadable: {reason}")
-        if fault := runs.index_fault():
+        if fault := store.index_fault():
             print(fault, file=sys.stderr)
     elif options.action == "import":
         from core.inference import run_import
@@ -62,7 +63,7 @@ def manage_runs(options: RunsOptions) -> int:
     else:
         if not options.run:
             raise files.UserError(f"name the run: python -m core runs {options.action} RUN")
-        run = runs.resolve(options.run)
+        run = store.resolve(options.run)
         if options.action == "ship":
             print(export.ship_run(run, options.out or Path("checkpoints")))
         elif options.format == "csv":

@@ -175,10 +175,10 @@ def results_markdown(found: dict, table: dict) -> str:
 
 
 def evaluate(options: EvaluateOptions) -> int:
-    from core import runs
+    from core.runs import store
 
-    run = runs.resolve(options.run, options.condition)
-    if note := runs.choice_note(options.run, options.condition):
+    run = store.resolve(options.run, options.condition)
+    if note := store.choice_note(options.run, options.condition):
         print(note, file=sys.stderr)
     if not run.json("results"):
         command = f"python -m core train --config-file {run.directory}/config.json"

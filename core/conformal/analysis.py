@@ -17,11 +17,11 @@ from typing import Any
 
 import numpy as np
 
-from core import runs
 from core.conformal import calibration, prediction, predictor, uploads, validity
 from core.conformal.prediction import Groups, Measure
 from core.conformal.predictor import Kind
 from core.files import UserError
+from core.runs import store
 
 CALIBRATION_SHARES = np.array([0.05, 0.1, 0.2, 0.4, 0.6, 0.8, 1.0])  # compared sizes
 MIN_SUBJECT_POINTS = 20  # test points that a subject's curve needs
@@ -319,12 +319,12 @@ def run_report(
 ) -> str:
     """`analyse_outputs` of a run, as Markdown or with `as_json` as JSON.
 
-    `run` and `condition` as in `runs.resolve`; `settings` are r, eps, smoothed and seed. The run's
+    `run` and `condition` as in `store.resolve`; `settings` are r, eps, smoothed and seed. The run's
     own predictor is analysed, of whatever kind, unless measure, groups, r, smoothed or `inductive`
     ask for an inductive one on the softmax. Raises UserError for an unknown run, missing outputs or
     settings out of range.
     """
-    found = runs.resolve(run, condition)
+    found = store.resolve(run, condition)
     data, own = calibration.data_from_run(found, modality), found.config.conformal
     how = measure or own.measure, groups or own.groups
     is_own = not inductive and is_own_choice(data, *how, **settings)

@@ -18,7 +18,7 @@ from core.conformal.uploads import (
     UPLOAD_LIMITS_TEXT,
 )
 from core.files import UserError
-from core.runs import Run
+from core.runs.directory import Run
 
 Modality = Literal["face", "voice"]
 

@@ -24,7 +24,7 @@ from core.config import ConformalSettings
 from core.conformal import logistic, prediction
 from core.conformal.prediction import Groups, Measure
 from core.files import UserError
-from core.runs import Run
+from core.runs.directory import Run
 
 Kind = Literal["inductive", "head", "cross", "full"]
 KIND_NAMES: dict[str, str] = {

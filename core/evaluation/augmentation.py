@@ -27,7 +27,7 @@ from core.evaluation import metrics, protocol, results, significance
 from core.evaluation.evaluator import augmentation_parts, join_parts, target_settings
 from core.evaluation.quality import image_tensor, load_sets, seed_of
 from core.models import classifiers, networks
-from core.runs import Run
+from core.runs.directory import Run
 
 MAX_SHIFT_AND_MASK = 1 / 8  # largest shift, and mask, as a share of the columns (bands)
 NOISE_SD = 0.05  # of plain augmentation's Gaussian noise, in units of scaled spectrograms

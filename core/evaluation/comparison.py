@@ -22,7 +22,7 @@ from core.evaluation import results as result_figures
 from core.evaluation.protocol import CONDITION_NAMES, GENERATOR_NAMES
 from core.evaluation.results import RowAccuracy
 from core.published import PUBLISHED_TABLE_1, PUBLISHED_TABLE_2
-from core.runs import Run
+from core.runs.directory import Run
 
 Curves = Mapping[str, tuple[list[int], list[float]]]  # name -> steps, values; `runs.load_curves`
 MIN_MEANINGFUL_STEPS = 100  # training steps below which a run only shows that the path works

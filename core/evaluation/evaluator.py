@@ -27,7 +27,7 @@ from core.evaluation.quality import (
     seed_of,
 )
 from core.models import classifiers, gan, networks
-from core.runs import Run
+from core.runs.directory import Run
 
 FLOW_CURVE_FACES = 120  # faces of S2 in a flow's curves, whose samples take longer than a GAN's
 FEATURE_POINTS_PER_CLASS = 60  # samples whose projected features a checkpoint stores

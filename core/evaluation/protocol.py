@@ -22,7 +22,7 @@ from core.data.corpora import CorpusError
 from core.files import UserError
 from core.presets import PRESETS, Method, with_method
 from core.published import CONDITIONS, PUBLISHED_TABLE_1
-from core.runs import Run
+from core.runs.directory import Run
 from core.serialisation import run_name, to_dict
 
 Grid = Literal["quick", "paper", "studio"]

@@ -17,7 +17,7 @@ from core.data import prepared_corpora, splits
 from core.data.splits import SampleSet
 from core.evaluation import metrics, results
 from core.models import classifiers, gan, networks
-from core.runs import Run
+from core.runs.directory import Run
 
 NOT_MEASURED = "not measured"  # in notes on figures that so few samples do not define
 FLOOR_DRAWS = 20  # random balanced draws of S3's voices over which a floor is averaged

@@ -23,7 +23,7 @@ from core.evaluation.evaluator import (
 from core.evaluation.quality import scorer_digest
 from core.models import classifiers, networks
 from core.models.networks import Classifier
-from core.runs import Run
+from core.runs.directory import Run
 from core.serialisation import to_dict
 
 # settings that were added after files had been named by the others

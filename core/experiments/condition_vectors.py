@@ -16,7 +16,7 @@ from core.data.splits import SampleSet
 from core.evaluation.evaluator import FittedClassifiers, image_tensor, seed_of, target_settings
 from core.files import UserError
 from core.models import classifiers, gan, networks
-from core.runs import Run
+from core.runs.directory import Run
 
 CONDITIONED_SETS = ("S2", "S3", "S4")  # S1 trains f_S
 FACES_PER_REPORT = 16  # faces of full conformal prediction between two reports of progress

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from core import files, runs
+from core import files
 from core.config import Config, GanSettings
 from core.data import splits
 from core.data.splits import SampleSet
@@ -26,7 +26,8 @@ from core.experiments.classifier_fitting import image_sizes, target_windows
 from core.files import StopRequested, UserError
 from core.models import classifiers, convolutions, cuda_graphs, gan, networks
 from core.models.flow import matching
-from core.runs import Run
+from core.runs import store
+from core.runs.directory import Run
 
 TrainFunction = Callable[[gan.GanState, gan.TrainingData, GanSettings], Iterator[gan.StepRecord]]
 LOG_INTERVAL = 10  # steps whose mean losses make one record of metrics.jsonl
@@ -138,12 +139,12 @@ def train_gan(
     checkpoint = r.directory / "state.pt"
     if checkpoint.exists():
         gan.load_state_dict(state, networks.load_checkpoint(checkpoint, device))
-    runs.drop_metrics_after(r, state.step or -1)  # step 0 is recorded below
+    store.drop_metrics_after(r, state.step or -1)  # step 0 is recorded below
     # figures and samples of S2's faces before the first step
     monitor = TrainingMonitor(config, sets["S2"], c["S2"], fitted, device)
     if not state.step:
         reference = monitor.reference(unknown_samples(config, sets), device)
-        runs.record_metrics(r, 0, reference | monitor.figures(state.shown))
+        store.record_metrics(r, 0, reference | monitor.figures(state.shown))
         monitor.save_samples(state.shown, r, 0)
     # the steps
     out_of_memory = False
@@ -194,10 +195,10 @@ def _take_steps(
         step, is_last = record.step, record.step == g.steps
         is_logged = step % LOG_INTERVAL == 0 or is_last
         if is_logged:
-            runs.record_metrics(r, step, {k: float(v) / count for k, v in sums.items()})
+            store.record_metrics(r, step, {k: float(v) / count for k, v in sums.items()})
             sums, count = {}, 0
         if step % config.evaluate.every == 0 or is_last:
-            runs.record_metrics(r, step, monitor.figures(state.shown))
+            store.record_metrics(r, step, monitor.figures(state.shown))
             monitor.save_samples(state.shown, r, step)
             networks.save_checkpoint(r.directory / "state.pt", gan.state_dict(state))
             if not np.isfinite(float(record.values["loss/G"])):

@@ -21,10 +21,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
-from core import files, runs
+from core import files
 from core.config import Config
 from core.data import prepared_corpora
-from core.runs import Run
+from core.runs import store
+from core.runs.directory import Run
 from core.serialisation import run_name
 
 NICENESS = 10  # of trainings, so that pages stay responsive
@@ -45,7 +46,7 @@ def start(config: Config, device: str = "auto", folder: Path | None = None) -> s
     Raises CorpusError when the corpus is not prepared.
     """
     folder = folder or files.checkpoints_folder()
-    run = runs.create(
+    run = store.create(
         folder / run_name(config, prepared_corpora.corpus_digest(config.data)), config
     )
     # the lock keeps two tabs from queueing the same training twice
@@ -54,13 +55,13 @@ def start(config: Config, device: str = "auto", folder: Path | None = None) -> s
         if row and (row["state"] == "done" or is_alive(row) or _is_queued(row)):
             return run.id
         enqueue(run, device)
-        runs.update(run, state="queued", phase="", error="", pid=0)
+        store.update(run, state="queued", phase="", error="", pid=0)
     start_queue_worker(folder)
     return run.id
 
 
 def _index_row(run: Run) -> dict | None:
-    return next((r for r in runs.list_runs(run.directory.parent) if r["run"] == run.id), None)
+    return next((r for r in store.list_runs(run.directory.parent) if r["run"] == run.id), None)
 
 
 def _is_queued(row: dict) -> bool:
@@ -112,7 +113,7 @@ def is_alive(row: dict) -> bool:
         return False
     host = (row["process"] or "").partition(" ")[0]
     if host and host != platform.node():
-        return time.time() - (row["heartbeat"] or 0) < runs.HEARTBEAT_TIMEOUT
+        return time.time() - (row["heartbeat"] or 0) < store.HEARTBEAT_TIMEOUT
     return is_ours(row["pid"], row["process"])
 
 
@@ -123,7 +124,7 @@ def describe_silence(row: dict) -> str:
     if files.is_suspended(row["pid"]):
         return f"suspended: its process was halted, and goes on with: kill -CONT {row['pid']}"
     seconds = time.time() - (row["heartbeat"] or row["created"])
-    if seconds < runs.HEARTBEAT_TIMEOUT:
+    if seconds < store.HEARTBEAT_TIMEOUT:
         return ""
     return f"no sign for {seconds / 60:.0f} min, but its process is alive: a slow step, or a pause"
 
@@ -159,14 +160,14 @@ def _request_end(run_id: str, phase: str, folder: Path, wait: float) -> bool:
     run = Run(folder / run_id)
     row = _index_row(run)
     if row and row["state"] == "queued" and not row["pid"]:
-        runs.update(run, state="stopped", phase="")
+        store.update(run, state="stopped", phase="")
         return True
     if not row or not _has_process(row):
         reconcile(folder)
         return True
     with contextlib.suppress(ProcessLookupError):
         os.kill(row["pid"], signal.SIGTERM)
-    runs.update(run, phase=phase)
+    store.update(run, phase=phase)
     end = time.monotonic() + wait
     while time.monotonic() < end:
         if not is_ours(row["pid"], row["process"]):
@@ -208,7 +209,7 @@ def reconcile(folder: Path | None = None) -> list[str]:
     Cheap: call it before showing a list of runs.
     """
     folder, changed = folder or files.checkpoints_folder(), []
-    for row in runs.list_runs(folder):
+    for row in store.list_runs(folder):
         run = Run(folder / row["run"])
         if row["state"] in ("running", "queued") and not is_alive(row):
             age = time.time() - (row["heartbeat"] or row["created"])
@@ -230,7 +231,7 @@ def _record_end(run: Run, row: dict, code: int = 0) -> None:
         dequeue(run)  # the next run's turn
     can_resume = was_asked or (run.directory / "state.pt").exists()
     error = "" if was_asked else _failure_reason(run, code)
-    runs.update(run, state="stopped" if can_resume else "failed", error=error)
+    store.update(run, state="stopped" if can_resume else "failed", error=error)
 
 
 def _failure_reason(run: Run, code: int) -> str:
@@ -252,15 +253,15 @@ def _failure_reason(run: Run, code: int) -> str:
 def _queue_database(folder: Path) -> Iterator[sqlite3.Connection]:
     """The index, which alone holds the queue. Raises UserError where it cannot be used."""
     try:
-        with runs.database(folder) as db:
+        with store.database(folder) as db:
             yield db
     except sqlite3.Error as e:
-        raise files.UserError(runs.index_fault(folder) or f"{folder / 'runs.sqlite'}: {e}") from e
+        raise files.UserError(store.index_fault(folder) or f"{folder / 'runs.sqlite'}: {e}") from e
 
 
 def list_queue(folder: Path | None = None) -> list[dict]:
     """The rows of `list_runs` that are in the queue, in its order: running, paused or waiting."""
-    queued = (r for r in runs.list_runs(folder) if r["place"] is not None)
+    queued = (r for r in store.list_runs(folder) if r["place"] is not None)
     return sorted(queued, key=lambda r: r["place"])
 
 
@@ -351,7 +352,7 @@ def run_queue(folder: Path) -> None:
     """Train the queued runs one at a time, until none waits or a paused one is first."""
     while row := next_in_queue(folder):
         reconcile(folder)
-        if any(is_alive(r) for r in runs.list_runs(folder)):
+        if any(is_alive(r) for r in store.list_runs(folder)):
             time.sleep(QUEUE_POLL_SECONDS)  # a run outside of the queue is training
             continue
         run = Run(folder / row["run"])
@@ -360,7 +361,7 @@ def run_queue(folder: Path) -> None:
         except OSError as e:  # such as a full disk or process table
             dequeue(run)
             error = f"its training process could not be started: {e}"
-            runs.update(run, state="failed", error=error)
+            store.update(run, state="failed", error=error)
         reconcile(folder)
 
 
@@ -369,10 +370,10 @@ def _train_run(run: Run, device: str) -> None:
     config = str(run.directory / "config.json")
     command = ["-m", "core", "train", "--config-file", config, "--device", device]
     environment = {"DACSSGAN_CHECKPOINTS": str(run.directory.parent.resolve())}
-    runs.update(run, phase="starting")
+    store.update(run, phase="starting")
     with open(run.directory / "log.txt", "a") as log:
         child = spawn_python(command, log, log, environment)
-    runs.update(run, pid=child.pid)
+    store.update(run, pid=child.pid)
     if (row := _index_row(run)) and row["place"] is None:
         child.terminate()  # it was taken out of the queue while it started
     code = child.wait()

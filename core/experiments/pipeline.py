@@ -21,7 +21,7 @@ from typing import Literal
 import numpy as np
 import torch
 
-from core import files, runs
+from core import files
 from core.config import PROTOCOL_VERSION, Config, classifier_settings, fold_count, replace
 from core.conformal import predictor, validity
 from core.data import prepared_corpora, splits
@@ -30,7 +30,8 @@ from core.evaluation.evaluator import evaluate, image_tensor, seed_of
 from core.experiments import classifier_fitting, condition_vectors, gan_training
 from core.files import StopRequested, UserError
 from core.models import classifiers
-from core.runs import Run
+from core.runs import store
+from core.runs.directory import Run
 from core.serialisation import run_name
 
 ProgressCallback = Callable[[str, int, int, str], None]  # (phase, done, total, remark)
@@ -101,11 +102,11 @@ def run(
     digest = prepared_corpora.corpus_digest(config.data)
     finished = Run(folder / run_name(config, digest))
     if finished.json("results") and not predictor.lacks_arrays(config.conformal, finished.arrays()):
-        runs.register(finished)
+        store.register(finished)
         return evaluate_again(finished, where, report)
     origin = provenance(config, digest, where)
-    r = runs.create(finished.directory, config, parent, origin)
-    with runs.training_lock(r):
+    r = store.create(finished.directory, config, parent, origin)
+    with store.training_lock(r):
         monitor = _ProgressMonitor(r, report, should_stop)
         return _train_and_evaluate(r, digest, where, monitor, train)
 
@@ -120,7 +121,7 @@ def _train_and_evaluate(
     """`run` for a run that this process alone trains; `digest` is the corpora's."""
     config = r.config
     files.write_json(r.directory / "corpus.json", prepared_corpora.describe_corpora(config.data))
-    runs.update(r, state="running", phase="sets", pid=os.getpid(), error="")
+    store.update(r, state="running", phase="sets", pid=os.getpid(), error="")
     try:
         # §4.1: S1..S4
         sets = splits.build_sets(config)
@@ -130,7 +131,7 @@ def _train_and_evaluate(
         # §3.1: o, alpha, p, c
         c = condition_vectors.compute_conditions(config, sets, fitted, r, watch)
         if r.json("results"):  # a finished run lacked the arrays of its predictor alone
-            runs.update(r, state="done", phase="done")
+            store.update(r, state="done", phase="done")
             return evaluate_again(r, where, watch.report)
         # §3: G, D, Q on S3
         G, fitted = gan_training.train_gan(config, sets, fitted, c, r, where, watch, train)
@@ -138,17 +139,17 @@ def _train_and_evaluate(
         files.write_json(
             r.directory / "results.json", evaluate(config, sets, fitted, c, G, r, where, watch)
         )
-        runs.update(r, state="done", phase="done")
+        store.update(r, state="done", phase="done")
         return r
     except (StopRequested, KeyboardInterrupt):
-        runs.update(r, state="stopped")
+        store.update(r, state="stopped")
         raise StopRequested("the training was stopped; the same command resumes it") from None
     except Exception as e:
         # a second error, of a full disk or a folder that has gone, must not hide this one
         with contextlib.suppress(OSError), open(r.directory / "log.txt", "a") as f:
             f.write(traceback.format_exc())
         with contextlib.suppress(OSError):
-            runs.update(r, state="failed", error=str(e) or type(e).__name__)
+            store.update(r, state="failed", error=str(e) or type(e).__name__)
         raise
 
 
@@ -192,7 +193,7 @@ class _ProgressMonitor:
             _, started, first = self.phase_start
             rate = (done - first) / max(1e-9, now - started)
             fields = {"rate": rate, "pid": os.getpid()} | fields
-            runs.update(self.run, state="running", phase=f"{phase} {done}/{total}", **fields)
+            store.update(self.run, state="running", phase=f"{phase} {done}/{total}", **fields)
             self.report(phase, done, total, remark)
 
 

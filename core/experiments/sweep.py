@@ -23,12 +23,13 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Literal
 
-from core import files, runs
+from core import files
 from core.config import Config, replace
 from core.evaluation import protocol, results
 from core.evaluation.protocol import Cell
 from core.experiments import jobs
-from core.runs import Run
+from core.runs import store
+from core.runs.directory import Run
 from core.serialisation import from_dict, to_dict
 
 if TYPE_CHECKING:
@@ -93,7 +94,7 @@ def train_cells(
     folder, stop = folder or files.checkpoints_folder(), stop or threading.Event()
     folder.mkdir(parents=True, exist_ok=True)
     jobs.reconcile(folder)
-    busy = {r["run"] for r in runs.list_runs(folder) if jobs.is_alive(r)}
+    busy = {r["run"] for r in store.list_runs(folder) if jobs.is_alive(r)}
     identified = protocol.identify_runs(cells)
     # a run counts once; a cell whose corpus is absent has no run and is told by itself
     total = len({run_id for _, run_id, _ in identified if run_id})
@@ -238,7 +239,7 @@ def _drive_worker(work: Work, waiting: queue.Queue[PendingRuns]) -> None:
                 continue
             reason = exit_reason(code)
             if (run.directory / "config.json").exists():
-                runs.update(run, state="failed", error=reason)
+                store.update(run, state="failed", error=reason)
             work.add(Outcome(cell, run_id, "failed", seconds, reason))
     if worker:
         close_worker(worker)

@@ -25,7 +25,7 @@ from core.files import StopRequested
 from core.media import spectrograms, vocoder
 from core.media.vocoder import MAX_F0, MIN_F0, PITCH_BINS, Vocoder
 from core.models import networks
-from core.runs import Run
+from core.runs.directory import Run
 
 GAP_COLUMNS = 8  # columns of silence between two recordings
 UNVOICED_F0 = 150.0  # Hz; pitch of a recording in which no column is voiced

@@ -14,13 +14,14 @@ from typing import Literal
 
 import numpy as np
 
-from core import files, runs
+from core import files
 from core.config import CONDITIONS
 from core.inference import examples, generation
 from core.inference.gallery import real_items
 from core.inference.generation import LoadedRun
 from core.media import spectrograms, vocoder
-from core.runs import Run
+from core.runs import store
+from core.runs.directory import Run
 from core.serialisation import family_hash
 
 NOISE_SEED = 0  # random seed of the vocoder's noise
@@ -57,11 +58,11 @@ def resolve_runs(names: Sequence[str] = ()) -> list[Run]:
     Raises UserError for a name that no run has, or if the project ships no run.
     """
     if names:
-        found = [r for name in names for r in generation.siblings(runs.resolve(name)).values()]
+        found = [r for name in names for r in generation.siblings(store.resolve(name)).values()]
         return list({r.id: r for r in found}.values())
     where = files.checkpoints_folder()
-    runs.index_existing()
-    rows = [r for r in runs.list_runs() if r["state"] == "done" and r["shipped"]]
+    store.index_existing()
+    rows = [r for r in store.list_runs() if r["state"] == "done" and r["shipped"]]
     found = [Run(where / r["run"]) for r in rows]
     found = [r for r in found if r.config.gan.direction == "face-voice"]
     if not found:

@@ -8,7 +8,7 @@ Shapes: faces x (n, 28, 28) uint8, conditions c (n, K), spectrograms y (n, colum
     >>> from core.data.demo import actors, expressions
     >>> from core.inference import generation
     >>> from core.media.faces import alignment
-    >>> from core.runs import Run
+    >>> from core.runs.directory import Run
     >>> opened = generation.load_run(Run(files.ROOT / "checkpoints" / "demo-cp-87b4dc5a"))
     >>> picture, points = expressions.render_face(actors.list_takes(1)[0])
     >>> face = alignment.align(picture, points)

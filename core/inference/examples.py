@@ -18,7 +18,7 @@ from core.data.demo import actors, expressions, voices
 from core.files import UserError
 from core.media import spectrograms
 from core.media.faces import alignment
-from core.runs import Run
+from core.runs.directory import Run
 
 
 @dataclass(frozen=True)

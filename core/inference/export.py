@@ -13,13 +13,14 @@ from pathlib import Path
 
 import numpy as np
 
-from core import files, runs
+from core import files
 from core.config import Config
 from core.conformal import credibility, predictor
 from core.conformal.predictor import KIND_NAMES
 from core.data import prepared_corpora
 from core.evaluation import results, significance
-from core.runs import Run
+from core.runs import store
+from core.runs.directory import Run
 from core.serialisation import to_dict
 
 COPIED_FILES = (
@@ -69,7 +70,7 @@ def ship_run(run: Run, folder: Path) -> Path:
         few = np.sort(np.concatenate(first))
         files.write_arrays(target / "generated.npz", **{k: v[few] for k, v in generated.items()})
     files.write_atomic(target / "CARD.md", model_card(run))
-    runs.register(Run(target))
+    store.register(Run(target))
     return target
 
 
@@ -276,8 +277,8 @@ def export_events(run: Run, folder: Path) -> Path:
 
 
 def _load_curves(run: Run) -> dict[str, tuple[list[int], list[float]]]:
-    runs.index_existing(run.directory.parent)
-    curves = runs.load_curves(run.id, run.directory.parent)
+    store.index_existing(run.directory.parent)
+    curves = store.load_curves(run.id, run.directory.parent)
     if not curves:
         raise files.UserError(
             f"{run.id} has no curves yet; wait until its training has begun, "

@@ -25,7 +25,6 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from core import runs
 from core.config import Config
 from core.conformal import credibility, prediction, predictor
 from core.conformal.credibility import CredibilityScale
@@ -34,7 +33,8 @@ from core.files import UserError
 from core.media import clips, containers, spectrograms, vocoder, waveforms
 from core.media.faces import alignment, appearance, detection, tracking
 from core.models import classifiers, gan, networks
-from core.runs import Run
+from core.runs import store
+from core.runs.directory import Run
 from core.serialisation import family_hash
 
 
@@ -122,7 +122,7 @@ def siblings(run: Run) -> dict[str, Run]:
     """Finished runs that differ in the condition alone: condition -> run, this one included."""
     folder, own = run.directory.parent, family_hash(run.config)
     found: dict[str, Run] = {}
-    for row in runs.list_runs(folder):
+    for row in store.list_runs(folder):
         if row["state"] == "done" and row["name"] == run.config.name:
             other = Run(folder / row["run"])
             if family_hash(other.config) == own:

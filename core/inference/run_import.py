@@ -18,10 +18,10 @@ from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import IO
 
-from core import files, run_checks, runs
+from core import files
 from core.files import UserError
-from core.run_files import NAME
-from core.runs import Run
+from core.runs import checks, store
+from core.runs.directory import NAME, Run
 
 MAX_BYTES = 4 << 30  # of all files of a run, unpacked
 CHUNK_BYTES = 1 << 20
@@ -57,11 +57,11 @@ def import_run(source: Path, folder: Path | None = None) -> tuple[Run, list[str]
             staged = Run(Path(aside) / run_id)
             for name, (size, opened) in members.items():
                 _copy(opened, size, staged.directory / name, f"{shown}, {name}")
-            run_checks.check(staged)
+            checks.check(staged)
             if not staged.json("results"):
                 raise UserError(f"{shown} is not finished: it has no results.json")
             staged.directory.rename(folder / run_id)
-    runs.index_existing(folder)
+    store.index_existing(folder)
     return Run(folder / run_id), passed_over
 
 

@@ -19,7 +19,7 @@ import soundfile
 
 from core.files import ROOT
 from core.media import clips, spectrograms
-from core.runs import Run
+from core.runs.directory import Run
 from tests.support import trained_runs
 from tests.support.app import wait_until
 

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from core.conformal import analysis, calibration
-from core.runs import Run
+from core.runs.directory import Run
 from tests.support import trained_runs
 from tests.support.app import wait_until
 

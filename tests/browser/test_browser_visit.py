@@ -18,8 +18,8 @@ from urllib.parse import parse_qs, urlparse
 import pytest
 
 from benchmarks import browser, pages
-from core import runs
 from core.files import ROOT
+from core.runs import store
 from tests.support import trained_runs
 from tests.support.app import wait_until
 
@@ -72,7 +72,7 @@ def test_a_chart_never_meets_a_pandas_that_is_half_loaded():
 
 def test_two_runs_are_compared(page, home):
     label, cp = (
-        next(r["run"] for r in runs.list_runs(home / "checkpoints") if r["condition"] == c)
+        next(r["run"] for r in store.list_runs(home / "checkpoints") if r["condition"] == c)
         for c in ("label", "cp")
     )
     page.goto(f"/evaluate?runs={label},{cp}&view=curves")

@@ -12,10 +12,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from core import files, runs
+from core import files
 from core.config import Config
 from core.conformal import analysis, calibration, prediction, validity
 from core.conformal.calibration import CalibrationData
+from core.runs import store
 from tests.support.trained_runs import SHIPPED
 
 CLASSES = ("happy", "sad", "angry")
@@ -41,7 +42,7 @@ def run(tmp_path, monkeypatch):
         data=replace(Config().data, classes=CLASSES),
         conformal=replace(Config().conformal, groups="class", r=0.5),
     )
-    made = runs.create(tmp_path / "toy-cp-00000000", config)
+    made = store.create(tmp_path / "toy-cp-00000000", config)
     face, voice, rows = problem(), problem(seed=1), np.arange(0, 90, 2)
     arrays = {"calibration": rows}
     for infix, q in (("", face), ("voice_", voice)):
@@ -206,7 +207,7 @@ def test_a_run_without_voices_says_so_and_images_are_no_subjects(run):
 
 @pytest.mark.parametrize("folder", SHIPPED, ids=lambda p: p.name)
 def test_a_shipped_runs_view_has_the_p_values_that_g_was_told(folder):
-    shipped = runs.Run(folder)
+    shipped = store.Run(folder)
     try:
         own = shipped.config.conformal
     except ValueError as e:

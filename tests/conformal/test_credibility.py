@@ -5,9 +5,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from core import files, runs
+from core import files
 from core.config import ConformalSettings
 from core.conformal import credibility, prediction, predictor
+from core.runs import store
 
 MEASURES, GROUPS = ("margin", "hinge"), ("pooled", "class")
 
@@ -95,7 +96,7 @@ def test_margin_and_pooled_it_is_the_share_of_scores_from_zero():
     ("name", "low"), [("fer2013-ravdess-cp-6889e87b", 0.52), ("demo-cp-87b4dc5a", 0.33)]
 )
 def test_the_shipped_runs_cannot_give_a_low_credibility(name, low):
-    run = runs.Run(files.ROOT / "checkpoints" / name)
+    run = store.Run(files.ROOT / "checkpoints" / name)
     f, p = predictor.of_run(run), run.arrays()["p_S4"]
     s = credibility.scale(f, p)
     assert s.low == pytest.approx(low, abs=0.005)

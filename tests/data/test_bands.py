@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from core import __main__ as cli
-from core import files, runs
+from core import files
 from core.config import BAND_COUNTS, LogMel, replace
 from core.data import features, preparation, prepared_corpora, splits
 from core.data.corpora import CorpusError
@@ -22,7 +22,8 @@ from core.inference import examples, export, generation
 from core.inference.gallery import real_items
 from core.media import clips, spectrograms
 from core.presets import FINE, PRESETS
-from core.runs import Run
+from core.runs import store
+from core.runs.directory import Run
 from tests.support import trained_runs
 from tests.support.app import assert_no_exception, open_page, page_text
 from tests.support.noise_corpora import write_noise_corpus, write_task
@@ -50,7 +51,7 @@ def spoken(root, actors=2, emotions=(1, 2, 5), folders=None):
 
 
 def the_run() -> Run:
-    return Run(files.checkpoints_folder() / runs.list_runs()[0]["run"])
+    return Run(files.checkpoints_folder() / store.list_runs()[0]["run"])
 
 
 # ------------------------------------------------------------------ names

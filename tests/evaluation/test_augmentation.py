@@ -7,12 +7,13 @@ import numpy as np
 import pytest
 import torch
 
-from core import files, runs
+from core import files
 from core.config import replace
 from core.data import prepared_corpora, splits
 from core.data.splits import SampleSet
 from core.evaluation import augmentation, protocol, significance
 from core.models import classifiers, gan
+from core.runs import store
 from tests.support.small_pipeline import TINY, weights
 
 PLAN = augmentation.TableSettings(seeds=2, stretch=2, looks=2)
@@ -107,7 +108,7 @@ def test_s4_only_judges_and_s2_only_chooses(finished_run, tabled, tmp_path, monk
             ),
         }
 
-    copy = runs.Run(shutil.copytree(finished_run.directory, tmp_path / finished_run.id))
+    copy = store.Run(shutil.copytree(finished_run.directory, tmp_path / finished_run.id))
     (copy.directory / "table.json").unlink()
     monkeypatch.setattr(splits, "build_sets", spoiled)
     other = augmentation.compute_table(copy, PLAN)
@@ -131,7 +132,7 @@ def test_it_can_be_stopped_and_says_what_is_missing(finished_run, tabled, tmp_pa
             finished_run, augmentation.TableSettings(1), should_stop=lambda: True
         )
     assert finished_run.json("table")["plan"]["seeds"] == 2
-    copy = runs.Run(shutil.copytree(finished_run.directory, tmp_path / finished_run.id))
+    copy = store.Run(shutil.copytree(finished_run.directory, tmp_path / finished_run.id))
     (copy.directory / "table.json").unlink()
     copy.model_path("G").unlink()
     with pytest.raises(ValueError, match="core train --config-file"):
@@ -168,7 +169,7 @@ def test_a_corpus_of_another_digest_is_taken_if_it_is_the_same_but_for_rounding(
             )
         return out
 
-    copy = runs.Run(shutil.copytree(finished_run.directory, tmp_path / finished_run.id))
+    copy = store.Run(shutil.copytree(finished_run.directory, tmp_path / finished_run.id))
     (copy.directory / "table.json").unlink()
     monkeypatch.setattr(splits, "build_sets", as_prepared_elsewhere)
     monkeypatch.setattr(prepared_corpora, "corpus_digest", lambda data: "other")
@@ -198,7 +199,7 @@ def test_a_stopped_table_goes_on_and_siblings_share_rows_without_generated_sampl
     monkeypatch.setattr(
         classifiers, "training_steps", lambda *a, **k: trained.append(1) or training(*a, **k)
     )
-    copy = runs.Run(shutil.copytree(finished_run.directory, tmp_path / finished_run.id))
+    copy = store.Run(shutil.copytree(finished_run.directory, tmp_path / finished_run.id))
     for name in ("table.json", "table.npz"):
         (copy.directory / name).unlink()
     with pytest.raises(files.StopRequested):
@@ -207,7 +208,7 @@ def test_a_stopped_table_goes_on_and_siblings_share_rows_without_generated_sampl
     assert len(trained) == 6 + PLAN.seeds * len(protocol.TABLE_ROWS) - 5  # the sixth was cut off
 
     trained.clear()
-    other = runs.Run(shutil.copytree(copy.directory, tmp_path / "other-cp-00000000"))
+    other = store.Run(shutil.copytree(copy.directory, tmp_path / "other-cp-00000000"))
     (other.directory / "table.json").unlink()
     sample = gan.sample
     monkeypatch.setattr("core.models.gan.sample", lambda *a, **k: -sample(*a, **k))

@@ -3,13 +3,14 @@
 import numpy as np
 import pytest
 
-from core import files, runs
+from core import files
 from core.config import replace
 from core.conformal import logistic, prediction, predictor
 from core.evaluation.reporting import calibration_share
 from core.evaluation.reporting.calibration_share import Points
 from core.files import UserError
 from core.presets import SMOKE
+from core.runs import store
 
 K = 3
 
@@ -71,10 +72,10 @@ def test_every_predictor_keeps_its_promise_on_exchangeable_points():
         assert (c.error.mean(axis=0) <= allowed + 0.05).all(), c.name
 
 
-def fabricated(tmp_path, monkeypatch, **more) -> runs.Run:
+def fabricated(tmp_path, monkeypatch, **more) -> store.Run:
     monkeypatch.setenv("DACSSGAN_CHECKPOINTS", str(tmp_path))
     config = replace(SMOKE, name="toy", data={"classes": ("a", "b", "c")})
-    run = runs.create(tmp_path / "toy-cp-00000000", config)
+    run = store.create(tmp_path / "toy-cp-00000000", config)
     a, b = points(40, 0), points(30, 1)
     arrays = {f"{k}_S2": getattr(a, k) for k in ("o", "features", "label")}
     arrays |= {f"{k}_S4": getattr(b, k) for k in ("o", "features", "label")}

@@ -11,13 +11,13 @@ import numpy as np
 import pytest
 import tyro
 
-from core import runs
 from core.cli import training
 from core.config import replace
 from core.evaluation import comparison, protocol, results, significance
 from core.evaluation.comparison import RunSummary
 from core.presets import DEMO, FER_RAVDESS, PRESETS
-from core.runs import Run
+from core.runs import store
+from core.runs.directory import Run
 from tests.support import trained_runs
 from tests.support.table_arrays import ON_S2, RIGHT, a_table
 
@@ -305,8 +305,8 @@ def test_few_people_are_shown_and_no_interval(people):
 
 def test_a_run_on_disk_is_read_without_its_networks(home):
     run = trained_runs.fabricate_run("running")
-    row = next(r for r in runs.list_runs() if r["run"] == run.id)
-    s = comparison.summarise_run(run, row, runs.load_curves(run.id))
+    row = next(r for r in store.list_runs() if r["run"] == run.id)
+    s = comparison.summarise_run(run, row, store.load_curves(run.id))
     assert (s.state, s.results, s.best, s.condition) == ("running", {}, None, "CP")
     assert math.isnan(s.seconds)
     (run.directory / "config.json").write_text("{")

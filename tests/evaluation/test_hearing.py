@@ -11,7 +11,7 @@ from core.config import LogMel, replace
 from core.data.corpora import CorpusError
 from core.data.demo import actors, voices
 from core.evaluation.hearing import acoustics, comparison, emotions, judges, recordings
-from core.runs import Run
+from core.runs.directory import Run
 from tests.support import small_pipeline
 
 S = LogMel()

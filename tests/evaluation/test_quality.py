@@ -8,13 +8,14 @@ import numpy as np
 import pytest
 import torch
 
-from core import files, runs
+from core import files
 from core.config import replace
 from core.data import prepared_corpora, splits
 from core.evaluation import augmentation, metrics, protocol, quality, results
 from core.experiments import pipeline, sweep
 from core.models import classifiers, networks
-from core.runs import Run
+from core.runs import store
+from core.runs.directory import Run
 from tests.support.small_pipeline import TINY, weights
 
 CPU = torch.device("cpu")
@@ -105,7 +106,7 @@ def test_a_training_with_few_test_or_calibration_clips_ends_as_done(
     build = splits.build_sets
     monkeypatch.setattr(splits, "build_sets", lambda c: (s := build(c)) | {name: cut(s[name], n)})
     run = pipeline.run(TINY, demo_world / f"few-{name}", "cpu")
-    assert runs.list_runs(demo_world / f"few-{name}")[0]["state"] == "done"
+    assert store.list_runs(demo_world / f"few-{name}")[0]["state"] == "done"
     found = run.json("results")
     if name == "S4":
         assert "coverage" not in found["quality"]

@@ -9,7 +9,6 @@ from unittest import mock
 import numpy as np
 import pytest
 
-from core import runs
 from core.config import LogMel, replace
 from core.data import prepared_corpora, splits
 from core.evaluation import protocol
@@ -18,6 +17,7 @@ from core.evaluation.reporting import figures, report, tables
 from core.evaluation.reporting.figures import SampleRow
 from core.experiments import pipeline
 from core.inference import export
+from core.runs import store
 from tests.support import noise_corpora, trained_runs
 
 SMALL = replace(
@@ -218,7 +218,7 @@ def test_curves_and_samples_go_out_as_event_files(found, tmp_path):
         folder = export.export_events(run, tmp_path / "events")
     assert len(list(folder.iterdir())) == 1
     events = EventAccumulator(str(folder), size_guidance={"scalars": 0, "images": 0}).Reload()
-    curves = runs.load_curves(run.id)
+    curves = store.load_curves(run.id)
     assert set(events.Tags()["scalars"]) == set(curves)
     for name, (steps, values) in curves.items():
         got = events.Scalars(name)

@@ -7,7 +7,7 @@ import pytest
 
 from core import files
 from core.experiments import pipeline
-from core.runs import Run
+from core.runs.directory import Run
 from tests.support import small_pipeline
 
 

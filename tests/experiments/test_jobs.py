@@ -10,12 +10,13 @@ import time
 
 import pytest
 
-from core import files, runs
+from core import files
 from core.config import replace
 from core.data import prepared_corpora
 from core.experiments import jobs
 from core.presets import SMOKE
-from core.runs import Run
+from core.runs import store
+from core.runs.directory import Run
 from tests.support import trained_runs
 
 
@@ -31,16 +32,16 @@ def folder(tmp_path, monkeypatch):
 def queued(seed: int, place: bool = True, **fields) -> Run:
     """A run that waits for its turn."""
     config = replace(SMOKE, seed=seed)
-    run = runs.create(files.checkpoints_folder() / f"smoke-cp-{seed:08d}", config)
+    run = store.create(files.checkpoints_folder() / f"smoke-cp-{seed:08d}", config)
     if place:
         jobs.enqueue(run, "cpu")
-    runs.update(run, **{"state": "queued", "phase": "", "pid": 0} | fields)
+    store.update(run, **{"state": "queued", "phase": "", "pid": 0} | fields)
     return run
 
 
 def states() -> dict[str, str]:
     """Last digit of a run's id -> its state, in the queue's order; runs outside of it come last."""
-    rows = sorted(runs.list_runs(), key=lambda r: (r["place"] is None, r["place"] or 0, r["run"]))
+    rows = sorted(store.list_runs(), key=lambda r: (r["place"] is None, r["place"] or 0, r["run"]))
     return {r["run"][-1]: r["state"] for r in rows}
 
 
@@ -66,11 +67,11 @@ class Trainings:
                 self.pid = pid
 
             def terminate(self):
-                outer.ends[run.id[-1]] = lambda: runs.update(run, state="stopped")
+                outer.ends[run.id[-1]] = lambda: store.update(run, state="stopped")
 
             def wait(self):
-                runs.update(run, state="running", phase="sets", pid=pid)
-                end = outer.ends.get(run.id[-1], lambda: runs.update(run, state="done"))
+                store.update(run, state="running", phase="sets", pid=pid)
+                end = outer.ends.get(run.id[-1], lambda: store.update(run, state="done"))
                 code = end()
                 outer.living.discard(pid)
                 return code or 0
@@ -89,7 +90,7 @@ def test_the_queue_is_worked_in_order_and_a_failed_run_holds_up_nobody(folder, m
         monkeypatch,
         {
             "1": crash,
-            "2": lambda: runs.update(two, state="failed", error="the losses became infinite"),
+            "2": lambda: store.update(two, state="failed", error="the losses became infinite"),
         },
     )
     jobs.move(three.id, -1)
@@ -98,7 +99,7 @@ def test_the_queue_is_worked_in_order_and_a_failed_run_holds_up_nobody(folder, m
     assert trainings.started == [("1", "cpu"), ("3", "cpu"), ("2", "cpu")]
     assert states() == {"1": "failed", "2": "failed", "3": "done"}
     assert jobs.list_queue() == []
-    errors = {r["run"]: r["error"] for r in runs.list_runs()}
+    errors = {r["run"]: r["error"] for r in store.list_runs()}
     assert "memory" in errors[one.id]
     assert errors[two.id] == "the losses became infinite"
 
@@ -111,8 +112,8 @@ def test_a_paused_run_keeps_its_place_and_holds_the_queue(folder, monkeypatch):
 
     def paused():
         assert jobs.pause(one.id) is False  # asked: it ends a moment later
-        assert jobs.is_alive(next(r for r in runs.list_runs() if r["run"] == one.id))
-        runs.update(one, state="stopped", step=20)
+        assert jobs.is_alive(next(r for r in store.list_runs() if r["run"] == one.id))
+        store.update(one, state="stopped", step=20)
 
     trainings.ends["1"] = paused
     jobs.run_queue(folder)
@@ -126,7 +127,7 @@ def test_a_paused_run_keeps_its_place_and_holds_the_queue(folder, monkeypatch):
     assert jobs.next_in_queue(folder)["run"] == two.id
     jobs.move(two.id, 1)
     del trainings.ends["1"]
-    runs.update(one, state="queued", pid=0)  # as `start` does on resuming: the place is kept
+    store.update(one, state="queued", pid=0)  # as `start` does on resuming: the place is kept
     jobs.run_queue(folder)
     assert [s for s, _ in trainings.started] == ["1", "1", "2"]
     assert states() == {"1": "done", "2": "done"}
@@ -140,7 +141,7 @@ def test_stopping_lets_the_next_one_go(folder, monkeypatch):
     def stopped():
         jobs.stop(one.id)
         assert jobs.stop(three.id) is True  # it only waited
-        runs.update(one, state="stopped")
+        store.update(one, state="stopped")
 
     trainings.ends["1"] = stopped
     jobs.run_queue(folder)
@@ -156,7 +157,7 @@ def test_one_that_died_leaves_the_queue_and_the_index_can_be_rebuilt(folder, mon
         one.id
     ]  # as after the machine was switched off; the other still waits
     assert states() == {"2": "queued", "1": "stopped"}
-    runs.reindex()
+    store.reindex()
     assert states() == {"2": "queued", "1": "stopped"}
     assert jobs.next_in_queue(folder)["run"] == two.id
 
@@ -170,7 +171,7 @@ def test_a_run_outside_of_the_queue_is_waited_for(folder, monkeypatch):
     def nap(seconds):
         naps.append(seconds)
         trainings.living.discard(77)
-        runs.update(by_hand, state="done")
+        store.update(by_hand, state="done")
 
     monkeypatch.setattr(jobs.time, "sleep", nap)
     jobs.run_queue(folder)
@@ -184,7 +185,7 @@ def test_a_training_that_does_not_listen_can_be_killed_but_not_at_once(folder, m
     monkeypatch.setattr(jobs, "is_ours", lambda pid, process: pid == 77)
     asked = []
     monkeypatch.setattr(jobs.os, "kill", lambda pid, s: asked.append(s))
-    row = runs.list_runs()[0]
+    row = store.list_runs()[0]
     assert not jobs.is_overdue(row)
     jobs.kill(run.id)
     assert asked == []
@@ -200,7 +201,7 @@ def test_starting_twice_is_starting_once(folder, monkeypatch):
     assert jobs.start(SMOKE, "auto") == first
     assert [(r["run"], r["device"]) for r in jobs.list_queue()] == [(first, "cpu")]
     jobs.stop(first)
-    assert runs.list_runs()[0]["state"] == "stopped"
+    assert store.list_runs()[0]["state"] == "stopped"
     assert jobs.resume(first, "auto") == first
     assert [(r["state"], r["device"]) for r in jobs.list_queue()] == [("queued", "auto")]
 
@@ -231,7 +232,7 @@ def test_a_worker_of_its_own_process_says_why_a_training_could_not_begin(tmp_pat
         time.sleep(0.1)
     assert lock is not None  # the worker has ended with the queue
     lock.close()
-    rows = runs.list_runs()
+    rows = store.list_runs()
     assert jobs.list_queue() == []
     assert {r["state"] for r in rows} == {"failed"}, (
         files.checkpoints_folder() / "queue.log"

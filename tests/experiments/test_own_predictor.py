@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from core import files, runs
+from core import files
 from core.cli import inference as commands
 from core.config import replace
 from core.conformal import analysis, calibration, credibility, prediction, predictor
@@ -15,7 +15,8 @@ from core.files import UserError
 from core.inference import conditions, generation, long_form
 from core.media.faces import alignment
 from core.models import classifiers
-from core.runs import Run
+from core.runs import store
+from core.runs.directory import Run
 from tests.support import small_pipeline
 
 KINDS = ("inductive", "head", "cross", "full")
@@ -117,7 +118,7 @@ def test_a_run_without_its_predictors_arrays_says_so_and_its_command_mends_it(ru
     assert run.arrays().keys() == whole.keys()
     assert all(np.array_equal(v, run.arrays()[k]) for k, v in whole.items())
     assert (run.directory / "results.json").read_bytes() == results
-    assert runs.list_runs(run.directory.parent)[0]["state"] == "done"
+    assert store.list_runs(run.directory.parent)[0]["state"] == "done"
 
 
 def test_an_inductive_run_without_features_opens_as_before(run_of_kind):

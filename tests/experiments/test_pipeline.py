@@ -14,13 +14,14 @@ import pytest
 import soundfile
 import torch
 
-from core import files, runs
+from core import files
 from core.config import LogMel, replace
 from core.data import prepared_corpora, splits
 from core.data.splits import SampleSet
 from core.experiments import gan_training, pipeline
 from core.inference import export, generation
 from core.media import spectrograms
+from core.runs import store
 from tests.support import small_pipeline
 
 
@@ -36,7 +37,7 @@ def test_what_a_run_leaves(finished_run):
     n = results["conformal"]["n"]
     assert out["p_S3"].min() >= 1 / (n + 1)
     assert np.allclose(out["o_S4"].sum(axis=1), 1)
-    curves = runs.load_curves(finished_run.id, finished_run.directory.parent)
+    curves = store.load_curves(finished_run.id, finished_run.directory.parent)
     assert curves["FID"][0] == [0, 3, 6]
     assert curves["FID real"][0] == [0]
     assert [p.name for p in sorted((finished_run.directory / "samples").iterdir())] == [
@@ -53,7 +54,7 @@ def test_every_checkpoint_holds_what_the_scorer_hears_and_where_it_lies(finished
         files.read_arrays(finished_run.directory / "samples" / f"step-{s:07d}.npz")
         for s in (0, 3, 6)
     ]
-    curves = runs.load_curves(finished_run.id, finished_run.directory.parent)
+    curves = store.load_curves(finished_run.id, finished_run.directory.parent)
     for grid, recognised in zip(grids, curves["recognised"][1], strict=True):
         heard = grid["confusion"]
         assert heard.shape == (6, 6)
@@ -99,7 +100,7 @@ def test_stop_and_resume_give_the_undisturbed_run(demo_world, finished_run, phas
             stop_in,
             lambda: bool(calls) and calls[-1][0].startswith(phase) and calls[-1][1] > 1,
         )
-    row = runs.list_runs(folder)[0]
+    row = store.list_runs(folder)[0]
     assert row["state"] == "stopped"
     resumed = pipeline.run(small_pipeline.TINY, folder, "cpu")
     assert small_pipeline.weights(resumed) == small_pipeline.weights(finished_run)
@@ -108,7 +109,7 @@ def test_stop_and_resume_give_the_undisturbed_run(demo_world, finished_run, phas
         return dict(r.json("results").items())
 
     assert strip(resumed) == strip(finished_run)
-    assert runs.load_curves(resumed.id, folder) == runs.load_curves(
+    assert store.load_curves(resumed.id, folder) == store.load_curves(
         finished_run.id, finished_run.directory.parent
     )
 
@@ -133,7 +134,7 @@ def test_a_stop_at_a_checkpoint_loses_nothing_of_its_step(demo_world):
     assert reached[-1] == 10
     resumed = pipeline.run(config, demo_world / "halfway", "cpu")
     assert small_pipeline.weights(resumed) == small_pipeline.weights(whole)
-    assert runs.load_curves(resumed.id, demo_world / "halfway") == runs.load_curves(
+    assert store.load_curves(resumed.id, demo_world / "halfway") == store.load_curves(
         whole.id, demo_world / "undisturbed"
     )
     grids = [sorted(p.name for p in (r.directory / "samples").iterdir()) for r in (resumed, whole)]
@@ -162,7 +163,7 @@ def test_s4_reaches_no_fit(demo_world, finished_run, monkeypatch):
     monkeypatch.setattr(splits, "build_sets", spoiled)
     other = pipeline.run(small_pipeline.TINY, demo_world / "spoiled", "cpu")
     assert small_pipeline.weights(other) == small_pipeline.weights(finished_run)
-    assert runs.load_curves(other.id, demo_world / "spoiled") == runs.load_curves(
+    assert store.load_curves(other.id, demo_world / "spoiled") == store.load_curves(
         finished_run.id, finished_run.directory.parent
     )
     assert other.json("results")["quality"]["FID"] != finished_run.json("results")["quality"]["FID"]
@@ -205,7 +206,7 @@ def test_a_failure_is_recorded_in_words(demo_world, monkeypatch):
     monkeypatch.setattr(gan_training, "train_gan", broken)
     with pytest.raises(RuntimeError):
         pipeline.run(small_pipeline.TINY, demo_world / "failed", "cpu")
-    row = runs.list_runs(demo_world / "failed")[0]
+    row = store.list_runs(demo_world / "failed")[0]
     assert row["state"] == "failed"
     assert row["error"] == "the losses became infinite"
     assert "Traceback" in (demo_world / "failed" / row["run"] / "log.txt").read_text()
@@ -242,7 +243,7 @@ def test_a_shipped_run_needs_no_corpus(demo_world, finished_run, tmp_path, monke
     assert "must not be used" in card
     assert splits.SET_NAMES
     assert "MIT" in card
-    run = runs.resolve("tiny", "cp", tmp_path / "shipped")
+    run = store.resolve("tiny", "cp", tmp_path / "shipped")
     opened = generation.load_run(run)
     face = np.random.default_rng(0).integers(0, 255, (28, 28)).astype(np.uint8)
     explanation = generation.explain_face(opened, face)

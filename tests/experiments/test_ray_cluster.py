@@ -10,12 +10,12 @@ import threading
 
 import pytest
 
-from core import runs
 from core.config import replace
 from core.evaluation import protocol
 from core.experiments import sweep
 from core.experiments.ray_cluster import connection, driver
-from core.runs import Run
+from core.runs import store
+from core.runs.directory import Run
 from tests.support.cluster_runs import PLAN, TINY, assert_equal_runs, cells, until
 from tests.support.small_pipeline import core
 
@@ -95,13 +95,13 @@ def test_a_machine_is_lost_and_no_run_is(machines, demo_world, monkeypatch):
     monkeypatch.setattr(driver, "POLL_SECONDS", 0.2)
     todo, said, lost = cells(LONG, l1=(0.1, 0.2)), [], []
     near, away = demo_world / "undisturbed", demo_world / "disturbed"
-    runs.list_runs(away)
+    store.list_runs(away)
 
     on_second: set[str] = set()
 
     def under_way():
-        on_second.update(r["run"] for r in runs.list_runs(away) if r["phase"] == "sent to second")
-        busy = [r["run"] for r in runs.list_runs(away) if r["state"] == "running"]
+        on_second.update(r["run"] for r in store.list_runs(away) if r["phase"] == "sent to second")
+        busy = [r["run"] for r in store.list_runs(away) if r["state"] == "running"]
         return any((away / run / "state.pt").exists() for run in on_second.intersection(busy))
 
     def lose():
@@ -119,26 +119,26 @@ def test_a_machine_is_lost_and_no_run_is(machines, demo_world, monkeypatch):
     assert_equal_runs(
         outcomes, away, near
     )  # of the records too: none is missing, none stands twice
-    index = {o.run: runs.load_curves(o.run, away) for o in outcomes}
-    runs.reindex(away)
-    assert {o.run: runs.load_curves(o.run, away) for o in outcomes} == index
+    index = {o.run: store.load_curves(o.run, away) for o in outcomes}
+    store.reindex(away)
+    assert {o.run: store.load_curves(o.run, away) for o in outcomes} == index
 
 
 def test_stop_brings_the_checkpoint_home(machines, demo_world, monkeypatch):
     monkeypatch.setattr(driver, "POLL_SECONDS", 0.2)
     stop, folder = threading.Event(), demo_world / "stopped"
     todo = cells(replace(LONG, gan={"steps": 100_000}), l1=(0.1,))
-    runs.list_runs(folder)
+    store.list_runs(folder)
     stopper = until(
-        lambda: any((r["step"] or 0) >= 30 for r in runs.list_runs(folder)), stop.set, 500
+        lambda: any((r["step"] or 0) >= 30 for r in store.list_runs(folder)), stop.set, 500
     )
     outcomes = far(machines, todo, folder, stop=stop, every=1e9)
     stopper.join()
     assert [o.state for o in outcomes] == ["stopped"]
     run = Run(folder / outcomes[0].run)
     assert (run.directory / "state.pt").exists()
-    assert runs.list_runs(folder)[0]["state"] == "stopped"
-    assert max(runs.load_curves(run.id, folder)["loss/G"][0]) >= 30
+    assert store.list_runs(folder)[0]["state"] == "stopped"
+    assert max(store.load_curves(run.id, folder)["loss/G"][0]) >= 30
     assert (
         list(machines[2].glob("dacssgan-*/worker-*")) == []
     )  # the next worker removed a lost one's folder

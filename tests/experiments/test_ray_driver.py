@@ -14,13 +14,13 @@ from types import SimpleNamespace
 
 import pytest
 
-from core import runs
 from core.config import replace
 from core.data import prepared_corpora
 from core.evaluation import protocol
 from core.experiments import jobs, sweep
 from core.experiments.ray_cluster import connection, driver, worker
-from core.runs import Run
+from core.runs import store
+from core.runs.directory import Run
 from tests.support import cluster_runs
 
 
@@ -189,7 +189,7 @@ def test_a_lost_machines_run_goes_on_from_its_checkpoint(two, demo_world, tmp_pa
     sweep.train_cells(todo, near, 1, "cpu")
     cluster_runs.assert_equal_runs([outcome], away, near)
     index = cluster_runs.indexed(away)
-    runs.reindex(away)
+    store.reindex(away)
     assert {k: v[1] for k, v in cluster_runs.indexed(away).items()} == {
         k: v[1] for k, v in index.items()
     }
@@ -199,11 +199,11 @@ def test_stopping_one_run_and_then_the_sweep(two, demo_world, tmp_path):
     todo = cluster_runs.cells(replace(cluster_runs.TINY, gan={"steps": 100_000}), l1=(0.1, 0.2))
     stop, away = threading.Event(), tmp_path / "away"
     first, second = (run for _, run, _ in protocol.identify_runs(todo))
-    step = lambda run: next((r["step"] or 0 for r in runs.list_runs(away) if r["run"] == run), 0)  # noqa: E731
+    step = lambda run: next((r["step"] or 0 for r in store.list_runs(away) if r["run"] == run), 0)  # noqa: E731
     threads = [cluster_runs.until(lambda: step(first) >= 10, lambda: jobs.stop(first, away))]
     threads.append(
         cluster_runs.until(
-            lambda: step(second) >= 10 and runs.list_runs(away)[-1]["state"] == "stopped", stop.set
+            lambda: step(second) >= 10 and store.list_runs(away)[-1]["state"] == "stopped", stop.set
         )
     )
     outcomes = {o.run: o.state for o in far(todo, away, stop=stop, every=1e9)}
@@ -212,8 +212,8 @@ def test_stopping_one_run_and_then_the_sweep(two, demo_world, tmp_path):
     assert outcomes == {first: "stopped", second: "stopped"}
     for run in outcomes:
         assert (away / run / "state.pt").exists()  # it came home though its time had not come
-        assert min(runs.load_curves(run, away)["loss/G"][0]) == 10
-    assert {r["state"] for r in runs.list_runs(away)} == {"stopped"}
+        assert min(store.load_curves(run, away)["loss/G"][0]) == 10
+    assert {r["state"] for r in store.list_runs(away)} == {"stopped"}
 
 
 def test_a_run_that_takes_its_machines_with_it_is_given_up(two, demo_world, tmp_path, monkeypatch):
@@ -233,7 +233,7 @@ def test_a_run_that_takes_its_machines_with_it_is_given_up(two, demo_world, tmp_
         in outcome.reason
     )
     assert len(said) == driver.MAX_LOST_MACHINES - 1
-    assert [(r["state"], r["error"]) for r in runs.list_runs(tmp_path / "away")] == [
+    assert [(r["state"], r["error"]) for r in store.list_runs(tmp_path / "away")] == [
         ("failed", outcome.reason)
     ]
 

@@ -6,9 +6,9 @@ import time
 
 import pytest
 
-from core import runs
 from core.__main__ import main
 from core.experiments import jobs
+from core.runs import store
 from tests.support import trained_runs
 
 
@@ -23,7 +23,7 @@ def trainer(home):
 
 
 def row_of(run):
-    return next(r for r in runs.list_runs() if r["run"] == run.id)
+    return next(r for r in store.list_runs() if r["run"] == run.id)
 
 
 def wait_until(what):

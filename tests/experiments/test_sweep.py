@@ -14,7 +14,6 @@ from dataclasses import replace as changed
 import numpy as np
 import pytest
 
-from core import runs
 from core.config import replace
 from core.data import splits
 from core.data.splits import SampleSet
@@ -23,7 +22,8 @@ from core.evaluation.reporting import report
 from core.experiments import pipeline, sweep
 from core.inference import export
 from core.presets import DEMO
-from core.runs import Run
+from core.runs import store
+from core.runs.directory import Run
 from tests.support.small_pipeline import core, weights
 
 NAMES = ("EncDec · label", "EncDec · CP", "U-Net · classifier", "EncDec without source · CP")
@@ -44,7 +44,7 @@ def kill_first(folder, dead):
     """Kills the first worker that trains G, once."""
     end = time.monotonic() + 120
     while time.monotonic() < end:
-        for row in runs.list_runs(folder):
+        for row in store.list_runs(folder):
             if row["state"] == "running" and row["pid"]:
                 os.kill(row["pid"], signal.SIGKILL)
                 dead.append(row["run"])
@@ -55,7 +55,7 @@ def kill_first(folder, dead):
 @pytest.fixture(scope="module")
 def swept(demo_world):
     folder, dead = demo_world / "swept", []
-    runs.list_runs(folder)  # two that make the same database at once get in each other's way
+    store.list_runs(folder)  # two that make the same database at once get in each other's way
     killer = threading.Thread(target=kill_first, args=(folder, dead))
     killer.start()
     told = []
@@ -154,13 +154,13 @@ def test_stop_keeps_what_was_begun(demo_world):
     stop, folder = threading.Event(), demo_world / "interrupted"
     long = replace(CELLS[0].config, gan={"steps": 100_000})
     cells = [protocol.Cell("long", "–", long), protocol.Cell("longer", "–", replace(long, seed=1))]
-    runs.list_runs(folder)
+    store.list_runs(folder)
     timer = threading.Thread(target=_stop_at, args=(folder, 4, stop))
     timer.start()
     outcomes = sweep.train_cells(cells, folder, 1, "cpu", None, stop=stop)
     timer.join()
     assert [o.state for o in outcomes] == ["stopped"]  # the second was never begun
-    row = runs.list_runs(folder)[0]
+    row = store.list_runs(folder)[0]
     assert row["state"] == "stopped"
     assert (folder / row["run"] / "state.pt").exists()
 
@@ -169,7 +169,7 @@ def _stop_at(folder, step, stop):
     end = time.monotonic() + 60
     try:
         while time.monotonic() < end and not any(
-            (r["step"] or 0) >= step for r in runs.list_runs(folder)
+            (r["step"] or 0) >= step for r in store.list_runs(folder)
         ):
             time.sleep(0.05)
     finally:
@@ -193,7 +193,7 @@ def test_a_stack_of_runs_is_its_runs(swept, demo_world):
     }
     for o in outcomes:
         if o.state == "done":
-            one, other = (runs.Run(f / o.run).json("results")["quality"] for f in (folder, alone))
+            one, other = (store.Run(f / o.run).json("results")["quality"] for f in (folder, alone))
             assert one["FID"] == pytest.approx(other["FID"], rel=0.05)
 
 
@@ -231,7 +231,7 @@ def test_curves_go_out_as_csv(swept, tmp_path):
     run = Run(folder / second["EncDec · CP"].run)
     with open(export.export_csv(run, tmp_path / "c.csv"), newline="") as f:
         rows = list(csv.DictReader(f))
-    for name, (steps, values) in runs.load_curves(run.id, folder).items():
+    for name, (steps, values) in store.load_curves(run.id, folder).items():
         assert [(int(r["step"]), float(r[name])) for r in rows if r[name]] == list(
             zip(steps, values, strict=True)
         )

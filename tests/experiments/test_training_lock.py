@@ -6,18 +6,19 @@ import sys
 
 import pytest
 
-from core import files, runs
+from core import files
 from core.data import prepared_corpora
 from core.experiments import classifier_fitting, pipeline
 from core.files import ROOT
-from core.runs import Run
+from core.runs import store
+from core.runs.directory import Run
 from core.serialisation import run_name
 from tests.support.small_pipeline import TINY
 
 HOLD = """import sys
 from pathlib import Path
-from core import runs
-with runs.training_lock(runs.Run(Path(sys.argv[1]))):
+from core.runs import store
+with store.training_lock(store.Run(Path(sys.argv[1]))):
     print("held", flush=True)
     sys.stdin.read()
 """
@@ -53,5 +54,5 @@ def test_the_reason_survives_a_folder_that_has_gone(demo_world, monkeypatch):
         pipeline.run(TINY, folder, "cpu")
     monkeypatch.undo()
     again = pipeline.run(TINY, folder, "cpu")
-    assert runs.list_runs(folder)[0]["state"] == "done"
+    assert store.list_runs(folder)[0]["state"] == "done"
     assert again.json("results")

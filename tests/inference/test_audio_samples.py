@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 import soundfile
 
-from core import runs
 from core.__main__ import main
 from core.data import prepared_corpora
 from core.files import ROOT
 from core.inference import audio_samples, examples, generation
 from core.inference.gallery import real_items
 from core.media import spectrograms, waveforms
+from core.runs import store
 from tests.support import trained_runs
 
 
@@ -52,7 +52,7 @@ def test_each_emotion_has_a_voice_by_each_condition_and_a_real_one(made):
 
 def test_the_wavs_are_as_their_records_describe_them(made):
     for p in made[:: len(made) // 7]:
-        run = runs.resolve(p.run)
+        run = store.resolve(p.run)
         opened, s = generation.load_run(run), run.config.logmel
         one = examples.load_face_example(run, p.emotion)
         y = one.y if p.what == "generated" else gallery_voice(run, p.emotion, one)
@@ -83,7 +83,7 @@ def gallery_voice(run, emotion, one):
 def test_made_again_it_is_the_same_and_other_runs_stay(made):
     label = next(p.run for p in made if p.condition == "label")
     first = {p.file: (audio_samples.folder() / p.file).read_bytes() for p in made}
-    again = audio_samples.write_samples([runs.resolve(label)])
+    again = audio_samples.write_samples([store.resolve(label)])
     assert {p.run for p in again} == {label}
     files_now = {p.name: p.read_bytes() for p in audio_samples.folder().glob("*.wav")}
     assert all(files_now[name] == content for name, content in first.items())

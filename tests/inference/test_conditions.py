@@ -18,7 +18,7 @@ from core.inference import conditions, generation
 from core.media import vocoder
 from core.models import gan
 from core.presets import SMOKE
-from core.runs import Run
+from core.runs.directory import Run
 from tests.support import trained_runs
 
 FACE = np.random.default_rng(3).integers(0, 256, (2, 28, 28), dtype=np.uint8)

@@ -7,14 +7,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from core import files, runs
+from core import files
 from core.config import replace
 from core.data import prepared_corpora, splits
 from core.data.demo import actors, expressions, voices
 from core.inference import examples
 from core.media import spectrograms
 from core.media.faces import alignment
-from core.runs import Run
+from core.runs import store
+from core.runs.directory import Run
 from tests.support import trained_runs
 
 SHIPPED = Path(__file__).resolve().parents[2] / "checkpoints"
@@ -24,7 +25,7 @@ SHIPPED = Path(__file__).resolve().parents[2] / "checkpoints"
 def run(own_trained_home) -> Run:
     return next(
         Run(files.checkpoints_folder() / r["run"])
-        for r in runs.list_runs()
+        for r in store.list_runs()
         if r["condition"] == "cp"
     )
 
@@ -84,7 +85,7 @@ def test_what_is_drawn_again_is_what_was_prepared(monkeypatch):
 
 def test_a_corpus_that_is_not_here_leaves_the_picture_out(run):
     c = replace(run.config, data={"faces": "fer2013", "voices": "ravdess", "pairing": "emotion"})
-    files.write_json(run.directory / "config.json", runs.to_dict(c))
+    files.write_json(run.directory / "config.json", store.to_dict(c))
     e = examples.load_face_example(run, "angry")
     assert (e.face, e.picture, e.real, e.name) == (None, None, None, "")
     assert e.y.shape == (112, 28)
@@ -94,7 +95,7 @@ def test_another_corpus_of_the_same_name_is_not_taken_for_it(run):
     c = replace(run.config, data={"faces": "made", "voices": "made"})
     source = prepared_corpora.corpus_path("demo", c.data.demo_takes)
     prepared_corpora.corpus_path("made").write_bytes(source.read_bytes())
-    files.write_json(run.directory / "config.json", runs.to_dict(c))
+    files.write_json(run.directory / "config.json", store.to_dict(c))
     assert examples.load_face_example(run, "angry").face is not None
     corpus = run.json("corpus")
     corpus["faces"]["digest"] = "0" * 16
@@ -116,7 +117,7 @@ def test_an_unfinished_run_has_no_example(home):
 def test_a_run_the_other_way_round_has_no_voices(run):
     files.write_json(
         run.directory / "config.json",
-        runs.to_dict(replace(run.config, gan={"direction": "voice-face"})),
+        store.to_dict(replace(run.config, gan={"direction": "voice-face"})),
     )
     with pytest.raises(ValueError, match="makes faces from voices"):
         examples.load_face_example(run, "happy")

@@ -4,13 +4,14 @@ import numpy as np
 import pytest
 import torch
 
-from core import files, runs
+from core import files
 from core.config import replace
 from core.data.demo import actors, expressions
 from core.experiments import pipeline
 from core.inference import conditions, export, generation, long_form
 from core.media.faces import alignment
 from core.models import networks
+from core.runs import store
 from tests.support import small_pipeline
 
 FLOW = replace(
@@ -46,7 +47,7 @@ def test_what_a_flows_run_leaves(flow_runs):
     assert sorted(p.stem for p in (run.directory / "models").iterdir()) == [
         *("G", "Q", "f_S", "f_T", "scorer")
     ]
-    curves = runs.load_curves(run.id, run.directory.parent)
+    curves = store.load_curves(run.id, run.directory.parent)
     assert curves["FID"][0] == [0, 3, 6]
     assert "loss/G" in curves
     assert "loss/D" not in curves
@@ -140,6 +141,6 @@ def test_its_card_tells_it_from_the_paper(flow_runs, finished_run, tmp_path):
     card = (target / "CARD.md").read_text()
     assert "conditional flow matching, which is ours and not the paper's" in card
     assert "guidance 2." in card
-    shipped = generation.load_run(runs.Run(target))
+    shipped = generation.load_run(store.Run(target))
     assert type(shipped.G).__name__ == "FlowGenerator"
     assert "flow" not in export.model_card(finished_run)

@@ -12,14 +12,15 @@ from unittest import mock
 import numpy as np
 import pytest
 
-from core import files, runs
+from core import files
 from core.config import CREMA_EMOTIONS, replace
 from core.data import prepared_corpora
 from core.experiments import pipeline
 from core.inference import generation
 from core.inference.gallery import generated_voices, real_items, selection
 from core.inference.gallery.selection import Round
-from core.runs import Run
+from core.runs import store
+from core.runs.directory import Run
 from tests.support import noise_corpora, trained_runs
 
 SPEAKERS = tuple(f"speaker-{i:02d}" for i in range(12))
@@ -268,7 +269,7 @@ def test_what_is_made_is_kept_until_something_changes(own_trained_home, monkeypa
     kept = next((files.checkpoints_folder() / ".cache" / "gallery").glob("*-S4.npz"))
     kept.write_bytes(kept.read_bytes()[:200])
     assert len(generated_voices.load_generated_voices(opened, r).y) == len(r)
-    assert runs.index_existing() == []  # what is kept is no run
+    assert store.index_existing() == []  # what is kept is no run
 
 
 def test_leaving_ends_the_work_and_leaves_no_half_file(own_trained_home):

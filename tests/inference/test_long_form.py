@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 import soundfile
 
-from core import runs
 from core.__main__ import main
 from core.files import ROOT
 from core.inference import generation, long_form
 from core.inference.generation import AnalysedClip
 from core.media import spectrograms, waveforms
+from core.runs import store
 from tests.support import trained_runs
 
 RATE, FPS = 16_000, 12.5
@@ -34,7 +34,7 @@ def film(seconds: float, sound: bool = True, lost: slice = slice(0), seed: int =
 
 @pytest.fixture(scope="module", params=["label", "classifier", "cp"])
 def shipped(request):
-    return generation.load_run(runs.resolve("demo", request.param, ROOT / "checkpoints"))
+    return generation.load_run(store.resolve("demo", request.param, ROOT / "checkpoints"))
 
 
 def levels(opened, y):
@@ -89,7 +89,7 @@ def test_each_window_is_drawn_from_its_own_face_with_the_noise_of_all(shipped):
 
 
 def test_a_named_emotion_holds_for_the_whole_film():
-    opened = generation.load_run(runs.resolve("demo", "label", ROOT / "checkpoints"))
+    opened = generation.load_run(store.resolve("demo", "label", ROOT / "checkpoints"))
     p = long_form.generate_long_voice(opened, film(4.0), "fear")
     assert {opened.classes[k] for k in p.c.argmax(axis=1)} == {"fear"}
     assert p.told == "label: fear"

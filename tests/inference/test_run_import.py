@@ -8,9 +8,10 @@ import zipfile
 
 import pytest
 
-from core import files, runs
+from core import files
 from core.__main__ import main
 from core.inference import run_import
+from core.runs import store
 from tests.support import hostile_runs
 
 GOOD = files.ROOT / "checkpoints" / "demo-cp-87b4dc5a"
@@ -43,8 +44,8 @@ def test_a_run_is_taken_in(tmp_path, folder, form, capsys):
     made = folder / GOOD.name
     for path in (p for p in GOOD.rglob("*") if p.is_file()):
         assert (made / path.relative_to(GOOD)).read_bytes() == path.read_bytes()
-    assert runs.resolve("demo").id == GOOD.name
-    assert runs.load_curves(GOOD.name)["FID"]
+    assert store.resolve("demo").id == GOOD.name
+    assert store.load_curves(GOOD.name)["FID"]
     assert main(["runs", "import", str(source)]) == 1
     assert "here already" in capsys.readouterr().err
 

@@ -15,10 +15,11 @@ import soundfile
 from PIL import Image
 from streamlit.testing.v1 import AppTest
 
-from core import files, runs
+from core import files
 from core.config import CONDITIONS, EMOTIONS, replace
 from core.presets import PRESETS, SMOKE
-from core.runs import Run
+from core.runs import store
+from core.runs.directory import Run
 from tests.support import trained_runs
 from tests.support.app import assert_no_exception, count_elements, open_page, page_text
 from ui import theme
@@ -75,8 +76,8 @@ def test_listen_keeps_what_was_chosen_and_writes_it_into_the_address(landmark_mo
 
 
 def test_listen_takes_a_run_from_the_address_only_if_it_is_known(landmark_model):
-    label = next(r["run"] for r in runs.list_runs() if r["condition"] == "label")
-    cp = next(r["run"] for r in runs.list_runs() if r["condition"] == "cp")
+    label = next(r["run"] for r in store.list_runs() if r["condition"] == "label")
+    cp = next(r["run"] for r in store.list_runs() if r["condition"] == "cp")
     assert (
         open_page("listen", run=label).selectbox(key="listen run").value == cp
     )  # a sibling means its family
@@ -88,7 +89,7 @@ def test_listen_takes_a_run_from_the_address_only_if_it_is_known(landmark_model)
 
 
 def test_listen_leaves_a_damaged_run_out(landmark_model):
-    row = next(r for r in runs.list_runs() if r["condition"] == "cp")
+    row = next(r for r in store.list_runs() if r["condition"] == "cp")
     (files.checkpoints_folder() / row["run"] / "models" / "G.safetensors").write_bytes(b"cut")
     app = open_page("listen")
     assert count_elements(app, "audio") == 2
@@ -351,7 +352,7 @@ def test_train_finds_a_training_that_died(home):
 
 
 def test_train_shows_the_results_of_a_finished_run(own_trained_home):
-    row = next(r for r in runs.list_runs() if r["condition"] == "label")
+    row = next(r for r in store.list_runs() if r["condition"] == "label")
     app = open_page("train", run=row["run"])
     assert app.selectbox(key="train run").value == row["run"]
     assert "green-badge[**done**]" in page_text(app)
@@ -389,7 +390,7 @@ def test_starting_a_configuration_that_is_done_shows_it(own_trained_home, monkey
     monkeypatch.setattr(
         jobs,
         "start",
-        lambda config, device: asked.append((config, device)) or runs.list_runs()[0]["run"],
+        lambda config, device: asked.append((config, device)) or store.list_runs()[0]["run"],
     )
     app = open_page("train", preset="smoke")
     app.number_input(key="smoke steps").set_value(7).run()
@@ -397,7 +398,7 @@ def test_starting_a_configuration_that_is_done_shows_it(own_trained_home, monkey
     app.button(key="start").click().run()
     assert_no_exception(app)
     assert asked == [(replace(SMOKE, gan={"steps": 7, "condition": "label"}), "auto")]
-    assert app.query_params["run"] == runs.list_runs()[0]["run"]
+    assert app.query_params["run"] == store.list_runs()[0]["run"]
     assert app.number_input(key="smoke steps").value == 7
 
 
@@ -484,7 +485,7 @@ def test_every_setting_on_the_page_exists():
 def test_families_put_the_real_shipped_run_first(home, own_trained_home):
     rows = [("a-cp-1", "cp", 0), ("b-cp-2", "cp", 0)]
     for (run, *_), name in zip(rows, ("demo", "fer2013-ravdess"), strict=True):
-        runs.create(files.checkpoints_folder() / run, replace(SMOKE, name=name))
+        store.create(files.checkpoints_folder() / run, replace(SMOKE, name=name))
     assert [f.name for f in cache.group_families(files.checkpoints_folder(), tuple(rows))] == [
         "fer2013-ravdess",
         "demo",

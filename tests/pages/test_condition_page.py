@@ -10,13 +10,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from core import files, runs
+from core import files
 from core.config import CREMA_EMOTIONS, replace
 from core.inference import conditions, generation
 from core.media import spectrograms
 from core.media.faces import landmarker
 from core.models import gan, networks
-from core.runs import Run
+from core.runs import store
+from core.runs.directory import Run
 from core.serialisation import to_dict
 from tests.support import trained_runs
 from tests.support.app import assert_no_exception, count_elements, open_page, page_text
@@ -29,7 +30,7 @@ DRAWN = {"face": "drawn-happy"}  # a face for which nothing has to be found
 def the_run(kind: str = "cp") -> Run:
     return Run(
         files.checkpoints_folder()
-        / next(r["run"] for r in runs.list_runs() if r["condition"] == kind)
+        / next(r["run"] for r in store.list_runs() if r["condition"] == kind)
     )
 
 
@@ -73,7 +74,7 @@ def untrained(cp: Run, **settings) -> Run:
     (run.directory / "config.json").write_text(json.dumps(to_dict(config)))
     G = networks.build(g.generator, arguments)
     networks.save(run.model_path("G"), G, g.generator, arguments)
-    runs.reindex()
+    store.reindex()
     return run
 
 
@@ -114,7 +115,7 @@ def test_a_damaged_run_is_left_out(own_trained_home, file):
 
 
 def test_a_condition_that_is_not_trained_is_offered_for_training(own_trained_home):
-    runs.update(the_run("label"), state="stopped")
+    store.update(the_run("label"), state="stopped")
     app = lab()
     assert "not trained yet" in page_text(app)
     assert app.segmented_control(key="lab condition").options == ["Classifier", "CP"]

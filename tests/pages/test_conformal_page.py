@@ -11,11 +11,12 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from core import files, runs
+from core import files
 from core.config import replace
 from core.conformal import analysis, calibration, prediction
 from core.presets import SMOKE
-from core.runs import Run
+from core.runs import store
+from core.runs.directory import Run
 from tests.support import trained_runs
 from tests.support.app import assert_no_exception, count_elements, open_page, page_text
 from ui.conformal import calibration as lab
@@ -29,7 +30,7 @@ STEPS = list(explanations.LESSON_STEPS)
 def the_run(condition: str = "cp") -> Run:
     return Run(
         files.checkpoints_folder()
-        / next(r["run"] for r in runs.list_runs() if r["condition"] == condition)
+        / next(r["run"] for r in store.list_runs() if r["condition"] == condition)
     )
 
 

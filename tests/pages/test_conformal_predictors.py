@@ -5,14 +5,15 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from core import files, paper, runs
+from core import files, paper
 from core.config import replace
 from core.conformal import analysis, calibration, prediction, predictor
 from core.data.demo import actors
 from core.evaluation.reporting import calibration_share
 from core.experiments import pipeline
 from core.inference import strangeness
-from core.runs import Run
+from core.runs import store
+from core.runs.directory import Run
 from tests.support import trained_runs
 from tests.support.app import open_page, page_text
 from ui.conformal import calibration as lab
@@ -42,7 +43,7 @@ def own_kinds(home, kinds_home):
 
 
 def run_named(name: str) -> Run:
-    rows = [r["run"] for r in runs.list_runs() if r["name"] == name and r["condition"] == "cp"]
+    rows = [r["run"] for r in store.list_runs() if r["name"] == name and r["condition"] == "cp"]
     return Run(files.checkpoints_folder() / rows[0])
 
 

@@ -7,13 +7,14 @@ import re
 import numpy as np
 import pytest
 
-from core import files, runs
+from core import files
 from core.cli import inference as commands
 from core.conformal import credibility
 from core.data.demo import actors, recordings
 from core.inference import export, generation
 from core.media import clips
-from core.runs import Run
+from core.runs import store
+from core.runs.directory import Run
 from tests.support import trained_runs
 from tests.support.app import open_page, page_text
 from tests.support.noise_corpora import page_markup
@@ -22,7 +23,7 @@ SCALE = r"\d\.\d\d; possible here \d\.\d\d to 1; lower than \d+ % of test {}"
 
 
 def the_run(condition: str = "cp") -> Run:
-    row = next(r for r in runs.list_runs() if r["condition"] == condition)
+    row = next(r for r in store.list_runs() if r["condition"] == condition)
     return Run(files.checkpoints_folder() / row["run"])
 
 

@@ -11,13 +11,14 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from core import files, runs
+from core import files
 from core.config import CREMA_EMOTIONS, replace
 from core.data import prepared_corpora
 from core.evaluation import protocol, significance
 from core.experiments import jobs, tasks
 from core.presets import DEMO, SMOKE
-from core.runs import Run
+from core.runs import store
+from core.runs.directory import Run
 from core.serialisation import to_dict
 from tests.support import trained_runs
 from tests.support.app import (
@@ -51,7 +52,7 @@ def copied(run: Run, called: str, scorer: str = "", **changes) -> Run:
     results = target.json("results")
     results["quality"]["scorer"] = scorer or results["quality"]["scorer"]
     (target.directory / "results.json").write_text(json.dumps(results))
-    runs.index_existing()
+    store.index_existing()
     return target
 
 
@@ -98,7 +99,7 @@ def test_damaged_runs_are_named_and_the_others_plotly_figure(own_trained_home):
 def test_the_table_holds_what_the_runs_saved(own_trained_home):
     app = open_page("evaluate")
     table = app.dataframe[0].value.set_index("run")
-    for row in runs.list_runs():
+    for row in store.list_runs():
         results, line = (
             Run(files.checkpoints_folder() / row["run"]).json("results"),
             table.loc[row["run"]],
@@ -123,7 +124,7 @@ def test_the_table_holds_what_the_runs_saved(own_trained_home):
         assert line["best step"] in (2, 4)
         assert line["chance"] == pytest.approx(100 / 6)
     assert "mean nothing" in app.warning[0].value  # four steps
-    assert {b.label for b in app.get("download_button")} == {"runs.csv"}
+    assert {b.label for b in app.get("download_button")} == {"store.csv"}
 
 
 def test_the_choice_of_runs_is_in_the_address_and_strangers_are_not(own_trained_home):
@@ -167,7 +168,7 @@ def test_curves_stand_on_one_axis_within_a_scorer_only(own_trained_home):
     assert len(lines) == 3
     for line in lines:
         condition = {"CP": "cp"}.get(line["name"], line["name"])
-        assert line["y"] == runs.load_curves(the_run(condition).id)["FID"][1]
+        assert line["y"] == store.load_curves(the_run(condition).id)["FID"][1]
     stars = [t for t in figure["data"] if t.get("marker", {}).get("symbol") == "star"]
     assert len(stars) == 3
     other = copied(the_run(), "tiny-cp-other", "anotherone")

@@ -16,14 +16,15 @@ import numpy as np
 import pytest
 import soundfile
 
-from core import files, runs
+from core import files
 from core.data import prepared_corpora
 from core.data.demo import expressions
 from core.data.demo import voices as demo_voices
 from core.inference import examples
 from core.inference.gallery import selection
 from core.media.faces import alignment
-from core.runs import Run
+from core.runs import store
+from core.runs.directory import Run
 from tests.support import trained_runs
 from tests.support.app import assert_no_exception, count_elements, open_page, page_text
 from tests.support.noise_corpora import HOSTILE_TEXTS, page_markup
@@ -36,7 +37,7 @@ TAKES = trained_runs.TINY_CONFIG.data.demo_takes
 
 
 def the_run(condition: str = "cp") -> Run:
-    mine = (r for r in runs.list_runs() if not r["shipped"] and r["condition"] == condition)
+    mine = (r for r in store.list_runs() if not r["shipped"] and r["condition"] == condition)
     return Run(files.checkpoints_folder() / next(mine)["run"])
 
 
@@ -235,7 +236,7 @@ def with_shipped_run(name: str) -> Run:
     """A shipped run in the home that the environment names."""
     (source,) = (r for r in trained_runs.SHIPPED if r.name.startswith(name))
     shutil.copytree(source, files.checkpoints_folder() / source.name)
-    runs.index_existing()
+    store.index_existing()
     return Run(files.checkpoints_folder() / source.name)
 
 

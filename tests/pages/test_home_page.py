@@ -9,11 +9,12 @@ from xml.etree import ElementTree
 
 import pytest
 
-from core import files, runs
+from core import files
 from core.config import replace
 from core.inference import examples
 from core.presets import SMOKE
-from core.runs import Run
+from core.runs import store
+from core.runs.directory import Run
 from tests.support import trained_runs
 from tests.support.app import assert_no_exception, count_elements, open_page, page_text
 from ui.home import diagram
@@ -92,7 +93,7 @@ def test_a_strange_address_changes_nothing(own_trained_home, strange):
 
 
 def test_a_run_without_samples_is_said(own_trained_home):
-    for row in runs.list_runs():
+    for row in store.list_runs():
         (files.checkpoints_folder() / row["run"] / "generated.npz").unlink()
     app = open_page()
     assert "has kept no sample" in app.warning[0].value
@@ -154,7 +155,7 @@ def test_only_pages_that_are_there_are_offered(own_trained_home, monkeypatch):
 def run(own_trained_home) -> Run:
     return next(
         Run(files.checkpoints_folder() / r["run"])
-        for r in runs.list_runs()
+        for r in store.list_runs()
         if r["condition"] == "cp"
     )
 

@@ -10,10 +10,11 @@ import numpy as np
 import pytest
 from streamlit.testing.v1 import AppTest
 
-from core import files, runs
+from core import files
 from core.config import LogMel, replace
 from core.inference import generation
-from core.runs import Run
+from core.runs import store
+from core.runs.directory import Run
 from tests.support import trained_runs
 from tests.support.app import assert_no_exception, count_elements, open_page, page_text
 from tests.support.noise_corpora import page_markup
@@ -138,7 +139,7 @@ def test_the_examples_open_with_voices_that_shipped_runs_make_as_meant(landmark_
 def test_the_drawn_clip_goes_to_a_run_on_drawn_faces(landmark_model):
     (shipped,) = (r for r in trained_runs.SHIPPED if r.name.startswith("fer2013-ravdess-cp"))
     shutil.copytree(shipped, files.checkpoints_folder() / shipped.name)
-    runs.index_existing()
+    store.index_existing()
     app = open_page("listen")
     assert app.selectbox(key="listen run").value == shipped.name
     assert "**C** " not in page_text(app)  # a photograph has no A and B
@@ -152,7 +153,7 @@ def test_it_opens_with_a_run_that_was_made_to_be_heard(landmark_model):
     for name in ("fer2013-ravdess-cp", "listening"):
         (shipped,) = (r for r in trained_runs.SHIPPED if r.name.startswith(name))
         shutil.copytree(shipped, files.checkpoints_folder() / shipped.name)
-    runs.index_existing()
+    store.index_existing()
     app = open_page("listen")
     assert app.selectbox(key="listen run").value == shipped.name
     assert "Made to be heard" in page_text(app)
@@ -160,7 +161,7 @@ def test_it_opens_with_a_run_that_was_made_to_be_heard(landmark_model):
 
 
 def tiny_run(condition: str) -> str:
-    mine = (r for r in runs.list_runs() if not r["shipped"] and r["condition"] == condition)
+    mine = (r for r in store.list_runs() if not r["shipped"] and r["condition"] == condition)
     return next(mine)["run"]
 
 
@@ -224,7 +225,7 @@ def test_a_spectrogram_of_any_length_has_its_axis():
 
 
 def test_the_page_and_the_command_line_make_the_same(landmark_model):
-    cp = next(r["run"] for r in runs.list_runs() if r["condition"] == "cp")
+    cp = next(r["run"] for r in store.list_runs() if r["condition"] == "cp")
     _, seen = uploads.load_example_clip("drawn")
     one = cache.generate_long_voice.__wrapped__(
         files.checkpoints_folder() / cp, "x", seen, None, 4

@@ -14,12 +14,13 @@ import pytest
 import soundfile
 from PIL import Image
 
-from core import config, files, presets, runs
+from core import config, files, presets
 from core.data.demo import actors, expressions, voices
 from core.inference import examples, export, generation
 from core.media import clips, containers, sandbox, spectrograms
 from core.media.faces import alignment
-from core.runs import Run
+from core.runs import store
+from core.runs.directory import Run
 from tests.support import trained_runs
 from tests.support.app import assert_no_exception, count_elements, open_page, page_text
 from tests.support.noise_corpora import HOSTILE_TEXTS, page_markup
@@ -40,7 +41,7 @@ def turned(home, tmp_path_factory):
 def the_run(condition: str = "label") -> Run:
     return Run(
         files.checkpoints_folder()
-        / next(r["run"] for r in runs.list_runs() if r["condition"] == condition)
+        / next(r["run"] for r in store.list_runs() if r["condition"] == condition)
     )
 
 
@@ -116,7 +117,7 @@ def test_unfinished_runs_are_named_with_their_state(home, state, words):
             pid=child.pid,
             error="out of *ink*",
         )
-        runs.update(run, steps=40)
+        store.update(run, steps=40)
         app = open_page("reverse")
     finally:
         child.kill()

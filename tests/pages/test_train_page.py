@@ -11,11 +11,12 @@ import numpy as np
 import pytest
 import streamlit as st
 
-from core import files, runs
+from core import files
 from core.config import CONDITIONS, Config, replace
 from core.data import preparation, prepared_corpora
 from core.experiments import jobs
 from core.presets import PRESETS, SMOKE, PresetName
+from core.runs import store
 from core.serialisation import run_name
 from tests.support import trained_runs
 from tests.support.app import assert_no_exception, count_elements, open_page, page_text
@@ -32,11 +33,11 @@ def quiet(home, monkeypatch):
 
 
 def waiting_run(seed: int):
-    run = runs.create(
+    run = store.create(
         files.checkpoints_folder() / f"smoke-cp-{seed:08d}", replace(SMOKE, seed=seed)
     )
     jobs.enqueue(run)
-    runs.update(run, state="queued", phase="", pid=0)
+    store.update(run, state="queued", phase="", pid=0)
     return run
 
 
@@ -72,7 +73,7 @@ def test_a_running_training_can_be_paused_and_what_waits_is_listed_moved_and_rem
         assert [r["run"] for r in jobs.list_queue()] == [run.id, two.id, one.id]
         assert_no_exception(app.button(key=f"remove {one.id}").click().run())
         assert [r["run"] for r in jobs.list_queue()] == [run.id, two.id]
-        assert {r["run"]: r["state"] for r in runs.list_runs()}[one.id] == "stopped"
+        assert {r["run"]: r["state"] for r in store.list_runs()}[one.id] == "stopped"
         assert app.button(key="start").label == "Add to the queue"
 
         waits = open_page("train", run=two.id)
@@ -81,7 +82,7 @@ def test_a_running_training_can_be_paused_and_what_waits_is_listed_moved_and_rem
 
         assert_no_exception(app.button(key="pause").click().run())
         child.wait(10)
-        runs.update(run, state="stopped")  # as the training itself says at its end
+        store.update(run, state="stopped")  # as the training itself says at its end
         app = open_page("train", run=run.id)
         assert "violet-badge[**paused**]" in page_text(app)
         assert "Paused at step 20 of 40" in page_text(app)
@@ -101,7 +102,7 @@ def test_a_training_that_does_not_end_can_be_killed(quiet, monkeypatch):
     child = trained_runs.start_fake_training()
     try:
         run = trained_runs.fabricate_run("running", pid=child.pid, phase="train G, D, Q 20/40")
-        runs.update(run, phase="stopping")
+        store.update(run, phase="stopping")
         app = open_page("train", run=run.id)
         assert app.button(key="stop").disabled
         assert "its state is being saved" in app.get("progress")[0].proto.text
@@ -140,7 +141,7 @@ def shipped(quiet, monkeypatch):
     for run in trained_runs.SHIPPED:
         if run.name.startswith(("demo-cp", "demo-label")):
             shutil.copytree(run, files.checkpoints_folder() / run.name)
-    runs.index_existing()
+    store.index_existing()
     asked = []
 
     def start(config, device):
@@ -183,7 +184,7 @@ def test_only_conditions_that_are_missing_are_trained(shipped):
 def test_three_shipped_conditions_are_trained_anew_with_another_seed(shipped):
     (rest,) = (r for r in trained_runs.SHIPPED if r.name.startswith("demo-classifier"))
     shutil.copytree(rest, files.checkpoints_folder() / rest.name)
-    runs.index_existing()
+    store.index_existing()
     app = open_page("train")
     assert app.button(key="start all").label == "All three again as seed 1"
     app.button(key="start all").click().run()
@@ -191,7 +192,7 @@ def test_three_shipped_conditions_are_trained_anew_with_another_seed(shipped):
 
 
 def test_an_equal_run_counts_for_the_corpus_that_is_here(own_trained_home, monkeypatch):
-    rows, config = runs.list_runs(), trained_runs.TINY_CONFIG
+    rows, config = store.list_runs(), trained_runs.TINY_CONFIG
     found = launch.find_equal_run(config, rows)
     assert found["run"] == trained_runs.the_run(config.gan.condition).id
     path = prepared_corpora.corpus_path("demo", config.data.demo_takes)
@@ -206,11 +207,11 @@ def test_an_equal_run_counts_for_the_corpus_that_is_here(own_trained_home, monke
 def test_a_start_continues_a_run_that_stands_still(quiet, state):
     trained_runs.prepare_noise_demo()
     config = replace(SMOKE, gan={"condition": "cp"})
-    run = runs.create(
+    run = store.create(
         files.checkpoints_folder() / run_name(config, prepared_corpora.corpus_digest(config.data)),
         config,
     )
-    runs.update(run, state=state, step=20)
+    store.update(run, state=state, step=20)
     app = open_page("train", preset="smoke", condition="cp")
     assert f"exists ({state}).** *Start* continues it" in page_text(app)
     assert app.button(key="start").label == "Start"
@@ -249,7 +250,7 @@ def test_one_slider_moves_everything_and_stands_in_the_address(quiet):
     run = trained_runs.fabricate_run("stopped")
     for step, fid in ((10, 5.0), (20, 9.0)):
         checkpoint(run, step, 0.5 * step)
-        runs.record_metrics(
+        store.record_metrics(
             run, step, {"FID": fid, "KID": fid / 2, "IS": 1.5, "recognised": step / 40}
         )
     app = open_page("train", run=run.id)

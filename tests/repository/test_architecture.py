@@ -4,6 +4,7 @@ Who may import whom, what stays light, how long a file may be, no pickles, the p
 """
 
 import ast
+import functools
 import importlib
 import re
 import subprocess
@@ -23,18 +24,34 @@ SHIPPED = [
 ]
 EVERY = [*SHIPPED, *sorted((ROOT / "tests").rglob("*.py"))]
 
-# files of core that every package may import
-RUNS = {"run_checks", "run_files", "run_formats", "runs"}
-GROUND = {"config", "files", "paper", "presets", "published", "serialisation", *RUNS}
+# files of core that every package may import, and what they may import themselves
+GROUND = {
+    "config": set(),
+    "files": set(),
+    "paper": set(),
+    "published": set(),
+    "presets": {"config", "published"},
+    "serialisation": {"config"},
+}
 BELOW = {  # package of core -> packages that it may import; inside a package there is no cycle
-    "media": set(),
-    "models": set(),
-    "conformal": set(),
-    "data": {"media"},
-    "evaluation": {"data", "media", "models", "conformal"},
-    "experiments": {"evaluation", "data", "media", "models", "conformal"},
-    "inference": {"evaluation", "data", "media", "models", "conformal"},
-    "cli": {"experiments", "inference", "evaluation", "data", "media", "models", "conformal"},
+    "runs": set(),
+    "media": {"runs"},
+    "models": {"runs"},
+    "conformal": {"runs"},
+    "data": {"media", "runs"},
+    "evaluation": {"runs", "data", "media", "models", "conformal"},
+    "experiments": {"runs", "evaluation", "data", "media", "models", "conformal"},
+    "inference": {"runs", "evaluation", "data", "media", "models", "conformal"},
+    "cli": {
+        "runs",
+        "experiments",
+        "inference",
+        "evaluation",
+        "data",
+        "media",
+        "models",
+        "conformal",
+    },
 }
 RAY = ROOT / "core" / "experiments" / "ray_cluster"  # the only package that imports Ray
 WITHOUT_TORCH = [  # so that pages open at once
@@ -44,9 +61,9 @@ WITHOUT_TORCH = [  # so that pages open at once
         "paper",
         "presets",
         "published",
-        "run_files",
-        "runs",
         "serialisation",
+        "runs.directory",
+        "runs.store",
         "conformal.prediction",
         "conformal.validity",
         "conformal.analysis",
@@ -61,10 +78,7 @@ ONLY = {
     "published": set(),
     "paper": set(),
     "files": {"numpy"},
-    "run_checks": {"numpy"},
-    "run_formats": {"numpy"},
-    "run_files": {"numpy"},
-    "runs": {"numpy"},
+    "runs/store": {"numpy"},
     "conformal/prediction": {"numpy"},
     "conformal/validity": {"numpy", "scipy"},
     "evaluation/metrics": {"numpy"},
@@ -79,7 +93,26 @@ def name(path: Path) -> str:
     return str(path.relative_to(ROOT))
 
 
-def imported(path: Path, *, lazy: bool = True) -> set[str]:
+def for_each(paths):
+    """Makes one test of a test of one file: it runs it for all and names every file that fails."""
+
+    def over_all(test):
+        def test_all():
+            faults = []
+            for path in paths:
+                try:
+                    test(path)
+                except AssertionError as e:
+                    faults.append(f"{name(path)}: {e}")
+            assert faults == [], "\n".join(faults)
+
+        return test_all
+
+    return over_all
+
+
+@functools.cache
+def imported(path: Path, *, lazy: bool = True) -> frozenset[str]:
     """Modules a file imports, dotted in full for the project's own.
 
     Without `lazy` only those loaded with the file itself.
@@ -104,12 +137,13 @@ def imported(path: Path, *, lazy: bool = True) -> set[str]:
                     yield inside if is_module(inside) else child.module
             yield from walk(child)
 
-    return {m if m.split(".")[0] in OURS else m.split(".")[0] for m in walk(tree(path))}
+    return frozenset(m if m.split(".")[0] in OURS else m.split(".")[0] for m in walk(tree(path)))
 
 
 OURS = ("core", "ui", "pages", "app")
 
 
+@functools.cache
 def is_module(name: str) -> bool:
     place = ROOT.joinpath(*name.split("."))
     return place.with_suffix(".py").is_file() or (place / "__init__.py").is_file()
@@ -120,6 +154,7 @@ def source(module: str) -> Path:
     return place / "__init__.py" if place.is_dir() else place.with_suffix(".py")
 
 
+@functools.cache
 def tree(path: Path) -> ast.Module:
     return ast.parse(path.read_text(), str(path))
 
@@ -127,7 +162,7 @@ def tree(path: Path) -> ast.Module:
 def reached(path: Path, *, lazy: bool) -> set[str]:
     """What a file imports, and what the project's modules that it imports do, and so on."""
     seen: set[str] = set()
-    todo = imported(path, lazy=lazy)
+    todo = set(imported(path, lazy=lazy))
     while todo:
         module = todo.pop()
         seen.add(module)
@@ -145,30 +180,19 @@ def test_the_reader_of_imports_sees_every_form(tmp_path):
     file = tmp_path / "x.py"
     file.write_text(
         "import numpy.linalg\nfrom core import config\nfrom core.models import gan\n"
-        "from core.runs import Run\nfrom typing import TYPE_CHECKING\n"
+        "from core.runs.directory import Run\nfrom typing import TYPE_CHECKING\n"
         "if TYPE_CHECKING:\n    import g\ndef f():\n    from torch import nn\n"
         "    from core.data.labels import x\n"
     )
-    now = {"numpy", "core.config", "core.models.gan", "core.runs", "typing"}
+    now = {"numpy", "core.config", "core.models.gan", "core.runs.directory", "typing"}
     assert imported(file, lazy=False) == now
     assert imported(file) == now | {"g", "torch", "core.data.labels"}
 
 
-@pytest.mark.parametrize("path", CORE, ids=name)
+@for_each(CORE)
 def test_core_imports_only_what_lies_below(path):
     here = path.relative_to(ROOT / "core").with_suffix("").parts[0]
-    ground = {
-        "serialisation": {"config"},
-        "run_files": {"config", "files", "serialisation"},
-        "run_formats": {"files"},
-        "run_checks": {"config", "files", "run_files", "run_formats"},
-        "runs": {"config", "files", "run_checks", "run_files", "serialisation"},
-        "presets": {"config", "published"},
-    }
-    if here in GROUND:
-        may = ground.get(here, set())
-    else:
-        may = GROUND | BELOW.get(here, set(BELOW)) | {here}
+    may = GROUND[here] if here in GROUND else {*GROUND, here, *BELOW.get(here, BELOW)}
     found = {m.split(".")[1] for m in imported(path) if m.startswith("core.")}
     assert found <= may, f"{here} may not import {sorted(found - may)}"
     assert not {"streamlit", "ui", "pages", "app"} & {m.split(".")[0] for m in imported(path)}
@@ -187,7 +211,7 @@ def test_modules_of_a_package_form_no_cycle(top):
     assert left == {}
 
 
-@pytest.mark.parametrize("path", [*UI, *PAGES], ids=name)
+@for_each([*UI, *PAGES])
 def test_pages_stand_on_their_own_parts_and_these_on_widgets_and_session(path):
     layers = (
         "session",
@@ -203,13 +227,13 @@ def test_pages_stand_on_their_own_parts_and_these_on_widgets_and_session(path):
         }
 
 
-@pytest.mark.parametrize("path", PAGES, ids=name)
+@for_each(PAGES)
 def test_a_page_never_loads_torch(path):
     assert "torch" not in imported(path)
     assert "torch" not in reached(path, lazy=False)
 
 
-@pytest.mark.parametrize("path", [*PAGES, *ROOT.glob("router.py")], ids=name)
+@for_each([*PAGES, *ROOT.glob("router.py")])
 def test_caches_live_in_ui(path):
     assert re.findall(r"cache_(?:data|resource)\b", path.read_text()) == []
 
@@ -234,14 +258,14 @@ def test_pages_open_without_torch():
     assert answer.returncode == 0, answer.stderr
 
 
-@pytest.mark.parametrize("path", EVERY, ids=name)
+@for_each(EVERY)
 def test_no_file_holds_two_ideas(path):
     lines = len(path.read_text().splitlines())
     most = 220 if path in PAGES else 420 if path in SHIPPED else 560
     assert lines <= most, f"{name(path)} has {lines} lines, more than {most}: split it by idea"
 
 
-@pytest.mark.parametrize("path", [*CORE, *UI, *PAGES], ids=name)
+@for_each([*CORE, *UI, *PAGES])
 def test_a_function_fits_on_a_screen(path):
     long = {
         node.name: node.end_lineno - node.lineno + 1
@@ -260,7 +284,7 @@ def test_a_package_holds_at_most_eight_modules():
     assert {f: n for f, n in counts.items() if n > 8} == {}
 
 
-@pytest.mark.parametrize("path", [*CORE, *UI, *PAGES], ids=name)
+@for_each([*CORE, *UI, *PAGES])
 def test_nobody_uses_the_private_names_of_another_module(path):
     aliases = {
         alias.asname or alias.name
@@ -281,7 +305,7 @@ def test_nobody_uses_the_private_names_of_another_module(path):
     assert used == set()
 
 
-@pytest.mark.parametrize("path", sorted((ROOT / "tests").rglob("test_*.py")), ids=name)
+@for_each(sorted((ROOT / "tests").rglob("test_*.py")))
 def test_no_test_imports_another_test(path):
     found = {m for m in imported(path, lazy=True) if m.split(".")[-1].startswith("test_")}
     modules = {
@@ -293,7 +317,7 @@ def test_no_test_imports_another_test(path):
     assert not found | {m for m in modules if ".test_" in m}
 
 
-@pytest.mark.parametrize("path", SHIPPED, ids=name)
+@for_each(SHIPPED)
 def test_no_pickle_is_ever_loaded(path):
     faults = []
     for node in ast.walk(tree(path)):

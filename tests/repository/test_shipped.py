@@ -14,12 +14,12 @@ import numpy as np
 import pytest
 import soundfile
 
-from core import runs
 from core.evaluation import results
 from core.inference import generation
 from core.media import spectrograms
 from core.models import networks
-from core.runs import Run
+from core.runs import store
+from core.runs.directory import Run
 from tests.support import trained_runs
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -178,7 +178,7 @@ def test_generate_with_the_default_run(shared_data, tmp_path, condition):
         np.load(next(tmp_path.glob("*.npy"))),
         soundfile.read(next(tmp_path.glob("*.wav")), dtype="float32"),
     )
-    opened = generation.load_run(runs.resolve(facts["run"], folder=ROOT / "checkpoints"))
+    opened = generation.load_run(store.resolve(facts["run"], folder=ROOT / "checkpoints"))
     correlation, error = spectrograms.resynthesis_agreement(
         y, wave, opened.ref_db, opened.config.logmel, facts["sound"]["gain_db"]
     )

@@ -112,8 +112,8 @@ def count_elements(app: AppTest, kind: str) -> int:
 @pytest.fixture(scope="module")
 def studio(home) -> Iterator[browser.StudioServer]:
     """The studio on a free port of the loopback."""
-    from core import runs
     from core.experiments import jobs
+    from core.runs import store
     from tests.support import trained_runs
 
     try:
@@ -122,7 +122,7 @@ def studio(home) -> Iterator[browser.StudioServer]:
         ) as running:
             yield running
     finally:
-        for row in runs.list_runs(home / "checkpoints"):
+        for row in store.list_runs(home / "checkpoints"):
             jobs.stop(row["run"], home / "checkpoints", wait=20)
 
 

@@ -4,10 +4,10 @@ import json
 import threading
 import time
 
-from core import runs
 from core.config import replace
 from core.evaluation import augmentation, protocol
-from core.runs import Run
+from core.runs import store
+from core.runs.directory import Run
 from tests.support import small_pipeline
 
 TINY = replace(
@@ -79,6 +79,6 @@ def indexed(folder):
             for k, v in r.items()
             if k not in ("pid", "process", "heartbeat", "rate", "created")
         }
-        for r in runs.list_runs(folder)
+        for r in store.list_runs(folder)
     }
-    return {run: (row, runs.load_curves(run, folder)) for run, row in rows.items()}
+    return {run: (row, store.load_curves(run, folder)) for run, row in rows.items()}

@@ -5,7 +5,7 @@ import numpy as np
 from core import files
 from core.config import CREMA_EMOTIONS
 from core.evaluation import results, significance
-from core.runs import Run
+from core.runs.directory import Run
 
 
 def a_table(accuracy, s2, subjects=8, clips=10, first=0):

@@ -16,14 +16,15 @@ from unittest import mock
 import numpy as np
 import pytest
 
-from core import files, runs
+from core import files
 from core.config import Config, replace
 from core.data import preparation
 from core.data.demo import expressions, voices
 from core.experiments import pipeline
 from core.media.faces import alignment, landmarker
 from core.presets import SMOKE
-from core.runs import Run
+from core.runs import store
+from core.runs.directory import Run
 
 TINY_CONFIG = replace(
     SMOKE, name="tiny", f_s={"steps": 5}, f_t={"steps": 5}, gan={"steps": 4}, evaluate={"every": 2}
@@ -101,7 +102,7 @@ def prepare_noise_demo(name: str = "demo") -> None:
 
 def the_run(condition: str = "cp") -> Run:
     """The run of a condition in the home that the environment names."""
-    rows = (r["run"] for r in runs.list_runs() if r["condition"] == condition)
+    rows = (r["run"] for r in store.list_runs() if r["condition"] == condition)
     return Run(files.checkpoints_folder() / next(rows))
 
 
@@ -128,7 +129,7 @@ def fabricate_run(state: str, config: Config = SMOKE, **fields) -> Run:
 
     Uses the home that the environment names.
     """
-    run = runs.create(
+    run = store.create(
         files.checkpoints_folder() / f"{config.name}-{config.gan.condition}-{state:0<8}", config
     )
     steps = {
@@ -136,7 +137,7 @@ def fabricate_run(state: str, config: Config = SMOKE, **fields) -> Run:
     }
     steps |= {s: {"loss/G": 7 - s / 10, "loss/D": 0.5, "loss/l1": 0.7} for s in (10, 20)}
     for step, values in steps.items():
-        runs.record_metrics(run, step, values)
+        store.record_metrics(run, step, values)
     shape = (28, 28) if run.config.gan.direction == "voice-face" else (112, 28)
     y = np.random.default_rng(1).uniform(-1, 1, (6, *shape)).astype(np.float16)
     for step in (10, 20):
@@ -144,12 +145,12 @@ def fabricate_run(state: str, config: Config = SMOKE, **fields) -> Run:
             run.directory / "samples" / f"step-{step:07d}.npz", y=y, label=np.arange(6)
         )
     (run.directory / "log.txt").write_text("train G, D, Q   20/40\n")
-    runs.update(run, state=state, step=20, **fields)
+    store.update(run, state=state, step=20, **fields)
     return run
 
 
 def start_fake_training() -> subprocess.Popen:
-    """A process to stand for a training: `runs.update(run, pid=...)` records that it is ours."""
+    """A process to stand for a training: `store.update(run, pid=...)` records that it is ours."""
     return subprocess.Popen([sys.executable, "-c", "import time; time.sleep(120)", "core", "train"])
 
 

@@ -27,7 +27,7 @@ from core.conformal.predictor import PointScores
 from core.evaluation.reporting import calibration_share
 from core.evaluation.reporting.calibration_share import Choice
 from core.files import UserError
-from core.runs import Run
+from core.runs.directory import Run
 from ui.session import cache
 from ui.widgets import uploads
 

@@ -14,7 +14,7 @@ from core.evaluation import comparison, protocol, results, significance
 from core.evaluation.comparison import RunSummary
 from core.evaluation.significance import Gain
 from core.experiments import tasks
-from core.runs import Run
+from core.runs.directory import Run
 from ui import theme
 from ui.evaluate import figures, runs
 from ui.session import cache, corpora

@@ -11,11 +11,12 @@ from typing import Any
 
 import streamlit as st
 
-from core import files, runs
+from core import files
 from core.evaluation import comparison
 from core.evaluation import results as result_figures
 from core.evaluation.comparison import RunSummary
-from core.runs import Run
+from core.runs import store
+from core.runs.directory import Run
 from ui import theme
 from ui.evaluate import figures
 from ui.session import cache, query_params
@@ -40,7 +41,7 @@ METRIC_TITLES = {
 def load_summaries() -> tuple[list[RunSummary], list[str]]:
     """All runs, newest first, and the errors of those that cannot be read."""
     folder, found = files.checkpoints_folder(), []
-    wrong = list(runs.unreadable_runs().values())
+    wrong = list(store.unreadable_runs().values())
     for row in cache.run_rows():
         if row["fault"]:
             wrong.append(row["fault"])
@@ -60,7 +61,7 @@ def load_summaries() -> tuple[list[RunSummary], list[str]]:
 @st.cache_resource(show_spinner=False, max_entries=1000)
 def _load_summary(directory: Path, state: str, shipped: int, step: int, stamp: int) -> RunSummary:
     run, row = Run(directory), {"state": state, "shipped": shipped}
-    return comparison.summarise_run(run, row, runs.load_curves(run.id, directory.parent))
+    return comparison.summarise_run(run, row, store.load_curves(run.id, directory.parent))
 
 
 # ------------------------------------------------------------------ choice of runs
@@ -349,7 +350,7 @@ def _show_curve_charts(
     lines = {names[s.id]: figures.run_line_style(i) for i, s in enumerate(picked)}
     groups, empty = comparison.group_by_scorer(picked), []
     for scorer, members in groups.items():
-        curves = {s.id: runs.load_curves(s.id) for s in members}
+        curves = {s.id: store.load_curves(s.id) for s in members}
         empty += [names[s.id] for s in members if not curves[s.id]]
         known = [s for s in members if curves[s.id]]
         if not known:
@@ -399,5 +400,5 @@ def _show_curve_charts(
 
 def _reference_text(picked: Sequence[RunSummary]) -> str:
     """What the dashed lines of these runs' curves are, each rule once."""
-    curves = [c for s in picked if (c := runs.load_curves(s.id))]
+    curves = [c for s in picked if (c := store.load_curves(s.id))]
     return " ".join(dict.fromkeys(map(result_figures.reference_text, curves)))

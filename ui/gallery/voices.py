@@ -26,7 +26,7 @@ from core.data.corpora import KNOWN_CORPORA
 from core.files import UserError
 from core.inference.gallery import selection
 from core.media import spectrograms, waveforms
-from core.runs import Run
+from core.runs.directory import Run
 from ui import theme
 from ui.session import cache, corpora, images
 from ui.session.cache import RunFamily, cache_by_run

@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING
 
 import streamlit as st
 
-from core import files, runs
+from core import files
 from core.config import Config
 from core.conformal import credibility
 from core.experiments import tasks
 from core.files import UserError
-from core.runs import Run
+from core.runs import store
+from core.runs.directory import Run
 from ui import theme
 from ui.home import diagram
 from ui.session import cache, query_params
@@ -207,10 +208,10 @@ def show_live_work() -> None:
 
 def show_faults() -> None:
     """A line on the index, and one on each directory of runs that cannot be read, if any."""
-    if fault := runs.index_fault():
+    if fault := store.index_fault():
         st.warning(theme.escape_markdown(fault))
     damaged = {r["run"]: r["fault"] for r in cache.run_rows() if r["fault"]}
-    for name, reason in (runs.unreadable_runs() | damaged).items():
+    for name, reason in (store.unreadable_runs() | damaged).items():
         st.warning(theme.escape_markdown(f"{files.printable(name)} is left out: {reason}"))
 
 

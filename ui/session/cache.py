@@ -20,13 +20,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import streamlit as st
 
-from core import files, runs
+from core import files
 from core.config import CONDITIONS, Config
 from core.conformal import credibility, predictor
 from core.conformal.credibility import CredibilityScale
 from core.experiments import jobs
 from core.files import UserError
-from core.runs import Run
+from core.runs import store
+from core.runs.directory import Run
 from core.serialisation import family_hash
 
 if TYPE_CHECKING:
@@ -65,7 +66,7 @@ def prepare_server() -> None:
     for folder in Path(tempfile.gettempdir()).glob(f"{UPLOAD_FOLDER_PREFIX}*"):
         if time.time() - folder.stat().st_mtime > LEFTOVER_SECONDS:
             shutil.rmtree(folder, ignore_errors=True)
-    runs.index_existing()
+    store.index_existing()
 
 
 # ------------------------------------------------------------------ runs
@@ -98,7 +99,7 @@ def run_rows() -> list[dict]:
     """All runs, newest first, each with its true state; starts the queue's worker if needed."""
     jobs.reconcile()
     jobs.start_queue_worker()
-    return runs.list_runs()
+    return store.list_runs()
 
 
 def families() -> list[RunFamily]:

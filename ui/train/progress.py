@@ -9,11 +9,11 @@ import numpy as np
 import plotly.graph_objects as go
 import streamlit as st
 
-from core import runs
 from core.cli.progress import format_duration
 from core.evaluation import results
 from core.evaluation.results import Results, Table
 from core.experiments import jobs
+from core.runs import store
 from ui import theme
 from ui.session import cache
 from ui.session.cache import LIVE_STATES
@@ -140,7 +140,7 @@ def demo_progress_callback(bar) -> Callable[[int, int], None]:
 
 def show_course(row: dict) -> None:
     """Curves of a training and, at the checkpoint that a slider chooses, its samples."""
-    lines = runs.load_curves(row["run"])
+    lines = store.load_curves(row["run"])
     st.subheader("Course of the training")
     step = checkpoints.choose_step(row, lines)
     if not lines:

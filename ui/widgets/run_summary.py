@@ -12,7 +12,7 @@ from core.conformal.credibility import CredibilityScale
 from core.evaluation import results
 from core.evaluation.results import Results, Table
 from core.presets import PRESETS
-from core.runs import Run
+from core.runs.directory import Run
 from ui import theme
 
 if TYPE_CHECKING:

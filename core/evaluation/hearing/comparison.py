@@ -15,7 +15,7 @@ from core.data.corpora import CorpusError
 from core.evaluation.hearing import acoustics, emotions, judges, recordings
 from core.files import UserError
 from core.media import spectrograms, vocoder
-from core.runs import Run
+from core.runs.directory import Run
 
 MOST_PER_EMOTION = 15  # sounds of each emotion in a line; seven emotions make 105
 ProgressCallback = Callable[[str, int, int, str], None]  # (phase, lines done, total, remark)

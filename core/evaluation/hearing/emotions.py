@@ -23,7 +23,7 @@ from core.evaluation.quality import image_tensor, seed_of
 from core.media import spectrograms
 from core.models import classifiers, networks
 from core.models.networks import Classifier
-from core.runs import Run
+from core.runs.directory import Run
 from core.serialisation import to_dict
 
 LISTENERS = {  # score's name -> settings; the residual one hears no level

@@ -19,7 +19,7 @@ from core.conformal import prediction, predictor
 from core.conformal.prediction import Groups, Measure
 from core.conformal.predictor import Kind, Predictor
 from core.files import UserError
-from core.runs import Run
+from core.runs.directory import Run
 
 SHARES = (0.25, 0.5, 0.75, 1.0)
 LEVELS = (0.05, 0.1, 0.2)  # significance levels eps at which error and set size are measured

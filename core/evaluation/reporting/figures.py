@@ -13,14 +13,14 @@ from dataclasses import dataclass
 import numpy as np
 from matplotlib.figure import Figure
 
-from core import runs
 from core.config import LogMel
 from core.data import labels, prepared_corpora, splits
 from core.data.corpora import CorpusError
 from core.evaluation import metrics, protocol, results, significance
 from core.evaluation.protocol import REVERSE_CASE, Cell
 from core.media import spectrograms
-from core.runs import Run
+from core.runs import store
+from core.runs.directory import Run
 
 CaseRuns = Sequence[tuple[Cell, Run]]  # a case's finished runs over folds and seeds
 RunsByCase = Mapping[str, CaseRuns]
@@ -275,7 +275,7 @@ def _draw_error_bars(ax, found: RunsByCase, row: str, places: np.ndarray, uprigh
 
 def figure_curves(run: Run, names: Sequence[tuple[str, Sequence[str]]], titles: str) -> Figure:
     """Curves of a run by step, a panel per (axis label, curves); "… real" is a dashed line."""
-    curves = runs.load_curves(run.id, run.directory.parent)
+    curves = store.load_curves(run.id, run.directory.parent)
     figure = Figure((4.2 * len(names), 3.2), layout="constrained")
     for ax, (label, shown) in zip(
         np.atleast_1d(figure.subplots(1, len(names))), names, strict=True
@@ -304,7 +304,7 @@ def figure_sparsity(found: RunsByCase) -> Figure:
     for ax, k in ((left, "FID"), (middle, "IS")):
         for share, members in found.items():
             run = members[0][1]
-            steps, values = runs.load_curves(run.id, run.directory.parent).get(k, ([], []))
+            steps, values = store.load_curves(run.id, run.directory.parent).get(k, ([], []))
             label = f"{share} (fold {run.config.data.fold}, seed {run.config.seed})"
             ax.plot(steps, values, lw=1.2, label=label)
         ax.set(xlabel="step", ylabel=k)

@@ -8,13 +8,14 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
-from core import files, runs
+from core import files
 from core.evaluation import comparison, protocol
 from core.evaluation.protocol import Cell
 from core.evaluation.reporting import figures, tables
 from core.evaluation.reporting.tables import RunsByCase
 from core.published import PUBLISHED_ELSEWHERE, PUBLISHED_TABLE_1
-from core.runs import Run
+from core.runs import store
+from core.runs.directory import Run
 
 NOT_COMPARABLE = "other scorer, N, classes: not comparable"
 REAL_SAMPLES_MISSING = (
@@ -63,7 +64,7 @@ def write(
             groups[corpus] = found
     if not groups:
         raise files.UserError(f"no run of this grid is done; train them with: {made_by}")
-    runs.index_existing(folder)
+    store.index_existing(folder)
     out.mkdir(parents=True, exist_ok=True)
 
     # runs in the report, and cells without a run

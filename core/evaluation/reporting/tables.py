@@ -19,7 +19,7 @@ from core.files import UserError
 from core.paper import markdown_table
 from core.presets import Method, with_method
 from core.published import PUBLISHED_TABLE_1, PUBLISHED_TABLE_2
-from core.runs import Run
+from core.runs.directory import Run
 
 RunsByCase = dict[str, list[tuple[Cell, Run]]]  # case -> its finished runs over folds and seeds
 # CREMA-D: share of single ratings that match the intended emotion, in %

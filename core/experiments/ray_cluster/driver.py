@@ -19,16 +19,17 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from core import files, runs
+from core import files
 from core.data import prepared_corpora
 from core.evaluation.protocol import Cell
 from core.experiments import jobs
 from core.experiments import sweep as sweeping
 from core.experiments.ray_cluster import connection, worker
 from core.experiments.sweep import Outcome, PendingRuns, Work
-from core.runs import Run
+from core.runs import store
+from core.runs.directory import Run
 
-POLL_SECONDS = 3.0  # seconds between two looks at a worker; well below runs.HEARTBEAT_TIMEOUT
+POLL_SECONDS = 3.0  # seconds between two looks at a worker; well below store.HEARTBEAT_TIMEOUT
 WORKER_TIMEOUT = 600.0  # seconds for a worker's answer, files included, before it counts as lost
 MAX_LOST_MACHINES = 3  # lost machines without a new checkpoint; then the run may be their cause
 AFTER_ALL_STEPS = 1 << 59  # a step beyond every run's
@@ -104,9 +105,9 @@ class SharedState:
     def store(self, run: Run, updates: worker.Updates) -> None:
         """Write a worker's updates: records, then files in the order of `write_rank`."""
         if updates.void_after is not None:
-            runs.drop_metrics_after(run, updates.void_after)
+            store.drop_metrics_after(run, updates.void_after)
         for r in updates.records:
-            runs.record_metrics(run, r["step"], {k: v for k, v in r.items() if k != "step"})
+            store.record_metrics(run, r["step"], {k: v for k, v in r.items() if k != "step"})
         for name in sorted(updates.files, key=worker.write_rank):
             if name not in worker.DRIVER_FILES:
                 worker.write_run_file(run.directory, name, updates.files[name])
@@ -172,11 +173,11 @@ def train_on_cluster(
             elif now - last_training > connection.MACHINE_TIMEOUT:
                 _give_up(state)
             # a sign of life from runs that have lost their machine
-            if now - last_heartbeat > runs.HEARTBEAT_TIMEOUT / 4:
+            if now - last_heartbeat > store.HEARTBEAT_TIMEOUT / 4:
                 last_heartbeat = now
                 for run in list(state.placeholders):
                     phase = "waiting for another machine"
-                    runs.update(Run(work.folder / run), state="running", phase=phase)
+                    store.update(Run(work.folder / run), state="running", phase=phase)
             time.sleep(min(1.0, POLL_SECONDS))
         for t in threads:
             t.join()
@@ -324,7 +325,7 @@ def _train_cell(state: SharedState, actor: Any, name: str, cell: Cell, run_id: s
 
 
 def _is_training(run: Run) -> bool:
-    rows = runs.list_runs(run.directory.parent)
+    rows = store.list_runs(run.directory.parent)
     return any(r["run"] == run.id and jobs.is_alive(r) for r in rows)
 
 
@@ -362,7 +363,7 @@ def _monitor_run(
         if row.get("state") == "done":
             row["phase"] = "augmentation table"
         if not was_asked:  # the phase that the request to stop has set stays
-            runs.update(run, **row | {"state": "running", "pid": placeholder.pid})
+            store.update(run, **row | {"state": "running", "pid": placeholder.pid})
     end, reason = _read_end(run, updates, was_asked)
     _record_end(run, end, reason, row)
     return end, sweeping.format_results(run) if end == "done" else reason
@@ -377,9 +378,9 @@ def _begin_run(
     placeholder: worker.PlaceholderProcess,
 ) -> None:
     """Send a run's files, classifiers and corpora to a worker, which starts to train it."""
-    runs.create(run.directory, cell.config)
-    runs.drop_metrics_after(run, AFTER_ALL_STEPS)  # removes a line that a kill has cut
-    runs.update(run, state="running", phase=f"sent to {name}", pid=placeholder.pid, error="")
+    store.create(run.directory, cell.config)
+    store.drop_metrics_after(run, AFTER_ALL_STEPS)  # removes a line that a kill has cut
+    store.update(run, state="running", phase=f"sent to {name}", pid=placeholder.pid, error="")
     found = worker.finished_files(run.directory)
     run_files = {n: p.read_bytes() for n, p in found if n != "status.json"}
     paths = [state.cached(f) for f in state.classifiers[run.id].values()]
@@ -410,4 +411,4 @@ def _record_end(run: Run, state: str, reason: str, row: dict | None = None) -> N
     """Record a run's end; a run with results is done, even if its table failed."""
     is_done = bool(run.json("results"))
     error = reason if state == "failed" and not is_done else ""
-    runs.update(run, **(row or {}) | {"state": "done" if is_done else state, "error": error})
+    store.update(run, **(row or {}) | {"state": "done" if is_done else state, "error": error})

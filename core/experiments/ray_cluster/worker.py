@@ -22,9 +22,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
-from core import files, runs
+from core import files
 from core.experiments import sweep
-from core.runs import Run
+from core.runs import store
+from core.runs.directory import Run
 
 # each file says that all before it are complete
 CHECKPOINT_FILES = ("state.pt", "models/G.safetensors", "results.json", "table.npz", "table.json")
@@ -115,7 +116,7 @@ class Worker:
         self.base = _user_folder()
         self.home, self.lock = _new_worker_folder(self.base)
         self.folder = self.home / "checkpoints"
-        runs.list_runs(self.folder)  # creates the index before the worker process needs it
+        store.list_runs(self.folder)  # creates the index before the worker process needs it
         self.process: subprocess.Popen[str] | None = None
         self.reader = threading.Thread()  # waits for the answer
         self.answers: list[str] = []
@@ -208,7 +209,7 @@ class Worker:
         cached = (self.folder / ".cache").glob("*.safetensors")
         fitted = {p.name: p.read_bytes() for p in cached if p.name not in self.driver_classifiers}
         self.driver_classifiers |= set(fitted)
-        row = next((r for r in runs.list_runs(self.folder) if r["run"] == self.run.id), {})
+        row = next((r for r in store.list_runs(self.folder) if r["run"] == self.run.id), {})
         void_after, records = self.new_records()  # last, so that a checkpoint's are among them
         has_new_checkpoint &= not new_files
         end = has_ended, answer, exit_code, log

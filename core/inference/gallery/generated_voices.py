@@ -23,7 +23,7 @@ from core.inference.gallery.real_items import (
 from core.inference.generation import LoadedRun
 from core.media.faces import alignment
 from core.models import classifiers, gan, networks
-from core.runs import Run
+from core.runs.directory import Run
 
 CACHE_VERSION = 1  # part of a cache key; raised whenever the same run would give other arrays
 

@@ -22,7 +22,7 @@ from core.evaluation import evaluator
 from core.files import UserError
 from core.media import spectrograms
 from core.media.faces import alignment
-from core.runs import Run
+from core.runs.directory import Run
 
 # An eighth of the window: D sees voices shifted so far (`gan.augment_spectrograms`), so a copy of a
 # training voice may be shifted so far too

@@ -11,17 +11,18 @@ import zipfile
 import numpy as np
 import pytest
 
-from core import files, run_files, runs
+from core import files
 from core.config import Config, replace
 from core.experiments import jobs
 from core.presets import SMOKE
+from core.runs import directory, store
 from core.serialisation import config_hash, family_hash, from_dict, run_name, to_dict
 from tests.support import trained_runs
 
 
 @pytest.fixture
 def run(tmp_path):
-    return runs.create(tmp_path / run_name(SMOKE, "digest"), SMOKE, provenance={"seed": 0})
+    return store.create(tmp_path / run_name(SMOKE, "digest"), SMOKE, provenance={"seed": 0})
 
 
 def test_configs_survive_json_and_name_what_is_wrong():
@@ -76,37 +77,37 @@ def test_a_setting_that_joins_later_renames_no_run():
 
 def test_metrics_are_recorded_dropped_and_rebuilt(run, tmp_path):
     for step in (1, 2, 3):
-        runs.record_metrics(run, step, {"FID": 10.0 / step, "bad": float("nan")})
-    assert runs.load_curves(run.id, tmp_path) == {"FID": ([1, 2, 3], [10.0, 5.0, 10 / 3])}
+        store.record_metrics(run, step, {"FID": 10.0 / step, "bad": float("nan")})
+    assert store.load_curves(run.id, tmp_path) == {"FID": ([1, 2, 3], [10.0, 5.0, 10 / 3])}
     with open(run.directory / "metrics.jsonl", "a") as f:
         f.write('{"step": 4, "FID"')  # a kill in the middle of a line
-    runs.drop_metrics_after(run, 2)
-    runs.record_metrics(run, 3, {"FID": 1.0})
+    store.drop_metrics_after(run, 2)
+    store.record_metrics(run, 3, {"FID": 1.0})
     expected = {"FID": ([1, 2, 3], [10.0, 5.0, 1.0])}
-    assert runs.load_curves(run.id, tmp_path) == expected
-    assert runs.load_curves(run.id, tmp_path, after=2) == {"FID": ([3], [1.0])}
+    assert store.load_curves(run.id, tmp_path) == expected
+    assert store.load_curves(run.id, tmp_path, after=2) == {"FID": ([3], [1.0])}
     (tmp_path / "runs.sqlite").unlink()
-    assert runs.reindex(tmp_path) == 1
-    assert runs.load_curves(run.id, tmp_path) == expected
+    assert store.reindex(tmp_path) == 1
+    assert store.load_curves(run.id, tmp_path) == expected
 
 
 def test_rebuilding_the_index_keeps_a_running_process(run, tmp_path):
-    runs.update(run, state="running", pid=4321)
-    before = runs.list_runs(tmp_path)[0]
-    assert runs.reindex(tmp_path) == 1
-    runs.resolve(run.id, None, tmp_path)
-    after = runs.list_runs(tmp_path)[0]
+    store.update(run, state="running", pid=4321)
+    before = store.list_runs(tmp_path)[0]
+    assert store.reindex(tmp_path) == 1
+    store.resolve(run.id, None, tmp_path)
+    after = store.list_runs(tmp_path)[0]
     assert (after["state"], after["pid"], after["heartbeat"]) == (
         "running",
         4321,
         before["heartbeat"],
     )
-    assert runs.index_existing(tmp_path) == []
+    assert store.index_existing(tmp_path) == []
 
 
 def test_config_json_is_never_edited(run):
     before = (run.directory / "config.json").read_bytes()
-    runs.create(run.directory, replace(SMOKE, seed=7))
+    store.create(run.directory, replace(SMOKE, seed=7))
     assert (run.directory / "config.json").read_bytes() == before
 
 
@@ -114,22 +115,22 @@ def test_a_name_resolves_to_a_run(tmp_path):
     made = {}
     for condition in ("label", "cp"):
         config = replace(SMOKE, gan={"condition": condition})
-        made[condition] = runs.create(tmp_path / run_name(config, "d"), config)
-    assert runs.resolve("smoke", "label", tmp_path).id == made["label"].id
-    assert runs.resolve(made["cp"].id, None, tmp_path).id == made["cp"].id
-    assert runs.resolve(made["cp"].id[:-4], None, tmp_path).id == made["cp"].id
-    assert runs.resolve(str(made["cp"].directory)).id == made["cp"].id
+        made[condition] = store.create(tmp_path / run_name(config, "d"), config)
+    assert store.resolve("smoke", "label", tmp_path).id == made["label"].id
+    assert store.resolve(made["cp"].id, None, tmp_path).id == made["cp"].id
+    assert store.resolve(made["cp"].id[:-4], None, tmp_path).id == made["cp"].id
+    assert store.resolve(str(made["cp"].directory)).id == made["cp"].id
     with pytest.raises(files.UserError, match="there are"):
-        runs.resolve("nothing", None, tmp_path)
+        store.resolve("nothing", None, tmp_path)
 
 
 def test_a_finished_run_is_preferred(tmp_path):
     old = replace(SMOKE, seed=1)
-    done = runs.create(tmp_path / run_name(old, "d"), old)
-    runs.update(done, state="done")
+    done = store.create(tmp_path / run_name(old, "d"), old)
+    store.update(done, state="done")
     time.sleep(0.01)
-    runs.create(tmp_path / run_name(SMOKE, "d"), SMOKE)
-    assert runs.resolve("smoke", None, tmp_path).id == done.id
+    store.create(tmp_path / run_name(SMOKE, "d"), SMOKE)
+    assert store.resolve("smoke", None, tmp_path).id == done.id
 
 
 def test_arrays_without_pickle(run):
@@ -144,28 +145,28 @@ def test_many_writers_wait_for_each_other(run, tmp_path):
     from concurrent.futures import ThreadPoolExecutor
 
     with ThreadPoolExecutor(8) as pool:
-        list(pool.map(lambda s: runs.record_metrics(run, s, {"v": float(s)}), range(100)))
-    steps, values = runs.load_curves(run.id, tmp_path)["v"]
+        list(pool.map(lambda s: store.record_metrics(run, s, {"v": float(s)}), range(100)))
+    steps, values = store.load_curves(run.id, tmp_path)["v"]
     assert steps == list(range(100)) == values
     with sqlite3.connect(tmp_path / "runs.sqlite") as db:
         assert db.execute("PRAGMA journal_mode").fetchone()[0] == "wal"
 
 
 def test_a_dead_process_is_noticed(run, tmp_path):
-    runs.update(run, state="running", pid=2**22 - 3)  # no such process
+    store.update(run, state="running", pid=2**22 - 3)  # no such process
     assert jobs.reconcile(tmp_path) == [run.id]
-    row = runs.list_runs(tmp_path)[0]
+    row = store.list_runs(tmp_path)[0]
     assert row["state"] == "failed"
     assert "log" in row["error"]
     (run.directory / "state.pt").write_bytes(b"x")
-    runs.update(run, state="running", pid=2**22 - 3)
+    store.update(run, state="running", pid=2**22 - 3)
     jobs.reconcile(tmp_path)
-    assert runs.list_runs(tmp_path)[0]["state"] == "stopped"  # it can be resumed
+    assert store.list_runs(tmp_path)[0]["state"] == "stopped"  # it can be resumed
 
 
 def reuse_pid(run, folder):
     """As if the pid of the run's process had been given to another process since."""
-    with runs.database(folder) as db:
+    with store.database(folder) as db:
         db.execute("UPDATE runs SET process = process || '0' WHERE run=?", (run.id,))
 
 
@@ -174,12 +175,12 @@ def test_a_process_of_someone_else_is_not_ours(run, tmp_path):
     command = [sys.executable, "-c", "import time; time.sleep(60)", "hardcore-training.mp4"]
     stranger = subprocess.Popen(command)
     try:
-        runs.update(run, state="running", pid=stranger.pid)
-        assert jobs.is_alive(runs.list_runs(tmp_path)[0])
+        store.update(run, state="running", pid=stranger.pid)
+        assert jobs.is_alive(store.list_runs(tmp_path)[0])
         reuse_pid(run, tmp_path)
-        assert not jobs.is_alive(runs.list_runs(tmp_path)[0])
+        assert not jobs.is_alive(store.list_runs(tmp_path)[0])
         assert jobs.stop(run.id, tmp_path)
-        runs.update(run, state="running", phase="stopping", heartbeat=0)
+        store.update(run, state="running", phase="stopping", heartbeat=0)
         jobs.kill(run.id, tmp_path)
         assert stranger.poll() is None
     finally:
@@ -190,12 +191,12 @@ def test_a_suspended_training_is_alive(run, tmp_path):
     """As on a laptop that slept, or with a clock that was set back: the process decides."""
     child = trained_runs.start_fake_training()
     try:
-        runs.update(run, state="running", pid=child.pid)
+        store.update(run, state="running", pid=child.pid)
         child.send_signal(signal.SIGSTOP)
         for beat in (0.0, time.time() - 7_200, time.time() + 7_200):
-            with runs.database(tmp_path) as db:
+            with store.database(tmp_path) as db:
                 db.execute("UPDATE runs SET heartbeat=?", (beat,))
-            assert jobs.is_alive(runs.list_runs(tmp_path)[0])
+            assert jobs.is_alive(store.list_runs(tmp_path)[0])
             assert jobs.reconcile(tmp_path) == []
     finally:
         child.kill()
@@ -204,10 +205,10 @@ def test_a_suspended_training_is_alive(run, tmp_path):
 
 
 def test_an_index_without_the_process_column_is_read(run, tmp_path):
-    with runs.database(tmp_path) as db:
+    with store.database(tmp_path) as db:
         db.execute("ALTER TABLE runs DROP COLUMN process")
-    runs.update(run, state="stopped", pid=0)
-    assert [r["state"] for r in runs.list_runs(tmp_path)] == ["stopped"]
+    store.update(run, state="stopped", pid=0)
+    assert [r["state"] for r in store.list_runs(tmp_path)] == ["stopped"]
 
 
 def test_a_damaged_config_is_named(run):
@@ -240,21 +241,21 @@ def test_what_is_no_npz_of_arrays_is_named(tmp_path, monkeypatch, kind):
 def test_a_name_of_several_runs_says_which_one_is_taken(home):
     for condition in ("label", "cp"):
         trained_runs.fabricate_run("done", replace(SMOKE, gan={"condition": condition}))
-    taken = runs.resolve("smoke")
-    note = runs.choice_note("smoke")
+    taken = store.resolve("smoke")
+    note = store.choice_note("smoke")
     assert f"this is {taken.id}, condition {taken.config.gan.condition}" in note
-    (other,) = {r["run"] for r in runs.list_runs()} - {taken.id}
+    (other,) = {r["run"] for r in store.list_runs()} - {taken.id}
     assert other in note
     assert "--condition" in note
-    assert runs.choice_note("smoke", "label") == runs.choice_note(taken.id) == ""
-    assert runs.choice_note(str(taken.directory)) == ""
+    assert store.choice_note("smoke", "label") == store.choice_note(taken.id) == ""
+    assert store.choice_note(str(taken.directory)) == ""
 
 
 @pytest.mark.parametrize("order", [("cp", "label"), ("label", "cp")])
 def test_of_shipped_runs_the_age_of_their_copy_decides_nothing(order, home, monkeypatch):
     made = [trained_runs.fabricate_run("done", replace(SMOKE, gan={"condition": c})) for c in order]
-    monkeypatch.setattr(run_files, "SHIPPED_RUNS", {r.id for r in made})
+    monkeypatch.setattr(directory, "SHIPPED_RUNS", {r.id for r in made})
     for r in made:
         (r.directory / "CARD.md").write_text("shipped")
-    runs.reindex()
-    assert runs.resolve("smoke").config.gan.condition == "label"
+    store.reindex()
+    assert store.resolve("smoke").config.gan.condition == "label"

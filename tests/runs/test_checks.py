@@ -10,9 +10,10 @@ import shutil
 
 import pytest
 
-from core import files, run_checks, runs
+from core import files
 from core.__main__ import main
-from core.run_files import SHIPPED_RUNS, Run
+from core.runs import checks, store
+from core.runs.directory import SHIPPED_RUNS, Run
 from tests.support import hostile_runs, trained_runs
 from tests.support.app import open_page, page_text
 
@@ -38,13 +39,13 @@ def hostile(tmp_path_factory):
     shutil.copytree(GOOD, folder / GOOD.name)
     for name in FEW:
         hostile_runs.spoil(name, GOOD, folder)
-    runs.index_existing(folder)
+    store.index_existing(folder)
     return folder
 
 
 @pytest.mark.parametrize("path", trained_runs.SHIPPED, ids=lambda p: p.name)
 def test_the_projects_own_runs_pass(path):
-    assert run_checks.fault(Run(path)) is None
+    assert checks.fault(Run(path)) is None
 
 
 def test_the_shipped_runs_are_these():
@@ -53,24 +54,24 @@ def test_the_shipped_runs_are_these():
 
 @pytest.mark.parametrize("name", hostile_runs.HOSTILE)
 def test_what_is_wrong_is_named_with_the_fix(tmp_path, name):
-    fault = run_checks.fault(Run(hostile_runs.spoil(name, GOOD, tmp_path)))
+    fault = checks.fault(Run(hostile_runs.spoil(name, GOOD, tmp_path)))
     assert hostile_runs.HOSTILE[name][0] in fault.reason
     assert any(word in fault.reason for word in ("remove", "restore", "rename"))
     assert len(fault.reason.splitlines()) == 1
 
 
 def test_a_run_that_can_be_made_again_stays_in_the_list(hostile):
-    left_out = runs.unreadable_runs(hostile)
-    rows = {r["run"]: r for r in runs.list_runs(hostile)}
+    left_out = store.unreadable_runs(hostile)
+    rows = {r["run"]: r for r in store.list_runs(hostile)}
     assert set(left_out) == set(FEW[:3])
     assert set(rows) == {GOOD.name, *FEW[3:]}
     assert all(rows[name]["state"] == "failed" for name in FEW[3:])
 
 
 def test_the_good_one_is_as_before(hostile):
-    found = {r["run"] for r in runs.list_runs(hostile) if r["state"] == "done"}
+    found = {r["run"] for r in store.list_runs(hostile) if r["state"] == "done"}
     assert found == {GOOD.name}
-    assert runs.resolve("demo", folder=hostile).id == GOOD.name
+    assert store.resolve("demo", folder=hostile).id == GOOD.name
 
 
 def test_checking_takes_no_memory_for_what_a_header_promises(tmp_path):
@@ -80,7 +81,7 @@ def test_checking_takes_no_memory_for_what_a_header_promises(tmp_path):
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     for name in names:
         with pytest.raises(files.UserError):
-            run_checks.check(Run(tmp_path / name))
+            checks.check(Run(tmp_path / name))
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 100_000  # kB
 
 
@@ -113,8 +114,8 @@ def test_a_model_card_makes_no_run_the_projects_own(home):
     false = shutil.copytree(GOOD, folder / "fer2013-ravdess-cp-00000000")
     settings = false / "config.json"
     settings.write_text(settings.read_text().replace('"name": "demo"', '"name": "fer2013-ravdess"'))
-    runs.index_existing(folder)
-    shown = {r["run"]: r["shipped"] for r in runs.list_runs(folder)}
+    store.index_existing(folder)
+    shown = {r["run"]: r["shipped"] for r in store.list_runs(folder)}
     assert shown == {GOOD.name: 1, false.name: 0}
     app = open_page("listen")
     assert app.selectbox(key="listen run").value == GOOD.name

@@ -19,10 +19,11 @@ from typing import Any, Literal
 
 import numpy as np
 
-from core import files, run_checks
+from core import files
 from core.config import CONDITIONS, Config
-from core.run_checks import readable_runs
-from core.run_files import Run, index_row, parse_record, read_records
+from core.runs import checks
+from core.runs.checks import readable_runs
+from core.runs.directory import Run, index_row, parse_record, read_records
 from core.serialisation import to_dict
 
 # paused: a stopped run that keeps its place in the queue
@@ -210,7 +211,7 @@ def _describe_truly(row: dict, run: Run) -> bool:
     if not (run.directory / "config.json").is_file():
         return False
     row["shipped"] = int(run.shipped)
-    fault = run_checks.fault(run) if row["state"] in SETTLED_STATES else None
+    fault = checks.fault(run) if row["state"] in SETTLED_STATES else None
     row["fault"] = fault.reason if fault else ""
     if fault:
         row["state"], row["error"] = "failed", fault.reason
@@ -317,7 +318,7 @@ def resolve(name: str, condition: str | None = None, folder: Path | None = None)
     """
     path = Path(name)
     if name and (path / "config.json").exists():
-        run_checks.check(Run(path.resolve()))
+        checks.check(Run(path.resolve()))
         return Run(path)
     folder = folder or files.checkpoints_folder()
     matches, rows = _matching_rows(name, condition, folder)
@@ -328,7 +329,7 @@ def resolve(name: str, condition: str | None = None, folder: Path | None = None)
             f"no run {files.printable(name)[:80]!r}{narrowed}; there are: {known}"
         )
     run = Run(folder / matches[0]["run"])
-    if fault := run_checks.fault(run):
+    if fault := checks.fault(run):
         raise files.UserError(fault.reason)
     return run
 

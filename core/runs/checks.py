@@ -18,8 +18,8 @@ from typing import Any
 from core import files
 from core.config import Config
 from core.files import DamagedError, UserError
-from core.run_files import NAME, Run, index_row
-from core.run_formats import ArraySpec, check_arrays, network_header
+from core.runs.directory import NAME, Run, index_row
+from core.runs.formats import ArraySpec, check_arrays, network_header
 
 MAX_CLASSES = 64
 MIN_WIDTH = 1_024  # up to which a layer may be wider than the file's tensors: 4 MB

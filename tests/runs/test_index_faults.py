@@ -9,10 +9,11 @@ import sqlite3
 
 import pytest
 
-from core import files, runs
+from core import files
 from core.config import replace
 from core.experiments import jobs
 from core.presets import SMOKE
+from core.runs import store
 from core.serialisation import run_name, to_dict
 from tests.support.small_pipeline import core
 
@@ -20,10 +21,10 @@ from tests.support.small_pipeline import core
 @pytest.fixture
 def run(tmp_path):
     """A stopped run with two recorded steps."""
-    made = runs.create(tmp_path / run_name(SMOKE, "digest"), SMOKE)
-    runs.update(made, state="stopped", step=20, pid=0)
+    made = store.create(tmp_path / run_name(SMOKE, "digest"), SMOKE)
+    store.update(made, state="stopped", step=20, pid=0)
     for step in (10, 20):
-        runs.record_metrics(made, step, {"FID": 3.0 - step / 20})
+        store.record_metrics(made, step, {"FID": 3.0 - step / 20})
     return made
 
 
@@ -43,34 +44,34 @@ def a_folder(folder):
 def test_runs_are_read_from_their_directories_where_the_index_is_damaged(
     run, tmp_path, damage, capsys
 ):
-    row, curves = runs.list_runs(tmp_path)[0], runs.load_curves(run.id, tmp_path)
+    row, curves = store.list_runs(tmp_path)[0], store.load_curves(run.id, tmp_path)
     damage(tmp_path)
-    found = runs.list_runs(tmp_path)
+    found = store.list_runs(tmp_path)
     unknown = ("heartbeat", "pid", "process", "created")
     assert [{k: v for k, v in r.items() if k not in unknown} for r in found] == [
         {k: v for k, v in row.items() if k not in unknown}
     ]
-    assert runs.load_curves(run.id, tmp_path) == curves
-    assert runs.load_curves(run.id, tmp_path, after=10) == {"FID": ([20], [2.0])}
-    assert runs.resolve(run.id, folder=tmp_path).id == run.id
-    assert "reindex" in runs.index_fault(tmp_path)
+    assert store.load_curves(run.id, tmp_path) == curves
+    assert store.load_curves(run.id, tmp_path, after=10) == {"FID": ([20], [2.0])}
+    assert store.resolve(run.id, folder=tmp_path).id == run.id
+    assert "reindex" in store.index_fault(tmp_path)
     # a training goes on, and says once that the index does not
-    runs.update(run, state="running", phase="train", pid=os.getpid())
-    runs.record_metrics(run, 30, {"FID": 1.0})
-    runs.drop_metrics_after(run, 20)
-    assert jobs.is_alive(runs.list_runs(tmp_path)[0])
+    store.update(run, state="running", phase="train", pid=os.getpid())
+    store.record_metrics(run, 30, {"FID": 1.0})
+    store.drop_metrics_after(run, 20)
+    assert jobs.is_alive(store.list_runs(tmp_path)[0])
     assert jobs.reconcile(tmp_path) == []
     assert capsys.readouterr().err.count("reindex") == 1
 
 
 def test_reindex_replaces_a_damaged_index(run, tmp_path):
-    curves = runs.load_curves(run.id, tmp_path)
-    runs.update(run, state="running", phase="train", pid=os.getpid())
+    curves = store.load_curves(run.id, tmp_path)
+    store.update(run, state="running", phase="train", pid=os.getpid())
     noise(tmp_path)
-    assert runs.reindex(tmp_path) == 1
-    assert runs.index_fault(tmp_path) == ""
-    assert runs.load_curves(run.id, tmp_path) == curves
-    assert jobs.is_alive(runs.list_runs(tmp_path)[0])  # the process is known from status.json
+    assert store.reindex(tmp_path) == 1
+    assert store.index_fault(tmp_path) == ""
+    assert store.load_curves(run.id, tmp_path) == curves
+    assert jobs.is_alive(store.list_runs(tmp_path)[0])  # the process is known from status.json
     jobs.enqueue(run)
     assert [r["run"] for r in jobs.list_queue(tmp_path)] == [run.id]
 
@@ -84,15 +85,15 @@ def test_a_queue_that_cannot_be_written_is_said(run, tmp_path):
 
 def test_an_index_that_another_process_locks_stops_no_training(run, tmp_path, monkeypatch):
     real = sqlite3.connect
-    monkeypatch.setattr(runs.sqlite3, "connect", lambda path, timeout: real(path, timeout=0.05))
+    monkeypatch.setattr(store.sqlite3, "connect", lambda path, timeout: real(path, timeout=0.05))
     lock = real(tmp_path / "runs.sqlite", isolation_level=None)
     lock.execute("BEGIN EXCLUSIVE")
-    runs.record_metrics(run, 30, {"FID": 1.0})
-    runs.update(run, step=30, state="running")
+    store.record_metrics(run, 30, {"FID": 1.0})
+    store.update(run, step=30, state="running")
     lock.execute("ROLLBACK")
     lock.close()
-    runs.reindex(tmp_path)
-    assert runs.load_curves(run.id, tmp_path)["FID"] == ([10, 20, 30], [2.5, 2.0, 1.0])
+    store.reindex(tmp_path)
+    assert store.load_curves(run.id, tmp_path)["FID"] == ([10, 20, 30], [2.5, 2.0, 1.0])
 
 
 HOSTILE = {
@@ -119,13 +120,13 @@ def test_a_bad_directory_is_named_and_harms_no_other(run, tmp_path, name, conten
     bad.mkdir()
     files.write_json(bad / "config.json", to_dict(replace(SMOKE, seed=5)))
     (bad / name).write_text(content)
-    assert runs.index_existing(tmp_path) == []
-    assert [r["run"] for r in runs.list_runs(tmp_path)] == [run.id]
-    faults = runs.unreadable_runs(tmp_path)
+    assert store.index_existing(tmp_path) == []
+    assert [r["run"] for r in store.list_runs(tmp_path)] == [run.id]
+    faults = store.unreadable_runs(tmp_path)
     assert list(faults) == ["bad-run"]
     assert name in faults["bad-run"]
-    assert runs.reindex(tmp_path) == 1
-    assert runs.resolve("smoke", folder=tmp_path).id == run.id
+    assert store.reindex(tmp_path) == 1
+    assert store.resolve("smoke", folder=tmp_path).id == run.id
 
 
 @pytest.mark.parametrize("kind", ["fifo", "device", "folder", "broken link"])
@@ -139,9 +140,9 @@ def test_what_is_no_plain_file_is_never_opened(run, tmp_path, kind):
         path.mkdir()
     else:
         path.symlink_to("/dev/zero" if kind == "device" else tmp_path / "nowhere")
-    assert runs.index_existing(tmp_path) == []
-    assert list(runs.unreadable_runs(tmp_path)) == ["bad-run"]
-    assert [r["run"] for r in runs.list_runs(tmp_path)] == [run.id]
+    assert store.index_existing(tmp_path) == []
+    assert list(store.unreadable_runs(tmp_path)) == ["bad-run"]
+    assert [r["run"] for r in store.list_runs(tmp_path)] == [run.id]
 
 
 @pytest.mark.parametrize(
@@ -150,11 +151,11 @@ def test_what_is_no_plain_file_is_never_opened(run, tmp_path, kind):
     + ['{"step": 1%s}' % ("0" * 40)],
 )
 def test_a_bad_line_of_the_curves_costs_that_line(run, tmp_path, line):
-    before = runs.load_curves(run.id, tmp_path)
+    before = store.load_curves(run.id, tmp_path)
     with open(run.directory / "metrics.jsonl", "a") as f:
         f.write(line + "\n")
-    runs.reindex(tmp_path)
-    assert runs.load_curves(run.id, tmp_path) == before
+    store.reindex(tmp_path)
+    assert store.load_curves(run.id, tmp_path) == before
 
 
 @pytest.mark.parametrize(
@@ -164,7 +165,7 @@ def test_a_name_never_leads_out_of_the_folder(tmp_path, name):
     folder = tmp_path / "checkpoints"
     config = replace(SMOKE, name=name)
     with pytest.raises(files.UserError, match="cannot be a folder"):
-        runs.create(folder / run_name(config, "digest"), config)
+        store.create(folder / run_name(config, "digest"), config)
     assert list(tmp_path.iterdir()) == []
 
 
