@@ -24,7 +24,7 @@ from core.evaluation.results import RowAccuracy
 from core.published import PUBLISHED_TABLE_1, PUBLISHED_TABLE_2
 from core.runs.directory import Run
 
-Curves = Mapping[str, tuple[list[int], list[float]]]  # name -> steps, values; `runs.load_curves`
+Curves = Mapping[str, tuple[list[int], list[float]]]  # name -> steps, values; `store.load_curves`
 MIN_MEANINGFUL_STEPS = 100  # training steps below which a run only shows that the path works
 MIN_FID_RATIO = 10  # samples per feature of the scorer from which FID is preferred to KID
 BASELINES = ("audio baseline", "face baseline")

@@ -17,7 +17,7 @@ from core.evaluation import protocol, significance
 
 Results = Mapping[str, Any]  # results.json; {} for a run that is not finished
 Table = Mapping[str, Any]  # table.json; {} for a run without one
-Curves = Mapping[str, tuple[list[int], list[float]]]  # name -> steps, values; `runs.load_curves`
+Curves = Mapping[str, tuple[list[int], list[float]]]  # name -> steps, values; `store.load_curves`
 
 # Rules by which a finished run is measured. Version 2: the floors compare S4's voices with those of
 # S3, which the scorer has not met (in 1: with S1's and S2's, on which it was trained).

@@ -1,7 +1,7 @@
 """A finished run that somebody else has sent, from a folder or a zip: copied, checked, then shown.
 
 Nothing is unpacked that is no file of a run, and nothing appears in the folder of runs before all
-of it has passed `run_checks`.
+of it has passed `runs.checks`.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ Opener = Callable[[], IO[bytes]]
 def import_run(source: Path, folder: Path | None = None) -> tuple[Run, list[str]]:
     """Copy a run into the folder of runs; returns it, and the names that were passed over.
 
-    Raises UserError for what is no finished run, breaks a rule of `run_checks`, unpacks to more
+    Raises UserError for what is no finished run, breaks a rule of `runs.checks`, unpacks to more
     than MAX_BYTES or has the id of a run that is here already.
     """
     folder = folder or files.checkpoints_folder()

@@ -1,7 +1,7 @@
 """One validation of a run's files against its own settings, for the run may be a stranger's.
 
 The rules are written by hand: each depends on the run's classes and sizes, and they need neither a
-further package nor torch. `run_formats` reads no more of a file than the rules need.
+further package nor torch. `formats` reads no more of a file than the rules need.
 """
 
 from __future__ import annotations
