@@ -175,6 +175,7 @@ def results_markdown(found: dict, table: dict) -> str:
 
 
 def evaluate(options: EvaluateOptions) -> int:
+    from core import files
     from core.runs import store
 
     run = store.resolve(options.run, options.condition)
@@ -195,7 +196,9 @@ def evaluate(options: EvaluateOptions) -> int:
         classes = run.config.data.classes
         lines = comparison.listen(run, Progress())
         text += f"\n\n{comparison.tables(lines, classes)}"
-        results |= {"ears": comparison.as_json(lines, classes)}
+        ears = comparison.as_json(lines, classes)
+        files.write_json(run.directory / "ears.json", ears)  # for the run's card
+        results |= {"ears": ears}
     print(json.dumps(results, indent=1) if options.json else text)
     return 0
 

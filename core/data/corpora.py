@@ -63,6 +63,7 @@ class Corpus:
     ref_db: float  # dB of log-mel power that is drawn as 1
     licence: str
     source: str
+    is_shareable: bool = False  # whether a few of its voices may go along with a run, attributed
 
 
 KNOWN_CORPORA = {
@@ -88,6 +89,7 @@ KNOWN_CORPORA = {
             5.0,
             "CC BY-NC-SA 4.0",
             "Livingstone & Russo 2018, Zenodo record 1188976",
+            is_shareable=True,
         ),
         Corpus(
             "crema-d",

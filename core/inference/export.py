@@ -1,7 +1,7 @@
 """Copies of a run to share: a small run with its model card, curves as CSV, TensorBoard events.
 
-No real picture and no real voice is in them: scores, p-values, labels, weights and generated
-samples only.
+Scores, p-values, labels, weights and generated samples are in them. A few real voices join them
+where their corpus allows that; a real picture never does.
 """
 
 from __future__ import annotations
@@ -17,8 +17,9 @@ from core import files
 from core.config import Config
 from core.conformal import credibility, predictor
 from core.conformal.predictor import KIND_NAMES
-from core.data import prepared_corpora
+from core.data import corpora, prepared_corpora
 from core.evaluation import results, significance
+from core.inference.gallery import real_items
 from core.runs import store
 from core.runs.directory import Run
 from core.serialisation import to_dict
@@ -27,7 +28,7 @@ COPIED_FILES = (
     *("config.json", "provenance.json", "corpus.json", "sets.json", "results.json"),
     *("outputs.npz", "metrics.jsonl"),
 )
-TABLE_FILES = ("table.json", "table.npz")  # augmentation table, if the run has one
+OPTIONAL_FILES = ("table.json", "table.npz", "ears.json")  # where the run has them
 SAMPLES_PER_CLASS = 8  # generated samples of each emotion in the copy
 COPIED_MODELS = ("G", "f_S", "Q", "scorer")
 REVERSE_NOTE = (
@@ -56,8 +57,8 @@ def ship_run(run: Run, folder: Path) -> Path:
     (target / "models").mkdir(parents=True, exist_ok=True)
     (target / "samples").mkdir(exist_ok=True)
     if target.resolve() != run.directory.resolve():
-        tables = [n for n in TABLE_FILES if (run.directory / n).exists()]
-        for name in (*COPIED_FILES, *tables):
+        more = [n for n in OPTIONAL_FILES if (run.directory / n).exists()]
+        for name in (*COPIED_FILES, *more):
             files.copy_atomic(run.directory / name, target / name)
         for name in COPIED_MODELS:
             files.copy_atomic(run.model_path(name), target / "models" / f"{name}.safetensors")
@@ -69,9 +70,24 @@ def ship_run(run: Run, folder: Path) -> Path:
         first = [np.nonzero(label == k)[0][:SAMPLES_PER_CLASS] for k in np.unique(label)]
         few = np.sort(np.concatenate(first))
         files.write_arrays(target / "generated.npz", **{k: v[few] for k, v in generated.items()})
-    files.write_atomic(target / "CARD.md", model_card(run))
+    keep_real_voices(run, target)
+    files.write_atomic(target / "CARD.md", model_card(Run(target)))
     store.register(Run(target))
     return target
+
+
+def keep_real_voices(run: Run, folder: Path) -> None:
+    """Put a few real voices of S4 into a run's copy, where the corpus is here and its terms allow.
+
+    They stand beside generated ones on a machine without the corpus.
+    """
+    corpus = corpora.KNOWN_CORPORA.get(run.config.data.voices)
+    if corpus is None or not corpus.is_shareable or run.config.gan.direction != "face-voice":
+        return
+    found = real_items.load_real_voices(run)
+    if len(found.y):
+        path = folder / f"{real_items.KEPT_FILE}.npz"
+        files.write_arrays(path, **real_items.few_voices(found))
 
 
 def model_card(run: Run) -> str:
@@ -96,11 +112,11 @@ that makes {_purpose(c, given)}.{REVERSE_NOTE if turned else ""}{flow}
     return f"""{title}
 ## Data and terms
 
-{_data_and_terms(c, r, run.json("corpus"), digest)}
+{_data_and_terms(c, r, run, digest)}
 ## Figures
 
 {_figures(c, r, run.json("table"), given, made)}
-{_augmentation_item(run)}
+{_augmentation_item(run)}{_hearing_text(run.json("ears"))}
 ## What it must not be used for
 
 It does not tell what a person feels, and {limit}.
@@ -138,13 +154,22 @@ def _purpose(c: Config, given: str) -> str:
     return f"{output}, noise, and {condition}"
 
 
-def _data_and_terms(c: Config, r: dict, corpus: dict, digest: str) -> str:
+def _data_and_terms(c: Config, r: dict, run: Run, digest: str) -> str:
     """Sources and licences of the corpora, and the licence of the weights."""
     invented = prepared_corpora.is_demo(c.data.voices)
     terms = "\n".join(
         f"- {role}: {d['title']}; {d['clips']} clips; {d['licence']}; {d['source']}"
-        for role, d in corpus.items()
+        for role, d in run.json("corpus").items()
     )
+    kept = real_items.kept_voices(run)
+    real = "no real picture or sound."
+    if len(kept.y):
+        d = run.json("corpus")["voices"]
+        real = (
+            f"{len(kept.y)} real spectrograms of S4's people "
+            f"({', '.join(sorted(set(kept.subject.tolist())))}) from {d['title']} ({d['source']}), "
+            f"unchanged but for scale and precision, under {d['licence']}; no real picture."
+        )
     about = (
         "The faces are drawn and the voices synthesised by this project. No person is in the data."
         if invented
@@ -169,7 +194,7 @@ def _data_and_terms(c: Config, r: dict, corpus: dict, digest: str) -> str:
 {about} {pairing} Subjects of the voices: {actors}. Corpus digest {digest}.
 
 Licence of these weights: {weights} The folder holds weights, scores, p-values, \
-labels and generated samples; no real picture or sound.
+labels and generated samples; {real}
 """
 
 
@@ -206,6 +231,34 @@ the noise decides {q("diversity")} of how
   much real {made}s differ (0: one {made} for a {given})
 - the scorer recognises {q("recognised", 1, 100)} % of the generated and \
 {q("recognised real", 1, 100)} % of the real samples{note and f"{chr(10)}- {note}"}"""
+
+
+def _hearing_text(ears: dict) -> str:
+    """The card's section on how the voices sound; "" where nobody has judged them."""
+    if not ears:
+        return ""
+    names = list(next(iter(ears.values()))["scores"])
+    rows = []
+    for line, of in ears.items():
+        cells = [" ± ".join(f"{v:.2f}" for v in of["scores"][k]) for k in names]
+        rows.append(f"| {line} | {of['N']} | {' | '.join(cells)} |")
+    last = list(ears.values())[-1]["correlation with the first"]
+    moves = ", ".join(f"{name} {r:.2f}" for name, r in last.items())
+    table = "\n".join(rows)
+    return f"""
+## How it sounds
+
+Judged by networks that no one here trained (DNSMOS P.835 and P.808, Silero VAD) on seconds of
+sound, and by two listeners that know S1 to S3's voices (share of emotions named right); mean ±
+standard error.
+
+| sound | N | {" | ".join(names)} |
+|{"---|" * (2 + len(names))}
+{table}
+
+How each emotion differs from the mean over emotions, generated against real voices, correlation:
+{moves}.
+"""
 
 
 def _augmentation_item(run: Run) -> str:

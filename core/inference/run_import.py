@@ -26,7 +26,8 @@ from core.runs.directory import NAME, Run
 MAX_BYTES = 4 << 30  # of all files of a run, unpacked
 CHUNK_BYTES = 1 << 20
 RUN_FILE = re.compile(
-    r"(config|provenance|corpus|sets|results|table)\.json|(outputs|generated|table)\.npz"
+    r"(config|provenance|corpus|sets|results|table|ears)\.json"
+    r"|(outputs|generated|table|real_voices)\.npz"
     r"|metrics\.jsonl|CARD\.md|models/(G|D|Q|f_S|f_T|scorer)\.safetensors"
     r"|samples/step-\d{1,12}\.npz"
 )

@@ -83,7 +83,9 @@ def check(run: Run) -> None:
         if found and (misfit := _misfit(found, spec)):
             raise DamagedError(f"{run.shown(f'{name}.json')}: {misfit}; {_FIX}")
     for name, arrays in _array_specs(c).items():
-        needed = _NEEDED if name == "outputs" and run.json("results") else ()
+        needed: tuple[str, ...] = _NEEDED if name == "outputs" and run.json("results") else ()
+        if name == "real_voices" and os.path.lexists(run.directory / "real_voices.npz"):
+            needed = tuple(arrays)
         with _named(run, f"{name}.npz"):
             check_arrays(run.directory / f"{name}.npz", arrays, sizes, needed)
     for path in sorted((run.directory / "samples").glob("*")):
@@ -211,7 +213,7 @@ def _misfit(value: Any, spec: Any, where: str = "") -> str:
 
 
 def _json_specs(c: Config) -> dict[str, Any]:
-    """The specs of corpus.json, results.json and table.json; keys that no page reads are free."""
+    """The specs of the json files that pages read; their other keys are free."""
     matrix = len(c.data.classes)
     judged = {"accuracy": float, "confusion": matrix}
     row = judged | {"N train": int}
@@ -236,10 +238,12 @@ def _json_specs(c: Config) -> dict[str, Any]:
         "test subjects?": [str],
         "classes?": [str],
     }
+    line = {"N": int, "scores": {"*": [float]}, "correlation with the first": {"*": float}}
     return {
         "corpus": {"faces": corpus, "voices": corpus | levels},
         "results": results,
         "table": table,
+        "ears": {"*": line},
     }
 
 
@@ -250,7 +254,7 @@ _NEEDED = ("o_S2", "p_S2", "label_S2", "o_S4", "p_S4", "label_S4", "calibration"
 
 
 def _array_specs(c: Config) -> dict[str, dict[str, ArraySpec]]:
-    """The arrays of outputs.npz, generated.npz and table.npz."""
+    """The arrays of outputs.npz, generated.npz, table.npz and real_voices.npz."""
     most = len(c.data.classes) - 1
     outputs = {"calibration": ArraySpec(("calibration",), "i", 0)}
     for infix in ("", "voice_", "face_"):
@@ -283,7 +287,13 @@ def _array_specs(c: Config) -> dict[str, dict[str, ArraySpec]]:
         "row": ArraySpec(("n",), "i", 0),
         "counted": ArraySpec(("n",), "b"),
     }
-    return {"outputs": outputs, "generated": generated, "table": table}
+    real_voices = {
+        "y": ArraySpec(("real", c.logmel.columns, c.logmel.bands), "f", -1, 1),
+        "label": ArraySpec(("real",), "i", 0, most),
+        "subject": ArraySpec(("real",), "U"),
+        "clip": ArraySpec(("real",), "U"),
+    }
+    return {"outputs": outputs, "generated": generated, "table": table, "real_voices": real_voices}
 
 
 def _sample_spec(c: Config) -> dict[str, ArraySpec]:

@@ -140,9 +140,15 @@ def as_json(lines: list[Line], classes: tuple[str, ...]) -> dict:
     return {
         line.name: {
             "N": line.n,
-            "scores": means_and_errors(line),
+            "scores": {
+                k: [v for v in of if np.isfinite(v)] for k, of in means_and_errors(line).items()
+            },
             "acoustics": dict(zip(classes, differences.tolist(), strict=True)),
-            "correlation with the first": acoustics.correlations(differences, found[0]),
+            "correlation with the first": {
+                k: r
+                for k, r in acoustics.correlations(differences, found[0]).items()
+                if np.isfinite(r)
+            },
         }
         for line, differences in zip(lines, found, strict=True)
     }

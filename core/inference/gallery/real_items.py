@@ -47,6 +47,7 @@ class RealVoices:
     clip: np.ndarray  # (m,) name of the clip
 
 
+KEPT_FILE = "real_voices"  # of a run: a few real voices of S4 that a shared copy brings along
 NO_VOICES = RealVoices(
     np.zeros((0, 112, 28), np.float32), np.zeros(0, np.int64), np.zeros(0, str), np.zeros(0, str)
 )
@@ -125,7 +126,7 @@ def load_real_items(
     # How near to S3 a voice may be without being a copy
     report(0.2, "Comparing real voices with each other")
     tested, typical = voices.get("S4", NO_VOICES).y, np.zeros(0)
-    if len(tested):
+    if len(tested) and len(trained.y):
         later = lambda share, words: report(0.2 + 0.8 * share, words)  # noqa: E731
         typical = np.sort(nearest_voices(tested, trained.y, config.logmel.range_db, later)[1])
     subject = outputs[f"subject_{name}"][rows]
@@ -152,7 +153,31 @@ def load_real_items(
 def load_real_voices(run: Run, name: SetName = "S4") -> RealVoices:
     """Real voices of a set, as far as they are on this machine, without comparing them."""
     sets, _, _ = _build_sets(run, run.config)
-    return _voices_by_set(run, sets, run.arrays(), []).get(name, NO_VOICES)
+    found = _voices_by_set(run, sets, run.arrays(), []).get(name, NO_VOICES)
+    return found if len(found.y) or name != "S4" else kept_voices(run)
+
+
+def kept_voices(run: Run) -> RealVoices:
+    """The real voices of S4 that a shared copy of a run brings along; none in most runs."""
+    kept = run.arrays(KEPT_FILE)
+    if not kept:
+        return NO_VOICES
+    kept["y"] = kept["y"].astype(np.float32)
+    return RealVoices(**{k: kept[k] for k in ("y", "label", "subject", "clip")})
+
+
+def few_voices(voices: RealVoices, most: int = 8) -> dict[str, np.ndarray]:
+    """At most `most` voices of each emotion, of as many speakers as possible, for `KEPT_FILE`."""
+    chosen: list[int] = []
+    for k in np.unique(voices.label):
+        own = np.nonzero(voices.label == k)[0]
+        speaker = voices.subject[own]
+        turn = [np.count_nonzero(speaker[:i] == s) for i, s in enumerate(speaker)]
+        chosen += own[np.argsort(turn, kind="stable")[:most]].tolist()
+    rows = np.sort(np.array(chosen, np.int64))
+    y = voices.y[rows].astype(np.float16)
+    kept = {"label": voices.label, "subject": voices.subject, "clip": voices.clip}
+    return {"y": y, **{k: v[rows] for k, v in kept.items()}}
 
 
 def _matching_faces_and_voices(
@@ -172,6 +197,9 @@ def _matching_faces_and_voices(
     voices = _voices_by_set(run, sets, outputs, notes)
     if d.pairing == "clip" and (faces is None or not voices):
         faces, voices = None, {}
+    elif not voices and len(kept := kept_voices(run).y):
+        notes.append(f"The real voices are {len(kept)} of {d.voices} that came with the run.")
+        voices = {"S4": kept_voices(run)}
     lost = [d.faces] * bool(sets and faces is None)
     lost += [d.voices] * (not voices and d.voices not in missing and bool(sets or missing))
     notes += [
