@@ -76,10 +76,10 @@ def answer_upload(data: bytes, family: cache.RunFamily) -> None:
     *_, film = uploads.track_bytes("clip.mp4", data)
     assert isinstance(film, tracking.TrackedClip)
     seen = generation.analyse_clip(film.clip, 0, film.tracks)
-    x = seen.aligned[seen.middle]
-    cache.explain_face.__wrapped__(cache.runs.root() / family.id, x)
+    x, judged = seen.aligned[seen.middle], generation.judged_faces(seen)
+    cache.explain_film.__wrapped__(cache.runs.root() / family.id, judged)
     for run_id in (family.members[c] for c in family.shown if c in family.members):
-        cache.generate_voice.__wrapped__(cache.runs.root() / run_id, x, None, 0)
+        cache.generate_voice.__wrapped__(cache.runs.root() / run_id, x, None, 0, judged)
 
 
 def page_seconds(data: bytes) -> float:

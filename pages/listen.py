@@ -82,16 +82,22 @@ with left:
         more = {"default": 0, "required": True, "key": f"person {key}", "format_func": name}
         st.segmented_control("Person", people, **more)
     clip_key = f"{key} {st.session_state.get(f'person {key}', 0)}"
-    frame, usable_frames = analysed_clip.middle, [int(i) for i in analysed_clip.found.nonzero()[0]]
+    chosen, usable_frames = None, [int(i) for i in analysed_clip.found.nonzero()[0]]
     if len(usable_frames) > 1:
-        seconds = lambda i: f"{analysed_clip.times[i]:.2f} s"  # noqa: E731
-        about = "Only frames that show a face can be chosen. It starts in the middle."
-        more = {"format_func": seconds, "key": f"frame {clip_key}", "help": about}
-        frame = st.select_slider("Frame at", usable_frames, analysed_clip.middle, **more)
+        times = {None: "the whole film"}
+        times |= {i: f"{analysed_clip.times[i]:.2f} s" for i in usable_frames}
+        about = (
+            "The whole film: the mean over its frames says how the face looks, and the generator "
+            "is given the frame in the middle. Or one frame for both."
+        )
+        more = {"format_func": times.get, "key": f"frame {clip_key}", "help": about}
+        chosen = st.select_slider("Frame at", [None, *usable_frames], None, **more)
+    frame = analysed_clip.middle if chosen is None else chosen
     if analysed_clip.notes:
         st.caption(" · ".join(analysed_clip.notes))
 x, s = analysed_clip.aligned[frame], run.config.logmel
-explanation = cache.explain_face(family.id, x)
+judged = cache.judged_faces(analysed_clip, chosen)
+explanation = cache.explain_film(family.id, judged)
 with place.container():
     players.show_face(analysed_clip, frame)
 with middle:
@@ -162,7 +168,7 @@ for place, condition in zip(places, family.shown):
             y, show = one.long_voice.y, listen.show_long_voice
             columns = len(y)
         else:
-            one = cache.generate_voice(run_id, x, emotion, seed)
+            one = cache.generate_voice(run_id, x, emotion, seed, judged)
             y, show = one.y, players.show_voice
         other = cache.griffin_lim_audio(run_id, y, seed) if plain else None
         under_verdict = show(condition, one, run.classes, run.ref_db, s, stem, letter, other)

@@ -56,7 +56,7 @@ class GenerateOptions:
     frame: Annotated[
         int | None, placeholder("N", "the face nearest the middle"), Between(0, 1_000_000)
     ] = None
-    """Index of the frame whose face is used."""
+    """Index of the frame whose face is used; without it the mean over frames tells the emotion."""
     whole: bool = False
     """A voice as long as the film, up to 20 s, that follows its face; otherwise one second."""
     out: Folder = Path("generated")
@@ -200,8 +200,8 @@ def _generate_voice(options: GenerateOptions, opened: LoadedRun, seen: AnalysedC
         name = files.printable(options.clip.name)
         raise UserError(f"{name}: frame {frame} shows no face; choose one of {usable}")
     # Face -> explanation -> condition -> spectrogram -> sound and verdicts
-    x = seen.aligned[frame]
-    explanation = generation.explain_face(opened, x)
+    x, judged = seen.aligned[frame], generation.judged_faces(seen, options.frame)
+    explanation = generation.explain_film(opened, judged)
     c, told = generation.condition_of(opened, explanation, options.emotion)
     y = generation.generate_voices(opened, x, c, options.seed)
     sound = generation.to_audio(opened, y[0], options.seed)
@@ -213,6 +213,7 @@ def _generate_voice(options: GenerateOptions, opened: LoadedRun, seen: AnalysedC
         "seed": options.seed,
         "frame": int(frame),
         "time": round(float(seen.times[frame]), 3),
+        "frames judged": len(judged),
         "softmax": generation.by_class(opened, explanation.softmax),
         "p-values": generation.by_class(opened, explanation.p),
         "prediction": prediction,
@@ -227,7 +228,8 @@ def _generate_voice(options: GenerateOptions, opened: LoadedRun, seen: AnalysedC
     facts = _facts(options, opened, told, own, sound, list(seen.notes))
     figure = _voice_figure(x, y[0], opened, explanation, told)
     sure = credibility.describe(opened.credibility, explanation.credibility)
-    words = f"the face looks {prediction} (confidence {explanation.confidence:.2f}); {told}"
+    mean = f", mean over {len(judged)} frames" if len(judged) > 1 else ""
+    words = f"the face looks {prediction}{mean} (confidence {explanation.confidence:.2f}); {told}"
     words += f"\ncredibility {sure}. {credibility.MEANING}"
     return facts, sound, y[0], figure, f"{words}\n{predictor.describe(opened.predictor)}"
 

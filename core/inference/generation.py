@@ -58,6 +58,9 @@ class LoadedRun:
         return self.config.data.classes
 
 
+MOST_JUDGED = 25  # frames of a film; more do not change their mean
+
+
 @dataclass(frozen=True)
 class AnalysedClip:
     """A clip and one person's face in each frame; without a face, found = False and aligned = 0."""
@@ -187,6 +190,28 @@ def analyse_clip(
     )
 
 
+def judged_faces(seen: AnalysedClip, frame: int | None = None) -> np.ndarray:
+    """The faces (m, 28, 28) uint8 whose mean says how a film looks, evenly from all its frames.
+
+    With a frame, that one alone.
+    """
+    if frame is not None:
+        return seen.aligned[[frame]]
+    usable = np.nonzero(seen.found)[0]
+    evenly = np.linspace(0, len(usable) - 1, min(len(usable), MOST_JUDGED)).round().astype(int)
+    return seen.aligned[usable[evenly]]
+
+
+def explain_film(opened: LoadedRun, faces: np.ndarray) -> Explanation:
+    """`explain_face` of the mean over faces (m, 28, 28) uint8 of one person: softmax and features.
+
+    The mean is ranked like one face. It is calmer than the single faces of calibration, so no error
+    rate is promised for it, as for no upload.
+    """
+    _require_direction(opened, "face-voice")
+    return _explanations(opened, faces_tensor(faces), is_one=True)[0]
+
+
 def explain_face(opened: LoadedRun, face: np.ndarray) -> Explanation:
     """Softmax, nonconformity, p-values, credibility, confidence of a face (28, 28) uint8 (§3.1).
 
@@ -209,10 +234,12 @@ def explain_voice(opened: LoadedRun, y: np.ndarray) -> Explanation:
     return _explanations(opened, _voice_tensor(opened, y))[0]
 
 
-def _explanations(opened: LoadedRun, x: torch.Tensor) -> list[Explanation]:
-    """By the run's own predictor, whatever its kind."""
+def _explanations(opened: LoadedRun, x: torch.Tensor, is_one: bool = False) -> list[Explanation]:
+    """By the run's own predictor, whatever its kind; `is_one`: of the mean over all x."""
     assert isinstance(opened.f_S, networks.Classifier)
     f, (o, raw) = opened.predictor, classifiers.outputs(opened.f_S, x)
+    if is_one and len(x) > 1:
+        o, raw = o.mean(axis=0, keepdims=True), raw.mean(axis=0, keepdims=True)
     features = predictor.whiten(f.centre, f.scale, raw)
     p, alpha = predictor.rank(f, o, features)
     best = prediction.forced_prediction(p)

@@ -78,7 +78,10 @@ def generate_long_voice(
         frames = [nearest_frame(seen, t) for t in middles]
     aligned = seen.aligned[frames]
     # Its condition
-    explanations = generation.explain_faces(opened, aligned)
+    if n > 1:
+        explanations = generation.explain_faces(opened, aligned)
+    else:
+        explanations = [generation.explain_film(opened, generation.judged_faces(seen))]
     rows = [generation.condition_of(opened, e, emotion) for e in explanations]
     c, origins = np.stack([row for row, _ in rows]), {words for _, words in rows}
     told = "label: the face classifier's first choice for each face, since no emotion was named"

@@ -47,9 +47,24 @@ def test_a_film_of_a_second_gets_what_it_always_got(shipped):
     for seen in (film(1.0), film(0.4), film(0.9, sound=False)):
         p = long_form.generate_long_voice(shipped, seen, seed=7)
         x = seen.aligned[seen.middle]
-        c, told = generation.condition_of(shipped, generation.explain_face(shipped, x))
+        judged = generation.judged_faces(seen)
+        c, told = generation.condition_of(shipped, generation.explain_film(shipped, judged))
         np.testing.assert_array_equal(p.y, generation.generate_voices(shipped, x, c, 7)[0])
         assert (len(p.starts), p.told, p.frames.tolist()) == (1, told, [seen.middle])
+
+
+def test_a_film_is_judged_by_the_mean_over_its_frames(shipped):
+    seen = film(6.0, lost=slice(20, 50))
+    faces = generation.judged_faces(seen)
+    assert len(faces) == min(int(seen.found.sum()), generation.MOST_JUDGED)
+    assert (faces[[0, -1]] == seen.aligned[np.nonzero(seen.found)[0][[0, -1]]]).all()
+    one = generation.explain_faces(shipped, faces)
+    mean = generation.explain_film(shipped, faces)
+    np.testing.assert_allclose(mean.softmax, np.mean([e.softmax for e in one], axis=0), atol=1e-6)
+    assert mean.prediction == mean.p.argmax()
+    again = generation.explain_film(shipped, generation.judged_faces(seen, seen.middle))
+    alone = generation.explain_face(shipped, seen.aligned[seen.middle])
+    np.testing.assert_array_equal(again.p, alone.p)
 
 
 @pytest.mark.parametrize(

@@ -130,7 +130,8 @@ def test_the_examples_open_with_voices_that_shipped_runs_make_as_meant(landmark_
     for name in names:
         (source,) = (r for r in trained_runs.SHIPPED if r.name.startswith(name))
         run = generation.load_run(Run(source))
-        c, _ = generation.condition_of(run, generation.explain_face(run, x))
+        judged = generation.judged_faces(seen)
+        c, _ = generation.condition_of(run, generation.explain_film(run, judged))
         y = generation.generate_voices(run, x, c, seed)
         heard = generation.classify_samples(run, y)["scorer"][0]
         assert heard.argmax() == c.argmax(), name

@@ -315,7 +315,7 @@ def generate_voices(
     voices = {}
     for condition, run_id in members.items():
         if condition != "none":
-            voice = cache.generate_voice(run_id, face, None, seed)
+            voice = cache.generate_voice(run_id, face, None, seed, face[None])
             q = _q_softmax(files.checkpoints_folder() / run_id, voice.y)
             voices[condition] = ConditionVoice(voice, q)
     return voices

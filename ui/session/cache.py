@@ -192,15 +192,33 @@ def explain_face(directory: Path, face: np.ndarray) -> Explanation:
     return generation.explain_face(load_run(directory.name), face)
 
 
+def judged_faces(seen: AnalysedClip, frame: int | None = None) -> np.ndarray:
+    """The faces (m, 28, 28) whose mean says how a film looks; with a frame, that one's alone."""
+    from core.inference import generation
+
+    return generation.judged_faces(seen, frame)
+
+
+@cache_by_run(200, scope="session")
+def explain_film(directory: Path, faces: np.ndarray) -> Explanation:
+    """`explain_face` of the mean over faces (m, 28, 28) uint8 of one person."""
+    from core.inference import generation
+
+    return generation.explain_film(load_run(directory.name), faces)
+
+
 @cache_by_run(60, "Drawing a voice …", scope="session")
 def generate_voice(
-    directory: Path, face: np.ndarray, emotion: str | None, seed: int
+    directory: Path, face: np.ndarray, emotion: str | None, seed: int, judged: np.ndarray
 ) -> GeneratedVoice:
-    """The voice that `python -m core generate` makes of this face with this seed."""
+    """The voice that `python -m core generate` makes of this face with this seed.
+
+    `judged` are the faces whose mean tells the emotion.
+    """
     from core.inference import generation
 
     run = load_run(directory.name)
-    c, _ = generation.condition_of(run, generation.explain_face(run, face), emotion)
+    c, _ = generation.condition_of(run, generation.explain_film(run, judged), emotion)
     y = generation.generate_voices(run, face, c, seed)
     sound = generation.to_audio(run, y[0], seed)
     return GeneratedVoice(c, y[0], sound, generation.classify_samples(run, y)["scorer"][0])
