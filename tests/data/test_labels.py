@@ -60,18 +60,20 @@ def test_which_label_counts(which, ties, expected):
 def fabricate(
     name: str, subjects, classes, votes=None, known=True, seen=lambda number: True
 ) -> None:
-    """A prepared file of noise, two clips of every subject and class.
+    """A prepared file of plain faces and voices, two clips of every subject and class.
 
     `votes` is what raters make of an emotion.
 
     Subjects of whom no face is `seen` have voices alone.
     """
-    rng = np.random.default_rng(0)
     rows = [(s, e, i) for s in subjects for e in classes for i in range(2)]
     n, has = (
         len(rows),
         np.array([seen(int(s[-2:])) for s in subjects for _ in classes for _ in range(2)]),
     )
+    # Of one value each, as noise takes long to unpack
+    faces = np.arange(has.sum()).astype(np.uint8)[:, None, None]
+    voices = np.linspace(-40, 0, n, dtype=np.float32)[:, None, None]
     meta = {
         "name": name,
         "digest": "0" * 16,
@@ -89,8 +91,8 @@ def fabricate(
         emotion=np.array([e for _, e, _ in rows]),
         face_of=np.where(has, np.cumsum(has) - 1, -1),
         voice_of=np.arange(n),
-        faces=rng.integers(0, 256, (has.sum(), 28, 28), np.uint8),
-        voices=rng.normal(-20, 10, (n, 112, LogMel().bands)).astype(np.float32),
+        faces=np.tile(faces, (1, 28, 28)),
+        voices=np.tile(voices, (1, 112, LogMel().bands)),
         meta=np.array(json.dumps(meta)),
         **(
             {"votes": np.array([votes(e) if i else ("",) * 3 for _, e, i in rows])} if votes else {}
@@ -207,7 +209,7 @@ def test_published_folds_that_do_not_fit(prepared, monkeypatch, tmp_path):
     st.booleans(),
     st.booleans(),
 )
-@settings(max_examples=40)
+@settings(max_examples=20)
 def test_sets_share_no_subject(prepared, name, seed, fold, published, votes):
     listed = (
         {"subjects": "luna-jimenez-2021", "fold": fold % 5}
@@ -232,7 +234,7 @@ def test_sets_share_no_subject(prepared, name, seed, fold, published, votes):
 
 
 @given(st.integers(0, 2**31), st.integers(0, 4))
-@settings(max_examples=20)
+@settings(max_examples=10)
 def test_nobodys_face_and_voice_are_in_different_sets(prepared, seed, fold):
     sets = splits.build_sets(
         config("partly", pairing="emotion", split_seed=seed, fold=fold)

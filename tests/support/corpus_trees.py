@@ -10,6 +10,7 @@ names.
 
 import contextlib
 import csv
+import functools
 import io
 import re
 import shutil
@@ -26,7 +27,7 @@ import numpy as np
 from PIL import Image
 
 from core.data import corpora
-from core.data.demo import actors, recordings
+from core.data.demo import actors, expressions, recordings
 from core.media import clips
 
 SAMPLE_RATE = 16_000  # Hz
@@ -49,21 +50,23 @@ def spacious_folder(fallback: Path) -> Iterator[Path]:
         yield Path(folder)
 
 
+@functools.cache
 def face_frames(clip: Path | None, count: int = 12) -> np.ndarray:
-    """(count, 72, 96, 3) uint8 with a face.
+    """(count, 72, 96, 3) uint8 with a face, read-only.
 
     Of a real clip, or of the invented corpus where there is none.
     """
-    frames = (
-        clips.read_clip(clip).frames[:count]
-        if clip
-        else recordings.render_clip(actors.list_takes()[0])[0][:count]
-    )
+    if clip:
+        frames = list(clips.read_clip(clip).frames[:count])
+    else:
+        take, rate = actors.list_takes()[0], recordings.FRAME_RATE
+        frames = [expressions.render_face(take, t=k / rate, size=320)[0] for k in range(count)]
     small = [Image.fromarray(f).resize((96, 72) if clip else (72, 72)) for f in frames]
     out = np.zeros((count, 72, 96, 3), np.uint8)
     for i in range(count):
         picture = np.asarray(small[i % len(small)])
         out[i, :, (96 - picture.shape[1]) // 2 :][:, : picture.shape[1]] = picture
+    out.flags.writeable = False
     return out
 
 
