@@ -1,6 +1,7 @@
 """A whole run of the pipeline in some seconds, shared by the tests of a module."""
 
 import os
+import shutil
 import subprocess
 import sys
 
@@ -21,26 +22,43 @@ TINY = replace(
 )
 
 
+def _prepare_world() -> None:
+    from core.data import preparation
+
+    preparation.prepare_corpus("demo", None, preparation.PreparationSettings(takes=1))
+
+
+def _train_world() -> None:
+    from core.experiments import pipeline  # with torch
+
+    _prepare_world()
+    pipeline.run(TINY, device="cpu")
+
+
 @pytest.fixture(scope="module")
 def demo_world(tmp_path_factory):
     """A prepared demo corpus of one take each, in folders of this module's own."""
-    from core.data import preparation
+    from tests.support import trained_runs
 
-    root = tmp_path_factory.mktemp("world")
+    made = trained_runs.once(tmp_path_factory.getbasetemp() / "world", _train_world)
+    root = tmp_path_factory.mktemp("world-")
+    shutil.copytree(made / "data", root / "data")
     before = {k: os.environ.get(k) for k in ("DACSSGAN_DATA", "DACSSGAN_CHECKPOINTS")}
     os.environ["DACSSGAN_DATA"] = str(root / "data")
-    preparation.prepare_corpus("demo", None, preparation.PreparationSettings(takes=1))
     yield root
     for k, v in before.items():
         os.environ.pop(k, None) if v is None else os.environ.__setitem__(k, v)
 
 
 @pytest.fixture(scope="module")
-def finished_run(demo_world):
+def finished_run(demo_world, tmp_path_factory):
     """A run of TINY that is done."""
-    from core.experiments import pipeline  # with torch
+    from core.runs.directory import Run
+    from tests.support import trained_runs
 
-    return pipeline.run(TINY, demo_world / "runs", "cpu")
+    made = trained_runs.once(tmp_path_factory.getbasetemp() / "world", _train_world)
+    shutil.copytree(made / "checkpoints", demo_world / "runs")
+    return Run(next(p.parent for p in (demo_world / "runs").glob("*/config.json")))
 
 
 def weights(run):

@@ -10,6 +10,7 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from unittest import mock
 
@@ -46,37 +47,50 @@ def home_environment(folder: Path) -> dict[str, str]:
 
 
 @functools.cache
+def once(folder: Path, fill: Callable[[], object]) -> Path:
+    """The home `folder`, which `fill` fills once for all test processes of a session."""
+    if "PYTEST_XDIST_WORKER" in os.environ:  # its temporary folder lies in the session's
+        folder = folder.parent.parent / folder.name
+    folder.mkdir(exist_ok=True)
+    with files.file_lock(folder / "lock", "a test's home", wait=True):
+        if not (folder / "filled").exists():
+            with mock.patch.dict(os.environ, home_environment(folder)):
+                files.checkpoints_folder().mkdir(parents=True, exist_ok=True)
+                fill()
+            (folder / "filled").touch()
+    return folder
+
+
 def trained_home(folder: Path) -> Path:
-    """A home with finished runs of all three conditions, trained once per test session."""
-    with mock.patch.dict(os.environ, home_environment(folder)):
-        files.checkpoints_folder().mkdir(parents=True, exist_ok=True)
-        prepare_noise_demo()
-        for condition in ("cp", "label", "classifier"):
-            pipeline.run(replace(TINY_CONFIG, gan={"condition": condition}), device="cpu")
-    return folder
+    """A home with finished runs of all three conditions."""
+    return once(folder, _train_conditions)
 
 
-@functools.cache
+def _train_conditions() -> None:
+    prepare_noise_demo()
+    for condition in ("cp", "label", "classifier"):
+        pipeline.run(replace(TINY_CONFIG, gan={"condition": condition}), device="cpu")
+
+
 def reverse_home(folder: Path) -> Path:
-    """A home with finished runs from voices to faces, told the label and the p-values, trained once
-    per test session.
-    """
-    with mock.patch.dict(os.environ, home_environment(folder)):
-        files.checkpoints_folder().mkdir(parents=True, exist_ok=True)
-        prepare_noise_demo()
-        for condition in ("cp", "label"):
-            pipeline.run(replace(REVERSE_CONFIG, gan={"condition": condition}), device="cpu")
-    return folder
+    """A home with finished runs from voices to faces, told the label and the p-values."""
+    return once(folder, _train_reversed)
 
 
-@functools.cache
+def _train_reversed() -> None:
+    prepare_noise_demo()
+    for condition in ("cp", "label"):
+        pipeline.run(replace(REVERSE_CONFIG, gan={"condition": condition}), device="cpu")
+
+
 def bands_64_home(folder: Path) -> Path:
-    """A home with a finished run on voices in 64 mel bands, trained once per test session."""
-    with mock.patch.dict(os.environ, home_environment(folder)):
-        files.checkpoints_folder().mkdir(parents=True, exist_ok=True)
-        prepare_noise_demo("demo-64")
-        pipeline.run(BANDS_64_CONFIG, device="cpu")
-    return folder
+    """A home with a finished run on voices in 64 mel bands."""
+    return once(folder, _train_64_bands)
+
+
+def _train_64_bands() -> None:
+    prepare_noise_demo("demo-64")
+    pipeline.run(BANDS_64_CONFIG, device="cpu")
 
 
 def prepare_noise_demo(name: str = "demo") -> None:
