@@ -119,6 +119,12 @@ class DataSettings:
         "By the voice classifiers and the augmentation rows.",
         SOME_SHARE,
     )
+    labels_per_class: int = setting(
+        0,
+        "Labelled voices a class",
+        "S1's voices of each emotion that the same may use; 0: the share above of all.",
+        (0, 100_000),
+    )
     demo_takes: int = setting(
         10, "Takes", "Demo corpus only: clips of each invented actor and emotion.", (1, 100)
     )

@@ -3,7 +3,7 @@
 import streamlit as st
 
 from ui import theme
-from ui.evaluate import augmentation, confusion, runs, tables
+from ui.evaluate import augmentation, confusion, labels, runs, tables
 from ui.widgets import run_summary
 
 VIEW_LABELS = {
@@ -11,6 +11,7 @@ VIEW_LABELS = {
     "curves": ":material/show_chart: Curves",
     "confusion": ":material/grid_on: Confusion",
     "augmentation": ":material/add_chart: Augmentation",
+    "labels": ":material/label: Labels",
     "folds": ":material/groups: Folds",
     "paper": ":material/article: The paper's tables",
 }
@@ -31,6 +32,9 @@ view = runs.choose_one("View", "view", tuple(VIEW_LABELS), "runs", VIEW_LABELS.g
 
 if view == "paper":  # of all runs
     tables.show_paper(run_summaries)
+    st.stop()
+if view == "labels":  # of reports
+    labels.show()
     st.stop()
 compared_runs = runs.choose_runs(run_summaries)
 if view == "runs":

@@ -31,7 +31,8 @@ class PrepareOptions:
     """
 
     corpus: Annotated[str, Positional, placeholder("CORPUS")]
-    """demo, demo-clips, ravdess, crema-d, fer2013, or a name for your own table or folder."""
+    """demo, demo-clips, ravdess, crema-d, fer2013, surrogate-pairs (of fer2013 and ravdess as they
+    are prepared), or a name for your own table or folder."""
     source: Annotated[str | None, placeholder("FOLDER", "none, for the demo corpus")] = None
     """Folder, zip or table as published; or your own table (csv), or folder of EMOTION/IMAGE."""
     workers: Index = 0
@@ -113,8 +114,11 @@ def _parse_path(text: str, option: str) -> Path:
 @report_end
 def prepare(o: PrepareOptions) -> tuple[int, str]:
     from core.data import preparation, prepared_corpora
+    from core.data.sources import surrogate_pairs
     from core.experiments.ray_cluster import connection
 
+    if surrogate_pairs.is_surrogate(o.corpus):
+        return _join_surrogate_pairs()
     if not 0 <= o.lost <= 1:
         raise UserError(f"--lost is a share of the clips, 0 to 1; got {o.lost:g}")
     # The mel bands stand in the corpus' name or in --bands
@@ -157,6 +161,19 @@ def prepare(o: PrepareOptions) -> tuple[int, str]:
     words = f"{lost} of {lost + len(corpus.clip)} clips ({share:.0%}) are left out"
     print(f"{words}, more than {o.lost:.0%}: exit status 1" if share > o.lost else words)
     return int(share > o.lost), f"{message}; {words}"
+
+
+def _join_surrogate_pairs() -> tuple[int, str]:
+    from core.data import prepared_corpora
+    from core.data.sources import surrogate_pairs
+
+    surrogate_pairs.prepare()
+    told = []
+    for name in (surrogate_pairs.PAIRS, surrogate_pairs.OTHER_FACES):
+        corpus = prepared_corpora.load_corpus(name)
+        told.append(f"{name}: {len(corpus.clip)} clips, digest {corpus.digest}")
+    print("\n".join(told))
+    return 0, "; ".join(told)
 
 
 def _print_passed_over(passed_over: dict[str, str], most: int = 10) -> None:

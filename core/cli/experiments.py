@@ -9,7 +9,7 @@ import time
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from tyro.conf import Positional, arg
 
@@ -30,6 +30,9 @@ from core.cli.progress import Progress, report_end
 from core.cli.training import stop_on_signals
 from core.files import UserError
 from core.presets import PRESETS, Method
+
+if TYPE_CHECKING:
+    from core.experiments.sweep import TablePlan
 
 
 @dataclass(frozen=True)
@@ -59,6 +62,7 @@ class SweepOptions(grids.GridOptions):
     path; this machine alone writes the runs. Examples:
       python -m core sweep --grid studio --preset demo --folds 5 --seeds 3 --table
       python -m core sweep --grid paper --preset paper ravdess --cells "EncDec · CP"
+      python -m core sweep --grid labels --preset demo
       python -m core sweep --grid paper --engine ray --address 10.0.0.1:6379
     """
 
@@ -71,11 +75,15 @@ class SweepOptions(grids.GridOptions):
     sync: Annotated[float, arg(metavar="MINUTES")] = 3.0
     """ray: time between two copies of a checkpoint, the most work that a lost machine costs."""
     table: bool = False
-    """Also compute each run's augmentation table."""
-    table_seeds: Count = 3
+    """Also compute each run's augmentation table; labels has its own table in any case."""
+    table_seeds: Annotated[int | None, placeholder("N", "3; labels: 1"), Between(1, 1_000)] = None
     """Trainings of each row of that table."""
-    table_stretch: Count = 3
+    table_stretch: Annotated[int | None, placeholder("N", "3; labels: 2"), Between(1, 100)] = None
     """Longest training of its rows, in multiples of the common number of steps."""
+    confidence: Annotated[float, placeholder("SHARE"), Between(0, 1)] = 0.9
+    """labels: confidence above which conformal prediction chooses a clip of S3."""
+    per_face: Count = 4
+    """labels: generated voices for each face of S3."""
     device: Device = "auto"
 
 
@@ -84,8 +92,10 @@ class ReportOptions(grids.GridOptions):
     """Report on the finished runs of a grid, beside the paper's figures.
 
     It writes Tables 1 and 2, Figs 6 to 11 and the augmentation tables with their tests into
-    report.md, and each figure as png and pdf. Examples:
+    report.md, and each figure as png and pdf. The grid labels has a report of its own, which
+    Evaluate's view Labels shows too. Examples:
       python -m core report --grid paper --preset demo --out report
+      python -m core report --grid labels --preset demo
       python -m core report --grid paper --preset paper ravdess --folds 5
     """
 
@@ -185,7 +195,7 @@ def table(o: TableOptions) -> tuple[int, str]:
 def sweep(o: SweepOptions) -> int:
     from core import files
     from core.data import preparation, prepared_corpora
-    from core.evaluation import augmentation
+    from core.data.sources import surrogate_pairs
     from core.experiments import sweep as sweeping
     from core.experiments.ray_cluster import driver
 
@@ -196,6 +206,8 @@ def sweep(o: SweepOptions) -> int:
     )
     cells, stop, start = grids.grid_cells(o), stop_on_signals(), time.monotonic()
     settings = [c.config.data for c in cells]
+    if any(surrogate_pairs.is_surrogate(d.voices) for d in settings):
+        surrogate_pairs.prepare()
     try:
         for name, takes in sorted(
             {(name, d.demo_takes) for d in settings for name in prepared_corpora.demo_corpora(d)}
@@ -211,7 +223,7 @@ def sweep(o: SweepOptions) -> int:
         None,
         o.workers or 1,
         o.device,
-        augmentation.TableSettings(o.table_seeds, o.table_stretch) if o.table else None,
+        _table_plan(o),
         lambda outcome, done, total: print(outcome.line(done, total), flush=True),
         stop,
         serve if o.engine == "ray" else None,
@@ -225,7 +237,20 @@ def sweep(o: SweepOptions) -> int:
     return int("failed" in count)
 
 
+def _table_plan(o: SweepOptions) -> TablePlan | None:
+    """The settings of each run's table; None if it gets none."""
+    from core.evaluation.augmentation import TableSettings
+    from core.evaluation.few_labels.rows import FewLabelsSettings
+
+    given = {"seeds": o.table_seeds, "stretch": o.table_stretch}
+    sizes = {k: v for k, v in given.items() if v is not None}
+    if o.grid == "labels":
+        return FewLabelsSettings(**sizes, per_face=o.per_face, confidence=o.confidence)
+    return TableSettings(**sizes) if o.table else None
+
+
 def report(o: ReportOptions) -> int:
+    from core.evaluation.few_labels import report as few_labels
     from core.evaluation.reporting import report as reporting
 
     if o.against and (o.grid != "studio" or o.method in (None, o.against)):
@@ -233,8 +258,14 @@ def report(o: ReportOptions) -> int:
     others = grids.grid_cells(grids.of_method(o, o.against)) if o.against else ()
     against = f" --against {o.against}" if o.against else ""
     here = f"{grids.command_line(o, 'report')}{against} --out {o.out}"
-    path = reporting.write(
-        grids.grid_cells(o), o.out, grids.command_line(o, "sweep"), here, against=others
-    )
+    cells, made_by = grids.grid_cells(o), grids.command_line(o, "sweep")
+    if o.grid == "labels":
+        paths = [
+            few_labels.write(of, o.out / name, made_by, here)
+            for name, of in few_labels.by_preset(cells).items()
+        ]
+        print("\n".join(f"wrote {path}" for path in paths))
+        return 0
+    path = reporting.write(cells, o.out, made_by, here, against=others)
     print(f"wrote {path}")
     return 0

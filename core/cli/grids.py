@@ -32,8 +32,9 @@ class StartOptions:
 class GridOptions:
     """Which runs a sweep trains and a report is about."""
 
-    grid: Literal["quick", "paper", "studio"] = "quick"
-    """quick: a few tiny runs; paper: every case of the paper; studio: a preset, folds × seeds."""
+    grid: Literal["quick", "paper", "studio", "labels"] = "quick"
+    """quick: a few tiny runs; paper: every case of the paper; studio: a preset, folds × seeds;
+    labels: S1 with few labelled voices, more of them, and each condition."""
     preset: Annotated[tuple[PresetName, ...], placeholder("PRESET")] = ("demo",)
     """Where the settings of the cases start from; several, such as paper ravdess, make one report
     (smoke, demo, fer2013-ravdess, listening, fine, paper, ravdess, studio)."""
@@ -46,7 +47,9 @@ class GridOptions:
     """studio: the condition of the generator."""
     folds: Annotated[int | None, placeholder("N", "5; quick: 1"), Between(1, 20)] = None
     """Number of folds; each tests other subjects."""
-    seeds: Annotated[int | None, placeholder("N", "studio: 3; else 1"), Between(1, 1_000)] = None
+    seeds: Annotated[
+        int | None, placeholder("N", "studio, labels: 3; else 1"), Between(1, 1_000)
+    ] = None
     """Trainings of each fold."""
     f_s_corpus: Annotated[str, placeholder("CORPUS", "none")] = ""
     """paper: a corpus, such as fer2013, whose faces train f_S in one further case (§4.7)."""

@@ -1,7 +1,8 @@
-"""§4.2's first metric: the augmentation table of a finished run, under both step rules.
+"""§4.2's first metric: a table of training sets of a finished run, under both step rules.
 
 Only the classifiers of the rows are trained. S2's voices select a row's best step; S4's voices are
-scored once per row and rule.
+scored once per row and rule. A `TableKind` names the rows: here §4.2's, and in `few_labels` those
+of the experiment with few labels.
 """
 
 from __future__ import annotations
@@ -12,9 +13,10 @@ import functools
 import hashlib
 import json
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -24,7 +26,7 @@ from core.config import PROTOCOL_VERSION, Config
 from core.config import ClassifierSettings as Settings
 from core.data import splits
 from core.evaluation import metrics, protocol, results, significance
-from core.evaluation.evaluator import augmentation_parts, join_parts, target_settings
+from core.evaluation.evaluator import Parts, augmentation_parts, join_parts, target_settings
 from core.evaluation.quality import image_tensor, load_sets, seed_of
 from core.models import classifiers, networks
 from core.runs.directory import Run
@@ -44,6 +46,47 @@ class TableSettings:
     seeds: int = 3  # trainings of each row; each draws its own generated samples
     stretch: int = 3  # longest training in multiples of f_t.steps, the rule of equal steps
     looks: int = 4  # validations on S2's voices per f_t.steps
+    stem: ClassVar[str] = "table"  # of the table's files in a run
+
+
+@dataclass(frozen=True)
+class Material:
+    """What a finished run's rows are made of, on the device."""
+
+    config: Config
+    sets: dict[str, splits.SampleSet]
+    c: dict[str, np.ndarray]  # conditions of S3 and S4
+    arrays: Mapping[str, np.ndarray]  # outputs.npz
+    networks: Mapping[str, Any]  # f_S, Q, G, scorer
+    device: torch.device
+
+
+@dataclass(frozen=True)
+class TableKind:
+    """Which rows a table has, of which parts, and which of them its tests compare."""
+
+    stem: str  # of its two files in a run, <stem>.json and <stem>.npz
+    title: str
+    rows: tuple[protocol.TableRow, ...]
+    parts: Callable[[Material, int, Any], Parts]  # (material, draw, plan)
+    comparisons: significance.Comparisons
+    reason: Callable[[protocol.TableRow], str]  # why a row is left out
+    facts: Callable[[Material, Any], dict] = lambda *a: {}  # further content of <stem>.json
+
+
+def _augmentation_parts(m: Material, draw: int, plan: Any) -> Parts:
+    n = m.networks
+    return augmentation_parts(m.config, m.sets, m.c, n["f_S"], n["Q"], n["G"], m.device, draw)
+
+
+AUGMENTATION = TableKind(
+    "table",
+    "augmentation table",
+    protocol.TABLE_ROWS,
+    _augmentation_parts,
+    significance.AUGMENTATION,
+    lambda row: LEFT_OUT_REASONS[row.plain],
+)
 
 
 def plain_augmentation(y: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
@@ -80,30 +123,34 @@ def validation_steps(settings: Settings, plan: TableSettings) -> list[int]:
 
 def compute_table(
     run: Run,
-    plan: TableSettings | None = None,
+    plan: Any = None,
     device: str = "cpu",
     tick: Callable[[str, int, int, str], None] = lambda *a: None,
     should_stop: Callable[[], bool] = lambda: False,
+    kind: TableKind = AUGMENTATION,
 ) -> dict:
-    """Compute a finished run's augmentation table; write table.json and table.npz.
+    """Compute a finished run's table of a kind; write its json and its npz.
 
-    Returns table.json's content; a table of the same plan is returned as it is, its tests computed
+    `plan` are the kind's settings, TableSettings by default.
+
+    Returns the json's content; a table of the same plan is returned as it is, its tests computed
     again if they follow an earlier rule. Each trained row is cached beside the runs: a stopped
     table continues, and the runs of a fold share the rows without generated samples. Raises
     UserError for an unfinished run or a changed corpus, and files.StopRequested when `should_stop`
     returns true.
     """
     plan = plan or TableSettings()
-    found = run.json("table")
-    if found.get("plan") == asdict(plan) and (run.directory / "table.npz").exists():
-        return found if results.is_current(found) else _test_again(run, found)
+    found = run.json(kind.stem)
+    if found.get("plan") == asdict(plan) and (run.directory / f"{kind.stem}.npz").exists():
+        return found if results.is_current(found) else _test_again(run, found, kind)
     config, where = run.config, torch.device(device)
     if config.data.listening:
         raise files.UserError(
             f"{run.id} is a listening run, with which no augmentation is measured"
         )
     sets, c = load_sets(run, config)
-    f_S, Q, G = (networks.load(run.model_path(n), where) for n in ("f_S", "Q", "G"))
+    loaded = {n: networks.load(run.model_path(n), where) for n in ("f_S", "Q", "G", "scorer")}
+    material = Material(config, sets, c, run.arrays(), loaded, where)
 
     # S2's balanced voices validate, all of S4's are predicted
     settings, role = target_settings(config)
@@ -116,11 +163,11 @@ def compute_table(
     cache, K = run.directory.parent / ".cache", len(config.data.classes)
     trained: dict[str, list[dict[str, np.ndarray]]] = {}  # row -> a training per seed
     sizes: dict[str, int] = {}
-    total, done = plan.seeds * len(protocol.TABLE_ROWS), 0
+    total, done = plan.seeds * len(kind.rows), 0
     for k in range(plan.seeds):
-        rows = join_parts(augmentation_parts(config, sets, c, f_S, Q, G, where, draw=k))
-        for row in protocol.TABLE_ROWS:
-            tick("augmentation table", done, total, row.name)
+        rows = join_parts(kind.parts(material, k, plan), kind.rows)
+        for row in kind.rows:
+            tick(kind.title, done, total, row.name)
             done += 1
             if row.name not in rows or (row.plain and role == "face"):
                 continue
@@ -128,8 +175,8 @@ def compute_table(
             job = settings, role, K, seed, marks, row.plain
             trained.setdefault(row.name, []).append(_train_cached(cache, arrays, job, should_stop))
             sizes[row.name] = len(rows[row.name][1])
-    tick("augmentation table", total, total, "")
-    return _write_table(run, config, plan, marks, trained, sizes, sets["S4"])
+    tick(kind.title, total, total, "")
+    return _write_table(run, kind, plan, marks, trained, sizes, material)
 
 
 Job = tuple[Settings, str, int, int, list[int], bool]  # settings, modality, K, seed, marks, plain
@@ -178,7 +225,7 @@ def _train_row(
     ):
         if should_stop():
             raise files.StopRequested(
-                "the augmentation table was stopped; the same command continues with the next row"
+                "the table was stopped; the same command continues with the next row"
             )
         if step in marks:
             curve.append(float((predict_classes(network, y2) == l2).mean()))
@@ -191,33 +238,35 @@ def _train_row(
     return {"S2": np.array(curve), "equal": equal, "best": predict_classes(network, y4)}
 
 
-def _test_again(run: Run, found: dict) -> dict:
-    """Write table.json with its gains tested under the present rules; no row is trained."""
-    found |= {"evaluation": results.EVALUATION_VERSION, "gains": _tests(run.arrays("table"))}
-    files.write_json(run.directory / "table.json", found)
+def _test_again(run: Run, found: dict, kind: TableKind) -> dict:
+    """Write a table with its gains tested under the present rules; no row is trained."""
+    gains = _tests(run.arrays(kind.stem), kind)
+    found |= {"evaluation": results.EVALUATION_VERSION, "gains": gains}
+    files.write_json(run.directory / f"{kind.stem}.json", found)
     return found
 
 
-def _tests(arrays: dict[str, np.ndarray]) -> list[dict]:
-    return [asdict(g) for g in significance.gains([arrays])]
+def _tests(arrays: dict[str, np.ndarray], kind: TableKind) -> list[dict]:
+    return [asdict(g) for g in significance.gains([arrays], kind.comparisons)]
 
 
 def _write_table(
     run: Run,
-    config: Config,
-    plan: TableSettings,
+    kind: TableKind,
+    plan: Any,
     marks: list[int],
     trained: dict[str, list[dict[str, np.ndarray]]],
     sizes: dict[str, int],
-    S4: splits.SampleSet,
+    material: Material,
 ) -> dict:
-    """Write table.npz and table.json; return the latter's content: accuracies, steps and tests.
+    """Write the table's npz and json; return the latter's content: accuracies, steps and tests.
 
-    table.npz: rows (r,), names; predicted (r, 2 rules, seeds, n) int8, classes of S4's n voices;
+    The npz: rows (r,), names; predicted (r, 2 rules, seeds, n) int8, classes of S4's n voices;
     S2 (r, seeds, marks), accuracy on S2's voices at the steps `marks` (marks,), of which `equal` is
     the common one; label, subject, row (n,), the voice's place in S4; counted (n,) bool, the
     class-balanced subsample on which every accuracy is computed.
     """
+    config, S4 = material.config, material.sets["S4"]
     counted = np.zeros(len(S4.y), bool)
     counted[splits.balanced_rows(S4.y_label, seed_of(config, "balance"))] = True
     rules = significance.STEP_RULES
@@ -238,8 +287,8 @@ def _write_table(
         name: {"N train": sizes[name]} | _row_results(arrays, i, K)
         for i, name in enumerate(trained)
     }
-    missing = [row for row in protocol.TABLE_ROWS if row.name not in rows]
-    result = {
+    missing = [row for row in kind.rows if row.name not in rows]
+    result = kind.facts(material, plan) | {
         "evaluation": results.EVALUATION_VERSION,
         "plan": asdict(plan),
         "labels": protocol.labels_mode(config),
@@ -248,11 +297,11 @@ def _write_table(
         "N test voices": int(counted.sum()),
         "test subjects": sorted(set(map(str, S4.y_subject[counted]))),
         "rows": rows,
-        "left out": {row.name: LEFT_OUT_REASONS[row.plain] for row in missing},
-        "gains": _tests(arrays),
+        "left out": {row.name: kind.reason(row) for row in missing},
+        "gains": _tests(arrays, kind),
     }
-    files.write_arrays(run.directory / "table.npz", **arrays)
-    files.write_json(run.directory / "table.json", result)
+    files.write_arrays(run.directory / f"{kind.stem}.npz", **arrays)
+    files.write_json(run.directory / f"{kind.stem}.json", result)
     return result
 
 

@@ -5,7 +5,7 @@ Curves and samples while training are of S2; S4 is used once, in `evaluate`.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -264,7 +264,7 @@ def _conformal_summary(sets, r: Run) -> dict:
 def augmentation_parts(config: Config, sets, c: dict, f_S, Q, G, device, draw: int = 0) -> Parts:
     """The parts that augmentation rows are made of, on the device.
 
-    S1 (its share `clf_fraction`); S3 with its true labels; pseudo, S3 with f_S's labels of the same
+    S1 (what of it has labels); S3 with its true labels; pseudo, S3 with f_S's labels of the same
     clips' faces (the way without a GAN; only for paired faces and voices); generated, from S3's
     faces, labelled argmax c, or by Q without a condition. `draw` selects other faces and noise.
     """
@@ -291,12 +291,23 @@ def augmentation_parts(config: Config, sets, c: dict, f_S, Q, G, device, draw: i
 
 
 def s1_voice_rows(config: Config, S1: SampleSet) -> np.ndarray:
-    """S1's voices that train rows: all, or the seeded share `clf_fraction` of f_T and Q."""
-    n = len(S1.y)
-    if config.data.clf_fraction >= 1:
-        return np.arange(n)
-    order = np.random.default_rng(seed_of(config, "balance")).permutation(n)
-    return order[: max(len(config.data.classes), round(config.data.clf_fraction * n))]
+    """S1's voices that train rows: those of f_T and Q, in order if they are all."""
+    rows = labelled_rows(config, S1.y_label)
+    return np.arange(len(rows)) if len(rows) == len(S1.y) else rows
+
+
+def labelled_rows(config: Config, labels: np.ndarray) -> np.ndarray:
+    """Rows of S1's voices (n,) whose labels are known, in the order drawn.
+
+    `labels_per_class` of each class, or fewer where it has fewer, so that more labels include
+    fewer; without it the share `clf_fraction` of all.
+    """
+    d, rng = config.data, np.random.default_rng(seed_of(config, "balance"))
+    order = rng.permutation(len(labels))
+    if not d.labels_per_class:
+        return order[: max(len(d.classes), round(d.clf_fraction * len(labels)))]
+    of_class = [order[labels[order] == k][: d.labels_per_class] for k in range(len(d.classes))]
+    return np.concatenate(of_class)
 
 
 def augmentation_sets(config: Config, sets, c: dict, fitted: FittedClassifiers, G, device) -> Parts:
@@ -304,13 +315,13 @@ def augmentation_sets(config: Config, sets, c: dict, fitted: FittedClassifiers, 
     return join_parts(augmentation_parts(config, sets, c, fitted.f_S, fitted.Q, G, device))
 
 
-def join_parts(parts: Parts) -> Parts:
-    """Rows of `protocol.TABLE_ROWS` whose parts exist; "S1 again" repeats S1 once per sample."""
+def join_parts(parts: Parts, rows: Sequence[protocol.TableRow] = protocol.TABLE_ROWS) -> Parts:
+    """Those of `rows` whose parts exist; "S1 again" repeats S1 once per sample."""
     y1, l1 = parts["S1"]
     again = torch.arange(len(parts["generated"][0]), device=y1.device) % len(y1)
     parts = parts | {"S1 again": (y1[again], l1[again])}
     out = {}
-    for row in protocol.TABLE_ROWS:
+    for row in rows:
         if set(row.parts) <= set(parts):
             y, labels = zip(*(parts[p] for p in row.parts))
             out[row.name] = (torch.cat(y), torch.cat(labels))

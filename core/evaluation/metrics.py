@@ -6,6 +6,8 @@ scoring network, so ours never compare with the paper's: other scorer, N and cla
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 MIN_FEATURES = 2  # samples of a set from which a covariance, or a kernel's mean, exists
@@ -123,6 +125,30 @@ def density_coverage(
     return float(inside.sum(axis=0).mean() / k), float(inside.any(axis=1).mean())
 
 
+def membership(generated: np.ndarray, members: np.ndarray, others: np.ndarray) -> dict[str, float]:
+    """What generated samples (M, F) betray of the samples (N, F) that their generator learnt from.
+
+    "attack": how often a member lies closer to a generated sample than one of `others` (L, F), who
+    trained nothing, the AUC of guessing membership by that distance; 0.5 is chance, 1 that all
+    members are found. "nearest": the median distance of a generated sample to its nearest member,
+    over that of the others; near 0 for copies, about 1 for samples like new ones. Raises
+    TooFewSamples and ValueError as `density_coverage`.
+
+    >>> members, others = np.array([[0.0], [1.0]]), np.array([[4.0], [6.0]])
+    >>> membership(members, members, others)
+    {'attack': 1.0, 'nearest': 0.0}
+    """
+    generated, members = _check_features(generated, members)
+    generated, others = _check_features(generated, others)
+    of_members, of_others = (_distances(a, generated).min(axis=1) for a in (members, others))
+    gap = of_others[None] - of_members[:, None]
+    typical = float(np.median(_distances(others, members).min(axis=1)))
+    found = {"attack": float(((gap > 0) + 0.5 * (gap == 0)).mean())}
+    if typical > 0:
+        found["nearest"] = float(np.median(_distances(generated, members).min(axis=1))) / typical
+    return found
+
+
 def _distances(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     square = (a * a).sum(axis=1)[:, None] + (b * b).sum(axis=1) - 2 * a @ b.T
     return np.sqrt(np.maximum(square, 0))
@@ -189,3 +215,18 @@ def principal_axes(real: np.ndarray, n: int = 2) -> tuple[np.ndarray, np.ndarray
     share = np.zeros(n)
     share[: min(n, len(size))] = (size**2 / max((size**2).sum(), 1e-300))[:n]
     return centre, (axes * signs[:, None]).T, share
+
+
+def rater_confusion(emotion: np.ndarray, votes: np.ndarray, classes: Sequence[str]) -> np.ndarray:
+    """Fig. 8's reference: how human raters confuse the emotions, as counts (K, K) float64.
+
+    Intended emotion (N,) in rows, winning vote of one modality (N,) in columns. A tie such as
+    "angry|disgust" counts in equal parts; clips without votes and classes outside `classes` drop
+    out. Winning votes make the matrix sharper than single ratings would.
+    """
+    place, out = {k: i for i, k in enumerate(classes)}, np.zeros((len(classes), len(classes)))
+    for meant, vote in zip(map(str, emotion), map(str, votes), strict=True):
+        winners = [v for v in vote.split("|") if v in place]
+        if meant in place and winners:
+            out[place[meant], [place[v] for v in winners]] += 1 / len(winners)
+    return out

@@ -1,6 +1,6 @@
 """§4.3-4.7: the paper's cases as changes of settings, grids, commands, augmentation rows.
 
-Plain data and NumPy; no torch. `identify_runs` alone reads files.
+Plain data, without torch. `identify_runs` and `locate_runs` alone read files.
 """
 
 from __future__ import annotations
@@ -14,8 +14,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
-
 from core.config import Config, DataSettings, fold_count, replace
 from core.data import prepared_corpora
 from core.data.corpora import CorpusError
@@ -25,9 +23,11 @@ from core.published import CONDITIONS, PUBLISHED_TABLE_1
 from core.runs.directory import Run
 from core.serialisation import run_name, to_dict
 
-Grid = Literal["quick", "paper", "studio"]
+Grid = Literal["quick", "paper", "studio", "labels"]
 # default numbers of folds and seeds
-GRID_SIZES: dict[Grid, tuple[int, int]] = {"quick": (1, 1), "paper": (5, 1), "studio": (5, 3)}
+GRID_SIZES: dict[Grid, tuple[int, int]] = {
+    **{"quick": (1, 1), "paper": (5, 1), "studio": (5, 3), "labels": (5, 3)}
+}
 # the paper's names of the conditions and generators; the last two generators are ours, and the
 # flow, which is no GAN, is no case of the paper's grid
 CONDITION_NAMES = {"label": "label", "classifier": "classifier", "cp": "CP", "none": "none"}
@@ -139,6 +139,34 @@ def quick_config(base: Config) -> Config:
     )
 
 
+LABEL_COUNTS = (10, 5, 20, 40, 0)  # labelled voices a class, the headline's first; 0: all
+
+
+def few_labels_config(base: Config) -> Config:
+    """`base` in the sizes of the grid `labels`: 120 runs, for which small networks must do."""
+    g = base.gan
+    return replace(
+        base,
+        name=f"{base.name}-labels",
+        f_s={"steps": min(base.f_s.steps, 300)},
+        f_t={"steps": min(base.f_t.steps, 150), "channels": (8, 16, 32)},
+        gan={"steps": min(g.steps, 300), "batch": min(g.batch, 32)},
+        evaluate={"every": 100, "rows": ("S1",)},
+    )
+
+
+def few_labels_cases(base: Config) -> list[Cell]:
+    """The label-efficiency curve of condition CP, and the other conditions at its first count."""
+    small, out = few_labels_config(base), []
+    for n in LABEL_COUNTS:
+        conditions = ("cp", "classifier", "label", "none") if n == LABEL_COUNTS[0] else ("cp",)
+        for c in conditions:
+            name = f"{n} a class" if n else "all labels"
+            config = replace(small, data={"labels_per_class": n}, gan={"condition": c})
+            out.append(Cell(f"{name} · {CONDITION_NAMES[c]}", "few labels", config))
+    return out
+
+
 QUICK_CASES = {  # what Tables 1 and 2 and each figure need
     *(f"{kind} · {c}" for kind in PUBLISHED_TABLE_1 for c in CONDITIONS),
     *("EncDec without source · CP", "28×28 · CP", "56×28 · CP", "50% of the target data · CP"),
@@ -155,6 +183,8 @@ def grid_cases(
         found = found if names else [c for c in found if c.name in QUICK_CASES]
     elif grid == "paper":
         found = cases(base, f_s_corpus)
+    elif grid == "labels":
+        found = few_labels_cases(base)
     else:
         name = f"{base.name} · {CONDITION_NAMES[base.gan.condition]}"
         found = [Cell(name, "headline gains", base)]
@@ -186,9 +216,9 @@ def cells(
     """The runs of a grid, in the order case, fold, seed; GRID_SIZES has the default numbers.
 
     quick: QUICK_CASES of `quick_config(base)`, which test the whole path. paper: all `cases`.
-    studio: `base` alone, for the headline gains. `names` of cases choose among all of them. Raises
-    UserError for fewer than one fold or seed, or for so many folds that one would test a subject
-    twice.
+    studio: `base` alone, for the headline gains. labels: `few_labels_cases`. `names` of cases
+    choose among all of them. Raises UserError for fewer than one fold or seed, or for so many
+    folds that one would test a subject twice.
     """
     default, share = GRID_SIZES[grid], base.data.sets[3]
     folds, seeds = default[0] if folds is None else folds, default[1] if seeds is None else seeds
@@ -249,22 +279,7 @@ TABLE_ROWS = (
 )
 
 
-# ------------------------------------------------------------------ human raters, run ids
-
-
-def rater_confusion(emotion: np.ndarray, votes: np.ndarray, classes: Sequence[str]) -> np.ndarray:
-    """Fig. 8's reference: how human raters confuse the emotions, as counts (K, K) float64.
-
-    Intended emotion (N,) in rows, winning vote of one modality (N,) in columns. A tie such as
-    "angry|disgust" counts in equal parts; clips without votes and classes outside `classes` drop
-    out. Winning votes make the matrix sharper than single ratings would.
-    """
-    place, out = {k: i for i, k in enumerate(classes)}, np.zeros((len(classes), len(classes)))
-    for meant, vote in zip(map(str, emotion), map(str, votes), strict=True):
-        winners = [v for v in vote.split("|") if v in place]
-        if meant in place and winners:
-            out[place[meant], [place[v] for v in winners]] += 1 / len(winners)
-    return out
+# ------------------------------------------------------------------ run ids
 
 
 def identify_runs(cells: Sequence[Cell]) -> list[tuple[Cell, str, str]]:

@@ -37,6 +37,21 @@ SECONDARY_COMPARISONS: dict[str, tuple[RowFamily, RowFamily]] = {
     "ceiling": (CEILING_ROWS, S1_ROWS),
 }
 COMPARISONS = PRIMARY_COMPARISONS | SECONDARY_COMPARISONS
+
+
+@dataclass(frozen=True)
+class Comparisons:
+    """Which families of rows a kind of table compares: (better, worse) by name."""
+
+    primary: Mapping[str, tuple[RowFamily, RowFamily]]
+    secondary: Mapping[str, tuple[RowFamily, RowFamily]]
+    ceiling: tuple[RowFamily, RowFamily]
+    shares: tuple[str, ...]  # primary comparisons whose share of the way to the ceiling is given
+
+
+AUGMENTATION = Comparisons(
+    PRIMARY_COMPARISONS, SECONDARY_COMPARISONS, (CEILING_ROWS, S1_ROWS), ("a",)
+)
 # rows in which two generators are compared with each other
 COMPARABLE_ROWS = ("S1 + generated", "S1 + S3 + generated", "generated only")
 CEILING_TEXT = "The way to the ceiling: from S1's best row to S1 + S3 with true labels."
@@ -59,10 +74,10 @@ class Gain:
     # 95 %, bootstrap over subjects; None below MIN_INTERVAL_SUBJECTS
     interval: tuple[float, float] | None
     p: float  # two-sided sign-flip test over subjects
-    adjusted: float  # p with Holm's correction within a rule; for (a) and (b) p itself
+    adjusted: float  # p with Holm's correction within a rule; for a primary comparison p itself
     subjects: int
-    # (a) alone: share of the distance to the ceiling; None without a gain, or with a ceiling less
-    # than a point above S1
+    # of `Comparisons.shares`: share of the distance to the ceiling; None without a gain, or with a
+    # ceiling less than a point above S1
     recovered: float | None = None
     people: Mapping[str, float] = dataclasses.field(default_factory=dict)  # subject -> difference
 
@@ -135,8 +150,8 @@ def _with_holm(found: Sequence[Gain]) -> list[Gain]:
     return [dataclasses.replace(g, adjusted=p) for g, p in zip(found, adjusted, strict=True)]
 
 
-def gains(tables: Sequence[TableArrays]) -> list[Gain]:
-    """Headline gains (a) and (b) and the secondary comparisons, under both step rules.
+def gains(tables: Sequence[TableArrays], kind: Comparisons = AUGMENTATION) -> list[Gain]:
+    """Headline gains, (a) and (b), and the secondary comparisons, under both step rules.
 
     `tables` are those of one setting's folds and seeds. A gain holds only under both rules
     (`is_significant`). Comparisons whose rows no table has are left out.
@@ -144,24 +159,28 @@ def gains(tables: Sequence[TableArrays]) -> list[Gain]:
     out: list[Gain] = []
     for rule in STEP_RULES:
         secondary: list[Gain] = []
-        for name, (better, worse) in COMPARISONS.items():
+        for name, (better, worse) in {**kind.primary, **kind.secondary}.items():
             of, rows = comparison_differences(tables, better, worse, rule)
             if not of:
                 continue
             d, recovered = np.array(list(of.values())), None
-            if name == "a":
-                ceiling = comparison_differences(tables, CEILING_ROWS, S1_ROWS, rule)[0]
+            if name in kind.shares:
+                ceiling = comparison_differences(tables, *kind.ceiling, rule)[0]
                 whole = np.mean(list(ceiling.values())) if ceiling else 0.0
                 if d.mean() > 0 and whole >= MIN_CEILING_GAIN:
                     recovered = float(d.mean() / whole)
-            group = out if name in PRIMARY_COMPARISONS else secondary
+            group = out if name in kind.primary else secondary
             group.append(_gain(name, rule, rows, of, recovered))
         out += _with_holm(secondary)
     return out
 
 
-def method_gains(ours: Sequence[TableArrays], theirs: Sequence[TableArrays]) -> list[Gain]:
-    """Our method minus another on equal S1 to S4, in each of COMPARABLE_ROWS, paired by subject.
+def method_gains(
+    ours: Sequence[TableArrays],
+    theirs: Sequence[TableArrays],
+    rows: Sequence[str] = COMPARABLE_ROWS,
+) -> list[Gain]:
+    """Our method minus another on equal S1 to S4, in each of `rows`, paired by subject.
 
     Holm-corrected within a rule. Tables without a partner of the same test voices are left out.
     """
@@ -169,7 +188,7 @@ def method_gains(ours: Sequence[TableArrays], theirs: Sequence[TableArrays]) -> 
     pairs = _pair_tables(ours, theirs)
     for rule in STEP_RULES:
         found = []
-        for name in COMPARABLE_ROWS:
+        for name in rows:
             both = [(a, b) for a, b in pairs if name in a["rows"] and name in b["rows"]]
             of = _mean_by_subject(
                 d for a, b in both for d in _row_differences(a, name, b, name, rule)

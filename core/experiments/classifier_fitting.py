@@ -16,6 +16,7 @@ from core.data.splits import SampleSet
 from core.evaluation.evaluator import (
     FittedClassifiers,
     image_tensor,
+    labelled_rows,
     seed_of,
     source_settings,
     target_settings,
@@ -88,13 +89,12 @@ def _load_first(paths: tuple[Path, ...], device: torch.device) -> torch.nn.Modul
 def _training_data(config: Config, sets: dict[str, SampleSet]) -> dict[str, tuple]:
     """Classifier -> (images, labels, settings, role) that it is fitted with.
 
-    f_S: `source_training_data`. f_T (the baseline) and Q: S1's voices, or the share
-    `clf_fraction` of them. Scorer: the voices of S1 and S2. With `data.windows` = all a voice is
-    all its windows with speech. The reverse direction swaps faces and
-    voices.
+    f_S: `source_training_data`. f_T (the baseline) and Q: S1's voices that have labels
+    (`evaluator.labelled_rows`). Scorer: the voices of S1 and S2. With `data.windows` = all a voice
+    is all its windows with speech. The reverse direction swaps faces and voices.
     """
     S1, S2 = sets["S1"], sets["S2"]
-    rows, settings = labelled_rows(config, len(S1.y)), target_settings(config)
+    rows, settings = labelled_rows(config, S1.y_label), target_settings(config)
     both = target_windows(S1), target_windows(S2)
     images, labels = (np.concatenate(pair) for pair in zip(*both, strict=True))
     own = target_windows(S1, rows)
@@ -144,12 +144,6 @@ def target_windows(s: SampleSet, rows: np.ndarray | None = None) -> tuple[np.nda
     return np.concatenate(s.windows[rows].swapaxes(0, 1)), np.tile(s.y_label[rows], W)
 
 
-def labelled_rows(config: Config, n: int) -> np.ndarray:
-    """Rows of S1's `n` voices that have labels, the share `clf_fraction`, in the order drawn."""
-    order = np.random.default_rng(seed_of(config, "balance")).permutation(n)
-    return order[: max(len(config.data.classes), round(config.data.clf_fraction * n))]
-
-
 def _untrained_q(config: Config) -> torch.nn.Module:
     """Q before training: `gan.q_training` = joint trains it together with G and D."""
     shape, (settings, role) = image_sizes(config)[1], target_settings(config)
@@ -174,6 +168,7 @@ def classifier_files(config: Config, digest: str) -> dict[str, str]:
     data, logmel = to_dict(config)["data"], to_dict(config)["logmel"]
     f_s_corpus = data.pop("f_s_corpus")  # other faces affect f_S alone
     del data["frames"], data["listening"]  # they affect G alone
+    labelled = data.pop("labels_per_class")  # f_S and the scorer know all of S1
     if data["windows"] == "middle":
         del data["windows"]
     (source, source_role), (target, _) = source_settings(config), target_settings(config)
@@ -185,6 +180,8 @@ def classifier_files(config: Config, digest: str) -> dict[str, str]:
         key = [name, digest, config.seed, data, logmel, given, PROTOCOL_VERSION]
         if name == "f_S" and f_s_corpus:
             key.append(f_s_corpus)
+        if name in ("f_T", "Q") and labelled:
+            key.append(labelled)
         if source_role == "voice":
             key.append(config.gan.direction)
         out[name] = f"{name}-{files.cache_key(*key)}.safetensors"

@@ -26,7 +26,7 @@ from core.config import PROTOCOL_VERSION, Config, classifier_settings, fold_coun
 from core.conformal import predictor, validity
 from core.data import prepared_corpora, splits
 from core.evaluation import metrics, quality, results
-from core.evaluation.evaluator import evaluate, image_tensor, seed_of
+from core.evaluation.evaluator import evaluate, image_tensor, labelled_rows, seed_of
 from core.experiments import classifier_fitting, condition_vectors, gan_training
 from core.files import StopRequested, UserError
 from core.models import classifiers
@@ -243,7 +243,7 @@ def baselines(
         S1, S4 = sets["S1"], sets["S4"]
         if modality == "voice":
             name, test, truth = "f_T", S4.y, S4.y_label
-            rows = np.sort(classifier_fitting.labelled_rows(c, len(S1.y)))
+            rows = np.sort(labelled_rows(c, S1.y_label))
             images, labels = classifier_fitting.target_windows(S1, rows)
         else:
             name, test, truth = "f_S", S4.x, S4.x_label

@@ -21,7 +21,7 @@ import traceback
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any, Literal
+from typing import IO, TYPE_CHECKING, Any, Literal, TypeAlias
 
 from core import files
 from core.config import Config, replace
@@ -34,8 +34,10 @@ from core.serialisation import from_dict, to_dict
 
 if TYPE_CHECKING:
     from core.evaluation.augmentation import TableSettings
+    from core.evaluation.few_labels.rows import FewLabelsSettings
     from core.experiments.gan_training import TrainFunction
 
+TablePlan: TypeAlias = "TableSettings | FewLabelsSettings"  # which table a run gets, and how
 GPU_STACK_SIZE = 8  # runs that a GPU trains at once
 POLL_SECONDS = 0.2  # seconds between two looks at a worker's answer or at a thread's end
 
@@ -67,7 +69,7 @@ class Work:
     todo: PendingRuns
     folder: Path  # of the runs
     device: str
-    plan: TableSettings | None  # of each run's augmentation table; None: no table
+    plan: TablePlan | None  # of each run's table; None: no table
     add: Callable[[Outcome], None]  # called once for each run, from any thread
     stop: threading.Event  # once set, running trainings save their state and end
 
@@ -80,16 +82,17 @@ def train_cells(
     folder: Path | None = None,
     workers: int = 1,
     device: str = "auto",
-    plan: TableSettings | None = None,
+    plan: TablePlan | None = None,
     tell: Callable[[Outcome, int, int], None] = lambda *a: None,
     stop: threading.Event | None = None,
     engine: Engine | None = None,
 ) -> list[Outcome]:
     """Train the cells that are not yet trained; returns one Outcome for each different run.
 
-    With `plan` each run's augmentation table is computed too. `engine` trains the runs; by default
-    `train_locally` with `workers` processes. `tell(outcome, finished, total)` is called after each
-    run. After a stop the same call resumes. A run's failure is reported as an Outcome, not raised.
+    With `plan` each run's table is computed too, that of augmentation or of few labels. `engine`
+    trains the runs; by default `train_locally` with `workers` processes. `tell(outcome, finished,
+    total)` is called after each run. After a stop the same call resumes. A run's failure is
+    reported as an Outcome, not raised.
     """
     folder, stop = folder or files.checkpoints_folder(), stop or threading.Event()
     folder.mkdir(parents=True, exist_ok=True)
@@ -128,8 +131,8 @@ def train_cells(
     return outcomes
 
 
-def _is_done(run: Run, plan: TableSettings | None) -> bool:
-    table, found = run.json("table"), run.json("results")
+def _is_done(run: Run, plan: TablePlan | None) -> bool:
+    table, found = run.json(plan.stem) if plan else {}, run.json("results")
     has_table = plan is None or (table.get("plan") == asdict(plan) and results.is_current(table))
     return bool(found) and results.is_current(found) and has_table
 
@@ -268,12 +271,11 @@ def start_worker(
         )
 
 
-def encode_request(
-    cells: Sequence[Cell], folder: Path, device: str, plan: TableSettings | None
-) -> str:
+def encode_request(cells: Sequence[Cell], folder: Path, device: str, plan: TablePlan | None) -> str:
     """The line that asks a worker to train these cells, several as one stack."""
     request = {"configs": [to_dict(c.config) for c in cells], "folder": str(folder)}
-    return json.dumps(request | {"device": device, "plan": asdict(plan) if plan else None})
+    table = {"plan": asdict(plan), "table": plan.stem} if plan else {"plan": None}
+    return json.dumps(request | {"device": device} | table)
 
 
 def send_request(worker: subprocess.Popen[str], request: str) -> None:
@@ -321,7 +323,7 @@ def close_worker(worker: subprocess.Popen[str]) -> int:
 
 
 def run_worker(requests: IO[str], answers: IO[str]) -> None:
-    """Train the configs of each request, a line of JSON: configs, folder, device, plan.
+    """Train the configs of each request, a line of JSON: configs, folder, device, plan, table.
 
     When all of a request's runs have ended, a line (state, reason) is written for each. SIGTERM or
     the death of the driver stops the runs that are training.
@@ -362,6 +364,7 @@ def _train_config(
     request: dict[str, Any], config: dict, should_stop: Callable[[], bool], train: TrainFunction
 ) -> tuple[OutcomeState, str]:
     from core.evaluation import augmentation
+    from core.evaluation.few_labels import rows, table
     from core.experiments import pipeline
 
     folder, device = Path(request["folder"]), request["device"]
@@ -369,11 +372,13 @@ def _train_config(
         given = from_dict(Config, config)
         run = pipeline.run(given, folder, device, should_stop=should_stop, train=train)
         if request["plan"]:
-            plan, where = (
-                augmentation.TableSettings(**request["plan"]),
-                pipeline.choose_device(device),
-            )
-            augmentation.compute_table(run, plan, str(where), should_stop=should_stop)
+            where = str(pipeline.choose_device(device))
+            if request["table"] == rows.STEM:
+                few = rows.FewLabelsSettings(**request["plan"])
+                table.compute(run, few, where, should_stop=should_stop)
+            else:
+                plan = augmentation.TableSettings(**request["plan"])
+                augmentation.compute_table(run, plan, where, should_stop=should_stop)
     except files.StopRequested:
         return "stopped", ""
     except Exception as e:

@@ -277,7 +277,7 @@ def test_two_methods_meet_on_the_same_voices_alone():
 def test_raters_ties_count_in_parts_and_strangers_not_at_all():
     emotion = np.array(["sad", "sad", "angry", "angry", "calm", "sad"])
     votes = np.array(["sad", "angry|sad", "angry", "", "sad", "calm"])
-    assert protocol.rater_confusion(emotion, votes, ("angry", "sad")).tolist() == [
+    assert metrics.rater_confusion(emotion, votes, ("angry", "sad")).tolist() == [
         [1, 0],
         [0.5, 1.5],
     ]
@@ -289,7 +289,7 @@ def test_people_hear_crema_d_as_its_authors_counted(shared_data):
         rows = list(csv.DictReader(f))
     meant = np.array([labels.emotion_of(r["FileName"].split("_")[2]) for r in rows])
     said = {
-        k: protocol.rater_confusion(
+        k: metrics.rater_confusion(
             meant, np.array([labels.parse_vote(r[k]) for r in rows]), CREMA_EMOTIONS
         )
         for k in ("VoiceVote", "FaceVote")

@@ -55,7 +55,7 @@ def _rater_confusion(
     if isinstance(known, str) or not known.has_votes:
         return None
     votes = known.votes[:, labels.VOTE_MODALITIES.index(modality)]
-    return protocol.rater_confusion(known.emotion, votes, classes)
+    return metrics.rater_confusion(known.emotion, votes, classes)
 
 
 def rater_confusion(config: Config) -> np.ndarray | None:

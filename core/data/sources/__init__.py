@@ -1,1 +1,4 @@
-"""§4.1: a folder, zip or table -> the index of its clips. Read: media_files, indexing, own_data."""
+"""§4.1: a folder, zip or table -> the index of its clips; two corpora -> surrogate pairs.
+
+Read: media_files, indexing, own_data, surrogate_pairs.
+"""

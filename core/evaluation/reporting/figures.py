@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 from core.config import LogMel
 from core.data import labels, prepared_corpora, splits
 from core.data.corpora import CorpusError
-from core.evaluation import metrics, protocol, results, significance
+from core.evaluation import metrics, results, significance
 from core.evaluation.protocol import REVERSE_CASE, Cell
 from core.media import spectrograms
 from core.runs import store
@@ -168,7 +168,7 @@ def rater_shares(cell: Cell, by: str = "voice") -> np.ndarray | None:
     votes = corpus.votes[:, labels.VOTE_MODALITIES.index(by)]
     if not (votes != "").any():
         return None
-    return metrics.normalise_rows(protocol.rater_confusion(corpus.emotion, votes, d.classes))
+    return metrics.normalise_rows(metrics.rater_confusion(corpus.emotion, votes, d.classes))
 
 
 def confusion_shares(members: CaseRuns, row: str) -> np.ndarray | None:

@@ -309,7 +309,7 @@ def headline_text(have: dict[str, list[Run]]) -> str:
 def methods_text(ours: Sequence[Run], theirs: Sequence[Run], names: tuple[str, str]) -> str:
     """Two methods on equal sets, row by row, paired by test subject."""
     tables = [[t for r in found if (t := r.arrays("table"))] for found in (ours, theirs)]
-    gains = significance.method_gains(*tables)
+    gains = significance.method_gains(tables[0], tables[1])
     if not gains:
         return "No two runs of both have a table of the same test voices."
     rows = [[g.name, g.rule, _points_text(g), *_test_cells(g)] for g in gains]

@@ -1,0 +1,258 @@
+"""The label-efficiency curve: accuracy against labelled voices a class, without torch.
+
+The unit is the test person: an accuracy is a mean over people, each averaged over the seeds that
+test them, and its band redraws people. The summary is plain data, which the report prints, a file
+keeps and the page shows.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from core import files
+from core.config import Config
+from core.evaluation import protocol, significance
+from core.evaluation.few_labels import rows
+from core.evaluation.protocol import CONDITION_NAMES, Cell
+from core.evaluation.significance import STEP_RULES, TableArrays
+from core.runs.directory import Run
+
+FAMILIES = {  # lines of the curve -> rows of which S2 chooses
+    "S1, best row without S3": rows.WITHOUT_S3,
+    "S1 + generated": rows.GENERATED_ROWS,
+    "S1 + pseudo-labelled S3": rows.PSEUDO_ROWS,
+    "both": rows.BOTH_ROWS,
+    "the method whole": rows.WHOLE,
+    "ceiling: S1 + S3 with true labels": (rows.CEILING,),
+}
+BASE, MADE = "S1, best row without S3", "S1 + generated"
+HEADLINE_COUNT = protocol.LABEL_COUNTS[0]  # labelled voices a class of the headline tests
+REDRAWS = 2_000  # of the people, for the band of a number of labels
+Members = Sequence[tuple[Cell, Run]]
+
+
+def summary(cells: Sequence[Cell], command: str, folder: Path | None = None) -> dict[str, Any]:
+    """What the finished runs of a grid show, as plain data (see the module's functions).
+
+    Raises UserError where no run has its table of few labels.
+    """
+    found = _with_tables(cells, folder or files.checkpoints_folder())
+    if not found:
+        raise files.UserError(f"no run of this grid has its table; train them with: {command}")
+    config = cells[0].config
+    points = {key: point_summary(of) for key, of in found.items()}
+    tables = {key: _arrays(of) for key, of in found.items()}
+    at = {n: t for (n, c), t in tables.items() if c == "cp"}
+    return {
+        "corpus": config.data.voices,
+        "preset": config.name.removesuffix("-labels"),
+        "labels": protocol.labels_mode(config),
+        "classes": list(config.data.classes),
+        "chance": 1 / len(config.data.classes),
+        "command": command,
+        "cells": {"done": sum(map(len, found.values())), "all": len(cells)},
+        "settings": settings_text(config),
+        "points": [points[key] for key in found],
+        "worth": {rule: label_worth(at, points, rule) for rule in STEP_RULES},
+        "conditions": _condition_gains(tables),
+    }
+
+
+def settings_text(config: Config) -> str:
+    """Generator, its steps and the classifiers' of a grid, in words."""
+    g, t = config.gan, config.f_t
+    return (
+        f"{protocol.GENERATOR_NAMES[g.generator]} generator, {g.steps} steps; classifiers of rows "
+        f"{'·'.join(map(str, t.channels))} channels, {t.steps} steps at equal steps, up to twice "
+        "as many at their own best"
+    )
+
+
+def _with_tables(cells: Sequence[Cell], folder: Path) -> dict[tuple[int, str], list]:
+    """(labelled voices a class, condition) -> the cells and runs that have labels.npz."""
+    found: dict[tuple[int, str], list[tuple[Cell, Run]]] = {}
+    for cell, run in protocol.locate_runs(cells, folder):
+        if run and run.json(rows.STEM) and (run.directory / f"{rows.STEM}.npz").exists():
+            key = cell.config.data.labels_per_class, cell.config.gan.condition
+            found.setdefault(key, []).append((cell, run))
+    return found
+
+
+def _arrays(of: Members) -> list[TableArrays]:
+    return [run.arrays(rows.STEM) for _, run in of]
+
+
+# ------------------------------------------------------------------ one point of the curve
+
+
+def point_summary(of: Members) -> dict[str, Any]:
+    """One number of labels under one condition: accuracies, gains, CP's choice, privacy."""
+    tables, texts, config = _arrays(of), [r.json(rows.STEM) for _, r in of], of[0][0].config
+    people = {str(s) for t in tables for s in t["subject"][t["counted"].astype(bool)]}
+    gains = [
+        {k: v for k, v in dataclasses.asdict(g).items() if k != "people"}
+        for g in significance.gains(tables, rows.COMPARISONS)
+    ]
+    names = [row.name for row in rows.ROWS if any(row.name in t["rows"] for t in tables)]
+    lines = {n: (n,) for n in names} | FAMILIES
+    return {
+        "a class": config.data.labels_per_class,
+        "condition": CONDITION_NAMES[config.gan.condition],
+        "labelled": float(np.mean([t["labelled"]["voices"] for t in texts])),
+        "runs": len(of),
+        "folds": len({c.config.data.fold for c, _ in of}),
+        "seeds": len({c.config.seed for c, _ in of}),
+        "N": sorted({t["N test voices"] for t in texts}),
+        "people": len(people),
+        "lines": {
+            name: {rule: accuracy(tables, family, rule) for rule in STEP_RULES}
+            for name, family in lines.items()
+        },
+        "gains": gains,
+        "choice": _mean_of([t["choice"] for t in texts]),
+        "privacy": {
+            k: _mean_of([t["privacy"][k] for t in texts]) for k in ("spectrograms", "features")
+        },
+    }
+
+
+def _mean_of(each: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    """The mean of each figure over the runs that have it."""
+    names = dict.fromkeys(k for one in each for k in one)
+    return {k: float(np.mean([one[k] for one in each if k in one])) for k in names}
+
+
+def people_accuracies(
+    tables: Sequence[TableArrays], family: significance.RowFamily, rule: str
+) -> dict[str, float]:
+    """Test person -> accuracy of the row that S2 chooses of a family, averaged over seeds."""
+    of: dict[str, list[float]] = {}
+    for t in tables:
+        row = significance.choose_row(t, family, rule)
+        if row is None:
+            continue
+        counted, at = t["counted"].astype(bool), t["rows"].tolist().index(row)
+        predicted = t["predicted"][at, STEP_RULES.index(rule)][:, counted]
+        right = (predicted == t["label"][counted]).mean(axis=0)
+        for name in np.unique(t["subject"][counted]):
+            of.setdefault(str(name), []).append(float(right[t["subject"][counted] == name].mean()))
+    return {name: float(np.mean(v)) for name, v in sorted(of.items())}
+
+
+def accuracy(
+    tables: Sequence[TableArrays], family: significance.RowFamily, rule: str
+) -> dict[str, Any]:
+    """Mean over people, 95 % band over redrawn people, sd over runs; {} if no run has the rows."""
+    of = people_accuracies(tables, family, rule)
+    if not of:
+        return {}
+    each = [float(np.mean([*people_accuracies([t], family, rule).values()])) for t in tables]
+    sd = significance.mean_and_sd(each)[1]
+    values = np.array(list(of.values()))
+    found: dict[str, Any] = {"mean": float(values.mean()), "sd": None if math.isnan(sd) else sd}
+    if len(values) >= significance.MIN_INTERVAL_SUBJECTS:
+        found["band"] = list(significance.bootstrap_interval(values))
+    return found
+
+
+# ------------------------------------------------------------------ what generation is worth
+
+
+def label_worth(
+    tables: Mapping[int, Sequence[TableArrays]], points: Mapping[tuple[int, str], dict], rule: str
+) -> dict[str, Any]:
+    """Labelled voices a class that S1 alone needs to match S1 + generated at HEADLINE_COUNT.
+
+    Straight lines between the measured counts, over the logarithm of the count, of the people that
+    all counts test. "needs" is that number, or None where S1 never gets there, with the highest
+    count in "beyond"; "band" redraws the people. {} without at least two counts.
+    """
+    if HEADLINE_COUNT not in tables or len(tables) < 2:
+        return {}
+    count = {n: points[n, "cp"]["labelled"] / points_classes(points, n) for n in tables}
+    order = sorted(tables, key=count.__getitem__)
+    base = {n: people_accuracies(tables[n], FAMILIES[BASE], rule) for n in order}
+    made = people_accuracies(tables[HEADLINE_COUNT], FAMILIES[MADE], rule)
+    shared = sorted(set(made).intersection(*base.values()))
+    if not shared:
+        return {}
+    x = np.log([count[n] for n in order])
+    y = np.array([[base[n][name] for name in shared] for n in order])  # (counts, people)
+    target = np.array([made[name] for name in shared])
+    found = _crossing(x, y.mean(axis=1), target.mean())
+    rng, draws = np.random.default_rng(0), []
+    for _ in range(REDRAWS):
+        at = rng.integers(0, len(shared), len(shared))
+        draws.append(_crossing(x, y[:, at].mean(axis=1), target[at].mean()))
+    low, high = np.quantile(draws, (0.025, 0.975), method="nearest")
+    highest = float(np.exp(x[-1]))
+    finite = lambda v: float(v) if math.isfinite(v) else None  # noqa: E731
+    out = {"labels": HEADLINE_COUNT, "needs": finite(found), "beyond": highest}
+    return out | {"people": len(shared), "band": [finite(low), finite(high)]}
+
+
+def points_classes(points: Mapping[tuple[int, str], dict], n: int) -> int:
+    """Number of classes of a point, read off its balanced labels."""
+    p = points[n, "cp"]
+    return max(1, round(p["labelled"] / n)) if n else points_classes(points, HEADLINE_COUNT)
+
+
+def _crossing(x: np.ndarray, y: np.ndarray, target: float) -> float:
+    """exp of the first x at which lines through (x, y) reach the target; infinity if none does."""
+    if y[0] >= target:
+        return float(np.exp(x[0]))
+    for i in range(1, len(x)):
+        if y[i] >= target:
+            share = (target - y[i - 1]) / (y[i] - y[i - 1])
+            return float(np.exp(x[i - 1] + share * (x[i] - x[i - 1])))
+    return math.inf
+
+
+# ------------------------------------------------------------------ conditions, paired
+
+
+def _condition_gains(tables: Mapping[tuple[int, str], Sequence[TableArrays]]) -> list[dict]:
+    """CP against each other condition at HEADLINE_COUNT, paired by person, in CONDITION_ROWS."""
+    out, ours = [], tables.get((HEADLINE_COUNT, "cp"), ())
+    for other in ("classifier", "label", "none"):
+        theirs = tables.get((HEADLINE_COUNT, other), ())
+        for g in significance.method_gains(ours, theirs, rows.CONDITION_ROWS):
+            line = {k: v for k, v in dataclasses.asdict(g).items() if k != "people"}
+            out.append({"against": CONDITION_NAMES[other]} | line)
+    return out
+
+
+# ------------------------------------------------------------------ files
+
+
+def results_folder() -> Path:
+    """Folder of the summaries, one file per preset; the project's own are shipped in it."""
+    return files.checkpoints_folder() / "labels"
+
+
+def save(found: Mapping[str, Any]) -> Path:
+    """Write a summary; returns its path."""
+    path = results_folder() / f"{found['preset']}.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    files.write_json(path, found)
+    return path
+
+
+def load_all() -> dict[str, dict[str, Any]]:
+    """Preset -> its summary. Raises UserError, which names the file, for one that is damaged."""
+    found = {}
+    for path in sorted(results_folder().glob("*.json")):
+        try:
+            one = json.loads(path.read_text(encoding="utf-8"))
+            found[str(one["preset"])] = one
+        except (ValueError, KeyError, TypeError) as e:
+            fix = "remove it and make it again with: python -m core report --grid labels"
+            raise files.UserError(f"{path} cannot be read ({e}); {fix}") from e
+    return found

@@ -1,0 +1,264 @@
+"""The report on a grid `labels`: its curve as a figure, its tests and tables as Markdown."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from matplotlib.figure import Figure
+
+from core import files
+from core.evaluation.few_labels import curve, rows
+from core.evaluation.protocol import Cell
+from core.evaluation.reporting.report import save_figure
+from core.evaluation.reporting.tables import markdown_table
+from core.evaluation.significance import STEP_RULES, format_p_value
+
+SURROGATE_NOTE = (
+    "**Surrogate pairs**: each face and voice were joined once by a hidden label; they are of no "
+    "common person. The joining read labels, no training did."
+)
+PRIVACY_NOTE = (
+    "What a generator gives away of S3's recordings (pseudo-labels pass the recordings "
+    "themselves on). Attack: AUC of guessing from the distance to generated voices whether a voice "
+    "trained G, 0.5 is chance. Nearest: distance of generated voices to S3's over that of new "
+    "people's, 0 for copies."
+)
+S2_NOTE = (
+    "S2's voices, which choose a row's best steps and a family's row, are labelled in every case: "
+    "the few labels are those that train."
+)
+
+
+def write(cells: Sequence[Cell], out: Path, made_by: str, here: str) -> Path:
+    """Write report.md, its figure and the summary that the page Evaluate shows.
+
+    Returns the path of report.md. Raises UserError where no run of the grid has its table.
+    """
+    found = curve.summary(cells, made_by)
+    out.mkdir(parents=True, exist_ok=True)
+    figure = save_figure(draw(found), out, "labels")
+    saved = curve.save(found)
+    text = [*sections(found, figure), f"Made by `{here}` from the runs of `{made_by}`."]
+    text.append(f"Evaluate's view *Labels* shows `{saved.name}`, kept in `{saved.parent.name}/`.")
+    files.write_atomic(out / "report.md", "\n\n".join(text) + "\n")
+    return out / "report.md"
+
+
+def by_preset(cells: Sequence[Cell]) -> dict[str, list[Cell]]:
+    """The cells of each preset, which have a curve of their own."""
+    groups: dict[str, list[Cell]] = {}
+    for cell in cells:
+        groups.setdefault(cell.config.name.removesuffix("-labels"), []).append(cell)
+    return groups
+
+
+def sections(found: Mapping[str, Any], figure: str = "") -> list[str]:
+    """All parts of the report as Markdown."""
+    text = [f"# Few labels: {found['preset']}", describe(found)]
+    if is_surrogate(found):
+        text.append(SURROGATE_NOTE)
+    text += ["## Label-efficiency curve", figure, curve_text(found), worth_text(found), S2_NOTE]
+    headline = headline_point(found)
+    if headline:
+        title = f"{headline['a class']} labelled voices a class"
+        text += [f"## {title}: rows", rows_text(found), "## Headline gains", gains_text(headline)]
+        text += ["## The choice of conformal prediction", choice_text(found)]
+    if found["conditions"]:
+        text += ["## CP against the other conditions", conditions_text(found)]
+    return [*filter(None, text), "## What is given away", PRIVACY_NOTE, privacy_text(found)]
+
+
+def is_surrogate(found: Mapping[str, Any]) -> bool:
+    """Whether the clips of a summary are surrogate pairs."""
+    return str(found["corpus"]).startswith("surrogate")
+
+
+def describe(found: Mapping[str, Any]) -> str:
+    """Corpus, use of labels, chance, classifiers and number of runs, in words."""
+    done = found["cells"]
+    return (
+        f"{found['corpus']}, {found['labels']}, {len(found['classes'])} classes, chance "
+        f"{100 * found['chance']:.1f} %; {found['settings']}. {done['done']} of {done['all']} runs "
+        "are done. Accuracy on S4's real voices in %, mean over test people [95 % band over them]."
+    )
+
+
+def headline_point(found: Mapping[str, Any]) -> dict[str, Any] | None:
+    """The point of condition CP with the headline's number of labels; None before it is done."""
+    return next(
+        (
+            p
+            for p in found["points"]
+            if p["a class"] == curve.HEADLINE_COUNT and p["condition"] == "CP"
+        ),
+        None,
+    )
+
+
+def curve_points(found: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The points of condition CP, fewest labels first."""
+    points = [p for p in found["points"] if p["condition"] == "CP"]
+    return sorted(points, key=lambda p: p["labelled"])
+
+
+def labels_text(point: Mapping[str, Any]) -> str:
+    """Labelled voices a class: "10", or "all (100)"."""
+    return str(point["a class"] or f"all ({point['labelled']:.0f} voices)")
+
+
+def format_accuracy(one: Mapping[str, Any]) -> str:
+    """A mean in % with its band; "–" where it is missing.
+
+    >>> format_accuracy({"mean": 0.4, "band": [0.35, 0.45]})
+    '40.0 [35.0, 45.0]'
+    """
+    if not one:
+        return "–"
+    low, high = (f"{100 * v:.1f}" for v in one["band"]) if "band" in one else ("", "")
+    return f"{100 * one['mean']:.1f}" + (f" [{low}, {high}]" if low else "")
+
+
+def curve_text(found: Mapping[str, Any]) -> str:
+    """Accuracy of each family of rows by the number of labels, under both step rules."""
+    lines = []
+    for p in curve_points(found):
+        size = f"{p['folds']} × {p['seeds']}", f"{p['people']}"
+        for rule in STEP_RULES:
+            values = [format_accuracy(p["lines"][k][rule]) for k in curve.FAMILIES]
+            lines.append([labels_text(p), rule, *size, *values])
+    head = ["labelled voices a class", "steps", "folds × seeds", "people", *curve.FAMILIES]
+    return markdown_table(head, lines)
+
+
+def worth_text(found: Mapping[str, Any]) -> str:
+    """(c'): how many labels generated voices are worth, in a sentence for each step rule."""
+    told = []
+    for rule, w in found["worth"].items():
+        if not w:
+            continue
+        number = "more than " + f"{w['beyond']:.0f}" if w["needs"] is None else f"{w['needs']:.0f}"
+        low, high = (f"> {w['beyond']:.0f}" if v is None else f"{v:.0f}" for v in w["band"])
+        told.append(
+            f"(c') {rule} steps: to match {w['labels']} labels a class with generated voices, S1 "
+            f"alone needs {number} a class (95 %: {low} to {high}; {w['people']} people)."
+        )
+    return " ".join(told) or "(c') needs S1 at two numbers of labels or more."
+
+
+def rows_text(found: Mapping[str, Any]) -> str:
+    """Every row at the headline's number of labels, under both rules, by condition."""
+    lines = []
+    for p in found["points"]:
+        if p["a class"] != curve.HEADLINE_COUNT:
+            continue
+        for row in rows.ROWS:
+            at = p["lines"].get(row.name)
+            if at and (p["condition"] == "CP" or "generated" in row.name):
+                sd = at["equal"].get("sd")
+                spread = "–" if sd is None else f"{100 * sd:.1f}"
+                values = [format_accuracy(at[rule]) for rule in STEP_RULES]
+                lines.append([p["condition"], row.name, *values, spread, str(p["runs"])])
+    head = ["condition", "trained on", "equal steps", "own best steps", "sd over runs", "runs"]
+    return markdown_table(head, lines)
+
+
+def gains_text(point: Mapping[str, Any]) -> str:
+    """All comparisons of a point in points with their tests; the headlines say whether they hold"""
+    lines, holds = [], []
+    for g in point["gains"]:
+        change = _points_text(g)
+        if g["recovered"] is not None:
+            change += f"; {100 * g['recovered']:.0f} % of the way to the ceiling"
+        name = f"({g['name']}) " if g["name"] in ("a'", "b'") else ""
+        name += rows.HEADLINE_TEXTS.get(g["name"], g["name"])
+        lines.append([name, g["rule"], " − ".join(g["rows"]), change, *_tests(g)])
+    for name in rows.HEADLINES:
+        is_held = holds_in(point, name)
+        holds.append(f"{name} {'holds' if is_held else 'does not hold'} under both rules")
+    head = ["comparison", "steps", "rows", "points [95 %]", "p", "p, Holm", "people"]
+    return f"{markdown_table(head, lines)}\n\n{'; '.join(holds)}."
+
+
+def holds_in(point: Mapping[str, Any], name: str, level: float = 0.05) -> bool:
+    """Whether a comparison is above 0 and significant over people under both step rules."""
+    both = [g for g in point["gains"] if g["name"] == name]
+    held = all(g["difference"] > 0 and g["adjusted"] < level for g in both)
+    return {g["rule"] for g in both} == set(STEP_RULES) and held
+
+
+def _points_text(g: Mapping[str, Any]) -> str:
+    text = f"{100 * g['difference']:+.1f}"
+    return text + (
+        f" [{100 * g['interval'][0]:+.1f}, {100 * g['interval'][1]:+.1f}]" if g["interval"] else ""
+    )
+
+
+def _tests(g: Mapping[str, Any]) -> list[str]:
+    return [format_p_value(g["p"]), format_p_value(g["adjusted"]), str(g["subjects"])]
+
+
+def choice_text(found: Mapping[str, Any]) -> str:
+    """On how many of S3's faces f_S is right, among all and among those that CP chooses."""
+    p = headline_point(found)
+    if p is None:
+        return ""
+    chosen = p["choice"]
+    right = chosen.get("right where chosen")
+    among = "" if right is None else f", and on {100 * right:.0f} % of these"
+    return (
+        f"f_S is right on {100 * chosen['right']:.0f} % of S3's faces. Conformal prediction "
+        f"chooses {100 * chosen['share']:.0f} % of them{among} (S3's labels were read for these "
+        "figures alone). Of pooled calibration with the margin the choice has the order of the "
+        "softmax's margin; the p-values give the threshold its meaning."
+    )
+
+
+def conditions_text(found: Mapping[str, Any]) -> str:
+    """CP minus each other condition, paired by person, Holm-corrected within a rule."""
+    lines = [
+        [f"CP − {g['against']}", g["name"], g["rule"], _points_text(g), *_tests(g)]
+        for g in found["conditions"]
+    ]
+    head = ["conditions", "row", "steps", "points [95 %]", "p", "p, Holm", "people"]
+    return markdown_table(head, lines)
+
+
+def privacy_text(found: Mapping[str, Any]) -> str:
+    """Attack and nearest neighbour of each point, on spectrograms and on the scorer's features."""
+    lines = []
+    for p in found["points"]:
+        figures = [
+            f"{p['privacy'][of].get(k, float('nan')):.2f}"
+            for of in ("spectrograms", "features")
+            for k in ("attack", "nearest")
+        ]
+        lines.append([labels_text(p), p["condition"], *figures, str(p["runs"])])
+    head = ["labelled voices a class", "condition", "attack, spectrograms", "nearest, spectrograms"]
+    return markdown_table([*head, "attack, features", "nearest, features", "runs"], lines)
+
+
+def draw(found: Mapping[str, Any]) -> Figure:
+    """The curve under both step rules: a line and a band over people for each family of rows."""
+    figure = Figure((11, 4.4), layout="constrained")
+    axes = figure.subplots(1, 2, sharey=True)
+    points, classes = curve_points(found), len(found["classes"])
+    x = [p["labelled"] / classes for p in points]
+    for ax, rule in zip(axes, STEP_RULES, strict=True):
+        for name in curve.FAMILIES:
+            at = [(v, p["lines"][name][rule]) for v, p in zip(x, points, strict=True)]
+            at = [(v, one) for v, one in at if one]
+            ax.plot([v for v, _ in at], [100 * o["mean"] for _, o in at], "o-", ms=4, label=name)
+            bands = [(v, o["band"]) for v, o in at if "band" in o]
+            low, high = ([100 * b[i] for _, b in bands] for i in (0, 1))
+            ax.fill_between([v for v, _ in bands], low, high, alpha=0.12)
+        ax.axhline(100 * found["chance"], ls=":", color="k", lw=1, label="chance")
+        ax.set(xscale="log", xlabel="labelled voices a class in S1", title=f"{rule} steps")
+        ax.set_xticks(x, [f"{v:.0f}" for v in x])
+        ax.minorticks_off()
+    axes[0].set_ylabel("accuracy on S4's people, %")
+    axes[1].legend(fontsize=7)
+    mark = ", surrogate pairs" if is_surrogate(found) else ""
+    figure.suptitle(f"{found['preset']}{mark}", fontsize=10)
+    return figure
