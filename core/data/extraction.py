@@ -28,6 +28,7 @@ from core.data.sources import media_files
 
 TARGET_PARTS, MAX_CLIPS_PER_PART = 200, 50  # parts of a corpus, unless they grow above 50 clips
 MIN_PARALLEL_CLIPS = 24  # below that, further processes take longer to start than they save
+MIN_PARALLEL_TAKES = 400  # the same of takes of the demo corpus, which are drawn sooner than read
 ARRAY_NAMES = ("x", "y", "five", "crop")  # fields of ClipFeatures in a part's file
 
 # What reading a part may raise that is missing, cut short or of an earlier version.
@@ -129,9 +130,7 @@ def choose_engine(
     """The given engine, or processes of this machine (0 workers: one per core)."""
     if engine:
         return functools.partial(engine, do=extract_part, media=sample_media(items))
-    # The demo corpus is drawn by this process: NumPy gains nothing from threads on small arrays,
-    # and a page's server starts no processes.
-    one = drawn or len(items) < MIN_PARALLEL_CLIPS
+    one = len(items) < (MIN_PARALLEL_TAKES if drawn else MIN_PARALLEL_CLIPS)
     return functools.partial(_extract_locally, workers=1 if one else workers or os.cpu_count() or 1)
 
 

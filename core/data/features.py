@@ -136,12 +136,11 @@ def load_tools(items: Sequence[Any], how: ExtractionSettings) -> None:
 
 def _extract_take(take: Any, how: ExtractionSettings) -> ClipFeatures:
     from core.data.demo import expressions, voices
-    from core.media.faces import alignment
 
     wave = voices.synthesise_voice(take)
     y, repeated = spectrogram_windows(wave, how)
     times = _frame_times(spectrograms.centre_time(len(wave) / LogMel().rate), how.frames)
-    x = np.stack([alignment.align(*expressions.render_face(take, t=t)) for t in times])
+    x = np.stack([expressions.aligned_face(take, t) for t in times])
     return ClipFeatures(x=x, y=y, repeats=(False, repeated))
 
 

@@ -4,17 +4,20 @@ Equal bits for equal seeds, balanced, within range, its moods seen and heard, it
 landmark model.
 """
 
+import functools
 from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from core.config import CREMA_EMOTIONS
+from core.data import features
 from core.data.demo import actors
 from core.data.demo.actors import Difficulty, list_takes
-from core.data.demo.expressions import render_face
+from core.data.demo.expressions import aligned_face, render_face
 from core.data.demo.recordings import render_clip
 from core.data.demo.voices import RATE, synthesise_voice
+from core.media.faces import alignment
 
 PURE = Difficulty(
     blend=0, face_spread=0, face_habit=0, voice_spread=0, voice_habit=0
@@ -255,3 +258,37 @@ def test_faces_are_found_where_their_points_say():
     assert (
         np.median(off, axis=0) < (0.03, 0.03, 0.08, 0.04, 0.08)
     ).all()  # shares of the distance of the eyes
+
+
+# clip -> mean and sd of its aligned face in grey levels, and of its spectrogram in dB: shipped runs
+# were trained on these clips
+KNOWN_CLIPS = {
+    "demo_01_SAD_01": (128.08, 38.84, -44.788, 14.893),
+    "demo_04_FEA_02": (96.22, 28.61, -41.397, 20.871),
+    "demo_08_HAP_00": (102.95, 44.90, -36.224, 20.789),
+    "demo_11_ANG_01": (143.36, 42.43, -39.634, 20.037),
+    "demo_14_DIS_02": (114.23, 49.97, -38.437, 16.434),
+    "demo_18_SAD_00": (98.47, 41.61, -42.937, 17.654),
+    "demo_21_FEA_01": (148.39, 36.21, -45.836, 18.572),
+}
+
+
+@pytest.mark.parametrize("clip", KNOWN_CLIPS)
+def test_clips_stay_what_shipped_runs_learnt_from(clip):
+    take = next(t for t in list_takes(3) if t.clip_id == clip)
+    found = features.extract_clip(take, features.ExtractionSettings())
+    measures = found.x.mean(), found.x.std(), found.y.mean(), found.y.std()
+    assert measures == pytest.approx(KNOWN_CLIPS[clip], abs=0.006)
+
+
+@pytest.mark.parametrize("take", list_takes(3)[3::37], ids=lambda t: t.clip_id)
+def test_a_face_painted_in_part_is_the_same_once_it_is_aligned(take):
+    """Only what the alignment reads is painted, to the last bit as in the whole picture."""
+    picture, points = render_face(take, t=0.9)
+    read = functools.partial(alignment.read_part, picture.shape[:2])
+    part, same_points = render_face(take, t=0.9, needed=read)
+    rows, columns = read(points)
+    np.testing.assert_array_equal(points, same_points)
+    np.testing.assert_array_equal(picture[rows, columns], part[rows, columns])
+    assert (part != 0).any(axis=2).mean() < 0.4
+    np.testing.assert_array_equal(alignment.align(picture, points), aligned_face(take, 0.9))

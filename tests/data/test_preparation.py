@@ -317,7 +317,7 @@ def test_the_demo_corpus_needs_no_source_and_its_size_is_part_of_its_name(home, 
     monkeypatch.setattr(
         expressions,
         "render_face",
-        lambda take, t: (np.zeros((64, 64, 3), np.uint8), alignment.CANONICAL_POINTS * 64),
+        lambda take, **_: (np.zeros((64, 64, 3), np.uint8), alignment.CANONICAL_POINTS * 64),
     )
     monkeypatch.setattr(voices, "synthesise_voice", lambda take: np.zeros(20_000, np.float32))
     said = []
@@ -330,3 +330,16 @@ def test_the_demo_corpus_needs_no_source_and_its_size_is_part_of_its_name(home, 
     assert path.name == "demo-1.npz"
     assert (said[0], said[-1]) == ((0, 144), (144, 144))
     assert len(prepared_corpora.load_corpus("demo", 1).clip) == 144
+
+
+def test_processes_draw_the_same_demo_corpus(tmp_path, monkeypatch):
+    from core.data.demo import actors
+
+    few = actors.list_takes(1)[:10]
+    monkeypatch.setattr(actors, "list_takes", lambda takes: few)
+    monkeypatch.setattr(extraction, "MIN_PARALLEL_TAKES", len(few))
+    drawn = {}
+    for workers in (1, 2):
+        monkeypatch.setenv("DACSSGAN_DATA", str(tmp_path / str(workers)))
+        drawn[workers] = preparation.prepare_corpus("demo", None, workers=workers).read_bytes()
+    assert drawn[1] == drawn[2]

@@ -143,9 +143,9 @@ def start_trainings(configs: Sequence[Config], device: str) -> None:
     try:
         for name in prepared_corpora.demo_corpora(data):
             tick = progress.demo_progress_callback(st.progress(0.0, "Drawing the demo corpus …"))
-            preparation.prepare_corpus(
-                name, None, preparation.PreparationSettings(takes=data.demo_takes), tick=tick
-            )
+            # in this process: Streamlit's main module is a page, which a worker must not import
+            takes = preparation.PreparationSettings(takes=data.demo_takes)
+            preparation.prepare_corpus(name, None, takes, workers=1, tick=tick)
         run_ids = [jobs.start(config, device) for config in configs]
     except (UserError, OSError, StopRequested) as error:
         st.error(theme.escape_markdown(str(error)), icon=":material/error:")

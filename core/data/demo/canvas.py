@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 F32 = np.float32
+Four = tuple[float, float, float, float]
 
 
 @dataclass(frozen=True)
@@ -17,18 +18,12 @@ class Canvas:
     # (5, h, w): u, v of the outline; x, y on the surface, which shift as the head turns; relief
     maps: np.ndarray
     pixel_side: float  # length of a pixel's side
-    at: tuple[float, float, float, float]  # cos and sin of the roll over px, pixel of the origin
-    turn: tuple[float, float, float, float]  # yaw, pitch, half width and the chin's drop
+    at: Four  # cos and sin of the roll over px, pixel of the origin
+    turn: Four  # yaw, pitch, half width and the chin's drop
 
     def to_pixel(self, x: float, y: float) -> tuple[float, float]:
         """Column and row of a point on the surface."""
-        c, s, ox, oy = self.at
-        yaw, pitch, width, drop = self.turn
-        u, v = x, y
-        for _ in range(4):
-            z = max(0.0, 1 - (u / width) ** 2 - (v / (1 + drop)) ** 2) ** 0.5
-            u, v = x + yaw * z, y + pitch * z
-        return c * u - s * v + ox, s * u + c * v + oy
+        return project(x, y, self.at, self.turn)
 
     def window(self, x: float, y: float, rx: float, ry: float) -> Canvas:
         """The part around a point on the surface."""
@@ -46,6 +41,17 @@ class Canvas:
     def paint(self, mask: np.ndarray, colour: np.ndarray) -> None:
         """Blend a colour (3,) or (3, h, w) over the part; `mask` is the opacity 0..1."""
         self.rgb[...] += mask * ((colour if colour.ndim == 3 else colour[:, None, None]) - self.rgb)
+
+
+def project(x: float, y: float, at: Four, turn: Four) -> tuple[float, float]:
+    """Column and row of a point on the surface of a head, `at` and `turn` as a canvas has them."""
+    c, s, ox, oy = at
+    yaw, pitch, width, drop = turn
+    u, v = x, y
+    for _ in range(4):
+        z = max(0.0, 1 - (u / width) ** 2 - (v / (1 + drop)) ** 2) ** 0.5
+        u, v = x + yaw * z, y + pitch * z
+    return c * u - s * v + ox, s * u + c * v + oy
 
 
 def smoothstep(x):

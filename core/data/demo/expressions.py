@@ -6,9 +6,12 @@ PNAS 2014. Numbers are rounded from these by hand.
 
 from __future__ import annotations
 
+import functools
+
 import numpy as np
 
 from core.data.demo import actors, rendering, voices
+from core.media.faces import alignment
 
 FRAME_SIZE = 192  # pixels of a face's side
 # Facial action unit -> activation 0..1 at full strength, by CREMA_EMOTIONS.
@@ -62,12 +65,14 @@ def render_face(
     t: float = 0.0,
     size: int = FRAME_SIZE,
     difficulty: actors.Difficulty = actors.DEFAULT_DIFFICULTY,
+    needed: rendering.PartFunction | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
     """The face at time t (s), (size, size, 3) uint8 RGB, and its five points (5, 2), pixels (x, y).
 
     The points are those that §3.4 aligns: centres of the eye on the image's left and right, tip of
     the nose, centre of the mouth, chin. The mouth follows the syllables of `synthesise_voice`, so
-    that the frame of a spectrogram's middle is at half of the voice's duration.
+    that the frame of a spectrogram's middle is at half of the voice's duration. With `needed` only
+    the part that it returns for the points is painted.
     """
     units = _action_units(take, seed, t, difficulty)
     rng = actors.take_stream(take, seed, "pose")
@@ -79,4 +84,10 @@ def render_face(
     look = rendering.random_appearance(
         actors.actor_stream(take, seed, "look"), take.actor, take.sex == "female"
     )
-    return rendering.draw_face(look, units, (roll, yaw, pitch), skew, gaze, size)
+    return rendering.draw_face(look, units, (roll, yaw, pitch), skew, gaze, size, needed)
+
+
+def aligned_face(take: actors.Take, t: float) -> np.ndarray:
+    """What §3.4 takes from `render_face` at time t (s), (28, 28) uint8; no more is painted."""
+    read = functools.partial(alignment.read_part, (FRAME_SIZE, FRAME_SIZE))
+    return alignment.align(*render_face(take, t=t, needed=read))

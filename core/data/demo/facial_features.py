@@ -19,12 +19,9 @@ def _lash_colour(look: SimpleNamespace) -> np.ndarray:
     return look.hair * 0.45 + rgb(0.04, 0.025, 0.025)
 
 
-def draw_eye(
-    head: Canvas, look: SimpleNamespace, a: dict[str, float], side: int, gaze: list[float]
-) -> float:
-    """Lids and eyeball of one side (-1: the image's left); returns the y of the eye's centre."""
-    line, dark = _line_colour(look), _lash_colour(look)
-    half, lift = 0.142 * look.eye, a["lid_raise"]
+def _open_lids(look: SimpleNamespace, a: dict[str, float]) -> tuple[float, float]:
+    """How far the upper lid stands above the middle of the eye, and the lower one below it."""
+    lift = a["lid_raise"]
     up = (
         0.096
         * look.eye
@@ -37,7 +34,21 @@ def draw_eye(
         )
     )
     low = 0.050 * look.eye * (1 + 0.25 * lift - 0.45 * a["tighten"] - 0.55 * a["cheek"])
-    up = max(up * (1 - a["blink"]) - low * a["blink"], 0.012 - low)
+    return max(up * (1 - a["blink"]) - low * a["blink"], 0.012 - low), low
+
+
+def eye_centre(look: SimpleNamespace, a: dict[str, float]) -> float:
+    """The y of the middle between the lids."""
+    up, low = _open_lids(look, a)
+    return EYE_Y + 0.5 * (low - up) + 0.01
+
+
+def draw_eye(
+    head: Canvas, look: SimpleNamespace, a: dict[str, float], side: int, gaze: list[float]
+) -> None:
+    """Lids and eyeball of one side (-1: the image's left)."""
+    line, dark = _line_colour(look), _lash_colour(look)
+    half, (up, low) = 0.142 * look.eye, _open_lids(look, a)
     w = head.window(side * EYE_X, EYE_Y, half + 0.10, 0.22)
     x, y = w.maps[2] * side - EYE_X, w.maps[3] - EYE_Y  # x grows outwards
     at = x / half
@@ -77,7 +88,6 @@ def draw_eye(
         * smoothstep(2 - 2 * np.abs(at)),
         line,
     )
-    return EYE_Y + 0.5 * (low - up) + 0.01
 
 
 def draw_brow(head: Canvas, look: SimpleNamespace, a: dict[str, float], side: int) -> None:
@@ -129,21 +139,31 @@ def draw_nostril(head: Canvas, look: SimpleNamespace, a: dict[str, float], side:
     )
 
 
-def draw_mouth(head: Canvas, look: SimpleNamespace, a: dict[str, float], skew: float) -> float:
-    """Lips, teeth and tongue; returns the y of the mouth's centre."""
-    line = look.skin * rgb(0.36, 0.22, 0.18)
-    half = 0.235 * (
-        1 + 0.28 * a["smile"] + 0.22 * a["stretch"] - 0.13 * a["press"] - 0.08 * a["corner_down"]
-    )
+def _mouth_shape(a: dict[str, float]) -> tuple[float, float, float]:
+    """How far the corners lie below the middle, the gap between the lips, and their arch."""
     corner = (
         0.075 * a["corner_down"]
         + 0.025 * a["stretch"]
         - 0.10 * a["smile"]
         - 0.02 * a["open"]
         - 0.012
-    )  # below the middle
+    )
     gap = 0.17 * a["open"] + 0.04 * a["lip_raise"]
-    arch = 0.035 * a["chin_raise"] + 0.02 * a["corner_down"]
+    return corner, gap, 0.035 * a["chin_raise"] + 0.02 * a["corner_down"]
+
+
+def mouth_centre(look: SimpleNamespace, a: dict[str, float]) -> float:
+    """The y of the mouth's centre."""
+    corner, gap, arch = _mouth_shape(a)
+    return look.mouth_y + 0.05 * corner - 0.5 * arch + 0.2 * gap
+
+
+def draw_mouth(head: Canvas, look: SimpleNamespace, a: dict[str, float], skew: float) -> None:
+    """Lips, teeth and tongue."""
+    line, (corner, gap, arch) = look.skin * rgb(0.36, 0.22, 0.18), _mouth_shape(a)
+    half = 0.235 * (
+        1 + 0.28 * a["smile"] + 0.22 * a["stretch"] - 0.13 * a["press"] - 0.08 * a["corner_down"]
+    )
     thin = look.lips * (1 - 0.55 * a["press"]) * (1 - 0.2 * a["stretch"]) * (1 - 0.25 * a["smile"])
     w = head.window(0, look.mouth_y + 0.03, 0.44, 0.30)
     x, y = w.maps[2], w.maps[3] - look.mouth_y
@@ -181,7 +201,6 @@ def draw_mouth(head: Canvas, look: SimpleNamespace, a: dict[str, float], skew: f
         )
     below = 0.75 * gap - 0.35 * corner - arch + 0.068 * thin + 0.04
     w.paint(0.2 * gaussian(x, 0.13) * gaussian(y - below, 0.025), line)
-    return look.mouth_y + 0.05 * corner - 0.5 * arch + 0.2 * gap
 
 
 def _draw_tongue_and_teeth(

@@ -6,12 +6,24 @@ Colours are RGB 0..1. Action units `a` are those of `expressions`.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from types import SimpleNamespace
 
 import numpy as np
 
 from core.data.demo import facial_features
-from core.data.demo.canvas import F32, Canvas, ellipse_distance, gaussian, rgb, shade, smoothstep
+from core.data.demo.canvas import (
+    F32,
+    Canvas,
+    ellipse_distance,
+    gaussian,
+    project,
+    rgb,
+    shade,
+    smoothstep,
+)
+
+PartFunction = Callable[[np.ndarray], tuple[slice, slice]]  # points (5, 2) -> rows and columns
 
 # Colours in percent, from dark to light where they have an order.
 SKIN_COLOURS = (
@@ -95,29 +107,39 @@ def draw_face(
     skew: float,
     gaze: list[float],
     size: int,
+    needed: PartFunction | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
     """A face (size, size, 3) uint8 RGB, and its five points (5, 2) in pixels.
 
-    `turn`: roll, yaw, pitch (rad); `skew` lifts a corner of the mouth, `gaze` shifts the irises."""
+    `turn`: roll, yaw, pitch (rad); `skew` lifts a corner of the mouth, `gaze` shifts the irises.
+    Only the rows and columns that `needed` returns for the points are painted, the rest is black.
+    """
     roll, yaw, pitch = turn
     scale = 0.325 * size  # pixels to a unit
     px, drop, ox, oy = 1 / scale, 0.10 * a["open"], (0.5 + 0.1 * roll) * size, 0.485 * size
-    y, x = np.mgrid[0:size, 0:size].astype(F32)
-    x, y = (x + (0.5 - ox)) * px, (y + (0.5 - oy)) * px
     c, s = float(np.cos(roll)), float(np.sin(roll))
+    top, left = max(0, int(oy - 1.25 * scale)), max(0, int(ox - 1.02 * scale))
+    pose, origin = (yaw, pitch, look.width, drop), (c * scale, s * scale, ox - left, oy - top)
+    eyes = facial_features.eye_centre(look, a)
+    places = [
+        *((-facial_features.EYE_X, eyes), (facial_features.EYE_X, eyes), (0, 0.33)),
+        *((0, facial_features.mouth_centre(look, a)), (0, 0.89 + drop)),
+    ]  # where MediaPipe's model puts them
+    points = np.array([project(*place, origin, pose) for place in places]) + (left, top)
+    rows, columns = _with_border(needed(points), size) if needed else (slice(0, size),) * 2
+
+    y, x = np.mgrid[rows, columns].astype(F32)
+    x, y = (x + (0.5 - ox)) * px, (y + (0.5 - oy)) * px
     u, v = c * x + s * y, c * y - s * x
     pixels = shade(look.wall, 1 - 0.07 * (y + 0.3) ** 2 - 0.04 * (x + 0.4) ** 2)
-    picture = Canvas(
-        pixels,
-        np.stack([u, v, x, y]),
-        px,
-        (c * scale, s * scale, ox, oy),
-        (yaw, pitch, look.width, drop),
-    )
-    _draw_body(picture, look)
+    at = c * scale, s * scale, ox - columns.start, oy - rows.start
+    _draw_body(Canvas(pixels, np.stack([u, v, x, y]), px, at, pose), look)
 
-    top, left = max(0, int(oy - 1.25 * scale)), max(0, int(ox - 1.02 * scale))
-    cut = (slice(top, int(oy + 1.2 * scale)), slice(left, int(ox + 1.02 * scale)))
+    top, left = max(top - rows.start, 0), max(left - columns.start, 0)
+    cut = (
+        slice(top, max(top, int(oy + 1.2 * scale) - rows.start)),
+        slice(left, max(left, int(ox + 1.02 * scale) - columns.start)),
+    )
     u, v = u[cut], v[cut]
     width = look.width * (
         1 - look.taper * smoothstep((v - 0.05) / 0.95) - 0.06 * smoothstep((-v - 0.35) / 0.7)
@@ -125,29 +147,25 @@ def draw_face(
     r = np.abs(u / width) ** 2.2 + np.abs(v / np.where(v < 0, F32(1), F32(0.95 + drop))) ** 2.4
     z = np.sqrt(np.maximum(0, 1 - r))
     maps = np.stack([u, v, u - yaw * z, v - pitch * z, 0.62 * z])
-    head = Canvas(
-        pixels[:, *cut], maps, px, (c * scale, s * scale, ox - left, oy - top), picture.turn
-    )
+    at = c * scale, s * scale, ox - columns.start - left, oy - rows.start - top
+    head = Canvas(pixels[:, *cut], maps, px, at, pose)
     outside = (np.sqrt(r) - 1) * 0.72
     _draw_skin(head, look, a, outside)
-    lids = []
     for side in (-1, 1):
-        lids.append(facial_features.draw_eye(head, look, a, side, gaze))
+        facial_features.draw_eye(head, look, a, side, gaze)
         facial_features.draw_brow(head, look, a, side)
         facial_features.draw_nostril(head, look, a, side)
-    lips = facial_features.draw_mouth(head, look, a, skew)
+    facial_features.draw_mouth(head, look, a, skew)
     _draw_hair(head, look, outside)
-    places = [
-        (-facial_features.EYE_X, lids[0]),
-        (facial_features.EYE_X, lids[1]),
-        (0, 0.33),
-        (0, lips),
-        (0, 0.89 + drop),
-    ]  # where MediaPipe's model puts them
-    points = np.array([head.to_pixel(*place) for place in places]) + (left, top)
-    return np.ascontiguousarray(
-        np.clip(pixels * 255 + 0.5, 0, 255).astype(np.uint8).transpose(1, 2, 0)
-    ), points
+    picture = np.zeros((size, size, 3), np.uint8)
+    picture[rows, columns] = np.clip(pixels * 255 + 0.5, 0, 255).astype(np.uint8).transpose(1, 2, 0)
+    return picture, points
+
+
+def _with_border(part: tuple[slice, slice], size: int) -> tuple[slice, slice]:
+    """A part of the picture and the pixel around it, from which the relief's slope is taken."""
+    rows, columns = (slice(max(0, p.start - 1), min(size, p.stop + 1)) for p in part)
+    return rows, columns
 
 
 def _draw_body(view: Canvas, look: SimpleNamespace) -> None:

@@ -8,6 +8,7 @@ Perception & Psychophysics 1980. Numbers are rounded from these by hand.
 
 from __future__ import annotations
 
+import functools
 from types import SimpleNamespace
 
 import numpy as np
@@ -21,6 +22,7 @@ F32 = np.float32
 RATE = LogMel().rate  # Hz
 STEP = 0.004  # seconds of the articulation's clock
 FFT_SIZE = 512  # samples: a pulse rings for at most 32 ms
+ROWS_AT_ONCE = 32  # spectra of FFT_SIZE: some 70 kB
 NOISE_FRAME, NOISE_HOP = 256, 0.008  # samples of 16 ms, and seconds: frames overlap by half
 # Measure -> spread within one emotion, then its change at full strength, by CREMA_EMOTIONS.
 PROSODY = {
@@ -58,6 +60,7 @@ CONSONANTS = np.array([
 STOP_CONSONANTS = (2, 3, 4, 11)  # b d g t
 
 
+@functools.lru_cache(maxsize=16)  # a clip's face and voice, in turn
 def speech_plan(take: Take, seed: int, d: Difficulty) -> SimpleNamespace:
     """One utterance: its syllables, their times and stress, and its prosody.
 
@@ -173,18 +176,18 @@ def _add_pulses(
     keep = strength > 1e-3
     when, pitch, strength = when[keep], pitch[keep].astype(F32), strength[keep].astype(F32)
     f = _frequencies()
-    turn = 1j * f / (0.9 * pitch[:, None])
-    corner = 2600 * 2 ** how["tilt"] * strength[:, None] ** 0.5
-    source = turn / (1 + turn) ** 2 / (1 + 1j * f / corner)
     at = when * RATE
     whole = at.astype(int)
-    delay = np.exp((-2j * np.pi / RATE) * f * (at - whole).astype(F32)[:, None])
-    loudness = (strength * pitch**0.5)[:, None]
-    response = _tract_response(f, a, tract, when)
-    for k, pulse in zip(
-        whole.tolist(), np.fft.irfft(source * delay * response * loudness), strict=True
-    ):
-        out[k : k + FFT_SIZE] += pulse
+    for few in _row_blocks(len(when)):
+        turn = 1j * f / (0.9 * pitch[few, None])
+        corner = 2600 * 2 ** how["tilt"] * strength[few, None] ** 0.5
+        source = turn / (1 + turn) ** 2 / (1 + 1j * f / corner)
+        delay = np.exp((-2j * np.pi / RATE) * f * (at - whole)[few].astype(F32)[:, None])
+        loudness = (strength[few] * pitch[few] ** 0.5)[:, None]
+        response = _tract_response(f, a, tract, when[few])
+        pulses = np.fft.irfft(source * delay * response * loudness)
+        for k, pulse in zip(whole[few].tolist(), pulses, strict=True):
+            out[k : k + FFT_SIZE] += pulse
 
 
 def _add_noise(
@@ -193,14 +196,20 @@ def _add_noise(
     """Add breath through the whole tract, and friction at the consonant's place."""
     f, middle = _frequencies(), np.arange(0, s.seconds - 0.017, NOISE_HOP)
     noise = rng.normal(size=(len(middle), NOISE_FRAME)) * np.hanning(NOISE_FRAME)
-    rows = (a.voicing, a.hiss, a.centre, a.width)
+    rows, at = (a.voicing, a.hiss, a.centre, a.width), (middle * RATE).astype(int)
     voicing, hiss, centre, width = (np.interp(middle, a.t, row)[:, None] for row in rows)
-    breath = 10 ** ((s.how["breath"] - 30) / 20) * voicing
-    breath = breath * _tract_response(f, a, tract, middle) * f / (f + 1500)
-    friction = 0.5 * hiss / (1 + ((f - centre) / width) ** 2) ** 1.5
-    frames = np.fft.irfft(np.fft.rfft(noise, FFT_SIZE) * (4 * breath + friction))
-    for k, frame in zip((middle * RATE).astype(int).tolist(), frames, strict=True):
-        out[k : k + FFT_SIZE] += frame
+    for few in _row_blocks(len(middle)):
+        breath = 10 ** ((s.how["breath"] - 30) / 20) * voicing[few]
+        breath = breath * _tract_response(f, a, tract, middle[few]) * f / (f + 1500)
+        friction = 0.5 * hiss[few] / (1 + ((f - centre[few]) / width[few]) ** 2) ** 1.5
+        frames = np.fft.irfft(np.fft.rfft(noise[few], FFT_SIZE) * (4 * breath + friction))
+        for k, frame in zip(at[few].tolist(), frames, strict=True):
+            out[k : k + FFT_SIZE] += frame
+
+
+def _row_blocks(n: int) -> list[slice]:
+    """Slices of n rows, so few at a time that their spectra stay in a core's cache."""
+    return [slice(k, k + ROWS_AT_ONCE) for k in range(0, n, ROWS_AT_ONCE)]
 
 
 def _frequencies() -> np.ndarray:
@@ -222,11 +231,12 @@ def _tract_response(
     """
     f = f / 1000  # kHz, or the product of fourteen frequencies leaves single precision
     below = np.ones((len(when), len(f)), np.complex64)
-    above = np.ones((len(when), 1), F32)
+    above, resonator = np.ones((len(when), 1), F32), np.empty_like(below)
     for k in range(7):
         even_tube = np.full(len(when), 500.0 + 1000 * k)  # above F3
         hertz = np.interp(when, a.t, a.formants[k]) if k < 3 else even_tube
         peak = (hertz * scale / 1000).astype(F32)[:, None]
-        below *= peak**2 - f * f + 1j * f * (0.045 + 0.04 * peak)
+        resonator.real, resonator.imag = peak**2 - f * f, f * (0.045 + 0.04 * peak)
+        below *= resonator
         above *= peak**2
     return above / below

@@ -88,20 +88,10 @@ def align(frame: np.ndarray, points5: np.ndarray, size: int = ALIGNED_SIZE) -> n
     >>> face.shape, face.dtype.name, int(face.max())
     ((28, 28), 'uint8', 200)
     """
-    points5, (h, w) = np.asarray(points5, np.float64), frame.shape[:2]
-    if points5.shape != (5, 2) or not np.isfinite(points5).all():
-        raise ValueError(f"five finite points are needed, (5, 2) in pixels; got {points5.tolist()}")
-    m = similarity_transform(points5, CANONICAL_POINTS * size)
-    scale = math.hypot(m[0, 0], m[1, 0])
-    if scale * 8 * max(h, w, size) < size:
-        fault = f"these five points are no face in a frame of {w}x{h} pixels"
-        raise ValueError(f"{fault}: {np.round(points5).tolist()}")
-    back = np.linalg.inv(np.vstack([m, [0, 0, 1]]))[:2]  # from the aligned face to the frame
+    back, scale, lo, hi = _face_region(frame.shape[:2], points5, size)
     fine = min(max(4, math.ceil(1 / scale)), 32)  # samples per side: one or more per frame pixel
-    corners = np.array([[0, 0, 1], [size, 0, 1], [0, size, 1], [size, size, 1]]) @ back.T
-    lo, hi = np.floor(corners.min(0)).astype(int) - 1, np.ceil(corners.max(0)).astype(int) + 2
     # Convert only the needed part to grey; a region far outside repeats the nearest edge.
-    x, y = np.arange(lo[0], hi[0]).clip(0, w - 1), np.arange(lo[1], hi[1]).clip(0, h - 1)
+    x, y = _region_pixels(frame.shape[:2], lo, hi)
     part = np.ascontiguousarray(frame[y[0] : y[-1] + 1, x[0] : x[-1] + 1])
     grey = np.asarray(Image.fromarray(part).convert("L"))[np.ix_(y - y[0], x - x[0])]
     (a, b, c), (d, e, f) = back / [fine, fine, 1]
@@ -111,6 +101,44 @@ def align(frame: np.ndarray, points5: np.ndarray, size: int = ALIGNED_SIZE) -> n
     )
     mean = np.asarray(big, np.float32).reshape(size, fine, size, fine).mean((1, 3))
     return np.rint(mean).astype(np.uint8)
+
+
+def read_part(
+    shape: tuple[int, int], points5: np.ndarray, size: int = ALIGNED_SIZE
+) -> tuple[slice, slice]:
+    """Rows and columns that `align` reads of a frame (h, w) with these five points.
+
+    >>> read_part((100, 100), CANONICAL_POINTS * 60 + 20)
+    (slice(19, 82, None), slice(19, 82, None))
+    """
+    x, y = _region_pixels(shape, *_face_region(shape, points5, size)[2:])
+    return slice(int(y[0]), int(y[-1]) + 1), slice(int(x[0]), int(x[-1]) + 1)
+
+
+def _face_region(
+    shape: tuple[int, int], points5: np.ndarray, size: int
+) -> tuple[np.ndarray, float, np.ndarray, np.ndarray]:
+    """The map (2, 3) from an aligned face to its frame, its scale, and the corners in the frame."""
+    points5, (h, w) = np.asarray(points5, np.float64), shape
+    if points5.shape != (5, 2) or not np.isfinite(points5).all():
+        raise ValueError(f"five finite points are needed, (5, 2) in pixels; got {points5.tolist()}")
+    m = similarity_transform(points5, CANONICAL_POINTS * size)
+    scale = math.hypot(m[0, 0], m[1, 0])
+    if scale * 8 * max(h, w, size) < size:
+        fault = f"these five points are no face in a frame of {w}x{h} pixels"
+        raise ValueError(f"{fault}: {np.round(points5).tolist()}")
+    back = np.linalg.inv(np.vstack([m, [0, 0, 1]]))[:2]
+    corners = np.array([[0, 0, 1], [size, 0, 1], [0, size, 1], [size, size, 1]]) @ back.T
+    lo, hi = np.floor(corners.min(0)).astype(int) - 1, np.ceil(corners.max(0)).astype(int) + 2
+    return back, scale, lo, hi
+
+
+def _region_pixels(
+    shape: tuple[int, int], lo: np.ndarray, hi: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Columns and rows of the frame from `lo` to `hi`; those outside it are its nearest edge's."""
+    h, w = shape
+    return np.arange(lo[0], hi[0]).clip(0, w - 1), np.arange(lo[1], hi[1]).clip(0, h - 1)
 
 
 def align_crops(
