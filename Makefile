@@ -22,8 +22,8 @@ FOLDERS_crema-d = "crema-d=$(SOURCE)"
 FOLDERS_ravdess = "ravdess=$(SOURCE)"
 FOLDERS_both = "crema-d=$(CREMA_D)" "ravdess=$(RAVDESS)"
 FOLDERS_fer2013-ravdess = "fer2013=$(FER2013)" "ravdess=$(RAVDESS)"
-KILLED = tests/data/test_preparation.py tests/data/test_download.py
-ON_RAY = tests/experiments/test_ray_cluster.py tests/data/test_preparation.py::test_ray_makes_the_same_bytes
+KILLED = tests/data/test_preparation_interrupted.py tests/data/test_download.py
+ON_RAY = tests/experiments/test_ray_cluster.py tests/data/test_preparation_interrupted.py::test_ray_makes_the_same_bytes
 
 .PHONY: help app audit test test-cluster faults lint docs bench costs examples screenshots reproduce clean setup setup-test
 

@@ -19,7 +19,7 @@ from core.files import ROOT
 from core.media.faces import appearance
 
 SAMPLE, SEED = 2_000, 0
-ANSWERS = ("yes", "perhaps", "no")
+ANSWERS = ("yes", "perhaps", "side", "no")
 DEFAULT_SOURCE = ROOT.parent / "shared" / "data" / "fer2013_subset.zip"
 
 
@@ -34,9 +34,9 @@ def rows() -> Iterator[str]:
         if crop is None or features.crop_is_plain(crop):
             continue
         faces += 1
-        found["upright"][appearance.upside_down(crop)] += 1
+        found["upright"][appearance.crop_turn(crop)] += 1
         turned = np.ascontiguousarray(crop[::-1, ::-1])
-        found["upside down"][appearance.upside_down(turned)] += 1
+        found["upside down"][appearance.crop_turn(turned)] += 1
     yield f"{faces:,} of {len(entries):,} crops of {source.name}, seed {SEED}:"
     for side, count in found.items():
         shares = [f"{word} {count[word]:,} ({count[word] / faces:.2%})" for word in ANSWERS]

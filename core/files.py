@@ -198,21 +198,36 @@ def decode_text(name: str, data: bytes) -> str:
     if data[:4] == b"PK\3\4" or data[:4] == b"\xd0\xcf\x11\xe0":
         raise UserError(f"{name} is a spreadsheet; save it as 'CSV UTF-8' and give that")
     encoding = "utf-8-sig"
-    if data[:2] in (b"\xff\xfe", b"\xfe\xff"):
+    if data[:4] in (b"\xff\xfe\0\0", b"\0\0\xfe\xff"):
+        encoding = "utf-32"
+    elif data[:2] in (b"\xff\xfe", b"\xfe\xff"):
         encoding = "utf-16"
     elif b"\0" in data[:2]:
         encoding = "utf-16-be" if data[:1] == b"\0" else "utf-16-le"
     try:
-        return data.decode(encoding)
+        text = data.decode(encoding).lstrip("\ufeff")
     except UnicodeDecodeError as e:
+        if _is_binary(data):
+            raise UserError(f"{name} is no text; save the table as 'CSV UTF-8'") from e
         line = data[: e.start].count(b"\n") + 1
         what = f"{name} is not UTF-8 text (byte {data[e.start]:#04x} in line {line}"
         what += "; it may be Latin-1)" if encoding == "utf-8-sig" else ")"
         raise UserError(f"{what}; save it as 'CSV UTF-8'") from e
+    if "\0" in text:
+        line = text[: text.index("\0")].count("\n") + 1
+        what = f"{name} is no text (zero bytes in line {line})"
+        raise UserError(f"{what}; save the table as 'CSV UTF-8' again")
+    return text
+
+
+def _is_binary(data: bytes) -> bool:
+    """Whether control characters that no text holds are among the first bytes."""
+    control = bytes(set(range(32)) - set(b"\t\n\v\f\r\x1a\x1b"))
+    return len(data[:4096].translate(None, control)) < len(data[:4096])
 
 
 def read_delimited(text: str) -> Reader:
-    r"""Rows of a CSV text; the delimiter is the most frequent of , ; and tab in the first line.
+    r"""Rows of a CSV text; the delimiter is the most frequent of , ; tab and | in its first line.
 
     A first line of the form `sep=;`, as Excel writes it, names the delimiter and is passed over.
     The iterator has `line_num`, the lines read so far. Raises csv.Error for a malformed row.
@@ -222,13 +237,13 @@ def read_delimited(text: str) -> Reader:
     >>> list(read_delimited("sep=;\r\nset;label\r\n"))
     [['set', 'label']]
     """
-    first = text.split("\n", 1)[0].strip().strip('"')
+    first = text.lstrip().split("\n", 1)[0].strip().strip('"')
     file = io.StringIO(text, newline="")
     if len(first) == 5 and first.lower().startswith("sep=") or first.lower() == "sep=":
         rows = csv.reader(file, delimiter=first[4:] or "\t")
         next(rows)
         return rows
-    return csv.reader(file, delimiter=max(",;\t", key=first.count))
+    return csv.reader(file, delimiter=max(",;\t|", key=first.count))
 
 
 def npy_header(file: IO[bytes], c_order: bool = False) -> tuple[tuple[int, ...], np.dtype]:

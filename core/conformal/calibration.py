@@ -97,7 +97,7 @@ def _check_probabilities(name: str, part: str, o: np.ndarray) -> None:
         raise UserError(
             f"{name}: {int(bad.sum())} row(s) of {part}_softmax are not probabilities, counted "
             f"from 0: row {', '.join(rows)}. Rows must be 0 or more and sum to 1 within {slack}; "
-            "give the softmax, not the logits"
+            f"{uploads.probability_fix(o)}"
         )
 
 

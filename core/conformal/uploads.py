@@ -13,6 +13,7 @@ import unicodedata
 import zipfile
 import zlib
 from collections.abc import Sequence
+from itertools import combinations
 from typing import IO
 
 import numpy as np
@@ -26,6 +27,7 @@ MAX_UPLOAD_CELLS = 4_000_000  # softmax values in one part of an upload
 MAX_UPLOAD_ROWS = 500_000  # rows in one part of an upload
 UPLOAD_LIMITS_TEXT = f"the limit is {MAX_UPLOAD_ROWS:,} rows and {MAX_UPLOAD_CELLS:,} probabilities"
 PROBABILITY_TOLERANCE = 1e-3  # largest deviation of a row's sum from one
+ROUNDED_TOLERANCE = 0.05  # within which a row's sum looks like that of rounded probabilities
 REQUIRED_ARRAYS = ("cal_softmax", "cal_labels", "test_softmax", "test_labels")
 TEXT_ARRAYS = ("classes", "cal_subjects", "test_subjects")  # optional
 NPZ_ERRORS = zipfile.BadZipFile, zlib.error, RuntimeError, EOFError, OSError, ValueError
@@ -33,6 +35,7 @@ SPREADSHEET_MEMBERS = ("[Content_Types].xml", "xl/workbook.xml", "content.xml", 
 RESERVED_COLUMNS = ("set", "label", "subject")
 INDEX_HEADER = re.compile(r"(unnamed: \d+)?", re.IGNORECASE)  # of pandas' and R's row names
 MIN_SHIFT_GAIN = 0.1  # gain in accuracy by which labels are seen to be counted from 1
+MAX_PAIRED_COLUMNS = 30  # columns among which two are sought that may be no classes
 MAX_NAMED_CLASSES = 8  # class names that a message lists
 
 Columns = dict[str, np.ndarray]
@@ -177,7 +180,7 @@ def read_npz(name: str, data: bytes) -> dict[str, np.ndarray]:
     except NPZ_ERRORS as e:
         fix = "write it with np.savez"
         raise UserError(f"{name} cannot be read as an npz file ({e}); {fix}") from e
-    arrays |= {key: arrays[key].astype(str) for key in TEXT_ARRAYS if key in arrays}
+    arrays |= {key: _as_text(arrays[key]) for key in TEXT_ARRAYS if key in arrays}
     shape = arrays["cal_softmax"].shape
     if len(shape) != 2:
         raise UserError(f"{name}: cal_softmax must be (rows, classes), not {shape}")
@@ -185,6 +188,19 @@ def read_npz(name: str, data: bytes) -> dict[str, np.ndarray]:
     if classes.ndim != 1:
         raise UserError(f"{name}: classes must be a list of names, not {classes.shape}")
     return arrays
+
+
+def _as_text(values: np.ndarray) -> np.ndarray:
+    """Names as text; whole numbers without a point, as a missing one makes floats of all others."""
+    text = values.astype(str)
+    if np.issubdtype(values.dtype, np.floating):
+        text = np.char.replace(text, ".0", "") if _are_whole(values) else text
+    return text
+
+
+def _are_whole(values: np.ndarray) -> bool:
+    known = values[np.isfinite(values)]
+    return bool((known == np.rint(known)).all() and (np.abs(known) < 1e15).all())
 
 
 def _check_npy_header(name: str, key: str, member: IO[bytes], size: int) -> None:
@@ -215,12 +231,15 @@ def read_csv(name: str, data: bytes) -> Columns:
     except UserError as e:
         if "spreadsheet" in str(e):
             raise
+        if "is no text" in str(e):
+            what = f"{name} is neither an npz file nor text"
+            raise UserError(f"{what}; write it with np.savez, or save it as 'CSV UTF-8'") from e
         fix = str(e).removeprefix(f"{name} is ").replace("not UTF-8 text ", "")
         raise UserError(f"{name} is neither an npz file nor text in UTF-8 {fix}") from e
     except csv.Error as e:
         raise UserError(f"{name}: {e}; send a plain csv file") from e
     try:
-        header, first = next(rows, []), next(rows, [])
+        header, first = next(filter(any, rows), []), next(rows, [])
         first_line = rows.line_num
         if len(first) == len(header) + 1:  # R's row names have no header
             header = ["", *header]
@@ -296,7 +315,8 @@ def _refuse_other_columns(name: str, classes: list[str], columns: Columns) -> No
         beyond = ~((o >= -PROBABILITY_TOLERANCE) & (o <= 1 + PROBABILITY_TOLERANCE)).all(axis=0)
     suspects = np.flatnonzero(beyond).tolist()
     rest = [k for k in range(len(classes)) if k not in suspects]
-    for more in ([], *([k] for k in rest)):
+    pairs = combinations(rest, 2) if len(rest) <= MAX_PAIRED_COLUMNS else ()
+    for more in ((), *((k,) for k in rest), *pairs):
         others = [*suspects, *more]
         if (
             others
@@ -309,6 +329,21 @@ def _refuse_other_columns(name: str, classes: list[str], columns: Columns) -> No
                 f"{name}: the {plural} {what} cannot be a class: without it each row sums to 1. "
                 f"Remove the {plural}"
             )
+
+
+def probability_fix(o: np.ndarray) -> str:
+    """What is to be done with rows (n, K) that are no probabilities, by what they look like."""
+    with np.errstate(invalid="ignore"):
+        total = o.sum(axis=1)
+        if not np.isfinite(o).all():
+            return "remove the rows with missing values, or fill them"
+        if (o <= 0).all():
+            return "they look like logarithms: give their exponentials"
+        if (o >= 0).all() and (np.abs(total / 100 - 1) <= ROUNDED_TOLERANCE).all():
+            return "they look like percent: divide them by 100"
+        if (o >= 0).all() and (np.abs(total - 1) <= ROUNDED_TOLERANCE).all():
+            return "they look rounded: write them with more digits"
+    return "give the softmax, not the logits"
 
 
 def _are_probabilities(o: np.ndarray) -> bool:

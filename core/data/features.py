@@ -25,7 +25,7 @@ from core.media import spectrograms
 if TYPE_CHECKING:  # the decoder is loaded with the first clip
     from core.media.clips import Clip
 
-READERS_VERSION = 2  # raised whenever the same media would give other arrays or remarks
+READERS_VERSION = 3  # raised whenever the same media would give other arrays or remarks
 # Pixels of a picture's shorter side. Smaller pictures are cropped faces; larger ones are
 # photographs, which are searched for a face.
 MAX_CROP_SIDE = 128
@@ -34,9 +34,10 @@ CROP_SIZE = 48  # pixels of a crop's side, as in FER2013
 MIN_GREY_SD = 3.0  # standard deviation of a crop's grey levels, of 255, below which it is plain
 MAX_SEARCHED_FRAMES = 25  # frames around the middle that are searched for a face
 WINDOW_SECONDS = STORED_COLUMNS * LogMel().hop / LogMel().rate  # seconds of a spectrogram
-TURN_NOTES = {  # of appearance.upside_down
+TURN_NOTES = {  # of appearance.crop_turn
     "yes": "the face stands on its head: it was turned upright",
     "perhaps": "the face may stand on its head: it is taken as it is",
+    "side": "the face may lie on its side: it is taken as it is",
 }
 SILENT_HINT = "Leave it out, cut it to its voice, or record it again"
 PLAIN_REASON = "no face: the picture has one plain colour"
@@ -175,19 +176,12 @@ def _crop_features(
     entry: ClipEntry, crop: np.ndarray, voice: Voice, how: ExtractionSettings
 ) -> ClipFeatures:
     """Features of a picture that one face fills, (48, 48) uint8."""
-    from core.media.faces import alignment, appearance
+    from core.media.faces import alignment
 
-    notes = [voice.note] if voice.note else []
-    if crop_is_plain(crop):
-        if not how.as_published:
-            return ClipFeatures(reason=f"{entry.clip}: {PLAIN_REASON}")
-        notes.append(PLAIN_NOTE)
-    is_turned = "no" if how.as_published else appearance.upside_down(crop)
-    if is_turned == "yes":
-        crop = np.ascontiguousarray(crop[::-1, ::-1])
-    if is_turned != "no":
-        notes.append(TURN_NOTES[is_turned])
-    found, note = alignment.crop_points(crop), "; ".join(notes)
+    if crop_is_plain(crop) and not how.as_published:
+        return ClipFeatures(reason=f"{entry.clip}: {PLAIN_REASON}")
+    crop, remarks = _upright_crop(crop, how.as_published)
+    found, note = alignment.crop_points(crop), "; ".join(filter(None, [voice.note, *remarks]))
     repeats = how.frames > 1, voice.repeated
     if found is None:
         return ClipFeatures(
@@ -195,6 +189,18 @@ def _crop_features(
         )
     x = np.stack([alignment.align(crop, found)] * how.frames)
     return ClipFeatures(x=x, y=voice.y, five=found, repeats=repeats, note=note)
+
+
+def _upright_crop(crop: np.ndarray, as_published: bool) -> tuple[np.ndarray, list[str]]:
+    """A crop, turned if it surely stands on its head, and remarks; `as_published` as it is."""
+    from core.media.faces import appearance
+
+    if as_published:
+        return crop, [PLAIN_NOTE] if crop_is_plain(crop) else []
+    turn = appearance.crop_turn(crop)
+    notes = [TURN_NOTES[turn]] if turn != "no" else []
+    notes += [appearance.FAINT_NOTE] if crop.std() < appearance.MIN_CONTRAST else []
+    return np.ascontiguousarray(crop[::-1, ::-1]) if turn == "yes" else crop, notes
 
 
 def crop_is_plain(crop: np.ndarray) -> bool:
@@ -351,15 +357,15 @@ def face_fault(
     remark, or "". `middle` is the time (s) of the voice; `as_published` as in ExtractionSettings.
     Raises MediaError, ModelMissing.
     """
-    from core.media.faces import alignment, appearance, detection
+    from core.media.faces import alignment, detection
 
     grey = read_crop(content, "it") if crop else None
     if grey is not None:
-        if crop_is_plain(grey):
-            return ("odd-face", PLAIN_NOTE) if as_published else ("no-face", "")
-        is_turned = "no" if as_published else appearance.upside_down(grey)
-        if is_turned != "no":
-            return "odd-face", TURN_NOTES[is_turned]
+        if crop_is_plain(grey) and not as_published:
+            return "no-face", ""
+        grey, notes = _upright_crop(grey, as_published)
+        if notes:
+            return "odd-face", "; ".join(notes)
         return ("no-landmarks", "") if alignment.crop_points(grey) is None else ("", "")
     try:
         note = find_faces(content, "it", middle, 1)[2]

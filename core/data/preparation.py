@@ -128,8 +128,10 @@ def _named_write_faults(target: Path) -> Iterator[None]:
     try:
         yield
     except OSError as e:
-        what = f"{target} cannot be written ({e.strerror or e}); all clips are done and kept"
-        raise MachineError(f"{what}: make room, and the same command goes on") from e
+        file = e.filename2 or e.filename or target
+        what = f"{file} cannot be written ({e.strerror or e}); all clips are done and kept"
+        fix = files.DISK_FIXES.get(e.errno or 0, "once that is mended, the same command goes on")
+        raise MachineError(f"{what}: {fix}") from e
 
 
 def list_items(clips: str, source: Path | None, settings: PreparationSettings) -> Sequence[Item]:
@@ -147,6 +149,7 @@ def index_source(
         return actors.list_takes(settings.takes), {}
     if source is None:
         raise CorpusError(f"say where {clips} is: --source FOLDER_OR_ZIP")
+    media_files.check_source(source, f"give the folder, zip or table of {clips} with --source")
     # absolute, as a worker may have another working directory
     index = indexing.index_corpus(clips, source.resolve(), settings.song)
     return index.entries, index.passed_over
@@ -377,7 +380,7 @@ def _write_source_record(
     clips = {e.clip: {k: value for k in fields if (value := getattr(e, k))} for e in items}
     record = {"source": str(source.resolve()), "clips": clips, "passed_over": passed_over}
     side, text = prepared_corpora.source_record_path(target), json.dumps(record)
-    if not side.exists() or side.read_text(encoding="utf-8") != text:
+    if not side.exists() or side.read_bytes() != text.encode():
         files.write_atomic(side, text)
 
 

@@ -235,8 +235,9 @@ class _AudioResampler:
             self.length += len(mono)
         self.full = self.length >= self.max_samples
 
-    def waveform(self) -> np.ndarray:
+    def waveform(self, name: str) -> np.ndarray:
         wave = np.concatenate(self.parts, dtype=np.float32)[: self.max_samples]
+        containers.check_peak(wave, name)
         return np.nan_to_num(wave, posinf=1, neginf=-1).clip(-1, 1)
 
 
@@ -278,7 +279,7 @@ def _read_video(
         raise MediaError(f"{fault}. {containers.RETRY_HINT}. {containers.EXPORT_HINT}")
     # Bring both onto one clock; with limits.near, keep the frame nearest that time.
     notes = _picture_notes(film, sound, header_seconds, broken, unreadable)
-    waveform, delay, sound_notes = _place_sound(film, sound)
+    waveform, delay, sound_notes = _place_sound(film, sound, name)
     times, frames = np.array(film.times) - film.start + delay, film.frames
     if limits.near < np.inf:
         k = int(np.abs(times - limits.near).argmin())
@@ -329,7 +330,7 @@ def _seconds_read(film: _FrameSampler, sound: _AudioResampler) -> float:
 
 
 def _place_sound(
-    film: _FrameSampler, sound: _AudioResampler
+    film: _FrameSampler, sound: _AudioResampler, name: str
 ) -> tuple[np.ndarray | None, float, list[str]]:
     """The waveform from the start of the earlier stream, the picture's delay in s, and remarks."""
     if not sound.length:
@@ -339,7 +340,7 @@ def _place_sound(
         notes.append("sound and picture have unrelated clocks: both are taken to start together")
         delay = 0.0
     silence = np.zeros(round(max(-delay, 0) * Clip.rate), np.float32)
-    waveform = np.concatenate([silence, sound.waveform()])
+    waveform = np.concatenate([silence, sound.waveform(name)])
     if np.abs(waveform).max() < MAX_SILENT_PEAK:
         notes.append("the sound is silent")
     return waveform, max(delay, 0.0), notes
@@ -379,7 +380,7 @@ def read_waveform(
     if not sound.length:
         hint = "Choose a file with a voice, for instance wav or mp3"
         raise MediaError(f"{name} has no sound that can be decoded. {hint}")
-    return sound.waveform()
+    return sound.waveform(name)
 
 
 def write_clip(

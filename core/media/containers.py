@@ -27,16 +27,18 @@ VIDEO_DEMUXERS = {"mp4": "mov", "webm": "matroska", "mpg": "mpeg", "ts": "mpegts
 }
 AUDIO_DEMUXERS = {
     kind: kind for kind in ("wav", "mp3", "flac", "aac", "aiff", "caf", "au", "amr", "w64")
-}
+} | {"nist": "nistsphere"}  # the wav files of TIMIT and other speech corpora
 PICTURE_FORMATS = {"jpg": "JPEG"} | {
     kind: kind.upper() for kind in ("png", "webp", "bmp", "tiff", "avif", "ppm")
 }
 MEDIA_KINDS = frozenset(VIDEO_DEMUXERS | AUDIO_DEMUXERS | PICTURE_FORMATS)
 # Kinds that libsndfile reads too; it accepts more damaged headers than FFmpeg.
-SOUNDFILE_KINDS = ("wav", "flac", "mp3", "ogg", "aiff", "caf", "au", "w64")
+SOUNDFILE_KINDS = ("wav", "flac", "mp3", "ogg", "aiff", "caf", "au", "w64", "nist")
 
+MAX_PEAK = 2.0  # of a sound's samples, where 1 is full scale; lossy sounds overshoot it by less
 SNIFF_BYTES = 600  # first bytes of a file that `sniff_kind` looks at
 RETRY_HINT, EXPORT_HINT = "Copy or record it again", "Export it again as mp4 (H.264)"
+SOUND_EXPORT_HINT = "Export it again as wav"
 
 PathName = str | os.PathLike[str]
 Content = bytes | str | os.PathLike[str]  # a file's bytes, or its path
@@ -75,9 +77,11 @@ DEFAULT_LIMITS = Limits()
 # First bytes of a file -> its kind.
 MAGIC = {
     b"\xff\xd8\xff": "jpg", b"\x89PNG\r\n\x1a\n": "png", b"GIF8": "gif", b"BM": "bmp",
-    b"II*\0": "tiff", b"MM\0*": "tiff", b"\x1a\x45\xdf\xa3": "webm", b"FLV": "flv",
-    b"\0\0\1\xba": "mpg", b"OggS": "ogg", b"\x30\x26\xb2\x75": "asf",
-    b"RF64": "wav", b"BW64": "wav", b"riff\x2e\x91\xcf\x11": "w64", b"fLaC": "flac",
+    b"II*\0": "tiff", b"MM\0*": "tiff", b"II+\0": "tiff", b"MM\0+": "tiff",
+    b"\x1a\x45\xdf\xa3": "webm", b"FLV": "flv", b"\0\0\1\xba": "mpg", b"OggS": "ogg",
+    b"\x30\x26\xb2\x75": "asf",
+    b"RF64": "wav", b"BW64": "wav", b"RIFX": "wav", b"riff\x2e\x91\xcf\x11": "w64",
+    b"NIST_1A": "nist", b"fLaC": "flac",
     b"ID3": "mp3", b"caff": "caf", b".snd": "au", b"#!AMR": "amr",
     b"version https://git-lfs": "lfs",
 }  # fmt: skip
@@ -126,8 +130,34 @@ def sniff_kind(head: bytes) -> str:
     # An MPEG audio frame starts with eleven set bits; layer bits of 00 are AAC.
     if head[0] == 0xFF and len(head) > 1 and head[1] & 0xE0 == 0xE0 and head[1] != 0xFE:
         return "aac" if head[1] & 0x06 == 0 else "mp3"
+    if is_mp3_frame(head.lstrip(b"\0")[:4]):  # some writers put zeros before the first frame
+        return "mp3"
     is_text = not head.translate(None, bytes(range(32, 127)) + b"\t\r\n\f\x1b")
     return "text" if is_text else "unknown"
+
+
+def is_mp3_frame(head: bytes) -> bool:
+    """Whether four bytes are the header of a frame of MPEG audio: layer III or II.
+
+    >>> is_mp3_frame(bytes.fromhex("fffb9064")), is_mp3_frame(bytes.fromhex("ffffffff"))
+    (True, False)
+    """
+    if len(head) < 4 or head[0] != 0xFF or head[1] & 0xE0 != 0xE0:
+        return False
+    version, layer = head[1] >> 3 & 3, head[1] >> 1 & 3
+    rate, sampling = head[2] >> 4, head[2] >> 2 & 3
+    return version != 1 and layer in (1, 2) and rate not in (0, 15) and sampling != 3
+
+
+def _behind_id3(content: bytes) -> bytes:
+    """First bytes of a sound behind its ID3 tags, which may stand before any kind of sound."""
+    at = 0
+    while content[at : at + 3] == b"ID3" and len(content) > at + 10:
+        size = 0
+        for seven_bits in content[at + 6 : at + 10]:
+            size = size << 7 | seven_bits & 0x7F
+        at += 10 + size + 10 * bool(content[at + 5] & 0x10)
+    return content[at : at + SNIFF_BYTES]
 
 
 def _iso_kind(head: bytes) -> str:
@@ -166,7 +196,9 @@ def read_media(content: Content, name: str, limits: Limits = DEFAULT_LIMITS) -> 
         if fault := _fault_of_kind(kind, size, head, limits):
             missing = kind == "heic"
             raise (DecoderMissingError if missing else MediaError)(f"{name} {fault}")
-        return kind, content if isinstance(content, bytes) else Path(content).read_bytes()
+        data = content if isinstance(content, bytes) else Path(content).read_bytes()
+        inner = sniff_kind(_behind_id3(data)) if head.startswith(b"ID3") else kind
+        return inner if inner in AUDIO_DEMUXERS else kind, data
     except OSError as error:
         hint = "Check that the file is there and readable"
         reason = error.strerror or str(error)
@@ -218,10 +250,19 @@ def open_container(content: bytes, kind: str, name: str = "") -> Iterator[Any]:
     except (av.FFmpegError, ValueError) as error:
         fault = f"it begins as {kind} but cannot be opened"
         if name:
-            fault = f"{name} is damaged or cut short: {fault}. {RETRY_HINT}. {EXPORT_HINT}"
+            hint = SOUND_EXPORT_HINT if kind in AUDIO_DEMUXERS else EXPORT_HINT
+            fault = f"{name} is damaged or cut short: {fault}. {RETRY_HINT}. {hint}"
         raise MediaError(fault) from error
     with box:
         yield box
+
+
+def check_peak(wave: np.ndarray, name: str) -> None:
+    """Raise MediaError for a sound of floats of another scale; cut off at 1 it would be noise."""
+    peak = float(np.abs(wave, where=np.isfinite(wave), out=np.zeros_like(wave)).max())
+    if peak > MAX_PEAK:
+        hint = "Save it as 16-bit PCM, or divide its samples so that they lie in -1..1"
+        raise MediaError(f"{name} has samples up to {peak:,.0f}, where 1 is full scale. {hint}")
 
 
 def video_stream(box: Any) -> Any:

@@ -58,7 +58,9 @@ def arrays(labels, **more):
     return npz(**soft, cal_labels=labels[:30], test_labels=labels[30:], **more)
 
 
-@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-16-be"])
+@pytest.mark.parametrize(
+    "encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-16-be", "utf-32"]
+)
 def test_every_unicode_encoding_is_read(encoding):
     same_as_plain(read(table(), encoding))
 
@@ -67,6 +69,8 @@ def test_the_delimiter_may_be_named_and_the_comma_decimal():
     german = table(delimiter=";").replace(".", ",")
     same_as_plain(read(german))
     same_as_plain(read(f"sep=;\r\n{german}"))
+    same_as_plain(read(table(delimiter="|")))
+    same_as_plain(read(f"\n\n{table()}"))
     same_as_plain(read(f'"sep=\t"\n{table(delimiter=chr(9)).replace(".", ",")}'))
 
 
@@ -126,10 +130,46 @@ def test_a_column_that_is_no_class_is_named(column, values, before):
         read(table(more=(column, values), before=before))
 
 
-def test_logits_are_still_called_logits():
-    text = table().replace("0.", "3.")
-    with pytest.raises(UserError, match="give the softmax, not the logits"):
-        read(text)
+def test_two_columns_that_are_no_classes_are_named():
+    head, *rows = table(more=("fold", [i % 2 for i in range(60)])).split("\n")
+    rows = [f"{row},0.{i % 9}" for i, row in enumerate(rows)]
+    with pytest.raises(UserError, match="the columns fold, entropy cannot be a class"):
+        read("\n".join([f"{head},entropy", *rows]))
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda o: 3 * o - 1, "give the softmax, not the logits"),
+        (lambda o: np.log(o), "look like logarithms: give their exponentials"),
+        (lambda o: 100 * o, "look like percent: divide them by 100"),
+        (lambda o: o.round(2), "look rounded: write them with more digits"),
+        (lambda o: np.where(o == o.max(), np.nan, o), "remove the rows with missing values"),
+    ],
+)
+def test_why_rows_are_no_probabilities_is_told_truly(change, words):
+    o, label = outputs()
+    o = change(o)
+    parts = {"cal_softmax": o, "cal_labels": label, "test_softmax": o, "test_labels": label}
+    with pytest.raises(UserError, match=words):
+        calibration.data_from_upload("x", npz(**parts))
+
+
+@pytest.mark.parametrize(
+    "data", [b"\x93NUMPY\1\0", b"\x1f\x8b\x08\0" + b"\xb5" * 99, b"PAR1" + bytes(99), b"\x80\4K\1."]
+)
+def test_a_file_that_is_no_text_is_not_called_latin_1(data):
+    with pytest.raises(UserError, match="neither an npz file nor text; write it with np.savez"):
+        calibration.data_from_upload("outputs", data)
+
+
+def test_subjects_that_are_numbers_are_the_same_with_and_without_a_missing_one():
+    _, label = outputs()
+    who = np.arange(30) % 6
+    known = np.where(who == 5, np.nan, who)  # floats, as one is missing
+    found = calibration.data_from_upload("x", arrays(label, cal_subjects=known, test_subjects=who))
+    assert calibration.known_subjects(found.subject_cal) == set("01234")
+    assert calibration.known_subjects(found.subject_test) == set("012345")
 
 
 @pytest.mark.parametrize("kind", [int, float, str, np.int8])

@@ -1,7 +1,4 @@
-"""§4.1: every published form of a corpus gives one index; its votes.
-
-Own data in folders and tables.
-"""
+"""§4.1: every published form of a corpus gives one index; its votes; the order of its files."""
 
 import csv
 import dataclasses
@@ -18,22 +15,7 @@ from core.config import CREMA_EMOTIONS, EMOTIONS
 from core.data import corpora
 from core.data.corpora import CorpusError
 from core.data.sources import indexing, media_files
-
-
-def plant(root: Path, names) -> Path:
-    """Empty files: an index reads names only."""
-    for name in names:
-        (root / name).parent.mkdir(parents=True, exist_ok=True)
-        (root / name).touch()
-    return root
-
-
-def pack(path: Path, names) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with zipfile.ZipFile(path, "w") as z:
-        for name in names:
-            z.writestr(name, b"")
-    return path
+from tests.support.file_trees import write_files, write_zip
 
 
 def bare(entries, *fields) -> list:
@@ -55,16 +37,16 @@ EVERY = [f"Actor_{a:02d}/{n}" for a in ACTORS for n in FILM[a] + SOUND[a]]
 def zipped(root: Path, films=True, sounds=True) -> Path:
     for a in ACTORS if films else ():
         names = [f"Actor_{a:02d}/{n}" for n in FILM[a]]
-        pack(
+        write_zip(
             root / f"Video_Speech_Actor_{a:02d}.zip",
             [*names, f"__MACOSX/Actor_{a:02d}/._01-{CODES[0]}-{a:02d}.mp4"],
         )
-        pack(
+        write_zip(
             root / f"Video_Song_Actor_{a:02d}.zip",
             [f"Actor_{a:02d}/01-{c}-{a:02d}.mp4" for c in SONGS],
         )
     if sounds:
-        pack(
+        write_zip(
             root / "Audio_Speech_Actors_01-24.zip",
             [f"Actor_{a:02d}/{n}" for a in ACTORS for n in SOUND[a]],
         )
@@ -72,23 +54,25 @@ def zipped(root: Path, films=True, sounds=True) -> Path:
 
 
 RAVDESS_FORMS = {
-    "unpacked": lambda t: plant(t, EVERY),
+    "unpacked": lambda t: write_files(t, EVERY),
     "zips": zipped,
-    "sounds unpacked": lambda t: plant(
+    "sounds unpacked": lambda t: write_files(
         zipped(t, sounds=False), [n for n in EVERY if n.endswith("wav")]
     ),
-    "films unpacked": lambda t: plant(
+    "films unpacked": lambda t: write_files(
         zipped(t, films=False), [f"Video_Speech_{n}" for n in EVERY if n.endswith("mp4")]
     ),
-    "both": lambda t: plant(zipped(t), EVERY),
-    "nested twice": lambda t: plant(t, [f"{n.split('/')[0]}/{n}" for n in EVERY]),
-    "the tree twice": lambda t: plant(
+    "both": lambda t: write_files(zipped(t), EVERY),
+    "nested twice": lambda t: write_files(t, [f"{n.split('/')[0]}/{n}" for n in EVERY]),
+    "the tree twice": lambda t: write_files(
         t, [*EVERY, *(f"audio_speech_actors_01-24/{n}" for n in EVERY)]
     ),
-    "one zip": lambda t: pack(t / "all.zip", [f"./ravdess/{n}" for n in EVERY]),
-    "windows zip": lambda t: pack(t / "all.zip", [n.replace("/", "\\") for n in EVERY]),
-    "capitals": lambda t: plant(t, [n.replace("wav", "WAV").replace("mp4", "Mp4") for n in EVERY]),
-    "flat, with odd ones": lambda t: plant(
+    "one zip": lambda t: write_zip(t / "all.zip", [f"./ravdess/{n}" for n in EVERY]),
+    "windows zip": lambda t: write_zip(t / "all.zip", [n.replace("/", "\\") for n in EVERY]),
+    "capitals": lambda t: write_files(
+        t, [n.replace("wav", "WAV").replace("mp4", "Mp4") for n in EVERY]
+    ),
+    "flat, with odd ones": lambda t: write_files(
         t,
         [
             *(n.split("/")[1] for n in EVERY),
@@ -104,7 +88,9 @@ RAVDESS_FORMS = {
 @pytest.mark.parametrize("form", RAVDESS_FORMS)
 def test_ravdess_is_the_same_in_every_form(tmp_path, form):
     entries = indexing.index_clips("ravdess", RAVDESS_FORMS[form](tmp_path / form))
-    assert bare(entries) == bare(indexing.index_clips("ravdess", plant(tmp_path / "plain", EVERY)))
+    assert bare(entries) == bare(
+        indexing.index_clips("ravdess", write_files(tmp_path / "plain", EVERY))
+    )
     assert [e.clip for e in entries] == sorted(
         f"ravdess-{c}-{a:02d}" for c in CODES for a in ACTORS
     )
@@ -126,14 +112,16 @@ def test_ravdess_is_the_same_in_every_form(tmp_path, form):
 
 
 def test_ravdess_in_parts(tmp_path):
-    silent = plant(tmp_path / "silent", [n for n in EVERY if not n.split("/")[1].startswith("01-")])
+    silent = write_files(
+        tmp_path / "silent", [n for n in EVERY if not n.split("/")[1].startswith("01-")]
+    )
     assert {
         (Path(e.video).name[:2], Path(e.audio).name[:2])
         for e in indexing.index_clips("ravdess", silent)
     } == {("02", "03")}
-    films = plant(tmp_path / "films", [n for n in EVERY if n.split("/")[1].startswith("01-")])
+    films = write_files(tmp_path / "films", [n for n in EVERY if n.split("/")[1].startswith("01-")])
     assert all(e.video == e.audio for e in indexing.index_clips("ravdess", films))
-    mute = plant(tmp_path / "mute", [n for n in EVERY if n.split("/")[1].startswith("02-")])
+    mute = write_files(tmp_path / "mute", [n for n in EVERY if n.split("/")[1].startswith("02-")])
     assert {e.audio for e in indexing.index_clips("ravdess", mute)} == {None}
 
 
@@ -197,7 +185,7 @@ def tables(root: Path) -> Path:
 
 def checkout(root: Path) -> Path:
     return tables(
-        plant(
+        write_files(
             root,
             [
                 *CHECKOUT,
@@ -210,7 +198,7 @@ def checkout(root: Path) -> Path:
 
 
 def with_mirror_zip(root: Path) -> Path:
-    inner = tables(plant(root / "in" / "crema-d-mirror-main", CHECKOUT))
+    inner = tables(write_files(root / "in" / "crema-d-mirror-main", CHECKOUT))
     path = Path(shutil.make_archive(str(root / "mirror"), "zip", root / "in"))
     shutil.rmtree(inner)
     return path
@@ -220,13 +208,15 @@ CREMA_FORMS = {
     "checkout": checkout,
     "mirror, zipped": with_mirror_zip,
     "mp4 and capitals": lambda t: tables(
-        plant(t, [f"a/b/{c}.{s}" for c in CLIPS for s in ("MP4", "WAV")])
+        write_files(t, [f"a/b/{c}.{s}" for c in CLIPS for s in ("MP4", "WAV")])
     ),
     "flat": lambda t: tables(
-        plant(t, [f"{c}.{s}" for c in CLIPS for s in ("flv", "mp4", "wav", "mp3")])
+        write_files(t, [f"{c}.{s}" for c in CLIPS for s in ("flv", "mp4", "wav", "mp3")])
     ),
-    "an old copy": lambda t: tables(plant(t, [n.replace("SAD_XX", "SAD_X") for n in CHECKOUT])),
-    "twice": lambda t: tables(plant(t, [*CHECKOUT, *(f"crema/{n}" for n in CHECKOUT)])),
+    "an old copy": lambda t: tables(
+        write_files(t, [n.replace("SAD_XX", "SAD_X") for n in CHECKOUT])
+    ),
+    "twice": lambda t: tables(write_files(t, [*CHECKOUT, *(f"crema/{n}" for n in CHECKOUT)])),
 }
 
 
@@ -249,13 +239,15 @@ def test_crema_is_the_same_in_every_form(tmp_path, form):
 
 def test_sounds_alone_and_an_odd_table(tmp_path):
     entries = indexing.index_clips(
-        "crema-d", plant(tmp_path / "kaggle", [f"AudioWAV/{c}.wav" for c in CLIPS])
+        "crema-d", write_files(tmp_path / "kaggle", [f"AudioWAV/{c}.wav" for c in CLIPS])
     )
     assert bare(entries, "votes") == bare(
         indexing.index_clips("crema-d", checkout(tmp_path / "all")), "votes"
     )
     assert {(e.video, e.votes) for e in entries} == {(None, ("", "", ""))}
-    films = indexing.index_clips("crema-d", plant(tmp_path / "films", [f"{c}.flv" for c in CLIPS]))
+    films = indexing.index_clips(
+        "crema-d", write_files(tmp_path / "films", [f"{c}.flv" for c in CLIPS])
+    )
     assert all(e.audio == e.video for e in films)
     table = tmp_path / "all" / "processedResults" / "summaryTable.csv"
     table.write_text(SUMMARY.replace('"D:A"', '"D:X"'))
@@ -313,15 +305,15 @@ def test_all_of_crema_with_its_official_votes(full_crema):
     }
 
 
-# ------------------------------------------------------------------ files, faces, own data
+# ------------------------------------------------------------------ files
 
 
 def test_files_come_in_one_order_and_without_what_is_hidden(tmp_path):
-    root = plant(
+    root = write_files(
         tmp_path / "c",
         ["b/2.wav", "a.wav", ".git/x.wav", "__MACOSX/x.wav", "b/.hidden", "c!d/3.wav"],
     )
-    pack(root / "b" / "z.zip", ["0.wav", "m/1.wav", "__MACOSX/._1.wav", "m/.DS_Store"])
+    write_zip(root / "b" / "z.zip", ["0.wav", "m/1.wav", "__MACOSX/._1.wav", "m/.DS_Store"])
     os.symlink(root, root / "b" / "circle")
     os.symlink(root / "nowhere", root / "broken.wav")
     os.symlink(root / "self", root / "self")
@@ -333,7 +325,7 @@ def test_files_come_in_one_order_and_without_what_is_hidden(tmp_path):
         "b/z.zip!m/1.wav",
     ]
     (root / "c!d" / "3.wav").write_bytes(b"three")
-    pack(root / "c!d" / "y.zip", ["q!r.wav"])
+    write_zip(root / "c!d" / "y.zip", ["q!r.wav"])
     with media_files.media_file(str(root / "c!d" / "3.wav")) as path:
         assert path.read_bytes() == b"three"
     with media_files.media_file(f"{root}/c!d/y.zip!q!r.wav") as path:
@@ -350,180 +342,3 @@ def test_a_zip_of_zips_says_so(tmp_path):
         CorpusError, match=r"Video_Speech_Actor_01\.zip inside a zip: unpack the outer one"
     ):
         indexing.index_clips("ravdess", tmp_path / "record.zip")
-
-
-def test_labelled_faces(tmp_path):
-    names = [
-        "train/happy/1.jpg",
-        "train/Sad/2.PNG",
-        "test/happy/1.jpg",
-        "train/contempt/3.jpg",
-        "train/happy/notes.txt",
-    ]
-    entries = indexing.index_clips(
-        "fer2013", plant(tmp_path / "f", [*names, *(f"fer2013/{n}" for n in names)])
-    )
-    assert [(e.clip, e.emotion, e.crop, e.subject) for e in entries] == [
-        ("test/happy/1.jpg", "happy", True, ""),
-        ("train/Sad/2.PNG", "sad", True, ""),
-        ("train/happy/1.jpg", "happy", True, ""),
-    ]
-    assert bare(indexing.index_clips("fer2013", pack(tmp_path / "f.zip", names))) == bare(entries)
-    assert (
-        len(indexing.index_clips("my-faces", tmp_path / "f")) == 6
-    )  # of own pictures two with one name may be two
-
-
-@pytest.mark.parametrize("above", ["", "mine/"])
-def test_own_folders(tmp_path, above):
-    names = [
-        "faces/happy/ann/1.jpg",
-        "faces/happy/2.jpg",
-        "Faces/SURPRISED/bob/c.mp4",
-        "audio/happiness/ann/1.wav",
-        "audio/sur/x.mp4",
-        "audio/sur/cover.jpg",
-        "faces/happy/ann/1.wav",
-        "readme.txt",
-    ]
-    entries = indexing.index_clips("mine", plant(tmp_path, [above + n for n in names]))
-    found = {
-        e.clip.removeprefix(above): (e.emotion, e.subject, bool(e.video), bool(e.audio), e.crop)
-        for e in entries
-    }
-    assert found == {
-        "faces/happy/ann/1.jpg": ("happy", "ann", True, False, True),
-        "faces/happy/2.jpg": ("happy", "", True, False, True),
-        "Faces/SURPRISED/bob/c.mp4": ("surprise", "bob", True, False, False),
-        "audio/happiness/ann/1.wav": ("happy", "ann", False, True, False),
-        "audio/sur/x.mp4": ("surprise", "", False, True, False),
-    }
-    plant(tmp_path, [f"{above}audio/contempt/1.wav"])
-    with pytest.raises(
-        CorpusError,
-        match=r"contempt/1\.wav has an unknown emotion 'contempt'; known are .*"
-        r"surprise \(surprised, sur",
-    ):
-        indexing.index_clips("mine", tmp_path)
-
-
-def table(root: Path, text: str, name="clips.csv", encoding="utf-8") -> Path:
-    plant(root, ["a.mp4", "a.wav", "face é.jpg", "sub/b.wav"])
-    (root / name).write_bytes(text.encode(encoding))
-    return root / name
-
-
-GOOD = (
-    "path,subject,label,clip,audio,sex\na.mp4,ann,Happy,one,,F\na.wav,ann,joy,one,,\n"
-    "face é.jpg,bob,sad,two,sub\\b.wav,male\n"
-)
-
-
-@pytest.mark.parametrize(
-    ("text", "encoding"),
-    [
-        (GOOD, "utf-8"),
-        (GOOD.replace(",", ";").replace("\n", "\r\n") + ";;;;;\r\n\r\n", "utf-8-sig"),
-        (GOOD.replace(",", "\t"), "utf-16"),
-        (GOOD.replace("clip,", "Clip ID ,").replace("path", "PATH"), "utf-8"),
-    ],
-)
-def test_own_table(tmp_path, text, encoding):
-    one, two = indexing.index_clips("mine", table(tmp_path / "t", text, encoding=encoding))
-    here = tmp_path / "t"
-    assert (one.clip, one.subject, one.sex, one.emotion, one.crop) == (
-        "one",
-        "ann",
-        "female",
-        "happy",
-        False,
-    )
-    assert (one.video, one.audio) == (str(here / "a.mp4"), str(here / "a.wav"))
-    assert (two.clip, two.subject, two.sex, two.emotion, two.crop) == (
-        "two",
-        "bob",
-        "male",
-        "sad",
-        True,
-    )
-    assert (two.video, two.audio) == (str(here / "face é.jpg"), str(here / "sub" / "b.wav"))
-
-
-def test_own_table_reaches_out_of_its_folder(tmp_path):
-    plant(tmp_path, ["x/film.mp4"])
-    (entry,) = indexing.index_clips(
-        "mine", table(tmp_path / "t", "path,subject,label,clip\n../x/film.mp4,,ang,one\n")
-    )
-    assert entry.video == entry.audio  # a film brings its sound
-    assert Path(entry.video).samefile(tmp_path / "x" / "film.mp4")
-    assert entry.subject == ""
-
-
-def test_a_subjects_sex_need_be_said_but_once(tmp_path):
-    text = "path,subject,label,clip,sex\na.wav,ann,sad,1,\nsub/b.wav,ann,sad,2,w\na.mp4,,sad,3,\n"
-    assert [e.sex for e in indexing.index_clips("mine", table(tmp_path, text))] == [
-        "female",
-        "female",
-        "",
-    ]
-
-
-HEAD = "path,subject,label,clip\n"
-
-
-@pytest.mark.parametrize(
-    ("text", "says"),
-    [
-        (
-            "path,label\na.wav,sad\n",
-            "has no column subject nor clip; its first line must name path, subject, label, clip",
-        ),
-        ("path,subject,label,clip,Label\n", "two columns label"),
-        ("", "has no column path"),
-        (HEAD, "no rows"),
-        (
-            HEAD + "a.wav,ann,contempt,1\n",
-            r"line 2: unknown emotion 'contempt'; known are neutral \(neu\)",
-        ),
-        (
-            HEAD + "a.wav,ann,3,1\n",
-            "unknown emotion '3': numbers name other emotions in every corpus",
-        ),
-        (HEAD + "a.wav,ann,,1\n", "unknown emotion ''"),
-        (HEAD + "a.wav,ann,sad,\n", "line 2: the clip id is empty"),
-        (HEAD + ",ann,sad,1\n", "line 2: the path is empty"),
-        (HEAD + "a.txt,ann,sad,1\n", r"a\.txt is no path that can be read; files end in \.jpg"),
-        (
-            "audio," + HEAD + "face é.jpg,a.wav,ann,sad,1\n",
-            r"face é\.jpg is no audio that can be read; files end in \.flv",
-        ),
-        (
-            HEAD + "a.wav,ann,sad,1\na.mp4,bob,sad,1\n",
-            "line 3: clip 1 has two values of subject: ann and bob",
-        ),
-        (
-            HEAD + "a.wav,ann,sad,1\na.mp4,ann,fear,1\n",
-            "line 3: clip 1 has two values of label: sad and fear",
-        ),
-        (HEAD + "a.wav,ann,sad,1\nsub/b.wav,ann,sad,1\n", "two values of audio"),
-        (
-            HEAD + "".join(f"{i}.wav,ann,sad,{i}\n" for i in range(7)),
-            r"7 files are not there.*0\.wav \(line 2\).*4\.wav \(line 6\)$",
-        ),
-        (HEAD + "a.wav,ann,sad,1,extra\n", "line 2: more fields than the header"),
-        ("sex," + HEAD + "x,a.wav,ann,sad,1\n", "line 2: sex is 'x'"),
-        (
-            "sex," + HEAD + "f,a.wav,ann,sad,1\nm,sub/b.wav,ann,sad,2\n",
-            "subject ann is female in one row and male in another",
-        ),
-    ],
-)
-def test_a_table_with_a_fault_says_where(tmp_path, text, says):
-    with pytest.raises(CorpusError, match=says) as caught:
-        indexing.index_clips("mine", table(tmp_path, text))
-    assert "clips.csv" in str(caught.value)
-
-
-def test_a_table_in_another_encoding(tmp_path):
-    with pytest.raises(CorpusError, match="save it as 'CSV UTF-8'"):
-        indexing.index_clips("mine", table(tmp_path, GOOD, encoding="latin-1"))

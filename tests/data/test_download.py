@@ -32,7 +32,7 @@ AUDIO, VIDEOS = (
 )
 KILLS = max(
     1, round(0.4 * int(os.environ.get("FAULTS", "5")))
-)  # the other part falls to test_prepare.py
+)  # the other part falls to test_preparation_interrupted.py
 
 
 class Record(http.server.ThreadingHTTPServer):

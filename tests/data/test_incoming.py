@@ -2,8 +2,6 @@
 
 import io
 import json
-import tarfile
-import unicodedata
 import zipfile
 from pathlib import Path
 
@@ -16,7 +14,6 @@ import core.__main__ as cli
 from core.data import preparation, prepared_corpora
 from core.data.checks import doctor
 from core.data.corpora import CorpusError
-from core.data.sources import indexing
 from core.media import spectrograms
 from tests.support import corpus_trees
 from tests.support.trained_runs import install_landmark_model
@@ -239,93 +236,7 @@ def test_doctor_recognises_what_prepare_reads(tmp_path, home, drawn, film, what,
     assert len(corpus.clip) == report.counts["clips"] == len(contents)
 
 
-def test_a_members_fault_is_told_with_its_own_words(tmp_path, home):
-    sound = io.BytesIO()
-    soundfile.write(sound, noise(), RATE, format="WAV")
-    with zipfile.ZipFile(tmp_path / "x.zip", "w") as z:
-        for i in range(3):
-            z.writestr(f"audio/happy/{i}.wav", sound.getvalue())
-    data = bytearray((tmp_path / "x.zip").read_bytes())
-    first, second = (data.index(f"audio/happy/{i}.wav".encode()) for i in range(2))
-    data[first + 500] ^= 0xFF  # damaged content
-    at = data.rindex(b"audio/happy/1.wav") - 46 + 8  # flags in the list of members
-    data[at] |= 1
-    data[second - 30 + 6] |= 1  # encrypted
-    (tmp_path / "x.zip").write_bytes(bytes(data))
-    reasons = prepared(tmp_path / "x.zip").meta["left_out"]
-    assert "0.wav is damaged inside x.zip" in reasons["audio/happy/0.wav"]
-    assert "encrypted in x.zip; unpack it and give the folder" in reasons["audio/happy/1.wav"]
-
-
-def archive(kind: str) -> bytes:
-    file = io.BytesIO()
-    with tarfile.open(fileobj=file, mode=f"w:{kind}") as tar:
-        tar.addfile(tarfile.TarInfo("train/happy/1.jpg"))
-    return file.getvalue()
-
-
-@pytest.mark.parametrize(
-    ("name", "content", "words"),
-    [
-        ("f.tar.gz", archive("gz"), "is a gz archive, and zips alone are read packed; unpack it"),
-        ("f.tar", archive(""), "is a tar archive"),
-        ("f.tar.xz", archive("xz"), "is an xz archive"),
-        ("f.zip", b"Rar!\x1a\7\0" + bytes(99), "is a rar archive"),
-        ("f.7z", b"7z\xbc\xaf\x27\x1c" + bytes(99), "is a 7z archive"),
-        ("f.wav", corpus_trees.encode_wav(np.zeros(99, np.int16)), "is a single media file"),
-        ("fer2013.csv", b"emotion,pixels,Usage\n0,70 80,Training\n", "read from files like train/"),
-        ("f.zip", b"", "is empty"),
-        ("f.zip", corpus_trees.lfs_pointer("a"), "git lfs pull|is a table"),
-    ],
-)
-def test_what_is_no_corpus_is_called_what_it_is(tmp_path, name, content, words):
-    (tmp_path / name).write_bytes(content)
-    with pytest.raises(CorpusError, match=words) as caught:
-        indexing.index_clips("fer2013", tmp_path / name)
-    assert "download it again" not in str(caught.value)
-
-
-def test_a_zip_that_is_cut_is_still_called_damaged(tmp_path):
-    with zipfile.ZipFile(tmp_path / "f.zip", "w") as z:
-        z.writestr("train/happy/1.jpg", bytes(999))
-    (tmp_path / "f.zip").write_bytes((tmp_path / "f.zip").read_bytes()[:500])
-    with pytest.raises(CorpusError, match="is damaged .*; download it again"):
-        indexing.index_clips("fer2013", tmp_path / "f.zip")
-
-
-# ------------------------------------------------------------------ tables
-
-
-def test_a_table_names_files_in_another_unicode_form(tmp_path):
-    put(tmp_path / unicodedata.normalize("NFD", "Zoë/fröh.wav"), noise())
-    row = unicodedata.normalize("NFC", "Zoë/fröh.wav,Zoë,happy,1\n")
-    second = unicodedata.normalize("NFD", "Zoë\\fröh.wav,Zoë,happy,2\n")
-    put(tmp_path / "t.csv", f"path,subject,label,clip\n{row}{second}".encode())
-    one, two = indexing.index_clips("mine", tmp_path / "t.csv")
-    assert one.subject == two.subject
-    assert Path(one.audio).samefile(two.audio)
-
-
-@pytest.mark.parametrize("form", ["sep", "utf-16", "tab", "tsv"])
-def test_a_table_in_the_forms_of_spreadsheets(tmp_path, form):
-    put(tmp_path / "a.wav", noise())
-    text = "path;subject;label;clip\na.wav;ann;happy;1\n"
-    text = f"sep=;\r\n{text}" if form == "sep" else text
-    text = text.replace(";", "\t") if form in ("tab", "tsv") else text
-    path = tmp_path / ("t.tsv" if form == "tsv" else "t.csv")
-    put(path, text.encode("utf-16" if form == "utf-16" else "utf-8"))
-    (entry,) = indexing.index_clips("mine", path)
-    assert (entry.subject, entry.emotion) == ("ann", "happy")
-
-
-def test_a_spreadsheet_and_latin_1_are_refused_with_the_fix(tmp_path):
-    with zipfile.ZipFile(tmp_path / "t.xlsx", "w") as z:
-        z.writestr("xl/workbook.xml", "")
-    with pytest.raises(CorpusError, match="is a spreadsheet; save it as 'CSV UTF-8'"):
-        indexing.index_clips("mine", tmp_path / "t.xlsx")
-    put(tmp_path / "t.csv", "path,subject,label,clip\na.wav,Jörg,sad,1\n".encode("latin-1"))
-    with pytest.raises(CorpusError, match=r"0xf6 in line 2; it may be Latin-1\); save it as"):
-        indexing.index_clips("mine", tmp_path / "t.csv")
+# ------------------------------------------------------------------ sets, paths
 
 
 def test_why_no_clip_can_be_used_is_told_truly(tmp_path, home, drawn):
@@ -350,9 +261,6 @@ def test_why_no_clip_can_be_used_is_told_truly(tmp_path, home, drawn):
     fails("has a face and a voice: 2 have a face alone and 2 .*--data.pairing emotion", **few)
     fails("no clip of sounds has a face", "sounds", **few)
     fails("no face of mine is angry or fear; its are happy, sad", classes=("angry", "fear"))
-
-
-# ------------------------------------------------------------------ paths
 
 
 ODD_NAMES = ["it's [one] #1 %20 é&", 'a "b" {c} $d', "Zoë über", "-n --help", "a;b|c"]

@@ -7,7 +7,6 @@ import io
 import os
 import subprocess
 import sys
-import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +21,7 @@ from core.data.corpora import CorpusError
 from core.data.sources import indexing
 from core.files import UserError
 from tests.support import corpus_trees
+from tests.support.file_trees import write_files, write_zip
 from ui.data import corpus_import
 
 
@@ -38,25 +38,12 @@ def home(tmp_path, monkeypatch):
     return tmp_path / "home" / "data" / "processed"
 
 
-def plant(root: Path, contents: dict[str, bytes]) -> Path:
-    for path, content in contents.items():
-        (root / path).parent.mkdir(parents=True, exist_ok=True)
-        (root / path).write_bytes(content)
-    return root
-
-
-def pack(path: Path, contents: dict[str, bytes]) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with zipfile.ZipFile(path, "w") as z:
-        for name, content in contents.items():
-            z.writestr(name, content)
-    return path
-
-
 @pytest.fixture
 def own(tmp_path):
     """Two sounds as own data."""
-    return plant(tmp_path / "own", {f"audio/{e}/anna/1.wav": voice() for e in ("happy", "sad")})
+    return write_files(
+        tmp_path / "own", {f"audio/{e}/anna/1.wav": voice() for e in ("happy", "sad")}
+    )
 
 
 def refused(capsys, *words: str) -> str:
@@ -175,11 +162,11 @@ def test_own_data_may_lie_inside_further_folders(tmp_path, home, form, above):
     contents = {f"{above}audio/{e}/anna/1.wav": voice() for e in ("happy", "sad")}
     root = tmp_path / "root"
     if form == "folder":
-        plant(root, contents)
+        write_files(root, contents)
     elif form == "zip":
-        root = pack(tmp_path / "root.zip", contents)
+        root = write_zip(tmp_path / "root.zip", contents)
     else:
-        pack(root / ("z.zip" if form == "zip in a folder" else "down/here/z.zip"), contents)
+        write_zip(root / ("z.zip" if form == "zip in a folder" else "down/here/z.zip"), contents)
     corpus, report = both(root)
     assert (len(corpus.voices), set(corpus.subject), corpus.meta["left_out"]) == (2, {"anna"}, {})
     assert (report.corpus, report.counts["clips"], report.counts["subjects"]) == ("own", 2, 1)
@@ -188,8 +175,8 @@ def test_own_data_may_lie_inside_further_folders(tmp_path, home, form, above):
 
 def test_a_zip_beside_its_unpacked_content_counts_once(tmp_path, home, own):
     contents = {f"audio/{e}/anna/1.wav": voice() for e in ("happy", "sad")}
-    plant(tmp_path / "root/z", contents)
-    pack(tmp_path / "root/z.zip", contents)
+    write_files(tmp_path / "root/z", contents)
+    write_zip(tmp_path / "root/z.zip", contents)
     index = indexing.index_corpus("mine", tmp_path / "root")
     assert [e.clip for e in index.entries] == [f"z/{path}" for path in contents]
     assert set(index.passed_over.values()) == {indexing.SAME_PATH}
@@ -201,7 +188,7 @@ def test_a_zip_beside_its_unpacked_content_counts_once(tmp_path, home, own):
 
 def test_forms_that_are_not_read_are_counted_by_ending(home, own, capsys):
     names = [*(f"{i}.docx" for i in range(3)), "audio/happy/x.psd", "a/y.PSD", "README"]
-    plant(own, dict.fromkeys(names, b"\x01\x02 of no known kind"))
+    write_files(own, dict.fromkeys(names, b"\x01\x02 of no known kind"))
     assert cli.main(["data", "prepare", "mine", "--source", str(own)]) == 0
     told = capsys.readouterr().out
     report = faults.to_text(doctor.examine_corpus(own, workers=1))
@@ -214,7 +201,9 @@ def test_forms_that_are_not_read_are_counted_by_ending(home, own, capsys):
 
 
 def test_where_nothing_is_read_its_endings_are_counted(tmp_path, home, capsys):
-    root = plant(tmp_path / "r", {"a.doc": b"\0a", "b/c.DOC": b"\0b", "d": b"\0c", "e.raw": b"\0"})
+    root = write_files(
+        tmp_path / "r", {"a.doc": b"\0a", "b/c.DOC": b"\0b", "d": b"\0c", "e.raw": b"\0"}
+    )
     line = refused(capsys, "data", "prepare", "mine", "--source", str(root))
     assert "(its files: 2 .doc, 1 without ending, 1 .raw)" in line
 
@@ -226,7 +215,7 @@ def test_where_nothing_is_read_its_endings_are_counted(tmp_path, home, capsys):
 def test_a_dangling_link_is_named_in_the_same_words(tmp_path, home, own, name, target, words):
     link = own / "audio/happy/z.wav"
     if name == "ravdess":
-        plant(own, {"Actor_01/03-01-03-01-01-01-01.wav": voice()})
+        write_files(own, {"Actor_01/03-01-03-01-01-01-01.wav": voice()})
         link = own / "Actor_01/z.wav"
     link.symlink_to(target)
     path = preparation.prepare_corpus(name, own, workers=1)
@@ -255,7 +244,7 @@ BROKEN = {
 @pytest.mark.parametrize("name", BROKEN)
 def test_a_broken_zip_is_named_and_does_not_hide_the_rest(home, own, name):
     content, words = BROKEN[name]
-    plant(own, {f"more/{name}": content})
+    write_files(own, {f"more/{name}": content})
     corpus, report = both(own)
     assert len(corpus.voices) == 2
     path = prepared_corpora.corpus_path("mine")
@@ -268,12 +257,14 @@ def test_a_broken_zip_is_named_and_does_not_hide_the_rest(home, own, name):
 
 def test_a_broken_zip_alone_is_the_reason(tmp_path):
     with pytest.raises(CorpusError, match=r"holds no clip .* Its z\.zip is .*damaged"):
-        indexing.index_clips("mine", plant(tmp_path / "r", {"z.zip": b"PK\3\4 no"}))
+        indexing.index_clips("mine", write_files(tmp_path / "r", {"z.zip": b"PK\3\4 no"}))
 
 
 def test_a_broken_zip_of_an_official_corpus_is_refused(tmp_path):
     """It may hold an actor, who would be missing unsaid."""
-    root = plant(tmp_path / "r", {"Actor_01/03-01-03-01-01-01-01.wav": voice(), "2.zip": b"PK no"})
+    root = write_files(
+        tmp_path / "r", {"Actor_01/03-01-03-01-01-01-01.wav": voice(), "2.zip": b"PK no"}
+    )
     with pytest.raises(CorpusError, match=r"2\.zip is not a zip archive or is damaged"):
         indexing.index_clips("ravdess", root)
 
@@ -283,7 +274,7 @@ def test_a_broken_zip_of_an_official_corpus_is_refused(tmp_path):
 
 def test_a_name_that_cannot_be_decoded_is_named(home, own, capsys):
     odd = os.fsdecode(b"M\xfcller")
-    plant(own, {f"audio/sad/{odd}.wav": voice(), f"{odd}.txt": b"words"})
+    write_files(own, {f"audio/sad/{odd}.wav": voice(), f"{odd}.txt": b"words"})
     (own / f"audio/sad/{odd} two.wav").write_bytes(b"")
     assert cli.main(["data", "prepare", "mine", "--source", str(own), "--lost", "1"]) == 0
     out = capsys.readouterr().out
@@ -295,7 +286,7 @@ def test_a_name_that_cannot_be_decoded_is_named(home, own, capsys):
 
 
 def test_a_control_character_in_a_name_does_not_reach_the_terminal(home, own, capsys):
-    plant(own, {"audio/sad/a\x1b[31m\nb.wav": voice(), "x\x07.txt": b"words"})
+    write_files(own, {"audio/sad/a\x1b[31m\nb.wav": voice(), "x\x07.txt": b"words"})
     assert cli.main(["data", "prepare", "mine", "--source", str(own)]) == 0
     assert "\x07" not in capsys.readouterr().out
     assert "audio/sad/a\\x1b[31m\\nb.wav" in prepared_corpora.load_corpus("mine").clip
@@ -343,13 +334,13 @@ def test_an_unknown_subject_is_no_person(tmp_path, word):
 
 
 def test_a_folder_may_say_that_a_subject_is_unknown(tmp_path):
-    root = plant(tmp_path / "r", {"audio/sad/N_A/1.wav": b"", "audio/sad/unknown/2.wav": b""})
+    root = write_files(tmp_path / "r", {"audio/sad/N_A/1.wav": b"", "audio/sad/unknown/2.wav": b""})
     assert [e.subject for e in indexing.index_clips("mine", root)] == ["N_A", ""]
 
 
 @pytest.mark.parametrize("form", ["folder", "table"])
 def test_names_are_the_same_in_a_locale_that_has_no_umlauts(tmp_path, form):
-    plant(tmp_path / "r", {"audio/happy/Zoë/ä.wav": voice()})
+    write_files(tmp_path / "r", {"audio/happy/Zoë/ä.wav": voice()})
     (tmp_path / "t.csv").write_text(
         "path,subject,label,clip\nr/audio/happy/Zoë/ä.wav,Zoë,happy,ä\n", encoding="utf-8"
     )

@@ -50,8 +50,20 @@ def test_a_crop_on_its_head_is_noticed(photo, face):
     x0, y0, x1, y1 = (round(v) for v in face.box)
     crop = np.asarray(Image.fromarray(photo[y0 - 20 : y1 + 10, x0 - 10 : x1 + 10]).convert("L"))
     crop = np.asarray(Image.fromarray(crop).resize((48, 48)))
-    assert appearance.upside_down(turned(crop, 180)) == "yes"
-    assert appearance.upside_down(crop) == "no"
+    assert appearance.crop_turn(turned(crop, 180)) == "yes"
+    assert appearance.crop_turn(crop) == "no"
+
+
+@pytest.mark.parametrize("degrees", [90, 270])
+def test_a_crop_on_its_side_is_doubted(photo, face, degrees):
+    x0, y0, x1, y1 = (round(v) for v in face.box)
+    crop = Image.fromarray(photo[y0 - 20 : y1 + 10, x0 - 10 : x1 + 10]).convert("L")
+    assert appearance.crop_turn(turned(np.asarray(crop.resize((48, 48))), degrees)) == "side"
+
+
+def test_a_face_of_hardly_any_contrast_is_told(photo, face):
+    assert appearance.FAINT_NOTE in appearance.describe(photo // 20, [face])
+    assert appearance.FAINT_NOTE not in appearance.describe(photo // 4, [face])
 
 
 @pytest.mark.parametrize("keep", [0.8, 0.7, 0.6])
@@ -148,4 +160,4 @@ def test_a_doubtful_turn_is_told_and_not_made(model, monkeypatch, upright, turne
         return turned if view[3] else upright
 
     monkeypatch.setattr(detection.FaceFinder, "detector_score", score)
-    assert appearance.upside_down(np.full((48, 48), 90, np.uint8)) == answer
+    assert appearance.crop_turn(np.full((48, 48), 90, np.uint8)) == answer

@@ -1,5 +1,6 @@
 """Kinds of files by their content, and one clock for picture and sound."""
 
+import io
 import struct
 from fractions import Fraction
 
@@ -27,6 +28,8 @@ def pitch(wave):
         ("ogg", "OGG", "OPUS"),
         ("ogg", "OGG", "VORBIS"),
         ("wav", "RF64", "PCM_24"),
+        ("nist", "NIST", "PCM_16"),
+        ("mp3", "MP3", "MPEG_LAYER_III"),
     ],
 )
 def test_sounds_of_many_kinds_are_read(tmp_path, kind, form, subtype):
@@ -35,6 +38,60 @@ def test_sounds_of_many_kinds_are_read(tmp_path, kind, form, subtype):
     assert containers.read_media(path, "x")[0] == kind
     assert pitch(clips.read_waveform(path)[1000:15_000]) == pytest.approx(440, abs=3)
     assert probe.audio_info(path, kind).seconds == pytest.approx(1, abs=0.05)
+
+
+def encoded(form, endian=None):
+    file = io.BytesIO()
+    soundfile.write(file, tone(), RATE, endian=endian, format=form)
+    return file.getvalue()
+
+
+def adts():
+    file = io.BytesIO()
+    with av.open(file, "w", format="adts") as box:
+        stream = box.add_stream("aac", rate=RATE, layout="mono")
+        sound = av.AudioFrame.from_ndarray(tone()[None], format="fltp", layout="mono")
+        sound.sample_rate = RATE
+        box.mux(stream.encode(sound))
+        box.mux(stream.encode(None))
+    return file.getvalue()
+
+
+ID3 = b"ID3\x04\0\0\0\0\0\x20" + bytes(32)
+
+
+@pytest.mark.parametrize(
+    ("kind", "content"),
+    [
+        ("wav", lambda: encoded("WAV", "BIG")),  # RIFX
+        ("mp3", lambda: bytes(300) + encoded("MP3")),  # as some writers pad
+        ("aac", lambda: ID3 + adts()),
+        ("flac", lambda: 2 * ID3 + encoded("FLAC")),
+        ("mp3", lambda: ID3 + encoded("MP3")),
+    ],
+    ids=["rifx", "zeros before mp3", "id3 before aac", "id3 twice before flac", "id3 before mp3"],
+)
+def test_sounds_with_something_before_them_are_read(kind, content):
+    data = content()
+    assert containers.read_media(data, "x")[0] == kind
+    assert pitch(clips.read_waveform(data)[1000:15_000]) == pytest.approx(440, abs=3)
+    assert probe.audio_info(data, kind).start is not None
+
+
+@pytest.mark.parametrize("scale", [3.0, 32_767.0])
+def test_floats_of_another_scale_are_refused_and_not_cut_off(tmp_path, scale):
+    path = tmp_path / "voice.wav"
+    soundfile.write(path, 2 * scale * tone(), RATE, "FLOAT")
+    for read in (clips.read_waveform, lambda p: probe.audio_info(p, "wav")):
+        with pytest.raises(MediaError, match=f"has samples up to {scale:,.0f}, where 1 is full"):
+            read(path)
+    soundfile.write(path, 3.0 * tone(), RATE, "FLOAT")  # an overshoot of 1.5
+    assert np.abs(clips.read_waveform(path)).max() == 1
+
+
+def test_a_damaged_sound_is_not_to_be_exported_as_a_film():
+    with pytest.raises(MediaError, match="Export it again as wav"):
+        clips.read_waveform(b"caff" + bytes(200), name="a.caf")
 
 
 def test_amr_of_a_telephone_is_read(tmp_path):

@@ -29,6 +29,7 @@ from PIL import Image
 from core.data import corpora
 from core.data.demo import actors, expressions, recordings
 from core.media import clips
+from tests.support.file_trees import write_files
 
 SAMPLE_RATE = 16_000  # Hz
 TITLE_PLACEHOLDER = "a title of 40 characters to be replaced."
@@ -157,13 +158,6 @@ def lfs_pointer(name: str) -> bytes:
     return f"version https://git-lfs.github.com/spec/v1\noid sha256:{oid}\nsize 72862\n".encode()
 
 
-def _write_files(folder: Path, contents: dict[str, bytes]) -> None:
-    for parent in {(folder / name).parent for name in contents}:
-        parent.mkdir(parents=True, exist_ok=True)
-    for name, content in contents.items():
-        (folder / name).write_bytes(content)
-
-
 def write_crema_tree(
     folder: Path, manifest_csv: Path | None = None, faults: bool = True, clip: Path | None = None
 ) -> tuple[Path, ExpectedFaults]:
@@ -195,13 +189,13 @@ def write_crema_tree(
 
     def flv(name: str, content: bytes | None, *kinds: str) -> None:
         path = f"VideoFlash/{name}.flv"
-        (folder / path).unlink() if content is None else _write_files(folder, {path: content})
+        (folder / path).unlink() if content is None else write_files(folder, {path: content})
         for kind in kinds:
             expected[kind].add(path)
 
     def sound(name: str, content: bytes | None, *kinds: str) -> None:
         path = f"AudioWAV/{name}.wav"
-        (folder / path).unlink() if content is None else _write_files(folder, {path: content})
+        (folder / path).unlink() if content is None else write_files(folder, {path: content})
         for kind in kinds:
             expected[kind].add(path)
 
@@ -255,7 +249,7 @@ def write_crema_tree(
     sound("1007_IOM_SAD_XX", encode_wav(noise(0.6)), "too-short")
     sound("1010 angry", encode_wav(noise()), "wrong-name")
     flv("1010_IOM_ANGRY_XX", replace_title(normal, "wrong"), "wrong-name")
-    _write_files(
+    write_files(
         folder,
         {
             f"copy/AudioWAV/{n}.wav": (folder / f"AudioWAV/{n}.wav").read_bytes()
@@ -263,7 +257,7 @@ def write_crema_tree(
         },
     )
     expected["nested-copy"] = {"copy = ."}
-    _write_files(folder, {"copy/AudioWAV/1091_WSI_SAD_XX.wav": encode_wav(noise(1.3))})
+    write_files(folder, {"copy/AudioWAV/1091_WSI_SAD_XX.wav": encode_wav(noise(1.3))})
     expected["name-twice"] = {"copy/AudioWAV/1091_WSI_SAD_XX.wav"}
     (folder / "AudioWAV" / "again").symlink_to(folder, target_is_directory=True)
     expected["link-loop"] = {"AudioWAV/again"}
@@ -293,7 +287,7 @@ def write_ravdess_tree(
         set().union(*corpora.official_clips("ravdess").values()), key=lambda code: code[::-1]
     )
     for code in codes:
-        _write_files(
+        write_files(
             folder,
             {
                 place("01", code): replace_title(both, code),
@@ -306,7 +300,7 @@ def write_ravdess_tree(
 
     def put(modality: str, code: str, content: bytes | None, *kinds: str) -> None:
         path = place(modality, code)
-        (folder / path).unlink() if content is None else _write_files(folder, {path: content})
+        (folder / path).unlink() if content is None else write_files(folder, {path: content})
         for kind in kinds:
             expected[kind].add(path)
 
@@ -318,7 +312,7 @@ def write_ravdess_tree(
         encode_wav(noise(), before=struct.pack("<4sI", b"FLLR", 4_000) + bytes(4_000)),
     )  # no fault
     a, b = place("03", "01-03-01-02-01-07"), place("03", "01-03-01-02-02-07")
-    _write_files(folder, {b: (folder / a).read_bytes()})
+    write_files(folder, {b: (folder / a).read_bytes()})
     expected["duplicate"] = {f"{a} = {b}"}
     put("01", "01-05-01-01-01-09", None)
     expected["missing-clips"].add("01-01-05-01-01-01-09")
@@ -341,7 +335,7 @@ def write_ravdess_tree(
     )
     put("03", "01-06-01-02-01-10", encode_wav(noise(1.1, 44_100), 44_100), "odd-rate")
     put("03", "01-06-01-02-02-10", encode_wav(np.zeros(20_000, np.int16)), "silent")
-    _write_files(
+    write_files(
         folder,
         {
             "Audio_Song/Actor_01/03-02-01-01-01-01-01.wav": encode_wav(noise()),
@@ -353,7 +347,7 @@ def write_ravdess_tree(
         {"extra/3-1-1.wav"},
     )
     sounds = sorted((folder / "Audio_Speech_Actors_01-24").rglob("*.wav"))
-    _write_files(folder, {f"copy/{p.relative_to(folder)}": p.read_bytes() for p in sounds})
+    write_files(folder, {f"copy/{p.relative_to(folder)}": p.read_bytes() for p in sounds})
     expected["nested-copy"] = {"copy = ."}
     return folder, dict(expected)
 

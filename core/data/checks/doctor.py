@@ -68,8 +68,7 @@ def examine_corpus(
     """
     start = time.monotonic()
     root, found = Path(root), defaultdict[str, dict[str, str]](dict)
-    if not root.exists():
-        raise CorpusError(f"{root} does not exist; give the folder or zip of a corpus")
+    media_files.check_source(root, "give the folder, zip or table of a corpus")
     looked: dict[str, tuple[int, int]] = {}
     each = functools.partial(_apply_to_each, found, looked, tick, workers or os.cpu_count() or 1)
     early, deadline = start + (1 - FACE_BUDGET_SHARE) * seconds, start + seconds

@@ -297,12 +297,19 @@ def _group_own_data(
     for kind in ("broken-archive", "pointer", "empty"):  # zips are passed over too
         kept = {n: d for n, d in findings[kind].items() if n not in index.passed_over}
         findings[kind] = kept
-    groups = {}
+    groups, emotions = {}, defaultdict(set)
     for e in index.entries:
+        for reference in filter(None, {e.video, e.audio}):
+            if reference in known:
+                emotions[known[reference].name].add(e.emotion)
         sound = e.audio if e.audio != e.video else None
         video, audio = ([known[r]] if r in known else [] for r in (e.video, sound))
         has_sound = e.audio is not None
         groups[e.clip] = ClipFiles(e.subject, video, audio, e.crop, needs_sound=has_sound)
+    for file, of in emotions.items():
+        if len(of) > 1:  # in several rows of a table
+            labels_of = " and once as ".join(sorted(of))
+            findings["duplicate"][f"{file} = {file}"] = f"once as {labels_of}"
     return groups
 
 

@@ -51,8 +51,7 @@ def index_corpus(name: str, root: Path, song: bool = False) -> CorpusIndex:
     several copies of a clip count once. Raises CorpusError, which says which files were expected
     where, or what is wrong with the table.
     """
-    if not root.exists():
-        raise CorpusError(f"{root} does not exist; give the folder or zip of {name} with --source")
+    media_files.check_source(root, f"give the folder, zip or table of {name} with --source")
     official = name in EXPECTED_FILES
     if own_data.is_table(root):
         if official:

@@ -52,6 +52,10 @@ KIND_ROLES = {  # kind of a file by its content -> its role in a corpus
 }
 
 
+NO_BEGINNING = "its beginning is missing"  # of a zip that is cut, or the last of several parts
+SAME_MEMBER = "another member of the same name is taken"
+
+
 class BrokenArchiveError(CorpusError):
     """A file that is no zip, or a damaged one; the message says what it is."""
 
@@ -99,16 +103,34 @@ def walk(root: Path, report: Callable[[str, str, str], None]) -> Iterator[tuple[
                     report("unreadable", path, e.strerror or type(e).__name__)
 
 
-def zip_members(archive: str | Path) -> list[zipfile.ZipInfo]:
-    """Members of a zip that are neither folders nor hidden. Raises what zipfile raises."""
+def zip_members(archive: str | Path, repeated: list[str] | None = None) -> list[zipfile.ZipInfo]:
+    """Members of a zip that are neither folders nor hidden. Raises what zipfile raises.
+
+    Of several members of one name the last is the one that is unpacked; the paths of the others are
+    added to `repeated`.
+    """
     with zipfile.ZipFile(archive) as z:
         members = z.infolist()
+    if any(m.header_offset < 0 for m in members):
+        raise zipfile.BadZipFile(NO_BEGINNING)
     files = [m for m in members if not path_in_zip(m.filename).endswith("/")]
-    return [m for m in files if not any(map(is_hidden, path_in_zip(m.filename).split("/")))]
+    shown = [m for m in files if not any(map(is_hidden, path_in_zip(m.filename).split("/")))]
+    last = {m.filename: m for m in shown}
+    if repeated is not None:
+        repeated += [path_in_zip(m.filename) for m in shown if last[m.filename] is not m]
+    return list(last.values())
 
 
 def path_in_zip(member: str) -> str:
-    """A member's path with slashes; some programs of Windows write backslashes."""
+    r"""A member's path with slashes, as some programs of Windows write backslashes.
+
+    Others (macOS) write UTF-8 without saying so, which zipfile takes for code page 437.
+
+    >>> path_in_zip("a\\Zoë.wav".encode().decode("cp437"))
+    'a/Zoë.wav'
+    """
+    with contextlib.suppress(UnicodeError):
+        member = member.encode("cp437").decode("utf-8")
     return member.replace("\\", "/").removeprefix("./")
 
 
@@ -138,13 +160,13 @@ def list_files(
             passed_over[printable(inside)] = reason
 
     if root.is_file():
-        return sorted(_members_of(str(root), ""), key=_sort_key)
+        return sorted(_members_of(str(root), "", passed_over), key=_sort_key)
     plain = list(walk(root, refuse))
     archives = {file for file in plain if file[1].lower().endswith(".zip")}
     members: list[tuple[str, str]] = []
     for file, path in archives:
         try:
-            members += _members_of(file, path[:-4] + "/")
+            members += _members_of(file, path[:-4] + "/", passed_over)
         except BrokenArchiveError as e:
             if not skip_broken:
                 raise
@@ -156,17 +178,18 @@ def _sort_key(found: tuple[str, str]) -> tuple[int, str, str]:
     return found[1].count("/"), found[1], found[0]
 
 
-def _members_of(archive: str, folder: str) -> list[tuple[str, str]]:
+def _members_of(archive: str, folder: str, passed_over: dict[str, str]) -> list[tuple[str, str]]:
+    repeated: list[str] = []
     try:
-        return [
-            (f"{archive}!{m.filename}", folder + path_in_zip(m.filename))
-            for m in zip_members(archive)
-        ]
+        members = zip_members(archive, repeated)
     except OSError as e:
         reason = e.strerror or str(e)
         raise CorpusError(f"{archive} cannot be read ({reason}); allow it, or copy it here") from e
     except (zipfile.BadZipFile, NotImplementedError, ValueError, EOFError) as e:
         raise BrokenArchiveError(_archive_fault(archive, e)) from e
+    for path in repeated:
+        passed_over[printable(f"{folder}{path} (an earlier member)")] = SAME_MEMBER
+    return [(f"{archive}!{m.filename}", folder + path_in_zip(m.filename)) for m in members]
 
 
 def _archive_fault(path: str, error: Exception) -> str:
@@ -174,6 +197,8 @@ def _archive_fault(path: str, error: Exception) -> str:
     with open(path, "rb") as file:
         head = file.read(containers.SNIFF_BYTES)
     kind = containers.sniff_kind(head)
+    if head[:4] == b"PK\7\10" or str(error) == NO_BEGINNING:
+        return f"{path} is one part of a zip in several parts; join them into one zip, or unpack it"
     if head[:2] == b"PK":
         return f"{path} is not a zip archive or is damaged ({error}); download it again"
     if kind == "lfs":
@@ -254,8 +279,8 @@ def find_file(folder: Path, name: str) -> str | None:
     """The file that a table calls `name`, relative to `folder`; None if it is not there.
 
     Backslashes count as slashes. Names are compared in Unicode's composed form, as macOS writes
-    them decomposed, and in UTF-8, whatever the locale. Raises OSError where the machine cannot
-    look.
+    them decomposed, and in UTF-8, whatever the locale; where none is the same, the only one that
+    differs in capitals alone counts, as on Windows. Raises OSError where the machine cannot look.
     """
     for one in (name, name.replace("\\", "/")):
         if _is_file(folder / one):
@@ -265,8 +290,10 @@ def find_file(folder: Path, name: str) -> str | None:
         wanted = unicodedata.normalize("NFC", part)
         if not (at / part).exists():
             names = os.listdir(at) if at.is_dir() else []
-            same = (n for n in names if unicodedata.normalize("NFC", decoded(n)) == wanted)
-            part = next(same, part)
+            composed = {n: unicodedata.normalize("NFC", decoded(n)) for n in names}
+            same = [n for n, shown in composed.items() if shown == wanted]
+            alike = [n for n, shown in composed.items() if shown.lower() == wanted.lower()]
+            part = same[0] if same else alike[0] if len(alike) == 1 else part
         at = at / part
     return str(at) if _is_file(at) else None
 
@@ -278,6 +305,21 @@ def decoded(name: str) -> str:
     'Zoë.wav'
     """
     return os.fsencode(name).decode("utf-8", "surrogateescape")
+
+
+def check_source(root: Path, hint: str) -> None:
+    """Raise CorpusError where a source is neither a file nor a folder; `hint` says what to give."""
+    try:
+        mode = os.stat(root).st_mode
+    except (FileNotFoundError, NotADirectoryError, ValueError) as e:
+        dangling = root.is_symlink() and not isinstance(e, ValueError)
+        what = "is a link to nothing" if dangling else "does not exist"
+        raise CorpusError(printable(f"{root} {what}; {hint}")) from e
+    except OSError as e:
+        what = "is a link to itself" if e.errno == errno.ELOOP else f"cannot be read ({e.strerror})"
+        raise CorpusError(printable(f"{root} {what}; {hint}")) from e
+    if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
+        raise CorpusError(f"{root} is a device or a pipe; {hint}")
 
 
 def _is_file(path: Path) -> bool:

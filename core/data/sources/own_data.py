@@ -206,6 +206,8 @@ def read_table_rows(reference: str, needed: tuple[str, ...]) -> list[tuple[int, 
     reader = files.read_delimited(_read_text(reference))
     try:
         lines = [(reader.line_num, [value.strip() for value in row]) for row in reader]
+        while lines and not any(lines[0][1]):  # empty lines before the header
+            del lines[0]
     except csv.Error as e:
         where = f"{reference}, line {reader.line_num}"
         raise CorpusError(f"{where}: {e}; save it as 'CSV UTF-8' again") from e
@@ -216,7 +218,10 @@ def read_table_rows(reference: str, needed: tuple[str, ...]) -> list[tuple[int, 
         raise CorpusError(f"{what}; its first line must name {', '.join(needed)}")
     if twice := [c for c in needed if columns.count(c) > 1]:
         raise CorpusError(f"{reference} has two columns {twice[0]}; remove one")
-    rows = []
+    rows, filled = [], [values for _, values in lines[1:] if any(values)]
+    is_longer = all(len(values) == len(columns) + 1 for values in filled)
+    if is_longer and len({v[0] for v in filled if v[0].isdigit()}) == len(filled):
+        columns = ["", *columns]  # R's row names have no header
     for number, values in lines[1:]:
         if any(values[len(columns) :]):
             what = "more fields than the header; put fields that hold the separator in quotes"
