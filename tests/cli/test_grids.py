@@ -70,6 +70,7 @@ def test_a_preset_is_named_once():
         ("--preset", "demo", "--method", "strict", "--data.fold", "2", "--gan.no-use-source"),
         ("--grid", "studio", "--preset", "demo", "--data.classes", "happy", "sad", "--folds", "2"),
         ("--grid", "paper", "--f-s-corpus", "fer2013", "--folds", "1"),
+        ("--grid", "labels", "--cells", "10 a class · CP", "--seeds", "2"),
     ],
 )
 def test_the_printed_command_names_the_same_cells(words):
