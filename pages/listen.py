@@ -4,7 +4,7 @@ import streamlit as st
 
 from core.conformal import predictor
 from core.files import UserError
-from ui import listen
+from ui import film, listen
 from ui.session import cache, query_params
 from ui.widgets import charts, choices, players, run_summary, uploads
 
@@ -175,6 +175,11 @@ for place, condition in zip(places, family.shown):
         if not is_whole_clip:
             drawn.append((under_verdict, run_id, one.c))
 
+if not clip.is_still:
+    st.subheader("The clip speaks", divider="gray")
+    content = upload.getvalue if upload else lambda: film.example_content(key)
+    voice = chosen_emotion or None, seed, stem
+    film.show_film(family, clip, analysed_clip, clip_key, content, *voice)
 st.subheader("The clip's own voice, for comparison", divider="gray")
 if analysed_clip.waveform is None:
     st.caption("This clip has no sound. It needs none: a voice is generated from the face alone.")

@@ -59,8 +59,14 @@ class GenerateOptions:
     """Index of the frame whose face is used; without it the mean over frames tells the emotion."""
     whole: bool = False
     """A voice as long as the film, up to 20 s, that follows its face; otherwise one second."""
+    video: bool = False
+    """The film with that voice in step, as mp4 (H.264 and AAC) that says so; implies --whole."""
     out: Folder = Path("generated")
     """Folder for the files."""
+
+    @property
+    def is_whole(self) -> bool:
+        return self.whole or self.video
 
 
 @dataclass(frozen=True)
@@ -131,7 +137,7 @@ def generate(options: GenerateOptions) -> int:
     stem = options.out / _result_name(options, opened.run.id)
     _refuse_other_clip(stem, clip_digest)
     seen = generation.analyse_file(options.clip, options.person)
-    make = _generate_long_voice if options.whole else _generate_voice
+    make = _generate_long_voice if options.is_whole else _generate_voice
     facts, sound, y, figure, summary = make(options, opened, seen)
     contents: dict[str, files.Content] = {
         "wav": sound.wav,
@@ -139,6 +145,8 @@ def generate(options: GenerateOptions) -> int:
         "json": json.dumps({"clip digest": clip_digest} | facts, indent=1, ensure_ascii=False),
         "npy": lambda file: np.save(file, y),
     }
+    if options.video:
+        contents["mp4"] = _speaking_film(options, opened, sound)
     paths = {end: _with_end(stem, end) for end in contents}
     files.write_together({paths[end]: content for end, content in contents.items()})
     for note in facts["notes"]:
@@ -160,7 +168,7 @@ def _result_name(options: GenerateOptions, run_id: str) -> str:
     parts = [clip, run_id, options.emotion, str(options.seed)]
     parts += [f"person{options.person}"] * bool(options.person)
     parts += [] if options.frame is None else [f"frame{options.frame}"]
-    parts += ["whole"] * options.whole
+    parts += ["whole"] * options.is_whole
     return "-".join(part.replace("/", "_") for part in parts if part)
 
 
@@ -258,6 +266,15 @@ def _generate_long_voice(options: GenerateOptions, opened: LoadedRun, seen: Anal
         count = f"{len(windows)} window{'s' * (len(windows) > 1)}"
         summary = f"{seconds:.1f} s in {count}, told most of all: {strongest}"
     return facts, sound, voice.y, _long_voice_figure(voice, windows, opened), summary
+
+
+def _speaking_film(options: GenerateOptions, opened: LoadedRun, sound: Audio) -> bytes:
+    """`--video`: the film with the voice of `sound`."""
+    from core.inference.film import dubbing
+
+    name = files.printable(options.clip.name)
+    comment = f"dacssGAN {opened.run.id} seed {options.seed}; {dubbing.GENERATED_MARK}"
+    return dubbing.with_voice(options.clip.read_bytes(), name, sound.wave, comment, Progress())
 
 
 def _facts(

@@ -303,7 +303,7 @@ def _decode_request(request: str, pipe: Any) -> None:
         send(head | {"shape": one.frame.shape[:2]}, one.frame)
 
     try:
-        _apply_limits(limits)
+        apply_limits(limits)
         clip = clips.read_clip(path, limits, need_sound, name, send_frame)
         if not sent:
             for k, frame in enumerate(clip.frames):
@@ -318,7 +318,8 @@ def _decode_request(request: str, pipe: Any) -> None:
         send({"failure": f"{fault}. Scale it down, or cut it"})
 
 
-def _apply_limits(limits: Limits) -> None:
+def apply_limits(limits: Limits) -> None:
+    """Limit the memory and the processor time of this process, where the system can."""
     try:
         import resource
     except ImportError:  # not a Unix

@@ -21,7 +21,7 @@ import numpy as np
 
 from core import files
 from core.config import CONDITIONS, Config
-from core.runs import checks
+from core.runs import checks, notes
 from core.runs.checks import readable_runs
 from core.runs.directory import Run, index_row, parse_record, read_records
 from core.serialisation import to_dict
@@ -29,6 +29,7 @@ from core.serialisation import to_dict
 # paused: a stopped run that keeps its place in the queue
 RunState = Literal["queued", "running", "paused", "stopped", "failed", "done"]
 SETTLED_STATES = ("done", "stopped", "failed")  # no process writes the run's files
+DELETED_FOLDER = ".deleted"  # in the folder of runs; `restore` brings a run back from there
 # seconds without a heartbeat after which a run that trains on another machine counts as dead
 HEARTBEAT_TIMEOUT = 60.0
 
@@ -189,7 +190,8 @@ def load_curves(
 def list_runs(folder: Path | None = None) -> list[dict]:
     """All runs whose directory exists, newest first, as dicts of the database's columns.
 
-    `place` and `device` belong to the queue and are None for a run outside it. `rate` is samples
+    A row holds the run's notes too (title, note, tags, archived). `place` and `device` belong to
+    the queue and are None for a run outside it. `rate` is samples
     per second while G and D train, and steps per second in the other phases. Where the index cannot
     be read, the runs are listed from their directories, without the queue. A run that is not at
     work and has files that cannot be used is "failed", and its `fault` says why.
@@ -211,6 +213,9 @@ def _describe_truly(row: dict, run: Run) -> bool:
     if not (run.directory / "config.json").is_file():
         return False
     row["shipped"] = int(run.shipped)
+    row |= vars(notes.read(run))
+    if row["state"] == "done":  # a copy to share has no record of its course
+        row["step"] = row["step"] or row["steps"]
     fault = checks.fault(run) if row["state"] in SETTLED_STATES else None
     row["fault"] = fault.reason if fault else ""
     if fault:
@@ -284,11 +289,61 @@ def reindex(folder: Path | None = None) -> int:
     return len(found)
 
 
+# ------------------------------------------------------------------ deletion, and its undoing
+
+
+def delete(run: Run) -> None:
+    """Put a run's folder among the deleted ones, from where `restore` brings it back.
+
+    Raises UserError for a shipped run, one that is at work or waits for it, and one whose earlier
+    self lies there already.
+    """
+    folder = run.directory.parent
+    if run.shipped:
+        raise files.UserError(f"{run.id} came with the project and is not deleted; archive it")
+    row = next((r for r in list_runs(folder) if r["run"] == run.id), None)
+    if row and row["state"] not in SETTLED_STATES:
+        raise files.UserError(f"{run.id} is {row['state']}: stop its training first")
+    target = folder / DELETED_FOLDER / run.id
+    if target.exists():
+        raise files.UserError(f"{target} is an earlier run of this id: remove that folder first")
+    with training_lock(run):
+        target.parent.mkdir(exist_ok=True)
+        run.directory.rename(target)
+    gone = [(run.id,)]
+    tables = ("runs", "metrics", "queue")
+    _write_index(folder, [(f"DELETE FROM {table} WHERE run=?", gone) for table in tables])
+
+
+def deleted_runs(folder: Path | None = None) -> list[str]:
+    """Ids of the runs that `restore` can bring back, the last deleted first."""
+    place = (folder or files.checkpoints_folder()) / DELETED_FOLDER
+    found = [p for p in place.glob("*") if (p / "config.json").is_file()]
+    return [p.name for p in sorted(found, key=lambda p: (-p.stat().st_ctime_ns, p.name))]
+
+
+def restore(run_id: str, folder: Path | None = None) -> Run:
+    """Bring a deleted run back. Raises UserError for one that is not there, or exists again."""
+    folder = folder or files.checkpoints_folder()
+    if run_id not in deleted_runs(folder):
+        known = ", ".join(deleted_runs(folder)) or "none"
+        raise files.UserError(
+            f"no deleted run {files.printable(run_id)[:80]!r}; there are: {known}"
+        )
+    run = Run(folder / run_id)
+    if run.directory.exists():
+        raise files.UserError(f"{run.id} was trained again meanwhile: delete that run first")
+    (folder / DELETED_FOLDER / run_id).rename(run.directory)
+    index_existing(folder)
+    return run
+
+
 def _matching_rows(name: str, condition: str | None, folder: Path) -> tuple[list[dict], list[dict]]:
     """The runs that a name may mean, narrowed by the condition, the chosen one first; all runs.
 
-    Done runs come before running and other ones, then shipped before local ones. Shipped ones come
-    in the order of CONDITIONS, for their files have the age of their copy; others newest first.
+    Archived runs come last, done before running and other ones, shipped before local ones. Shipped
+    ones come in the order of CONDITIONS, for their files have the age of their copy; others newest
+    first.
     """
     index_existing(folder)
     rows = list_runs(folder)
@@ -305,7 +360,7 @@ def _matching_rows(name: str, condition: str | None, folder: Path) -> tuple[list
         known = r["condition"] in CONDITIONS
         place = CONDITIONS.index(r["condition"]) if known else len(CONDITIONS)
         age = (place, r["run"]) if r["shipped"] else (-r["created"], r["run"])
-        return order.get(r["state"], 2), -r["shipped"], *age
+        return r["archived"], order.get(r["state"], 2), -r["shipped"], *age
 
     return sorted(matches, key=rank), rows
 

@@ -12,7 +12,9 @@ from streamlit.testing.v1 import AppTest
 
 from core import files
 from core.config import LogMel, replace
+from core.files import UserError
 from core.inference import generation
+from core.inference.film import dubbing
 from core.runs import store
 from core.runs.directory import Run
 from tests.support import trained_runs
@@ -253,3 +255,36 @@ def test_a_full_temporary_folder_is_no_fault_of_the_clip(tmp_path, monkeypatch):
             next(uploads.track_bytes("clip.png", picture))
     with pytest.raises(MediaError, match="is a damaged picture"):
         next(uploads.track_bytes("clip.png", picture))
+
+
+def test_the_clip_speaks_with_the_chosen_sound(film, monkeypatch):
+    asked = []
+
+    def speak(content, name, wave, comment, report):
+        report("Writing the film", 1, 2)
+        asked.append((len(content) > 1000, name, round(len(wave) / 16_000, 1), comment))
+        return b"a film"
+
+    def own(content, name, report):
+        raise UserError(f"{name} [has] no sound")
+
+    monkeypatch.setattr(dubbing, "with_voice", speak)
+    monkeypatch.setattr(dubbing, "with_own_sound", own)
+    assert count_elements(film, "video") == len(asked) == 0  # nothing is encoded unasked
+    sounds = next(c for c in film.segmented_control if c.label == "Play the clip with")
+    assert sounds.options == ["Label", "Classifier", "CP", "Original sound"]
+    assert_no_exception(sounds.set_value("cp").run())
+    assert count_elements(film, "video") == 1
+    long_enough, name, seconds, comment = asked.pop()
+    _, seen = uploads.load_example_clip("drawn")
+    assert long_enough
+    assert seconds == round(len(seen.waveform) / 16_000, 1)
+    assert trained_runs.the_run("cp").id in comment
+    assert "nobody's voice" in comment
+    sounds = next(c for c in film.segmented_control if c.label == "Play the clip with")
+    assert_no_exception(sounds.set_value("original").run())
+    assert count_elements(film, "video") == 0
+    assert "no sound" in film.error[0].value
+    assert asked == []
+    assert_no_exception(film.radio(key="example").set_value("astronaut").run())
+    assert "Play the clip with" not in [c.label for c in film.segmented_control]  # a still

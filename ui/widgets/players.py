@@ -32,6 +32,7 @@ MIME_TYPES = {
     ".csv": "text/csv",
     ".json": "application/json",
     ".zip": "application/zip",
+    ".mp4": "video/mp4",
 }
 
 

@@ -1,0 +1,1 @@
+"""A film with a generated voice in step with its picture. Read dubbing first."""
