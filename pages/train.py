@@ -94,7 +94,11 @@ with settings_side:
 # ------------------------------------------------------------------ trainings, running and past
 
 with job_side:
-    if not rows:
+    asked = st.query_params.get("run")
+    labels = {
+        r["run"]: progress.run_label(r) for r in rows if not r["archived"] or r["run"] == asked
+    }
+    if not labels:
         st.subheader("No run yet")
         words = "Choose a preset on the left and press *Start*. The demo needs no download."
         st.info(words, icon=":material/arrow_back:")
@@ -102,7 +106,6 @@ with job_side:
     states = {r["run"]: r["state"] for r in rows}
     live_runs = [run for run, state in states.items() if state in cache.LIVE_STATES]
     running = [run for run, state in states.items() if state == "running"]
-    labels = {r["run"]: progress.run_label(r) for r in rows}
     bound = choices.option_args("run", "train run", labels, [*running, *live_runs, *labels][0])
     run_id = st.selectbox("Run", **bound)
 

@@ -83,7 +83,8 @@ class GeneratedFace:
 def list_runs() -> tuple[dict[str, dict], list[dict]]:
     """Runs of this direction: the finished ones by id, shipped ones first; and all others."""
     rows = [r for r in cache.run_rows() if _is_reverse_run(files.checkpoints_folder() / r["run"])]
-    done = sorted((r for r in rows if r["state"] == "done"), key=lambda r: not r["shipped"])
+    finished = (r for r in rows if r["state"] == "done" and not r["archived"])
+    done = sorted(finished, key=lambda r: not r["shipped"])
     return {r["run"]: r for r in done}, [r for r in rows if r["state"] != "done"]
 
 

@@ -18,7 +18,7 @@ from core.evaluation.comparison import RunSummary
 from core.runs import store
 from core.runs.directory import Run
 from ui import theme
-from ui.evaluate import figures
+from ui.evaluate import figures, management
 from ui.session import cache, query_params
 from ui.session.cache import LIVE_STATES
 
@@ -43,6 +43,8 @@ def load_summaries() -> tuple[list[RunSummary], list[str]]:
     folder, found = files.checkpoints_folder(), []
     wrong = list(store.unreadable_runs().values())
     for row in cache.run_rows():
+        if row["archived"] and not management.wants_archived():
+            continue
         if row["fault"]:
             wrong.append(row["fault"])
             continue
@@ -273,7 +275,17 @@ def _column_config() -> dict[str, Any]:
 
 def show_table(found: Sequence[RunSummary], picked: Sequence[RunSummary]) -> None:
     """The table of all runs; the ticked rows are compared."""
-    rows, ids = [comparison.run_record(s) for s in found], [s.id for s in found]
+    said = management.notes_of(found)
+    every, found = found, management.search(found, said)
+    if not found:
+        st.info("No run is found by these words.", icon=":material/search_off:")
+        management.show_form(every, picked)
+        return
+    rows = [management.with_notes(comparison.run_record(s), said[s.id]) for s in found]
+    ids = [s.id for s in found]
+    for k in ("title", "tags"):  # a column that nobody has used takes no room
+        if not any(r[k] for r in rows):
+            rows = [{c: v for c, v in r.items() if c != k} for r in rows]
     st.caption(
         "Tick two or more runs to compare them; click a column's head to sort. "
         "Accuracies are of real samples of new people (S4)."
@@ -287,8 +299,9 @@ def show_table(found: Sequence[RunSummary], picked: Sequence[RunSummary]) -> Non
         height=38 + 35 * min(len(rows), MAX_TABLE_ROWS),
         on_select=lambda: save_ticked_rows(key, ids),
         selection_mode="multi-row",
-        selection_default={"selection": {"rows": [ids.index(s.id) for s in picked]}},
+        selection_default={"selection": {"rows": [ids.index(s.id) for s in picked if s.id in ids]}},
     )
+    management.show_form(found, picked)
     done = [s for s in picked if s.results]
     if done:
         names = comparison.short_names(done)

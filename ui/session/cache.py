@@ -107,7 +107,7 @@ def families() -> list[RunFamily]:
 
     Runs that generate faces are not among them; the page Reverse shows those.
     """
-    rows = [r for r in run_rows() if r["state"] == "done"]
+    rows = [r for r in run_rows() if r["state"] == "done" and not r["archived"]]
     done = tuple((r["run"], r["condition"], r["shipped"]) for r in rows)
     return group_families(files.checkpoints_folder(), done)
 

@@ -36,7 +36,8 @@ LOSSES = ("loss/G", "loss/adversarial", "loss/l1", "loss/class", "loss/D")
 
 def run_label(row: dict) -> str:
     """A run's name in a list."""
-    return f"{row['run']} · {row['state']}" + (" · shipped" if row["shipped"] else "")
+    title = f"{row['title']} · " if row["title"] else ""
+    return f"{title}{row['run']} · {row['state']}" + (" · shipped" if row["shipped"] else "")
 
 
 def show_state(row: dict, rows: list[dict], device: str) -> None:
