@@ -125,7 +125,7 @@ with job_side:
             st.page_link(f"pages/{page}.py", label=words, **go)
             progress.show_results(row)
         if not row["fault"]:
-            progress.show_course(row)
+            progress.show_course(row, rows)
         progress.show_log(row)
 
     show_job()

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from core.media.clips import Clip
 
 ORIGINAL = "original"
-WIDTH = 480  # pixels of the player
+MAX_WIDTH, MAX_HEIGHT = 480, 320  # pixels of the player
 ABOUT = (
     "The film of up to 20 s with its picture in step with the voice, as mp4 (H.264 and AAC). It "
     "says in a corner of its picture and in its metadata that its voice is nobody's. The "
@@ -85,7 +85,7 @@ def show_film(
         more = {"key": "film", "persist_state": "session", "help": ABOUT}
         sound = st.segmented_control("Play the clip with", titles, format_func=titles.get, **more)
     if sound not in titles:
-        right.caption("Choose a sound: the clip is played with it, lips in step.")
+        right.caption("Choose a sound: the clip is played with it, in step with the picture.")
         return
     bar = right.empty()
     report = lambda words, done, total: bar.progress(  # noqa: E731
@@ -101,7 +101,8 @@ def show_film(
         return
     bar.empty()
     with right:
-        st.video(film, "video/mp4", width=WIDTH)
+        height, width = clip.frames.shape[1:3]
+        st.video(film, "video/mp4", width=min(MAX_WIDTH, round(MAX_HEIGHT * width / height)))
     with left:
         players.download("mp4", film, f"{stem}-{sound}.mp4", key="mp4 film")
         if sound == ORIGINAL:

@@ -57,9 +57,9 @@ def test_voice_and_picture_are_in_step_and_it_says_that_it_is_nobodys(film):
     loud = np.argmax(np.abs(clip.waveform) > 0.2) / clip.rate
     assert bright == pytest.approx(FLASH, abs=0.05)
     assert loud == pytest.approx(FLASH, abs=0.03)
-    corner = clip.frames[-1][-12:, :80]  # white words on a dark ground
+    corner = clip.frames[-1][:12, :80]  # white words on a dark ground
     assert corner.min() < 100 < 200 < corner.max()
-    assert clip.frames[-1][:80].min() > 150
+    assert clip.frames[-1][-80:].min() > 150
     assert {words for words, *_ in told} == set(dubbing.PHASES.values())
     assert all(0 <= done <= total for _, done, total in told)
 
@@ -90,8 +90,8 @@ def test_the_mark_fits_every_picture(height, width):
     made = encoder.encode(clip, tone(0.2), words, {}, list(dubbing.ENCODERS), lambda *_: None)
     frame = clips.read_clip(made).frames[0].astype(int)
     dark = (frame < 140).all(axis=2)
-    assert dark[height // 2 :].any()
-    assert not dark[: height // 4].any()
+    assert dark[: height // 2].any()
+    assert not dark[-height // 4 :].any()
 
 
 def test_what_cannot_be_a_film_is_refused_with_the_fix(film, tmp_path, monkeypatch):

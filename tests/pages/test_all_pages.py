@@ -24,7 +24,7 @@ from tests.support import trained_runs
 from tests.support.app import assert_no_exception, count_elements, open_page, page_text
 from ui import theme
 from ui.session import cache
-from ui.train import progress, settings
+from ui.train import curves, progress, settings
 from ui.widgets import charts, players, uploads
 
 # --- Listen ---------------------------------------------------------------------------------------
@@ -431,11 +431,11 @@ def test_every_emotion_and_every_state_has_its_colour():
 def test_every_chart_names_its_axes():
     y, s = np.zeros((112, 28)), SMOKE.logmel
     lines = {"loss/G": ([10], [1.0]), "FID": ([0], [3.0]), "FID real": ([0], [1.0])}
+    arrays = {k: (np.array(x), np.array(y)) for k, (x, y) in lines.items()}
     figures = [
         charts.spectrogram(y, 0.0, s),
         charts.softmax_and_p_values(SMOKE.data.classes, np.full(6, 1 / 6), np.full(6, 0.5)),
-        charts.training_curves(lines, "loss", ["loss/G"]),
-        charts.training_curves(lines, "FID", ["FID"], "FID real", 40),
+        curves.course_figure(arrays, 40, 0, (0, "FID"), weight=0.5),
         charts.confusion_matrices(
             {"faces": np.eye(6, dtype=int), "S1": np.eye(6, dtype=int)}, SMOKE.data.classes
         ),

@@ -256,7 +256,7 @@ def test_one_slider_moves_everything_and_stands_in_the_address(quiet):
     app = open_page("train", run=run.id)
     assert app.get("select_slider")[0].value == 20  # the newest
     assert "at" not in app.query_params
-    assert count_elements(app, "plotly_chart") == 6
+    assert count_elements(app, "plotly_chart") == 3
     assert count_elements(app, "bidi_component") == 6  # samples
     assert "Step 20 of 40" in page_text(app)
     assert "FID 9.00 · KID 4.50 · IS 1.50 · emotion recognised 50%" in page_text(app)
@@ -284,7 +284,7 @@ def test_one_slider_moves_everything_and_stands_in_the_address(quiet):
 def test_a_run_from_before_says_what_its_checkpoints_lack(quiet):
     app = open_page("train", run=trained_runs.fabricate_run("stopped").id)
     assert page_text(app).count(checkpoints.OLD_CHECKPOINT_NOTE) == 2
-    assert count_elements(app, "plotly_chart") == 4
+    assert count_elements(app, "plotly_chart") == 1
 
 
 def test_the_log_is_shown_and_can_be_taken_along(quiet):

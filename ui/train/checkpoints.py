@@ -1,4 +1,4 @@
-"""Checkpoints of a run: the slider that chooses one, its samples, their verdicts and embedding."""
+"""Checkpoints of a run: the slider that chooses one, its faces, the verdicts and the embedding."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from core.config import Config
 from core.evaluation import comparison
 from ui import theme
 from ui.session import cache, query_params
-from ui.widgets import charts, spectrogram
+from ui.widgets import charts
 from ui.widgets.charts import TrainingCurves
 
 BETTER_DIRECTION = {"FID": "lower", "KID": "lower", "IS": "higher"}  # measures of samples
@@ -102,69 +102,23 @@ def checkpoint_text(row: dict, step: int, lines: TrainingCurves, config: Config)
     return " · ".join(words)
 
 
-def mark_steps(
-    figure: go.Figure,
-    points: tuple[list[int], list[float]],
-    step: int | None,
-    top: tuple[int, str] | None,
-) -> go.Figure:
-    """Add a line at the chosen step and, on the curve of `points`, a star at the best step."""
-    if step is not None:
-        figure.add_vline(step, line={"color": theme.REFERENCE_COLOUR, "width": 1.5, "dash": "dot"})
-    value = dict(zip(*points)).get(top[0]) if top else None
-    if top and value is not None:
-        star = {"symbol": "star", "size": 12, "color": theme.LINE_COLOURS[1]}
-        star["line"] = {"width": 1, "color": theme.REFERENCE_COLOUR}
-        hover = f"%{{y:.3f}} at step {top[0]:,}: the best by {top[1]}<extra></extra>"
-        point = {"x": [top[0]], "y": [value], "marker": star, "hovertemplate": hover}
-        figure.add_scatter(mode="markers", showlegend=False, cliponaxis=False, **point)
-    return figure
+def show_faces(y: np.ndarray, names: Sequence[str], step: int) -> None:
+    """Generated faces (N, 28, 28) in [-1, 1] in a row."""
+    st.caption(
+        f"One voice of each emotion in S2, the same voices and noise at every step. Step {step:,}."
+    )
+    faces = np.clip((y.astype(np.float32) + 1) * 127.5, 0, 255).astype(np.uint8)
+    for column, face, name in zip(st.columns(len(faces)), faces, names):
+        column.image(face, name, width="stretch")
 
 
-def show_samples(row: dict, step: int | None) -> None:
-    """The samples of one checkpoint, the scorer's verdicts on them, and their embedding."""
-    st.subheader("Samples")
-    if step is None:
-        st.caption(
-            "One sample of each emotion, at every checkpoint; the first comes with the "
-            "generator's training."
-        )
-        return
-    config = cache.run_config(row["run"])
-    shown = cache.checkpoint_samples(samples_by_step(row["run"])[step])
-    names = [config.data.classes[int(k)] for k in shown["label"]]
-    if shown["y"].shape[1:] == (config.logmel.columns, config.logmel.bands):
-        _show_spectrograms(row, step, config, shown["y"], names)
-    else:
-        st.caption(
-            "One voice of each emotion in S2, the same voices and noise at every step. "
-            f"Step {step:,}."
-        )
-        faces = np.clip((shown["y"].astype(np.float32) + 1) * 127.5, 0, 255).astype(np.uint8)
-        for column, face, name in zip(st.columns(len(faces)), faces, names):
-            column.image(face, name, width="stretch")
+def show_verdicts(shown: dict[str, np.ndarray], config: Config) -> None:
+    """What the judge makes of many samples of a checkpoint, and where they lie."""
     left, right = st.columns(2, gap="medium")
     with left:
         _show_confusion(shown, config)
     with right:
         _show_embedding(shown, config)
-
-
-def _show_spectrograms(
-    row: dict, step: int, config: Config, samples: np.ndarray, names: list[str]
-) -> None:
-    """Generated spectrograms in a grid; `samples` is (N, columns, bands) in [-1, 1]."""
-    st.caption(
-        f"One face of each emotion in S2, the same faces and noise at every step. Step {step:,}."
-    )
-    voices = cache.run_by_id(row["run"]).json("corpus").get("voices", {})
-    ref_db, across = voices.get("ref_db", 0.0), 3 if len(names) <= 6 else 4
-    cells = [c for _ in range(0, len(names), across) for c in st.columns(across, gap="small")]
-    for k, (cell, y, name) in enumerate(zip(cells, samples.astype(np.float32), names)):
-        with cell:
-            st.html(theme.emotion_html(name))
-            alt = f"generated spectrogram, {name}"
-            spectrogram.show_canvas(y, ref_db, config.logmel, f"sample {k}", alt, 164)
 
 
 def _show_confusion(shown: dict[str, np.ndarray], config: Config) -> None:

@@ -6,7 +6,6 @@ import re
 from collections.abc import Callable
 
 import numpy as np
-import plotly.graph_objects as go
 import streamlit as st
 
 from core.cli.progress import format_duration
@@ -17,9 +16,8 @@ from core.runs import store
 from ui import theme
 from ui.session import cache
 from ui.session.cache import LIVE_STATES
-from ui.train import checkpoints, queue
+from ui.train import checkpoints, curves, queue, samples
 from ui.widgets import charts
-from ui.widgets.charts import TrainingCurves
 
 STAGES = {  # stages of a run in their order: prefix of its phase -> text
     "starting": "Starting: the process loads torch",
@@ -31,7 +29,6 @@ STAGES = {  # stages of a run in their order: prefix of its phase -> text
     "train G": "Training the generator on S3",
     "score": "Filling the augmentation table on S4",
 }
-LOSSES = ("loss/G", "loss/adversarial", "loss/l1", "loss/class", "loss/D")
 
 
 def run_label(row: dict) -> str:
@@ -139,7 +136,7 @@ def demo_progress_callback(bar) -> Callable[[int, int], None]:
     return tick
 
 
-def show_course(row: dict) -> None:
+def show_course(row: dict, rows: list[dict]) -> None:
     """Curves of a training and, at the checkpoint that a slider chooses, its samples."""
     lines = store.load_curves(row["run"])
     st.subheader("Course of the training")
@@ -149,57 +146,27 @@ def show_course(row: dict) -> None:
         return
     if step is not None:
         st.markdown(checkpoints.checkpoint_text(row, step, lines, cache.run_config(row["run"])))
-    show_curves(row, lines, step)
-    checkpoints.show_samples(row, step)
+    curves.show_curves(row, lines, step)
+    show_samples(row, rows, step)
 
 
-def show_curves(row: dict, lines: TrainingCurves, step: int | None) -> None:
-    """Losses and the measures of generated samples over the steps."""
-    steps, top = row["steps"], checkpoints.best_step(row, lines)
-    target = checkpoints.source_and_target(cache.run_config(row["run"]))[1]
-    show = {"config": charts.NO_TOOLBAR_CONFIG}
-    figure = _curve_figure(_to_arrays(lines, LOSSES), "loss", LOSSES, "", steps, step, None)
-    alt = "losses of G, its terms, and of D, over the steps"
-    st.plotly_chart(figure, key="losses", alt=alt, **show)
-    columns = st.columns(3, gap="small")
-    for column, (name, better) in zip(columns, checkpoints.BETTER_DIRECTION.items()):
-        real, title = f"{name} real", f"{name} ({better} is better)"
-        arrays = _to_arrays(lines, (name, real))
-        known = results.reference_label(lines, f"{target}s")
-        figure = _curve_figure(arrays, title, (name,), real, steps, step, top, known)
-        alt = f"{name} over the training steps"
-        column.plotly_chart(figure, key=f"curve {name}", alt=alt, **show)
-    star = ""
-    if top:
-        star = f" ★ the best step on S2, {top[0]:,} (by {top[1]}), which need not be the last."
-    st.caption(
-        f"Measured on S2, whose {target}s the judge knows. {results.reference_text(lines)} "
-        f"S4 is evaluated once, at the end.{star}"
-    )
-
-
-def _to_arrays(
-    lines: TrainingCurves, names: tuple[str, ...]
-) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-    """Some of the lines as arrays: Streamlit's cache hashes them faster than lists."""
-    return {k: (np.array(lines[k][0]), np.array(lines[k][1])) for k in names if k in lines}
-
-
-@charts.cache_figure
-def _curve_figure(
-    arrays: dict[str, tuple[np.ndarray, np.ndarray]],
-    title: str,
-    names: tuple[str, ...],
-    reference: str,
-    steps: int,
-    step: int | None,
-    top: tuple[int, str] | None,
-    known: str = "",
-) -> go.Figure:
-    """The lines `names`, with the chosen step and, on the first line, the best step."""
-    lines = {name: (x.tolist(), y.tolist()) for name, (x, y) in arrays.items()}
-    figure = charts.training_curves(lines, title, names, reference, steps, known=known)
-    return checkpoints.mark_steps(figure, lines.get(names[0], ([], [])), step, top)
+def show_samples(row: dict, rows: list[dict], step: int | None) -> None:
+    """The samples of one checkpoint, the scorer's verdicts on them, and their embedding."""
+    st.subheader("Samples")
+    if step is None:
+        st.caption(
+            "One sample of each emotion, at every checkpoint; the first comes with the "
+            "generator's training."
+        )
+        return
+    config = cache.run_config(row["run"])
+    shown = cache.checkpoint_samples(checkpoints.samples_by_step(row["run"])[step])
+    names = [config.data.classes[int(k)] for k in shown["label"]]
+    if shown["y"].shape[1:] == (config.logmel.columns, config.logmel.bands):
+        samples.show_voices(row, rows, step, names)
+    else:
+        checkpoints.show_faces(shown["y"], names, step)
+    checkpoints.show_verdicts(shown, config)
 
 
 def show_results(row: dict) -> None:

@@ -120,39 +120,17 @@ def softmax_and_p_values(
     return apply_layout(figure, height, left=80, top=26, legend=TOP_RIGHT_LEGEND, **gaps)
 
 
-def training_curves(
-    lines: TrainingCurves,
-    title: str,
-    shown: Sequence[str],
-    reference: str = "",
-    steps: int = 0,
-    height: int = 250,
-    known: str = "",
-) -> go.Figure:
-    """The curves named in `shown` over the training steps.
+def smooth(values: Sequence[float], weight: float) -> list[float]:
+    """Exponential moving average, corrected for its start: the first value stays as it is.
 
-    `reference` names the real data's value among `lines`: a dashed line, labelled `known`.
+    >>> [round(v, 2) for v in smooth([1.0, 1.0, 3.0], 0.5)]
+    [1.0, 1.0, 2.14]
     """
-    figure = go.Figure()
-    for name, colour in zip(shown, theme.LINE_COLOURS):
-        x, y = lines.get(name, ([], []))
-        label = name.removeprefix("loss/")
-        look = {"mode": "lines+markers" if len(x) < MAX_MARKED_POINTS else "lines"}
-        look |= {"line": {"color": colour, "width": 2}, "marker_size": 5, "cliponaxis": False}
-        hover = f"{label} %{{y:.3f}} at step %{{x}}<extra></extra>"
-        figure.add_scatter(x=x, y=y, name=label, hovertemplate=hover, **look)
-    if real := lines.get(reference, ([], []))[1]:
-        dashed = {"color": theme.REFERENCE_COLOUR, "dash": "dash", "width": 1.5}
-        figure.add_hline(real[0], line=dashed)
-        place = {"xref": "paper", "yref": "paper", "x": 1, "y": 1}
-        text = f"╌╌ {known or 'real voices'} {real[0]:.2f}"
-        corner = {"xanchor": "right", "yanchor": "bottom", "showarrow": False}
-        figure.add_annotation(text=text, **place, **corner)
-    span = [0, max(1, steps)] if steps else None
-    figure.update_xaxes(title="training step of G, D and Q", range=span, rangemode="tozero")
-    figure.update_yaxes(title=title, rangemode="tozero" if reference else "normal")
-    legend = {"showlegend": len(shown) > 1, "legend": TOP_LEFT_LEGEND}
-    return apply_layout(figure, height, left=54, top=28, **legend)
+    mean, norm, out = 0.0, 0.0, []
+    for value in values:
+        mean, norm = weight * mean + (1 - weight) * value, weight * norm + (1 - weight)
+        out.append(mean / norm)
+    return out
 
 
 def matrix_title(name: str, counts: np.ndarray, trainings: int = 1) -> str:

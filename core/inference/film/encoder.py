@@ -100,11 +100,11 @@ def _mark(words: str, height: int, width: int) -> np.ndarray:
 
 
 def _marked(frame: np.ndarray, height: int, width: int, label: np.ndarray) -> np.ndarray:
-    """A frame of even sides with the label in its lower left corner."""
+    """A frame of even sides with the label in its upper left corner: a player covers the lower."""
     odd = [(0, height - frame.shape[0]), (0, width - frame.shape[1]), (0, 0)]
     out = np.pad(frame, odd, mode="edge")
     h, w = label.shape[:2]
-    corner, opacity = out[height - h :, :w], label[..., 3:] / 255
+    corner, opacity = out[:h, :w], label[..., 3:] / 255
     corner[:] = (opacity * label[..., :3] + (1 - opacity) * corner).astype(np.uint8)
     return out
 
