@@ -124,7 +124,7 @@ def test_the_table_holds_what_the_runs_saved(own_trained_home):
         assert line["best step"] in (2, 4)
         assert line["chance"] == pytest.approx(100 / 6)
     assert "mean nothing" in app.warning[0].value  # four steps
-    assert {b.label for b in app.get("download_button")} == {"store.csv"}
+    assert {b.label for b in app.get("download_button")} == {"runs.csv"}
 
 
 def test_the_choice_of_runs_is_in_the_address_and_strangers_are_not(own_trained_home):
