@@ -106,6 +106,9 @@ def _subcommands(args: tuple[str, ...], group: tuple[str, ...] = ()) -> Any:
 
 
 if __name__ == "__main__":
+    for name in ("stdout", "stderr"):  # closed, as by >&-
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115
     # Names of files may hold what the terminal's encoding has not.
     sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
     try:

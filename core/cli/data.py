@@ -5,6 +5,7 @@ Each runs in a terminal, or as a task that a page watches.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import json
 import sys
@@ -108,7 +109,11 @@ def _parse_path(text: str, option: str) -> Path:
     """A path as typed. Raises UserError for an empty one, which would mean the current folder."""
     if not text.strip():
         raise UserError(f"{option} is empty; give a path, or . for the current folder")
-    return Path(text)
+    path = Path(text)
+    if text.startswith("~") and not path.exists():  # shells leave --source=~/x as it is
+        with contextlib.suppress(RuntimeError):  # there is no such user, or no HOME
+            path = path.expanduser()
+    return path
 
 
 @report_end

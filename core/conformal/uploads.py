@@ -87,6 +87,9 @@ def label_numbers(name: str, what: str, labels: np.ndarray, classes: Sequence[st
     values, index = np.unique(labels, return_inverse=True)
     words = [_numeral(composed(str(v))) for v in values.tolist()]
     known = {_numeral(c): i for i, c in enumerate(classes)}
+    if len(known) < len(set(classes)):
+        what = "two classes are the same number, written in two ways"
+        raise UserError(f"{name}: {what}: {name_some(classes)}; rename one")
     are_numbers = all(_is_numeral(w) for w in words)
     if are_numbers and (not all(map(_is_numeral, known)) or _are_places(classes)):
         return np.array([int(w) for w in words], np.int64)[index.reshape(labels.shape)]
@@ -336,7 +339,7 @@ def probability_fix(o: np.ndarray) -> str:
     with np.errstate(invalid="ignore"):
         total = o.sum(axis=1)
         if not np.isfinite(o).all():
-            return "remove the rows with missing values, or fill them"
+            return "remove the rows in which a number is missing or infinite"
         if (o <= 0).all():
             return "they look like logarithms: give their exponentials"
         if (o >= 0).all() and (np.abs(total / 100 - 1) <= ROUNDED_TOLERANCE).all():

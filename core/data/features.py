@@ -169,7 +169,8 @@ def _extract_entry(entry: ClipEntry, how: ExtractionSettings) -> ClipFeatures:
 def _shown_name(reference: str) -> str:
     """A media file's name for people, without its folders."""
     member = media_files.split_reference(reference)[1]
-    return printable((media_files.path_in_zip(member) or reference).rsplit("/", 1)[-1])
+    path = media_files.path_in_zip(member) if member else media_files.decoded(reference)
+    return printable(path.rsplit("/", 1)[-1])
 
 
 def _crop_features(

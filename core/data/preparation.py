@@ -182,9 +182,14 @@ def _other_content(target: Path, source: Path | None, key: str) -> str:
     record = prepared_corpora.read_source_record(target)
     origin, count = record.get("source", "an unknown source"), len(record.get("clips", ()))
     before = f"{target} holds {count:,} clips of {origin}"
-    if origin == str(source.resolve()):
+    if origin == (place := _place(source)):
         return f"{before}, which has changed or is prepared otherwise: the file will be replaced"
-    return f"{before}, and {source.resolve()} replaces it; to keep both, give another name"
+    return f"{before}, and {place} replaces it; to keep both, give another name"
+
+
+def _place(source: Path) -> str:
+    """The path of a source, the same in every locale."""
+    return media_files.decoded(str(source.resolve()))
 
 
 # ------------------------------------------------------------------ the key
@@ -230,7 +235,7 @@ def _file_identity(
         info = archives[archive][member]
         return [member, info.file_size, info.CRC]
     stat = os.stat(archive)
-    return [os.path.relpath(archive, root), stat.st_size, stat.st_mtime_ns]
+    return [media_files.decoded(os.path.relpath(archive, root)), stat.st_size, stat.st_mtime_ns]
 
 
 def _read_meta(path: Path) -> dict[str, Any]:
@@ -378,7 +383,7 @@ def _write_source_record(
         return
     fields = ("video", "audio", "intensity", "statement")
     clips = {e.clip: {k: value for k in fields if (value := getattr(e, k))} for e in items}
-    record = {"source": str(source.resolve()), "clips": clips, "passed_over": passed_over}
+    record = {"source": _place(source), "clips": clips, "passed_over": passed_over}
     side, text = prepared_corpora.source_record_path(target), json.dumps(record)
     if not side.exists() or side.read_bytes() != text.encode():
         files.write_atomic(side, text)

@@ -21,7 +21,7 @@ def problems(draw):
     return o[:n], draw(arrays(np.int64, n, elements=st.integers(0, k - 1))), o[n:]
 
 
-@settings(max_examples=1000)
+@settings(max_examples=200)
 @given(problems(), st.sampled_from(["margin", "hinge"]))
 def test_equal_to_crepes_to_the_last_bit(problem, measure):
     o_cal, labels, o_test = problem

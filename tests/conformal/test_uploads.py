@@ -144,7 +144,10 @@ def test_two_columns_that_are_no_classes_are_named():
         (lambda o: np.log(o), "look like logarithms: give their exponentials"),
         (lambda o: 100 * o, "look like percent: divide them by 100"),
         (lambda o: o.round(2), "look rounded: write them with more digits"),
-        (lambda o: np.where(o == o.max(), np.nan, o), "remove the rows with missing values"),
+        (
+            lambda o: np.where(o == o.max(), np.nan, o),
+            "remove the rows in which a number is missing",
+        ),
     ],
 )
 def test_why_rows_are_no_probabilities_is_told_truly(change, words):
@@ -183,6 +186,12 @@ def test_where_classes_are_numbers_labels_are_these_numbers(order, kind):
     assert found.classes == tuple(map(str, order))
     names = tuple(map(str, order))
     same_as_plain(read(table(names, labels=labels.tolist())), names)
+
+
+def test_one_number_written_in_two_ways_is_no_two_classes():
+    _, label = outputs()
+    with pytest.raises(UserError, match="two classes are the same number.*: 1, 01, x; rename one"):
+        calibration.data_from_upload("x", arrays(label, classes=np.array(["1", "01", "x"])))
 
 
 def test_where_classes_are_words_numbers_are_places():

@@ -56,11 +56,11 @@ def pitch(wave: np.ndarray) -> float:
 
 @pytest.fixture(scope="module")
 def sample() -> list[tuple[actors.Take, np.ndarray, np.ndarray, np.ndarray]]:
-    """(take, image, points, waveform) of one take per actor and emotion, each frame from the middle
+    """(take, image, points, waveform) of each actor and of each emotion, each frame from the middle
     of its sound.
     """
     out = []
-    for take in list_takes(1):
+    for take in [t for t in list_takes(1) if (t.actor + CREMA_EMOTIONS.index(t.emotion)) % 3 == 0]:
         wave = synthesise_voice(take)
         out.append((take, *render_face(take, t=len(wave) / RATE / 2), wave))
     return out
@@ -181,12 +181,10 @@ def test_eyes_widen_in_fear_and_narrow_in_disgust():
 
 def test_face_and_voice_of_a_take_are_strong_together():
     """A take's strength shows in face and voice, so a pair tells more than its class."""
+    small = lambda take: render_face(take, size=96)[0]  # noqa: E731
     angry = [t for t in list_takes(4, 10) if t.emotion == "angry"]
     strength = np.array([t.strength for t in angry])
-    change = [
-        np.abs(luma(render_face(t)[0]) - luma(render_face(replace(t, strength=0))[0])).mean()
-        for t in angry
-    ]
+    change = [np.abs(luma(small(t)) - luma(small(replace(t, strength=0)))).mean() for t in angry]
     louder = [
         decibels(synthesise_voice(t)) - decibels(synthesise_voice(replace(t, strength=0)))
         for t in angry
@@ -247,7 +245,7 @@ def test_faces_are_found_where_their_points_say():
     except landmarker.ModelMissing as error:
         pytest.skip(f"the landmark model is not here: {error}")
     found, off = [], []
-    for take in list_takes(1)[::5]:
+    for take in list_takes(1)[::10]:
         image, points = render_face(take, t=0.9, size=320)
         seen = detection.detect(image)
         found.append(len(seen) == 1)

@@ -153,6 +153,12 @@ def test_an_empty_path_is_not_the_current_folder(own, home, capsys, monkeypatch,
     assert sorted(p.name for p in own.iterdir()) == ["audio"]
 
 
+def test_a_tilde_that_the_shell_left_is_the_home(own, home, monkeypatch):
+    monkeypatch.setenv("HOME", str(own.parent))
+    assert cli.main(["data", "prepare", "mine", f"--source=~/{own.name}"]) == 0
+    assert cli.main(["data", "doctor", f"~/{own.name}"]) == 0
+
+
 # ------------------------------------------------------------------ around own data
 
 
@@ -360,3 +366,27 @@ def test_names_are_the_same_in_a_locale_that_has_no_umlauts(tmp_path, form):
     there = ast.literal_eval(done.stdout)
     assert (there["clip"], there["subject"]) == (here.clip, here.subject)
     assert os.fsdecode(there["audio"].encode("ascii", "surrogateescape")) == here.audio
+
+
+def test_what_is_prepared_in_a_locale_without_umlauts_is_the_same(tmp_path, home):
+    """There, names come as bytes that are no text, as the second path here."""
+    root = write_files(tmp_path / "Zoë", {"audio/happy/ä.wav": voice(), "audio/sad/ß.wav": b""})
+    there, told = Path(os.fsencode(root).decode("ascii", "surrogateescape")), []
+    made = []
+    for source in (root, there):
+        path = preparation.prepare_corpus("mine", source, workers=1, again=True, warn=told.append)
+        record = prepared_corpora.read_source_record(path)
+        left_out = prepared_corpora.load_corpus_file(path).meta["left_out"]
+        made.append((left_out, record["source"], record["clips"].keys()))
+    assert made[0] == made[1]
+    assert made[0][1] == str(root)
+    assert "ß.wav is empty" in made[0][0]["audio/sad/ß.wav"]
+    assert not any("give another name" in sentence for sentence in told)
+
+
+def test_output_that_is_closed_is_no_fault(own):
+    for stream in (">&-", "2>&-"):
+        command = f'"{sys.executable}" -m core data doctor "{own}/audio/happy" {stream}'
+        done = subprocess.run(command, shell=True, cwd=files.ROOT, capture_output=True, text=True)
+        assert done.returncode == 1
+        assert "Traceback" not in done.stdout + done.stderr

@@ -179,9 +179,9 @@ def test_faces_are_found_in_nearly_all_fer_crops():
     (archive,) = real("fer2013_subset.zip")
     with zipfile.ZipFile(archive) as files:
         names = [n for n in files.namelist() if re.fullmatch(r"validation/.*\.jpg", n)]
-        pictures = [Image.open(io.BytesIO(files.read(n))) for n in sorted(names)[::18]]
+        pictures = [Image.open(io.BytesIO(files.read(n))) for n in sorted(names)[::36]]
         images = np.stack([np.asarray(picture.convert("L")) for picture in pictures])
     got, found = align_crops(images)
-    assert len(images) > 90
+    assert len(images) > 45
     assert found.mean() > 0.9
     assert got.std((1, 2)).min() > 3

@@ -32,9 +32,9 @@ def test_a_turned_face_is_found_the_right_way_up_and_told(photo, face, degrees):
 
 
 def test_real_faces_on_their_heads_are_turned_or_no_faces(model):
-    """20 portraits upside down: each found face is aligned as it is upright."""
+    """7 portraits upside down: each found face is aligned as it is upright."""
     seen = 0
-    for path in real("ravdess_stills/*.png"):
+    for path in real("ravdess_stills/*.png")[::3]:
         upright = clips.read_clip(path).frames[0]
         picture = turned(upright, 180)
         (face,) = detection.detect(upright)
@@ -43,7 +43,7 @@ def test_real_faces_on_their_heads_are_turned_or_no_faces(model):
             seen += 1
             assert likeness(aligned(picture, found), aligned(upright, face)) > 0.85, path.name
             assert "on its head" in appearance.describe(picture, [found])
-    assert seen >= 5
+    assert seen >= 2
 
 
 def test_a_crop_on_its_head_is_noticed(photo, face):

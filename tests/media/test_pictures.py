@@ -1,6 +1,8 @@
 """One reader of pictures: depths, colours, transparency, EXIF, kinds; all give the same picture."""
 
 import io
+import struct
+import zlib
 
 import numpy as np
 import pytest
@@ -119,6 +121,8 @@ def test_a_gif_with_several_pictures_is_a_film_and_with_one_a_picture():
 
 
 def test_a_picture_with_too_many_pixels_is_refused_before_it_is_decoded():
-    content = encoded(Image.new("1", (40_000, 40_000)), "PNG")
+    content = bytearray(encoded(Image.new("1", (40, 40)), "PNG"))
+    content[16:24] = struct.pack(">II", 40_000, 40_000)  # the sides in the header, and its sum
+    content[29:33] = struct.pack(">I", zlib.crc32(content[12:29]))
     with pytest.raises(MediaError, match="Scale it down"):
-        pictures.read_picture(content, "png", "x", DEFAULT_LIMITS)
+        pictures.read_picture(bytes(content), "png", "x", DEFAULT_LIMITS)

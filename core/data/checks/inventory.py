@@ -193,6 +193,10 @@ def recognise_corpus(root: Path, files: Sequence[MediaFile], findings: Findings)
         return "own"
     if votes[best]:
         return best
+    unreachable = findings.get("unreachable", {})
+    if not files and unreachable:  # the machine's fault, which says nothing about the corpus
+        name, why = next(iter(unreachable.items()))
+        raise CorpusError(f"{root} cannot be examined: {name} cannot be read ({why}); mend that")
     hints = ""
     if tables := sorted(root.glob("*.csv")) if root.is_dir() else []:
         hints = f" It holds {tables[0].name}: if that is a table of own data, give the file itself."

@@ -56,6 +56,14 @@ NO_BEGINNING = "its beginning is missing"  # of a zip that is cut, or the last o
 SAME_MEMBER = "another member of the same name is taken"
 
 
+READ_FIXES = {
+    errno.EACCES: "allow it, or copy it here",
+    errno.EPERM: "allow it, or copy it here",
+    errno.ENOENT: "put it back, or give another source",
+    errno.EMFILE: "raise the limit of open files (ulimit -n)",
+}
+
+
 class BrokenArchiveError(CorpusError):
     """A file that is no zip, or a damaged one; the message says what it is."""
 
@@ -154,7 +162,7 @@ def list_files(
     def refuse(problem: str, inside: str, reason: str) -> None:
         if problem == "unreadable":
             where = root / inside
-            message = f"{where} cannot be read ({reason}); allow it, or move it out of {root}"
+            message = f"{where} cannot be read ({reason}); mend that, or move it out of {root}"
             raise CorpusError(message)
         if problem == "passed-over":
             passed_over[printable(inside)] = reason
@@ -183,8 +191,7 @@ def _members_of(archive: str, folder: str, passed_over: dict[str, str]) -> list[
     try:
         members = zip_members(archive, repeated)
     except OSError as e:
-        reason = e.strerror or str(e)
-        raise CorpusError(f"{archive} cannot be read ({reason}); allow it, or copy it here") from e
+        raise CorpusError(_read_fault(archive, e)) from e
     except (zipfile.BadZipFile, NotImplementedError, ValueError, EOFError) as e:
         raise BrokenArchiveError(_archive_fault(archive, e)) from e
     for path in repeated:
@@ -217,6 +224,12 @@ def _archive_fault(path: str, error: Exception) -> str:
     return f"{path} is {what}; give the folder, the zip or the table of a corpus"
 
 
+def _read_fault(path: str, error: OSError) -> str:
+    """Why the machine cannot read a file, with the fix where there is a usual one."""
+    fix = READ_FIXES.get(error.errno or 0, "")
+    return f"{path} cannot be read ({error.strerror or error}){fix and '; ' + fix}"
+
+
 def read_content(reference: str) -> bytes:
     """All bytes of a media reference, of at most containers.DEFAULT_LIMITS.bytes.
 
@@ -235,8 +248,7 @@ def read_content(reference: str) -> bytes:
             raise MediaError(f"{what}. Cut it or export it smaller")
         return z.read(member) if z else Path(archive).read_bytes()
     except OSError as e:
-        reason = e.strerror or str(e)
-        raise UnreadableError(f"{archive} cannot be read ({reason}); allow it") from e
+        raise UnreadableError(_read_fault(archive, e)) from e
     except (zipfile.BadZipFile, zlib.error, EOFError, KeyError) as e:
         what = f"{name} is damaged inside {os.path.basename(archive)} ({e})"
         raise MediaError(f"{what}; download that zip again") from e
@@ -262,7 +274,7 @@ def head_kind(reference: str) -> str:
         with z.open(member) as file:
             return containers.sniff_kind(file.read(containers.SNIFF_BYTES))
     except OSError as e:
-        raise UnreadableError(f"{archive} cannot be read ({e.strerror or e}); allow it") from e
+        raise UnreadableError(_read_fault(archive, e)) from e
     except (zipfile.BadZipFile, zlib.error, EOFError, KeyError, RuntimeError, NotImplementedError):
         return ""
 
