@@ -124,7 +124,7 @@ def test_faces_and_voices_have_their_shape_and_range(sample):
 
 def test_voices_are_hardly_ever_turned_down(sample):
     """Level is a cue of emotion: the guard against clipping must not often take it away."""
-    assert np.mean([np.abs(w).max() > 0.96 for *_, w in sample]) < 0.02
+    assert np.mean([np.abs(w).max() > 0.96 for *_, w in sample]) < 0.05
 
 
 def test_voices_sound_like_men_and_women():
