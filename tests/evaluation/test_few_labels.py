@@ -1,5 +1,6 @@
 """Few labels: the rows of a run, the label-efficiency curve and its report."""
 
+import io
 import json
 import shutil
 
@@ -11,6 +12,7 @@ from core.config import replace
 from core.data import splits
 from core.evaluation import evaluator, metrics, protocol
 from core.evaluation.few_labels import curve, report, rows, table
+from core.experiments import sweep
 from core.runs.directory import Run
 from tests.support import few_labels
 from tests.support.small_pipeline import TINY
@@ -55,6 +57,16 @@ def test_s3s_labels_train_the_ceiling_alone(finished_run, tabled, tmp_path, monk
     for i, row in enumerate(a["rows"]):
         same = np.array_equal(a["predicted"][i], b["predicted"][i])
         assert same == (row != rows.CEILING), row
+
+
+def test_a_worker_of_a_sweep_makes_the_table_that_its_plan_names(finished_run, tabled):
+    (finished_run.directory / "labels.json").unlink()
+    cell = protocol.Cell("few labels", "ours", finished_run.config)
+    request = sweep.encode_request([cell], finished_run.directory.parent, "cpu", PLAN)
+    answers = io.StringIO()
+    sweep.run_worker(io.StringIO(request + "\n"), answers)
+    assert json.loads(answers.getvalue()) == {"state": "done", "reason": ""}
+    assert finished_run.json("labels") == json.loads(json.dumps(tabled))
 
 
 def test_a_run_paired_by_emotion_has_no_such_table(finished_run, tmp_path):
