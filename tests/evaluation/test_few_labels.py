@@ -168,9 +168,10 @@ def test_the_report_is_written_and_kept_for_the_page(tmp_path, monkeypatch):
     kept = curve.load_all()
     assert list(kept) == ["demo"]
     assert report.sections(kept["demo"])[1] in text
-    (curve.results_folder() / "demo.json").write_text("{")
-    with pytest.raises(files.UserError, match=r"demo\.json cannot be read"):
-        curve.load_all()
+    for damaged, why in (("{", "cannot be read"), ('{"preset": "demo"}', "it lacks cells")):
+        (curve.results_folder() / "demo.json").write_text(damaged)
+        with pytest.raises(files.UserError, match=why):
+            curve.load_all()
 
 
 def test_surrogate_pairs_are_named_in_the_report(summary):

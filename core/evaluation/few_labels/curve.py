@@ -35,6 +35,10 @@ FAMILIES = {  # lines of the curve -> rows of which S2 chooses
 BASE, MADE = "S1, best row without S3", "S1 + generated"
 HEADLINE_COUNT = protocol.LABEL_COUNTS[0]  # labelled voices a class of the headline tests
 REDRAWS = 2_000  # of the people, for the band of a number of labels
+PARTS = {  # of a summary
+    *("corpus", "preset", "labels", "classes", "chance", "command", "cells", "settings"),
+    *("points", "worth", "conditions"),
+}
 Members = Sequence[tuple[Cell, Run]]
 
 
@@ -251,8 +255,10 @@ def load_all() -> dict[str, dict[str, Any]]:
     for path in sorted(results_folder().glob("*.json")):
         try:
             one = json.loads(path.read_text(encoding="utf-8"))
+            if lacking := PARTS - set(one):
+                raise ValueError(f"it lacks {', '.join(sorted(lacking))}")
             found[str(one["preset"])] = one
-        except (ValueError, KeyError, TypeError) as e:
+        except (ValueError, TypeError) as e:
             fix = "remove it and make it again with: python -m core report --grid labels"
             raise files.UserError(f"{path} cannot be read ({e}); {fix}") from e
     return found
