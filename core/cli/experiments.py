@@ -84,6 +84,9 @@ class SweepOptions(grids.GridOptions):
     """labels: confidence above which conformal prediction chooses a clip of S3."""
     per_face: Count = 4
     """labels: generated voices for each face of S3."""
+    own_share: Annotated[float, placeholder("SHARE"), Between(0, 0.95)] = 0.5
+    """labels: share of S1's few voices in the batches of a row that has more; 0: as many as there
+    are."""
     device: Device = "auto"
 
 
@@ -245,7 +248,9 @@ def _table_plan(o: SweepOptions) -> TablePlan | None:
     given = {"seeds": o.table_seeds, "stretch": o.table_stretch}
     sizes = {k: v for k, v in given.items() if v is not None}
     if o.grid == "labels":
-        return FewLabelsSettings(**sizes, per_face=o.per_face, confidence=o.confidence)
+        return FewLabelsSettings(
+            **sizes, per_face=o.per_face, confidence=o.confidence, own_share=o.own_share
+        )
     return TableSettings(**sizes) if o.table else None
 
 

@@ -162,10 +162,12 @@ def compute_table(
     # train each row once per seed
     cache, K = run.directory.parent / ".cache", len(config.data.classes)
     trained: dict[str, list[dict[str, np.ndarray]]] = {}  # row -> a training per seed
-    sizes: dict[str, int] = {}
+    sizes: dict[str, int] = {}  # without repetitions of S1
     total, done = plan.seeds * len(kind.rows), 0
     for k in range(plan.seeds):
-        rows = join_parts(kind.parts(material, k, plan), kind.rows)
+        parts = kind.parts(material, k, plan)
+        rows = join_parts(parts, kind.rows, getattr(plan, "own_share", 0.0))
+        sizes = {name: len(row[1]) for name, row in join_parts(parts, kind.rows).items()}
         for row in kind.rows:
             tick(kind.title, done, total, row.name)
             done += 1
@@ -174,7 +176,6 @@ def compute_table(
             arrays, seed = (*rows[row.name], *voices2, voices4), seed_of(config, "rows") + 10 * k
             job = settings, role, K, seed, marks, row.plain
             trained.setdefault(row.name, []).append(_train_cached(cache, arrays, job, should_stop))
-            sizes[row.name] = len(rows[row.name][1])
     tick(kind.title, total, total, "")
     return _write_table(run, kind, plan, marks, trained, sizes, material)
 

@@ -315,8 +315,13 @@ def augmentation_sets(config: Config, sets, c: dict, fitted: FittedClassifiers, 
     return join_parts(augmentation_parts(config, sets, c, fitted.f_S, fitted.Q, G, device))
 
 
-def join_parts(parts: Parts, rows: Sequence[protocol.TableRow] = protocol.TABLE_ROWS) -> Parts:
-    """Those of `rows` whose parts exist; "S1 again" repeats S1 once per sample."""
+def join_parts(
+    parts: Parts, rows: Sequence[protocol.TableRow] = protocol.TABLE_ROWS, own_share: float = 0.0
+) -> Parts:
+    """Those of `rows` whose parts exist; "S1 again" repeats S1 once per sample.
+
+    S1 is repeated until it is about `own_share` of a row, so of the batches that are drawn from it.
+    """
     y1, l1 = parts["S1"]
     again = torch.arange(len(parts["generated"][0]), device=y1.device) % len(y1)
     parts = parts | {"S1 again": (y1[again], l1[again])}
@@ -324,5 +329,9 @@ def join_parts(parts: Parts, rows: Sequence[protocol.TableRow] = protocol.TABLE_
     for row in rows:
         if set(row.parts) <= set(parts):
             y, labels = zip(*(parts[p] for p in row.parts))
+            if "S1" in row.parts and own_share:
+                others = sum(map(len, labels)) - len(l1)
+                more = round(own_share / (1 - own_share) * others / len(l1)) - 1
+                y, labels = (*y, *[y1] * more), (*labels, *[l1] * more)
             out[row.name] = (torch.cat(y), torch.cat(labels))
     return out

@@ -150,8 +150,8 @@ def few_labels_config(base: Config) -> Config:
         name=f"{base.name}-labels",
         f_s={"steps": min(base.f_s.steps, 300)},
         f_t={"steps": min(base.f_t.steps, 150), "channels": (8, 16, 32)},
-        gan={"steps": min(g.steps, 300), "batch": min(g.batch, 32)},
-        evaluate={"every": 100, "rows": ("S1",)},
+        gan={"steps": min(g.steps, 600), "batch": min(g.batch, 32)},
+        evaluate={"every": 200, "rows": ("S1",)},
     )
 
 

@@ -6,6 +6,7 @@ import shutil
 
 import numpy as np
 import pytest
+import torch
 
 from core import files
 from core.config import replace
@@ -86,6 +87,20 @@ def test_more_labels_include_fewer_and_are_equally_many_of_each_class():
     }
     assert np.bincount(labels[of[5]]).tolist() == [5] * 6
     assert set(of[5]) < set(of[10]) < set(of[1_000]) == set(range(300))
+
+
+def test_few_labels_are_repeated_until_they_are_their_share_of_a_row():
+    y = torch.zeros(1, 1, 2, 2)
+    parts = {
+        name: (y.expand(n, -1, -1, -1), torch.full((n,), k))
+        for k, (name, n) in enumerate({"S1": 10, "S3": 90, "generated": 5}.items())
+    }
+    row = (protocol.TableRow("S1 + S3", ("S1", "S3")),)
+    counts = [
+        evaluator.join_parts(parts, row, share)["S1 + S3"][1].bincount().tolist()
+        for share in (0.0, 0.05, 0.5)
+    ]
+    assert counts == [[10, 90], [10, 90], [90, 90]]
 
 
 def test_copies_are_found_and_new_samples_are_not():

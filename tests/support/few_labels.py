@@ -1,5 +1,7 @@
 """Finished runs of the grid `labels` with made-up answers, on a corpus that is not prepared."""
 
+import dataclasses
+
 from core import files
 from core.config import Config, replace
 from core.evaluation import protocol
@@ -23,6 +25,7 @@ RIGHT = {  # of ten clips of each person
     rows.CEILING: 0.8,
 }
 FACTS = {
+    "plan": dataclasses.asdict(rows.FewLabelsSettings()),
     "labelled": {"voices": 0, "a class": 0},
     "choice": {"share": 0.5, "right": 0.7, "right where chosen": 0.9},
     "privacy": {

@@ -62,7 +62,7 @@ def summary(cells: Sequence[Cell], command: str, folder: Path | None = None) -> 
         "chance": 1 / len(config.data.classes),
         "command": command,
         "cells": {"done": sum(map(len, found.values())), "all": len(cells)},
-        "settings": settings_text(config),
+        "settings": f"{settings_text(config)}; {plan_text(found)}",
         "points": [points[key] for key in found],
         "worth": {rule: label_worth(at, points, rule) for rule in STEP_RULES},
         "conditions": _condition_gains(tables),
@@ -76,6 +76,15 @@ def settings_text(config: Config) -> str:
         f"{protocol.GENERATOR_NAMES[g.generator]} generator, {g.steps} steps; classifiers of rows "
         f"{'·'.join(map(str, t.channels))} channels, {t.steps} steps at equal steps, up to twice "
         "as many at their own best"
+    )
+
+
+def plan_text(found: Mapping[Any, Members]) -> str:
+    """What the tables of a grid were asked for, in words; of the first, as all are alike."""
+    plan = next(iter(found.values()))[0][1].json(rows.STEM)["plan"]
+    return (
+        f"{plan['per_face']} generated voices a face, confidence above {plan['confidence']:g}, "
+        f"S1 at least {100 * plan['own_share']:.0f} % of a row's batches"
     )
 
 
