@@ -3,6 +3,7 @@
 One thread per process, so that figures do not depend on the machine's cores.
 """
 
+import functools
 import os
 from pathlib import Path
 
@@ -20,6 +21,17 @@ settings.register_profile(
     "tests", derandomize=True, deadline=None, print_blob=True
 )  # the same examples every time, whatever the load
 settings.load_profile("tests")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def one_scan_for_components():
+    """Streamlit reads the metadata of all installed packages for each AppTest: half its time."""
+    from streamlit.components.v2 import manifest_scanner
+
+    scan = functools.cache(manifest_scanner.scan_component_manifests)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(manifest_scanner, "scan_component_manifests", scan)
+        yield
 
 
 def pytest_runtest_setup(item):
