@@ -57,7 +57,7 @@ def check_data(problem: CalibrationData) -> None:
     Raises UserError, which gives the problem's name and the first wrong rows.
     """
     name, classes = problem.name, problem.classes
-    if len(classes) < 2 or len(set(classes)) != len(classes):
+    if len(classes) < 2 or len(set(classes)) != len(classes) or not all(classes):
         needed = "there must be at least two classes, all named differently"
         raise UserError(f"{name}: {needed}, not {list(classes)}")
     cal = problem.o_cal, problem.label_cal, problem.subject_cal

@@ -34,6 +34,7 @@ NPZ_ERRORS = zipfile.BadZipFile, zlib.error, RuntimeError, EOFError, OSError, Va
 SPREADSHEET_MEMBERS = ("[Content_Types].xml", "xl/workbook.xml", "content.xml", "mimetype")
 RESERVED_COLUMNS = ("set", "label", "subject")
 INDEX_HEADER = re.compile(r"(unnamed: \d+)?", re.IGNORECASE)  # of pandas' and R's row names
+IMAGE_NAME = re.compile(r"image-(?!\d{5}$).*")  # of people; unknown ones have five digits
 MIN_SHIFT_GAIN = 0.1  # gain in accuracy by which labels are seen to be counted from 1
 MAX_PAIRED_COLUMNS = 30  # columns among which two are sought that may be no classes
 MAX_NAMED_CLASSES = 8  # class names that a message lists
@@ -117,7 +118,10 @@ def _numeral(word: str) -> str:
 
 
 def subject_names(subjects: np.ndarray | None, part: str) -> np.ndarray | None:
-    """Subjects in composed form; a point whose subject is blank gets a name of its own."""
+    """Subjects in composed form; a point whose subject is blank gets a name of its own.
+
+    A person who is called as this project calls unknown ones (image-1) is told apart from these.
+    """
     if subjects is None or subjects.ndim != 1:
         return subjects
     names = [composed(str(s)) for s in subjects.tolist()]
@@ -125,6 +129,7 @@ def subject_names(subjects: np.ndarray | None, part: str) -> np.ndarray | None:
     named = [
         f"clip: {part} {i}" if is_blank else s for i, (s, is_blank) in enumerate(zip(names, blank))
     ]
+    named = [f"subject {s}" if IMAGE_NAME.fullmatch(s) else s for s in named]
     return np.array(named, dtype=str)
 
 

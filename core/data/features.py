@@ -39,6 +39,8 @@ TURN_NOTES = {  # of appearance.crop_turn
     "perhaps": "the face may stand on its head: it is taken as it is",
     "side": "the face may lie on its side: it is taken as it is",
 }
+# Of clips.read_clip's remarks those that a corpus should keep; the doctor has kinds of its own
+FILM_NOTES = "cut short", "damaged", "sound and picture have unrelated clocks"
 SILENT_HINT = "Leave it out, cut it to its voice, or record it again"
 PLAIN_REASON = "no face: the picture has one plain colour"
 PLAIN_NOTE = "the picture has one plain colour, and is taken as FER2013 was published"
@@ -160,7 +162,7 @@ def _extract_entry(entry: ClipEntry, how: ExtractionSettings) -> ClipFeatures:
         return ClipFeatures(y=voice.y, repeats=(False, voice.repeated), note=voice.note)
     grey = read_crop(content, seen) if entry.crop else None
     if grey is None:
-        x, few, note = find_faces(content, seen, voice.middle, how.frames)
+        x, few, note = find_faces(content, seen, voice.middle, how.frames, FILM_NOTES)
         notes = "; ".join(filter(None, (voice.note, note)))
         return ClipFeatures(x=x, y=voice.y, repeats=(few, voice.repeated), note=notes)
     return _crop_features(entry, grey, voice, how)
@@ -298,14 +300,14 @@ def _frame_times(middle: float, frames: int) -> list[float]:
 
 
 def find_faces(
-    content: bytes, name: str, middle: float | None, frames: int
+    content: bytes, name: str, middle: float | None, frames: int, told: tuple[str, ...] = ()
 ) -> tuple[np.ndarray, bool, str]:
     """Aligned faces (frames, 28, 28) of one person in a film or picture, and remarks.
 
     The first face is nearest `middle`, the time (s) of the voice; None means the middle of the
     film. Of several people it is the largest in its frame. The second value is whether a frame is
-    used twice, the third remarks or "". Raises NoFaceError where MAX_SEARCHED_FRAMES frames show
-    none.
+    used twice, the third remarks or "", with those on the film that begin as `told`. Raises
+    NoFaceError where MAX_SEARCHED_FRAMES frames show none.
     """
     from core.media import clips, containers
     from core.media.faces import alignment, appearance, detection
@@ -318,8 +320,8 @@ def find_faces(
         clip = clips.read_clip(content, containers.Limits(near=middle), name=name)
         faces = detection.detect(clip.frames[0]) if len(clip.frames) == 1 else []
         if faces:
-            note = appearance.describe(clip.frames[0], faces)
-            return align(0, faces[0])[None], False, note
+            notes = _film_notes(clip, told), appearance.describe(clip.frames[0], faces)
+            return align(0, faces[0])[None], False, "; ".join(filter(None, notes))
 
     # The first face: of the frame nearest the middle that has one
     clip = clips.read_clip(content, name=name)
@@ -332,7 +334,7 @@ def find_faces(
         where = "in the picture" if clip.is_still else where
         raise detection.NoFaceError(f"{name}: no face {where}")
     face = detect(first)[0]
-    note = appearance.describe(clip.frames[first], detect(first))
+    notes = _film_notes(clip, told), appearance.describe(clip.frames[first], detect(first))
     centre, chosen, x = face.points.mean(0), {first: face}, [align(first, face)]
 
     # Further faces of the same person: those that lie nearest to the first face
@@ -346,7 +348,11 @@ def find_faces(
         else:
             chosen[i] = min(detect(i), key=lambda f: float(np.hypot(*(f.points.mean(0) - centre))))
         x.append(align(i, chosen[i]))
-    return np.stack(x), len(chosen) < frames, note
+    return np.stack(x), len(chosen) < frames, "; ".join(filter(None, notes))
+
+
+def _film_notes(clip: Clip, told: tuple[str, ...]) -> str:
+    return "; ".join(note for note in clip.notes if note.startswith(told)) if told else ""
 
 
 def face_fault(

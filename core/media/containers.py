@@ -36,6 +36,7 @@ MEDIA_KINDS = frozenset(VIDEO_DEMUXERS | AUDIO_DEMUXERS | PICTURE_FORMATS)
 SOUNDFILE_KINDS = ("wav", "flac", "mp3", "ogg", "aiff", "caf", "au", "w64", "nist")
 
 MAX_PEAK = 2.0  # of a sound's samples, where 1 is full scale; lossy sounds overshoot it by less
+MIN_FILE_BYTES = 12  # bytes in which the kind of any file is told
 SNIFF_BYTES = 600  # first bytes of a file that `sniff_kind` looks at
 RETRY_HINT, EXPORT_HINT = "Copy or record it again", "Export it again as mp4 (H.264)"
 SOUND_EXPORT_HINT = "Export it again as wav"
@@ -224,6 +225,8 @@ def _fault_of_kind(kind: str, size: int, head: bytes, limits: Limits) -> str:
         return f"is a git-lfs pointer, not the media itself. {hint}"
     if kind == "heic":
         return "is a HEIC picture, which cannot be read here. Save it as jpg or png"
+    if kind == "unknown" and size < MIN_FILE_BYTES:
+        return f"ends after {size} bytes. {RETRY_HINT}"
     if kind not in MEDIA_KINDS:
         return f"is {describe_unknown(head)}. Choose a video, a picture or a sound"
     if size > limits.bytes:

@@ -236,6 +236,22 @@ def test_blank_subjects_are_unknown_and_no_person():
     assert read(table(subjects=[""] * 60)).subject_test is None
 
 
+def test_people_called_image_are_people_and_groups_of_near_duplicates_are_none():
+    people = [f"image-{i % 5}" for i in range(60)]
+    found = read(table(subjects=people))
+    assert len(calibration.known_subjects(found.subject_cal)) == 5
+    assert read(table(subjects=[f"image-{i % 5:05d}" for i in range(60)])).subject_cal is None
+
+
+@pytest.mark.parametrize(
+    "names", [("cat", "", "dog"), ("cat", "cat ", "dog"), ("é", "e\u0301", "b")]
+)
+def test_classes_without_names_of_their_own_are_refused(names):
+    _, label = outputs()
+    with pytest.raises(UserError, match="all named differently"):
+        calibration.data_from_upload("x", arrays(label, classes=np.array(names)))
+
+
 def test_notes_stay_short_with_many_classes():
     K = 1000
     rng = np.random.default_rng(0)

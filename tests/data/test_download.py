@@ -18,7 +18,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from core import files
@@ -156,6 +156,7 @@ def test_only_what_is_wanted(record, tmp_path):
         download.fetch_corpus("ravdess", tmp_path, ("song",), base=record.base)
 
 
+@settings(max_examples=30)
 @given(st.lists(st.integers(0, 220_000), max_size=5), st.booleans())
 def test_cut_connections_are_taken_up_where_they_broke(cuts, ranges):
     server, patience = Record(), download.FIRST_WAIT

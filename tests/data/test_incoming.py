@@ -138,6 +138,20 @@ def test_a_face_is_that_of_the_moved_voice(tmp_path, home):
     assert (corpus.face_of[0], corpus.voice_of[0]) == (0, 0)
 
 
+def test_a_film_that_is_cut_is_taken_with_a_remark(tmp_path, home):
+    frames = np.tile(corpus_trees.face_frames(None), (4, 1, 1, 1))
+    whole = corpus_trees.encode_film("flv", frames)
+    root = tmp_path / "own"
+    put(root / "faces/happy/whole.flv", whole)
+    put(root / "faces/happy/cut.flv", whole[: len(whole) * 6 // 10])
+    (note,) = prepared(root).meta["notes"].items()
+    assert note[0] == "faces/happy/cut.flv"
+    assert "cut short: only the first" in note[1]
+    report = doctor.examine_corpus(root, workers=1)
+    assert report.names()["cut-short"] == {"faces/happy/cut.flv"}
+    assert "odd-face" not in report.names()
+
+
 # ------------------------------------------------------------------ kinds and names of files
 
 

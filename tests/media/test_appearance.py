@@ -8,6 +8,7 @@ from PIL import Image, ImageFilter
 
 from core.media import clips
 from core.media.faces import alignment, appearance, detection
+from tests.support import corpus_trees
 from tests.support.face_pictures import canvas, likeness, real
 
 
@@ -52,6 +53,16 @@ def test_a_crop_on_its_head_is_noticed(photo, face):
     crop = np.asarray(Image.fromarray(crop).resize((48, 48)))
     assert appearance.crop_turn(turned(crop, 180)) == "yes"
     assert appearance.crop_turn(crop) == "no"
+
+
+def test_a_small_drawn_face_on_its_head_is_turned_and_told(model):
+    """Here the mesh fits upside down, and a close view of the detector does not notice it."""
+    upright = corpus_trees.face_frames(None, 1)[0]
+    picture = turned(upright, 180)
+    (face,), found = detection.detect(upright), detection.detect(picture)
+    assert len(found) == 1
+    assert "on its head" in appearance.describe(picture, found)
+    assert likeness(aligned(picture, found[0]), aligned(upright, face)) > 0.9
 
 
 @pytest.mark.parametrize("degrees", [90, 270])

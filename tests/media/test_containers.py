@@ -129,6 +129,12 @@ def test_what_is_no_medium_is_called_what_it_is(content, words):
     assert "damaged" not in str(caught.value)
 
 
+@pytest.mark.parametrize("content", [b"RIFF", b"\0\0\0\x18", b"\x89PN"])
+def test_the_first_bytes_of_a_file_are_called_cut(content):
+    with pytest.raises(MediaError, match=f"ends after {len(content)} bytes. Copy or record it"):
+        clips.read_clip(content, name="x.mp4")
+
+
 def test_a_file_that_the_machine_cannot_read_is_not_the_clips_fault(tmp_path, monkeypatch):
     for read in (clips.read_clip, clips.read_waveform):
         with pytest.raises(UnreadableError, match="cannot be read"):

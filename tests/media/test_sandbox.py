@@ -82,7 +82,7 @@ def test_frames_are_gathered_as_they_are_counted():
 
 def read_large_picture(folder) -> None:
     """A picture that needs more than its limit of memory is refused."""
-    Image.new("RGB", (6000, 4000)).save(folder / "large.png")
+    Image.new("1", (6000, 4000)).save(folder / "large.png")  # in colours 72 MB
     message, limits = r"large\.png needs more than 64 MiB", Limits(memory=2**26)
     refused(message, sandbox.read_clip, folder / "large.png", limits)
 

@@ -185,7 +185,11 @@ def _note_kinds(media: Sequence[MediaFile], found: Findings) -> None:
         elif file.kind == "heic":
             found["unreadable"][file.name] = "a HEIC picture, not read here: save it as jpg or png"
         elif file.kind and file.kind not in containers.MEDIA_KINDS:
-            found["unreadable"][file.name] = f"no media but {file.kind}"
+            what = f"no media but {file.kind}"
+            if file.kind == "unknown":
+                is_cut = file.size < containers.MIN_FILE_BYTES
+                what = f"ends after {file.size} bytes" if is_cut else "of a kind that is not read"
+            found["unreadable"][file.name] = what
 
 
 def _is_unreadable(file: MediaFile, found: Findings) -> bool:
