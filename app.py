@@ -5,6 +5,9 @@ from starlette.middleware import Middleware
 from streamlit.runtime.pages_manager import PagesManager
 
 from ui.gate import Gate
+from ui.session import reclaim
+
+reclaim.limit_arenas()
 
 # Otherwise Streamlit lists the folder pages/ by itself until the router has run once, and a first
 # visitor of another page than Home sees it without its frame.

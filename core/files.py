@@ -178,7 +178,21 @@ def read_arrays(path: Path) -> dict[str, np.ndarray]:
             raise ValueError(f"{other[0]} is no array")
         return found
     except (ValueError, zipfile.BadZipFile, zlib.error, EOFError, KeyError, SyntaxError) as e:
-        raise DamagedError(f"{path} cannot be read ({e}); remove it and make it again") from e
+        raise DamagedError(
+            f"{shown(path)} cannot be read ({e}); remove it and make it again"
+        ) from e
+
+
+def shown(path: Path) -> str:
+    """A file for people who may be visitors: without the machine's folders above the project's.
+
+    Files elsewhere, which only somebody at this machine can name, keep their whole path.
+    """
+    whole = Path(os.path.abspath(path))
+    for folder in (checkpoints_folder(), data_folder()):
+        if whole.is_relative_to(home := Path(os.path.abspath(folder))):
+            return printable(str(whole.relative_to(home.parent)))
+    return printable(str(whole.relative_to(ROOT) if whole.is_relative_to(ROOT) else path))
 
 
 def printable(name: str) -> str:

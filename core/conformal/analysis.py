@@ -13,7 +13,7 @@ import io
 import json
 from collections.abc import Callable
 from dataclasses import dataclass, fields
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -25,7 +25,8 @@ from core.runs import store
 
 CALIBRATION_SHARES = np.array([0.05, 0.1, 0.2, 0.4, 0.6, 0.8, 1.0])  # compared sizes
 MIN_SUBJECT_POINTS = 20  # test points that a subject's curve needs
-MAX_SUBJECT_CURVES = 40  # subjects with a curve; those with the most points come first
+MAX_CURVES = 40  # subjects, and classes, with a curve; those with the most points come first
+BINS: tuple[Literal["width", "mass"], ...] = ("width", "mass")  # kinds of reliability diagrams
 PART_SIMULATED_CURVES = 500  # curves per band of a class or subject; the band of all has more
 
 # per-point fields of an Analysis, which its JSON leaves out; the p-values are in it
@@ -64,7 +65,7 @@ class Analysis:
     efficiency: validity.Efficiency
     criteria: dict[str, float]  # named as in validity.CRITERIA
     reliability: dict[str, validity.Reliability]  # "width" and "mass"
-    sizes: validity.CalibrationSizes
+    sizes: calibration.CalibrationSizes
     reference: validity.RandomSplits  # the same scores, exchangeable by construction
 
 
@@ -116,13 +117,13 @@ def analyse_outputs(
         levels=validity.EPS_LEVELS,
         expected=cached_null_band(sizes, smoothed).expected,
         overall=curve("all", np.ones(m, bool)),
-        by_class=tuple(curve(problem.classes[k], labels == k) for k in np.unique(labels)),
+        by_class=tuple(curve(problem.classes[k], labels == k) for k in _most_frequent(labels)),
         by_subject=tuple(curve(str(s), subject == s) for s in _subjects_with_curves(problem)),
         histogram=validity.p_value_histogram(uniform, cached_null_band(sizes, True)),
         efficiency=validity.efficiency(p),
         criteria=validity.criteria(p, labels, eps),
-        reliability=_reliability(problem),
-        sizes=validity.calibration_sizes(ranks.every, ranks.whole, labels, eps, *shares),
+        reliability={w: validity.reliability(problem.o_test, labels, 15, w) for w in BINS},
+        sizes=calibration.calibration_sizes(ranks.every, ranks.whole, labels, eps, *shares),
         reference=validity.random_splits(ranks.true, n, cached_null_band, *draws),
     )
 
@@ -203,11 +204,6 @@ def predictor_notes(
     return []
 
 
-def _reliability(problem: calibration.CalibrationData) -> dict[str, validity.Reliability]:
-    o, labels = problem.o_test, problem.label_test
-    return {by: validity.reliability(o, labels, 15, by) for by in ("width", "mass")}
-
-
 def _group_sizes(labels: np.ndarray, n_k: np.ndarray, by_class: bool) -> tuple:
     """(n, m) of each group of Eq. (9) for test points of these labels."""
     m_k = np.bincount(labels, minlength=len(n_k))
@@ -230,13 +226,17 @@ def _curve_function(
     return curve
 
 
+def _most_frequent(values: np.ndarray, at_least: int = 1) -> np.ndarray:
+    """Values with so many points, sorted: at most the MAX_CURVES that have the most."""
+    names, count = np.unique(values, return_counts=True)
+    order = np.argsort(-count, kind="stable")
+    return np.sort(names[order[count[order] >= at_least][:MAX_CURVES]])
+
+
 def _subjects_with_curves(problem: calibration.CalibrationData) -> np.ndarray:
     """Names of the test subjects with enough points for a curve, sorted."""
-    if problem.subject_test is None:
-        return np.array([], str)
-    names, count = np.unique(problem.subject_test, return_counts=True)
-    order = np.argsort(-count, kind="stable")
-    return np.sort(names[order[count[order] >= MIN_SUBJECT_POINTS][:MAX_SUBJECT_CURVES]])
+    who = np.array([], str) if problem.subject_test is None else problem.subject_test
+    return _most_frequent(who, MIN_SUBJECT_POINTS)
 
 
 def _notes(
@@ -247,7 +247,9 @@ def _notes(
     eps: float,
 ) -> tuple[str, ...]:
     """Warnings that a reader of the results needs."""
-    notes = []
+    notes = [problem.note] if problem.note else []
+    if (found := len(np.unique(problem.label_test))) > MAX_CURVES:
+        notes.append(f"Of {found:,} classes the {MAX_CURVES} with the most points have a curve.")
     empty = [c for c, k in zip(problem.classes, n_k) if not k]
     if empty:
         what = "they are ranked among the other classes' scores"
@@ -273,7 +275,10 @@ def _notes(
     if not cal & test:
         new = f"All {len(test)} test subjects are new since calibration ({len(cal)} subjects)"
         notes.append(f"{new}: the promise is for exchangeable points.")
-    if not len(_subjects_with_curves(problem)):
+    _, count = np.unique(problem.subject_test, return_counts=True)
+    if (found := int((count >= MIN_SUBJECT_POINTS).sum())) > MAX_CURVES:
+        notes.append(f"Of {found:,} subjects the {MAX_CURVES} with the most points have a curve.")
+    if not found:
         notes.append(f"No subject has {MIN_SUBJECT_POINTS} test points: no curves by subject.")
     return tuple(notes)
 
@@ -300,10 +305,11 @@ def to_csv(v: Analysis) -> str:
     subject = v.problem.subject_test if v.problem.subject_test is not None else np.full(v.m, "")
     best, first = prediction.forced_prediction(v.p), prediction.credibility(v.p)
     sure = prediction.confidence(v.p)
+    rows = np.arange(v.m) if v.problem.row_test is None else v.problem.row_test
     for i in range(v.m):
         numbers = [f"{x:.6g}" for x in (*o[i], *v.p[i])]
         end = [names[best[i]], f"{first[i]:.6g}", f"{sure[i]:.6g}", " ".join(names[v.sets[i]])]
-        write.writerow([i, subject[i], names[v.problem.label_test[i]], *numbers, *end])
+        write.writerow([rows[i], subject[i], names[v.problem.label_test[i]], *numbers, *end])
     return out.getvalue()
 
 

@@ -1,4 +1,7 @@
-"""Calibration and test outputs of a classifier: a run's, or an uploaded NPZ or CSV file's."""
+"""Calibration and test outputs of a classifier: a run's, or an uploaded NPZ or CSV file's.
+
+Also what a smaller calibration set would give.
+"""
 
 from __future__ import annotations
 
@@ -25,6 +28,8 @@ Modality = Literal["face", "voice"]
 # prefixes that replace the subject in outputs of corpora without subjects (`core.data.splits`)
 UNKNOWN_SUBJECT_PREFIXES = ("image-", "clip: ")
 PARTS = ("cal", "test")
+# of each part of an upload, so that no view takes over ten seconds
+MAX_ANALYSED_ROWS, MAX_ANALYSED_CELLS = 100_000, 1_000_000
 
 
 @dataclass(frozen=True)
@@ -40,6 +45,18 @@ class CalibrationData:
     subject_cal: np.ndarray | None = None  # (n,) names
     subject_test: np.ndarray | None = None  # (m,)
     own: OwnPredictor | None = None  # f_S of a run: the predictor whose p-values fed its generator
+    note: str = ""  # what of an upload is left out
+    row_test: np.ndarray | None = None  # (m,) rows of the upload, where some are left out
+
+
+@dataclass(frozen=True)
+class CalibrationSizes:
+    """Effect of the calibration size at one eps: random subsets of share r of the set."""
+
+    r: np.ndarray  # (R,) shares
+    n: np.ndarray  # (R,) scores
+    error: np.ndarray  # (R, draws)
+    size: np.ndarray  # (R, draws) mean number of labels in a set
 
 
 @dataclass(frozen=True)
@@ -132,9 +149,7 @@ def data_from_run(run: Run, modality: Modality = "face") -> CalibrationData:
         fix = "let its training get as far as the face classifier"
         if others:
             fix = f"look at its {others[0]}s instead, or train it again"
-        what = (
-            f"{run.directory / 'outputs.npz'} has no {modality} outputs ({missing[0]} is missing)"
-        )
+        what = f"{run.shown('outputs.npz')} has no {modality} outputs ({missing[0]} is missing)"
         raise UserError(f"{what}: {fix}")
     rows = arrays["calibration"] if not infix else slice(None)
     o, label, subject = (
@@ -163,7 +178,8 @@ def data_from_upload(name: str, data: bytes) -> CalibrationData:
     classes (K,), cal_subjects (n,), test_subjects (m,). csv: columns `set` (cal or test), `label`,
     one column per class, optional `subject`. A label is a class' name; where classes are numbers it
     is such a number, not its place; where names are words it may be a place, counted from 0. A
-    blank subject is unknown. Raises UserError for any other content.
+    blank subject is unknown. Of many rows a random sample is kept (`draw_sample`). Raises UserError
+    for any other content.
     """
     name = PurePath(name).name[:80] or "upload"
     uploads.check_size(name, "is", len(data))
@@ -182,7 +198,90 @@ def data_from_upload(name: str, data: bytes) -> CalibrationData:
     problem = CalibrationData(name, classes, *cal, *test, subject_cal=who[0], subject_test=who[1])
     check_data(problem)
     uploads.check_classes(name, classes, cal, test)
-    return problem
+    return draw_sample(problem)
+
+
+def draw_sample(problem: CalibrationData) -> CalibrationData:
+    """The problem with at most MAX_ANALYSED_ROWS and MAX_ANALYSED_CELLS of each part, at random.
+
+    A random sample of exchangeable points is exchangeable, so every view keeps its meaning; `note`
+    says what is left out. Equal problems give equal samples.
+    """
+    rng, most = np.random.default_rng(0), MAX_ANALYSED_CELLS // len(problem.classes)
+    most, kept, said = min(most, MAX_ANALYSED_ROWS), dict[str, np.ndarray | slice](), []
+    sizes = {"calibration": len(problem.label_cal), "test": len(problem.label_test)}
+    for part, n in sizes.items():
+        kept[part] = slice(None)
+        if n > most:
+            kept[part] = np.sort(rng.choice(n, most, replace=False))
+            said.append(f"{most:,} of {n:,} {part} points")
+    if not said:
+        return problem
+    cal, test = kept["calibration"], kept["test"]
+    who = problem.subject_cal, problem.subject_test
+    return replace(
+        problem,
+        o_cal=problem.o_cal[cal],
+        label_cal=problem.label_cal[cal],
+        o_test=problem.o_test[test],
+        label_test=problem.label_test[test],
+        subject_cal=None if who[0] is None else who[0][cal],
+        subject_test=None if who[1] is None else who[1][test],
+        note=f"A random sample is analysed, so that no view takes long: {' and '.join(said)}.",
+        row_test=None if isinstance(test, slice) else test,
+    )
+
+
+def calibration_sizes(
+    alpha_cal: np.ndarray,
+    p: np.ndarray,
+    labels: np.ndarray,
+    eps: float,
+    r: np.ndarray,
+    draws: int = 20,
+    seed: int = 0,
+    group_cal: np.ndarray | None = None,
+) -> CalibrationSizes:
+    """Error and set size at eps if only a random share r of the calibration set is used.
+
+    alpha_cal (n,), p (m, K), labels (m,), r (R,) -> (R, draws) each. `p` are unsmoothed p-values
+    with the whole set; `group_cal` holds the calibration labels if they are class-conditional. Each
+    draw is one order of the set, and each share uses its beginning. At r = 1 all draws are equal.
+    A p-value falls as alpha grows, so a set contains the labels at or below one calibration score:
+    one order statistic decides a draw.
+    """
+    n, m = len(alpha_cal), max(1, len(p))
+    groups = [(np.arange(n), np.ones(p.shape[1], bool))]
+    if group_cal is not None:
+        k = np.arange(p.shape[1])
+        groups = [(np.flatnonzero(group_cal == g), k == g) for g in k]
+    tables = []
+    for rows, columns in groups:
+        size = len(rows)
+        rank = np.argsort(np.argsort(alpha_cal[rows], kind="stable"))
+        # number of calibration scores below each cell
+        below = np.rint(size + 1 - p[:, columns] * (size + 1)).astype(np.int64)
+        true = below[(np.arange(p.shape[1])[columns] == labels[:, None])]
+        sums = [np.cumsum(np.bincount(b, minlength=size + 1)) for b in (below.ravel(), true)]
+        tables.append((rows, rank, sums))
+    rng = np.random.default_rng(seed)
+    chosen_n = np.maximum(1, np.rint(r * n).astype(np.int64))
+    error, size_ = np.zeros((len(r), draws)), np.zeros((len(r), draws))
+    for d in range(draws):
+        place = np.argsort(rng.permutation(n))  # of each score in the order of the draw
+        for rows, rank, (every, true) in tables:
+            order = np.argsort(place[rows])
+            for i, count in enumerate(np.searchsorted(place[rows][order], chosen_n)):
+                chosen = rank[order[:count]]
+                # number of ranks with p > eps
+                kept = int(((count + 1 - np.arange(count + 1)) / (count + 1) > eps).sum())
+                if kept:
+                    edge = len(every) - 1
+                    if kept <= count:
+                        edge = np.partition(chosen, kept - 1)[kept - 1]
+                    size_[i, d] += every[edge] / m
+                    error[i, d] += true[edge] / m
+    return CalibrationSizes(r, chosen_n, 1 - error, size_)
 
 
 def known_subjects(subjects: np.ndarray) -> set[str]:

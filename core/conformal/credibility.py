@@ -132,6 +132,7 @@ def reaching_softmax(limits: np.ndarray, measure: Measure = "margin") -> np.ndar
     hinge: alpha_k = 1 - o_k, so o_k < 1 - limits[k], which is possible if these sum to more than 1.
     margin: with first choice j, second l and gap g = o_j - o_l, alpha_j = -g, alpha_l = g, and the
     others' alpha is at most (1 + g) / 2, which o_j + o_l = 1 attains; a g in [0, 1] must fit all.
+    Of the second choices the one of the smallest limit leaves most room.
     """
     K = len(limits)
     if (limits == np.inf).any():
@@ -140,14 +141,14 @@ def reaching_softmax(limits: np.ndarray, measure: Measure = "margin") -> np.ndar
         room = 1 - np.maximum(limits - SLACK, -1.0)
         fits = (room > 0).all() and room.sum() > 1
         return room / room.sum() if fits else None
-    order = np.argsort(-limits, kind="stable")[:3]
+    order = np.argsort(limits, kind="stable")
     for j in range(K):
-        for second in (k for k in range(K) if k != j):
-            rest = [limits[k] for k in order if k not in (j, second)]
-            low = max(limits[second], 2 * (rest[0] - SLACK) - 1 if rest else -np.inf)
-            high = -limits[j]
-            if high > max(low, 0.0) and low < 1:
-                o, g = np.zeros(K), 0.0 if low < 0 else (low + min(high, 1.0)) / 2
-                o[[j, second]] = (1 + g) / 2, (1 - g) / 2
-                return o
+        second = order[0] if order[0] != j else order[1]
+        rest = [limits[k] for k in order[:-4:-1] if k not in (j, second)]
+        low = max(limits[second], 2 * (rest[0] - SLACK) - 1 if rest else -np.inf)
+        high = -limits[j]
+        if high > max(low, 0.0) and low < 1:
+            o, g = np.zeros(K), 0.0 if low < 0 else (low + min(high, 1.0)) / 2
+            o[[j, second]] = (1 + g) / 2, (1 - g) / 2
+            return o
     return None

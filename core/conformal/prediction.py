@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
@@ -103,9 +103,13 @@ def p_values(
         raise ValueError(f"group_cal must be {alpha_cal.shape}, not {group_cal.shape}")
     p = np.empty(alpha_test.shape)
     for g in np.unique(group_test):
-        cells = np.broadcast_to(group_test == g, alpha_test.shape)
-        part = None if u is None else u[cells]
-        p[cells] = _pooled_p_values(alpha_cal[group_cal == g], alpha_test[cells], part)
+        mask: Any = group_test == g
+        # whole columns, where groups are columns: K masks of all cells would cost m K^2
+        cells = (slice(None), mask) if mask.ndim == 1 else np.broadcast_to(mask, p.shape)
+        scores = alpha_test[cells]
+        part = None if u is None else u[cells].ravel()
+        ranked = _pooled_p_values(alpha_cal[group_cal == g], scores.ravel(), part)
+        p[cells] = ranked.reshape(scores.shape)
     return p
 
 

@@ -20,6 +20,7 @@ from typing import Literal
 
 import numpy as np
 
+from core import files
 from core.config import ConformalSettings
 from core.conformal import logistic, prediction
 from core.conformal.prediction import Groups, Measure
@@ -147,14 +148,14 @@ def from_arrays(settings: ConformalSettings, arrays: Mapping[str, np.ndarray]) -
 def of_run(run: Run) -> Predictor:
     """A run's own predictor. Raises UserError, which says the fix, if its arrays are missing."""
     settings, arrays = run.config.conformal, run.arrays()
-    path = run.directory / "outputs.npz"
+    shown = files.shown(run.directory / "outputs.npz")
     if "o_S2" not in arrays:
-        raise UserError(f"{path} has no outputs of f_S yet; let the run's training finish")
+        raise UserError(f"{shown} has no outputs of f_S yet; let the run's training finish")
     if lacks_arrays(settings, arrays):
         raise UserError(
-            f"{path} lacks what the run's predictor ({KIND_NAMES[settings.kind]}) was fitted with. "
-            "The same command that trained the run computes it anew: "
-            f"python -m core train --config-file {run.directory / 'config.json'}"
+            f"{shown} lacks what the run's predictor ({KIND_NAMES[settings.kind]}) was fitted "
+            "with. The same command that trained the run computes it anew: "
+            f"python -m core train --config-file {files.shown(run.directory / 'config.json')}"
         )
     return from_arrays(settings, arrays)
 

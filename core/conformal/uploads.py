@@ -12,6 +12,7 @@ import re
 import unicodedata
 import zipfile
 import zlib
+from array import array
 from collections.abc import Sequence
 from itertools import combinations
 from typing import IO
@@ -25,7 +26,11 @@ from core.files import UserError
 MAX_UPLOAD_BYTES = 64 << 20  # size of an upload as sent, and of an npz unpacked
 MAX_UPLOAD_CELLS = 4_000_000  # softmax values in one part of an upload
 MAX_UPLOAD_ROWS = 500_000  # rows in one part of an upload
-UPLOAD_LIMITS_TEXT = f"the limit is {MAX_UPLOAD_ROWS:,} rows and {MAX_UPLOAD_CELLS:,} probabilities"
+MAX_UPLOAD_CLASSES = 1_000
+UPLOAD_LIMITS_TEXT = (
+    f"the limit is {MAX_UPLOAD_CLASSES:,} classes, {MAX_UPLOAD_ROWS:,} rows and "
+    f"{MAX_UPLOAD_CELLS:,} probabilities"
+)
 PROBABILITY_TOLERANCE = 1e-3  # largest deviation of a row's sum from one
 ROUNDED_TOLERANCE = 0.05  # within which a row's sum looks like that of rounded probabilities
 REQUIRED_ARRAYS = ("cal_softmax", "cal_labels", "test_softmax", "test_labels")
@@ -192,6 +197,7 @@ def read_npz(name: str, data: bytes) -> dict[str, np.ndarray]:
     shape = arrays["cal_softmax"].shape
     if len(shape) != 2:
         raise UserError(f"{name}: cal_softmax must be (rows, classes), not {shape}")
+    _check_class_count(name, shape[1])
     classes = arrays.setdefault("classes", np.arange(shape[1]).astype(str))
     if classes.ndim != 1:
         raise UserError(f"{name}: classes must be a list of names, not {classes.shape}")
@@ -209,6 +215,11 @@ def _as_text(values: np.ndarray) -> np.ndarray:
 def _are_whole(values: np.ndarray) -> bool:
     known = values[np.isfinite(values)]
     return bool((known == np.rint(known)).all() and (np.abs(known) < 1e15).all())
+
+
+def _check_class_count(name: str, classes: int) -> None:
+    if classes > MAX_UPLOAD_CLASSES:
+        raise UserError(f"{name} has {classes:,} classes; {UPLOAD_LIMITS_TEXT}")
 
 
 def _check_npy_header(name: str, key: str, member: IO[bytes], size: int) -> None:
@@ -252,7 +263,8 @@ def read_csv(name: str, data: bytes) -> Columns:
         if len(first) == len(header) + 1:  # R's row names have no header
             header = ["", *header]
         at, classes = _csv_columns(name, [composed(h) for h in header])
-        parts: dict[str, tuple[list, list, list]] = {"cal": ([], [], []), "test": ([], [], [])}
+        _check_class_count(name, len(classes))
+        parts = {part: (array("d"), list[str](), list[str]()) for part in ("cal", "test")}
         if first:
             _add_row(f"{name}, line {first_line}", first, len(header), at, classes, parts)
         for row in filter(None, rows):
@@ -275,7 +287,7 @@ def _add_row(
     width: int,
     at: dict[str, int],
     classes: list[str],
-    parts: dict[str, tuple[list, list, list]],
+    parts: dict[str, tuple[array, list[str], list[str]]],
 ) -> None:
     if len(row) != width:
         raise UserError(f"{line}: {len(row)} values for {width} columns")
@@ -290,7 +302,9 @@ def _add_row(
         except ValueError as e:
             what = f"column {c!r} is taken for a class and must hold probabilities"
             raise UserError(f"{line}: {e}; {what}: remove it if it is no class") from e
-    o.append(numbers)
+    if len(label) >= MAX_UPLOAD_ROWS or len(o) + len(numbers) > MAX_UPLOAD_CELLS:
+        raise UserError(f"{line}: the file is too large; {UPLOAD_LIMITS_TEXT} a set")
+    o.extend(numbers)
     label.append(row[at["label"]].strip())
     subject.append(row[at["subject"]].strip() if "subject" in at else "")
 
@@ -323,14 +337,13 @@ def _refuse_other_columns(name: str, classes: list[str], columns: Columns) -> No
         beyond = ~((o >= -PROBABILITY_TOLERANCE) & (o <= 1 + PROBABILITY_TOLERANCE)).all(axis=0)
     suspects = np.flatnonzero(beyond).tolist()
     rest = [k for k in range(len(classes)) if k not in suspects]
+    total = o[:, rest].sum(axis=1)  # without those that are beyond, and below without some more
     pairs = combinations(rest, 2) if len(rest) <= MAX_PAIRED_COLUMNS else ()
     for more in ((), *((k,) for k in rest), *pairs):
         others = [*suspects, *more]
-        if (
-            others
-            and len(others) < len(classes) - 1
-            and _are_probabilities(np.delete(o, others, 1))
-        ):
+        left = total - o[:, list(more)].sum(axis=1)
+        is_one = (np.abs(left - 1) <= PROBABILITY_TOLERANCE).all()
+        if others and len(others) < len(classes) - 1 and is_one:
             what = name_some([classes[k] for k in sorted(others)])
             plural = "columns" if len(others) > 1 else "column"
             raise UserError(

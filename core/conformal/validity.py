@@ -10,6 +10,7 @@ independent binomials. NumPy only; pure functions.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
@@ -21,6 +22,7 @@ from core.conformal import prediction
 # the eps of every curve; quotients, so that they equal p-values such as 7/100 exactly
 EPS_LEVELS = np.arange(101) / 100
 SIMULATED_CURVES = 2_000  # simulated curves per band
+MANY_GROUPS = 64  # with more, a sum of their counts is drawn as normal: exact to its covariance
 BAND_COVERAGE = 0.95  # share of valid predictors' curves that stay inside the band
 MIN_BIN_POINTS = 10  # a reliability bin of fewer points shows little; charts grey it
 HISTOGRAM_BINS = 20  # bins of the p-values' histogram; a divisor of the number of levels less one
@@ -92,16 +94,6 @@ class Reliability:
 
 
 @dataclass(frozen=True)
-class CalibrationSizes:
-    """Effect of the calibration size at one eps: random subsets of share r of the set."""
-
-    r: np.ndarray  # (R,) shares
-    n: np.ndarray  # (R,) scores
-    error: np.ndarray  # (R, draws)
-    size: np.ndarray  # (R, draws) mean number of labels in a set
-
-
-@dataclass(frozen=True)
 class RandomSplits:
     """Error curves of exchangeable points: the test points, split at random into two sets."""
 
@@ -124,9 +116,10 @@ def null_band(
     The band scales each level's pointwise quantiles by one factor (a global envelope by directional
     quantiles, Myllymäki et al. 2017), chosen so that a share BAND_COVERAGE of the simulated curves
     stays inside everywhere. Scores without ties are assumed: with ties the unsmoothed curve is
-    lower, which is safe.
+    lower, which is safe. Of more than MANY_GROUPS groups the curves are normal.
     """
-    error, expected, sd = _simulate_curves(sizes, smoothed, repeats, seed)
+    simulate = _simulate_curves if len(sizes) <= MANY_GROUPS else _normal_curves
+    error, expected, sd = simulate(sizes, smoothed, repeats, seed)
     # pointwise quantiles, and the factor that makes them simultaneous
     tails = (1 - BAND_COVERAGE) / 2
     low, high = np.quantile(error, [tails, 1 - tails], axis=0)
@@ -181,6 +174,33 @@ def _simulate_curves(
         variance += m * mean * (1 - mean) * (n + 1 + m) / (n + 2)  # beta-binomial
     M = max(1, sum(m for _, m in sizes))
     return counts / M, expected / M, np.sqrt(variance) / M
+
+
+def _normal_curves(
+    sizes: tuple[tuple[int, int], ...], smoothed: bool, repeats: int, seed: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """`_simulate_curves` for a sum over many groups, of which only mean and covariance count.
+
+    A group's rate at a level is a sum of the Dirichlet gaps below it, the last one in part; for
+    levels s <= t its counts have the covariance m E_s (1 - E_t) + m (m - 1) Cov(rate_s, rate_t).
+    """
+    L = len(EPS_LEVELS)
+    mean, covariance = np.zeros(L), np.zeros((L, L))
+    for (n, m), groups in Counter(sizes).items():
+        at = EPS_LEVELS * (n + 1)
+        j = np.floor(at + 1e-9)
+        part = np.clip(at - j, 0, 1) if smoothed else np.zeros(L)
+        gaps = j + part  # below each level
+        common = j[:, None] + part[:, None] * np.where(j > j[:, None], 1, part)
+        rates = (common - np.outer(gaps, gaps) / (n + 1)) / ((n + 1) * (n + 2))
+        e = gaps / (n + 1)
+        mean += groups * m * e
+        covariance += groups * (m * np.outer(e, 1 - e) + m * (m - 1) * rates)
+    upper = np.triu(covariance)
+    covariance = upper + np.triu(upper, 1).T
+    M = max(1, sum(m for _, m in sizes))
+    drawn = np.random.default_rng(seed).multivariate_normal(mean, covariance, repeats)
+    return np.clip(drawn / M, 0, 1), mean / M, np.sqrt(np.diag(covariance)) / M
 
 
 def error_curve(p_true: np.ndarray) -> np.ndarray:
@@ -324,59 +344,6 @@ def wilson_interval(successes: np.ndarray, n: np.ndarray) -> tuple[np.ndarray, n
     middle = (share + z2 / (2 * trials)) / (1 + z2 / trials)
     half = np.sqrt(z2 * (share * (1 - share) / trials + z2 / (4 * trials**2))) / (1 + z2 / trials)
     return np.clip(middle - half, 0, 1), np.clip(middle + half, 0, 1)
-
-
-def calibration_sizes(
-    alpha_cal: np.ndarray,
-    p: np.ndarray,
-    labels: np.ndarray,
-    eps: float,
-    r: np.ndarray,
-    draws: int = 20,
-    seed: int = 0,
-    group_cal: np.ndarray | None = None,
-) -> CalibrationSizes:
-    """Error and set size at eps if only a random share r of the calibration set is used.
-
-    alpha_cal (n,), p (m, K), labels (m,), r (R,) -> (R, draws) each. `p` are unsmoothed p-values
-    with the whole set; `group_cal` holds the calibration labels if they are class-conditional. Each
-    draw is one order of the set, and each share uses its beginning. At r = 1 all draws are equal.
-    A p-value falls as alpha grows, so a set contains the labels at or below one calibration score:
-    one order statistic decides a draw.
-    """
-    n, m = len(alpha_cal), max(1, len(p))
-    groups = [(np.ones(n, bool), np.ones(p.shape[1], bool))]
-    if group_cal is not None:
-        groups = [(group_cal == k, np.arange(p.shape[1]) == k) for k in range(p.shape[1])]
-    tables = []
-    for rows, columns in groups:
-        size = int(rows.sum())
-        rank = np.full(n, -1)
-        rank[rows] = np.argsort(np.argsort(alpha_cal[rows], kind="stable"))
-        # number of calibration scores below each cell
-        below = np.rint(size + 1 - p[:, columns] * (size + 1)).astype(np.int64)
-        true = below[(np.arange(p.shape[1])[columns] == labels[:, None])]
-        sums = [np.cumsum(np.bincount(b, minlength=size + 1)) for b in (below.ravel(), true)]
-        tables.append((rank, sums))
-    rng = np.random.default_rng(seed)
-    chosen_n = np.maximum(1, np.rint(r * n).astype(np.int64))
-    error, size_ = np.zeros((len(r), draws)), np.zeros((len(r), draws))
-    for d in range(draws):
-        order = rng.permutation(n)
-        for rank, (every, true) in tables:
-            ranks = rank[order]
-            for i, last in enumerate(chosen_n):
-                chosen = ranks[:last][ranks[:last] >= 0]
-                count = len(chosen)
-                # number of ranks with p > eps
-                kept = int(((count + 1 - np.arange(count + 1)) / (count + 1) > eps).sum())
-                if kept:
-                    edge = len(every) - 1
-                    if kept <= count:
-                        edge = np.partition(chosen, kept - 1)[kept - 1]
-                    size_[i, d] += every[edge] / m
-                    error[i, d] += true[edge] / m
-    return CalibrationSizes(r, chosen_n, 1 - error, size_)
 
 
 def random_splits(

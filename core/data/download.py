@@ -173,7 +173,10 @@ def _list_remote_files(base: str, what: Sequence[MediaKind]) -> list[RemoteFile]
     try:
         record = json.loads(_with_retries(lambda: _read_document(base), tries=3))
         found = [_parse_record_file(f, base) for f in record["files"]]
-    except (_RetryableError, _RefusedError, ValueError, KeyError, TypeError, AttributeError) as e:
+    except (
+        *(_RetryableError, _RefusedError, ValueError, KeyError, TypeError, AttributeError),
+        RecursionError,
+    ) as e:
         if isinstance(e, FetchError) and not isinstance(e, _RefusedError):
             raise
         if "video" in what:

@@ -161,7 +161,7 @@ def load_corpus_file(path: Path) -> PreparedCorpus:
     """A prepared corpus. Raises CorpusError, which gives the command that prepares it."""
     if not path.exists():
         command = prepare_command(*parse_stem(path.stem))
-        raise CorpusError(f"{path} is not there; make it with: {command}")
+        raise CorpusError(f"{files.shown(path)} is not there; make it with: {command}")
     try:
         arrays = files.read_arrays(path)
         meta = json.loads(str(arrays.pop("meta")))
@@ -172,7 +172,9 @@ def load_corpus_file(path: Path) -> PreparedCorpus:
         *(OSError, ValueError, KeyError, TypeError, EOFError, SyntaxError),
         *(zipfile.BadZipFile, zlib.error),
     ) as e:
-        raise CorpusError(f"{path} is damaged ({e}); remove it and prepare the corpus again") from e
+        raise CorpusError(
+            f"{files.shown(path)} is damaged ({e}); remove it and prepare the corpus again"
+        ) from e
 
 
 def source_record_path(target: Path) -> Path:

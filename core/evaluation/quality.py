@@ -214,7 +214,7 @@ def load_sets(
     Raises UserError for a run without a generator, or a corpus that has changed since.
     """
     if not run.model_path("G").exists():
-        command = f"python -m core train --config-file {run.directory}/config.json"
+        command = f"python -m core train --config-file {files.shown(run.directory / 'config.json')}"
         raise files.UserError(f"{run.id} has no generator yet; let its training finish: {command}")
     sets, out = splits.build_sets(config), run.arrays()
     digest, current = (
@@ -231,7 +231,9 @@ def load_sets(
         x, labels = sets[k].x, sets[k].x_label if g.condition == "label" else None
         if len(out.get(f"o_{k}", ())) != len(x):
             path = run.directory / "outputs.npz"
-            raise files.UserError(f"{path} does not fit {k}'s {len(x)} faces; train the run again")
+            raise files.UserError(
+                f"{files.shown(path)} does not fit {k}'s {len(x)} faces; train the run again"
+            )
         c[k] = gan.condition(g.condition, labels, out[f"o_{k}"], out[f"p_{k}"], K, g.soft)
     return sets, c
 

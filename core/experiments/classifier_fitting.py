@@ -61,6 +61,11 @@ def fit_classifiers(
                 x, t = image_tensor(images, device), torch.from_numpy(labels).to(device)
                 tick = step_callback(watch, f"fit {name}", settings.steps)
                 fitted = classifiers.fit(x, t, settings, K, seed_of(config, name), role, tick)
+                if not all(bool(torch.isfinite(p).all()) for p in fitted.parameters()):
+                    raise files.UserError(
+                        f"the loss of {name} became infinite or NaN, and nothing of it is kept; "
+                        f"lower its learning rate, now {settings.lr:g} (--f-s.lr, --f-t.lr)"
+                    )
                 if name == "f_S":
                     calibrate_source(config, sets, fitted)
                 arguments = classifiers.arguments(settings, images.shape[1:], K, role)

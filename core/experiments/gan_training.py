@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import sys
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -26,7 +27,7 @@ from core.experiments.classifier_fitting import image_sizes, target_windows
 from core.files import StopRequested, UserError
 from core.models import classifiers, convolutions, cuda_graphs, gan, networks
 from core.models.flow import matching
-from core.runs import store
+from core.runs import diagnosis, store
 from core.runs.directory import Run
 
 TrainFunction = Callable[[gan.GanState, gan.TrainingData, GanSettings], Iterator[gan.StepRecord]]
@@ -129,6 +130,7 @@ def train_gan(
             return _load_trained(config, fitted, r, device)
         except files.DamagedError:  # the checkpoint of the last step makes it again
             r.model_path("G").unlink()
+    _check_size(g, len(training_set(config, sets, c)[0].y))
     convolutions.retain_freed_memory()
     # S3 as tensors, and the state: fresh, or the checkpoint's
     pool = make_pool(config, sets, c, device)
@@ -153,7 +155,8 @@ def train_gan(
     except torch.OutOfMemoryError:
         out_of_memory = True  # handled below, where the traceback no longer holds the tensors
     except StopRequested:
-        networks.save_checkpoint(checkpoint, gan.state_dict(state))
+        if _has_finite_weights(state):
+            networks.save_checkpoint(checkpoint, gan.state_dict(state))
         raise
     if out_of_memory:
         batch = gan.largest_batch(g, state, pool, matching.step_function(g))
@@ -161,6 +164,15 @@ def train_gan(
         raise UserError(f"the device ran out of memory at batch {g.batch}; {advice}")
     _save_networks(config, state, r)
     return _load_trained(config, fitted, r, device)
+
+
+def _check_size(g: GanSettings, pairs: int) -> None:
+    """Raise UserError where a batch has one pair, of which batch norm has no spread."""
+    if min(g.batch, pairs) < 2:
+        raise UserError(
+            f"G needs two pairs in a batch, of {g.batch}, and in its training set, of {pairs}; "
+            "raise --gan.batch or --data.g-fraction, or add clips"
+        )
 
 
 def _load_trained(
@@ -184,32 +196,63 @@ def _take_steps(
     """Take the training steps that `records` yields.
 
     Losses are logged every LOG_INTERVAL steps; S2's figures (Fig. 11), samples and a checkpoint
-    every `evaluate.every` steps.
+    every `evaluate.every` steps. Raises UserError before anything of a step whose losses or weights
+    are not finite is written, so that the last good checkpoint stays.
     """
     g, sums, count = config.gan, dict[str, torch.Tensor](), 0
-    first_step, started = state.step, time.monotonic()
+    first_step, started, words = state.step, time.monotonic(), ""
     for record in records:
         for k, v in record.values.items():
             sums[k] = sums[k] + v if k in sums else v
         count += 1
         step, is_last = record.step, record.step == g.steps
         is_logged = step % LOG_INTERVAL == 0 or is_last
+        is_evaluated = step % config.evaluate.every == 0 or is_last
+        if is_logged or is_evaluated:
+            _check_finite(g, record, state if is_evaluated else None, r)
         if is_logged:
             store.record_metrics(r, step, {k: float(v) / count for k, v in sums.items()})
             sums, count = {}, 0
-        if step % config.evaluate.every == 0 or is_last:
-            store.record_metrics(r, step, monitor.figures(state.shown))
+        if is_evaluated:
+            figures = monitor.figures(state.shown)
+            store.record_metrics(r, step, figures)
             monitor.save_samples(state.shown, r, step)
             networks.save_checkpoint(r.directory / "state.pt", gan.state_dict(state))
-            if not np.isfinite(float(record.values["loss/G"])):
-                raise UserError(
-                    f"the losses became infinite or NaN at step {step}; lower gan.lr_g and gan.lr_d"
-                )
+            before = words
+            words = diagnosis.collapse_warning(config, step, figures.get("diversity"))
+            if words and not before:
+                print(f"\n{words}", file=sys.stderr, flush=True)
         if is_logged:  # last, because it may stop the run, which then has all of this step
             rate = (step - first_step) * g.batch / max(1e-9, time.monotonic() - started)
-            remark = f"{rate:.0f} samples/s"
+            remark = f"{rate:.0f} samples/s" + (" · collapsed" if words else "")
             phase = "train G" if g.generator == "flow" else "train G, D, Q"
             watch(phase, step, g.steps, remark, step=step, rate=rate)
+
+
+def _has_finite_weights(state: gan.GanState) -> bool:
+    """Whether the weights of G, D and Q are finite, and the average of G's."""
+    networks_of_state = (state.G, state.D, state.Q, state.shown)
+    return all(bool(torch.isfinite(p).all()) for n in networks_of_state for p in n.parameters())
+
+
+def _check_finite(
+    g: GanSettings, record: gan.StepRecord, state: gan.GanState | None, r: Run
+) -> None:
+    """Raise UserError where a step's losses, or the weights of a state that is to be saved, are
+    not finite.
+    """
+    bad = [k for k, v in record.values.items() if not np.isfinite(float(v))]
+    if state is not None and not bad and not _has_finite_weights(state):
+        bad = ["a weight"]
+    if not bad:
+        return
+    kept = "no checkpoint was written yet"
+    if (r.directory / "state.pt").exists():
+        kept = "the checkpoint before it is kept in state.pt, its samples in samples/"
+    raise UserError(
+        f"{' and '.join(bad[:2])} became infinite or NaN at step {record.step}; {kept}. Lower "
+        f"--gan.lr-g and --gan.lr-d (now {g.lr_g:g} and {g.lr_d:g}): that makes another run"
+    )
 
 
 def _save_networks(config: Config, state: gan.GanState, r: Run) -> None:

@@ -256,7 +256,9 @@ def _queue_database(folder: Path) -> Iterator[sqlite3.Connection]:
         with store.database(folder) as db:
             yield db
     except sqlite3.Error as e:
-        raise files.UserError(store.index_fault(folder) or f"{folder / 'runs.sqlite'}: {e}") from e
+        raise files.UserError(
+            store.index_fault(folder) or f"{files.shown(folder / 'runs.sqlite')}: {e}"
+        ) from e
 
 
 def list_queue(folder: Path | None = None) -> list[dict]:

@@ -30,7 +30,7 @@ from core.evaluation.evaluator import evaluate, image_tensor, labelled_rows, see
 from core.experiments import classifier_fitting, condition_vectors, gan_training
 from core.files import StopRequested, UserError
 from core.models import classifiers
-from core.runs import store
+from core.runs import diagnosis, store
 from core.runs.directory import Run
 from core.serialisation import run_name
 
@@ -125,7 +125,10 @@ def _train_and_evaluate(
     try:
         # §4.1: S1..S4
         sets = splits.build_sets(config)
-        files.write_json(r.directory / "sets.json", splits.set_table(sets))
+        table = splits.set_table(sets)
+        files.write_json(r.directory / "sets.json", table)
+        for words in diagnosis.set_warnings(config, table):
+            print(words, file=sys.stderr, flush=True)
         # §4.3: f_S, f_T, Q, scorer
         fitted = classifier_fitting.fit_classifiers(config, sets, digest, r, where, watch)
         # §3.1: o, alpha, p, c
@@ -149,8 +152,16 @@ def _train_and_evaluate(
         with contextlib.suppress(OSError), open(r.directory / "log.txt", "a") as f:
             f.write(traceback.format_exc())
         with contextlib.suppress(OSError):
-            store.update(r, state="failed", error=str(e) or type(e).__name__)
+            store.update(r, state="failed", error=_reason(e))
         raise
+
+
+def _reason(error: Exception) -> str:
+    """An exception in words, for the index and the page Train."""
+    if not isinstance(error, OSError):
+        return str(error) or type(error).__name__
+    file = files.shown(Path(str(error.filename))) if error.filename else None
+    return files.disk_fault(OSError(error.errno, error.strerror or str(error), file))
 
 
 def evaluate_again(

@@ -30,6 +30,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from core import files
 from core.files import UserError
 from core.media import spectrograms, waveforms
 
@@ -164,7 +165,9 @@ def of_training(opened: LoadedRun) -> TrainingConditions:
     name, arrays = {"classifier": "o_S3", "cp": "p_S3"}[g.condition], opened.run.arrays()
     if name not in arrays:
         path = opened.run.directory / "outputs.npz"
-        raise UserError(f"{path} has no {name}: train the run again, or restore the file")
+        raise UserError(
+            f"{files.shown(path)} has no {name}: train the run again, or restore the file"
+        )
     return summarise_rows(np.asarray(arrays[name], np.float64))
 
 

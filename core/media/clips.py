@@ -26,6 +26,7 @@ MAX_TIMESTAMP_JUMP = 10.0  # s between two frames, or between the starts of soun
 MIN_FRAMES = 32  # kept of a long clip, however large they are
 MIN_FILLED_GAP = 0.1  # s of missing sound that are replaced by silence; shorter gaps are closed
 MAX_SILENT_PEAK = 1e-4  # peak, relative to full scale, below which a clip counts as silent
+PICTURE_HINT = "Choose a video, or a picture of a face"
 DEFAULT_FRAME_RATE = 25.0  # frames/s where the file states none, or one beyond 1..240 (webm: 1000)
 
 
@@ -84,8 +85,7 @@ def read_clip(
         return Clip(name, np.zeros(0), no_frames, read_waveform(source, Clip.rate, limits, name))
     kind, content = containers.read_media(source, name, limits)
     if kind in containers.AUDIO_DEMUXERS:
-        hint = "Choose a video, or a picture of a face"
-        raise MediaError(f"{name} is sound only and has no picture. {hint}")
+        raise MediaError(f"{name} is sound only and has no picture. {PICTURE_HINT}")
     if is_picture(kind, content):
         image, note = pictures.read_picture(content, kind, name, limits)
         frames, notes = np.asarray(image)[None], (note,) if note else ()
@@ -151,6 +151,7 @@ class _FrameSampler:
         self.start, self.last = 0.0, -np.inf  # s, timestamps of the first and the latest frame
         self.bad_timestamps = 0  # missing or impossible ones
         self.size, self.quarter_turns, self.slot, self.full = (0, 0), 0, -1, False
+        self.decoded, self.is_heavy = 0, False  # pixels; more than limits.decoded_pixels
 
     def add_frame(self, frame: av.VideoFrame) -> None:
         t = frame.time
@@ -171,16 +172,16 @@ class _FrameSampler:
         else:
             self.last = t
         elapsed = self.last - self.start
-        self.full = elapsed > min(self.limits.seconds, self.limits.near + 1)
+        self.decoded += frame.width * frame.height
+        self.is_heavy = self.decoded > self.limits.decoded_pixels and self.limits.near == np.inf
+        self.full = self.is_heavy or elapsed > min(self.limits.seconds, self.limits.near + 1)
         slot = int((elapsed + min(self.period, self.step / 2) / 2) / self.step + 1e-6)
         if self.full or slot <= self.slot:
             return
         self.slot = slot
-        kept: Any = None
+        kept: Any = frame if elapsed > self.limits.near - 1 else None
         if self.limits.near == np.inf:
             kept = self.to_upright_rgb(frame)
-        elif elapsed > self.limits.near - 1:
-            kept = frame
         self.frames.append(kept)
         self.times.append(self.last)
         if len(self.frames) > self.most:
@@ -215,8 +216,7 @@ class _AudioResampler:
             if form != self.form:  # also in the middle of a file
                 if self.form:
                     self._append(self.resampler.resample(None))
-                # The layout stays: FFmpeg's own mixing to mono would make a voice on both channels
-                # louder than on one.
+                # The layout stays: FFmpeg's own mixing makes what both channels hold louder.
                 self.form, self.resampler = form, av.AudioResampler("fltp", None, self.rate)
             if frame:
                 t = frame.time
@@ -253,8 +253,7 @@ def _read_video(
         video = containers.video_stream(box)
         audio = next((s for s in box.streams.audio if s.codec_context), None)
         if video is None:
-            hint = "Choose a video, or a picture of a face"
-            raise MediaError(f"{name} has no picture that can be decoded. {hint}")
+            raise MediaError(f"{name} has no picture that can be decoded. {PICTURE_HINT}")
         if video.width and video.height:
             pictures.check_size(video.width, video.height, name, limits)
         video.codec_context.thread_type, video.codec_context.thread_count = "AUTO", 2
@@ -302,7 +301,9 @@ def _picture_notes(
     if film.quarter_turns:
         degrees = 360 - film.quarter_turns * 90
         notes.append(f"turned by {degrees} degrees clockwise, as the file asks")
-    if film.full or sound.full and header_seconds > limits.seconds:
+    if film.is_heavy:
+        notes.append(f"large frames: only the first {film.last - film.start:.1f} s were read")
+    elif film.full or sound.full and header_seconds > limits.seconds:
         notes.append(f"longer than {limits.seconds:g} s: only the beginning was read")
     seconds = _seconds_read(film, sound)
     if not film.full and (unreadable or seconds < 0.95 * header_seconds - 0.3):
@@ -378,8 +379,7 @@ def read_waveform(
                     sound.add_frame(frame)
     sound.add_frame(None)
     if not sound.length:
-        hint = "Choose a file with a voice, for instance wav or mp3"
-        raise MediaError(f"{name} has no sound that can be decoded. {hint}")
+        raise MediaError(f"{name} has no sound that can be decoded. Choose a wav or mp3 of a voice")
     return sound.waveform(name)
 
 

@@ -67,9 +67,12 @@ class Limits:
     side: int = 640  # pixels of a kept frame's long side; larger frames are scaled down
     fps: float = 12.5  # most frames kept per second
     frames: int = 400  # most frames kept; a longer clip keeps every 2nd (4th, ...). 0: audio only
-    kept_bytes: int = 96 * 2**20  # of all kept frames together; of larger frames fewer are kept
+    kept_bytes: int = 48 * 2**20  # of all kept frames together; of larger frames fewer are kept
+    # of all frames that are decoded without `near`; one minute of 1920 x 1080 at 30 a second has 4
+    decoded_pixels: float = 5e9
     near: float = np.inf  # s; if finite, the frame nearest this time is a video's only frame
-    wall_seconds: float = 60.0  # s that the child process may take
+    wall_seconds: float = 60.0  # s that the child process may take, also while it waits for us
+    processor_seconds: int = 30  # s of its threads together
     memory: int = 3 * 2**30  # bytes that the child process may take
 
 

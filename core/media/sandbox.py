@@ -128,12 +128,28 @@ def stream_clip(
     The child goes on decoding while the caller works on a frame. Closing the iterator ends it.
     `on_wait` is told the place in the line while others are decoded.
     """
+    name = name or containers.file_name(path)
+    whole = _plain_file(path, name)  # before a decoder is taken for it
     with turns.taken(on_wait):
-        yield from _stream_in_turn(path, limits, need_sound, name or containers.file_name(path))
+        yield from _stream_in_turn(whole, limits, need_sound, name)
+
+
+def _plain_file(path: PathName, name: str) -> str:
+    """The path of a file that can be opened without waiting. Raises MediaError for another."""
+    try:
+        whole = Path(path).resolve()
+        if whole.exists() and not whole.is_file():
+            raise MediaError(f"{name} cannot be read (it is no plain file). Choose another file")
+    except MediaError:
+        raise
+    except (OSError, RuntimeError, ValueError) as error:  # a loop of links, a NUL
+        reason = getattr(error, "strerror", None) or str(error)
+        raise MediaError(f"{name} cannot be opened ({reason}). Choose another file") from error
+    return str(whole)
 
 
 def _stream_in_turn(
-    path: PathName, limits: Limits, need_sound: bool, name: str
+    path: str, limits: Limits, need_sound: bool, name: str
 ) -> Iterator[DecodedFrame | Clip]:
     had_idle, start = bool(idle_decoders), time.monotonic()
     try:
@@ -142,7 +158,7 @@ def _stream_in_turn(
         fault = f"no process could be started ({error.strerror})"
         raise MediaError(f"{name} could not be decoded: {fault}. Try again later") from error
     # A thread sends the request and receives the messages; a timer ends a child that is late.
-    request = json.dumps([str(Path(path).resolve()), name, dataclasses.asdict(limits), need_sound])
+    request = json.dumps([path, name, dataclasses.asdict(limits), need_sound])
     messages: queue.SimpleQueue[DecodedFrame | dict | None] = queue.SimpleQueue()
     arguments = (child, request, limits, messages)
     receiver = threading.Thread(target=_receive_messages, args=arguments, daemon=True)
@@ -176,11 +192,13 @@ def _check_outcome(
     code: int, is_late: bool, result: dict, frames: int, name: str, limits: Limits
 ) -> None:
     """Raise MediaError unless a child ended well: exit status 0 and a result for all its frames."""
+    limit = f"{limits.wall_seconds:g} s"
     if "failure" in result:
         raise MediaError(result["failure"])
     if code == -signal.SIGXCPU or (code == -signal.SIGKILL and is_late):
-        fault = f"{name} takes longer than {limits.wall_seconds:g} s to decode"
-        raise MediaError(f"{fault}. Cut it, or {EXPORT_HINT.lower()}")
+        spent = f"{limits.processor_seconds} s of processor time"
+        fault = f"{name} takes longer than {spent if code == -signal.SIGXCPU else limit} to decode"
+        raise MediaError(f"{fault}. Cut it, scale it down, or export it again as mp4 (H.264)")
     if code or not result or len(result["times"]) != frames:
         fault = f"{name} made the decoder crash (status {code})"
         raise MediaError(f"{fault}: it is damaged or hostile. {EXPORT_HINT}")
@@ -327,10 +345,9 @@ def apply_limits(limits: Limits) -> None:
     used = 0
     with contextlib.suppress(OSError):
         used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
-    seconds = int(2 * limits.wall_seconds) + 1  # of processor time, over two threads
     for what, most in (
         (resource.RLIMIT_AS, used + limits.memory),
-        (resource.RLIMIT_CPU, seconds),
+        (resource.RLIMIT_CPU, limits.processor_seconds),
         (resource.RLIMIT_CORE, 0),
     ):
         with contextlib.suppress(ValueError, OSError):  # macOS has no limit of address space

@@ -231,7 +231,7 @@ def load(path: Path) -> tuple[Vocoder, dict]:
         network.load_state_dict(tensors)
     except Exception as e:  # safetensors raises its own class for damaged files
         hint = "restore the file, or train it again: python -m core vocoder"
-        raise UserError(f"{path} is no vocoder of this project ({e}); {hint}") from e
+        raise UserError(f"{files.shown(path)} is no vocoder of this project ({e}); {hint}") from e
     return network.eval().requires_grad_(False), header["logmel"]
 
 

@@ -13,6 +13,7 @@ from __future__ import annotations
 import itertools
 import json
 from pathlib import Path
+from typing import IO, Any
 
 import torch
 import torch.nn.functional as F
@@ -337,8 +338,17 @@ def save(path: Path, network: nn.Module, kind: str, arguments: dict) -> None:
 
 
 def save_checkpoint(path: Path, state: dict) -> None:
-    """Write a state for `torch.load(path, weights_only=True)`, atomically."""
-    files.write_atomic(path, lambda f: torch.save(state, f))
+    """Write a state for `torch.load(path, weights_only=True)`, atomically. Raises OSError."""
+
+    def write(file: IO[bytes]) -> None:
+        try:
+            torch.save(state, file)
+        except RuntimeError as e:
+            if isinstance(e.__context__, OSError):  # torch hides why a write failed
+                raise e.__context__ from None
+            raise
+
+    files.write_atomic(path, write)
 
 
 def load_checkpoint(path: Path, device: str | torch.device = "cpu") -> dict:
@@ -349,7 +359,20 @@ def load_checkpoint(path: Path, device: str | torch.device = "cpu") -> dict:
         raise
     except Exception as e:  # torch raises errors of several kinds for damaged files
         fix = "remove it, and the same command trains this run's G from its first step"
-        raise files.DamagedError(f"{path} is damaged ({type(e).__name__}); {fix}") from e
+        raise files.DamagedError(
+            f"{files.shown(path)} is damaged ({type(e).__name__}); {fix}"
+        ) from e
+
+
+def _check_shapes(network: nn.Module, file: Any) -> None:
+    """Raise ValueError unless an open file's tensors are those of the network, name by name."""
+    wanted = {k: tuple(v.shape) for k, v in network.state_dict().items()}
+    if odd := sorted(wanted.keys() ^ set(file.keys())):
+        raise ValueError(f"{odd[0][:60]} is in the file or in the network alone")
+    for name, shape in wanted.items():
+        found = tuple(file.get_slice(name).get_shape())
+        if found != shape:
+            raise ValueError(f"{name[:60]} is {found}, and {shape} by the header")
 
 
 def load(path: Path, device: str | torch.device = "cpu") -> nn.Module:
@@ -361,6 +384,9 @@ def load(path: Path, device: str | torch.device = "cpu") -> nn.Module:
     try:
         with safe_open(path, "pt") as f:
             header = json.loads((f.metadata() or {})["network"])
+            # of sizes alone: what a stranger's header asks for must not be allocated
+            with torch.device("meta"):
+                _check_shapes(build(header["kind"], header["arguments"]), f)
             tensors = {k: f.get_tensor(k) for k in f.keys()}  # noqa: SIM118  (safe_open is no dict)
         network = build(header["kind"], header["arguments"])
         floats = {k: v.float() if v.is_floating_point() else v for k, v in tensors.items()}
@@ -368,7 +394,9 @@ def load(path: Path, device: str | torch.device = "cpu") -> nn.Module:
     except OSError:
         raise  # the file is missing or cannot be read; its content may be whole
     except (KeyError, RuntimeError, ValueError, TypeError) as e:
-        raise files.DamagedError(f"{path} is not a network of this project ({e}); {fix}") from e
+        raise files.DamagedError(
+            f"{files.shown(path)} is not a network of this project ({e}); {fix}"
+        ) from e
     except Exception as e:  # safetensors raises its own class for damaged files
-        raise files.DamagedError(f"{path} is damaged ({e}); {fix}") from e
+        raise files.DamagedError(f"{files.shown(path)} is damaged ({e}); {fix}") from e
     return network.to(device).eval()

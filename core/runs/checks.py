@@ -239,8 +239,10 @@ def _json_specs(c: Config) -> dict[str, Any]:
         "classes?": [str],
     }
     line = {"N": int, "scores": {"*": [float]}, "correlation with the first": {"*": float}}
+    side = {"clips": int, "classes": {"*": int}, "subjects": {}, "unknown?": int}
     return {
         "corpus": {"faces": corpus, "voices": corpus | levels},
+        "sets": {"*": {"faces": side, "voices": side}},
         "results": results,
         "table": table,
         "ears": {"*": line},

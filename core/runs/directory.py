@@ -55,8 +55,11 @@ class Run:
             return from_dict(Config, _read_json(path))
         except (OSError, ValueError) as e:
             fix = "restore the run or remove its folder"
+            reason = (isinstance(e, OSError) and e.strerror) or e  # without the path
             shown = self.shown("config.json")
-            raise files.UserError(f"{shown} cannot be read as a configuration ({e}); {fix}") from e
+            raise files.UserError(
+                f"{shown} cannot be read as a configuration ({reason}); {fix}"
+            ) from e
 
     def json(self, name: str) -> dict:
         """Content of `<name>.json` (results, provenance, status, card); {} if there is none yet.

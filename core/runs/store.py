@@ -80,7 +80,10 @@ def _write_index(folder: Path, statements: list[tuple[str, list]]) -> None:
     except sqlite3.Error as e:
         if folder not in _TOLD_FAULTS:
             _TOLD_FAULTS.add(folder)
-            print(index_fault(folder) or f"{folder / 'runs.sqlite'}: {e}", file=sys.stderr)
+            print(
+                index_fault(folder) or f"{files.shown(folder / 'runs.sqlite')}: {e}",
+                file=sys.stderr,
+            )
 
 
 def create(
@@ -151,8 +154,13 @@ def update(run: Run, **fields: Any) -> None:
 def record_metrics(run: Run, step: int, values: dict[str, float]) -> None:
     """Append one step's finite values to metrics.jsonl and to the database."""
     finite = {k: float(v) for k, v in values.items() if np.isfinite(v)}
-    with open(run.directory / "metrics.jsonl", "a") as f:
-        f.write(json.dumps({"step": step, **finite}) + "\n")
+    path = run.directory / "metrics.jsonl"
+    try:
+        with open(path, "a") as f:
+            f.write(json.dumps({"step": step, **finite}) + "\n")
+    except OSError as e:
+        e.filename = str(path)  # a write does not name its file
+        raise
     rows = [(run.id, step, k, v) for k, v in finite.items()]
     _write_index(run.directory.parent, [(INSERT_METRICS, rows)])
 
@@ -237,9 +245,11 @@ def index_fault(folder: Path | None = None) -> str:
         with database(folder) as db:
             db.execute("SELECT count(*) FROM runs").fetchone()
     except (sqlite3.Error, OSError) as e:
+        reason = (isinstance(e, OSError) and e.strerror) or e  # without the path
         return (
-            f"The index {folder / 'runs.sqlite'} cannot be used ({e}). Runs are listed from their "
-            "folders, without the queue; `python -m core runs reindex` rebuilds the index."
+            f"The index {files.shown(folder / 'runs.sqlite')} cannot be used ({reason}). Runs are "
+            "listed from their folders, without the queue; `python -m core runs reindex` rebuilds "
+            "the index."
         )
     return ""
 

@@ -1,5 +1,7 @@
 """The range of a credibility: no point falls below it, and a softmax reaches it."""
 
+import time
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -116,3 +118,11 @@ def test_the_shipped_runs_cannot_give_a_low_credibility(name, low):
 def test_without_test_points_the_range_stands_alone():
     s = credibility.CredibilityScale(0.25, 1.0, False, np.zeros(0))
     assert credibility.describe(s, 0.5) == "0.50; possible here 0.25 or more"
+
+
+def test_a_thousand_labels_are_searched_at_once():
+    rng = np.random.default_rng(0)
+    groups = [rng.uniform(-1, 1, 20) for _ in range(1_000)]
+    start = time.process_time()
+    assert 0 < credibility.lowest_of_scores(groups) <= 1
+    assert time.process_time() - start < 5

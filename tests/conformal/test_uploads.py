@@ -1,13 +1,14 @@
 """Uploaded outputs from any program: read rightly, or refused with the column and the fix."""
 
 import io
+import time
 import unicodedata
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from core.conformal import analysis, calibration
+from core.conformal import analysis, calibration, uploads
 from core.files import UserError
 
 NAMES = ("cat", "dog", "fox")
@@ -292,3 +293,85 @@ def test_the_handed_files(request):
     many = load(cases / "subjects-merged" / "long-subjects.csv")
     counted = [len(calibration.known_subjects(s)) for s in (many.subject_cal, many.subject_test)]
     assert counted == [10, 15]
+
+
+# ------------------------------------------------------------------ many rows and classes
+
+
+def many(n=300, m=400, K=3, **more):
+    """An npz of n calibration and m test points of K classes."""
+    o, label = outputs(n + m, K)
+    o /= o.sum(axis=1, keepdims=True)
+    file = io.BytesIO()
+    arrays = {"cal_softmax": o[:n], "cal_labels": label[:n]}
+    np.savez(file, test_softmax=o[n:], test_labels=label[n:], **arrays, **more)
+    return file.getvalue(), o, label
+
+
+def test_of_many_rows_a_random_sample_is_analysed_and_that_is_said(monkeypatch):
+    subjects = {"cal_subjects": [f"a{i}" for i in range(300)]}
+    subjects |= {"test_subjects": [f"b{i}" for i in range(400)]}
+    data, o, label = many(**subjects)
+    monkeypatch.setattr(calibration, "MAX_ANALYSED_ROWS", 350)
+    few = calibration.data_from_upload("mine", data)
+    assert (len(few.o_cal), len(few.o_test)) == (300, 350)
+    rows = few.row_test
+    assert (np.diff(rows) > 0).all()
+    assert np.array_equal(few.o_test, o[300 + rows])
+    assert np.array_equal(few.label_test, label[300 + rows])
+    assert few.subject_test.tolist() == [f"b{i}" for i in rows]
+    assert np.array_equal(calibration.data_from_upload("mine", data).row_test, rows)
+    view = analysis.analyse_outputs(few)
+    assert "350 of 400 test points" in view.notes[0]
+    written = [line.split(",")[0] for line in analysis.to_csv(view).splitlines()[1:]]
+    assert written == [str(i) for i in rows]  # the upload's own
+    monkeypatch.setattr(calibration, "MAX_ANALYSED_CELLS", 3 * 100)
+    both = calibration.data_from_upload("mine", data).note
+    assert "100 of 300 calibration points and 100 of 400 test points" in both
+
+
+def test_a_small_upload_is_analysed_whole():
+    whole = calibration.data_from_upload("mine", many()[0])
+    assert (len(whole.o_test), whole.note, whole.row_test) == (400, "", None)
+
+
+def test_more_classes_than_a_view_can_show_in_time_are_refused():
+    names = [f"k{i}" for i in range(uploads.MAX_UPLOAD_CLASSES + 1)]
+    with pytest.raises(UserError, match=r"1,001 classes; the limit is 1,000 classes"):
+        read(",".join(["set", "label", *names]) + "\n")
+    o = np.full((2, len(names)), 1 / len(names))
+    file = io.BytesIO()
+    np.savez(file, cal_softmax=o, cal_labels=[0, 1], test_softmax=o, test_labels=[0, 1])
+    with pytest.raises(UserError, match="1,001 classes"):
+        calibration.data_from_upload("mine", file.getvalue())
+
+
+@pytest.mark.parametrize(("limit", "value"), [("MAX_UPLOAD_ROWS", 10), ("MAX_UPLOAD_CELLS", 30)])
+def test_rows_are_counted_while_they_are_read(monkeypatch, limit, value):
+    monkeypatch.setattr(uploads, limit, value)
+    with pytest.raises(UserError, match=r"line 12: the file is too large; the limit is"):
+        read(table())
+
+
+def test_a_column_that_is_no_class_is_found_among_many_at_once():
+    o, label = outputs(40, 400)
+    o /= o.sum(axis=1, keepdims=True)
+    lines = [",".join(["set", "label", *(f"k{i}" for i in range(400)), "row"])]
+    for i, (row, k) in enumerate(zip(o, label)):
+        lines.append(",".join(["cal" if i % 2 else "test", f"k{k}", *map(str, row), str(i / 100)]))
+    start = time.process_time()
+    with pytest.raises(UserError, match="the column row cannot be a class"):
+        read("\n".join(lines))
+    assert time.process_time() - start < 5
+
+
+def test_a_thousand_classes_are_analysed_by_class_in_time():
+    """Each class is a group of its own; a page shows the 40 with the most points."""
+    data = calibration.data_from_upload("mine", many(1_000, 1_000, 1_000)[0])
+    start = time.process_time()
+    view = analysis.analyse_outputs(data, groups="class")
+    assert time.process_time() - start < 10
+    assert len(view.by_class) == analysis.MAX_CURVES
+    assert any("classes the 40 with the most points" in note for note in view.notes)
+    most = np.sort(np.bincount(data.label_test))[::-1][: analysis.MAX_CURVES]
+    assert sorted((c.m for c in view.by_class), reverse=True) == most.tolist()

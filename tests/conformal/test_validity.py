@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from scipy import stats
 
-from core.conformal import prediction, validity
+from core.conformal import calibration, prediction, validity
 from core.conformal.validity import EPS_LEVELS
 
 SIZES = [((180, 300),), ((19, 40),), ((30, 50), (12, 0), (25, 90))]
@@ -216,7 +216,7 @@ def test_calibration_sizes_are_what_smaller_sets_give(groups, eps):
     alpha = prediction.true_scores(prediction.nonconformity(o_cal), l_cal)
     p = prediction.inductive_p_values(o_cal, l_cal, o, groups=groups)
     r, by = np.array([0.02, 0.3, 0.75, 1.0]), l_cal if groups == "class" else None
-    found = validity.calibration_sizes(alpha, p, labels, eps, r, draws=3, seed=9, group_cal=by)
+    found = calibration.calibration_sizes(alpha, p, labels, eps, r, draws=3, seed=9, group_cal=by)
     rng = np.random.default_rng(9)
     for d in range(3):
         order = rng.permutation(60)
@@ -247,3 +247,18 @@ def test_the_reference_is_valid_whatever_the_subjects(group):
     assert across.above > 0.5
     few = validity.random_splits(alpha, 50, validity.null_band, smoothed=True, draws=2)
     assert (few.n, few.m) == (50, 550)
+
+
+@pytest.mark.parametrize("smoothed", [False, True])
+def test_of_many_groups_the_normal_curves_are_the_simulated_ones(monkeypatch, smoothed):
+    rng = np.random.default_rng(0)
+    sizes = tuple((int(n), int(m)) for n, m in rng.integers(1, 12, (80, 2)))
+    normal = validity.null_band(sizes, smoothed)
+    monkeypatch.setattr(validity, "MANY_GROUPS", 80)
+    simulated = validity.null_band(sizes, smoothed)
+    assert normal.expected == pytest.approx(simulated.expected, abs=1e-12)
+    for name in ("low", "high", "lower", "upper", "bin_low", "bin_high"):
+        one, other = getattr(normal, name), getattr(simulated, name)
+        assert np.abs(one - other).max() < 0.015, name
+    half = len(normal.deviation) // 2
+    assert normal.deviation[half] == pytest.approx(simulated.deviation[half], rel=0.1)

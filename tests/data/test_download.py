@@ -278,6 +278,13 @@ def test_only_plain_names_and_web_addresses_are_taken_from_a_server(record, tmp_
         download.check_address("http://a/b", "https://a/b")
 
 
+@pytest.mark.parametrize("content", [b"[" * 100_000, b"[]", b"{", b'{"files": [1]}'])
+def test_a_list_that_is_none_is_said_in_words(record, tmp_path, content):
+    record.fault = lambda name, n: {"content": content} if name == "1188976" else {}
+    with pytest.raises(FetchError, match=r"list of files .* cannot be read .* try again later"):
+        download.fetch_corpus("ravdess", tmp_path / "r", base=record.base)
+
+
 def test_an_answer_for_other_bytes_is_not_appended(record, tmp_path):
     begun = download.part_path(
         tmp_path, download.RemoteFile(AUDIO, 0, hashlib.md5(record.content[AUDIO]).hexdigest(), "")

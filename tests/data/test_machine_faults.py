@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import threading
+import tracemalloc
 import zipfile
 from pathlib import Path
 
@@ -22,6 +23,7 @@ from core.data.checks import doctor
 from core.data.corpora import CorpusError
 from core.data.features import MachineError
 from core.data.sources import media_files
+from core.media.containers import MediaError
 from core.media.faces import landmarker
 from tests.support import corpus_trees
 from tests.support.trained_runs import install_landmark_model
@@ -122,6 +124,22 @@ def test_a_record_or_file_in_the_way_is_named_and_mended(tmp_path, home):
         preparation.prepare_corpus("ravdess", root)
     path.rmdir()
     assert preparation.prepare_corpus("ravdess", root).read_bytes() == whole
+
+
+def test_a_large_member_of_a_zip_is_refused_before_it_is_unpacked(tmp_path):
+    with (
+        zipfile.ZipFile(tmp_path / "own.zip", "w", zipfile.ZIP_DEFLATED) as z,
+        z.open("a.mp4", "w") as member,
+    ):
+        for _ in range(201):
+            member.write(bytes(1 << 20))
+    tracemalloc.start()
+    try:
+        with pytest.raises(MediaError, match=r"a\.mp4 has 201 MiB; at most 200 are taken"):
+            media_files.read_content(f"{tmp_path}/own.zip!a.mp4")
+        assert tracemalloc.get_traced_memory()[1] < 10 << 20
+    finally:
+        tracemalloc.stop()
 
 
 def test_a_damaged_clip_is_left_out_and_stops_nothing(tmp_path, home):

@@ -26,17 +26,17 @@ from core.runs import store
 from core.runs.directory import Run
 from tests.support.small_pipeline import core, weights
 
-NAMES = ("EncDec · label", "EncDec · CP", "U-Net · classifier", "EncDec without source · CP")
+NAMES = ("EncDec · label", "EncDec · CP", "EncDec · classifier", "EncDec without source · CP")
 NAMES += ("28×28 · CP", "full CP")
 CELLS = protocol.cells("quick", DEMO, names=NAMES)
-PLAN = augmentation.TableSettings(seeds=1, stretch=2, looks=2)
+PLAN = augmentation.TableSettings(seeds=1, stretch=1, looks=1)
 BROKEN = protocol.Cell(
     "no such corpus",
     "–",
     replace(CELLS[0].config, data={"voices": "nowhere", "pairing": "emotion"}),
 )
 EMPTY = protocol.Cell(
-    "no subject in S2", "–", replace(CELLS[0].config, data={"sets": (0.5, 0.0, 0.3, 0.2)})
+    "no subject in S2", "–", replace(CELLS[1].config, data={"sets": (0.5, 0.0, 0.3, 0.2)})
 )
 
 
@@ -125,10 +125,25 @@ def test_what_must_hold_of_every_run(swept):
         assert n["S1 + pseudo-labelled S3"] == n["S1 + S3"]
 
 
-@pytest.mark.parametrize("kind", ["head", "full"])
-def test_neither_s4_nor_s3s_labels_reach_a_fit_under_full_cp(demo_world, monkeypatch, kind):
-    config = replace(CELLS[0].config, gan={"condition": "cp"}, conformal={"kind": kind})
-    honest = pipeline.run(config, demo_world / f"honest-{kind}", "cpu")
+def test_neither_s4_nor_s3s_labels_reach_a_fit_under_full_cp(swept, demo_world, monkeypatch):
+    folder, _, _, second = swept
+    honest = Run(folder / second["full CP"].run)
+    assert_blind(honest, demo_world / "blind-full", monkeypatch)
+
+
+def test_nor_under_cp_of_a_light_head(demo_world, monkeypatch):
+    config = replace(CELLS[0].config, gan={"condition": "cp"}, conformal={"kind": "head"})
+    honest = pipeline.run(narrow(config), demo_world / "honest-head", "cpu")
+    assert_blind(honest, demo_world / "blind-head", monkeypatch)
+
+
+def narrow(config):
+    """The config with the fewest rows of the augmentation table."""
+    return replace(config, evaluate={"rows": ("S1", "S1 + generated")})
+
+
+def assert_blind(honest, folder, monkeypatch):
+    """Without S3's labels and with another S4 the networks are the same."""
     p = honest.arrays()
     assert p["p_S3"].min() >= 1 / (honest.json("results")["conformal"]["n"] + 1)
     assert len(np.unique(p["p_S3"])) > 3
@@ -145,8 +160,7 @@ def test_neither_s4_nor_s3s_labels_reach_a_fit_under_full_cp(demo_world, monkeyp
         }
 
     monkeypatch.setattr(splits, "build_sets", blind)
-    narrow = changed(config, evaluate=changed(config.evaluate, rows=("S1", "S1 + generated")))
-    other = pipeline.run(narrow, demo_world / f"blind-{kind}", "cpu")
+    other = pipeline.run(narrow(honest.config), folder, "cpu")
     assert weights(other) == weights(honest)
 
 
@@ -177,28 +191,29 @@ def _stop_at(folder, step, stop):
 
 
 def test_a_stack_of_runs_is_its_runs(swept, demo_world):
-    """Four cells, of which two pairs may be stacked.
-
-    The figures are those of the runs trained alone, and one that fails stops no other.
-    """
+    """The figures are those of the runs trained alone, and one that fails stops no other."""
     alone = swept[0]
     folder = demo_world / "stacked"
-    todo = [BROKEN, EMPTY, *(c for c in CELLS if c.config.gan.direction == "face-voice")]
+    pair = [c for c in CELLS if c.name in ("EncDec · CP", "EncDec · classifier")]
+    todo = [EMPTY, *pair]
     engine = functools.partial(sweep.train_locally, stack=3)
     outcomes = sweep.train_cells(todo, folder, 1, "cpu", None, engine=engine)
     groups = [[c.name for c, _ in g] for g in sweep.group_for_stacking([(c, "") for c in todo], 3)]
-    assert max(map(len, groups)) > 1
-    assert {o.cell.name: o.state for o in outcomes} == {
-        c.name: "failed" if c in (BROKEN, EMPTY) else "done" for c in todo
-    }
+    assert groups == [[c.name for c in todo]]
+    assert [o.state for o in outcomes] == ["failed", "done", "done"]
     for o in outcomes:
         if o.state == "done":
             one, other = (store.Run(f / o.run).json("results")["quality"] for f in (folder, alone))
             assert one["FID"] == pytest.approx(other["FID"], rel=0.05)
 
 
-def test_the_report_of_the_grid(swept, tmp_path):
+def test_the_report_of_the_grid(swept, tmp_path, monkeypatch):
     folder, _, _, second = swept
+
+    def write_nothing(figure, path, **_):  # to draw pixels takes a minute; test_report does
+        path.write_bytes(b"figure")
+
+    monkeypatch.setattr("matplotlib.figure.Figure.savefig", write_nothing)
     path = report.write([*CELLS, BROKEN], tmp_path, "the sweep", "the report", folder)
     text = path.read_text()
     for part in (

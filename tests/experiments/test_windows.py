@@ -6,7 +6,7 @@ import torch
 
 from core import files
 from core.config import replace
-from core.data import preparation, prepared_corpora, splits
+from core.data import prepared_corpora, splits
 from core.data.corpora import CorpusError
 from core.data.prepared_corpora import PreparedCorpus, speech_windows
 from core.evaluation import augmentation
@@ -14,7 +14,7 @@ from core.experiments import classifier_fitting, gan_training, pipeline
 from core.inference import export
 from core.models import classifiers, networks
 from core.serialisation import config_hash, run_name
-from tests.support import small_pipeline
+from tests.support import noise_corpora, small_pipeline
 
 ALL = replace(small_pipeline.TINY, name="heard", data={"windows": "all", "listening": True})
 CPU = torch.device("cpu")
@@ -68,8 +68,7 @@ def crops_world(tmp_path_factory):
     with pytest.MonkeyPatch.context() as m:
         m.setenv("DACSSGAN_DATA", str(root / "data"))
         m.setenv("DACSSGAN_CHECKPOINTS", str(root / "runs"))
-        settings = preparation.PreparationSettings(takes=1, crops=3)
-        preparation.prepare_corpus("demo", None, settings)
+        noise_corpora.prepare_noise_demo(takes=1, crops=3)
         yield root
 
 
@@ -125,7 +124,7 @@ def test_g_learns_from_every_window_and_in_a_listening_run_from_s1_to_s3(crops_w
 
 def test_one_prepared_window_is_told(crops_world, tmp_path, monkeypatch):
     monkeypatch.setenv("DACSSGAN_DATA", str(tmp_path))
-    preparation.prepare_corpus("demo", None, preparation.PreparationSettings(takes=1))
+    noise_corpora.prepare_noise_demo(takes=1)
     with pytest.raises(CorpusError, match="--crops 7"):
         splits.build_sets(ALL)
     turned = replace(ALL, gan={"direction": "voice-face"})

@@ -6,6 +6,7 @@ import struct
 import subprocess
 import sys
 import zlib
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 
@@ -427,3 +428,15 @@ def test_of_large_frames_fewer_are_kept(tmp_path):
     kept = clips.read_clip(tmp_path / "x.mp4", small).frames
     assert 20 <= len(kept) <= 40
     assert len(clips.read_clip(tmp_path / "x.mp4").frames) == 60
+
+
+def test_of_a_film_of_large_frames_the_beginning_is_read_and_that_is_said(tmp_path):
+    """What decoding costs grows with the frames' pixels, of which a film or gif may hold any."""
+    frames = np.zeros((60, 96, 128, 3), np.uint8)
+    clips.write_clip(tmp_path / "x.mp4", frames, 12, None)
+    limits = Limits(decoded_pixels=24 * 96 * 128)
+    clip = clips.read_clip(tmp_path / "x.mp4", limits)
+    assert len(clip.frames) == 24
+    assert "large frames: only the first 2.0 s were read" in clip.notes
+    near = clips.read_clip(tmp_path / "x.mp4", replace(limits, near=4.0))
+    assert near.times == pytest.approx([4.0], abs=0.05)  # one frame, wherever it is

@@ -101,6 +101,32 @@ def test_names_are_those_that_people_know(tmp_path):
     refused("cannot be read", sandbox.read_clip, tmp_path)
 
 
+def test_a_path_that_leads_nowhere_takes_no_decoder(tmp_path, monkeypatch):
+    """A loop of links, a NUL, a pipe: each is refused in words before a process is started."""
+    monkeypatch.setattr(sandbox, "_take_decoder", lambda: pytest.fail("a decoder was taken"))
+    (tmp_path / "loop.mp4").symlink_to(tmp_path / "loop.mp4")
+    os.mkfifo(tmp_path / "pipe.mp4")
+    refused(r"loop\.mp4 cannot be", sandbox.read_clip, tmp_path / "loop.mp4")
+    refused("cannot be opened", sandbox.read_clip, f"{tmp_path}/a\0b.mp4")
+    refused(
+        r"pipe\.mp4 cannot be read \(it is no plain file\)",
+        sandbox.read_clip,
+        tmp_path / "pipe.mp4",
+    )
+
+
+def test_a_decoder_that_has_used_its_processor_time_is_said(clip, monkeypatch):
+    """It may be never late, as one that waits for us; the system ends it with SIGXCPU."""
+    program = "import os, signal; input(); os.kill(os.getpid(), signal.SIGXCPU)"
+    pipe = subprocess.PIPE
+
+    def start():
+        return subprocess.Popen([sys.executable, "-c", program], stdin=pipe, stdout=pipe)
+
+    monkeypatch.setattr(sandbox, "start_decoder", start)
+    refused("longer than 30 s of processor time", sandbox.read_clip, clip)
+
+
 def test_one_that_waits_is_used_once_and_replaced(standing_by, tmp_path, clip):
     (first,) = sandbox.idle_decoders
     whole = sandbox.read_clip(clip)

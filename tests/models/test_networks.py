@@ -5,6 +5,7 @@ import itertools
 import pytest
 import torch
 
+from core import files
 from core.config import ClassifierSettings, GanSettings
 from core.models import classifiers, gan, networks
 from core.models.networks import (
@@ -169,3 +170,25 @@ def test_the_scorer_stays_narrow_at_every_width():
     ]
     assert scorer[0] == scorer[1]
     assert scorer[0]["features"] <= 32
+
+
+def test_a_file_is_compared_with_its_header_before_anything_is_allocated(tmp_path, monkeypatch):
+    """A stranger's header may ask for any width: the layers are built of sizes alone."""
+    arguments = {"classes": 6, "z": 8, "shape": [28, 28], "widths": [16, 16]}
+    devices = []
+
+    class Recorded(EncDec):
+        def __init__(self, **given):
+            super().__init__(**given)
+            devices.append(next(self.parameters()).device.type)
+
+    monkeypatch.setitem(networks.NETWORK_CLASSES, "encdec", Recorded)
+    path, network = tmp_path / "G.safetensors", networks.build("encdec", arguments)
+    networks.save(path, network, "encdec", arguments | {"widths": [100_000, 100_000]})
+    del devices[:]
+    with pytest.raises(files.DamagedError, match=r"layers\.0\.0\.\w+ is .* by the header"):
+        networks.load(path)
+    assert devices == ["meta"]
+    networks.save(path, network, "encdec", arguments | {"widths": [16, 16, 16]})
+    with pytest.raises(files.DamagedError, match="in the file or in the network alone"):
+        networks.load(path)

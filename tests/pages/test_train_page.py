@@ -342,3 +342,21 @@ def test_every_setting_has_a_label_and_a_help_text_of_its_own():
 def test_names_of_presets_and_conditions_are_listed_once():
     assert tuple(PRESETS) == typing.get_args(PresetName)
     assert CONDITIONS == ("label", "classifier", "cp", "none")
+
+
+def test_what_goes_wrong_in_a_training_is_said_on_its_page(quiet):
+    run = trained_runs.fabricate_run("stopped")
+    store.record_metrics(run, 20, {"diversity": 0.001})
+    side = {"clips": 5, "classes": {"sad": 0}, "subjects": {"p": {}}, "unknown": 0}
+    files.write_json(run.directory / "sets.json", {"S3": {"faces": side, "voices": side}})
+    warned = "\n".join(w.value for w in open_page("train", run=run.id).warning)
+    for words in (
+        "G has collapsed",
+        "fewer than a batch of 32",
+        "of one person",
+        "has no voices of",
+    ):
+        assert words in warned.replace("\\", "")
+    (run.directory / "sets.json").write_text("[")  # cut: the collapse is still said
+    st.cache_data.clear()
+    assert "collapsed" in open_page("train", run=run.id).warning[0].value

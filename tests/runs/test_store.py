@@ -259,3 +259,39 @@ def test_of_shipped_runs_the_age_of_their_copy_decides_nothing(order, home, monk
         (r.directory / "CARD.md").write_text("shipped")
     store.reindex()
     assert store.resolve("smoke").config.gan.condition == "label"
+
+
+def test_an_empty_name_is_no_run(run, tmp_path):
+    with pytest.raises(files.UserError, match=f"no run ''; there are: {run.id}"):
+        store.resolve("", None, tmp_path)
+    assert store.choice_note("", None, tmp_path) == ""
+
+
+@pytest.mark.parametrize("damage", ["outputs", "network", "checkpoint", "index"])
+def test_messages_name_files_without_the_machines_folders(run, tmp_path, monkeypatch, damage):
+    """Pages show them to visitors."""
+    monkeypatch.setenv("DACSSGAN_CHECKPOINTS", str(tmp_path))
+    inside = f"{tmp_path.name}/{run.id}"
+    if damage == "index":
+        for path in tmp_path.glob("runs.sqlite*"):
+            path.unlink()
+        (tmp_path / "runs.sqlite").write_bytes(b"noise" * 4_000)
+        said, inside = store.index_fault(tmp_path), f"{tmp_path.name}/runs.sqlite"
+    else:
+        path = {"outputs": run.directory / "outputs.npz", "network": run.model_path("G")}.get(
+            damage, run.directory / "state.pt"
+        )
+        path.write_bytes(b"noise")
+        from core.models import networks
+
+        read = {"outputs": run.arrays, "network": lambda: networks.load(path)}
+        with pytest.raises(files.DamagedError) as e:
+            read.get(damage, lambda: networks.load_checkpoint(path))()
+        said = str(e.value)
+    assert inside in said
+    assert str(tmp_path) not in said
+
+
+def test_a_file_elsewhere_keeps_its_whole_path(tmp_path):
+    assert files.shown(tmp_path / "elsewhere.npz") == str(tmp_path / "elsewhere.npz")
+    assert files.shown(files.ROOT / "README.md") == "README.md"

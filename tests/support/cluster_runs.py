@@ -11,7 +11,11 @@ from core.runs.directory import Run
 from tests.support import small_pipeline
 
 TINY = replace(
-    small_pipeline.TINY, name="far", f_t={"steps": 8}, gan={"steps": 20}, evaluate={"every": 5}
+    small_pipeline.TINY,
+    name="far",
+    f_t={"steps": 8},
+    gan={"steps": 10},
+    evaluate={"every": 5, "rows": ("S1", "S1 + generated")},
 )
 
 PLAN = augmentation.TableSettings(seeds=1, stretch=1, looks=2)

@@ -29,7 +29,7 @@ from core.__main__ import main
 from core.config import replace
 from core.media.containers import MediaError
 from core.serialisation import to_dict
-from tests.support import hostile_runs, media_files, small_pipeline
+from tests.support import hostile_runs, media_files, process_kills, small_pipeline, visitors
 
 MAX_SECONDS = 10.0  # of one case without progress
 GOOD = files.ROOT / "checkpoints" / "demo-cp-87b4dc5a"
@@ -123,6 +123,36 @@ def disks(count: int, folder: Path) -> list[str]:
             _, said = last.communicate(timeout=300)
             failures += [f"with room again: {said[-300:]}"] * bool(last.returncode)
     return failures
+
+
+def _trained(folder: Path) -> tuple[Path, Path]:
+    """A home whose run of CONFIG is done without a fault, and one with its corpus alone."""
+    if _train(whole := _made(folder / "whole")).wait():
+        raise RuntimeError("the training fails without a fault")
+    home = _made(folder / "home")
+    shutil.copytree(whole / "data", home / "data")
+    return whole, home
+
+
+def queues(count: int, folder: Path) -> list[str]:
+    """Kills of the queue process and of its training; the queue goes on to the same weights."""
+    whole, home = _trained(folder)
+    return process_kills.kill_queues(CONFIG, count, home, lambda h: _compare(0, h, whole))
+
+
+def workers(count: int, folder: Path) -> list[str]:
+    """Kills of a sweep's workers, which train the runs of a cluster too."""
+    return process_kills.kill_workers(CONFIG, count, _trained(folder)[1])
+
+
+def servers(count: int, folder: Path) -> list[str]:
+    """Kills of the server while a clip is read."""
+    return process_kills.kill_servers(count, folder)
+
+
+def guests(count: int, folder: Path) -> list[str]:
+    """Visitors at once for five minutes: the server's memory while they are here, and after."""
+    return visitors.judge(visitors.receive(count, 300.0)) if count else []
 
 
 # ------------------------------------------------------------------ uploads
@@ -228,6 +258,10 @@ def hostile(count: int, folder: Path) -> list[str]:
 CLASSES: dict[str, tuple[int, Callable[[int, Path], list[str]]]] = {
     "kills": (200, kills),
     "disks": (60, disks),
+    "queues": (20, queues),
+    "workers": (20, workers),
+    "servers": (20, servers),
+    "guests": (12, guests),
     "uploads": (2_000, uploads),
     "hostile": (len(hostile_runs.HOSTILE), hostile),
     "conformal": (150, conformal),

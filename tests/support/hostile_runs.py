@@ -163,6 +163,8 @@ HOSTILE: dict[str, tuple[str, Callable[[Path], None]]] = {
     "ref-db-nan": ("corpus.json", _json("corpus.json", "voices", "ref_db", value=float("nan"))),
     "no-level": ("corpus.json", _without("corpus.json", "voices", "level")),
     "no-title": ("corpus.json", _without("corpus.json", "faces", "title")),
+    "sets-list": ("sets.json", _json("sets.json", value=[1])),
+    "sets-nested": ("sets.json", _json("sets.json", "S3", "voices", value=[])),
     "results-text": ("results.json", _json("results.json", value="done")),
     "no-quality": ("results.json", _without("results.json", "quality")),
     "no-classes": ("results.json", _without("results.json", "classes")),

@@ -7,14 +7,18 @@ import time
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
+from unittest import mock
 
 import numpy as np
 
 from core import files
 from core.config import CREMA_EMOTIONS
-from core.data import prepared_corpora
+from core.data import preparation, prepared_corpora
+from core.data.demo import expressions, voices
 from core.experiments import tasks
 from core.experiments.tasks import Task
+from core.media.faces import alignment
+from core.presets import SMOKE
 
 if TYPE_CHECKING:
     from streamlit.testing.v1 import AppTest
@@ -72,6 +76,26 @@ def write_noise_corpus(
         **({"votes": np.array([[votes] * 3] * n)} if votes else {}),
     )
     return path
+
+
+def prepare_noise_demo(
+    name: str = "demo", takes: int = SMOKE.data.demo_takes, crops: int = 1
+) -> None:
+    """The demo corpus, its pictures and voices replaced by noise that is made at once."""
+    rng = np.random.default_rng(0)
+
+    def face(take, *_, **__):
+        return rng.integers(0, 256, (64, 64, 3), np.uint8), alignment.CANONICAL_POINTS * 64
+
+    def voice(take, *_, **__):
+        return (0.1 * rng.standard_normal(26_000)).astype(np.float32)
+
+    with (
+        mock.patch.object(expressions, "render_face", face),
+        mock.patch.object(voices, "synthesise_voice", voice),
+    ):
+        settings = preparation.PreparationSettings(takes=takes, crops=crops)
+        preparation.prepare_corpus(name, None, settings)
 
 
 def write_task(name: str, state: str, arguments: list[str], out: str = "", **fields) -> Task:

@@ -19,13 +19,12 @@ import pytest
 
 from core import files
 from core.config import Config, replace
-from core.data import preparation
-from core.data.demo import expressions, voices
 from core.experiments import pipeline
-from core.media.faces import alignment, landmarker
+from core.media.faces import landmarker
 from core.presets import SMOKE
 from core.runs import store
 from core.runs.directory import Run
+from tests.support.noise_corpora import prepare_noise_demo
 
 TINY_CONFIG = replace(
     SMOKE, name="tiny", f_s={"steps": 5}, f_t={"steps": 5}, gan={"steps": 4}, evaluate={"every": 2}
@@ -91,27 +90,6 @@ def bands_64_home(folder: Path) -> Path:
 def _train_64_bands() -> None:
     prepare_noise_demo("demo-64")
     pipeline.run(BANDS_64_CONFIG, device="cpu")
-
-
-def prepare_noise_demo(name: str = "demo") -> None:
-    """The demo corpus of the smoke preset, its pictures and voices replaced by noise that is made
-    at once.
-    """
-    rng = np.random.default_rng(0)
-
-    def face(take, *_, **__):
-        return rng.integers(0, 256, (64, 64, 3), np.uint8), alignment.CANONICAL_POINTS * 64
-
-    def voice(take, *_, **__):
-        return (0.1 * rng.standard_normal(26_000)).astype(np.float32)
-
-    with (
-        mock.patch.object(expressions, "render_face", face),
-        mock.patch.object(voices, "synthesise_voice", voice),
-    ):
-        preparation.prepare_corpus(
-            name, None, preparation.PreparationSettings(takes=SMOKE.data.demo_takes)
-        )
 
 
 def the_run(condition: str = "cp") -> Run:

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from core.inference.generation import Explanation
 
 MAX_PRECOMPUTED_P_VALUES = 200_000  # with more, each calibration size is analysed on demand
+MAX_PRECOMPUTED_CLASSES = 40  # likewise: by class, each class is simulated
 MAX_NAME_LETTERS = 24  # letters of a class or subject that are shown
 COMPARED_DRAWS, COMPARED_POINTS = 3, 60  # of the comparison with full CP: some seconds
 MAX_COMPARED = 1_500  # calibration points of that comparison, and
@@ -199,7 +200,9 @@ def _bands_ready(key: str, source: CalibrationData, choice: AnalysisSettings) ->
 
 
 def _is_small(source: CalibrationData) -> bool:
-    return len(source.label_test) * len(source.classes) <= MAX_PRECOMPUTED_P_VALUES
+    classes = len(source.classes)
+    p_values = len(source.label_test) * classes
+    return classes <= MAX_PRECOMPUTED_CLASSES and p_values <= MAX_PRECOMPUTED_P_VALUES
 
 
 @st.cache_resource(show_spinner=False, max_entries=64)
@@ -225,8 +228,8 @@ def analyses_by_size(
 ) -> list[Analysis] | None:
     """The analyses at all calibration sizes, smallest first; None until their bands are simulated.
 
-    The list is empty for more than MAX_PRECOMPUTED_P_VALUES p-values, and for a run's own
-    predictor, whose share is its own.
+    The list is empty where there are too many p-values or classes, and for a run's own predictor,
+    whose share is its own.
     """
     if choice.own or not _is_small(source):
         return []

@@ -162,6 +162,7 @@ POINT_STEPS = ("chain", "area", "set", "strange", "map", "generator")  # about o
 EPS_STEPS = ("set", "strange", "promise", "broken")  # steps whose panel depends on ε
 FACE_STEPS = ("strange", "generator")  # steps that need a classifier of faces
 MAX_UNIFORMITY_P = 0.05  # below this p-value, uniformity is rejected
+MAX_CHIPS = 40  # labels of one prediction set that are shown
 
 
 def steps_for(is_face_classifier: bool) -> list[str]:
@@ -297,10 +298,14 @@ def prediction_text(point: Point, classes: tuple[str, ...], eps: float) -> str:
 
 
 def label_set_html(classes: tuple[str, ...], p: np.ndarray, eps: float) -> str:
-    """The prediction set as chips (HTML)."""
+    """The prediction set as chips (HTML): the MAX_CHIPS labels of highest p-value."""
     look = "display:inline-block;border:1px solid;border-radius:1rem;padding:.05rem .6rem"
     chip = f'<span style="{look};margin:.1rem .2rem .1rem 0">'
-    labels = [theme.emotion_html(k) for k in label_names(classes, p > eps)] or ["∅ empty"]
+    members = np.flatnonzero(p > eps)
+    kept = np.sort(members[np.argsort(-p[members], kind="stable")[:MAX_CHIPS]])
+    labels = [theme.emotion_html(classes[k]) for k in kept] or ["∅ empty"]
+    if more := len(members) - len(kept):
+        labels.append(f"and {more:,} more of lower p-value")
     return "".join(f"{chip}{label}</span>" for label in labels)
 
 

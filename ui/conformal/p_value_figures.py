@@ -19,6 +19,7 @@ from ui.widgets.charts import apply_layout, cache_figure
 MEASURE_FORMULAS = {"margin": "largest other softmax − its own", "hinge": "1 − its own softmax"}
 UNDIMMED_BARS = {"marker": {"opacity": 1}}  # a click in the map does not fade the histogram
 MIN_LARGE_MAP_POINTS = 3000  # from this many points on, the map's markers are smaller
+MAX_MAP_POINTS = 20_000  # right, and wrong, points that the map draws
 
 
 @cache_figure
@@ -209,11 +210,14 @@ def _add_map_points(
     size = 6 if v.m < MIN_LARGE_MAP_POINTS else 5
     marker = {"color": colour, "symbol": symbol, "size": size, "opacity": 0.6}
     hover = "point %{customdata}: credibility %{y:.3f}, confidence %{x:.3f}"
-    points = {"x": sure, "y": best, "customdata": rows.astype(np.int32), "marker": marker}
-    points |= {
-        "name": f"{words}: {len(rows):,}",
-        "hovertemplate": f"{hover}, {words}<extra></extra>",
-    }
+    kept = np.arange(len(rows))
+    if len(rows) > MAX_MAP_POINTS:  # a browser draws and receives no more of them in time
+        kept = np.sort(np.random.default_rng(0).choice(kept, MAX_MAP_POINTS, replace=False))
+    points = {"x": sure[kept], "y": best[kept], "marker": marker}
+    points["customdata"] = rows[kept].astype(np.int32)
+    thinned = f", {len(kept):,} drawn" if len(kept) < len(rows) else ""
+    points["name"] = f"{words}: {len(rows):,}{thinned}"
+    points["hovertemplate"] = f"{hover}, {words}<extra></extra>"
     still = {"marker": {"opacity": 0.6}}
     points |= {"selected": still, "unselected": still, "row": 2, "col": 1}
     figure.add_scattergl(mode="markers", **points)

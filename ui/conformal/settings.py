@@ -11,6 +11,7 @@ from streamlit.delta_generator import DeltaGenerator
 from core.conformal import analysis, prediction, predictor
 from core.conformal.analysis import Analysis
 from core.conformal.calibration import CalibrationData
+from core.conformal.uploads import MAX_UPLOAD_CLASSES
 from ui.conformal import calibration, explanations, figure_parts
 from ui.conformal.calibration import AnalysisSettings
 from ui.session import query_params
@@ -134,7 +135,10 @@ def _choose_eps(place: DeltaGenerator) -> float:
 
 def upload_outputs() -> tuple[str, CalibrationData | str]:
     """A visitor's own outputs under a key, or an error text; without a file, stops the page."""
-    about = "At most 64 MB. It stays on this machine."
+    about = (
+        f"At most 64 MB and {MAX_UPLOAD_CLASSES:,} classes. Of many points a random sample is "
+        "analysed. It stays on this machine."
+    )
     upload = st.file_uploader("Outputs of any classifier (npz or csv)", key="lab file", help=about)
     if upload is not None:
         data = upload.getbuffer()

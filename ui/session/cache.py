@@ -29,6 +29,7 @@ from core.files import UserError
 from core.runs import store
 from core.runs.directory import Run
 from core.serialisation import family_hash
+from ui.session import reclaim
 
 if TYPE_CHECKING:
     from core.inference.generation import AnalysedClip, Audio, Explanation, LoadedRun
@@ -36,7 +37,7 @@ if TYPE_CHECKING:
 
 SHIPPED_NAMES = ("fer2013-ravdess", "demo")  # names of the shipped runs, the real one first
 LIVE_STATES = ("queued", "running")  # states of a run that continues by itself
-UPLOAD_FOLDER_PREFIX = "dacssgan-upload-"  # name prefix of uploads' temporary folders
+UPLOAD_FOLDER_PREFIX = "dacssgan-upload-"  # of uploads' temporary folders; the pid follows
 LEFTOVER_SECONDS = 86_400  # age at which an upload's folder cannot belong to a live server
 
 
@@ -64,9 +65,12 @@ def cache_by_run(max_entries: int, spinner: str | bool = False, **options) -> Ca
 def prepare_server() -> None:
     """Remove a killed server's leftovers and index the shipped runs; once per server."""
     for folder in Path(tempfile.gettempdir()).glob(f"{UPLOAD_FOLDER_PREFIX}*"):
-        if time.time() - folder.stat().st_mtime > LEFTOVER_SECONDS:
+        owner = folder.name.removeprefix(UPLOAD_FOLDER_PREFIX).partition("-")[0]
+        is_dead = owner.isdecimal() and not files.process_identity(int(owner))
+        if is_dead or time.time() - folder.stat().st_mtime > LEFTOVER_SECONDS:
             shutil.rmtree(folder, ignore_errors=True)
     store.index_existing()
+    reclaim.start_thread()
 
 
 # ------------------------------------------------------------------ runs

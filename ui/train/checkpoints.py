@@ -11,6 +11,7 @@ import streamlit as st
 
 from core.config import Config
 from core.evaluation import comparison
+from core.files import UserError
 from ui import theme
 from ui.session import cache, query_params
 from ui.widgets import charts
@@ -86,13 +87,19 @@ def _save_step(step: int, steps: list[int]) -> None:
     query_params.set_value("at", None if step == steps[-1] else step)
 
 
+def sets_table(row: dict) -> dict:
+    """Clips and subjects of a run's sets; {} where they are unknown."""
+    try:
+        return {} if row["fault"] else cache.run_by_id(row["run"]).json("sets")
+    except UserError:  # being written, or cut
+        return {}
+
+
 def checkpoint_text(row: dict, step: int, lines: TrainingCurves, config: Config) -> str:
     """One checkpoint's epoch and measures in a line."""
     at = {k: dict(zip(*v)).get(step) for k, v in lines.items()}
     target = source_and_target(config)[1]
-    clips = (
-        cache.run_by_id(row["run"]).json("sets").get("S3", {}).get(f"{target}s", {}).get("clips")
-    )
+    clips = sets_table(row).get("S3", {}).get(f"{target}s", {}).get("clips")
     words = [f"**Step {step:,} of {row['steps']:,}**"]
     if clips:
         words.append(f"epoch {step * config.gan.batch / clips:.0f} of S3's {clips:,} pairs")

@@ -12,7 +12,7 @@ from core.cli.progress import format_duration
 from core.evaluation import results
 from core.evaluation.results import Results, Table
 from core.experiments import jobs
-from core.runs import store
+from core.runs import diagnosis, store
 from ui import theme
 from ui.session import cache
 from ui.session.cache import LIVE_STATES
@@ -61,11 +61,21 @@ def show_state(row: dict, rows: list[dict], device: str) -> None:
         st.info(words, icon=":material/stop_circle:")
     if row["error"]:
         st.error(theme.escape_markdown(row["error"]), icon=":material/error:")
+    for words in trouble(row):
+        st.warning(theme.escape_markdown(words), icon=":material/troubleshoot:")
     if state == "failed":
         st.caption(
             "The log below has the details. *Resume training* tries again from the last "
             "checkpoint; another setting is another run."
         )
+
+
+def trouble(row: dict) -> list[str]:
+    """What goes wrong in a run that is not done: sets that are too small, a collapse of G."""
+    if row["state"] == "done":
+        return []
+    config, curves = cache.run_config(row["run"]), store.load_curves(row["run"])
+    return diagnosis.training_warnings(config, checkpoints.sets_table(row), curves)
 
 
 def show_buttons(row: dict, device: str) -> None:

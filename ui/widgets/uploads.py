@@ -8,6 +8,7 @@ clip comes or the page is closed.
 from __future__ import annotations
 
 import contextlib
+import os
 import re
 import secrets
 import tempfile
@@ -50,7 +51,7 @@ def _temporary_file(data: memoryview | bytes) -> Iterator[Path]:
 
     with contextlib.ExitStack() as stack:
         try:
-            folder = tempfile.TemporaryDirectory(prefix=UPLOAD_FOLDER_PREFIX)
+            folder = tempfile.TemporaryDirectory(prefix=f"{UPLOAD_FOLDER_PREFIX}{os.getpid()}-")
             path = Path(stack.enter_context(folder), secrets.token_hex(16))
             path.write_bytes(data)
         except OSError as error:

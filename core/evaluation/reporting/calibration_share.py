@@ -141,7 +141,7 @@ def of_run(
     arrays = run.arrays() if arrays is None else arrays
     if any(name not in arrays for name in (*predictor.HEAD_ARRAYS, "features_S4")):
         raise UserError(
-            f"{run.directory / 'outputs.npz'} has no features of f_S, which a light head needs: "
+            f"{run.shown('outputs.npz')} has no features of f_S, which a light head needs: "
             f"prepare the run's corpora and use python -m core conformal {run.id} --choose-r, "
             "or train it again"
         )

