@@ -14,6 +14,10 @@ from streamlit.runtime.session_manager import SessionInfo
 from ui.session import cache, reclaim
 
 
+class Session:
+    id = "one"
+
+
 def server(storage, active: int):
     """As much of Streamlit's runtime as is asked."""
     manager = SimpleNamespace(_session_storage=storage, num_active_sessions=lambda: active)
@@ -23,7 +27,7 @@ def server(storage, active: int):
 @pytest.mark.parametrize(("seconds", "stored"), [(1_000, 1), (0.01, 0)])
 def test_a_session_whose_time_is_over_is_dropped_without_another_visitor(seconds, stored):
     storage = MemorySessionStorage(ttl_seconds=seconds)
-    session = SimpleNamespace(id="one")
+    session = Session()
     gone = weakref.ref(session)
     storage.save(SessionInfo(client=None, session=session, script_run_count=1))
     del session
