@@ -1,6 +1,6 @@
 """A stranger's run is data: one validation, the reason beside the run, and no other run harmed.
 
-The damages stand in tests/support/hostile_runs; benchmarks/faults opens each by every page.
+The damages stand in tests/support/hostile_runs; tests/support/faults opens each by every page.
 """
 
 from __future__ import annotations
