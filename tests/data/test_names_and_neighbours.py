@@ -214,6 +214,15 @@ def test_where_nothing_is_read_its_endings_are_counted(tmp_path, home, capsys):
     assert "(its files: 2 .doc, 1 without ending, 1 .raw)" in line
 
 
+@pytest.mark.parametrize("path", ["audio/anna/happy/1.wav", "happy/1.wav"])
+def test_sounds_that_lie_elsewhere_are_told_where_to_lie(tmp_path, home, capsys, path):
+    root = write_files(tmp_path / "r", {path: voice()})
+    line = refused(capsys, "data", "prepare", "mine", "--source", str(root))
+    assert "Its folder happy is an emotion's: put it into a folder faces or audio" in line
+    with pytest.raises(CorpusError, match=r"lay your own in faces/<emotion>/ and audio/<emotion>/"):
+        doctor.examine_corpus(root)
+
+
 @pytest.mark.parametrize(
     ("target", "words"), [("nowhere.wav", "a link to nothing"), ("z.wav", "a link to itself")]
 )

@@ -210,7 +210,8 @@ def recognise_corpus(root: Path, files: Sequence[MediaFile], findings: Findings)
         f"no corpus is recognised in {root}: of its {len(files):,} media files none is named as "
         "CREMA-D's (1001_DFA_ANG_XX.flv), RAVDESS' (03-01-01-01-01-01-01.wav) or the demo's "
         "(demo_01_ANG_00.mp4), and no picture lies in a folder named by an emotion (happy/1.jpg). "
-        f"Rename them so, or list them in a csv table (path, subject, label, clip) and give that."
+        "Rename them so, lay your own in faces/<emotion>/ and audio/<emotion>/, or list them in a "
+        "csv table (path, subject, label, clip) and give that."
         f"{hints}"
     )
 

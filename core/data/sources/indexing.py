@@ -86,7 +86,10 @@ def _no_clip_message(
     inside = [p for _, p in found if p.lower().endswith(".zip")]
     fix = f". It holds {inside[0]} inside a zip: unpack the outer one" if inside else ""
     folders = dict.fromkeys(PurePosixPath(p).parent.name for _, p in found)
-    if not fix and (misspelt := [f for f in folders if labels.similar_emotion(f)]):
+    if not fix and (right := [f for f in folders if labels.emotion_of(f)]):
+        fix = f". Its folder {right[0]} is an emotion's: put it into a folder faces or audio, and"
+        fix += " the people's folders into it"
+    elif not fix and (misspelt := [f for f in folders if labels.similar_emotion(f)]):
         fix = f". Its folder {misspelt[0]} may mean {labels.similar_emotion(misspelt[0])}"
     fix += "".join(f". Its {path} is {reason}" for path, reason in list(passed_over.items())[:3])
     endings = Counter(PurePosixPath(p).suffix.lower() or "without ending" for _, p in found)
