@@ -14,7 +14,17 @@ os.environ.update(
 import pytest
 from hypothesis import settings
 
-from tests.support.app import chromium, home, landmark_model, own_trained_home, page, server, studio
+from tests.support.app import (
+    chromium,
+    home,
+    landmark_model,
+    own_trained_home,
+    page,
+    server,
+    studio,
+    visited_home,
+    visited_studio,
+)
 from tests.support.small_pipeline import demo_world, finished_run
 
 settings.register_profile(

@@ -8,16 +8,15 @@ from __future__ import annotations
 import os
 import re
 import struct
-import subprocess
-import sys
 from pathlib import Path
+from unittest import mock
 from urllib.parse import parse_qs, urlparse
 
 import numpy as np
 import pytest
 import soundfile
 
-from core.files import ROOT
+from core.__main__ import main
 from core.media import clips, spectrograms
 from core.runs.directory import Run
 from tests.support import trained_runs
@@ -31,13 +30,9 @@ pytestmark = pytest.mark.browser
 
 
 @pytest.fixture(scope="module")
-def home(tmp_path_factory, shared_data) -> Path:
-    """A home with the landmark model and finished runs of the three conditions."""
-    folder = tmp_path_factory.mktemp("browser")
-    trained_runs.install_landmark_model(folder)
-    return trained_runs.copy_home(
-        trained_runs.trained_home(tmp_path_factory.getbasetemp() / "trained"), folder
-    )
+def home(visited_home) -> Path:
+    """The home that all visits share."""
+    return visited_home
 
 
 def points(tab, chart: str) -> int:
@@ -74,12 +69,13 @@ def test_a_training_is_started_watched_found_again_paused_scrubbed_resumed_and_s
     wait_until(page, lambda: page.locator(BADGE).count() and state(page) == "running")
     assert run in page.get_by_role("combobox", name="Run").input_value()
     assert parse_qs(urlparse(page.url).query)["run"] == [run]
-    page.get_by_role("slider").first.wait_for()  # two checkpoints or more
+    checkpoint = page.get_by_role("slider", name="Checkpoint (training step)")
+    checkpoint.wait_for()  # two checkpoints or more
     page.get_by_role("button", name="Pause training").click()
     wait_until(page, lambda: state(page) == "paused")
     assert (home / "checkpoints" / run / "state.pt").exists()
 
-    page.get_by_role("slider").first.press("ArrowLeft")
+    checkpoint.press("ArrowLeft")
     wait_until(page, lambda: "at" in parse_qs(urlparse(page.url).query))
     at = parse_qs(urlparse(page.url).query)["at"][0]
     page.get_by_text(f"Step {int(at):,} of 3,000").wait_for()
@@ -129,28 +125,9 @@ def shown_seed(page) -> str:
 
 def commanded(home: Path, run: Run, clip: Path, out: Path, *options: str) -> np.ndarray:
     """The spectrogram that the command line makes of a clip."""
-    command = [
-        sys.executable,
-        "-m",
-        "core",
-        "generate",
-        str(clip),
-        "--run",
-        run.id,
-        "--condition",
-        "cp",
-        "--out",
-        str(out),
-        *options,
-    ]
-    done = subprocess.run(
-        command,
-        cwd=ROOT,
-        env=os.environ | trained_runs.home_environment(home),
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 0, done.stderr
+    named = ["--run", run.id, "--condition", "cp", "--out", str(out)]
+    with mock.patch.dict(os.environ, trained_runs.home_environment(home)):
+        assert main(["generate", str(clip), *named, *options]) == 0
     return np.load(next(out.glob("*.npy")), allow_pickle=False)
 
 
@@ -219,6 +196,15 @@ def test_a_film_has_a_voice_of_its_length_that_the_command_line_makes_too(
     picture = page.locator(".st-key-chart-whole-cp canvas")
     left, right = (box["x"] for box in (picture.bounding_box(), bars.first.bounding_box()))
     assert abs(left - right) < 3  # what was told stands below the moment it was told for
+
+    page.locator(".st-key-film").get_by_text("CP", exact=True).click()
+    page.locator("video").wait_for(state="attached")
+    ready = "() => { const v = document.querySelector('video'); return [v.duration, v.videoWidth] }"
+    wait_until(page, lambda: all(page.evaluate(ready)))
+    seconds, width = page.evaluate(ready)
+    assert (seconds, width) == (pytest.approx(1.9, abs=0.1), 480)
+    film = download(page, "mp4-film", tmp_path).read_bytes()
+    assert b"nobody's voice" in film
 
     run = Run(next((home / "checkpoints").glob("tiny-cp-*")))
     seed = shown_seed(page)

@@ -10,7 +10,6 @@ from urllib.parse import parse_qs, urlparse
 
 import pytest
 
-from tests.support import trained_runs
 from tests.support.app import wait_until
 
 pytestmark = pytest.mark.browser
@@ -20,12 +19,9 @@ ACTIVE = f"() => {STRIP}?._fullLayout?.sliders?.[0]?.active ?? -1"
 
 
 @pytest.fixture(scope="module")
-def home(tmp_path_factory) -> Path:
-    """A home with finished runs of the three conditions."""
-    return trained_runs.copy_home(
-        trained_runs.trained_home(tmp_path_factory.getbasetemp() / "trained"),
-        tmp_path_factory.mktemp("condition"),
-    )
+def home(visited_home) -> Path:
+    """The home that all visits share."""
+    return visited_home
 
 
 def query(page, name: str) -> str | None:

@@ -5,9 +5,10 @@ A click in the contact sheet opens a face, its sound is there, and the address h
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
-from tests.support import trained_runs
 from tests.support.app import wait_until
 
 pytestmark = pytest.mark.browser
@@ -19,12 +20,9 @@ LENGTH = (
 
 
 @pytest.fixture(scope="module")
-def home(tmp_path_factory):
-    """A home with finished runs of the three conditions."""
-    folder = tmp_path_factory.mktemp("gallery")
-    return trained_runs.copy_home(
-        trained_runs.trained_home(tmp_path_factory.getbasetemp() / "trained"), folder
-    )
+def home(visited_home) -> Path:
+    """The home that all visits share."""
+    return visited_home
 
 
 def test_a_click_in_the_sheet_opens_that_face(page):

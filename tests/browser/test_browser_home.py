@@ -10,19 +10,15 @@ from urllib.parse import parse_qs, urlparse
 
 import pytest
 
-from tests.support import trained_runs
 from tests.support.app import wait_until
 
 pytestmark = pytest.mark.browser
 
 
 @pytest.fixture(scope="module")
-def home(tmp_path_factory) -> Path:
-    """A home with finished runs of the three conditions."""
-    folder = tmp_path_factory.mktemp("browser-home")
-    return trained_runs.copy_home(
-        trained_runs.trained_home(tmp_path_factory.getbasetemp() / "trained"), folder
-    )
+def home(visited_home) -> Path:
+    """The home that all visits share."""
+    return visited_home
 
 
 def test_the_example_sounds_and_its_boxes_lead_on(page):

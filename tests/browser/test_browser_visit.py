@@ -19,21 +19,15 @@ import pytest
 
 from benchmarks import browser, pages
 from core.files import ROOT
-from core.runs import store
-from tests.support import trained_runs
 from tests.support.app import wait_until
 
 pytestmark = pytest.mark.browser
 
 
 @pytest.fixture(scope="module")
-def home(tmp_path_factory) -> Path:
-    """A home with the landmark model and finished runs of the three conditions."""
-    folder = tmp_path_factory.mktemp("browser-visit")
-    trained_runs.install_landmark_model(folder)
-    return trained_runs.copy_home(
-        trained_runs.trained_home(tmp_path_factory.getbasetemp() / "trained"), folder
-    )
+def home(visited_home) -> Path:
+    """The home that all visits share."""
+    return visited_home
 
 
 def boxes(page) -> list[str]:
@@ -60,6 +54,19 @@ def test_every_page_is_whole_and_says_no_error(page):
         assert wide <= 0, f"{name} is {wide} pixels wider than the window"
 
 
+def test_back_and_forward_restore_every_view(page):
+    page.goto("/paper")
+    page.get_by_role("radio", name="Figures and numbers").click()
+    page.wait_for_url("**part=tables")
+    page.get_by_role("heading", name="The published numbers").wait_for()
+    page.go_back()
+    page.get_by_role("heading", name="§3 The game").wait_for()
+    wait_until(page, lambda: "part" not in page.url)
+    page.go_forward()
+    page.get_by_role("heading", name="The published numbers").wait_for()
+    assert page.title().startswith("Paper")
+
+
 def test_a_chart_never_meets_a_pandas_that_is_half_loaded():
     """Plotly uses whatever pandas is among the loaded modules.
 
@@ -71,10 +78,7 @@ def test_a_chart_never_meets_a_pandas_that_is_half_loaded():
 
 
 def test_two_runs_are_compared(page, home):
-    label, cp = (
-        next(r["run"] for r in store.list_runs(home / "checkpoints") if r["condition"] == c)
-        for c in ("label", "cp")
-    )
+    label, cp = (next((home / "checkpoints").glob(f"tiny-{c}-*")).name for c in ("label", "cp"))
     page.goto(f"/evaluate?runs={label},{cp}&view=curves")
     lines = (
         "() => [...document.querySelectorAll('.js-plotly-plot')]"

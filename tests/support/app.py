@@ -10,6 +10,7 @@ import base64
 import json
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -90,7 +91,7 @@ def page_text(app: AppTest) -> str:
     """All text of a page, to look for words in."""
     kinds = (
         "title",
-        "subheader",
+        "header",
         "markdown",
         "caption",
         "info",
@@ -109,9 +110,35 @@ def count_elements(app: AppTest, kind: str) -> int:
 # ------------------------------------------------------------------ in a browser
 
 
+@pytest.fixture(scope="session")
+def visited_home(tmp_path_factory) -> Path:
+    """A home with the landmark model and finished runs of the three conditions, for all visits."""
+    from tests.support import trained_runs
+
+    folder = tmp_path_factory.mktemp("visited")
+    trained_runs.install_landmark_model(folder)
+    trained = trained_runs.trained_home(tmp_path_factory.getbasetemp() / "trained")
+    return trained_runs.copy_home(trained, folder)
+
+
+@pytest.fixture(scope="session")
+def visited_studio(visited_home) -> Iterator[browser.StudioServer]:
+    """The one server of all tests in a browser that need no home of their own."""
+    yield from serve(visited_home)
+
+
 @pytest.fixture(scope="module")
-def studio(home) -> Iterator[browser.StudioServer]:
-    """The studio on a free port of the loopback."""
+def studio(request, visited_home) -> Iterator[browser.StudioServer]:
+    """The studio on a free port of the loopback: the shared one, or one on the module's `home`."""
+    home = request.getfixturevalue("home")
+    if home == visited_home:
+        yield request.getfixturevalue("visited_studio")
+    else:
+        yield from serve(home)
+
+
+def serve(home: Path) -> Iterator[browser.StudioServer]:
+    """A server until the generator ends; trainings that are still at work are stopped then."""
     from core.experiments import jobs
     from core.runs import store
     from tests.support import trained_runs
