@@ -5,7 +5,7 @@ from pathlib import Path
 import streamlit as st
 
 from ui import preload, theme
-from ui.session import cache
+from ui.session import cache, query_params
 
 # File -> title; a missing file is not offered. Short titles: all ten fit into 1280 pixels.
 PAGE_TITLES = {
@@ -20,12 +20,15 @@ PAGE_TITLES = {
     "data": "Data",
     "paper": "Paper",
 }
-st.set_page_config(page_title="dacssGAN studio", page_icon=theme.icon(), layout="wide")
-theme.apply_css()
 folder = Path(__file__).with_name("pages")
 titles = {file: title for file, title in PAGE_TITLES.items() if (folder / f"{file}.py").exists()}
 pages = [st.Page(f"pages/{k}.py", title=v, default=k == "home") for k, v in titles.items()]
 page = st.navigation(pages, position="top")
+# A tab of the browser says which page it shows
+name = f"{page.title} · dacssGAN studio"
+st.set_page_config(page_title=name, page_icon=theme.icon(), layout="wide")
+theme.apply_css()
+query_params.note_page(page.title)
 cache.prepare_server()
 try:
     page.run()

@@ -7,10 +7,11 @@ from ui.widgets import run_summary
 
 st.title("A face that shows an emotion becomes the sound of it")
 st.markdown(
-    "A generator G gets a face x, some noise z and a condition c that names the emotion, and draws "
-    "one second of a voice. Two other networks train it: D tells generated from real voices, Q "
-    "checks whether the emotion can still be heard. The condition may be a name, a classifier's "
-    "softmax, or *p-values*, which tell how far that classifier can be believed."
+    "Choose a face, press play: hear a voice that a network drew for it.  \n"
+    ":small[The generator G gets the face x, noise z and a condition c that names the emotion: by "
+    "name, by a classifier's softmax, or by *p-values*, which tell how far that classifier can be "
+    "believed. D tells generated from real voices, Q checks whether the emotion can be heard. "
+    "[All terms](paper?part=glossary)]"
 )
 status.show_faults()
 status.show_live_work()
@@ -19,7 +20,7 @@ if family is None:
     run_summary.show_no_run()
 else:
     status.show_example(family)
-st.subheader("Where to go")
+st.header("Where to go")
 status.show_page_links()
 st.caption(
     "After C. Athanasiadis, E. Hortal and S. Asteriadis, *Audio-visual domain adaptation using "

@@ -176,17 +176,17 @@ for place, condition in zip(places, family.shown):
             drawn.append((under_verdict, run_id, one.c))
 
 if not clip.is_still:
-    st.subheader("The clip speaks", divider="gray")
+    st.header("The clip speaks", divider="gray")
     content = upload.getvalue if upload else lambda: film.example_content(key)
     voice = chosen_emotion or None, seed, stem
     film.show_film(family, clip, analysed_clip, clip_key, content, *voice)
-st.subheader("The clip's own voice, for comparison", divider="gray")
+st.header("The clip's own voice, for comparison", divider="gray")
 if analysed_clip.waveform is None:
     st.caption("This clip has no sound. It needs none: a voice is generated from the face alone.")
 else:
     own = cache.own_voice(family.id, key, analysed_clip.waveform, columns)
     players.show_own_voice(own, run.classes, run.ref_db, s, is_whole_clip)
-st.subheader("About this run", divider="gray")
+st.header("About this run", divider="gray")
 run_summary.show_results(run.run)
 for place, run_id, c in drawn:
     with place:

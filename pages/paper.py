@@ -3,7 +3,7 @@
 import streamlit as st
 
 from core.paper import PAPER_MAP
-from ui import paper
+from ui import glossary, paper
 from ui.session import query_params
 
 paper.apply_css()
@@ -31,16 +31,18 @@ entry_key = st.pills("Go to", list(part_by_entry), key="eq", **look)
 
 for one, entries in parts.items():
     if part in (one, paper.ALL_PARTS):
-        st.subheader(paper.PART_LABELS[one], divider="gray")
+        st.header(paper.PART_LABELS[one], divider="gray")
         for entry in entries:
             paper.show_entry(entry)
 if part in (paper.TABLES_PART, paper.ALL_PARTS):
-    st.subheader("The figures, and where ours are made", divider="gray")
+    st.header("The figures, and where ours are made", divider="gray")
     paper.show_figures()
-    st.subheader("The published numbers", divider="gray")
+    st.header("The published numbers", divider="gray")
     paper.show_published_numbers()
-    st.subheader("What the paper leaves open", divider="gray")
+    st.header("What the paper leaves open", divider="gray")
     paper.show_choices()
+if part == paper.GLOSSARY_PART:
+    glossary.show_terms()
 st.caption(f"{len(PAPER_MAP)} entries; `core/paper.py` is the map.")
 if entry_key:
     paper.scroll_to(entry_key, entry_key)

@@ -176,5 +176,5 @@ else:
     with sheet_side:
         reverse.show_faces(faces, classes, column_count)
 st.caption(reverse.tally_text(run.run, faces, classes))
-st.subheader("About this run", divider="gray")
+st.header("About this run", divider="gray")
 run_summary.show_results(run.run)

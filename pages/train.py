@@ -45,7 +45,7 @@ settings_side, job_side = st.columns([4, 9], gap="large")
 
 keep, wide = {"persist_state": "session"}, {"width": "stretch"}
 with settings_side:
-    st.subheader("New training")
+    st.header("New training")
     preset = st.selectbox(
         "Preset", **choices.option_args("preset", "preset", list(PRESETS), "demo")
     )
@@ -99,7 +99,7 @@ with job_side:
         r["run"]: progress.run_label(r) for r in rows if not r["archived"] or r["run"] == asked
     }
     if not labels:
-        st.subheader("No run yet")
+        st.header("No run yet")
         words = "Choose a preset on the left and press *Start*. The demo needs no download."
         st.info(words, icon=":material/arrow_back:")
         st.stop()

@@ -11,25 +11,27 @@ from core.files import ROOT
 from core.paper import PAPER_MAP, MapEntry, SourceCode
 from ui.session import query_params
 
-TABLES_PART, ALL_PARTS = "tables", "all"
+TABLES_PART, GLOSSARY_PART, ALL_PARTS = "tables", "glossary", "all"
 PART_LABELS = {  # one part is shown at a time: all take a browser most of a second to draw
     "game": "§3 The game",
     "networks": "§3 The networks",
     "conformal": "§3.1 Conformal prediction",
     "rest": "§3.2–4.5 Data and measures",
     TABLES_PART: "Figures and numbers",
+    GLOSSARY_PART: "Glossary",
     ALL_PARTS: "All on one page",
 }
 CSS = """<style>
 [class*=st-key-entry-] .katex {font-size: 1.08em;}
 [class*=st-key-entry-] code {font-size: .8rem;}
 </style>"""  # the widest formula fits half a page at 1280 pixels
-MAX_SOURCE_LINES, MAX_SOURCE_HEIGHT = 15, 330  # a longer source scrolls in so many pixels
+MAX_SOURCE_LINES = 30  # a longer source is folded
 
 
 def entries_by_part() -> dict[str, list[MapEntry]]:
     """The paper's entries by the part of the page that shows them, in the paper's order."""
-    names = [part for part in PART_LABELS if part not in (TABLES_PART, ALL_PARTS)]
+    others = (TABLES_PART, GLOSSARY_PART, ALL_PARTS)
+    names = [part for part in PART_LABELS if part not in others]
     entries: dict[str, list[MapEntry]] = {part: [] for part in names}
     for e in sorted(PAPER_MAP, key=lambda e: e.section):
         game = "game" if e.tag.startswith("Eq.") else "networks"
@@ -91,7 +93,8 @@ def show_entry(entry: MapEntry) -> None:
                 st.markdown(
                     f":small[:material/fork_right: **Where ours departs:** {entry.departure}.]"
                 )
-            show_page_link(entry.page, "See it at work")
+            name = entry.tag if entry.tag.startswith(("Eq", "Alg", "Fig")) else entry.what
+            show_page_link(entry.page, f"See {name} at work")
         with right:
             source = function_source(entry.function)
             if isinstance(source, str):
@@ -99,9 +102,10 @@ def show_entry(entry: MapEntry) -> None:
                 return
             name = entry.function.partition(":")[2]
             st.caption(f"`{name}` · {source.file}, line {source.line}")
-            is_long = len(source.text.splitlines()) > MAX_SOURCE_LINES
-            height = MAX_SOURCE_HEIGHT if is_long else "content"
-            st.code(source.text, language="python", height=height, wrap_lines=True)
+            lines = len(source.text.splitlines())
+            folded = lines > MAX_SOURCE_LINES
+            place = st.expander(f"{name}: {lines} lines") if folded else st.container()
+            place.code(source.text, language="python", wrap_lines=True)
 
 
 def show_page_link(where: str, label: str) -> None:

@@ -61,14 +61,31 @@ CONDITION_TEXTS = {  # name on a page, what the generator is told, the paper's n
 CSS = """<style>
 .stMainBlockContainer {padding-top: 4rem; padding-bottom: 3rem; max-width: 90rem;}
 .stMainBlockContainer h1 {padding: 0; font-size: 1.75rem;}
-.stMainBlockContainer h2 {padding: .25rem 0; font-size: 1.35rem;}
-.stMainBlockContainer h3 {padding: .25rem 0 .5rem; font-size: 1.15rem;}
+.stMainBlockContainer h2 {padding: .25rem 0 .5rem; font-size: 1.15rem;}
+.stMainBlockContainer h3 {padding: .25rem 0 .5rem; font-size: 1rem;}
 .stMainBlockContainer hr {margin: .5rem 0;}
 .stApp button:is([data-variant="segmented_control"], [data-variant="pills"])[data-selected] {
   color: inherit;}
 .stApp button:is([data-variant="segmented_control"], [data-variant="pills"])[data-selected] p {
   font-weight: 600;}
 [data-testid="stMetricValue"] {font-size: 1.5rem;}
+.st-key-phone-player {display: none;}
+@media (max-width: 700px) {.st-key-phone-player {display: flex;}}
+/* Streamlit's own quiet colours have a contrast below 4.5:1; a share of the text's has more. */
+.stApp :is([data-testid="stSliderThumbValue"], [data-testid="stCaptionContainer"],
+  [data-testid="stCaptionContainer"] code,
+  [data-testid="stMarkdownContainer"] code, .token.parameter, .token.comment) {color: inherit;}
+.stApp :is([data-testid="stCaptionContainer"], .token.comment) {opacity: .82;}
+.stApp [data-testid="stMarkdownContainer"] :not(pre) > code {font-size: .875em;}
+.stApp .token:is(.keyword, .function, .builtin, .class-name, .decorator, .boolean) {
+  color: light-dark(#0b5c8a, #8cc8f2);}
+.stApp .token.number {color: light-dark(#8a3f0b, #f0b080);}
+.stApp .token:is(.string, .triple-quoted-string) {color: light-dark(#0a6b2c, #7fd99a);}
+/* A long equation wraps: what scrolls cannot be reached by keyboard. */
+.stApp .katex-display {overflow: visible !important;}
+.stApp .katex-display > .katex {white-space: normal;}
+.stApp :is(a, button, summary, [role="tab"], [role="radio"]):focus-visible {
+  outline: 2px solid currentColor; outline-offset: 2px;}
 </style>"""
 
 

@@ -150,8 +150,11 @@ def analyse_clip(
     """`analyse_file` for a decoded clip; `tracks` if its people are already known."""
     tracks = tracking.track_faces(clip.frames, clip.times) if tracks is None else tracks
     if not tracks:
+        n = len(clip.frames)
+        where = "it" if clip.is_still else f"{n} frame{'s' * (n != 1)}"
+        what = "picture" if clip.is_still else "clip"
         raise detection.NoFaceError(
-            f"{clip.name}: no face was found in {len(clip.frames)} frame(s). Use a clip where one "
+            f"{clip.name}: no face was found in {where}. Use a {what} where one "
             "face is seen from the front, well lit, at least a tenth of the picture high."
         )
     if not 0 <= person < len(tracks):

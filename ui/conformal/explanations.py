@@ -177,7 +177,7 @@ def short_title(step: str) -> str:
 def show_heading(step: str, steps: list[str]) -> None:
     """A step's title and the first paragraph of its explanation; buttons: the rest, next step."""
     with st.container(horizontal=True, vertical_alignment="center", gap="small"):
-        st.subheader(LESSON_STEPS[step][1], width="stretch")
+        st.header(LESSON_STEPS[step][1], width="stretch")
         show_help(step)
         for after in steps[steps.index(step) + 1 :][:1]:
             go = {"on_click": query_params.set_value, "args": ("step", after), "key": "next"}

@@ -183,7 +183,7 @@ def _table_line(row: str, t: Mapping[str, Any], whole: bool) -> dict[str, Any]:
 
 def _show_computation(s: RunSummary) -> None:
     """Explain the missing table; a button computes it in the background."""
-    st.subheader("The whole table")
+    st.header("The whole table")
     st.markdown(
         f"It has {len(protocol.TABLE_ROWS)} rows, two rules for the training time, several "
         "trainings of each, and a test over people whether generated samples help. The GAN is not "
@@ -239,7 +239,7 @@ def reasons_against(found: Sequence[Gain], name: str) -> list[str]:
 
 
 def _show_verdicts(found: Sequence[Gain], modality: str) -> None:
-    st.subheader(f"What generated {modality} add")
+    st.header(f"What generated {modality} add")
     for column, name in zip(st.columns(2, gap="large"), QUESTIONS):
         both = [g for g in found if g.name == name]
         with column:
@@ -314,7 +314,7 @@ def _show_comparisons(found: Sequence[Gain]) -> None:
 
 def _show_sign_flip_test(found: Sequence[Gain], tables: Sequence[Mapping[str, np.ndarray]]) -> None:
     """The sign-flip test of one comparison, drawn."""
-    st.subheader("Is it more than chance?")
+    st.header("Is it more than chance?")
     left, right = st.columns([3, 2], vertical_alignment="bottom")
     labels, rules = figures.COMPARISON_LABELS, figures.STEP_RULE_LABELS
     with left:

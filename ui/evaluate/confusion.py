@@ -192,7 +192,7 @@ def _is_shared(row: str, of: Mapping[str, Mapping[str, Matrix]]) -> bool:
 
 def _show_difference(matrices: Mapping[str, Matrix]) -> None:
     """Two matrices to choose; the first minus the second in points of each true class."""
-    st.subheader("Difference of two")
+    st.header("Difference of two")
     names = list(matrices)
     a, b = st.columns(2)
     with a:

@@ -33,8 +33,8 @@ def search(found: Sequence[RunSummary], said: dict[str, Notes]) -> list[RunSumma
     tags = sorted({tag for one in said.values() for tag in one.tags})
     columns = st.columns([4, 4, 2] if tags else [8, 2], vertical_alignment="bottom", gap="medium")
     bound = query_params.bind_widget("find", "find runs", "", lambda text: text[:100])
-    more = {"placeholder": "id, title, note, corpus, condition, state", "icon": ":material/search:"}
-    word = columns[0].text_input("Search", **bound, **more)
+    about = "Words of a run's id, title, note, tags, corpora, condition, generator and state."
+    word = columns[0].text_input("Search", help=about, **bound)
     chosen: list[str] = []
     if tags:
         with columns[1]:

@@ -28,7 +28,7 @@ METRIC_TITLES = {
     "FID": "FID (lower is better)",
     "KID": "KID (lower is better)",
     "IS": "IS (higher is better)",
-    "recognised": "recognised by the scorer (share)",
+    "recognised": "recognised by the judge (share)",
     "diversity": "diversity (real voices: 1)",
     "loss/G": "loss of G",
     "loss/D": "loss of D",
@@ -78,10 +78,10 @@ def _parse_run_ids(text: str | None, known: Mapping[str, RunSummary]) -> list[st
 def choose_runs(found: Sequence[RunSummary]) -> list[RunSummary]:
     """A multiselect of the runs to compare, linked to the query parameter ?runs=a,b."""
     known = {s.id: s for s in found}
-    asked, last = st.query_params.get("runs"), st.session_state.get(f"last {MULTISELECT_KEY}")
+    asked = st.query_params.get("runs")
     first = next((list(f.members.values()) for f in cache.families()), [s.id for s in found[:3]])
     usual = [k for k in first if k in known]
-    named = _parse_run_ids(last if asked is None else asked, known)
+    named = _parse_run_ids(query_params.asked_text("runs", MULTISELECT_KEY), known)
     now = usual if named is None else named
     text = ",".join(now)
     if now != usual or (asked is not None and asked != text):
@@ -179,7 +179,7 @@ def choose_several(
 ) -> list[str]:
     """Pills linked to a query parameter as "a|b"; an empty choice returns to the default."""
     key = f"eval {name}"
-    asked = st.query_params.get(name) or st.session_state.get(f"last {key}", "")
+    asked = query_params.asked_text(name, key) or ""
     now = [k for k in options if k in asked.split("|")] or list(default)
     st.session_state[key], st.session_state[f"last {key}"] = now, "|".join(now)
     query_params.set_value(name, "|".join(now) if now != list(default) else None)
@@ -370,7 +370,7 @@ def _show_curve_charts(
             continue
         of = {names[s.id]: curves[s.id] for s in known}
         if len(groups) > 1:
-            st.markdown(f"**Scorer `{scorer}`**: {theme.escape_markdown(', '.join(of))}")
+            st.markdown(f"**Judge `{scorer}`**: {theme.escape_markdown(', '.join(of))}")
         best = {}  # run's name -> step and metric
         for s in known:
             features = s.results.get("quality", {}).get("features")

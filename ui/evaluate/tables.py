@@ -170,14 +170,14 @@ def show_paper(found: Sequence[RunSummary]) -> None:
         about = "The paper's are EncDec and U-Net (Fig. 4); the convolutional one is ours."
         kind = runs.choose_one("Generator of Table 2", "generator", kinds, usual, str, help=about)
     _show_comparability(base)
-    st.subheader("Table 2: baselines and conditions")
+    st.header("Table 2: baselines and conditions")
     second = comparison.table_2(comparison.by_condition(here, kind))
     _show_with_foreign(comparison.table_2_rows(second), base, "Table 2, ours beside the paper's")
     st.caption(
         f"{_repetitions_note(second)} Grey: the paper's figures that do not compare with ours, as "
         "they are of another corpus, or of another scorer (FID and IS always)."
     )
-    st.subheader("Table 1: generators, accuracy with S1 + generated, %")
+    st.header("Table 1: generators, accuracy with S1 + generated, %")
     first = comparison.table_1(here)
     _show_with_foreign(comparison.table_1_rows(first), base, "Table 1, ours beside the paper's")
     st.caption("The paper's column is of CREMA-D.")

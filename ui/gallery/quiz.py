@@ -159,7 +159,7 @@ def _show_score(
 
 
 def _show_result(s: GallerySet, score: Score, n: int) -> None:
-    st.subheader(f"{score.right} of {n}")
+    st.header(f"{score.right} of {n}")
     st.progress(score.right / n)
     verdict = "So that could be luck: play again, or listen with headphones."
     if score.chance < MAX_CHANCE:

@@ -108,8 +108,13 @@ LinkTargets = dict[str, tuple[str, dict[str, str]]]  # box or equation -> page, 
 
 
 def link_targets(run_id: str, pages: Sequence[str]) -> LinkTargets:
-    """Targets of the drawing's boxes and equations, if their page exists; boxes pass the run on."""
+    """Targets of the drawing's boxes and equations, if their page exists; boxes pass the run on.
+
+    Evaluate shows the run's confusions, as the boxes that lead there promise.
+    """
     found = {name: (b.page, {"run": run_id}) for name, b in BOXES.items()}
+    confusion = "evaluate", {"view": "confusion", "runs": run_id}
+    found |= {name: confusion for name, b in BOXES.items() if b.page == "evaluate"}
     found |= {tag: ("paper", {"eq": number}) for tag, (*_, number) in EQUATIONS.items()}
     return {name: target for name, target in found.items() if target[0] in pages}
 

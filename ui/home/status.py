@@ -110,6 +110,8 @@ def show_example(of: RunFamily) -> None:
         st.warning(theme.escape_markdown(str(error)), icon=":material/warning:")
         return
     targets = diagram.link_targets(run_id, query_params.page_names())
+    with st.container(key="phone-player"):  # the drawing's own buttons lie beyond a phone's edge
+        st.audio(one.sounds["fake"], "audio/wav", alt="the generated voice")
     svg = diagram.fig_3_svg(config, condition, one.example, list(one.sounds), targets)
     clicked = diagram.show_fig_3(svg, one.sounds, f"{run_id} {emotion} {one.example.number}")
     if clicked in targets:
@@ -154,7 +156,7 @@ def _example_text(one: AudibleExample, emotion: str, config: Config, run_id: str
         f"{missing if e.face is None else ''} "
         f"f_S takes it for *{classes[int(e.softmax.argmax())]}* ({e.softmax.max():.0%}), "
         f"credibility {credibility.describe(scale, float(e.p.max()))}. "
-        "A classifier of real voices hears "
+        "The judge, who learnt from real voices and never met G, hears "
         f"*{classes[int(e.heard.argmax())]}* ({e.heard.max():.0%}) in the generated one. "
         f"Both sounds come back from {config.logmel.bands} mel bands{hint}; "
         f"all are at their own level. Run `{run_id}`."
@@ -165,33 +167,41 @@ def _example_text(one: AudibleExample, emotion: str, config: Config, run_id: str
 
 
 def _live_work() -> tuple[list[dict], list[tasks.Task]]:
-    trainings = [r for r in cache.run_rows() if r["state"] in cache.LIVE_STATES]
+    shown = (*cache.LIVE_STATES, "paused")  # a paused run holds up the queue
+    trainings = [r for r in cache.run_rows() if r["state"] in shown]
     return trainings, [e for e in tasks.listing() if e.state == "running"]
 
 
 def show_live_work() -> None:
-    """Running trainings and tasks with their progress and a link; nothing while there are none."""
-    every = 2 if any(_live_work()) else None
+    """Trainings and tasks that run or wait, with progress and a link; nothing without any."""
+
+    def is_live(trainings: list[dict], running: list[tasks.Task]) -> bool:
+        return bool(running) or any(r["state"] in cache.LIVE_STATES for r in trainings)
+
+    every = 2 if is_live(*_live_work()) else None
 
     @st.fragment(run_every=every)
     def watched() -> None:
         trainings, running = _live_work()
+        if every and not is_live(trainings, running):
+            st.rerun()  # the last one has ended: stop refreshing
         if not (trainings or running):
-            if every:
-                st.rerun()  # the last one has ended: stop refreshing
             return
         # These import Plotly and pandas, which would delay the page's first paint.
         from ui.train import progress
         from ui.widgets import task_progress
 
-        st.subheader("Running now")
+        st.header("Running now")
         row_look = {"horizontal": True, "vertical_alignment": "center", "border": True}
         link = {"label": "Back to it", "icon": ":material/monitoring:"}
         for row in trainings:
             with st.container(**row_look):
                 with st.container():
                     st.markdown(f"{theme.state_badges(row['state'])}  ·  `{row['run']}`")
-                    progress.show_stage(row, row["phase"] or "")
+                    if row["state"] == "paused":
+                        st.caption("Those behind it in the queue wait until it goes on.")
+                    else:
+                        progress.show_stage(row, row["phase"] or "")
                 st.page_link("pages/train.py", query_params={"run": row["run"]}, **link)
         for one in running:
             with st.container(**row_look):

@@ -25,6 +25,24 @@ def set_value(name: str, value: Any) -> None:
         st.query_params[name] = str(value)
 
 
+def note_page(name: str) -> None:
+    """Called by the router with the page that it shows, before the page is drawn."""
+    st.session_state["is arrival"] = st.session_state.get("shown page") != name
+    st.session_state["shown page"] = name
+
+
+def asked_text(name: str, key: str) -> str | None:
+    """The URL's text of `name`, or, where a visitor comes from another page, the widget's last one.
+
+    On the same page only the browser's Back and Forward take a parameter away: it was not there
+    when the widget had its default.
+    """
+    text = st.query_params.get(name)
+    if text is None and st.session_state.get("is arrival", True):
+        return st.session_state.get(f"last {key}")
+    return text
+
+
 def save_widget(name: str, key: str) -> None:
     """Callback of the widget `key`: write its value into the URL."""
     set_value(name, st.session_state[key])
@@ -33,11 +51,11 @@ def save_widget(name: str, key: str) -> None:
 def restore_widget(name: str, key: str, default: Any, admit: Callable[[str], Any]) -> None:
     """Give the widget `key` the URL's value of `name`, before it is drawn.
 
-    `admit` turns the URL's text into a value that the widget knows, or None. Without such a value
-    the widget gets its last one, or else the default.
+    `admit` turns the text of `asked_text` into a value that the widget knows, or None, which gives
+    the default.
     """
-    text = st.query_params.get(name)
-    value = admit(str(st.session_state.get(f"last {key}", "")) if text is None else text)
+    text, asked = st.query_params.get(name), asked_text(name, key)
+    value = admit("" if asked is None else str(asked))
     if value is None:
         value = default
     st.session_state[key] = st.session_state[f"last {key}"] = value

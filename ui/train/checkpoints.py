@@ -131,7 +131,7 @@ def show_verdicts(shown: dict[str, np.ndarray], config: Config) -> None:
 def _show_confusion(shown: dict[str, np.ndarray], config: Config) -> None:
     """Confusion matrix of the scorer on many generated samples."""
     classes, (given, target) = config.data.classes, source_and_target(config)
-    st.subheader(f"What the judge {'hears' if target == 'voice' else 'sees'}")
+    st.header(f"What the judge {'hears' if target == 'voice' else 'sees'}")
     if "confusion" not in shown:
         st.caption(OLD_CHECKPOINT_NOTE)
         return
@@ -149,7 +149,7 @@ def _show_confusion(shown: dict[str, np.ndarray], config: Config) -> None:
 
 def _show_embedding(shown: dict[str, np.ndarray], config: Config) -> None:
     """Real and generated samples on two axes of the scorer's features."""
-    st.subheader("Where they lie")
+    st.header("Where they lie")
     if "at" not in shown:
         st.caption(OLD_CHECKPOINT_NOTE)
         return

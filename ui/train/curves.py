@@ -16,7 +16,7 @@ from ui.widgets.charts import TrainingCurves
 
 LOSSES = ("loss/G", "loss/adversarial", "loss/l1", "loss/class", "loss/D")
 MAX_SMOOTHING = 0.95
-RAW_OPACITY = 0.3  # of a curve whose smoothed one lies on it
+RAW_OPACITY = 0.45  # of a curve whose smoothed one lies on it
 LOSS_HEIGHT, MEASURE_HEIGHT = 200, 130  # pixels of a panel
 
 
@@ -80,10 +80,22 @@ def course_figure(
     if step is not None:
         line = {"color": theme.REFERENCE_COLOUR, "width": 1.5, "dash": "dot"}
         figure.add_vline(step, line=line)
-    figure.update_xaxes(range=[0, max(1, steps)])
-    figure.update_xaxes(title="training step of G, D and Q", row=len(heights), col=1)
+    _share_axis(figure, len(heights))
+    title = {"title": "training step of G, D and Q", "range": [0, max(1, steps)]}
+    figure.layout.xaxis.update(showspikes=True, spikemode="across", spikethickness=1, **title)
     hover = {"hovermode": "x unified", "hoversubplots": "axis", "legend": charts.TOP_LEFT_LEGEND}
     return charts.apply_layout(figure, 100 + sum(heights), left=64, top=28, **hover)
+
+
+def _share_axis(figure: go.Figure, panels: int) -> None:
+    """Put all panels on the one axis below them: a hover line goes through panels of one axis."""
+    figure.update_traces(xaxis="x")
+    for one in (*figure.layout.shapes, *figure.layout.annotations):
+        one.xref = "x domain" if "domain" in (one.xref or "") else "x"
+    for k in range(2, panels + 1):
+        figure.layout[f"xaxis{k}"] = None
+        figure.layout[f"yaxis{k}"].anchor = "x"
+    figure.layout.xaxis.update(anchor=f"y{panels}", showticklabels=True, matches=None)
 
 
 def _add_curve(
@@ -106,9 +118,8 @@ def _add_curve(
         return
     raw = look | {"opacity": RAW_OPACITY, "line": {"color": colour, "width": 1}, "mode": "lines"}
     figure.add_scatter(x=x, y=y, hovertemplate=hover, showlegend=False, **raw, **at)
-    hover = f"{label} %{{y:.3f}} smoothed<extra></extra>"
-    y = charts.smooth(y, weight)
-    figure.add_scatter(x=x, y=y, hovertemplate=hover, showlegend=in_legend, **look, **at)
+    y = charts.smooth(y, weight)  # who points at it reads what was measured
+    figure.add_scatter(x=x, y=y, hoverinfo="skip", showlegend=in_legend, **look, **at)
 
 
 def _add_reference(

@@ -149,7 +149,7 @@ def demo_progress_callback(bar) -> Callable[[int, int], None]:
 def show_course(row: dict, rows: list[dict]) -> None:
     """Curves of a training and, at the checkpoint that a slider chooses, its samples."""
     lines = store.load_curves(row["run"])
-    st.subheader("Course of the training")
+    st.header("Course of the training")
     step = checkpoints.choose_step(row, lines)
     if not lines:
         st.caption("The curves begin with the generator's training, after the classifiers.")
@@ -162,7 +162,7 @@ def show_course(row: dict, rows: list[dict]) -> None:
 
 def show_samples(row: dict, rows: list[dict], step: int | None) -> None:
     """The samples of one checkpoint, the scorer's verdicts on them, and their embedding."""
-    st.subheader("Samples")
+    st.header("Samples")
     if step is None:
         st.caption(
             "One sample of each emotion, at every checkpoint; the first comes with the "
@@ -184,7 +184,7 @@ def show_results(row: dict) -> None:
     run = cache.run_by_id(row["run"])
     found, table = run.json("results"), run.json("table")
     source, target = checkpoints.source_and_target(cache.run_config(row["run"]))
-    st.subheader("Results")
+    st.header("Results")
     st.caption(
         f"On people whom nothing was trained on (S4). Labels: {found['labels']} · "
         f"{len(found['classes'])} emotions · chance {found['chance']:.1%}."

@@ -174,7 +174,7 @@ def choose_one(
 
 def last_choice(name: str, options: Sequence[str], default: str) -> str:
     """The value of `choose_one` when it was last on the page."""
-    found = st.query_params.get(name, st.session_state.get(f"last lab {name}", default))
+    found = query_params.asked_text(name, f"lab {name}")
     return found if found in options else default
 
 

@@ -168,12 +168,14 @@ def show_downloads(
 ) -> None:
     """Downloads of the WAV and the spectrogram, and with `facts` of a JSON file."""
     about = "The spectrogram as numbers in [-1, 1], time × mel band, as `python -m core generate` "
+    condition = key.split()[-1]  # a button's name tells it from the other conditions'
+    whose = theme.CONDITION_TEXTS[condition][0] if condition in theme.CONDITION_TEXTS else key
     with st.container(horizontal=True, gap="small"):
-        download("wav", sound.wav, f"{stem}.wav", key=f"wav {key}")
+        download(f"{whose} wav", sound.wav, f"{stem}.wav", key=f"wav {key}")
         npy = images.npy_bytes(y)
-        download("npy", npy, f"{stem}.npy", key=f"npy {key}", help=about + "writes it.")
+        download(f"{whose} npy", npy, f"{stem}.npy", key=f"npy {key}", help=about + "writes it.")
         if facts:
-            download("json", facts, f"{stem}.json", key=f"json {key}")
+            download(f"{whose} json", facts, f"{stem}.json", key=f"json {key}")
 
 
 def show_heading(condition: str, label: str) -> None:

@@ -7,6 +7,7 @@ import math
 import re
 import shlex
 from collections.abc import Sequence
+from pathlib import Path
 
 import streamlit as st
 
@@ -203,7 +204,7 @@ def show_report(r: dict) -> None:
     for s, of in kinds.items():
         for fault in of:
             _show_fault(fault, s)
-    name = re.sub(r"[^\w.-]", "_", str(r["root"]))[-40:]
+    name = re.sub(r"[^\w.-]", "_", Path(str(r["root"])).name.removesuffix(".zip"))[-40:]
     content = json.dumps(r, indent=1, ensure_ascii=False)
     players.download("Report as JSON", content, f"report-{name}.json")
 
