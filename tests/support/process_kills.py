@@ -26,7 +26,7 @@ from core.runs.directory import Run
 from tests.support import visitors
 from ui.session.cache import UPLOAD_FOLDER_PREFIX
 
-MAX_WAIT = 300.0  # seconds for a training to end
+MAX_WAIT = 1_800.0  # seconds for a training to end, also on a busy machine
 LATEST_KILL = 12.0  # seconds after a start
 
 
@@ -80,6 +80,8 @@ def kill_queues(
             time.sleep(0.5)
         if row["state"] != "done":
             failures.append(f"{run_id}: {row['state']}, {row['error']}")
+            for pid in filter(None, (*_own("core.experiments.jobs"), row["pid"])):
+                _kill(pid)  # nothing is left behind
         failures += [f"{run_id} is still queued"] * bool(jobs.list_queue())
     return failures + (compare(home) if not failures else [])
 
