@@ -288,6 +288,11 @@ class GanSettings:
     q_labels: Literal["true", "condition"] = setting(
         "condition", "Target of Q", "Eq. (6): the true labels as in the paper, or argmax c."
     )
+    q_learns_from: Literal["S1", "S1 and S3"] = setting(
+        "S1",
+        "Q learns from",
+        "Frozen Q: S1's labelled voices; or as many again of S3, labelled by f_S where CP is sure.",
+    )
     optimiser: Literal["adagrad", "adam"] = setting(
         "adagrad", "Optimiser", "The paper uses Adagrad."
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import torch
 
 from core import files
 from core.config import PROTOCOL_VERSION, ClassifierSettings, Config
+from core.conformal import prediction
 from core.data import splits
 from core.data.splits import SampleSet
 from core.evaluation.evaluator import (
@@ -27,6 +29,7 @@ from core.models.networks import Classifier
 from core.runs.directory import Run
 from core.serialisation import to_dict
 
+CONFIDENCE = 0.9  # of conformal prediction, above which f_S may label a voice for Q
 # settings that were added after files had been named by the others
 LATER_SETTINGS = (
     *("architecture", "augment", "dropout", "average"),
@@ -77,6 +80,43 @@ def fit_classifiers(
     if config.gan.q_training == "joint":
         out["Q"] = _untrained_q(config).to(device)
     return FittedClassifiers(**out, digest=scorer_digest(out["scorer"]))
+
+
+def teach_q(
+    config: Config,
+    sets: dict[str, SampleSet],
+    fitted: FittedClassifiers,
+    r: Run,
+    watch: Callable[..., None] = lambda *a: None,
+) -> FittedClassifiers:
+    """Fit Q anew where `gan.q_learns_from` wants S3's voices too; save it in the run.
+
+    Their labels are f_S's of the same clips' faces, of those alone whose conformal confidence is
+    above CONFIDENCE; no label of S3 is read. S1's voices are repeated until they are as many.
+    Raises UserError for unpaired faces and voices, or a Q that is trained jointly.
+    """
+    g, S1, S3, arrays = config.gan, sets["S1"], sets["S3"], r.arrays()
+    if g.q_learns_from == "S1":
+        return fitted
+    if not S3.paired or g.q_training == "joint":
+        raise files.UserError(
+            "Q learns from S3 only where it is frozen and each voice has a face; use "
+            "--gan.q-learns-from S1"
+        )
+    own = labelled_rows(config, S1.y_label)
+    sure = np.flatnonzero(prediction.confidence(arrays["p_S3"]) > CONFIDENCE)
+    own = np.tile(own, max(1, round(len(sure) / len(own))))
+    y = np.concatenate([S1.y[own], S3.y[sure]])
+    labels = np.concatenate([S1.y_label[own], arrays["o_S3"][sure].argmax(axis=1)])
+    (settings, role), K = target_settings(config), len(config.data.classes)
+    device = next(fitted.Q.parameters()).device
+    x, t = image_tensor(y, device), torch.from_numpy(labels.astype(np.int64)).to(device)
+    tick = step_callback(watch, "fit Q, with S3", settings.steps)
+    network = classifiers.fit(x, t, settings, K, seed_of(config, "Q"), role, tick)
+    arguments = classifiers.arguments(settings, y.shape[1:], K, role)
+    networks.save(r.model_path("Q"), network, "classifier", arguments)
+    q: Any = networks.load(r.model_path("Q"), device)
+    return dataclasses.replace(fitted, Q=q)
 
 
 def _load_first(paths: tuple[Path, ...], device: torch.device) -> torch.nn.Module | None:

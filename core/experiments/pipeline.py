@@ -133,6 +133,7 @@ def _train_and_evaluate(
         fitted = classifier_fitting.fit_classifiers(config, sets, digest, r, where, watch)
         # §3.1: o, alpha, p, c
         c = condition_vectors.compute_conditions(config, sets, fitted, r, watch)
+        fitted = classifier_fitting.teach_q(config, sets, fitted, r, watch)
         if r.json("results"):  # a finished run lacked the arrays of its predictor alone
             store.update(r, state="done", phase="done")
             return evaluate_again(r, where, watch.report)

@@ -6,13 +6,15 @@ import numpy as np
 import pytest
 import torch
 
+from core import files
 from core.config import ClassifierSettings, Config, replace
 from core.data.splits import SET_NAMES, SampleSet
-from core.evaluation.evaluator import image_tensor
+from core.evaluation.evaluator import FittedClassifiers, image_tensor
 from core.experiments import classifier_fitting
 from core.files import UserError
 from core.models import classifiers
 from core.presets import PRESETS
+from core.runs.directory import Run
 from core.serialisation import config_hash, from_dict, to_dict
 from tests.support import small_pipeline
 
@@ -48,6 +50,36 @@ def test_f_s_learns_from_s1_and_in_a_listening_run_from_s3_where_asked():
     ):
         with pytest.raises(UserError, match="listening run alone"):
             classifier_fitting.source_training_data(refused, sets)
+
+
+def taught(r, arrays, **gan):
+    """Weights of Q after `teach_q`, from sets of random images; S3's labels may be changed."""
+    config = replace(TINY, f_t={"steps": 2}, gan={"q_learns_from": "S1 and S3"} | gan)
+    sets = drawn_sets(24)
+    sets["S3"] = dataclasses.replace(sets["S3"], x_label=arrays["label"], y_label=arrays["label"])
+    K, y = 6, image_tensor(sets["S1"].y, CPU)
+    Q = classifiers.fit(y, torch.from_numpy(sets["S1"].y_label), config.f_t, K, 0, "voice")
+    fitted = FittedClassifiers(f_S=Q, f_T=Q, Q=Q, scorer=Q, digest="")
+    files.write_arrays(r.directory / "outputs.npz", o_S3=arrays["o"], p_S3=arrays["p"])
+    return classifier_fitting.teach_q(config, sets, fitted, r).Q.state_dict()
+
+
+def test_q_learns_from_the_voices_of_sure_faces_and_reads_no_label_of_s3(tmp_path):
+    r, rng = Run(tmp_path / "run"), np.random.default_rng(0)
+    r.model_path("Q").parent.mkdir(parents=True)
+    o = rng.dirichlet(np.ones(6), 24)
+    p = np.where(np.arange(24)[:, None] < 12, np.eye(6)[o.argmax(axis=1)], 0.9)  # half are sure
+    arrays = {"o": o, "p": p, "label": np.arange(24) % 6}
+    first = taught(r, arrays)
+    same = taught(r, arrays | {"label": np.full(24, -1)})
+    assert all(torch.equal(v, same[k]) for k, v in first.items())
+    unsure, sure = o.copy(), o.copy()
+    unsure[12:], sure[:12] = np.roll(o[12:], 1, axis=1), np.roll(o[:12], 1, axis=1)
+    same, other = taught(r, arrays | {"o": unsure}), taught(r, arrays | {"o": sure})
+    assert all(torch.equal(v, same[k]) for k, v in first.items())
+    assert not all(torch.equal(v, other[k]) for k, v in first.items())
+    with pytest.raises(UserError, match="frozen and each voice has a face"):
+        taught(r, arrays, q_training="joint")
 
 
 def test_a_temperature_is_fitted_on_s2_alone_and_only_where_asked():
