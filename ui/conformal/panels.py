@@ -153,7 +153,7 @@ def show_strange_points(v: Analysis, family: RunFamily | None, source: str, poin
     for i, (column, (name, x)) in enumerate(zip(columns, pictures.items())):
         with column:
             large = np.kron(x, np.ones((4, 4), np.uint8))
-            st.image(large, width=112, output_format="PNG", caption=name)
+            st.image(large, width=112, output_format="PNG", caption=name, alt=name)
             if family is not None:
                 k = int(o[i].argmax())
                 st.caption(f"softmax: *{v.problem.classes[k]}* {o[i, k]:.2f}")

@@ -51,7 +51,11 @@ def show() -> None:
 def _show_command(preset: str, words: str) -> None:
     options = f"--grid labels --preset {preset}"
     st.info(f"{words} These commands make it:", icon=":material/terminal:")
-    st.code(f"python -m core sweep {options}\npython -m core report {options}", language="bash")
+    st.code(
+        f"python -m core sweep {options}\npython -m core report {options}",
+        language="bash",
+        wrap_lines=True,
+    )
 
 
 def _show_summary(found: Mapping[str, Any], rule: str) -> None:
