@@ -180,7 +180,7 @@ def quick_judges(monkeypatch):
 def test_the_lines_of_a_run(finished_run, quick_judges):
     lines = comparison.listen(finished_run, most=2)
     assert [x.name for x in lines] == [
-        *("real, the recording's second", "real, 28 bands, vocoder"),
+        *(comparison.RECORDED, "real, 28 bands, vocoder"),
         *("real, 28 bands, Griffin-Lim", "generated, vocoder"),
     ]
     counts = [np.bincount(x.labels, minlength=6) for x in lines]

@@ -96,15 +96,15 @@ def test_the_card_says_how_voices_sound(photographs):
     rng, labels = np.random.default_rng(0), np.arange(14) % 7
     lines = [
         comparison.Line(n, 14, {"OVRL": rng.normal(2, 0.1, 14)}, rng.normal(size=(14, 4)), labels)
-        for n in ("real", "generated")
+        for n in (comparison.RECORDED, comparison.GENERATED)
     ]
     assert "How it sounds" not in export.model_card(photographs)
     ears = comparison.as_json(lines, photographs.config.data.classes)
     files.write_json(photographs.directory / "ears.json", ears)
     checks.check(photographs)
     card = export.model_card(photographs)
-    mean, error = ears["generated"]["scores"]["OVRL"]
-    assert f"| generated | 14 | {mean:.2f} ± {error:.2f} |" in card
+    mean, error = ears[comparison.GENERATED]["scores"]["OVRL"]
+    assert f"| {comparison.GENERATED} | 14 | {mean:.2f} ± {error:.2f} |" in card
     files.write_json(photographs.directory / "ears.json", {"real": {"N": "<b>"}})
     with pytest.raises(UserError, match="ears.json"):
         checks.check(photographs)

@@ -17,6 +17,7 @@ from core.files import UserError
 from core.media import spectrograms, vocoder
 from core.runs.directory import Run
 
+RECORDED, GENERATED = "real, as recorded", "generated, vocoder"  # lines; others lie between
 MOST_PER_EMOTION = 15  # sounds of each emotion in a line; seven emotions make 105
 ProgressCallback = Callable[[str, int, int, str], None]  # (phase, lines done, total, remark)
 
@@ -59,7 +60,7 @@ def real_sounds(run: Run, most: int = MOST_PER_EMOTION, seed: int = 0) -> list[S
     db, waves = recordings.voiced_seconds([labelled[i][1] for i in rows], s)
     ref_db = run.json("corpus")["voices"]["ref_db"]
     y, labels = spectrograms.scale(db, ref_db, s), labels[rows]
-    lines = [Sounds("real, the recording's second", waves.astype(np.float32), labels)]
+    lines = [Sounds(RECORDED, waves.astype(np.float32), labels)]
     for way, plain in (("vocoder", False), ("Griffin-Lim", True)):
         again = own_level(y, ref_db, run, seed, plain)
         lines.append(Sounds(f"real, {s.bands} bands, {way}", again, labels))
@@ -74,7 +75,7 @@ def generated_sounds(run: Run, most: int = MOST_PER_EMOTION, seed: int = 0) -> S
     rows = first_of_each(saved["label"], len(run.config.data.classes), most, seed)
     ref_db = run.json("corpus")["voices"]["ref_db"]
     waves = own_level(saved["y"][rows].astype(np.float32), ref_db, run, seed)
-    return Sounds("generated, vocoder", waves, saved["label"][rows])
+    return Sounds(GENERATED, waves, saved["label"][rows])
 
 
 def own_level(
