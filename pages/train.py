@@ -21,6 +21,10 @@ PRESET_DESCRIPTIONS = {
         "people's. Prepare RAVDESS with --crops 7. Over an hour on two cores."
     ),
     "fine": ("As fer2013-ravdess with 64 mel bands, which carry more of a voice. Longer."),
+    "surrogate-pairs": (
+        "Faces of FER2013 and voices of RAVDESS joined into clips that share an emotion and no "
+        "person, for the experiment with few labels. Some minutes."
+    ),
     "paper": (
         "CREMA-D by the paper's method at its width: Adagrad for all networks, Q trained beside D "
         "on S3's labels. Needs a GPU and some hours."
