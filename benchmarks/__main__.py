@@ -14,7 +14,7 @@ import time
 
 import benchmarks
 
-SLOW_BENCHMARKS = ("precision", "upside_down")  # only where they are named
+SLOW_BENCHMARKS = ("card", "precision", "quality", "upside_down")  # only where they are named
 
 
 def processor_name() -> str:

@@ -10,6 +10,10 @@ from ui.train import launch, progress, queue, settings
 from ui.widgets import choices
 
 PRESET_DESCRIPTIONS = {
+    "stage": (
+        "To be watched: invented people, drawn at once. A new point, picture and sound every few "
+        "seconds, and voices heard as meant within a minute on two cores."
+    ),
     "smoke": "The whole path in under a minute, to see it work. Its figures mean nothing.",
     "demo": "Invented faces and voices, drawn on demand. Some minutes.",
     "fer2013-ravdess": (
@@ -50,9 +54,9 @@ settings_side, job_side = st.columns([4, 9], gap="large")
 keep, wide = {"persist_state": "session"}, {"width": "stretch"}
 with settings_side:
     st.header("New training")
-    preset = st.selectbox(
-        "Preset", **choices.option_args("preset", "preset", list(PRESETS), "demo")
-    )
+    # smoke shows that all parts work and nothing more: it is for those who know its name
+    known = [k for k in PRESETS if k != "smoke" or st.query_params.get("preset") == k]
+    preset = st.selectbox("Preset", **choices.option_args("preset", "preset", known, "stage"))
     st.caption(PRESET_DESCRIPTIONS[preset])
     config = PRESETS[preset]
     about = (

@@ -37,7 +37,7 @@ class GridOptions:
     labels: S1 with few labelled voices, more of them, and each condition."""
     preset: Annotated[tuple[PresetName, ...], placeholder("PRESET")] = ("demo",)
     """Where the settings of the cases start from; several, such as paper ravdess, make one report
-    (smoke, demo, fer2013-ravdess, listening, fine, paper, ravdess, studio)."""
+    (stage, smoke, demo, fer2013-ravdess, listening, fine, paper, ravdess, studio)."""
     method: MethodOption = None
     cells: Annotated[tuple[str, ...], placeholder("NAME", "all of the grid")] = ()
     """Cases by name, such as "EncDec · CP"; an unknown name lists the known ones."""

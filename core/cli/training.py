@@ -37,12 +37,12 @@ class TrainOptions:
 
     It splits the corpora, trains f_S, computes p-values, trains the GAN and scores it. Ctrl-C
     stops; the same command resumes. Examples:
-      python -m core train --preset smoke
+      python -m core train --preset stage
       python -m core train --preset demo --gan.condition label
     """
 
     preset: PresetName = "demo"
-    """Where the settings below start from; smoke (a minute) and demo need no download."""
+    """Where the settings below start from; stage (a minute) and demo need no download."""
     method: MethodOption = None
     config_file: Annotated[Path | None, placeholder("FILE", "the preset")] = None
     """A run's config.json to start from instead of a preset."""

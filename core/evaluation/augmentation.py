@@ -12,6 +12,7 @@ import copy
 import functools
 import hashlib
 import json
+import threading
 import zipfile
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
@@ -163,19 +164,28 @@ def compute_table(
     cache, K = run.directory.parent / ".cache", len(config.data.classes)
     trained: dict[str, list[dict[str, np.ndarray]]] = {}  # row -> a training per seed
     sizes: dict[str, int] = {}  # without repetitions of S1
-    total, done = plan.seeds * len(kind.rows), 0
+    total, done, guard = plan.seeds * len(kind.rows), list[str](), threading.Lock()
+
+    def train(row: protocol.TableRow, arrays: tuple, seed: int) -> dict[str, np.ndarray]:
+        with guard:  # rows are trained side by side
+            tick(kind.title, len(done), total, row.name)
+        job = settings, role, K, seed, marks, row.plain
+        out = _train_cached(cache, arrays, job, should_stop)
+        with guard:
+            done.append(row.name)
+        return out
+
     for k in range(plan.seeds):
-        parts = kind.parts(material, k, plan)
-        rows = join_parts(parts, kind.rows, getattr(plan, "own_share", 0.0))
+        parts, seed = kind.parts(material, k, plan), seed_of(config, "rows") + 10 * k
+        data = join_parts(parts, kind.rows, getattr(plan, "own_share", 0.0))
         sizes = {name: len(row[1]) for name, row in join_parts(parts, kind.rows).items()}
-        for row in kind.rows:
-            tick(kind.title, done, total, row.name)
-            done += 1
-            if row.name not in rows or (row.plain and role == "face"):
-                continue
-            arrays, seed = (*rows[row.name], *voices2, voices4), seed_of(config, "rows") + 10 * k
-            job = settings, role, K, seed, marks, row.plain
-            trained.setdefault(row.name, []).append(_train_cached(cache, arrays, job, should_stop))
+        rows = [r for r in kind.rows if r.name in data and not (r.plain and role == "face")]
+        done += [r.name for r in kind.rows if r not in rows]
+        tasks = [
+            functools.partial(train, r, (*data[r.name], *voices2, voices4), seed) for r in rows
+        ]
+        for row, out in zip(rows, classifiers.side_by_side(tasks, where), strict=True):
+            trained.setdefault(row.name, []).append(out)
     tick(kind.title, total, total, "")
     return _write_table(run, kind, plan, marks, trained, sizes, material)
 

@@ -5,6 +5,7 @@ Curves and samples while training are of S2; S4 is used once, in `evaluate`.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -208,16 +209,18 @@ def evaluate(
 def _score_rows(config: Config, rows: Parts, y, labels: np.ndarray, watch) -> dict[str, dict]:
     """Train a classifier on each augmentation row and score it on S4's real voices y, labels."""
     settings, role = target_settings(config)
-    K, seed, tables = len(config.data.classes), seed_of(config, "rows"), {}
-    for row in config.evaluate.rows:
-        if row not in rows:
-            continue
-        tick = lambda s, loss, row=row: watch(f"score {row}", s, settings.steps, "")  # noqa: E731
+    K, seed, tell = len(config.data.classes), seed_of(config, "rows"), classifiers.in_turn(watch)
+
+    def scored(row: str) -> dict:
+        tick = lambda s, loss: tell(f"score {row}", s, settings.steps, "")  # noqa: E731
         network = classifiers.fit(*rows[row], settings, K, seed, role, tick)
         matrix = metrics.confusion(labels, classifiers.softmax(network, y).argmax(axis=1), K)
-        tables[row] = {"confusion": matrix.tolist(), "N train": len(rows[row][1])}
-        tables[row]["accuracy"] = metrics.accuracy(matrix)
-    return tables
+        accuracy = metrics.accuracy(matrix)
+        return {"confusion": matrix.tolist(), "N train": len(rows[row][1]), "accuracy": accuracy}
+
+    names = [row for row in config.evaluate.rows if row in rows]
+    tasks = [functools.partial(scored, row) for row in names]
+    return dict(zip(names, classifiers.side_by_side(tasks, y.device), strict=True))
 
 
 def _classifier_results(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -47,36 +48,29 @@ def fit_classifiers(
 ) -> FittedClassifiers:
     """f_S, f_T, Q and the scorer: each from the run's own file, from the cache, or fitted now.
 
-    Runs that differ only in G share `checkpoints/.cache/`, in which a file's name is a hash of all
-    that determines its classifier. `digest` is the corpora's. Raises UserError for a flow that
-    should train Q jointly.
+    Those that are fitted now are so side by side, where there are cores. Runs that differ only in G
+    share `checkpoints/.cache/`, in which a file's name is a hash of all that determines its
+    classifier. `digest` is the corpora's. Raises UserError for a flow that should train Q jointly.
     """
     if config.gan.generator == "flow" and config.gan.q_training == "joint":
         raise files.UserError("a flow trains no Q beside it; use --gan.q-training frozen")
-    K, names = len(config.data.classes), classifier_files(config, digest)
-    out: dict[str, Any] = {}
-    for name, (images, labels, settings, role) in _training_data(config, sets).items():
+    names, data = classifier_files(config, digest), _training_data(config, sets)
+    tell = classifiers.in_turn(watch)
+
+    def fitted(name: str) -> torch.nn.Module:
         cached, own = r.directory.parent / ".cache" / names[name], r.model_path(name)
         # simultaneous runs wait here, so that each classifier is fitted once
         with files.file_lock(cached.with_suffix(".lock"), f"fitting {name}", wait=True):
             network = _load_first((own, cached), device)
             if network is None:
-                x, t = image_tensor(images, device), torch.from_numpy(labels).to(device)
-                tick = step_callback(watch, f"fit {name}", settings.steps)
-                fitted = classifiers.fit(x, t, settings, K, seed_of(config, name), role, tick)
-                if not all(bool(torch.isfinite(p).all()) for p in fitted.parameters()):
-                    raise files.UserError(
-                        f"the loss of {name} became infinite or NaN, and nothing of it is kept; "
-                        f"lower its learning rate, now {settings.lr:g} (--f-s.lr, --f-t.lr)"
-                    )
-                if name == "f_S":
-                    calibrate_source(config, sets, fitted)
-                arguments = classifiers.arguments(settings, images.shape[1:], K, role)
-                networks.save(cached, fitted, "classifier", arguments)
+                _fit(name, config, sets, data[name], cached, device, tell)
                 network = networks.load(cached, device)
         if not own.exists():
             files.copy_atomic(cached, own)
-        out[name] = network
+        return network
+
+    tasks = [functools.partial(fitted, name) for name in data]
+    out: dict[str, Any] = dict(zip(data, classifiers.side_by_side(tasks, device), strict=True))
     if config.gan.q_training == "joint":
         out["Q"] = _untrained_q(config).to(device)
     return FittedClassifiers(**out, digest=scorer_digest(out["scorer"]))
@@ -117,6 +111,31 @@ def teach_q(
     networks.save(r.model_path("Q"), network, "classifier", arguments)
     q: Any = networks.load(r.model_path("Q"), device)
     return dataclasses.replace(fitted, Q=q)
+
+
+def _fit(
+    name: str,
+    config: Config,
+    sets: dict[str, SampleSet],
+    data: tuple,
+    path: Path,
+    device: torch.device,
+    tell: Callable[..., None],
+) -> None:
+    """Fit one classifier on its images and labels, and save it to `path`."""
+    (images, labels, settings, role), K = data, len(config.data.classes)
+    x, t = image_tensor(images, device), torch.from_numpy(labels).to(device)
+    tick = step_callback(tell, f"fit {name}", settings.steps)
+    network = classifiers.fit(x, t, settings, K, seed_of(config, name), role, tick)
+    if not all(bool(torch.isfinite(p).all()) for p in network.parameters()):
+        raise files.UserError(
+            f"the loss of {name} became infinite or NaN, and nothing of it is kept; "
+            f"lower its learning rate, now {settings.lr:g} (--f-s.lr, --f-t.lr)"
+        )
+    if name == "f_S":
+        calibrate_source(config, sets, network)
+    arguments = classifiers.arguments(settings, images.shape[1:], K, role)
+    networks.save(path, network, "classifier", arguments)
 
 
 def _load_first(paths: tuple[Path, ...], device: torch.device) -> torch.nn.Module | None:

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable, Iterator
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 
 from core.config import ClassifierSettings as Settings
-from core.models import gan, networks
+from core.models import convolutions, gan, networks
 from core.models.networks import Classifier
 
 # width of the penultimate layer; the scorer's keeps FID's samples per feature above ten
@@ -24,6 +27,9 @@ MAX_SHIFT = 0.16  # of half the side
 MAX_STRETCH = 0.12  # of the logarithm of the size
 MAX_LIGHT = 0.2  # of the logarithm of the contrast, and of the grey levels of -1..1
 PATCH_SIDES = (0.1, 0.4)  # shortest and longest side of a covered patch, as a part of the face's
+
+
+Result = TypeVar("Result")
 
 
 def arguments(
@@ -194,6 +200,54 @@ def fit(
     if network is None:
         raise ValueError(f"a classifier needs at least one step, not {settings.steps}")
     return network.eval()
+
+
+def side_by_side(tasks: Sequence[Callable[[], Result]], device: torch.device) -> list[Result]:
+    """Results of the tasks in order; on a CPU as many tasks at once as torch has threads.
+
+    Each then computes with one thread: two small trainings beside each other take half the time of
+    two in turns, and a result is the same bit for bit on any number of cores. The first error is
+    raised once the tasks that run have ended; the others are not begun.
+    """
+    threads = torch.get_num_threads()
+    if device.type != "cpu":
+        return [task() for task in tasks]
+    convolutions.retain_freed_memory()
+
+    def with_one_thread(task: Callable[[], Result]) -> Result:
+        torch.set_num_threads(1)  # of the calling thread
+        return task()
+
+    try:
+        if threads == 1:
+            return [task() for task in tasks]
+        with ThreadPoolExecutor(threads) as pool:
+            results = [pool.submit(with_one_thread, task) for task in tasks]
+            try:
+                return [r.result() for r in results]
+            finally:
+                pool.shutdown(wait=False, cancel_futures=True)
+    finally:
+        torch.set_num_threads(threads)
+
+
+def in_turn(report: Callable[..., None]) -> Callable[..., None]:
+    """`report(phase, done, total, remark)` for tasks side by side: the first unfinished one's.
+
+    Each phase's end is reported, too. An error of `report`, a wish to stop, is raised in the task
+    that reports, and so in all of them.
+    """
+    latest: dict[str, tuple[int, int, str]] = {}
+    guard = threading.Lock()
+
+    def tell(phase: str, done: int, total: int, remark: str = "") -> None:
+        with guard:
+            latest[phase] = done, total, remark
+            unfinished = (p for p, (d, t, _) in latest.items() if d < t)
+            shown = phase if done == total else next(unfinished)
+            report(shown, *latest[shown])
+
+    return tell
 
 
 @torch.no_grad()

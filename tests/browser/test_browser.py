@@ -43,14 +43,27 @@ def points(tab, chart: str) -> int:
     )
 
 
+def values(tab, chart: str) -> list[float]:
+    """The first line of a chart, as it is drawn."""
+    name = chart.replace(" ", "-")
+    return tab.evaluate(
+        f"() => [...(document.querySelector('.st-key-{name} .js-plotly-plot')"
+        "?.calcdata?.[0] ?? [])].map(point => point.y)"
+    )
+
+
+def sounds(tab) -> list[str]:
+    """The addresses of the sounds that can be played."""
+    return tab.evaluate("() => [...document.querySelectorAll('audio')].map(a => a.src)")
+
+
 def state(tab) -> str:
     return tab.locator(BADGE).first.inner_text()
 
 
 def test_a_training_is_started_watched_found_again_paused_scrubbed_resumed_and_stopped(page, home):
-    page.goto(
-        "/train?preset=smoke"
-    )  # the first page that this server shows: the router must frame it all the same
+    # the first page that this server shows: the router must frame it all the same
+    page.goto("/train")
     page.get_by_role("link", name="Listen").wait_for()
     steps = page.get_by_label("Steps", exact=True)
     steps.fill("3000")
@@ -60,9 +73,12 @@ def test_a_training_is_started_watched_found_again_paused_scrubbed_resumed_and_s
     wait_until(page, lambda: points(page, "losses") > 0, seconds=150)  # classifiers come first
     before = points(page, "losses")
     wait_until(page, lambda: points(page, "losses") > before)
-    assert (
-        page.get_by_label("Steps", exact=True).input_value() == "3000"
-    )  # refreshing has not touched the form
+    # refreshing has not touched the form
+    assert page.get_by_label("Steps", exact=True).input_value() == "3000"
+    wait_until(page, lambda: len(sounds(page)) > 1, seconds=60)
+    first = sounds(page)
+    wait_until(page, lambda: len(sounds(page)) > 1 and not set(sounds(page)) & set(first), 60)
+    wait_until(page, lambda: len(fids := values(page, "curve FID")) > 2 and min(fids) < fids[0], 90)
     run = parse_qs(urlparse(page.url).query)["run"][0]
 
     page.reload()

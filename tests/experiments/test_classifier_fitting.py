@@ -1,6 +1,7 @@
 """What f_S is fitted and calibrated on, and the names of the files that runs share."""
 
 import dataclasses
+import functools
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ from core.config import ClassifierSettings, Config, replace
 from core.data.splits import SET_NAMES, SampleSet
 from core.evaluation.evaluator import FittedClassifiers, image_tensor
 from core.experiments import classifier_fitting
-from core.files import UserError
+from core.files import StopRequested, UserError
 from core.models import classifiers
 from core.presets import PRESETS
 from core.runs.directory import Run
@@ -128,3 +129,49 @@ def test_the_presets_of_photographs_take_our_classifier_and_calibrate_it(name):
     f_s, f_t = PRESETS[name].f_s, PRESETS[name].f_t
     assert (f_s.architecture, f_s.temperature, f_s.learns_from) == ("residual", True, "S1")
     assert f_t.architecture == "plain"
+
+
+def test_trainings_side_by_side_give_the_same_bits_as_one_after_another():
+    rng, labels = np.random.default_rng(0), torch.arange(36) % 6
+    y = image_tensor(rng.uniform(-1, 1, (36, 28, 28)).astype(np.float32), CPU)
+    settings, found = dataclasses.replace(TINY.f_t, steps=4), {}
+    for threads in (1, 3):
+        seen = []
+
+        def fit(seed, seen=seen):
+            seen.append(torch.get_num_threads())
+            return classifiers.fit(y, labels, settings, 6, seed).state_dict()
+
+        before = torch.get_num_threads()
+        torch.set_num_threads(threads)
+        try:
+            tasks = [functools.partial(fit, seed) for seed in range(4)]
+            found[threads] = classifiers.side_by_side(tasks, CPU)
+            assert torch.get_num_threads() == threads
+        finally:
+            torch.set_num_threads(before)
+        assert seen == [1] * 4
+    for one, other in zip(found[1], found[3], strict=True):
+        assert all(torch.equal(one[k], other[k]) for k in one)
+    assert not torch.equal(found[1][0]["head.weight"], found[1][1]["head.weight"])
+
+
+def test_one_phase_is_told_at_a_time_and_a_stop_ends_all():
+    told = []
+    tell = classifiers.in_turn(lambda *a: told.append(a))
+    for phase, done in (("f_S", 1), ("Q", 1), ("f_S", 2), ("Q", 2), ("Q", 3)):
+        tell(phase, done, {"f_S": 2, "Q": 3}[phase], "")
+    assert [t[:2] for t in told] == [("f_S", 1), ("f_S", 1), ("f_S", 2), ("Q", 2), ("Q", 3)]
+
+    def stop(*_):
+        raise StopRequested
+
+    tell, begun, before = classifiers.in_turn(stop), [], torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        tasks = [lambda k=k: (begun.append(k), tell(str(k), 1, 2)) for k in range(8)]
+        with pytest.raises(StopRequested):
+            classifiers.side_by_side(tasks, CPU)
+    finally:
+        torch.set_num_threads(before)
+    assert len(begun) < 8

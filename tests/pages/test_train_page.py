@@ -156,7 +156,7 @@ def shipped(quiet, monkeypatch):
 
 
 def test_a_shipped_run_is_said_before_the_start_and_opened(shipped):
-    app = open_page("train", run="demo-label-dc121551")
+    app = open_page("train", preset="demo", run="demo-label-dc121551")
     assert "**This run exists (shipped).**" in page_text(app)
     assert app.button(key="start").label == "Train again as seed 1"
     assert_no_exception(app.button(key="open equal").click().run())
@@ -167,7 +167,7 @@ def test_a_shipped_run_is_said_before_the_start_and_opened(shipped):
 
 
 def test_settings_that_were_not_trained_have_no_such_run(shipped):
-    app = open_page("train")
+    app = open_page("train", preset="demo")
     app.number_input(key="demo seed").set_value(3)
     assert_no_exception(app.run())
     assert "This run exists" not in page_text(app)
@@ -175,7 +175,7 @@ def test_settings_that_were_not_trained_have_no_such_run(shipped):
 
 
 def test_only_conditions_that_are_missing_are_trained(shipped):
-    app = open_page("train")
+    app = open_page("train", preset="demo")
     assert app.button(key="start all").label == "Train the conditions that are missing"
     app.button(key="start all").click().run()
     assert shipped == [("demo", None), ("classifier", 0)]
@@ -185,7 +185,7 @@ def test_three_shipped_conditions_are_trained_anew_with_another_seed(shipped):
     (rest,) = (r for r in trained_runs.SHIPPED if r.name.startswith("demo-classifier"))
     shutil.copytree(rest, files.checkpoints_folder() / rest.name)
     store.index_existing()
-    app = open_page("train")
+    app = open_page("train", preset="demo")
     assert app.button(key="start all").label == "All three again as seed 1"
     app.button(key="start all").click().run()
     assert shipped == [("demo", None), ("label", 1), ("classifier", 1), ("cp", 1)]

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from benchmarks import bound, listen
+from benchmarks import bound, card, listen, quality
 from core.media import clips
 
 
@@ -55,3 +55,24 @@ def test_three_seconds_of_a_real_clip_are_its_packets(shared_data, tmp_path):
     assert len(clip.waveform) / clip.rate == pytest.approx(3.0, abs=0.1)
     with av.open(str(listen.make_clip(tmp_path))) as box:
         assert box.streams.video[0].codec_context.name == "h264"
+
+
+def test_time_to_quality_counts_steps_and_not_looks():
+    """The fourth look finds it; a training that is never good enough ends at its limit."""
+    looks = iter([False, False, False, True])
+    one = quality.Contender(iter(range(10**9)), lambda: None, 8)
+    seconds, steps = quality.seconds_to_quality(one, lambda G, z: next(looks), 60.0)
+    assert steps == 4 * quality.STEPS_BETWEEN_LOOKS
+    assert 0 < seconds < 1
+    seconds, steps = quality.seconds_to_quality(one, lambda G, z: False, 1e-4)
+    assert seconds == float("inf")
+    assert steps >= quality.STEPS_BETWEEN_LOOKS
+
+
+def test_the_cards_script_runs_on_a_cpu_and_names_what_no_time_is_left_for():
+    tiny = card.Sizes(batch=2, batches=2, steps=1, repeats=1, stack=2)
+    rows = list(card.rows("cpu", tiny))
+    assert len(rows) == 1 + 2 * 2 + 1  # the device; two methods in two precisions; a stack
+    assert all(row.ratio > 0 for row in rows[1:])
+    late = [str(row) for row in card.rows("cpu", tiny, most=-1.0)]
+    assert [row.partition(":")[2].startswith(" not begun") for row in late] == [False] + [True] * 3
