@@ -154,20 +154,38 @@ def compute_table(
     material = Material(config, sets, c, run.arrays(), loaded, where)
 
     # S2's balanced voices validate, all of S4's are predicted
-    settings, role = target_settings(config)
-    marks, S2 = validation_steps(settings, plan), sets["S2"]
+    marks, S2 = validation_steps(target_settings(config)[0], plan), sets["S2"]
     rows2 = splits.balanced_rows(S2.y_label, seed_of(config, "balance"))
     voices2 = image_tensor(S2.y[rows2], where), S2.y_label[rows2]
     voices4 = image_tensor(sets["S4"].y, where)
 
-    # train each row once per seed
+    scored = (*voices2, voices4)
+    trained, sizes = _train_rows(run, kind, plan, marks, scored, material, tick, should_stop)
+    return _write_table(run, kind, plan, marks, trained, sizes, material)
+
+
+def _train_rows(
+    run: Run,
+    kind: TableKind,
+    plan: Any,
+    marks: list[int],
+    scored: tuple,
+    material: Material,
+    tick: Callable[[str, int, int, str], None],
+    should_stop: Callable[[], bool],
+) -> tuple[dict[str, list[dict[str, np.ndarray]]], dict[str, int]]:
+    """Each row trained once per seed, side by side, and the rows' sizes without repetitions of S1.
+
+    `scored`: voices and labels of S2, voices of S4.
+    """
+    config, (settings, role) = material.config, target_settings(material.config)
     cache, K = run.directory.parent / ".cache", len(config.data.classes)
     trained: dict[str, list[dict[str, np.ndarray]]] = {}  # row -> a training per seed
-    sizes: dict[str, int] = {}  # without repetitions of S1
+    sizes: dict[str, int] = {}
     total, done, guard = plan.seeds * len(kind.rows), list[str](), threading.Lock()
 
     def train(row: protocol.TableRow, arrays: tuple, seed: int) -> dict[str, np.ndarray]:
-        with guard:  # rows are trained side by side
+        with guard:
             tick(kind.title, len(done), total, row.name)
         job = settings, role, K, seed, marks, row.plain
         out = _train_cached(cache, arrays, job, should_stop)
@@ -181,13 +199,11 @@ def compute_table(
         sizes = {name: len(row[1]) for name, row in join_parts(parts, kind.rows).items()}
         rows = [r for r in kind.rows if r.name in data and not (r.plain and role == "face")]
         done += [r.name for r in kind.rows if r not in rows]
-        tasks = [
-            functools.partial(train, r, (*data[r.name], *voices2, voices4), seed) for r in rows
-        ]
-        for row, out in zip(rows, classifiers.side_by_side(tasks, where), strict=True):
+        tasks = [functools.partial(train, r, (*data[r.name], *scored), seed) for r in rows]
+        for row, out in zip(rows, classifiers.side_by_side(tasks, material.device), strict=True):
             trained.setdefault(row.name, []).append(out)
     tick(kind.title, total, total, "")
-    return _write_table(run, kind, plan, marks, trained, sizes, material)
+    return trained, sizes
 
 
 Job = tuple[Settings, str, int, int, list[int], bool]  # settings, modality, K, seed, marks, plain
