@@ -53,9 +53,10 @@ app: setup
 	@$(VENV_PYTHON) setup_env.py port $(PORT)
 	@$(VENV_PYTHON) -m streamlit run app.py --server.port $(PORT)
 
-# First, on all cores, what may share them; then the browser tests one by one. Status 5: no test was selected.
+# First, on all cores, what may share them, in the order of names, so that long files are not the last;
+# then the browser tests one by one. Status 5: no test was selected.
 test: setup-test
-	@$(VENV_PYTHON) -m pytest -n auto --dist loadfile -m "not browser" $(ARGS) || [ $$? = 5 ]
+	@$(VENV_PYTHON) -m pytest -n auto --dist loadfile --no-loadscope-reorder -m "not browser" $(ARGS) || [ $$? = 5 ]
 	@$(VENV_PYTHON) -m pytest -m browser $(ARGS) || [ $$? = 5 ]
 
 # ARGS: counts of the table's classes, as in: make faults FAULTS=20 ARGS='--kills 5 --uploads 50'
