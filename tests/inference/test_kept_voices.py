@@ -22,7 +22,8 @@ def photographs(tmp_path) -> Run:
     """A copy of a shipped run whose corpora are not here, without voices of its own."""
     (source,) = [p for p in trained_runs.SHIPPED if p.name.startswith("fer2013-ravdess-label")]
     run = Run(shutil.copytree(source, tmp_path / "checkpoints" / source.name))
-    (run.directory / "real_voices.npz").unlink(missing_ok=True)
+    for name in ("real_voices.npz", "ears.json"):
+        (run.directory / name).unlink()
     return run
 
 

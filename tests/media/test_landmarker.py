@@ -56,7 +56,7 @@ def test_a_missing_model_is_one_line_that_says_what_to_do(model, served, tmp_pat
     with pytest.raises(landmarker.ModelMissing) as caught:
         landmarker.model_path()
     message, folder = str(caught.value), tmp_path / "checkpoints"
-    target = str(folder / "face_landmarker.task")
+    target = "put it at checkpoints/face_landmarker.task"
     for part in ("another checksum", "no-such-package", landmarker.MODEL_ADDRESS, target):
         assert part in message
     assert "\n" not in message

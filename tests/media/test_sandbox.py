@@ -119,12 +119,14 @@ def test_a_decoder_that_has_used_its_processor_time_is_said(clip, monkeypatch):
     """It may be never late, as one that waits for us; the system ends it with SIGXCPU."""
     program = "import os, signal; input(); os.kill(os.getpid(), signal.SIGXCPU)"
     pipe = subprocess.PIPE
+    sandbox.end_idle_decoders()
 
     def start():
         return subprocess.Popen([sys.executable, "-c", program], stdin=pipe, stdout=pipe)
 
     monkeypatch.setattr(sandbox, "start_decoder", start)
     refused("longer than 30 s of processor time", sandbox.read_clip, clip)
+    sandbox.end_idle_decoders()  # it has started the next one in the same way
 
 
 def test_one_that_waits_is_used_once_and_replaced(standing_by, tmp_path, clip):

@@ -23,13 +23,13 @@ def arrive(app, is_new: bool, page: str = ""):
 
 def test_back_restores_the_first_view_and_a_link_the_last(home):
     app = open_page("train")
-    assert_no_exception(app.selectbox(key="preset").set_value("smoke").run())
-    assert app.query_params["preset"] in ("smoke", ["smoke"])
-    assert arrive(app, False).selectbox(key="preset").value == "demo"
-    assert_no_exception(app.selectbox(key="preset").set_value("smoke").run())
+    assert_no_exception(app.selectbox(key="preset").set_value("demo").run())
+    assert app.query_params["preset"] in ("demo", ["demo"])
+    assert arrive(app, False).selectbox(key="preset").value == "stage"
+    assert_no_exception(app.selectbox(key="preset").set_value("demo").run())
     arrive(app, True, "paper")
-    assert arrive(app, True, "train").selectbox(key="preset").value == "smoke"
-    assert app.query_params["preset"] in ("smoke", ["smoke"])
+    assert arrive(app, True, "train").selectbox(key="preset").value == "demo"
+    assert app.query_params["preset"] in ("demo", ["demo"])
 
 
 def test_the_router_tells_a_page_that_is_new_from_one_that_runs_again():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import csv
 import io
+import os
 import re
 import tempfile
 from pathlib import Path
@@ -239,7 +240,10 @@ def test_an_upload_is_heard_as_the_run_hears_it(turned):
     before = generated(app)
     assert_no_exception(slider.set_value(0.5).run())
     assert not np.array_equal(before[0], generated(app)[0])
-    assert list(Path(tempfile.gettempdir()).glob(f"{uploads.UPLOAD_FOLDER_PREFIX}*")) == []
+    assert (
+        list(Path(tempfile.gettempdir()).glob(f"{uploads.UPLOAD_FOLDER_PREFIX}{os.getpid()}-*"))
+        == []
+    )
 
 
 @pytest.mark.parametrize(
@@ -259,7 +263,10 @@ def test_what_is_wrong_with_an_upload_is_said_and_no_file_is_left(turned, name, 
     assert words in wrong
     assert "<" not in wrong
     assert pictures(app) == []
-    assert list(Path(tempfile.gettempdir()).glob(f"{uploads.UPLOAD_FOLDER_PREFIX}*")) == []
+    assert (
+        list(Path(tempfile.gettempdir()).glob(f"{uploads.UPLOAD_FOLDER_PREFIX}{os.getpid()}-*"))
+        == []
+    )
 
 
 def test_a_picture_has_no_voice(turned):
