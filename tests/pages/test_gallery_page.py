@@ -248,16 +248,14 @@ def test_without_corpora_it_shows_what_the_run_ships_and_says_what_lacks(home):
     assert "no faces here" in page_text(app)
     assert f"{len(stored['row'])} samples" in page_text(app)
     assert "56 of ravdess that came with the run" in page_text(app)
-    assert (
-        count_elements(app, "audio") == 2
-    )  # a real voice that the run brings, and a generated one
+    assert count_elements(app, "audio") == 2  # the real voice that the run brings, and a generated
     assert any("Fetch RAVDESS" in e.proto.label for e in app.get("page_link"))
     app = open_page("gallery", look="copy", set="S3")
     assert "training voices" in page_text(app)
     quiz = assert_no_exception(open_page("gallery", view="quiz"))
     assert "needs real voices" not in page_text(quiz)  # it has those that the run brings
     with zipfile.ZipFile(io.BytesIO(gallery.item_zip(the_shown(), 0))) as z:
-        assert "real.wav" not in z.namelist()
+        assert {"real.wav", "TERMS.txt"} <= set(z.namelist())
         assert "cp.wav" in z.namelist()
 
 

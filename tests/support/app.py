@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import base64
 import json
+import os
+import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -57,6 +59,13 @@ def landmark_model(own_trained_home, monkeypatch):
     monkeypatch.delenv("DACSSGAN_CHECKPOINTS")
     trained_runs.install_landmark_model(own_trained_home)
     monkeypatch.setenv("DACSSGAN_CHECKPOINTS", str(own_trained_home / "checkpoints"))
+
+
+def kept_uploads() -> list[Path]:
+    """Folders of uploads that this process has left behind."""
+    from ui.session.cache import UPLOAD_FOLDER_PREFIX
+
+    return list(Path(tempfile.gettempdir()).glob(f"{UPLOAD_FOLDER_PREFIX}{os.getpid()}-*"))
 
 
 def plotly_figure(app, key: str) -> dict:
