@@ -31,7 +31,7 @@ help:
 	@echo "make app          the studio in a browser at http://127.0.0.1:8501 (another port: make app PORT=8502)"
 	@echo "make test         all tests (some of them: make test ARGS='-k conformal')"
 	@echo "make test-cluster the tests that need Ray, on two local nodes; installs requirements-cluster.txt"
-	@echo "make faults       kills, full disks, uploads, strangers' runs: a table; hours (fewer: FAULTS=20 ARGS='--kills 5')"
+	@echo "make faults       kills, full disks, uploads, strangers' runs: a table; every view by axe; hours (fewer: FAULTS=20 ARGS='--kills 5')"
 	@echo "make audit        known weaknesses of the pinned packages, by pip-audit; needs a network"
 	@echo "make lint         ruff, and mypy on core"
 	@echo "make docs         docs/equations.md and docs/cli.md, generated from the code"
@@ -63,6 +63,7 @@ test: setup-test
 faults: setup-test
 	@FAULTS=$(FAULTS) $(VENV_PYTHON) -m pytest $(KILLED) -k killed --timeout 0
 	@$(VENV_PYTHON) -m tests.support.faults $(ARGS)
+	@DACSSGAN_FAULTS=1 $(VENV_PYTHON) -m pytest tests/browser/test_browser_access.py
 
 audit: setup-test
 	@$(VENV_PYTHON) setup_env.py audit
