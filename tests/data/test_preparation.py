@@ -19,25 +19,10 @@ from tests.support.small_corpora import (
     FILM_SIZE,
     demo_takes,
     is_clean,
-    write_demo_clips,
     write_noise,
     write_ravdess_sounds,
 )
 from tests.support.trained_runs import install_landmark_model
-
-
-@pytest.fixture
-def home(tmp_path, monkeypatch):
-    monkeypatch.setenv("DACSSGAN_DATA", str(tmp_path / "data"))
-    return tmp_path / "data" / "processed"
-
-
-@pytest.fixture(scope="module")
-def films(tmp_path_factory):
-    """Two clips of the invented corpus, as mp4 and wav."""
-    folder = tmp_path_factory.mktemp("films")
-    install_landmark_model(folder)
-    return write_demo_clips(folder)
 
 
 def pictures(root, count=3):
@@ -52,7 +37,7 @@ def pictures(root, count=3):
     return root
 
 
-def test_a_corpus_is_prepared_once_and_a_change_is_noticed(tmp_path, home):
+def test_a_corpus_is_prepared_once_and_a_change_is_noticed(tmp_path, processed):
     root = write_ravdess_sounds(tmp_path / "r")
     path = preparation.prepare_corpus("ravdess", root)
     first = prepared_corpora.load_corpus("ravdess")
@@ -62,7 +47,7 @@ def test_a_corpus_is_prepared_once_and_a_change_is_noticed(tmp_path, home):
         (6, 3),
     )
     assert (first.faces_more.size, first.voices_more.size) == (0, 0)
-    assert is_clean(home)
+    assert is_clean(processed)
     stamp = path.stat().st_mtime_ns
 
     def again(workers=0, **settings):
@@ -92,7 +77,7 @@ def test_a_corpus_is_prepared_once_and_a_change_is_noticed(tmp_path, home):
         again(frames=0)
 
 
-def test_files_of_earlier_versions_are_read(tmp_path, home):
+def test_files_of_earlier_versions_are_read(tmp_path, processed):
     path = preparation.prepare_corpus("ravdess", write_ravdess_sounds(tmp_path / "r"))
     arrays = files.read_arrays(path)
     del arrays["votes"]
@@ -102,7 +87,7 @@ def test_files_of_earlier_versions_are_read(tmp_path, home):
     assert not (old.votes != "").any()
 
 
-def test_an_unreadable_clip_is_left_out_with_its_reason(tmp_path, home):
+def test_an_unreadable_clip_is_left_out_with_its_reason(tmp_path, processed):
     root = write_ravdess_sounds(tmp_path / "r")
     (root / "Actor_02" / "03-01-03-01-02-01-02.wav").write_bytes(
         b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n"
@@ -126,7 +111,7 @@ def test_equal_arrays_are_equal_bytes(tmp_path, monkeypatch):
     assert (tmp_path / "one.npz").read_bytes() == (tmp_path / "two.npz").read_bytes()
 
 
-def test_demo_clips_go_through_files_and_come_out_the_same(films, home):
+def test_demo_clips_go_through_files_and_come_out_the_same(films, processed):
     """The invented clips as mp4 + wav, decoded, found by the landmark model and aligned, are the
     faces that were drawn directly.
     """
@@ -148,7 +133,7 @@ def test_demo_clips_go_through_files_and_come_out_the_same(films, home):
         assert prepared.emotion[i] == take.emotion
 
 
-def test_more_frames_and_crops_stand_beside_the_same_first_ones(films, home):
+def test_more_frames_and_crops_stand_beside_the_same_first_ones(films, processed):
     path = preparation.prepare_corpus("demo-clips", films)
     one = prepared_corpora.load_corpus_file(path)
     preparation.prepare_corpus(
@@ -213,7 +198,7 @@ def test_the_nearest_frame_alone_is_the_one_that_all_frames_have(films, shared_d
             assert len(near.frames) == 1 or at > whole.times[-1] + 1
 
 
-def test_crops_and_photographs_in_one_folder(tmp_path, home):
+def test_crops_and_photographs_in_one_folder(tmp_path, processed):
     """Small pictures are faces as they are.
 
     In large ones a face is looked for, and its lack is that picture's own misfortune.
@@ -249,7 +234,7 @@ def test_crops_and_photographs_in_one_folder(tmp_path, home):
     assert {s[:6] for s in prepared.subject} == {"image-"}
 
 
-def test_crops_in_parts_are_aligned_as_in_one_go(tmp_path, home, shared_data, monkeypatch):
+def test_crops_in_parts_are_aligned_as_in_one_go(tmp_path, processed, shared_data, monkeypatch):
     """The median of all landmarks stands in where there are none, however the work was cut up and
     interrupted.
     """
@@ -296,7 +281,7 @@ def test_near_duplicates_share_a_group():
     assert len(set(groups)) == 19
 
 
-def test_real_crema_clips(shared_data, home):
+def test_real_crema_clips(shared_data, processed):
     preparation.prepare_corpus("crema-d", shared_data / "crema-d")
     prepared = prepared_corpora.load_corpus("crema-d")
     assert (prepared.face_of >= 0).sum() == 4  # four videos
@@ -310,7 +295,7 @@ def test_real_crema_clips(shared_data, home):
     assert (prepared.votes != "").all()
 
 
-def test_the_demo_corpus_needs_no_source_and_its_size_is_part_of_its_name(home, monkeypatch):
+def test_the_demo_corpus_needs_no_source_and_its_size_is_part_of_its_name(processed, monkeypatch):
     from core.data.demo import expressions, voices
     from core.media.faces import alignment
 

@@ -19,64 +19,52 @@ from core.data import extraction, preparation
 from core.data.corpora import CorpusError
 from core.experiments.ray_cluster import connection
 from core.media import spectrograms
-from tests.support.small_corpora import is_clean, write_demo_clips, write_ravdess_sounds
-from tests.support.trained_runs import install_landmark_model
+from tests.support.small_corpora import is_clean, write_ravdess_sounds
 
 KILLS = max(
     1, round(0.6 * int(os.environ.get("FAULTS", "5")))
 )  # the other part falls to test_download.py
 
 
-@pytest.fixture
-def home(tmp_path, monkeypatch):
-    monkeypatch.setenv("DACSSGAN_DATA", str(tmp_path / "data"))
-    return tmp_path / "data" / "processed"
-
-
-@pytest.fixture(scope="module")
-def films(tmp_path_factory):
-    """Two clips of the invented corpus, as mp4 and wav."""
-    folder = tmp_path_factory.mktemp("films")
-    install_landmark_model(folder)
-    return write_demo_clips(folder)
-
-
 # ------------------------------------------------------------------ locks, damage, kills
 
 
-def test_two_at_once_are_told_of_each_other(tmp_path, home):
+def test_two_at_once_are_told_of_each_other(tmp_path, processed):
     root = write_ravdess_sounds(tmp_path / "r")
-    lock = files.file_lock(home / ".parts" / "ravdess.lock", "preparing ravdess")
+    lock = files.file_lock(processed / ".parts" / "ravdess.lock", "preparing ravdess")
     with lock, pytest.raises(files.BusyError, match=rf"process {os.getpid()} on "):
         preparation.prepare_corpus("ravdess", root)
     preparation.prepare_corpus("ravdess", root)  # the lock file is there, and nobody holds it
 
 
-def test_half_written_and_long_forgotten_parts_are_taken_care_of(tmp_path, home):
+def test_half_written_and_long_forgotten_parts_are_taken_care_of(tmp_path, processed):
     root = write_ravdess_sounds(tmp_path / "r")
     reference = preparation.prepare_corpus("ravdess", root).read_bytes()
-    (home / "ravdess.npz").unlink()
+    (processed / "ravdess.npz").unlink()
     calls = iter(range(100))
     with pytest.raises(files.StopRequested):
         preparation.prepare_corpus("ravdess", root, should_stop=lambda: next(calls) > 2)
-    parts = sorted(home.glob(".parts/*/*.npz"))
+    parts = sorted(processed.glob(".parts/*/*.npz"))
     assert len(parts) == 4
     parts[0].write_bytes(parts[0].read_bytes()[:-30])
     parts[1].write_bytes(b"")
     (parts[0].parent / ".0005.npz.99-1.tmp").write_bytes(b"half")
     for name in (".ravdess.npz.99-1.tmp", ".ravdess.source.json.99-1.tmp"):
-        (home / name).write_bytes(b"half")
-    old, fresh = home / ".parts" / "0123456789abcdef", home / ".parts" / "fedcba9876543210"
+        (processed / name).write_bytes(b"half")
+    old, fresh = (
+        processed / ".parts" / "0123456789abcdef",
+        processed / ".parts" / "fedcba9876543210",
+    )
     for folder in (old, fresh):
         folder.mkdir()
     os.utime(old, (1e9, 1e9))
     said = []
     preparation.prepare_corpus("ravdess", root, tick=lambda d, t: said.append(d))
     assert said[0] == 2
-    assert (home / "ravdess.npz").read_bytes() == reference
+    assert (processed / "ravdess.npz").read_bytes() == reference
     assert not old.exists()
     fresh.rmdir()
-    assert is_clean(home)
+    assert is_clean(processed)
 
 
 IMPORTS = """
@@ -115,7 +103,7 @@ def prepare(root: Path, data: Path) -> Path:
     return preparation.prepare_corpus("ravdess", root, settings, workers=1)
 
 
-def test_killed_at_any_moment_it_goes_on_to_the_same_bytes(tmp_path, home):
+def test_killed_at_any_moment_it_goes_on_to_the_same_bytes(tmp_path, processed):
     """The killed process is a fork of this one, which has loaded everything."""
     root, rng = (
         write_ravdess_sounds(tmp_path / "r", people=3, emotions=range(1, 9)),
@@ -176,7 +164,7 @@ def test_what_a_machine_of_a_cluster_lacks(tmp_path):
     assert "another version of this project" in connection.what_differs({}, "0")
 
 
-def test_without_ray_it_says_how_to_get_it(films, home, monkeypatch):
+def test_without_ray_it_says_how_to_get_it(films, processed, monkeypatch):
     monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(CorpusError, match=r"pip install -r requirements-cluster\.txt"):
         preparation.prepare_corpus("demo-clips", films, engine=on_ray())
