@@ -198,7 +198,7 @@ def group_passed_over(passed_over: dict[str, str]) -> list[tuple[str, str, list[
     """
     groups: dict[tuple[str, str], list[str]] = {}
     for file, reason in passed_over.items():
-        ending = Path(file).suffix.lower() or "no ending"
+        ending = "folders" if file.endswith("/") else Path(file).suffix.lower() or "no ending"
         groups.setdefault((ending, reason), []).append(file)
     order = sorted(groups.items(), key=lambda group: -len(group[1]))
     return [(ending, reason, names) for (ending, reason), names in order]

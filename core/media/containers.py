@@ -6,6 +6,7 @@ untrusted file is ever run.
 
 from __future__ import annotations
 
+import codecs
 import contextlib
 import io
 import os
@@ -112,6 +113,8 @@ def sniff_kind(head: bytes) -> str:
 
     >>> sniff_kind(b"RIFF\x24\x00\x00\x00WAVEfmt "), sniff_kind(b"hello"), sniff_kind(b"")
     ('wav', 'text', 'empty')
+    >>> sniff_kind("path,Bänder".encode("utf-16"))
+    'text'
     """
     if not head:
         return "empty"
@@ -136,8 +139,17 @@ def sniff_kind(head: bytes) -> str:
         return "aac" if head[1] & 0x06 == 0 else "mp3"
     if is_mp3_frame(head.lstrip(b"\0")[:4]):  # some writers put zeros before the first frame
         return "mp3"
-    is_text = not head.translate(None, bytes(range(32, 127)) + b"\t\r\n\f\x1b")
-    return "text" if is_text else "unknown"
+    return "text" if _is_text(head) else "unknown"
+
+
+def _is_text(head: bytes) -> bool:
+    """Whether bytes are the beginning of a text in UTF-8, or in UTF-16 with its mark."""
+    encoding = "utf-16" if head[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8"
+    try:
+        text = codecs.getincrementaldecoder(encoding)().decode(head)  # its last letter may be cut
+    except UnicodeDecodeError:
+        return False
+    return bool(text) and all(c in "\t\r\n\f\x1b\ufeff" or c.isprintable() for c in text)
 
 
 def is_mp3_frame(head: bytes) -> bool:

@@ -1,9 +1,11 @@
 """§4.1: labelled faces, and own data in folders and tables."""
 
 import dataclasses
+from collections import defaultdict
 
 import pytest
 
+from core.data.checks import inventory
 from core.data.corpora import CorpusError
 from core.data.sources import indexing
 from tests.support.file_trees import write_files, write_zip
@@ -69,3 +71,30 @@ def test_own_folders(tmp_path, above):
         r"surprise \(surprised, sur",
     ):
         indexing.index_clips("mine", tmp_path)
+
+
+@pytest.mark.parametrize("above", ["", "mine/"])
+def test_people_above_emotions(tmp_path, above):
+    """A person's folder may lie above the emotion's as well as below it."""
+    names = ["faces/ann/happy/1.jpg", "faces/sad/ann/2.jpg", "audio/bob/angry/x/1.wav"]
+    entries = indexing.index_clips("mine", write_files(tmp_path, [above + n for n in names]))
+    assert [(e.emotion, e.subject) for e in entries] == [
+        ("angry", "bob"),
+        ("happy", "ann"),
+        ("sad", "ann"),
+    ]
+
+
+def test_people_that_are_not_used_are_named(tmp_path):
+    """Folders above emotions' without faces/ are named, by the index and by the doctor."""
+    names = ["ann/happy/1.jpg", "ann/sad/2.jpg", "bob/happy/3.jpg"]
+    root = write_files(tmp_path / "people", names)
+    index = indexing.index_corpus("mine", root)
+    assert {e.subject for e in index.entries} == {""}
+    assert index.passed_over == dict.fromkeys(("ann/", "bob/"), indexing.NO_PERSON)
+    findings = defaultdict(dict)
+    media = inventory.list_media_files(root, findings)
+    inventory.group_by_clip("fer2013", root, media, findings)
+    assert findings["passed-over"] == index.passed_over
+    split = write_files(tmp_path / "split", ["train/happy/1.jpg", "test/happy/2.jpg"])
+    assert not indexing.index_corpus("mine", split).passed_over

@@ -210,8 +210,9 @@ def recognise_corpus(root: Path, files: Sequence[MediaFile], findings: Findings)
         f"no corpus is recognised in {root}: of its {len(files):,} media files none is named as "
         "CREMA-D's (1001_DFA_ANG_XX.flv), RAVDESS' (03-01-01-01-01-01-01.wav) or the demo's "
         "(demo_01_ANG_00.mp4), and no picture lies in a folder named by an emotion (happy/1.jpg). "
-        "Rename them so, lay your own in faces/<emotion>/ and audio/<emotion>/, or list them in a "
-        "csv table (path, subject, label, clip) and give that."
+        "Rename them so, lay your own in faces/<emotion>/ and audio/<emotion>/ (a person's folder "
+        "may lie above or below an emotion's), or list them in a csv table (path, subject, label, "
+        "clip) and give that."
         f"{hints}"
     )
 
@@ -255,6 +256,8 @@ def group_by_clip(
                 similar = labels.similar_emotion(f.folder[-1]) if f.folder else ""
                 means = f"its folder may mean {similar}" if similar else ""
                 findings["wrong-name"][f.name] = means
+        people = own_data.unused_people("/".join((*f.folder, f.basename)) for f in files)
+        findings["passed-over"] |= {f"{folder}/": indexing.NO_PERSON for folder in people}
         pictures = (f for f in files if f.role == "picture" and f.folder_emotion)
         return {f.name: ClipFiles("", [f], crop=True, as_published=True) for f in pictures}
     if name not in NAME_PATTERNS:

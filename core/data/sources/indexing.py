@@ -27,6 +27,10 @@ from core.data.sources.media_files import file_stem, media_kind
 from core.files import printable
 from core.media.containers import UnreadableError
 
+NO_PERSON = (  # of a folder that may name a person
+    "a folder above emotions', taken for no person; if it is one, put all into a folder faces, as "
+    "in faces/<person>/<emotion>/<image>.jpg"
+)
 SAME_PATH = "another file of the same path is taken"  # such as an unpacked zip beside the zip
 
 
@@ -72,7 +76,11 @@ def index_corpus(name: str, root: Path, song: bool = False) -> CorpusIndex:
     if not entries:
         raise CorpusError(_no_clip_message(name, root, found, passed_over))
     entries.sort(key=lambda e: e.clip)
-    return CorpusIndex(entries, passed_over | _passed_over(name, found, entries))
+    passed_over |= _passed_over(name, found, entries)
+    if not any(e.subject for e in entries):
+        people = own_data.unused_people(path for _, path in found)
+        passed_over |= {printable(f"{folder}/"): NO_PERSON for folder in people}
+    return CorpusIndex(entries, passed_over)
 
 
 def _no_clip_message(

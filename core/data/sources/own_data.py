@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import csv
+import re
 import unicodedata
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,36 +23,62 @@ SEX_SYNONYMS = (
     | {"": ""}
 )
 ROLE_KINDS = {"faces": ("picture", "video"), "audio": ("audio", "video")}  # folder -> media kinds
+# Folders above an emotion's that split a corpus and name nobody
+SPLIT_FOLDER = re.compile(r"(train|test|val|dev|public|private|fold|part|set|split)", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
 class LabelledPlace:
-    """The place of a file below faces/<label>/ or audio/<label>/."""
+    """The place of a file below faces/<label>/ or faces/<person>/<label>/, or audio/ likewise."""
 
     above: str  # the folders above, "" for none
     role: str  # of ROLE_KINDS
     label: str
-    below: tuple[str, ...]  # folders below the label
+    person: str  # the folder beside the label, "" for none
 
 
 def labelled_place(path: str) -> LabelledPlace | None:
     """Where a path lies below faces/ or audio/, in folders of any depth; None if nowhere.
 
-    Where both occur in several places, the first counts whose label is an emotion.
+    The label is the first folder below that is an emotion, else the first folder. The person is
+    the folder between, else the one below the label. Where faces or audio occur in several places,
+    the first counts that has an emotion.
+
+    >>> place = labelled_place("faces/anna/happy/1.jpg")
+    >>> place.label, place.person
+    ('happy', 'anna')
     """
     parts = path.split("/")
-    at = [i for i, part in enumerate(parts[:-2]) if part.lower() in ROLE_KINDS]
-    i = next((i for i in at if labels.emotion_of(parts[i + 1])), at[0] if at else None)
-    if i is None:
-        return None
-    above, below = "/".join(parts[:i]), tuple(parts[i + 2 : -1])
-    return LabelledPlace(above, parts[i].lower(), parts[i + 1], below)
+    folders = parts[:-1]
+    places = []
+    for i, part in enumerate(folders[:-1]):
+        if part.lower() in ROLE_KINDS:
+            below = range(i + 1, len(folders))
+            at = next((j for j in below if labels.emotion_of(folders[j])), i + 1)
+            person = folders[i + 1] if at > i + 1 else (*folders[at + 1 :], "")[0]
+            places.append(LabelledPlace("/".join(parts[:i]), part.lower(), folders[at], person))
+    return next((p for p in places if labels.emotion_of(p.label)), (*places, None)[0])
+
+
+def unused_people(paths: Iterable[str]) -> list[str]:
+    """Folders directly above emotions' folders that may name people, in pictures without faces/.
+
+    Such a layout says nothing of people, so its folders are named to the user and not used. A
+    single folder, and one that splits a corpus (train, test), names nobody.
+
+    >>> unused_people(["anna/happy/1.jpg", "ben/sad/1.jpg"]), unused_people(["train/sad/1.jpg"])
+    (['anna', 'ben'], [])
+    """
+    parts = [path.split("/") for path in paths]
+    folders = {p[-3] for p in parts if len(p) > 2 and labels.emotion_of(p[-2])}
+    is_split = any(map(SPLIT_FOLDER.match, folders))
+    return [] if is_split or len(folders) < 2 else sorted(folders)
 
 
 def folder_entries(found: list[tuple[str, str]], root: Path) -> list[ClipEntry]:
     """Clips of faces/<label>/… and audio/<label>/…, which may lie inside further folders.
 
-    A folder between label and file names the subject. Empty where there are no such folders; of
+    A folder above or below the label names the subject. Empty where there are no such folders; of
     two files of one path the first is taken. Raises CorpusError on a label that is no emotion.
     """
     places = {path: place for _, path in found if (place := labelled_place(path))}
@@ -67,7 +95,7 @@ def folder_entries(found: list[tuple[str, str]], root: Path) -> list[ClipEntry]:
         if not emotion:
             what = f"the folder of {path} has an {labels.unknown_emotion_message(place.label)}"
             raise CorpusError(f"{root}: {printable(what)}. Rename it, or move it out")
-        subject, picture = subject_name((*place.below, "")[0]), kind == "picture"
+        subject, picture = subject_name(place.person), kind == "picture"
         video, audio = (reference, None) if place.role == "faces" else (None, reference)
         clip = printable(path)
         entry = ClipEntry(clip, subject, "", emotion, video=video, audio=audio, crop=picture)
