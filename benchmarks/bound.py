@@ -17,7 +17,7 @@ from torch.utils.flop_counter import flop_registry
 
 from benchmarks import training
 from benchmarks.table import Row, wall_seconds
-from core.config import GanSettings
+from core.config.settings import GanSettings
 
 MATRIX_SIDE = {"cpu": 2048, "cuda": 8192}  # rows of the square matrices
 REPEATS = 7

@@ -15,7 +15,7 @@ import torch
 
 from benchmarks import bound, quality, training
 from benchmarks.table import Row, measure_ratio, wall_seconds
-from core.config import Config
+from core.config.settings import Config
 
 BUDGET_SECONDS = 480.0  # of ten minutes, the last measurement may take two
 

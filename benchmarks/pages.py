@@ -31,10 +31,10 @@ from benchmarks.browser import (
     wait_for_page,
 )
 from core import files
-from core.config import replace
+from core.config.presets import SMOKE
+from core.config.settings import replace
 from core.data import preparation, prepared_corpora
 from core.experiments import jobs
-from core.presets import SMOKE
 from core.runs import store
 
 SWITCHES, EARLY_SWITCH = 200, 50

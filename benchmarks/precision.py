@@ -17,11 +17,11 @@ from scipy import stats
 
 from benchmarks.table import Row
 from core import files
-from core.config import Config, replace
+from core.config.presets import PRESETS
+from core.config.settings import Config, replace
 from core.data import preparation, prepared_corpora
 from core.evaluation.protocol import Cell
 from core.experiments import sweep
-from core.presets import PRESETS
 from core.runs.directory import Run
 
 SEEDS = 20

@@ -25,7 +25,8 @@ from torch import nn
 from benchmarks.table import Row
 from benchmarks.textbook import PairDataset, TextbookLoop
 from benchmarks.training import cpu_threads
-from core.config import Config, GanSettings, replace
+from core.config.presets import DEMO, STAGE, with_method
+from core.config.settings import Config, GanSettings, replace
 from core.data import preparation, prepared_corpora, splits
 from core.data.splits import SampleSet
 from core.evaluation import metrics
@@ -33,7 +34,6 @@ from core.evaluation.evaluator import FittedClassifiers, TrainingMonitor
 from core.evaluation.quality import unknown_samples
 from core.experiments import classifier_fitting, gan_training
 from core.models import classifiers, convolutions, gan
-from core.presets import DEMO, STAGE, with_method
 from core.runs.directory import Run
 
 FLOOR_FACTOR, HEARD_SHARE, LIMIT = 2.0, 0.9, 10.0

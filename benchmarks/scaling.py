@@ -22,10 +22,10 @@ from benchmarks import training
 from benchmarks.__main__ import processor_name
 from benchmarks.table import wall_seconds
 from core import files
-from core.config import replace
+from core.config.presets import PRESETS
+from core.config.settings import replace
 from core.conformal import prediction
 from core.models import gan
-from core.presets import PRESETS
 
 FOLDER = files.ROOT / "docs" / "costs"
 REPEATS, BATCH, CLASSES = 3, 16, 6

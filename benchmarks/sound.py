@@ -8,7 +8,7 @@ from __future__ import annotations
 import numpy as np
 
 from benchmarks.table import Row, measure_ratio
-from core.config import LogMel
+from core.config.settings import LogMel
 from core.media import spectrograms, waveforms
 
 BATCH, ITERATIONS = 64, 32

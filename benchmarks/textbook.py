@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
-from core.config import GanSettings
+from core.config.settings import GanSettings
 from core.models import gan, losses, networks
 from core.models.convolutions import Conv2d, ConvBlock
 from core.models.networks import Classifier

@@ -17,10 +17,10 @@ import torch
 
 from benchmarks.table import Row, measure_ratio, wall_seconds
 from benchmarks.textbook import PairDataset, TextbookLoop
-from core.config import Config, GanSettings
+from core.config.presets import PRESETS, with_method
+from core.config.settings import Config, GanSettings
 from core.models import convolutions, cuda_graphs, gan, stacked_training
 from core.models.networks import Classifier
-from core.presets import PRESETS, with_method
 
 CLASSES = 6
 STEPS_PER_REPEAT = 16  # a multiple of 8, as every eighth step has D's penalty

@@ -12,8 +12,8 @@ import tyro
 
 from core.cli import data, experiments, grids, inference, runs, training
 from core.cli.options import check_numbers
+from core.config.serialisation import check_settings
 from core.files import UserError, disk_fault
-from core.serialisation import check_settings
 
 # Words of a command -> its options and the function that runs them; that loads torch if it needs it
 COMMANDS: dict[tuple[str, ...], tuple[type, Callable[[Any], int]]] = {

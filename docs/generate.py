@@ -1,4 +1,4 @@
-"""Write docs/equations.md from the map in core/paper.py, and docs/cli.md from `--help`.
+"""Write docs/equations.md from the map in core/paper/equations.py, and docs/cli.md from `--help`.
 
 `make docs`.
 """
@@ -12,18 +12,19 @@ from pathlib import Path
 from unittest import mock
 
 from core import __main__ as command_line
-from core import paper, published
+from core.paper import equations, published
 
 FOLDER = Path(__file__).parent
 EQUATIONS = """# Equations and the functions that compute them
 
-Written by `make docs` from core/paper.py; the page *Paper* shows the same map with the source code.
+Written by `make docs` from core/paper/equations.py; the page *Paper* shows the same map with the
+source code.
 
 """
 CHOICES = """
 # What the paper leaves open
 
-From core/published.py: what the preset `paper` has where the paper gives no value.
+From core/paper/published.py: what the preset `paper` has where the paper gives no value.
 
 """
 COMMANDS = """# The command line
@@ -33,11 +34,11 @@ Written by `make docs` from `--help`. `python` is `.venv/bin/python`.
 """
 
 
-def equations() -> str:
+def equations_text() -> str:
     """The text of docs/equations.md: the map, and what the paper leaves open."""
     choices = [(c.what, c.choice, c.why) for c in published.CHOICES]
-    table = paper.markdown_table(("not in the paper", "preset `paper`", "why"), choices)
-    return f"{EQUATIONS}{paper.equations_table()}\n{CHOICES}{table}\n"
+    table = equations.markdown_table(("not in the paper", "preset `paper`", "why"), choices)
+    return f"{EQUATIONS}{equations.equations_table()}\n{CHOICES}{table}\n"
 
 
 def help_text(*words: str) -> str:
@@ -60,6 +61,6 @@ def commands() -> str:
 
 
 if __name__ == "__main__":
-    for name, text in (("equations.md", equations()), ("cli.md", commands())):
+    for name, text in (("equations.md", equations_text()), ("cli.md", commands())):
         (FOLDER / name).write_text(text)
         print(f"wrote docs/{name}")

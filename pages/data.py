@@ -2,7 +2,7 @@
 
 import streamlit as st
 
-from core.config import BAND_COUNTS
+from core.config.settings import BAND_COUNTS
 from core.data import prepared_corpora
 from core.experiments import tasks
 from core.files import UserError

@@ -2,7 +2,7 @@
 
 import streamlit as st
 
-from core.paper import PAPER_MAP
+from core.paper.equations import PAPER_MAP
 from ui import glossary, paper
 from ui.session import query_params
 
@@ -43,6 +43,6 @@ if part in (paper.TABLES_PART, paper.ALL_PARTS):
     paper.show_choices()
 if part == paper.GLOSSARY_PART:
     glossary.show_terms()
-st.caption(f"{len(PAPER_MAP)} entries; `core/paper.py` is the map.")
+st.caption(f"{len(PAPER_MAP)} entries; `core/paper/equations.py` is the map.")
 if entry_key:
     paper.scroll_to(entry_key, entry_key)

@@ -2,8 +2,8 @@
 
 import streamlit as st
 
-from core.config import CONDITIONS, replace
-from core.presets import PRESETS
+from core.config.presets import PRESETS
+from core.config.settings import CONDITIONS, replace
 from ui import theme
 from ui.session import cache
 from ui.train import launch, progress, queue, settings

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import streamlit as st
 
-from core.config import LogMel
+from core.config.settings import LogMel
 from core.data import prepared_corpora
 from ui import theme
 from ui.session import cache, query_params

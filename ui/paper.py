@@ -6,9 +6,9 @@ from urllib.parse import parse_qsl
 
 import streamlit as st
 
-from core import paper, published
 from core.files import ROOT
-from core.paper import PAPER_MAP, MapEntry, SourceCode
+from core.paper import equations, published
+from core.paper.equations import PAPER_MAP, MapEntry, SourceCode
 from ui.session import query_params
 
 TABLES_PART, GLOSSARY_PART, ALL_PARTS = "tables", "glossary", "all"
@@ -63,7 +63,7 @@ def save_part() -> None:
 @st.cache_data(show_spinner=False, max_entries=256)
 def _function_source(function: str, _changed: float) -> SourceCode | str:
     try:
-        return paper.read_source_code(function)
+        return equations.read_source_code(function)
     except (ValueError, SyntaxError, OSError) as error:
         return str(error)
 
@@ -121,7 +121,7 @@ def show_page_link(where: str, label: str) -> None:
 
 def show_figures() -> None:
     """The paper's figures and tables: the page that shows ours, and the command that makes them."""
-    for one in paper.FIGURES:
+    for one in equations.FIGURES:
         a, b, c = st.columns([4, 2, 4], gap="small", vertical_alignment="center")
         a.markdown(f"**{one.tag}** · {one.what}")
         page = one.page.partition("?")[0]
@@ -134,7 +134,7 @@ def show_figures() -> None:
 def show_choices() -> None:
     """What the paper leaves open, and what the preset `paper` has there."""
     rows = [(c.what, c.choice, c.why) for c in published.CHOICES]
-    st.markdown(paper.markdown_table(("not in the paper", "preset `paper`", "why"), rows))
+    st.markdown(equations.markdown_table(("not in the paper", "preset `paper`", "why"), rows))
 
 
 def show_published_numbers() -> None:

@@ -31,7 +31,7 @@ def start_thread() -> None:
 
 def _preload() -> None:
     time.sleep(FIRST_PAGE_SECONDS)
-    from core.config import LogMel
+    from core.config.settings import LogMel
     from core.inference import generation  # noqa: F401
     from core.media import sandbox, spectrograms
 

@@ -14,7 +14,7 @@ import numpy as np
 import streamlit as st
 
 from core import files
-from core.config import Config
+from core.config.settings import Config
 from core.files import UserError
 from core.media import spectrograms, waveforms
 from core.runs.directory import Run

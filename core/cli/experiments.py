@@ -28,8 +28,8 @@ from core.cli.options import (
 )
 from core.cli.progress import Progress, report_end
 from core.cli.training import stop_on_signals
+from core.config.presets import PRESETS, Method
 from core.files import UserError
-from core.presets import PRESETS, Method
 
 if TYPE_CHECKING:
     from core.experiments.sweep import TablePlan

@@ -11,11 +11,11 @@ import tyro
 from tyro.conf import arg
 
 from core.cli.options import Between, MethodOption, placeholder
-from core.config import Condition, Config, replace
+from core.config.presets import Method, PresetName, preset_config
+from core.config.serialisation import apply_changes
+from core.config.settings import Condition, Config, replace
 from core.evaluation import protocol
 from core.files import UserError
-from core.presets import Method, PresetName, preset_config
-from core.serialisation import apply_changes
 
 Presets = tuple[PresetName, ...]
 

@@ -9,9 +9,9 @@ from typing import Annotated, Any, Literal
 
 from tyro.conf import Positional, arg
 
-from core.config import Condition
+from core.config.presets import Method
+from core.config.settings import Condition
 from core.files import UserError
-from core.presets import Method
 
 
 def placeholder(metavar: str, default: str = "") -> Any:

@@ -16,10 +16,10 @@ import tyro
 
 from core.cli.options import Between, Device, MethodOption, RunArgument, Sibling, placeholder
 from core.cli.progress import Progress
-from core.config import Config
+from core.config.presets import Method, PresetName, preset_config, with_method
+from core.config.serialisation import from_dict
+from core.config.settings import Config
 from core.files import UserError
-from core.presets import Method, PresetName, preset_config, with_method
-from core.serialisation import from_dict
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ from typing import Literal
 import numpy as np
 
 from core import files
-from core.config import ConformalSettings
+from core.config.settings import ConformalSettings
 from core.conformal import logistic, prediction
 from core.conformal.prediction import Groups, Measure
 from core.files import UserError

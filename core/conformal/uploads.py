@@ -20,7 +20,7 @@ from typing import IO
 import numpy as np
 
 from core import files
-from core.config import BLANK_SUBJECTS
+from core.config.settings import BLANK_SUBJECTS
 from core.files import UserError
 
 MAX_UPLOAD_BYTES = 64 << 20  # size of an upload as sent, and of an npz unpacked

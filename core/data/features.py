@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from core.config import LogMel
+from core.config.settings import LogMel
 from core.data.corpora import ClipEntry
 from core.data.prepared_corpora import STORED_COLUMNS
 from core.data.sources import media_files

@@ -8,7 +8,7 @@ from typing import Literal
 
 import numpy as np
 
-from core.config import CREMA_EMOTIONS, EMOTIONS
+from core.config.settings import CREMA_EMOTIONS, EMOTIONS
 
 EMOTION_SYNONYMS = {  # every corpus' spelling -> the one vocabulary of config.EMOTIONS
     "neutral": "neutral", "neu": "neutral",

@@ -24,7 +24,7 @@ from typing import Any
 import numpy as np
 
 from core import files
-from core.config import LogMel
+from core.config.settings import LogMel
 from core.data import extraction, features, prepared_corpora
 from core.data.corpora import KNOWN_CORPORA, ClipEntry, CorpusError
 from core.data.extraction import Item, PartResults, ProgressCallback

@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 
 from core import files
-from core.config import BAND_COUNTS, DataSettings, LogMel
+from core.config.settings import BAND_COUNTS, DataSettings, LogMel
 from core.data.corpora import EXPECTED_FILES, CorpusError
 
 # A name is part of a file's name on any system: a path or a device of Windows is none.

@@ -8,7 +8,7 @@ from typing import Literal
 
 import numpy as np
 
-from core.config import Config, DataSettings, LogMel, fold_count
+from core.config.settings import Config, DataSettings, LogMel, fold_count
 from core.data import labels
 from core.data.corpora import CorpusError
 from core.data.prepared_corpora import (

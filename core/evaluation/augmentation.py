@@ -23,8 +23,8 @@ import numpy as np
 import torch
 
 from core import files
-from core.config import PROTOCOL_VERSION, Config
-from core.config import ClassifierSettings as Settings
+from core.config.settings import PROTOCOL_VERSION, Config
+from core.config.settings import ClassifierSettings as Settings
 from core.data import splits
 from core.evaluation import metrics, protocol, results, significance
 from core.evaluation.evaluator import Parts, augmentation_parts, join_parts, target_settings

@@ -15,13 +15,13 @@ from pathlib import Path
 from typing import Any
 
 from core import files
-from core.config import Config, replace
+from core.config.settings import Config, replace
 from core.data import prepared_corpora
 from core.evaluation import protocol, significance
 from core.evaluation import results as result_figures
 from core.evaluation.protocol import CONDITION_NAMES, GENERATOR_NAMES
 from core.evaluation.results import RowAccuracy
-from core.published import PUBLISHED_TABLE_1, PUBLISHED_TABLE_2
+from core.paper.published import PUBLISHED_TABLE_1, PUBLISHED_TABLE_2
 from core.runs.directory import Run
 
 Curves = Mapping[str, tuple[list[int], list[float]]]  # name -> steps, values; `store.load_curves`

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from core import files
-from core.config import ClassifierSettings, Config, classifier_settings
+from core.config.settings import ClassifierSettings, Config, classifier_settings
 from core.conformal import prediction
 from core.data import splits
 from core.data.splits import SampleSet

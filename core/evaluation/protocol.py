@@ -14,14 +14,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from core.config import Config, DataSettings, fold_count, replace
+from core.config.presets import PRESETS, Method, with_method
+from core.config.serialisation import run_name, to_dict
+from core.config.settings import Config, DataSettings, fold_count, replace
 from core.data import prepared_corpora
 from core.data.corpora import CorpusError
 from core.files import UserError
-from core.presets import PRESETS, Method, with_method
-from core.published import CONDITIONS, PUBLISHED_TABLE_1
+from core.paper.published import CONDITIONS, PUBLISHED_TABLE_1
 from core.runs.directory import Run
-from core.serialisation import run_name, to_dict
 
 Grid = Literal["quick", "paper", "studio", "labels"]
 # default numbers of folds and seeds

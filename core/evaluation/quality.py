@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from core import files
-from core.config import Config, replace
+from core.config.settings import Config, replace
 from core.data import prepared_corpora, splits
 from core.data.splits import SampleSet
 from core.evaluation import metrics, results

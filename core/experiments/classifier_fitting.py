@@ -12,7 +12,8 @@ import numpy as np
 import torch
 
 from core import files
-from core.config import PROTOCOL_VERSION, ClassifierSettings, Config
+from core.config.serialisation import to_dict
+from core.config.settings import PROTOCOL_VERSION, ClassifierSettings, Config
 from core.conformal import prediction
 from core.data import splits
 from core.data.splits import SampleSet
@@ -28,7 +29,6 @@ from core.evaluation.quality import scorer_digest
 from core.models import classifiers, networks
 from core.models.networks import Classifier
 from core.runs.directory import Run
-from core.serialisation import to_dict
 
 CONFIDENCE = 0.9  # of conformal prediction, above which f_S may label a voice for Q
 # settings that were added after files had been named by the others

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from core import files
-from core.config import Config
+from core.config.settings import Config
 from core.conformal import predictor
 from core.conformal.predictor import Predictor
 from core.data import splits

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from core import files
-from core.config import Config, GanSettings
+from core.config.settings import Config, GanSettings
 from core.data import splits
 from core.data.splits import SampleSet
 from core.evaluation.evaluator import (

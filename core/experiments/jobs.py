@@ -22,11 +22,11 @@ from pathlib import Path
 from typing import IO
 
 from core import files
-from core.config import Config
+from core.config.serialisation import run_name
+from core.config.settings import Config
 from core.data import prepared_corpora
 from core.runs import store
 from core.runs.directory import Run
-from core.serialisation import run_name
 
 NICENESS = 10  # of trainings, so that pages stay responsive
 MAX_THREADS = 4  # threads of a training; small networks gain nothing beyond

@@ -22,7 +22,8 @@ import numpy as np
 import torch
 
 from core import files
-from core.config import PROTOCOL_VERSION, Config, classifier_settings, fold_count, replace
+from core.config.serialisation import run_name
+from core.config.settings import PROTOCOL_VERSION, Config, classifier_settings, fold_count, replace
 from core.conformal import predictor, validity
 from core.data import prepared_corpora, splits
 from core.evaluation import metrics, quality, results
@@ -32,7 +33,6 @@ from core.files import StopRequested, UserError
 from core.models import classifiers
 from core.runs import diagnosis, store
 from core.runs.directory import Run
-from core.serialisation import run_name
 
 ProgressCallback = Callable[[str, int, int, str], None]  # (phase, done, total, remark)
 

@@ -24,13 +24,13 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Literal, TypeAlias
 
 from core import files
-from core.config import Config, replace
+from core.config.serialisation import from_dict, to_dict
+from core.config.settings import Config, replace
 from core.evaluation import protocol, results
 from core.evaluation.protocol import Cell
 from core.experiments import jobs
 from core.runs import store
 from core.runs.directory import Run
-from core.serialisation import from_dict, to_dict
 
 if TYPE_CHECKING:
     from core.evaluation.augmentation import TableSettings

@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from core import files
-from core.config import Config, LogMel
+from core.config.settings import Config, LogMel
 from core.data import prepared_corpora
 from core.evaluation.hearing.acoustics import pitch
 from core.evaluation.hearing.recordings import Recordings, load_recordings

@@ -15,14 +15,14 @@ from typing import Literal
 import numpy as np
 
 from core import files
-from core.config import CONDITIONS
+from core.config.serialisation import family_hash
+from core.config.settings import CONDITIONS
 from core.inference import examples, generation
 from core.inference.gallery import real_items
 from core.inference.generation import LoadedRun
 from core.media import spectrograms, vocoder
 from core.runs import store
 from core.runs.directory import Run
-from core.serialisation import family_hash
 
 NOISE_SEED = 0  # random seed of the vocoder's noise
 INVERSIONS = {"vocoder": False, "griffin-lim": True}  # name -> whether it is plain Griffin-Lim

@@ -35,7 +35,7 @@ from core.files import UserError
 from core.media import spectrograms, waveforms
 
 if TYPE_CHECKING:
-    from core.config import Config
+    from core.config.settings import Config
     from core.inference.generation import Explanation, LoadedRun
 
 NAMED_CONDITIONS = ("told", "softmax", "p", "uniform", "none")  # names beside the emotions
@@ -92,8 +92,8 @@ class TrainingSupport:
 def of_emotion(config: Config, k: int) -> np.ndarray:
     """One emotion alone, (K,): one-hot, softened for a label run as in its training (§3.2).
 
-    >>> from core.config import replace
-    >>> from core.presets import DEMO
+    >>> from core.config.settings import replace
+    >>> from core.config.presets import DEMO
     >>> of_emotion(replace(DEMO, gan={"condition": "label"}), 0)
     array([0.9 , 0.02, 0.02, 0.02, 0.02, 0.02])
     """

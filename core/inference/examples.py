@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from core.config import Config
+from core.config.settings import Config
 from core.data import prepared_corpora, splits
 from core.data.corpora import CorpusError
 from core.data.demo import actors, expressions, voices

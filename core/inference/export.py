@@ -14,7 +14,8 @@ from pathlib import Path
 import numpy as np
 
 from core import files
-from core.config import Config
+from core.config.serialisation import to_dict
+from core.config.settings import Config
 from core.conformal import credibility, predictor
 from core.conformal.predictor import KIND_NAMES
 from core.data import corpora, prepared_corpora
@@ -22,7 +23,6 @@ from core.evaluation import results, significance
 from core.inference.gallery import real_items
 from core.runs import store
 from core.runs.directory import Run
-from core.serialisation import to_dict
 
 COPIED_FILES = (
     *("config.json", "provenance.json", "corpus.json", "sets.json", "results.json"),

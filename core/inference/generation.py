@@ -25,7 +25,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from core.config import Config
+from core.config.serialisation import family_hash
+from core.config.settings import Config
 from core.conformal import credibility, prediction, predictor
 from core.conformal.credibility import CredibilityScale
 from core.conformal.predictor import Predictor
@@ -35,7 +36,6 @@ from core.media.faces import alignment, appearance, detection, tracking
 from core.models import classifiers, gan, networks
 from core.runs import store
 from core.runs.directory import Run
-from core.serialisation import family_hash
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from typing import Any
 
 import av
 
-from core.config import LogMel
+from core.config.settings import LogMel
 from core.media import clips, containers, spectrograms
 from core.media.containers import Content, MediaError
 

@@ -11,7 +11,7 @@ import functools
 
 import numpy as np
 
-from core.config import LogMel
+from core.config.settings import LogMel
 
 FLOOR_DB = -100.0  # 10 log10 of the smallest power kept; librosa's amin of 1e-10
 MAX_SILENT_DBFS = -60.0  # peak of a column's samples, below which no voice is in it

@@ -23,7 +23,7 @@ from safetensors.torch import save as serialise
 from torch import Tensor, nn
 
 from core import files
-from core.config import LogMel
+from core.config.settings import LogMel
 from core.files import UserError
 from core.media import spectrograms, waveforms
 

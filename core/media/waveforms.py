@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from core.config import LogMel
+from core.config.settings import LogMel
 from core.media import spectrograms
 
 if TYPE_CHECKING:  # pages that make no sound do not wait for torch

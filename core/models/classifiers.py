@@ -13,7 +13,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from core.config import ClassifierSettings as Settings
+from core.config.settings import ClassifierSettings as Settings
 from core.models import convolutions, gan, networks
 from core.models.networks import Classifier
 

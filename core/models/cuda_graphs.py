@@ -12,7 +12,7 @@ import sys
 import torch
 from torch import Tensor
 
-from core.config import GanSettings
+from core.config.settings import GanSettings
 from core.models import gan
 from core.models.flow import matching
 from core.models.gan import R1_INTERVAL, GanState, StepFunction

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from core.config import Condition, GanSettings
+from core.config.settings import Condition, GanSettings
 from core.models import losses, networks
 from core.models.networks import DISCRIMINATOR_CHANNELS, FACE_SIZE, Classifier, initialise_weights
 

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from core.config import GanSettings
+from core.config.settings import GanSettings
 from core.models import cuda_graphs, gan
 from core.models.flow import matching
 from core.models.gan import GanState, StepFunction, StepRecord, TrainingData

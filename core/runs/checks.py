@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from core import files
-from core.config import Config
+from core.config.settings import Config
 from core.files import DamagedError, UserError
 from core.runs.directory import NAME, Run, index_row
 from core.runs.formats import ArraySpec, check_arrays, network_header

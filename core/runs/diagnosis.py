@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from core.config import Config
+from core.config.settings import Config
 
 # of samples that hardly depend on the noise; our shipped runs end between 0.08 and 1
 COLLAPSE_DIVERSITY = 0.02

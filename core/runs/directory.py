@@ -16,8 +16,8 @@ from typing import Any
 import numpy as np
 
 from core import files
-from core.config import Config
-from core.serialisation import from_dict
+from core.config.serialisation import from_dict
+from core.config.settings import Config
 
 NO_STEP = 1 << 60  # step of an unreadable line of metrics.jsonl: later than every checkpoint
 NAME = re.compile(r"\w[\w.+-]{0,199}")  # of a run's folder: leads nowhere else, and is no markup

@@ -20,11 +20,11 @@ from typing import Any, Literal
 import numpy as np
 
 from core import files
-from core.config import CONDITIONS, Config
+from core.config.serialisation import to_dict
+from core.config.settings import CONDITIONS, Config
 from core.runs import checks, notes
 from core.runs.checks import readable_runs
 from core.runs.directory import Run, index_row, parse_record, read_records
-from core.serialisation import to_dict
 
 # paused: a stopped run that keeps its place in the queue
 RunState = Literal["queued", "running", "paused", "stopped", "failed", "done"]

@@ -15,10 +15,10 @@ import pytest
 from core import __main__ as command_line
 from core.__main__ import COMMANDS, main
 from core.cli import training
-from core.config import Config, replace
+from core.config.presets import PRESETS
+from core.config.serialisation import to_dict
+from core.config.settings import Config, replace
 from core.files import ROOT, UserError
-from core.presets import PRESETS
-from core.serialisation import to_dict
 
 
 def help_text(capsys, *words: str) -> str:

@@ -9,9 +9,9 @@ import pytest
 
 from core import __main__ as command_line
 from core.cli import grids
-from core.config import replace
+from core.config.presets import DEMO, PAPER, RAVDESS, with_method
+from core.config.settings import replace
 from core.files import ROOT
-from core.presets import DEMO, PAPER, RAVDESS, with_method
 
 
 def parsed(*words):

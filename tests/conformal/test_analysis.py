@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from core import files
-from core.config import Config
+from core.config.settings import Config
 from core.conformal import analysis, calibration, prediction, validity
 from core.conformal.calibration import CalibrationData
 from core.runs import store

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from core import files
-from core.config import ConformalSettings
+from core.config.settings import ConformalSettings
 from core.conformal import credibility, prediction, predictor
 from core.runs import store
 

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 
 from core import __main__ as cli
 from core import files
-from core.config import BAND_COUNTS, LogMel, replace
+from core.config.presets import FINE, PRESETS
+from core.config.settings import BAND_COUNTS, LogMel, replace
 from core.data import features, preparation, prepared_corpora, splits
 from core.data.corpora import CorpusError
 from core.evaluation import comparison
@@ -21,7 +22,6 @@ from core.experiments import tasks
 from core.inference import examples, export, generation
 from core.inference.gallery import real_items
 from core.media import clips, spectrograms
-from core.presets import FINE, PRESETS
 from core.runs import store
 from core.runs.directory import Run
 from tests.support import trained_runs

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from core.config import CREMA_EMOTIONS, EMOTIONS
+from core.config.settings import CREMA_EMOTIONS, EMOTIONS
 from core.data import corpora
 from core.data.corpora import CorpusError
 from core.data.sources import indexing, media_files

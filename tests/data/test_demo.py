@@ -10,7 +10,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from core.config import CREMA_EMOTIONS
+from core.config.settings import CREMA_EMOTIONS
 from core.data import features
 from core.data.demo import actors
 from core.data.demo.actors import Difficulty, list_takes

@@ -254,9 +254,9 @@ def test_doctor_recognises_what_prepare_reads(tmp_path, home, drawn, film, what,
 
 
 def test_why_no_clip_can_be_used_is_told_truly(tmp_path, home, drawn):
-    from core.config import replace
+    from core.config.presets import DEMO
+    from core.config.settings import replace
     from core.data import splits
-    from core.presets import DEMO
 
     for emotion in ("happy", "sad"):
         put(tmp_path / f"own/faces/{emotion}/1.png", drawn)

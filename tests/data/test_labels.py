@@ -15,10 +15,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from core import files
-from core.config import CREMA_EMOTIONS, EMOTIONS, SHARED_EMOTIONS, LogMel, replace
+from core.config.presets import DEMO
+from core.config.settings import CREMA_EMOTIONS, EMOTIONS, SHARED_EMOTIONS, LogMel, replace
 from core.data import labels, prepared_corpora, splits
 from core.data.corpora import CorpusError
-from core.presets import DEMO
 
 
 def test_words_for_emotions():

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from core import files
-from core.config import LogMel
+from core.config.settings import LogMel
 from core.data import extraction, features, preparation, prepared_corpora
 from core.data.corpora import CorpusError
 from core.data.sources import indexing

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from core import files
-from core.config import LogMel
+from core.config.settings import LogMel
 from core.data import extraction, preparation
 from core.data.corpora import CorpusError
 from core.experiments.ray_cluster import connection

@@ -8,11 +8,11 @@ import soundfile
 from hypothesis import given
 from hypothesis import strategies as st
 
-from core.config import replace
+from core.config.presets import DEMO
+from core.config.settings import replace
 from core.data import preparation, prepared_corpora, splits
 from core.data.corpora import CorpusError
 from core.data.sources import indexing, media_files
-from core.presets import DEMO
 from tests.support.noise_corpora import write_noise_corpus
 
 

@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 
 from core import files
-from core.config import SHARED_EMOTIONS, replace
+from core.config.presets import PRESETS
+from core.config.settings import SHARED_EMOTIONS, replace
 from core.data import prepared_corpora, splits
 from core.data.corpora import CorpusError
 from core.data.prepared_corpora import PreparedCorpus
 from core.data.sources import surrogate_pairs
-from core.presets import PRESETS
 
 
 def corpus(name, clips, subject, faces, voices, digest="d"):

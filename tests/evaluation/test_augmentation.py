@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from core import files
-from core.config import replace
+from core.config.settings import replace
 from core.data import prepared_corpora, splits
 from core.data.splits import SampleSet
 from core.evaluation import augmentation, protocol, significance

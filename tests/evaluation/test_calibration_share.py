@@ -4,12 +4,12 @@ import numpy as np
 import pytest
 
 from core import files
-from core.config import replace
+from core.config.presets import SMOKE
+from core.config.settings import replace
 from core.conformal import logistic, prediction, predictor
 from core.evaluation.reporting import calibration_share
 from core.evaluation.reporting.calibration_share import Points
 from core.files import UserError
-from core.presets import SMOKE
 from core.runs import store
 
 K = 3

@@ -12,10 +12,10 @@ import pytest
 import tyro
 
 from core.cli import training
-from core.config import replace
+from core.config.presets import DEMO, FER_RAVDESS, PRESETS
+from core.config.settings import replace
 from core.evaluation import comparison, protocol, results, significance
 from core.evaluation.comparison import RunSummary
-from core.presets import DEMO, FER_RAVDESS, PRESETS
 from core.runs import store
 from core.runs.directory import Run
 from tests.support import trained_runs

@@ -6,12 +6,12 @@ from unittest import mock
 import pytest
 
 from core import __main__ as command_line
-from core import published
 from core.cli import grids
+from core.config.presets import DEMO, PAPER, RAVDESS, STUDIO, with_method
 from core.evaluation import comparison, protocol
 from core.evaluation.reporting import report, tables
 from core.experiments import pipeline
-from core.presets import DEMO, PAPER, RAVDESS, STUDIO, with_method
+from core.paper import published
 from tests.support import noise_corpora, trained_runs
 
 pytestmark = pytest.mark.timeout(900)

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from core import files
-from core.config import replace
+from core.config.settings import replace
 from core.data import splits
 from core.evaluation import evaluator, metrics, protocol
 from core.evaluation.few_labels import curve, report, rows, table

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from core import files
-from core.config import LogMel, replace
+from core.config.settings import LogMel, replace
 from core.data.corpora import CorpusError
 from core.data.demo import actors, voices
 from core.evaluation.hearing import acoustics, comparison, emotions, judges, recordings

@@ -9,12 +9,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from core import published
-from core.config import CREMA_EMOTIONS, Config, replace
+from core.config.presets import DEMO, FER_RAVDESS, PAPER, RAVDESS
+from core.config.serialisation import run_name
+from core.config.settings import CREMA_EMOTIONS, Config, replace
 from core.data import labels
 from core.evaluation import metrics, protocol, significance
-from core.presets import DEMO, FER_RAVDESS, PAPER, RAVDESS
-from core.serialisation import run_name
+from core.paper import published
 from tests.support import table_arrays
 
 few = st.lists(st.integers(-4, 4), min_size=1, max_size=7).map(lambda d: np.array(d) / 8)

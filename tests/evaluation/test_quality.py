@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from core import files
-from core.config import replace
+from core.config.settings import replace
 from core.data import prepared_corpora, splits
 from core.evaluation import augmentation, metrics, protocol, quality, results
 from core.experiments import pipeline, sweep

@@ -9,7 +9,7 @@ from unittest import mock
 import numpy as np
 import pytest
 
-from core.config import LogMel, replace
+from core.config.settings import LogMel, replace
 from core.data import prepared_corpora, splits
 from core.evaluation import protocol
 from core.evaluation.protocol import REVERSE_CASE, Cell

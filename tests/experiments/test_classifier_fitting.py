@@ -8,15 +8,15 @@ import pytest
 import torch
 
 from core import files
-from core.config import ClassifierSettings, Config, replace
+from core.config.presets import PRESETS
+from core.config.serialisation import config_hash, from_dict, to_dict
+from core.config.settings import ClassifierSettings, Config, replace
 from core.data.splits import SET_NAMES, SampleSet
 from core.evaluation.evaluator import FittedClassifiers, image_tensor
 from core.experiments import classifier_fitting
 from core.files import StopRequested, UserError
 from core.models import classifiers
-from core.presets import PRESETS
 from core.runs.directory import Run
-from core.serialisation import config_hash, from_dict, to_dict
 from tests.support import small_pipeline
 
 TINY, CPU = small_pipeline.TINY, torch.device("cpu")

@@ -11,10 +11,10 @@ import time
 import pytest
 
 from core import files
-from core.config import replace
+from core.config.presets import SMOKE
+from core.config.settings import replace
 from core.data import prepared_corpora
 from core.experiments import jobs
-from core.presets import SMOKE
 from core.runs import store
 from core.runs.directory import Run
 from tests.support import trained_runs

@@ -7,7 +7,7 @@ import pytest
 
 from core import files
 from core.cli import inference as commands
-from core.config import replace
+from core.config.settings import replace
 from core.conformal import analysis, calibration, credibility, prediction, predictor
 from core.data import splits
 from core.experiments import condition_vectors, pipeline

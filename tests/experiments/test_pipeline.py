@@ -16,7 +16,7 @@ import torch
 
 from core import files
 from core.__main__ import main
-from core.config import LogMel, replace
+from core.config.settings import LogMel, replace
 from core.data import prepared_corpora, splits
 from core.data.splits import SampleSet
 from core.experiments import gan_training, pipeline
@@ -355,13 +355,13 @@ for name in ("scipy", "av", "PIL", "librosa", "soundfile", "joblib", "skimage", 
              "matplotlib", "plotly", "streamlit", "tyro", "ai_edge_litert", "tqdm"):
     sys.modules[name] = None  # importing it now fails
 from core.experiments import pipeline
-from core.config import Config
-from core.serialisation import from_dict
+from core.config.settings import Config
+from core.config.serialisation import from_dict
 import json, pathlib
 config = from_dict(Config, json.loads(sys.argv[1]))
 print(pipeline.run(config, pathlib.Path(sys.argv[2]), "cpu").json("results")["labels"])
 """
-    from core.serialisation import to_dict
+    from core.config.serialisation import to_dict
 
     command = [
         sys.executable,

@@ -10,7 +10,7 @@ import threading
 
 import pytest
 
-from core.config import replace
+from core.config.settings import replace
 from core.evaluation import protocol
 from core.experiments import sweep
 from core.experiments.ray_cluster import connection, driver

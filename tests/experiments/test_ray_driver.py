@@ -14,7 +14,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from core.config import replace
+from core.config.settings import replace
 from core.data import prepared_corpora
 from core.evaluation import protocol
 from core.experiments import jobs, sweep

@@ -14,14 +14,14 @@ from dataclasses import replace as changed
 import numpy as np
 import pytest
 
-from core.config import replace
+from core.config.presets import DEMO
+from core.config.settings import replace
 from core.data import splits
 from core.data.splits import SampleSet
 from core.evaluation import augmentation, protocol
 from core.evaluation.reporting import report
 from core.experiments import pipeline, sweep
 from core.inference import export
-from core.presets import DEMO
 from core.runs import store
 from core.runs.directory import Run
 from tests.support.small_pipeline import core, weights

@@ -7,12 +7,12 @@ import sys
 import pytest
 
 from core import files
+from core.config.serialisation import run_name
 from core.data import prepared_corpora
 from core.experiments import classifier_fitting, pipeline
 from core.files import ROOT
 from core.runs import store
 from core.runs.directory import Run
-from core.serialisation import run_name
 from tests.support.small_pipeline import TINY
 
 HOLD = """import sys

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from core import files
-from core.config import replace
+from core.config.settings import replace
 from core.data import splits
 from core.experiments import gan_training, pipeline
 from core.models import classifiers, networks

@@ -5,7 +5,8 @@ import pytest
 import torch
 
 from core import files
-from core.config import replace
+from core.config.serialisation import config_hash, run_name
+from core.config.settings import replace
 from core.data import prepared_corpora, splits
 from core.data.corpora import CorpusError
 from core.data.prepared_corpora import PreparedCorpus, speech_windows
@@ -13,7 +14,6 @@ from core.evaluation import augmentation
 from core.experiments import classifier_fitting, gan_training, pipeline
 from core.inference import export
 from core.models import classifiers, networks
-from core.serialisation import config_hash, run_name
 from tests.support import noise_corpora, small_pipeline
 
 ALL = replace(small_pipeline.TINY, name="heard", data={"windows": "all", "listening": True})

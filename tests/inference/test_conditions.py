@@ -13,11 +13,11 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from core.config import CONDITIONS, replace
+from core.config.presets import SMOKE
+from core.config.settings import CONDITIONS, replace
 from core.inference import conditions, generation
 from core.media import vocoder
 from core.models import gan
-from core.presets import SMOKE
 from core.runs.directory import Run
 from tests.support import trained_runs
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from core import files
-from core.config import replace
+from core.config.settings import replace
 from core.data import prepared_corpora, splits
 from core.data.demo import actors, expressions, voices
 from core.inference import examples

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from core import files
-from core.config import replace
+from core.config.settings import replace
 from core.data.demo import actors, expressions
 from core.experiments import pipeline
 from core.inference import conditions, export, generation, long_form

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from core import files
-from core.config import CREMA_EMOTIONS, replace
+from core.config.settings import CREMA_EMOTIONS, replace
 from core.data import prepared_corpora
 from core.experiments import pipeline
 from core.inference import generation

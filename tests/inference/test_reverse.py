@@ -10,7 +10,9 @@ import pytest
 import torch
 
 from core import files
-from core.config import Config, replace
+from core.config.presets import DEMO
+from core.config.serialisation import config_hash
+from core.config.settings import Config, replace
 from core.conformal import calibration
 from core.data import prepared_corpora, splits
 from core.data.corpora import CorpusError
@@ -19,8 +21,6 @@ from core.experiments import gan_training, pipeline
 from core.inference import generation
 from core.models import gan, networks
 from core.models.networks import CONV_WIDTHS, ENCDEC_WIDTHS, UNET_WIDTHS
-from core.presets import DEMO
-from core.serialisation import config_hash
 from tests.support import noise_corpora, trained_runs
 
 SMALL = replace(

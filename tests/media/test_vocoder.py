@@ -8,7 +8,7 @@ import torch
 from safetensors.torch import save_file
 
 from core import files
-from core.config import Config, LogMel
+from core.config.settings import Config, LogMel
 from core.experiments import vocoder_training
 from core.media import spectrograms, vocoder, waveforms
 from core.models import networks

@@ -7,7 +7,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from core.config import ClassifierSettings
+from core.config.settings import ClassifierSettings
 from core.models import classifiers, networks
 from core.models.trunks import standardise
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from core.config import GanSettings
+from core.config.settings import GanSettings
 from core.models import cuda_graphs, gan, networks, stacked_training
 from core.models.flow import matching, velocity
 from core.models.flow.velocity import FlowGenerator, heun

@@ -8,10 +8,10 @@ import pytest
 import torch
 
 from benchmarks.textbook import TextbookLoop
-from core.config import GanSettings
+from core.config.presets import OUR_GAN_SETTINGS, PRESETS, with_method
+from core.config.settings import GanSettings
 from core.models import gan, networks
 from core.models.networks import Classifier
-from core.presets import OUR_GAN_SETTINGS, PRESETS, with_method
 
 K, SHAPE = 4, (28, 28)
 SMALL = GanSettings(batch=8, z=8, steps=6, condition="classifier")

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from core import files
-from core.config import ClassifierSettings, GanSettings
+from core.config.settings import ClassifierSettings, GanSettings
 from core.models import classifiers, gan, networks
 from core.models.networks import (
     CONV_WIDTHS,

@@ -3,10 +3,10 @@
 import pytest
 import torch
 
-from core.config import GanSettings
+from core.config.presets import PRESETS
+from core.config.settings import GanSettings
 from core.models import gan, stacked_training
 from core.models.networks import Classifier
-from core.presets import PRESETS
 from tests.support import gan_games
 
 

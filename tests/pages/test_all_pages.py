@@ -16,8 +16,8 @@ from PIL import Image
 from streamlit.testing.v1 import AppTest
 
 from core import files
-from core.config import CONDITIONS, EMOTIONS, replace
-from core.presets import PRESETS, SMOKE
+from core.config.presets import PRESETS, SMOKE
+from core.config.settings import CONDITIONS, EMOTIONS, replace
 from core.runs import store
 from core.runs.directory import Run
 from tests.support import trained_runs
@@ -420,7 +420,7 @@ def test_every_setting_that_is_not_touched_stays_the_presets(home):
         def page(name):
             import streamlit as st
 
-            from core.presets import PRESETS
+            from core.config.presets import PRESETS
             from ui.train import settings
 
             st.session_state["made"] = settings.show_form(PRESETS[name], name)

@@ -11,14 +11,14 @@ import pytest
 from PIL import Image
 
 from core import files
-from core.config import CREMA_EMOTIONS, replace
+from core.config.serialisation import to_dict
+from core.config.settings import CREMA_EMOTIONS, replace
 from core.inference import conditions, generation
 from core.media import spectrograms
 from core.media.faces import landmarker
 from core.models import gan, networks
 from core.runs import store
 from core.runs.directory import Run
-from core.serialisation import to_dict
 from tests.support import trained_runs
 from tests.support.app import assert_no_exception, count_elements, open_page, page_text
 from ui.condition import figures, interpolation, point, sampling

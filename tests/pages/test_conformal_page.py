@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 
 from core import files
-from core.config import replace
+from core.config.presets import SMOKE
+from core.config.settings import replace
 from core.conformal import analysis, calibration, prediction
-from core.presets import SMOKE
 from core.runs import store
 from core.runs.directory import Run
 from tests.support import trained_runs

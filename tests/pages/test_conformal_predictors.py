@@ -5,13 +5,14 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from core import files, paper
-from core.config import replace
+from core import files
+from core.config.settings import replace
 from core.conformal import analysis, calibration, prediction, predictor
 from core.data.demo import actors
 from core.evaluation.reporting import calibration_share
 from core.experiments import pipeline
 from core.inference import strangeness
+from core.paper import equations
 from core.runs import store
 from core.runs.directory import Run
 from tests.support import trained_runs
@@ -255,7 +256,7 @@ def test_right_predictions_are_drawn_over_wrong_ones(own_kinds):
 
 
 def test_algorithm_1_leads_to_the_comparison_with_full_cp(own_kinds):
-    (entry,) = [e for e in paper.PAPER_MAP if e.tag == "Alg. 1"]
+    (entry,) = [e for e in equations.PAPER_MAP if e.tag == "Alg. 1"]
     assert entry.page == "conformal?step=broken&limit=full"
     app = open_page("conformal", run=run_named("full").id, step="broken", limit="full")
     assert app.segmented_control(key="lab limit").value == "full"

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from core import files
-from core.config import CREMA_EMOTIONS, Config, DataSettings
+from core.config.settings import CREMA_EMOTIONS, Config, DataSettings
 from core.data import preparation, prepared_corpora, splits
 from core.data.demo import recordings
 from tests.support import trained_runs

@@ -8,7 +8,7 @@ import pytest
 
 from core import files
 from core.cli import training
-from core.config import replace
+from core.config.settings import replace
 from core.evaluation import results
 from core.experiments import sweep
 from core.inference import export

@@ -12,14 +12,14 @@ import numpy as np
 import pytest
 
 from core import files
-from core.config import CREMA_EMOTIONS, replace
+from core.config.presets import DEMO, SMOKE
+from core.config.serialisation import to_dict
+from core.config.settings import CREMA_EMOTIONS, replace
 from core.data import prepared_corpora
 from core.evaluation import protocol, significance
 from core.experiments import jobs, tasks
-from core.presets import DEMO, SMOKE
 from core.runs import store
 from core.runs.directory import Run
-from core.serialisation import to_dict
 from tests.support import trained_runs
 from tests.support.app import (
     assert_no_exception,

@@ -10,9 +10,9 @@ from xml.etree import ElementTree
 import pytest
 
 from core import files
-from core.config import replace
+from core.config.presets import SMOKE
+from core.config.settings import replace
 from core.inference import examples
-from core.presets import SMOKE
 from core.runs import store
 from core.runs.directory import Run
 from tests.support import trained_runs
@@ -173,7 +173,7 @@ def test_what_a_condition_does_not_pass_is_pale(run, condition, pale):
 
 
 def test_every_way_leads_to_a_page_of_the_router_and_every_equation_to_an_entry():
-    from core.paper import PAPER_MAP
+    from core.paper.equations import PAPER_MAP
 
     every = {
         re.match(r'    "(\w+)": "', line)[1]

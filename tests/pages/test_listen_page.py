@@ -11,7 +11,7 @@ import pytest
 from streamlit.testing.v1 import AppTest
 
 from core import files
-from core.config import LogMel, replace
+from core.config.settings import LogMel, replace
 from core.files import UserError
 from core.inference import generation
 from core.inference.film import dubbing

@@ -12,8 +12,8 @@ from urllib.parse import parse_qsl
 
 import pytest
 
-from core import paper, published
-from core.paper import FIGURES, PAPER_MAP
+from core.paper import equations, published
+from core.paper.equations import FIGURES, PAPER_MAP
 from tests.support.app import assert_no_exception, count_elements, open_page, page_text
 from ui import paper as shown
 
@@ -50,7 +50,7 @@ def test_entries_stand_in_the_paper_s_order_each_in_one_part():
 def test_a_source_is_what_python_would_say(entry):
     import importlib
 
-    found = paper.read_source_code(entry.function)
+    found = equations.read_source_code(entry.function)
     module, name = entry.function.split(":")
     real = getattr(importlib.import_module(module), name)
     lines, first = inspect.getsourcelines(inspect.unwrap(real))
@@ -68,13 +68,13 @@ def test_a_source_is_what_python_would_say(entry):
 )
 def test_a_source_that_is_not_there_is_named(function):
     with pytest.raises(ValueError, match=r"losses|nowhere|conformal"):
-        paper.read_source_code(function)
+        equations.read_source_code(function)
 
 
 def test_sources_are_read_without_torch():
     script = (
-        "import sys\nfrom core import paper\n"
-        "[paper.read_source_code(e.function) for e in paper.PAPER_MAP]\n"
+        "import sys\nfrom core.paper import equations\n"
+        "[equations.read_source_code(e.function) for e in equations.PAPER_MAP]\n"
         "assert 'torch' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", script], cwd=ROOT, check=True)
@@ -123,12 +123,12 @@ def test_everything_can_be_on_one_page(home):
     assert count_elements(app, "latex") == sum(bool(e.latex) for e in PAPER_MAP)
     codes = [c.value for c in app.code]
     for entry in PAPER_MAP:
-        assert paper.read_source_code(entry.function).text in codes, entry.key
+        assert equations.read_source_code(entry.function).text in codes, entry.key
     words = page_text(app)
     for entry in PAPER_MAP:
         assert entry.what in words
         assert entry.repair in words
-    first = paper.read_source_code(PAPER_MAP[0].function)
+    first = equations.read_source_code(PAPER_MAP[0].function)
     assert f"{first.file}, line {first.line}" in words
     assert first.file.count("/") == 2  # the whole path: core/package/module.py
     assert "52.52" in words  # Table 2's best
@@ -157,7 +157,7 @@ def test_an_equation_is_chosen_by_the_address(home):
 def test_a_part_is_shown_at_a_time_and_an_equation_finds_its_own(home):
     app = open_page("paper")
     assert [c.value for c in app.code] == [
-        paper.read_source_code(e.function).text for e in shown.entries_by_part()["game"]
+        equations.read_source_code(e.function).text for e in shown.entries_by_part()["game"]
     ]
     assert_no_exception(app.pills(key="eq").set_value("fig-8").run())
     assert app.segmented_control(key="part").value == "rest"
@@ -198,8 +198,8 @@ def test_a_function_that_is_gone_is_said_in_its_place(home, monkeypatch):
     monkeypatch.setattr(
         shown,
         "function_source",
-        lambda function: f"{function} is not there; core/paper.py names it",
+        lambda function: f"{function} is not there; core/paper/equations.py names it",
     )
     app = open_page("paper", part="all")
     assert len(app.error) == len(PAPER_MAP)
-    assert "core/paper.py names it" in app.error[0].value
+    assert "core/paper/equations.py names it" in app.error[0].value

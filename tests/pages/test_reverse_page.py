@@ -15,7 +15,8 @@ import pytest
 import soundfile
 from PIL import Image
 
-from core import config, files, presets
+from core import files
+from core.config import presets, settings
 from core.data.demo import actors, expressions, voices
 from core.inference import examples, export, generation
 from core.media import clips, containers, sandbox, spectrograms
@@ -100,7 +101,7 @@ def test_the_command_trains_such_a_run():
         "--gan.condition": "label",
         "--gan.l1": "0",
     }
-    config.replace(
+    settings.replace(
         presets.DEMO, gan={"direction": given["--gan.direction"], "l1": float(given["--gan.l1"])}
     )
 
@@ -114,7 +115,7 @@ def test_unfinished_runs_are_named_with_their_state(home, state, words):
     try:
         run = trained_runs.fabricate_run(
             state,
-            config.replace(presets.SMOKE, gan=vars(trained_runs.REVERSE_CONFIG.gan)),
+            settings.replace(presets.SMOKE, gan=vars(trained_runs.REVERSE_CONFIG.gan)),
             pid=child.pid,
             error="out of *ink*",
         )

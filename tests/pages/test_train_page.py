@@ -12,12 +12,12 @@ import pytest
 import streamlit as st
 
 from core import files
-from core.config import CONDITIONS, Config, replace
+from core.config.presets import PRESETS, SMOKE, PresetName
+from core.config.serialisation import run_name
+from core.config.settings import CONDITIONS, Config, replace
 from core.data import preparation, prepared_corpora
 from core.experiments import jobs
-from core.presets import PRESETS, SMOKE, PresetName
 from core.runs import store
-from core.serialisation import run_name
 from tests.support import trained_runs
 from tests.support.app import assert_no_exception, count_elements, open_page, page_text
 from ui.train import checkpoints, launch, progress, queue, settings

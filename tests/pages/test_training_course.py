@@ -9,8 +9,8 @@ import pytest
 import soundfile
 
 from core import files
-from core.config import replace
-from core.presets import SMOKE
+from core.config.presets import SMOKE
+from core.config.settings import replace
 from core.runs import store
 from tests.support import trained_runs
 from tests.support.app import assert_no_exception, open_page, page_text, plotly_figure

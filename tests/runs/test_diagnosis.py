@@ -2,8 +2,8 @@
 
 import pytest
 
-from core.config import replace
-from core.presets import SMOKE
+from core.config.presets import SMOKE
+from core.config.settings import replace
 from core.runs import diagnosis
 
 

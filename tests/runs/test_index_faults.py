@@ -10,11 +10,11 @@ import sqlite3
 import pytest
 
 from core import files
-from core.config import replace
+from core.config.presets import SMOKE
+from core.config.serialisation import run_name, to_dict
+from core.config.settings import replace
 from core.experiments import jobs
-from core.presets import SMOKE
 from core.runs import store
-from core.serialisation import run_name, to_dict
 from tests.support.small_pipeline import core
 
 

@@ -7,11 +7,11 @@ import json
 import pytest
 
 from core.__main__ import main
+from core.config.presets import SMOKE
+from core.config.serialisation import run_name
 from core.files import UserError
-from core.presets import SMOKE
 from core.runs import notes, store
 from core.runs.directory import SHIPPED_RUNS
-from core.serialisation import run_name
 
 
 @pytest.fixture(autouse=True)

@@ -12,11 +12,11 @@ import numpy as np
 import pytest
 
 from core import files
-from core.config import Config, replace
+from core.config.presets import SMOKE
+from core.config.serialisation import config_hash, family_hash, from_dict, run_name, to_dict
+from core.config.settings import Config, replace
 from core.experiments import jobs
-from core.presets import SMOKE
 from core.runs import directory, store
-from core.serialisation import config_hash, family_hash, from_dict, run_name, to_dict
 from tests.support import trained_runs
 
 

@@ -4,7 +4,7 @@ import json
 import threading
 import time
 
-from core.config import replace
+from core.config.settings import replace
 from core.evaluation import augmentation, protocol
 from core.runs import store
 from core.runs.directory import Run

@@ -26,9 +26,9 @@ import numpy as np
 
 from core import files
 from core.__main__ import main
-from core.config import replace
+from core.config.serialisation import to_dict
+from core.config.settings import replace
 from core.media.containers import MediaError
-from core.serialisation import to_dict
 from tests.support import hostile_runs, media_files, process_kills, small_pipeline, visitors
 
 MAX_SECONDS = 10.0  # of one case without progress

@@ -3,12 +3,12 @@
 import dataclasses
 
 from core import files
-from core.config import Config, replace
+from core.config.presets import DEMO
+from core.config.serialisation import run_name, to_dict
+from core.config.settings import Config, replace
 from core.evaluation import protocol
 from core.evaluation.few_labels import rows
-from core.presets import DEMO
 from core.runs.directory import Run
-from core.serialisation import run_name, to_dict
 from tests.support.table_arrays import a_table
 
 BASE = replace(DEMO, data={"demo_takes": 99})

@@ -3,10 +3,10 @@
 import numpy as np
 import torch
 
-from core.config import GanSettings
+from core.config.presets import PRESETS, with_method
+from core.config.settings import GanSettings
 from core.models import gan
 from core.models.networks import Classifier
-from core.presets import PRESETS, with_method
 
 K, SHAPE = 3, (28, 28)
 

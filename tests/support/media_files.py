@@ -11,7 +11,7 @@ import av
 import numpy as np
 import pytest
 
-from core.config import LogMel
+from core.config.settings import LogMel
 from core.media.containers import MediaError
 
 S = LogMel()

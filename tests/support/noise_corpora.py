@@ -12,13 +12,13 @@ from unittest import mock
 import numpy as np
 
 from core import files
-from core.config import CREMA_EMOTIONS
+from core.config.presets import SMOKE
+from core.config.settings import CREMA_EMOTIONS
 from core.data import preparation, prepared_corpora
 from core.data.demo import expressions, voices
 from core.experiments import tasks
 from core.experiments.tasks import Task
 from core.media.faces import alignment
-from core.presets import SMOKE
 
 if TYPE_CHECKING:
     from streamlit.testing.v1 import AppTest

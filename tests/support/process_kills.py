@@ -18,7 +18,7 @@ from unittest import mock
 
 from benchmarks import browser
 from core import files
-from core.config import Config, replace
+from core.config.settings import Config, replace
 from core.evaluation.protocol import Cell
 from core.experiments import jobs, sweep
 from core.runs import store

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import soundfile
 
-from core.config import LogMel
+from core.config.settings import LogMel
 from core.data.demo import actors, recordings
 from core.media import clips
 

@@ -7,9 +7,9 @@ import sys
 
 import pytest
 
-from core.config import replace
+from core.config.presets import SMOKE
+from core.config.settings import replace
 from core.files import ROOT
-from core.presets import SMOKE
 
 TINY = replace(
     SMOKE,

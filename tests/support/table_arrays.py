@@ -3,7 +3,7 @@
 import numpy as np
 
 from core import files
-from core.config import CREMA_EMOTIONS
+from core.config.settings import CREMA_EMOTIONS
 from core.evaluation import results, significance
 from core.runs.directory import Run
 

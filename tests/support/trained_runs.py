@@ -18,10 +18,10 @@ import numpy as np
 import pytest
 
 from core import files
-from core.config import Config, replace
+from core.config.presets import SMOKE
+from core.config.settings import Config, replace
 from core.experiments import pipeline
 from core.media.faces import landmarker
-from core.presets import SMOKE
 from core.runs import store
 from core.runs.directory import Run
 from tests.support.noise_corpora import prepare_noise_demo

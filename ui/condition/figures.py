@@ -13,7 +13,7 @@ import numpy as np
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-from core.config import LogMel
+from core.config.settings import LogMel
 from core.inference.conditions import GuidedSamples, TrainingConditions
 from core.media import spectrograms
 from ui import theme

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import streamlit as st
 
-from core.config import CREMA_EMOTIONS, Config
+from core.config.settings import CREMA_EMOTIONS, Config
 from core.conformal import credibility, predictor
 from core.inference import conditions
 from core.inference.conditions import GuidedSamples, TrainingConditions

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import streamlit as st
 
-from core.config import Config, DataSettings
+from core.config.settings import Config, DataSettings
 from core.data import labels, prepared_corpora
 from core.evaluation import comparison, metrics, protocol, results
 from core.evaluation.comparison import RunSummary

@@ -8,10 +8,10 @@ from typing import Any
 import plotly.graph_objects as go
 import streamlit as st
 
+from core.config.presets import PRESETS
 from core.evaluation.few_labels import curve, report, rows
 from core.evaluation.significance import STEP_RULES
 from core.files import UserError
-from core.presets import PRESETS
 from ui import theme
 from ui.evaluate import figures, runs
 from ui.widgets.charts import apply_layout

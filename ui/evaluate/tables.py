@@ -9,12 +9,12 @@ from typing import Any
 import pandas
 import streamlit as st
 
-from core.config import Config, replace
+from core.config.presets import PRESETS
+from core.config.settings import Config, replace
 from core.evaluation import comparison, protocol, results, significance
 from core.evaluation.comparison import TABLE_CONDITIONS, RunSummary, TableEntry
 from core.evaluation.protocol import GENERATOR_NAMES, BaseSettings
-from core.presets import PRESETS
-from core.published import PUBLISHED_TABLE_1
+from core.paper.published import PUBLISHED_TABLE_1
 from ui import theme
 from ui.evaluate import figures, runs
 from ui.session import cache

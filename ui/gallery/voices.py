@@ -20,7 +20,7 @@ import plotly.graph_objects as go
 import streamlit as st
 
 from core import files
-from core.config import Config, LogMel
+from core.config.settings import Config, LogMel
 from core.data import download, prepared_corpora
 from core.data.corpora import KNOWN_CORPORA
 from core.files import UserError

@@ -15,7 +15,7 @@ from urllib.parse import urlencode
 import numpy as np
 import streamlit as st
 
-from core.config import Config
+from core.config.settings import Config
 from ui import theme
 from ui.session import images
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import streamlit as st
 
 from core import files
-from core.config import Config
+from core.config.settings import Config
 from core.conformal import credibility
 from core.experiments import tasks
 from core.files import UserError

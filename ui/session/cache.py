@@ -21,14 +21,14 @@ import numpy as np
 import streamlit as st
 
 from core import files
-from core.config import CONDITIONS, Config
+from core.config.serialisation import family_hash
+from core.config.settings import CONDITIONS, Config
 from core.conformal import credibility, predictor
 from core.conformal.credibility import CredibilityScale
 from core.experiments import jobs
 from core.files import UserError
 from core.runs import store
 from core.runs.directory import Run
-from core.serialisation import family_hash
 from ui.session import reclaim
 
 if TYPE_CHECKING:

@@ -16,7 +16,7 @@ import numpy as np
 import streamlit as st
 
 from core import files
-from core.config import BAND_COUNTS, EMOTIONS, Config, DataSettings, LogMel
+from core.config.settings import BAND_COUNTS, EMOTIONS, Config, DataSettings, LogMel
 from core.data import labels, prepared_corpora, splits
 from core.data.corpora import CorpusError
 from core.data.sources import media_files

@@ -9,7 +9,7 @@ import numpy as np
 import plotly.graph_objects as go
 import streamlit as st
 
-from core.config import Config
+from core.config.settings import Config
 from core.evaluation import comparison
 from core.files import UserError
 from ui import theme

@@ -7,11 +7,11 @@ from collections.abc import Sequence
 
 import streamlit as st
 
-from core.config import CONDITIONS, Config, replace
+from core.config.serialisation import run_name
+from core.config.settings import CONDITIONS, Config, replace
 from core.data import preparation, prepared_corpora
 from core.experiments import jobs
 from core.files import StopRequested, UserError
-from core.serialisation import run_name
 from ui import theme
 from ui.session import cache, corpora, query_params
 from ui.train import progress

@@ -9,7 +9,7 @@ import numpy as np
 import streamlit as st
 
 from core import files
-from core.config import LogMel
+from core.config.settings import LogMel
 from core.media import spectrograms
 from core.runs.directory import Run
 from ui import theme

@@ -1,4 +1,4 @@
-"""Every setting of an experiment as a widget with its help text, both read off `core.config`."""
+"""Every setting of an experiment as a widget; its help is read off `core.config.settings`."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import typing
 
 import streamlit as st
 
-from core.config import BAND_COUNTS, EMOTIONS, Config, replace
+from core.config.settings import BAND_COUNTS, EMOTIONS, Config, replace
 from core.data import prepared_corpora
 from ui.session import corpora
 

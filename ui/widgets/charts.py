@@ -17,7 +17,7 @@ import plotly.graph_objects as go
 import streamlit as st
 from plotly.subplots import make_subplots
 
-from core.config import LogMel
+from core.config.settings import LogMel
 from core.media import spectrograms
 from ui import theme
 

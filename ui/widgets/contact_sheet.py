@@ -13,7 +13,7 @@ import numpy as np
 import plotly.graph_objects as go
 from PIL import Image
 
-from core.config import LogMel
+from core.config.settings import LogMel
 from ui import theme
 from ui.session import images
 from ui.widgets import charts

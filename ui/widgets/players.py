@@ -10,7 +10,7 @@ import numpy as np
 import streamlit as st
 from PIL import Image, ImageDraw
 
-from core.config import LogMel
+from core.config.settings import LogMel
 from ui import theme
 from ui.session import images
 from ui.session.cache import GeneratedVoice, OwnVoice

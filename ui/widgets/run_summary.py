@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING
 
 import streamlit as st
 
+from core.config.presets import PRESETS
 from core.conformal import credibility
 from core.conformal.credibility import CredibilityScale
 from core.evaluation import results
 from core.evaluation.results import Results, Table
-from core.presets import PRESETS
 from core.runs.directory import Run
 from ui import theme
 

@@ -13,7 +13,7 @@ import numpy as np
 import streamlit as st
 from plotly.colors import hex_to_rgb
 
-from core.config import LogMel
+from core.config.settings import LogMel
 from core.media import spectrograms
 from ui import theme
 from ui.widgets import charts

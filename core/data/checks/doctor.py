@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from core import files
-from core.config import LogMel
+from core.config.settings import LogMel
 from core.data import corpora, features
 from core.data.checks import inventory
 from core.data.checks.faults import (

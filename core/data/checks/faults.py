@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from core.config import LogMel
+from core.config.settings import LogMel
 from core.data import prepared_corpora
 from core.data.corpora import KNOWN_CORPORA
 from core.media.spectrograms import MAX_SILENT_DBFS

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from core.config import CREMA_EMOTIONS
+from core.config.settings import CREMA_EMOTIONS
 
 EMOTION_CODES = dict(  # emotion -> code in a clip's name, as in CREMA-D
     zip(CREMA_EMOTIONS, ("NEU", "HAP", "SAD", "ANG", "FEA", "DIS"), strict=True)

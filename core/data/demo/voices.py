@@ -14,7 +14,7 @@ from types import SimpleNamespace
 import numpy as np
 from scipy.ndimage import gaussian_filter1d
 
-from core.config import LogMel
+from core.config.settings import LogMel
 from core.data.demo import actors
 from core.data.demo.actors import DEFAULT_DIFFICULTY, Difficulty, Take
 

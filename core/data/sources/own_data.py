@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from core import files
-from core.config import BLANK_SUBJECTS
+from core.config.settings import BLANK_SUBJECTS
 from core.data import labels
 from core.data.corpora import ClipEntry, CorpusError
 from core.data.sources import media_files

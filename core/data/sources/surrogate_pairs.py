@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from core import files
-from core.config import SHARED_EMOTIONS
+from core.config.settings import SHARED_EMOTIONS
 from core.data import prepared_corpora
 from core.data.corpora import CorpusError
 from core.data.prepared_corpora import PreparedCorpus

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from core import files
-from core.config import Config
+from core.config.settings import Config
 from core.evaluation import protocol, significance
 from core.evaluation.few_labels import rows
 from core.evaluation.protocol import CONDITION_NAMES, Cell

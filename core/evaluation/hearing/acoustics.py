@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from core.config import LogMel
+from core.config.settings import LogMel
 from core.media import spectrograms
 from core.media.vocoder import MAX_F0, MIN_F0
 

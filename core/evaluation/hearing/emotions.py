@@ -14,7 +14,8 @@ import numpy as np
 import torch
 
 from core import files
-from core.config import PROTOCOL_VERSION, ClassifierSettings, Config, replace
+from core.config.serialisation import to_dict
+from core.config.settings import PROTOCOL_VERSION, ClassifierSettings, Config, replace
 from core.data import prepared_corpora, splits
 from core.data.corpora import CorpusError
 from core.data.splits import SampleSet
@@ -24,7 +25,6 @@ from core.media import spectrograms
 from core.models import classifiers, networks
 from core.models.networks import Classifier
 from core.runs.directory import Run
-from core.serialisation import to_dict
 
 LISTENERS = {  # score's name -> settings; the residual one hears no level
     "emotion, plain": ClassifierSettings(steps=1_000, batch=32, noise=0.2, smoothing=0.1),

@@ -6,7 +6,7 @@ import json
 
 import numpy as np
 
-from core.config import Config, LogMel
+from core.config.settings import Config, LogMel
 from core.data import prepared_corpora, splits
 from core.data.corpora import CorpusError
 from core.data.demo import actors, voices

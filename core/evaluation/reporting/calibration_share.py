@@ -14,7 +14,7 @@ from typing import Literal
 
 import numpy as np
 
-from core.config import Config
+from core.config.settings import Config
 from core.conformal import prediction, predictor
 from core.conformal.prediction import Groups, Measure
 from core.conformal.predictor import Kind, Predictor

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from matplotlib.figure import Figure
 
-from core.config import LogMel
+from core.config.settings import LogMel
 from core.data import labels, prepared_corpora, splits
 from core.data.corpora import CorpusError
 from core.evaluation import metrics, results, significance

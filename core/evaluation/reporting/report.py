@@ -13,7 +13,7 @@ from core.evaluation import comparison, protocol
 from core.evaluation.protocol import Cell
 from core.evaluation.reporting import figures, tables
 from core.evaluation.reporting.tables import RunsByCase
-from core.published import PUBLISHED_ELSEWHERE, PUBLISHED_TABLE_1
+from core.paper.published import PUBLISHED_ELSEWHERE, PUBLISHED_TABLE_1
 from core.runs import store
 from core.runs.directory import Run
 

@@ -6,7 +6,8 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from core.config import Config
+from core.config.presets import Method, with_method
+from core.config.settings import Config
 from core.data import labels
 from core.evaluation import comparison, protocol, significance
 from core.evaluation.comparison import RunSummary
@@ -16,9 +17,8 @@ from core.evaluation.reporting.figures import accuracies
 from core.evaluation.results import quality, rules_note
 from core.evaluation.significance import Gain, format_mean, format_p_value
 from core.files import UserError
-from core.paper import markdown_table
-from core.presets import Method, with_method
-from core.published import PUBLISHED_TABLE_1, PUBLISHED_TABLE_2
+from core.paper.equations import markdown_table
+from core.paper.published import PUBLISHED_TABLE_1, PUBLISHED_TABLE_2
 from core.runs.directory import Run
 
 RunsByCase = dict[str, list[tuple[Cell, Run]]]  # case -> its finished runs over folds and seeds

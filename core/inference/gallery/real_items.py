@@ -13,7 +13,7 @@ from typing import Literal
 
 import numpy as np
 
-from core.config import Config
+from core.config.settings import Config
 from core.conformal import prediction
 from core.data import prepared_corpora, splits
 from core.data.corpora import CorpusError

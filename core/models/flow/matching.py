@@ -13,7 +13,7 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from core.config import GanSettings
+from core.config.settings import GanSettings
 from core.models import gan, networks
 from core.models.flow.velocity import FlowGenerator
 from core.models.gan import GanState, StepFunction

@@ -12,7 +12,7 @@ import json
 import math
 import typing
 
-from core.config import PROTOCOL_VERSION, Bounds, Config, replace
+from core.config.settings import PROTOCOL_VERSION, Bounds, Config, replace
 
 MAX_LIST_LENGTH, MAX_TEXT_LENGTH = 1_000, 200  # of a setting
 _type_hints = functools.cache(typing.get_type_hints)  # slow, and asked for with every run

@@ -6,12 +6,12 @@ import math
 
 import pytest
 
-from core import published
-from core.config import Config, classifier_settings, replace
+from core.config.presets import PAPER, PRESETS, RAVDESS, STUDIO, with_method
+from core.config.serialisation import check_settings, config_hash, from_dict, run_name
+from core.config.settings import Config, classifier_settings, replace
 from core.evaluation import protocol
 from core.files import ROOT
-from core.presets import PAPER, PRESETS, RAVDESS, STUDIO, with_method
-from core.serialisation import check_settings, config_hash, from_dict, run_name
+from core.paper import published
 
 CORPORA = [PAPER, RAVDESS]
 

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from core import published
-from core.config import SHARED_EMOTIONS, Config, GanSettings, replace
+from core.config.settings import SHARED_EMOTIONS, Config, GanSettings, replace
+from core.paper import published
 
 PresetName = Literal[
     "stage",
@@ -126,7 +126,7 @@ PAPER_GAME = {  # §3 as it is printed, with S3's labels for Q (mode `paper`)
     "real_target": 1.0,
 }
 STRICT_GAME = PAPER_GAME | {"q_training": "frozen", "q_labels": "condition"}
-PAPER_SIZES = {  # for the paper's corpora; `core.published.CHOICES` says why
+PAPER_SIZES = {  # for the paper's corpora; `core.paper.published.CHOICES` says why
     "width": "paper",
     "lr_g": published.GAN_RATE,
     "lr_d": published.GAN_RATE,

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 
 
 @dataclass(frozen=True)
@@ -360,7 +360,7 @@ def read_source_code(function: str) -> SourceCode:
         kinds = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
         node = next((n for n in inside if isinstance(n, kinds) and n.name == part), None)
         if node is None:
-            raise ValueError(f"{path} has no {name}; core/paper.py names it")
+            raise ValueError(f"{path} has no {name}; core/paper/equations.py names it")
         found, inside = node, node.body
     assert isinstance(found, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef)
     first = min([found.lineno, *(d.lineno for d in found.decorator_list)])

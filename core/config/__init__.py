@@ -1,0 +1,1 @@
+"""Every setting of an experiment: `settings` first, then `presets` and `serialisation`."""
