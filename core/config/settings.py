@@ -316,6 +316,12 @@ class GanSettings:
         "Flow only: from noise to voice; half as many take half the time.",
         (1, 1_000),
     )
+    noise_scale: float = setting(
+        1.0,
+        "Noise of a sample",
+        "Flow only: factor of the noise that a sample starts from; below 1: cleaner, more alike.",
+        (0, 2),
+    )
     batch: int = setting(64, "Batch", "Pairs in one step; more needs more memory.", (1, 65_536))
     steps: int = setting(3_000, "Training steps", "Steps of G, D and Q.", COUNT)
     precision: Literal["fp32", "bf16"] = setting(

@@ -42,7 +42,8 @@ part in the experiments, whose generators learn from S3 alone. It augments no tr
 FLOW_NOTE = """
 
 It is trained by conditional flow matching, which is ours and not the paper's: no discriminator and
-no class term took part. It samples in {0.heun_steps} Heun steps with guidance {0.guidance:g}."""
+no class term took part. It samples in {0.heun_steps} Heun steps with guidance {0.guidance:g}, from
+{0.noise_scale:g} times the noise of its training."""
 
 
 def ship_run(run: Run, folder: Path) -> Path:

@@ -103,6 +103,7 @@ def generator_arguments(
     if g.generator == "flow":  # its noise has the size of y
         del arguments["z"]
         arguments |= {"guidance": g.guidance, "heun_steps": g.heun_steps}
+        arguments["noise_scale"] = g.noise_scale
     return arguments if source == FACE_SIZE else arguments | {"source": list(source)}
 
 

@@ -353,7 +353,8 @@ def test_its_file_brings_back_the_same_samples(tmp_path):
     network = networks.build("flow", arguments).eval()
     networks.save(tmp_path / "G.safetensors", network, "flow", arguments)
     loaded = networks.load(tmp_path / "G.safetensors")
-    assert (loaded.guidance, loaded.heun_steps) == (SMALL.guidance, SMALL.heun_steps)
+    kept = (loaded.guidance, loaded.heun_steps, loaded.noise_scale)
+    assert kept == (SMALL.guidance, SMALL.heun_steps, SMALL.noise_scale)
     networks.save(tmp_path / "again.safetensors", loaded, "flow", arguments)
     again = networks.load(tmp_path / "again.safetensors")
     x, c, _ = inputs()
@@ -365,3 +366,13 @@ def test_noise_has_the_length_that_the_generator_needs():
     assert networks.draw_noise(flow, 2, 64, 0).shape == (2, 784)
     noise = networks.draw_noise(conv, 2, 64, 0)
     assert torch.equal(noise, torch.randn(2, 64, generator=torch.Generator().manual_seed(0)))
+
+
+@torch.no_grad()
+def test_a_sample_starts_from_its_scaled_noise():
+    """noise_scale 0.5 on z is noise_scale 1 on half of z."""
+    whole, scaled = awake(heun_steps=2), awake(heun_steps=2, noise_scale=0.5)
+    x, c, _ = inputs()
+    z = networks.draw_noise(whole, len(x), 64, 3)
+    assert torch.equal(scaled(x, c, z), whole(x, c, z / 2))
+    assert not torch.equal(scaled(x, c, z), whole(x, c, z))

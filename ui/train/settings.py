@@ -27,7 +27,7 @@ SECTIONS = {  # section of the config -> title, and the settings shown, in this 
                 "lr_d",
             ),
             *("average", "noise", "soft", "real_target", "label_noise", "game", "d_norm"),
-            *("r1", "augment", "projection", "guidance", "heun_steps"),
+            *("r1", "augment", "projection", "guidance", "heun_steps", "noise_scale"),
         ),
     ),
     "conformal": ("Conformal prediction", ("measure", "groups", "r", "kind")),

@@ -106,8 +106,8 @@ class TimeBlock(nn.Module):
 class FlowGenerator(nn.Module):
     """G(x|c, z): the noise z, moved to time 1 by a U-Net's velocity.
 
-    `guidance` and `heun_steps` are those of sampling. z (B, columns bands) has the spectrogram's
-    size; `noise_length` is that number.
+    `guidance`, `heun_steps` and `noise_scale` are those of sampling: a sample starts from
+    `noise_scale` z. z (B, columns bands) has the spectrogram's size; `noise_length` is that number.
     """
 
     place: Tensor  # (1, 1, columns / FOLD, bands) the coordinate of frequency, from -1 to 1
@@ -121,9 +121,11 @@ class FlowGenerator(nn.Module):
         source: tuple[int, int] = (28, 28),
         guidance: float = 2.0,
         heun_steps: int = 8,
+        noise_scale: float = 1.0,
     ):
         super().__init__()
         self.shape, self.guidance, self.heun_steps = shape, guidance, heun_steps
+        self.noise_scale = noise_scale
         self.noise_length, self.is_told = shape[0] * shape[1], use_source or classes > 0
         # what each block is told: time, face, condition
         act = nn.SiLU
@@ -203,5 +205,6 @@ class FlowGenerator(nn.Module):
             with_, without = self.velocity(*both).chunk(2)
             return torch.lerp(without, with_, w[:, None, None, None])
 
-        y = heun(velocity, z.view(len(z), 1, *self.shape), self.heun_steps)
+        start = self.noise_scale * z.view(len(z), 1, *self.shape)
+        y = heun(velocity, start, self.heun_steps)
         return y.clamp(-1, 1)  # (B, 1, columns, bands)
