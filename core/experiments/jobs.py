@@ -81,9 +81,8 @@ def spawn_python(
     open_files: tuple[int, ...] = (),
 ) -> subprocess.Popen:
     """Start Python in its own session, at low priority; it inherits the descriptors given."""
-    # one core is left to the pages
-    threads = max(1, min(MAX_THREADS, (os.cpu_count() or 2) - 1))
-    defaults = {"OMP_NUM_THREADS": str(threads)}
+    # all cores: its low priority leaves them to the pages when these need them
+    defaults = {"OMP_NUM_THREADS": str(min(MAX_THREADS, os.cpu_count() or 1))}
     return subprocess.Popen(
         [sys.executable, *arguments],
         cwd=files.ROOT,

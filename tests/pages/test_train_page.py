@@ -15,12 +15,12 @@ from core import files
 from core.config.presets import PRESETS, SMOKE, PresetName
 from core.config.serialisation import run_name
 from core.config.settings import CONDITIONS, Config, replace
-from core.data import preparation, prepared_corpora
-from core.experiments import jobs
+from core.data import prepared_corpora
+from core.experiments import jobs, tasks
 from core.runs import store
 from tests.support import trained_runs
 from tests.support.app import assert_no_exception, count_elements, open_page, page_text
-from ui.train import checkpoints, launch, progress, queue, settings
+from ui.train import checkpoints, launch, queue, settings
 
 K = SMOKE.data.classes
 
@@ -123,7 +123,6 @@ def test_all_three_conditions_are_started_at_once(quiet, monkeypatch):
         return waiting_run(len(asked)).id
 
     monkeypatch.setattr(jobs, "start", start)
-    monkeypatch.setattr(progress, "demo_progress_callback", lambda bar: lambda done, total: None)
     trained_runs.prepare_noise_demo()
     app = open_page("train", preset="smoke", at="40")
     app.button(key="start all").click().run()
@@ -149,9 +148,7 @@ def shipped(quiet, monkeypatch):
         return waiting_run(len(asked)).id
 
     monkeypatch.setattr(jobs, "start", start)
-    monkeypatch.setattr(
-        preparation, "prepare_corpus", lambda name, *_, **__: asked.append((name, None))
-    )
+    monkeypatch.setattr(launch, "draw_demo", lambda name, takes: asked.append((name, takes)))
     return asked
 
 
@@ -163,7 +160,16 @@ def test_a_shipped_run_is_said_before_the_start_and_opened(shipped):
     assert app.selectbox(key="train run").value == "demo-cp-87b4dc5a"
     assert shipped == []
     assert_no_exception(app.button(key="start").click().run())
-    assert shipped == [("demo", None), ("cp", 1)]
+    assert shipped == [("demo", 10), ("cp", 1)]
+
+
+def test_a_demo_corpus_that_cannot_be_drawn_is_said(quiet, monkeypatch):
+    failed = tasks.Task("prepare-0", [], state="failed", message="no space is left")
+    monkeypatch.setattr(tasks, "start", lambda arguments: failed.id)
+    monkeypatch.setattr(tasks, "find", lambda name: failed)
+    app = open_page("train", preset="smoke")
+    app.button(key="start").click().run()
+    assert [e.value for e in app.error] == [r"the demo corpus was not drawn\: no space is left"]
 
 
 def test_settings_that_were_not_trained_have_no_such_run(shipped):
@@ -178,7 +184,7 @@ def test_only_conditions_that_are_missing_are_trained(shipped):
     app = open_page("train", preset="demo")
     assert app.button(key="start all").label == "Train the conditions that are missing"
     app.button(key="start all").click().run()
-    assert shipped == [("demo", None), ("classifier", 0)]
+    assert shipped == [("demo", 10), ("classifier", 0)]
 
 
 def test_three_shipped_conditions_are_trained_anew_with_another_seed(shipped):
@@ -188,7 +194,7 @@ def test_three_shipped_conditions_are_trained_anew_with_another_seed(shipped):
     app = open_page("train", preset="demo")
     assert app.button(key="start all").label == "All three again as seed 1"
     app.button(key="start all").click().run()
-    assert shipped == [("demo", None), ("label", 1), ("classifier", 1), ("cp", 1)]
+    assert shipped == [("demo", 10), ("label", 1), ("classifier", 1), ("cp", 1)]
 
 
 def test_an_equal_run_counts_for_the_corpus_that_is_here(own_trained_home, monkeypatch):

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import itertools
+import time
 from collections.abc import Sequence
 
 import streamlit as st
 
 from core.config.serialisation import run_name
 from core.config.settings import CONDITIONS, Config, replace
-from core.data import preparation, prepared_corpora
-from core.experiments import jobs
-from core.files import StopRequested, UserError
+from core.data import prepared_corpora
+from core.experiments import jobs, tasks
+from core.files import UserError
 from ui import theme
 from ui.session import cache, corpora, query_params
-from ui.train import progress
 
+POLL_SECONDS = 0.2  # between looks at the drawing of the demo corpus
 IDLE_STATES = ("paused", "stopped", "failed")  # states of a run that a start resumes
 
 
@@ -137,17 +138,34 @@ def _open_run(run_id: str) -> None:
     query_params.set_value("at", None)
 
 
+def draw_demo(name: str, takes: int) -> None:
+    """Draw a demo corpus that is not there, in a task, which uses all cores and outlives the page.
+
+    Raises UserError if the task ended without it.
+    """
+    path = prepared_corpora.corpus_path(name, takes)
+    if path.exists():
+        return
+    task_id = tasks.start(["prepare", name, "--takes", str(takes)])
+    bar = st.progress(0.0, "Drawing the demo corpus …")
+    while (task := tasks.find(task_id)) and task.state == "running":
+        if task.total:
+            words = f"Drawing the demo corpus: {task.done:,} of {task.total:,} clips"
+            bar.progress(task.done / task.total, words)
+        time.sleep(POLL_SECONDS)
+    if not path.exists():
+        why = task.message if task else "its task was removed"
+        raise UserError(f"the demo corpus was not drawn: {why or 'it was stopped'}")
+
+
 def start_trainings(configs: Sequence[Config], device: str) -> None:
     """Draw the demo corpus if it is needed, queue the trainings and show the first of them."""
     data = configs[0].data
     try:
         for name in prepared_corpora.demo_corpora(data):
-            tick = progress.demo_progress_callback(st.progress(0.0, "Drawing the demo corpus …"))
-            # in this process: Streamlit's main module is a page, which a worker must not import
-            takes = preparation.PreparationSettings(takes=data.demo_takes)
-            preparation.prepare_corpus(name, None, takes, workers=1, tick=tick)
+            draw_demo(name, data.demo_takes)
         run_ids = [jobs.start(config, device) for config in configs]
-    except (UserError, OSError, StopRequested) as error:
+    except (UserError, OSError) as error:
         st.error(theme.escape_markdown(str(error)), icon=":material/error:")
         return
     _open_run(run_ids[0])

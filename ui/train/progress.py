@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
 
 import numpy as np
 import streamlit as st
@@ -134,16 +133,6 @@ def show_stage(row: dict, phase: str) -> None:
         words += f" · {format_duration(seconds)} left in this stage, "
         words += f"{after} to come" if after else "the last"
     st.progress(min(1.0, done / max(1, total)), words)
-
-
-def demo_progress_callback(bar) -> Callable[[int, int], None]:
-    """A callback that shows the drawn clips of the demo corpus on a progress bar."""
-
-    def tick(done: int, total: int) -> None:
-        if done % 8 == 0 or done == total:
-            bar.progress(done / total, f"Drawing the demo corpus: {done:,} of {total:,} clips")
-
-    return tick
 
 
 def show_course(row: dict, rows: list[dict]) -> None:
