@@ -21,7 +21,7 @@ from core.config.presets import PRESETS
 from core.config.settings import Config, replace
 from core.data import preparation, prepared_corpora
 from core.evaluation.protocol import Cell
-from core.experiments import sweep
+from core.experiments.sweeping import sweep
 from core.runs.directory import Run
 
 SEEDS = 20

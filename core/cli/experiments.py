@@ -32,7 +32,7 @@ from core.config.presets import PRESETS, Method
 from core.files import UserError
 
 if TYPE_CHECKING:
-    from core.experiments.sweep import TablePlan
+    from core.experiments.sweeping.sweep import TablePlan
 
 
 @dataclass(frozen=True)
@@ -199,8 +199,10 @@ def sweep(o: SweepOptions) -> int:
     from core import files
     from core.data import preparation, prepared_corpora
     from core.data.sources import surrogate_pairs
-    from core.experiments import sweep as sweeping
+    from core.experiments import pipeline
     from core.experiments.ray_cluster import driver
+    from core.experiments.sweeping import planning
+    from core.experiments.sweeping import sweep as sweeping
 
     if o.address and o.engine != "ray":
         raise UserError("--address belongs to --engine ray")
@@ -221,12 +223,17 @@ def sweep(o: SweepOptions) -> int:
     except files.StopRequested:
         print("stopped; the same command resumes it", file=sys.stderr)
         return 130
+    plan = _table_plan(o)
+    if (missing := sweeping.missing_runs(cells, plan)) and o.engine != "ray":
+        seconds = planning.training_seconds(missing, pipeline.choose_device(o.device), plan)
+        words = planning.duration_text(seconds / max(1, o.workers or 1))
+        print(f"{len(missing)} runs to train; their steps take about {words} here", flush=True)
     outcomes = sweeping.train_cells(
         cells,
         None,
         o.workers or 1,
         o.device,
-        _table_plan(o),
+        plan,
         lambda outcome, done, total: print(outcome.line(done, total), flush=True),
         stop,
         serve if o.engine == "ray" else None,

@@ -13,7 +13,7 @@ from core.config.settings import replace
 from core.data import splits
 from core.evaluation import evaluator, metrics, protocol
 from core.evaluation.few_labels import curve, report, rows, table
-from core.experiments import sweep
+from core.experiments.sweeping import sweep
 from core.runs.directory import Run
 from tests.support import few_labels
 from tests.support.small_pipeline import TINY

@@ -12,7 +12,8 @@ from core import files
 from core.config.settings import replace
 from core.data import prepared_corpora, splits
 from core.evaluation import augmentation, metrics, protocol, quality, results
-from core.experiments import pipeline, sweep
+from core.experiments import pipeline
+from core.experiments.sweeping import sweep
 from core.models import classifiers, networks
 from core.runs import store
 from core.runs.directory import Run

@@ -12,8 +12,8 @@ import pytest
 
 from core.config.settings import replace
 from core.evaluation import protocol
-from core.experiments import sweep
 from core.experiments.ray_cluster import connection, driver
+from core.experiments.sweeping import sweep
 from core.runs import store
 from core.runs.directory import Run
 from tests.support.cluster_runs import PLAN, TINY, assert_equal_runs, cells, until

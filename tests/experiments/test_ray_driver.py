@@ -17,8 +17,9 @@ import pytest
 from core.config.settings import replace
 from core.data import prepared_corpora
 from core.evaluation import protocol
-from core.experiments import jobs, sweep
+from core.experiments import jobs
 from core.experiments.ray_cluster import connection, driver, worker
+from core.experiments.sweeping import sweep
 from core.runs import store
 from core.runs.directory import Run
 from tests.support import cluster_runs

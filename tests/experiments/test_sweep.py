@@ -20,7 +20,8 @@ from core.data import splits
 from core.data.splits import SampleSet
 from core.evaluation import augmentation, protocol
 from core.evaluation.reporting import report
-from core.experiments import pipeline, sweep
+from core.experiments import pipeline
+from core.experiments.sweeping import sweep
 from core.inference import export
 from core.runs import store
 from core.runs.directory import Run

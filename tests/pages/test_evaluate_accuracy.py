@@ -10,7 +10,7 @@ from core import files
 from core.cli import training
 from core.config.settings import replace
 from core.evaluation import results
-from core.experiments import sweep
+from core.experiments.sweeping import sweep
 from core.inference import export
 from tests.support.app import open_page, page_text, plotly_figure
 from tests.support.table_arrays import write_table

@@ -20,7 +20,8 @@ from benchmarks import browser
 from core import files
 from core.config.settings import Config, replace
 from core.evaluation.protocol import Cell
-from core.experiments import jobs, sweep
+from core.experiments import jobs
+from core.experiments.sweeping import sweep
 from core.runs import store
 from core.runs.directory import Run
 from tests.support import visitors
@@ -96,7 +97,7 @@ def kill_workers(config: Config, count: int, home: Path) -> list[str]:
     def kill() -> None:
         nonlocal killed
         while not stop.wait(rng.uniform(1, LATEST_KILL)):
-            for pid in _own("core.experiments.sweep")[: count - killed]:
+            for pid in _own("core.experiments.sweeping.sweep")[: count - killed]:
                 _kill(pid)
                 killed += 1
 

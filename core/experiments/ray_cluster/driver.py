@@ -23,9 +23,9 @@ from core import files
 from core.data import prepared_corpora
 from core.evaluation.protocol import Cell
 from core.experiments import jobs
-from core.experiments import sweep as sweeping
 from core.experiments.ray_cluster import connection, worker
-from core.experiments.sweep import Outcome, PendingRuns, Work
+from core.experiments.sweeping import sweep as sweeping
+from core.experiments.sweeping.sweep import Outcome, PendingRuns, Work
 from core.runs import store
 from core.runs.directory import Run
 

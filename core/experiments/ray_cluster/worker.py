@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from core import files
-from core.experiments import sweep
+from core.experiments.sweeping import sweep
 from core.runs import store
 from core.runs.directory import Run
 

@@ -1,8 +1,8 @@
 """Many runs: the cells of a grid, trained by worker processes of this machine or of a cluster.
 
 Without torch, except in the worker. The same config is the same run, so a repeated sweep skips what
-is done and resumes what is not. A worker is `python -m core.experiments.sweep train`: it reads a
-request per line and answers with a line per run. If a run fails, the others go on.
+is done and resumes what is not. A worker is `python -m core.experiments.sweeping.sweep train`: it
+reads a request per line and answers with a line per run. If a run fails, the others go on.
 """
 
 from __future__ import annotations
@@ -129,6 +129,15 @@ def train_cells(
         engine = engine or functools.partial(train_locally, workers=workers)
         engine(Work(todo, folder, device, plan, add, stop))
     return outcomes
+
+
+def missing_runs(
+    cells: Sequence[Cell], plan: TablePlan | None = None, folder: Path | None = None
+) -> list[Cell]:
+    """A cell for each different run that is not finished, or lacks its table."""
+    folder = folder or files.checkpoints_folder()
+    known = {run_id: cell for cell, run_id, reason in protocol.identify_runs(cells) if not reason}
+    return [cell for run_id, cell in known.items() if not _is_done(Run(folder / run_id), plan)]
 
 
 def _is_done(run: Run, plan: TablePlan | None) -> bool:
@@ -259,7 +268,7 @@ def start_worker(
     (folder / ".cache").mkdir(exist_ok=True)
     with open(folder / ".cache" / "sweep.log", "a") as log:
         return subprocess.Popen(
-            [sys.executable, "-m", "core.experiments.sweep", "train"],
+            [sys.executable, "-m", "core.experiments.sweeping.sweep", "train"],
             cwd=files.ROOT,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,

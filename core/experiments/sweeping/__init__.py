@@ -1,0 +1,1 @@
+"""Many runs: `planning` says how long they take, `sweep` trains them."""
