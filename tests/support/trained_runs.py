@@ -27,7 +27,12 @@ from core.runs.directory import Run
 from tests.support.noise_corpora import prepare_noise_demo
 
 TINY_CONFIG = replace(
-    SMOKE, name="tiny", f_s={"steps": 5}, f_t={"steps": 5}, gan={"steps": 4}, evaluate={"every": 2}
+    SMOKE,
+    name="tiny",
+    f_s={"steps": 5, "batch": 16},
+    f_t={"steps": 5, "batch": 16},
+    gan={"steps": 4, "batch": 8},
+    evaluate={"every": 2},
 )
 BANDS_64_CONFIG = replace(
     TINY_CONFIG, name="finer", data={"faces": "demo-64", "voices": "demo-64"}, logmel={"bands": 64}
