@@ -25,12 +25,14 @@ from core.evaluation.evaluator import (
     source_settings,
     target_settings,
 )
+from core.evaluation.few_labels.rows import FewLabelsSettings
 from core.evaluation.quality import scorer_digest
 from core.models import classifiers, networks
 from core.models.networks import Classifier
 from core.runs.directory import Run
 
-CONFIDENCE = 0.9  # of conformal prediction, above which f_S may label a voice for Q
+# confidence of conformal prediction above which f_S may label a voice for Q
+CONFIDENCE = FewLabelsSettings.confidence
 # settings that were added after files had been named by the others
 LATER_SETTINGS = (
     *("architecture", "augment", "dropout", "average"),
