@@ -11,11 +11,11 @@ from tyro.conf import Positional, arg
 
 from core import files
 from core.cli.options import (
+    RUN_HELP,
     Between,
     Folder,
     Index,
     RunArgument,
-    RunOption,
     Seed,
     Sibling,
     placeholder,
@@ -28,7 +28,8 @@ if TYPE_CHECKING:
 
     from core.inference.generation import AnalysedClip, Audio, Explanation, LoadedRun
 
-DEFAULT_RUN = "fer2013-ravdess"
+# the run that sounds best, and the one that has every condition
+DEFAULT_RUN, RUN_OF_CONDITIONS = "listening", "fer2013-ravdess"
 MAX_NAME_BYTES = 120  # of a clip's name in the name of a result; systems allow 255 in all
 
 
@@ -42,8 +43,20 @@ class GenerateOptions:
 
     clip: Annotated[Path, Positional, placeholder("CLIP")]
     """A video or picture that shows a face."""
-    run: RunOption = DEFAULT_RUN
-    condition: Literal["label", "classifier", "cp"] = "cp"
+    run: Annotated[
+        str | None,
+        arg(
+            metavar="RUN",
+            help=RUN_HELP,
+            help_behavior_hint=f"(default: {DEFAULT_RUN}; with a condition {RUN_OF_CONDITIONS})",
+        ),
+    ] = None
+    condition: Annotated[
+        Literal["label", "classifier", "cp"] | None,
+        arg(
+            metavar="{label,classifier,cp}", help_behavior_hint="(default: cp where the run has it)"
+        ),
+    ] = None
     """What the generator gets besides the face."""
     emotion: Annotated[str | None, placeholder("EMOTION", "the face classifier's first choice")] = (
         None
@@ -131,7 +144,8 @@ def generate(options: GenerateOptions) -> int:
     if not options.clip.is_file():
         what = "is no file" if options.clip.exists() else "does not exist"
         raise UserError(f"{files.printable(str(options.clip))} {what}")
-    opened = generation.load_run(store.resolve(options.run, options.condition))
+    name = options.run or (RUN_OF_CONDITIONS if options.condition else DEFAULT_RUN)
+    opened = generation.load_run(store.resolve(name, options.condition, preferred="cp"))
     options.out.mkdir(parents=True, exist_ok=True)
     clip_digest = files.digest(options.clip)
     stem = options.out / _result_name(options, opened.run.id)
@@ -289,7 +303,7 @@ def _facts(
     return {
         "clip": files.printable(options.clip.name),
         "run": opened.run.id,
-        "condition": options.condition,
+        "condition": opened.config.gan.condition,
         "told": told,
         "predictor": opened.predictor.name,
         "possible credibility": [opened.credibility.low, opened.credibility.high],

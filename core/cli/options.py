@@ -19,9 +19,9 @@ def placeholder(metavar: str, default: str = "") -> Any:
     return arg(metavar=metavar, help_behavior_hint=f"(default: {default})" if default else None)
 
 
-_RUN_HELP = "Run id, the beginning of one, or a name such as demo."
-RunArgument = Annotated[str, Positional, arg(metavar="RUN", help=_RUN_HELP)]
-RunOption = Annotated[str, arg(metavar="RUN", help=_RUN_HELP)]
+RUN_HELP = "Run id, the beginning of one, or a name such as demo."
+RunArgument = Annotated[str, Positional, arg(metavar="RUN", help=RUN_HELP)]
+RunOption = Annotated[str, arg(metavar="RUN", help=RUN_HELP)]
 Sibling = Annotated[
     Condition | None,
     arg(

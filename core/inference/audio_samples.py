@@ -41,7 +41,7 @@ class AudioSample:
     what: Kind
     way: str  # a key of INVERSIONS
     file: str  # file name in the folder
-    gain_db: float  # <= 0: reduction that avoids clipping
+    gain_db: float  # that made it loud enough to play
     error_db: float  # mean absolute error between the spectrogram and the sound analysed again
     heard: dict[str, float]  # scorer's softmax of the spectrogram
     heard_again: dict[str, float]  # scorer's softmax of the sound analysed again

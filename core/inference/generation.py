@@ -95,7 +95,8 @@ class Audio:
     """A spectrogram made audible."""
 
     wave: np.ndarray  # (samples,) float32
-    gain_db: float  # <= 0: reduction that avoids clipping
+    gain_db: float  # that made it loud enough to play
+    limit_db: float  # <= 0: the reduction in it that avoids clipping
     wav: bytes  # 16-bit file
     correlation: float  # between the spectrogram and the sound analysed again
     error_db: float  # mean absolute error between the same, dB
@@ -375,7 +376,11 @@ def to_audio(
     comment, way = "", vocoder.inversion_name(s, plain)
     if what:
         comment = waveforms.wav_comment(what, s, opened.run.id, seed, way)
-    return Audio(wave, float(gain), waveforms.wav_bytes(wave, s.rate, comment), correlation, error)
+    wav, limit = (
+        waveforms.wav_bytes(wave, s.rate, comment),
+        gain - waveforms.play_gain_db(opened.ref_db),
+    )
+    return Audio(wave, float(gain), float(limit), wav, correlation, error)
 
 
 def voice_spectrogram(opened: LoadedRun, waveform: np.ndarray) -> tuple[np.ndarray, float]:

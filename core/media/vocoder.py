@@ -289,7 +289,8 @@ def to_waveform(
 
     (..., columns, bands) -> (..., (columns - 1) * hop) float32, (...). By the network for these
     settings, or by Griffin-Lim if there is none or `plain`. Cells at the bottom of the range are
-    silence. A peak above 0.95 turns the whole sound down (gain < 0); nothing is clipped.
+    silence. All sounds of a corpus are amplified alike (`waveforms.play_gain_db`), but those whose
+    peak would be above 0.95 less; nothing is clipped.
 
     >>> s = LogMel(columns=28)
     >>> wave, gain_db = to_waveform(np.zeros((2, 28, 28)), ref_db=0.0, s=s)
@@ -304,4 +305,6 @@ def to_waveform(
         network = load(weights_path(s.bands))[0]
         wave = invert_with_network(network, db.reshape(-1, *db.shape[-2:]), s, seed)
         wave = wave.reshape(*db.shape[:-2], (db.shape[-2] - 1) * s.hop)
-    return waveforms.limit_peak(wave)
+    play_gain = waveforms.play_gain_db(ref_db)
+    wave, limit = waveforms.limit_peak(wave * np.float32(10 ** (play_gain / 20)))
+    return wave, limit + np.float32(play_gain)

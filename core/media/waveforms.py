@@ -17,6 +17,7 @@ from core.media import spectrograms
 if TYPE_CHECKING:  # pages that make no sound do not wait for torch
     import torch
 
+PLAYED_REF_DB = 17.0  # dB of a cell that is scaled to 1, when it is played
 MAX_PEAK = 0.95  # relative to a wav's full scale; louder sounds are turned down, never clipped
 SPECTROGRAMS_PER_TASK = 4  # per call of a thread, so that its data stay in the processor's cache
 
@@ -133,6 +134,17 @@ def griffin_lim(
 def to_inversion_db(y: np.ndarray, ref_db: float, s: LogMel) -> np.ndarray:
     """`unscale` for an inversion: cells at the range's bottom are silence (-100 dB). Any shape."""
     return np.where(np.asarray(y) <= -1, spectrograms.FLOOR_DB, spectrograms.unscale(y, ref_db, s))
+
+
+def play_gain_db(ref_db: float) -> float:
+    """Gain in dB that makes a corpus' voices loud enough to play, the same for all of them.
+
+    `ref_db` is the level that its spectrograms scale to 1; recordings of studios are quiet.
+
+    >>> play_gain_db(5.0)
+    12.0
+    """
+    return PLAYED_REF_DB - ref_db
 
 
 def limit_peak(wave: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

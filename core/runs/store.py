@@ -348,10 +348,13 @@ def restore(run_id: str, folder: Path | None = None) -> Run:
     return run
 
 
-def _matching_rows(name: str, condition: str | None, folder: Path) -> tuple[list[dict], list[dict]]:
+def _matching_rows(
+    name: str, condition: str | None, folder: Path, preferred: str | None = None
+) -> tuple[list[dict], list[dict]]:
     """The runs that a name may mean, narrowed by the condition, the chosen one first; all runs.
 
-    Archived runs come last, done before running and other ones, shipped before local ones. Shipped
+    Archived runs come last, done before running and other ones, those of the `preferred` condition
+    before others, shipped before local ones. Shipped
     ones come in the order of CONDITIONS, for their files have the age of their copy; others newest
     first.
     """
@@ -370,23 +373,30 @@ def _matching_rows(name: str, condition: str | None, folder: Path) -> tuple[list
         known = r["condition"] in CONDITIONS
         place = CONDITIONS.index(r["condition"]) if known else len(CONDITIONS)
         age = (place, r["run"]) if r["shipped"] else (-r["created"], r["run"])
-        return r["archived"], order.get(r["state"], 2), -r["shipped"], *age
+        other = bool(preferred) and r["condition"] != preferred
+        return r["archived"], order.get(r["state"], 2), other, -r["shipped"], *age
 
     return sorted(matches, key=rank), rows
 
 
-def resolve(name: str, condition: str | None = None, folder: Path | None = None) -> Run:
+def resolve(
+    name: str,
+    condition: str | None = None,
+    folder: Path | None = None,
+    preferred: str | None = None,
+) -> Run:
     """The run that `name` identifies: a directory, a run id, its beginning, or a name like `demo`.
 
-    `condition` narrows the choice, of which the first of `_matching_rows` is taken. Raises
-    UserError, which lists the known runs, or names the file of the run that cannot be used.
+    `condition` narrows the choice, of which the first of `_matching_rows` is taken, one of the
+    `preferred` condition where there is one. Raises UserError, which lists the known runs, or names
+    the file of the run that cannot be used.
     """
     path = Path(name)
     if name and (path / "config.json").exists():
         checks.check(Run(path.resolve()))
         return Run(path)
     folder = folder or files.checkpoints_folder()
-    matches, rows = _matching_rows(name, condition, folder)
+    matches, rows = _matching_rows(name, condition, folder, preferred)
     if not matches:
         known = ", ".join(r["run"] for r in rows) or "none"
         narrowed = f" with condition {condition!r}" if condition else ""

@@ -53,7 +53,9 @@ def test_steps_are_timed_on_noise_once_each(generator):
     times = planning.StepTimes(CPU)
     first = planning.training_seconds([Cell("a", "", config)], CPU, None, times)
     kinds = dict(times.known)
-    assert len(kinds) == 3 and all(0 < s < 10 for s in kinds.values())
+    assert len(kinds) == 3
+    assert all(0 < s < 10 for s in kinds.values())
     longer = replace(config, gan={"steps": 14, "condition": "label"})
     planning.training_seconds([Cell("b", "", longer)], CPU, None, times)
-    assert first > 0 and kinds.items() <= times.known.items()
+    assert first > 0
+    assert kinds.items() <= times.known.items()

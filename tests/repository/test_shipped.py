@@ -149,24 +149,16 @@ def test_faces_for_voices_have_not_collapsed(path):
     assert quality["recognised"] >= 0.9 * quality["recognised real"]
 
 
-@pytest.mark.parametrize("condition", ["label", "classifier", "cp"])
-def test_generate_with_the_default_run(shared_data, tmp_path, condition):
+@pytest.mark.parametrize(
+    ("asked", "run"), [((), "listening-label"), (("--condition", "cp"), "fer2013-ravdess-cp")]
+)
+def test_generate_with_the_default_run(shared_data, tmp_path, asked, run):
     """The command of the README on an original CREMA-D clip.
 
     Its wav, analysed again, is the generated spectrogram.
     """
     clip = shared_data / "crema-d" / "VideoFlash" / "1001_DFA_HAP_XX.flv"
-    command = [
-        sys.executable,
-        "-m",
-        "core",
-        "generate",
-        str(clip),
-        "--condition",
-        condition,
-        "--out",
-        str(tmp_path),
-    ]
+    command = [sys.executable, "-m", "core", "generate", str(clip), *asked, "--out", str(tmp_path)]
     environment = {k: v for k, v in os.environ.items() if not k.startswith("DACSSGAN")}
     done = subprocess.run(
         command, cwd=ROOT, capture_output=True, text=True, timeout=120, env=environment
@@ -174,6 +166,7 @@ def test_generate_with_the_default_run(shared_data, tmp_path, condition):
     assert done.returncode == 0, done.stderr
     assert "wrote" in done.stdout
     facts = json.loads(next(tmp_path.glob("*.json")).read_text())
+    assert facts["run"].startswith(run)
     y, (wave, rate) = (
         np.load(next(tmp_path.glob("*.npy"))),
         soundfile.read(next(tmp_path.glob("*.wav")), dtype="float32"),
@@ -186,7 +179,7 @@ def test_generate_with_the_default_run(shared_data, tmp_path, condition):
     assert correlation >= 0.9
     assert error <= 6
     assert np.abs(wave).max() < 1
-    assert np.sqrt((wave**2).mean()) > 1e-4  # it can be heard
+    assert np.sqrt((wave**2).mean()) > 0.01  # it can be heard
 
 
 def test_the_readme_and_the_architecture_name_every_package():

@@ -271,8 +271,8 @@ class OwnVoice:
     """A clip's own voice, its middle or all of it, as a run's networks get it."""
 
     y: np.ndarray  # (columns, bands) in [-1, 1]
-    gain: float  # dB applied, so that its level is the corpus'
-    wav: bytes  # the recording itself, at the level of the spectrogram
+    gain: float  # dB applied to the recording, so that it is played as loud as generated voices
+    wav: bytes  # the recording itself, at that level
     limit_db: float  # dB <= 0: gain that keeps the peaks from clipping
     again: Audio  # the spectrogram inverted, for comparison with generated voices
     heard: np.ndarray  # (K,) the scorer's softmax
@@ -292,6 +292,7 @@ def own_voice(
         y, gain = long_form.voice_spectrogram(run, _waveform, columns)
     else:
         y, gain = generation.voice_spectrogram(run, _waveform)
+    gain += waveforms.play_gain_db(run.ref_db)
     comment = f"a recording{'' if columns else ', its middle'}, {gain:+.1f} dB"
     start = 0 if columns else None
     wav, limit_db = waveforms.crop_to_wav(_waveform, len(y), s, gain, comment, start=start)

@@ -146,7 +146,7 @@ def show_recording(original: tuple[bytes, float] | str, again: Audio, s: LogMel)
             show_player("A", "recorded", *original, "the real recording")
     with b:
         alt = f"the real voice through {s.bands} bands and back"
-        show_player("B", f"{s.bands} bands", again.wav, again.gain_db, alt)
+        show_player("B", f"{s.bands} bands", again.wav, again.limit_db, alt)
 
 
 def show_generated(sound: Audio, whose: str, letter: str = "", plain: Audio | None = None) -> None:
@@ -160,7 +160,7 @@ def show_generated(sound: Audio, whose: str, letter: str = "", plain: Audio | No
     columns = st.columns(2, gap="small") if plain is not None else [st.container()]
     for column, (words, one, how) in zip(columns, both):
         with column:
-            show_player(letter, words, one.wav, one.gain_db, f"generated voice, {whose}{how}")
+            show_player(letter, words, one.wav, one.limit_db, f"generated voice, {whose}{how}")
 
 
 def show_downloads(
@@ -221,7 +221,7 @@ def show_own_voice(
         show_verdict(classes, one.heard)
         which = "**A** is the recording" if whole else "**A** is the recording's middle second"
         st.caption(
-            f"{which}, changed by {one.gain:+.1f} dB to the level of the voices that the run was "
-            f"trained on, so that it is as loud as for the networks. **B** is the same through "
-            f"{s.bands} mel bands and back: no generated voice can sound better."
+            f"{which}, changed by {one.gain:+.1f} dB, so that it is played at the level of the "
+            f"voices that the run was trained on. **B** is the same through {s.bands} mel bands "
+            "and back: no generated voice can sound better."
         )
