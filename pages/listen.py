@@ -30,8 +30,6 @@ if not families:
     st.stop()
 with choice:
     family = choices.choose_family(families, "listen run", "Run: ", label_visibility="collapsed")
-    if cache.run_config(family.id).data.listening:
-        st.caption(listen.LISTENING_NOTE)
 
 # ------------------------------------------------------------------ the face
 
@@ -39,6 +37,8 @@ left, middle, right = st.columns([3, 4, 4], gap="medium")
 persistent = {"persist_state": "session"}
 with left:
     kinds = ["Example", "Upload", "Webcam"]
+    last = uploads.last_clip()
+    kinds += [uploads.LAST_LABEL] if last else []
     more = {"default": "Example", "required": True, "key": "kind", **persistent}
     kind = st.segmented_control("Face from", kinds, **more)
     upload = None
@@ -49,21 +49,27 @@ with left:
     elif kind == "Upload":
         about = "mp4, mov, webm, flv, avi, mpg, jpg, png and more. The first minute is read."
         upload = st.file_uploader("Video or picture that shows a face", key="upload", help=about)
-    else:
+    elif kind == "Webcam":
         upload = st.camera_input("Look straight into the camera", key="webcam")
-if kind != "Example" and upload is None:
+    if last and kind != "Example" and upload is None:
+        uploads.show_last_name(last)
+is_last = kind != "Example" and upload is None
+if is_last and last is None:
     words = "The face will appear here. Nothing leaves this machine."
     middle.info(words, icon=":material/familiar_face_and_zone:")
     st.stop()
 try:
     with middle:
         place, bar = st.empty(), st.empty()  # the face and the progress, while a clip is read
-        if upload is None:
+        if kind == "Example":
             clip, analysed_clip = uploads.load_example_clip(key)
         else:
-            key = upload.file_id
+            key = last.key if is_last else upload.file_id
             person = st.session_state.get(f"person {key}", 0)
-            clip, analysed_clip = uploads.analyse_upload(upload, person, place, bar)
+            if is_last:
+                clip, analysed_clip = uploads.analyse_last(last, person)
+            else:
+                clip, analysed_clip = uploads.analyse_upload(upload, person, place, bar)
         run = cache.load_run(family.id)
 except UserError as error:
     place.error(str(error), icon=":material/error:")
@@ -80,6 +86,7 @@ with left:
         people = list(range(analysed_clip.people))
         name = lambda i: f"{i + 1}" + " (largest)" * (i == 0)  # noqa: E731
         more = {"default": 0, "required": True, "key": f"person {key}", "format_func": name}
+        more |= persistent
         st.segmented_control("Person", people, **more)
     clip_key = f"{key} {st.session_state.get(f'person {key}', 0)}"
     chosen, usable_frames = None, [int(i) for i in analysed_clip.found.nonzero()[0]]
@@ -91,8 +98,11 @@ with left:
             "is given the frame in the middle. Or one frame for both."
         )
         more = {"format_func": times.get, "key": f"frame {clip_key}", "help": about}
+        more |= persistent
         chosen = st.select_slider("Frame at", [None, *usable_frames], None, **more)
     frame = analysed_clip.middle if chosen is None else chosen
+    if kind != "Example":
+        uploads.keep_frame(frame)
     if analysed_clip.notes:
         st.caption(" · ".join(analysed_clip.notes))
 x, s = analysed_clip.aligned[frame], run.config.logmel
@@ -103,13 +113,16 @@ with place.container():
 with middle:
     run_summary.show_certainty(run.classes, explanation, run.credibility)
 with right:
-    bars = charts.softmax_and_p_values(run.classes, explanation.softmax, explanation.p)
+    about = run.classes, explanation.softmax, explanation.p
+    bars = charts.softmax_and_p_values(*about, height=205)
     alt = "softmax and p-value of each emotion"
     st.plotly_chart(bars, key="beliefs", config=charts.NO_TOOLBAR_CONFIG, alt=alt)
     st.caption(
         f"{predictor.describe(run.predictor)} An uploaded face comes from elsewhere: no error "
         "rate is promised for it."
     )
+    if run.config.data.listening:
+        st.caption(listen.LISTENING_NOTE)
 
 # ------------------------------------------------------------------ its voices
 
@@ -177,7 +190,7 @@ for place, condition in zip(places, family.shown):
 
 if not clip.is_still:
     st.header("The clip speaks", divider="gray")
-    content = upload.getvalue if upload else lambda: film.example_content(key)
+    content = upload.getvalue if upload else lambda: film.clip_content(key, clip)
     voice = chosen_emotion or None, seed, stem
     film.show_film(family, clip, analysed_clip, clip_key, content, *voice)
 st.header("The clip's own voice, for comparison", divider="gray")

@@ -58,6 +58,9 @@ classes, s = run.classes, run.config.logmel
 left, middle, right = st.columns([3, 4, 4], gap="medium")
 with left:
     kinds = ["Example", "Upload", "Microphone"]
+    clip = last.tracked.clip if (last := uploads.last_clip()) else None
+    if clip and clip.waveform is not None:
+        kinds.append(uploads.LAST_LABEL)
     more = {"default": "Example", "required": True, "persist_state": "session"}
     kind = st.segmented_control("Voice from", kinds, key="reverse kind", **more)
     upload = None
@@ -74,20 +77,24 @@ with left:
     elif kind == "Upload":
         about = "wav, mp3, flac, ogg, m4a, or a video with sound. The first minute is read."
         upload = st.file_uploader("Sound or clip with a voice", key="reverse upload", help=about)
-    else:
+    elif kind == "Microphone":
         words = "Say something with feeling, for two seconds"
         upload = st.audio_input(words, key="reverse microphone")
-if kind != "Example" and upload is None:
+if kind in ("Upload", "Microphone") and upload is None:
     words = "The voice will appear here. Nothing leaves this machine."
     middle.info(words, icon=":material/graphic_eq:")
     st.stop()
 with middle:
     try:
-        if upload is None:
+        if kind == "Example":
             voice = reverse.load_example_voice(run_id, emotion, take)
         else:
-            name = uploads.safe_file_name(upload.name)
-            voice = wave = uploads.read_waveform(upload.file_id, upload.name, upload.getbuffer())
+            key, name = (last.key, clip.name) if upload is None else (upload.file_id, upload.name)
+            name = uploads.safe_file_name(name)
+            if upload is None:
+                voice = wave = clip.waveform
+            else:
+                voice = wave = uploads.read_waveform(key, upload.name, upload.getbuffer())
             if not isinstance(wave, str):
                 length, at = len(wave) / s.rate, 0.0
                 if length > MIN_SLIDER_SECONDS:
@@ -95,7 +102,7 @@ with middle:
                         "The networks get the second around this moment. It starts in the middle."
                     )
                     span = 0.5, length - 0.5, length / 2, 0.1
-                    more = {"key": f"at {upload.file_id}", "help": about}
+                    more = {"key": f"at {key}", "help": about}
                     at = left.slider("Heard around (s)", *span, **more)
                 voice = reverse.load_visitor_voice(run_id, name, wave, at)
     except UserError as error:
@@ -110,9 +117,9 @@ with middle:
     picture = charts.spectrogram(voice.y, run.ref_db, s, height=200)
     alt = "spectrogram of the second that the networks get"
     st.plotly_chart(picture, key="reverse spectrogram", config=charts.NO_TOOLBAR_CONFIG, alt=alt)
-with left if upload is None else middle:
+with left if kind == "Example" else middle:
     st.audio(voice.wav, "audio/wav", alt="the second of voice that the networks get")
-    if upload is None:
+    if kind == "Example":
         origin = f"Back from {s.bands} mel bands" if voice.again else "Its middle second"
         about = "The run was trained on none of these people (S4)."
         st.caption(f"`{voice.name}` · {origin} · {take % voice.of + 1} of {voice.of}", help=about)

@@ -29,12 +29,12 @@ ABOUT = (
 Report = Callable[[str, float, float], None]
 
 
-@st.cache_resource(show_spinner=False, max_entries=4)
-def example_content(name: str) -> bytes:
-    """The file of a shipped example that is a film."""
+@st.cache_resource(show_spinner=False, max_entries=2, scope="session")
+def clip_content(key: str, _clip: Clip) -> bytes:
+    """A film of the frames that are kept of the clip that `key` names, whose file is not here."""
     from core.media import clips
 
-    clip, _ = uploads.load_example_clip(name)
+    clip = _clip
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "example.mp4")
         fps = (len(clip.times) - 1) / float(clip.times[-1])

@@ -28,6 +28,11 @@ WHOLE_CLIP_NOTE = (
     "the face from window to window: see *told* below each."
 )
 DRAWS, DRAWS_PER_CALL = 40, 8
+SHARE_FACES = 4  # drawn people whose voices say how much the face decides
+FACE_SHARE_HELP = (
+    "Of the variance of this run's voices, over 4 drawn people, their conditions and 4 draws of "
+    "the noise: what is left where condition and noise stay the same. One run, no spread."
+)
 MIN_NAMED_SHARE = 0.15  # an emotion below this share of every window is not in the legend
 
 
@@ -120,7 +125,7 @@ def agreement_text(facts: Sequence[dict]) -> str:
 
 LISTENING_NOTE = (
     "Made to be heard: it learnt from all people but the test people. Runs of the paper's "
-    "three conditions are in this list, too."
+    "three conditions are in the list above, too."
 )
 
 # ------------------------------------------------------------------ many draws of one voice
@@ -153,6 +158,31 @@ def heard_emotions(
     return np.concatenate(heard)
 
 
+@cache_by_run(24)
+def face_share(directory: Path) -> float:
+    """The face's share of how a run's voices differ, over drawn people with an emotion each."""
+    from core.data.demo import actors, expressions
+    from core.inference import conditions
+
+    run, takes = cache.load_run(directory.name), actors.list_takes(1)
+    people = {(t.actor, t.emotion): t for t in takes}
+    emotions = [k for k in run.classes if any(e == k for _, e in people)]
+    chosen = [(i + 1, emotions[i % len(emotions)]) for i in range(SHARE_FACES)]
+    x = np.stack([expressions.aligned_face(people[key], 0.6) for key in chosen])
+    if run.config.gan.condition == "label":
+        indices = [run.classes.index(emotion) for _, emotion in chosen]
+        c = np.stack([conditions.of_emotion(run.config, k) for k in indices])
+    else:
+        c = conditions.of_faces(run, x)
+    return conditions.face_share(run, x, c)
+
+
+def face_share_text(share: float) -> str:
+    """Who decides how a run's voices differ, in words."""
+    shown = "less than 1" if share < 0.01 else f"{100 * share:.0f}"
+    return f"Here the face decides {shown} %, the emotion and the noise the rest."
+
+
 def show_rate(run_id: str, x: np.ndarray, c: np.ndarray, first_choice: str) -> None:
     """How often the judge hears a voice of this face and condition as it is meant.
 
@@ -173,6 +203,8 @@ def show_rate(run_id: str, x: np.ndarray, c: np.ndarray, first_choice: str) -> N
         bar = place.progress
         report = lambda done: bar(done / DRAWS, f"{done} of {DRAWS} voices drawn")  # noqa: E731
     place.html(rate_html(heard_emotions(run_id, x, c, report), meant, classes))
+    if cache.run_config(run_id).gan.use_source:
+        st.caption(face_share_text(face_share(run_id)), help=FACE_SHARE_HELP)
 
 
 def rate_html(heard: np.ndarray, meant: int, classes: Sequence[str]) -> str:

@@ -299,6 +299,23 @@ def of_faces(opened: LoadedRun, x: np.ndarray) -> np.ndarray:
     return np.stack([by_name(opened, generation.explain_face(opened, one), "told") for one in x])
 
 
+def face_share(
+    opened: LoadedRun, x: np.ndarray, c: np.ndarray, draws: int = 4, seed: int = 0
+) -> float:
+    """How much of the variance of G's voices the face decides: what condition and noise leave.
+
+    The variance over the faces x (n, 28, 28) at one c and z, divided by that over all faces,
+    conditions c (m, K) and `draws` of z from `seed`; means over all cells. This is Sobol's total
+    index of the face. 0 for a generator that makes one voice.
+    """
+    from core.inference import generation
+
+    y = [[generation.generate_voices(opened, one, row, seed, draws) for row in c] for one in x]
+    voices = np.asarray(y, np.float64)  # (n, m, draws, columns, bands)
+    whole = voices.reshape(-1, *voices.shape[3:]).var(axis=0).mean()
+    return float(voices.var(axis=0).mean() / whole) if whole > 0 else 0.0
+
+
 def concatenated_wav(
     opened: LoadedRun, y: Sequence[np.ndarray] | np.ndarray, seed: int = 0, pause: float = 0.12
 ) -> bytes:

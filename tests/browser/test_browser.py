@@ -242,3 +242,9 @@ def test_a_clip_that_a_phone_took_upright_is_turned(page, shared_data, tmp_path)
     wait_until(page, lambda: page.locator("audio").count() == 5)
     frame = page.get_by_alt_text("with a box around the face").bounding_box()
     assert frame["width"] > frame["height"]  # as the clip was before it was laid on its side
+    heard = sounds(page)
+    page.get_by_role("link", name="Condition lab").click()  # and back: the clip is still there
+    page.get_by_role("heading", level=1, name="Condition lab").wait_for()
+    page.get_by_role("link", name="Listen").click()
+    page.get_by_text("phone.mp4: your last clip").wait_for()
+    wait_until(page, lambda: sounds(page) == heard)

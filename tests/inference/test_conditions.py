@@ -255,3 +255,29 @@ def test_a_way_is_heard_in_one_piece_and_its_loudness_kept(trained):
     assert 20 * np.log10(first / second) == pytest.approx(20, abs=1.5)
     assert np.abs(wave).max() < 1
     assert not wave[one - round(0.1 * rate) : one].any()
+
+
+# --- who decides ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("face", "emotion", "noise"), [(0, 1, 1), (1, 0, 0), (2, 1, 3)])
+def test_the_face_decides_its_share_of_a_sum(monkeypatch, face, emotion, noise):
+    """Voices that are a sum of independent parts: the shares are those of their variances."""
+    z = np.random.default_rng(0).standard_normal(5)
+
+    def voices(o, x, c, seed, n):
+        y = face * float(x[0, 0]) + emotion * 10 * c[0] + noise * 10 * z[:n]
+        return y[:, None, None] + np.zeros((1, 3, 2))
+
+    monkeypatch.setattr(generation, "generate_voices", voices)
+    x = np.array([0, 10, 30], np.uint8)[:, None, None] + np.zeros((1, 28, 28), np.uint8)
+    c = np.array([[0.0], [1.0], [5.0], [2.0]])
+    parts = face**2 * x[:, 0, 0].var(), emotion**2 * (10 * c).var(), noise**2 * (10 * z).var()
+    share = conditions.face_share(silent(SMOKE), x, c, draws=5)
+    assert share == pytest.approx(parts[0] / sum(parts))
+
+
+def test_a_generator_that_makes_one_voice_leaves_nothing_to_the_face(monkeypatch):
+    same = lambda o, x, c, seed, n: np.ones((n, 3, 2))  # noqa: E731
+    monkeypatch.setattr(generation, "generate_voices", same)
+    assert conditions.face_share(silent(SMOKE), FACE, np.eye(2)) == 0

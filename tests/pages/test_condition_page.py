@@ -291,7 +291,7 @@ def test_an_upload_is_steered_like_the_example(landmark_model):
     assert sound(assert_no_exception(app)) == example
     app.selectbox(key="cond face").set_value("drawn-sad").run()
     app.segmented_control(key="lab view").set_value("faces").run()
-    assert_no_exception(app.selectbox(key="cond other").set_value("upload").run())
+    assert_no_exception(app.selectbox(key="cond other").set_value("last").run())
     assert count_elements(app, "audio") == 1
 
 

@@ -39,3 +39,14 @@ def test_subjects_merged_by_their_first_letters_are_counted_apart(home, kind, bl
     calibrate = 8 if blank else 10  # a blank subject is nobody, and no person
     words = f"{calibrate} subjects calibrate, 15 are tested, **none is in both**"
     assert words in page_text(assert_no_exception(app))
+
+
+def test_a_file_that_a_reload_takes_away_is_named(home):
+    app = open_page("conformal", source="own")
+    assert "kept for that visit" not in page_text(app)
+    app.file_uploader(key="lab file").set_value(("own.csv", outputs("{}"), "text/csv")).run()
+    text = page_text(assert_no_exception(app))
+    assert "but not your file" in text
+    assert "in a terminal" not in text  # an upload has no command
+    again = open_page("conformal", source="own", file="own.csv")  # the address is all that stays
+    assert "own\\.csv** was kept for that visit alone" in page_text(again)

@@ -82,6 +82,9 @@ def test_each_voice_says_how_often_it_is_heard_as_meant(film):
     assert_no_exception(film.selectbox(key="emotion").set_value("fear").run())
     right = (heard == run.classes.index("fear")).sum()
     assert f"<b>{right} of 40</b> draws" in page_markup(film)
+    for condition in ("label", "classifier", "cp"):
+        share = listen.face_share.__wrapped__(trained_runs.the_run(condition).directory)
+        assert listen.face_share_text(share) in page_text(film)
 
 
 def test_a_slow_generator_is_asked_for_many_draws_by_a_button(landmark_model, monkeypatch):
@@ -111,6 +114,13 @@ def test_a_slow_generator_is_asked_for_many_draws_by_a_button(landmark_model, mo
     assert asked == [run.id]
     assert "<b>40 of 40</b>" in page_markup(app)
     assert len(app.button) == 0
+
+
+@pytest.mark.parametrize(("share", "words"), [(0.0002, "less than 1 %"), (0.134, "13 %")])
+def test_the_faces_share_is_said_in_whole_percents(share, words):
+    assert f"the face decides {words}, the emotion and the noise the rest" in (
+        listen.face_share_text(share)
+    )
 
 
 def test_dots_are_full_where_a_voice_is_heard_as_meant():

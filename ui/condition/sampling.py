@@ -63,7 +63,7 @@ sound below is that of the step you stop at."""
 class SourceFace:
     """The face that G gets."""
 
-    key: str  # of EXAMPLE_FACES or OWN_FACES
+    key: str  # of EXAMPLE_FACES or OWN_FACES, or uploads.LAST
     name: str
     x: np.ndarray  # (28, 28) uint8
     notes: tuple[str, ...] = ()
@@ -153,9 +153,14 @@ def show_player(o: LoadedRun, y: np.ndarray, s: SamplingSettings) -> None:
 
 def choose_face() -> SourceFace | None:
     """The chosen face; None while there is none. Raises ModelMissing."""
-    options = EXAMPLE_FACES | OWN_FACES
+    options = EXAMPLE_FACES | last_choice() | OWN_FACES
     key = st.selectbox("Face", **choices.option_args("face", "cond face", options, "astronaut"))
-    return own_face(key) if key in OWN_FACES else example_face(key)
+    return example_face(key) if key in EXAMPLE_FACES else own_face(key)
+
+
+def last_choice() -> dict[str, str]:
+    """The clip that was given last, on whatever page, as an option of a face."""
+    return {uploads.LAST: uploads.LAST_LABEL} if uploads.last_clip() else {}
 
 
 def own_face(key: str, ask: bool = True) -> SourceFace | None:

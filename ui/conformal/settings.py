@@ -12,12 +12,14 @@ from core.conformal import analysis, prediction, predictor
 from core.conformal.analysis import Analysis
 from core.conformal.calibration import CalibrationData
 from core.conformal.uploads import MAX_UPLOAD_CLASSES
+from ui import theme
 from ui.conformal import calibration, explanations, figure_parts
 from ui.conformal.calibration import AnalysisSettings
 from ui.session import query_params
-from ui.widgets import choices
+from ui.widgets import choices, uploads
 
 POINT_SOURCES = {"test": "Test point", "example": "Example", "upload": "Upload", "webcam": "Webcam"}
+POINT_SOURCES |= {uploads.LAST: uploads.LAST_LABEL}  # offered once there is one
 CALIBRATION_SHARES = [float(r) for r in analysis.CALIBRATION_SHARES]
 MEASURE_LABELS = {"margin": "Margin (the paper's)", "hinge": "Hinge"}
 GROUP_LABELS = {"pooled": "Pooled", "class": "By class"}
@@ -142,7 +144,12 @@ def upload_outputs() -> tuple[str, CalibrationData | str]:
     upload = st.file_uploader("Outputs of any classifier (npz or csv)", key="lab file", help=about)
     if upload is not None:
         data = upload.getbuffer()
+        query_params.set_value("file", uploads.safe_file_name(upload.name))
         return upload.file_id, calibration.load_uploaded_outputs(upload.file_id, upload.name, data)
+    if gone := st.query_params.get("file"):
+        name = theme.escape_markdown(uploads.safe_file_name(gone))
+        words = f"**{name}** was kept for that visit alone. Choose it again: the settings are kept."
+        st.warning(words, icon=":material/history:")
     left, right = st.columns([3, 1], vertical_alignment="top")
     with left.expander("The file's format", icon=":material/description:", expanded=True):
         st.markdown(UPLOAD_FORMAT)

@@ -1,8 +1,8 @@
 """A visitor's clip: decoded, searched for faces, and forgotten.
 
 An upload lies on disk only while it is decoded in the sandbox: in a private folder, under a random
-name. The decoded clip stays in memory for this visitor's session alone. It is dropped when the next
-clip comes or the page is closed.
+name. The decoded clip stays in memory for this visitor's session alone, on all pages that take a
+face. It is dropped when the next clip comes or the session ends.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -36,6 +36,7 @@ EXAMPLES = {
     "astronaut": "Photograph of an astronaut (Eileen Collins, public domain)",
     "drawn": "Clip of a drawn face that talks (invented)",
 }
+LAST, LAST_LABEL = "last", "Your last clip"  # the choice of a clip that was given before
 
 
 def safe_file_name(name: str) -> str:
@@ -169,7 +170,48 @@ def analyse_upload(
         bar.empty()
     if isinstance(tracked, str):
         return None, tracked
-    return tracked.clip, _analyse_person(given.file_id, person, tracked)
+    return tracked.clip, _keep_last(given.file_id, person, tracked)
+
+
+# ------------------------------------------------------------------ the last clip of the session
+
+
+@dataclass(frozen=True)
+class LastClip:
+    """The clip that a visitor gave last, with the person and the frame that he chose in it."""
+
+    key: str  # of the upload
+    tracked: TrackedClip
+    seen: AnalysedClip  # its `middle` is the chosen frame
+
+
+def last_clip() -> LastClip | None:
+    """The last upload or picture of the webcam in which a face was found, on whatever page."""
+    return st.session_state.get("last clip")
+
+
+def _keep_last(key: str, person: int, tracked: TrackedClip) -> AnalysedClip | str:
+    seen = _analyse_person(key, person, tracked)
+    if not isinstance(seen, str):
+        st.session_state["last clip"] = LastClip(key, tracked, seen)
+    return seen
+
+
+def analyse_last(one: LastClip, person: int) -> tuple[Clip, AnalysedClip | str]:
+    """`analyse_upload` for the clip that was given last."""
+    return one.tracked.clip, _keep_last(one.key, person, one.tracked)
+
+
+def keep_frame(at: int) -> None:
+    """Other pages get this frame of the last clip."""
+    if one := last_clip():
+        seen = replace(one.seen, middle=at)
+        st.session_state["last clip"] = replace(one, seen=seen)
+
+
+def show_last_name(one: LastClip) -> None:
+    """Say beside an empty uploader which clip stands in for it."""
+    st.caption(f"{safe_file_name(one.seen.name)}: your last clip, until there is another.")
 
 
 # ------------------------------------------------------------------ sounds and examples
@@ -226,7 +268,7 @@ def load_example_clip(name: str) -> tuple[Clip, AnalysedClip]:
 
 
 def choose_face(kind: str) -> AnalysedClip | None:
-    """The face of an example, an upload or the webcam; the last one until there is another.
+    """The face of an example, an upload, the webcam or the last clip, which stands in for these.
 
     None while there is none. Raises ModelMissing.
     """
@@ -234,19 +276,21 @@ def choose_face(kind: str) -> AnalysedClip | None:
         more = {"key": "lab example", "persist_state": "session"}
         name = st.radio("Example", list(EXAMPLES), format_func=EXAMPLES.get, **more)
         return load_example_clip(name)[1]
+    given = None
     if kind == "upload":
         more = {"key": "lab upload", "help": "The first minute is read."}
         given = st.file_uploader("Video or picture that shows a face", **more)
-    else:
+    elif kind == "webcam":
         given = st.camera_input("Look straight into the camera", key="lab webcam")
     if given is None:
-        return st.session_state.get(f"lab seen {kind}")
+        if one := last_clip():
+            show_last_name(one)
+        return last_face(kind)
     with st.spinner("Looking for faces …"):
         _, seen = analyse_upload(given)
     if isinstance(seen, str):
         st.error(seen, icon=":material/error:")
         return None
-    st.session_state[f"lab seen {kind}"] = seen
     return seen
 
 
@@ -254,4 +298,5 @@ def last_face(kind: str) -> AnalysedClip | None:
     """The face that was chosen last, without asking for one. Raises ModelMissing."""
     if kind == "example":
         return load_example_clip(st.session_state.get("lab example") or next(iter(EXAMPLES)))[1]
-    return st.session_state.get(f"lab seen {kind}")
+    one = last_clip()
+    return one.seen if one else None
