@@ -10,10 +10,9 @@ from ui.widgets import choices, players, run_summary, uploads
 
 st.title("Conformal: how sure, and can it be trusted?")
 if st.query_params.get("step", "chain") == "chain":
-    st.markdown(
-        "A classifier always answers. *Conformal prediction* says how well each answer fits what "
-        "was seen before, with an error rate that can be checked. Try it step by step: from one "
-        "face to the whole test set."
+    st.caption(
+        "A classifier always answers; *conformal prediction* says how well an answer fits what was "
+        "seen before."
     )
 else:
     st.space("xxsmall")
@@ -59,6 +58,8 @@ classes = outputs.classes
 look = {"label_visibility": "collapsed", "width": "stretch"}
 step = choices.choose_one("Step", "step", steps, "chain", explanations.short_title, **look)
 kinds = list(inputs.POINT_SOURCES) if is_face_classifier else ["test"]
+if is_face_classifier and uploads.last_clip() is None:
+    kinds.remove(uploads.LAST)
 default = "test" if not is_face_classifier or "row" in st.query_params else "example"
 clip = face = seen = None
 left, right = st.columns(2, gap="large") if step == "chain" else (None, None)
@@ -76,18 +77,16 @@ try:
         face = clip.aligned[clip.middle]
         seen = cache.explain_face(source, face)
 except (ModelMissing, ValueError) as error:
-    st.error(f"{error}  \nTest points need no picture.", icon=":material/error:")
+    st.error(f"{error}  \nTest points can still be looked at.", icon=":material/error:")
     go = {"on_click": query_params.set_value, "args": ("from", "test")}
     st.button("Look at a test point", key="to test", **go)
     st.stop()
 if step == "chain":
     with right:
         if clip:
-            players.show_face(clip, clip.middle)
-            st.caption(
-                f"{uploads.safe_file_name(clip.name)} · not from the corpus, so no error rate is "
-                "promised for it."
-            )
+            name = uploads.safe_file_name(clip.name)
+            words = f"{name} · not from the corpus, so no error rate is promised for it."
+            players.show_face(clip, clip.middle, words)
         elif kind != "test":
             st.info(
                 f"Until there is a picture, test point {row} is shown. "
@@ -106,9 +105,11 @@ explanations.show_heading(step, steps)
 
 @st.fragment  # ε and the calibration share redraw this part of the page alone
 def show_step() -> None:
+    panel, sliders = st.container(), st.container()  # the chart is above the fold
     choice = settings  # the generator's condition does not depend on ε and the share
     if step != "generator":
-        choice = inputs.choose_eps_and_share(settings, step)
+        with sliders:
+            choice = inputs.choose_eps_and_share(settings, step)
     view = calibration.analyse(key, outputs, choice, origin == "own")
     if seen is None:
         point = calibration.test_point(view, row)
@@ -116,10 +117,21 @@ def show_step() -> None:
         point = calibration.face_point(view, seen, uploads.safe_file_name(clip.name))
     if step != "promise":
         choices.reset_positions("promise")
+    with panel:
+        show_panel(view, point, choice)
     st.markdown(explanations.predictor_text(view))
-    if step in explanations.POINT_STEPS:
-        away = step != "chain"
-        panels.show_current_point(point, classes, clip if away else None, away)
+    if step != "generator":
+        is_run = origin == "run"
+        other_kind = outputs.own is not None and outputs.own.fitted.kind != "inductive"
+        named = source, modality, choice, other_kind
+        command = calibration.command_line(*named) if is_run else ""
+        panels.show_downloads(view, point, command)
+
+
+def show_panel(view, point, choice) -> None:
+    """The chosen point and the step's charts."""
+    if step in explanations.POINT_STEPS and step != "chain":
+        panels.show_current_point(point, classes, clip, back=True)
     if step == "chain":
         panels.show_chain(point, classes, view)
     elif step == "area":
@@ -137,12 +149,8 @@ def show_step() -> None:
         panels.show_limits(view, key)
     else:
         panels.show_generated_voices(families.get(source), source, face)
-    if step != "generator":
-        is_run = origin == "run"
-        other_kind = outputs.own is not None and outputs.own.fitted.kind != "inductive"
-        named = source, modality, choice, other_kind
-        command = calibration.command_line(*named) if is_run else ""
-        panels.show_downloads(view, point, command)
+    if step == "chain":
+        panels.show_current_point(point, classes, None, back=False)
 
 
 show_step()

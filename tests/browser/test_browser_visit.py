@@ -54,6 +54,39 @@ def test_every_page_is_whole_and_says_no_error(page):
         assert wide <= 0, f"{name} is {wide} pixels wider than the window"
 
 
+def bottom(page, what: str) -> float:
+    """The lower edge of the first such element of the page, in pixels from the window's top."""
+    found = page.locator(f".stMainBlockContainer {what}").first
+    found.wait_for(state="attached")
+    return found.evaluate("e => e.getBoundingClientRect().bottom")
+
+
+CHART, PLOTS, SOUND = ".js-plotly-plot", ".js-plotly-plot .cartesianlayer", "audio"
+AT_ONCE = {  # what is looked for on a stage, by the page's address
+    "/listen": SOUND,
+    "/train": "[data-testid=stBaseButton-primary]",
+    "/condition?face=drawn-happy": SOUND,
+    "/condition?face=drawn-happy&view=emotions&n=8": SOUND,
+    "/conformal": CHART,
+}
+STEPS_AT_ONCE = {"p-value": CHART, "Set": CHART, "Strange": CHART, "Test set": CHART}
+# below the plots of the promise are the sliders of the same chart
+STEPS_AT_ONCE |= {"Promise": PLOTS, "Limits": CHART, "Generator": SOUND}
+
+
+def test_what_is_shown_on_a_stage_is_seen_without_scrolling(page):
+    height = page.viewport_size["height"]
+    for address, what in AT_ONCE.items():
+        page.goto(address)
+        browser.wait_for_page(page)
+        wait_until(page, lambda w=what: 0 < bottom(page, w) <= height)
+    for step, what in STEPS_AT_ONCE.items():
+        page.get_by_role("radio", name=step).first.click()
+        page.get_by_role("radio", name=step, checked=True).first.wait_for()
+        browser.wait_for_page(page)
+        wait_until(page, lambda w=what: 0 < bottom(page, w) <= height)
+
+
 def test_back_and_forward_restore_every_view(page):
     page.goto("/paper")
     page.get_by_role("radio", name="Figures and numbers").click()

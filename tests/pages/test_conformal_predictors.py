@@ -253,6 +253,12 @@ def test_right_predictions_are_drawn_over_wrong_ones(own_kinds):
     names = [t.name for t in figure.data if t.type == "scattergl"]
     assert names[0].startswith("prediction wrong")
     assert names[1].startswith("prediction right")
+    # and no empty set is promised where none is possible
+    for low, there in ((0.0, "no label fits"), (0.42, "lowest possible credibility: 0.42")):
+        figure = p_value_figures.point_map(v, 0.5, 0.5, low)
+        words = " ".join(a.text for a in figure.layout.annotations)
+        assert there in words
+        assert ("no label fits" in words) == (low == 0)
 
 
 def test_algorithm_1_leads_to_the_comparison_with_full_cp(own_kinds):

@@ -126,8 +126,7 @@ def _interpolate_faces(
     columns, o: LoadedRun, one: SourceFace, explanation: Explanation, s: SamplingSettings, n: int
 ) -> GuidedSamples:
     # The other end: any example, or an own face that was given before.
-    own = [k for k in OWN_FACES if st.session_state.get(f"lab seen {k}")]
-    labels = EXAMPLE_FACES | {k: OWN_FACES[k].removesuffix(" …") for k in own}
+    labels = EXAMPLE_FACES | ({} if one.key in OWN_FACES else sampling.last_choice())
     labels.pop(one.key, None)
     args = choices.option_args("other", "cond other", labels, next(iter(labels)))
     other = columns[0].selectbox("To the face", **args)
@@ -164,14 +163,16 @@ def _show_path(
     if sent is None or sent[0] is not d:
         st.session_state["cond sent"] = sent = (d, at)
     place = (sent[1], along, axis, o.ref_db, o.config.logmel, kind == "faces")
+    # the sound stands above the figure, so that it is seen at once
+    left, right = st.columns([1, 4], gap="medium", vertical_alignment="bottom")
+    go = {"on_change": _apply_step_number, "args": ()}
+    left.number_input("Sound of step", **step_args | go)
+    sound = right.container()
     figure = figures.interpolation_strip(d, classes, *place)
     alt = "all steps of the path, the chosen one large, and both verdicts"
     st.plotly_chart(figure, key="cond strip", config=charts.NO_TOOLBAR_CONFIG, alt=alt)
     _save_chart_step(n)
-    left, right = st.columns([1, 4], gap="medium", vertical_alignment="bottom")
-    go = {"on_change": _apply_step_number, "args": ()}
-    left.number_input("Sound of step", **step_args | go)
-    with right:
+    with sound:  # filled last, so that the browser gets the figure first
         sampling.show_player(o, d.y[at], s)
     q, scorer = d.Q[at], d.scorer[at]
     st.markdown(

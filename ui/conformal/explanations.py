@@ -293,7 +293,8 @@ def prediction_text(point: Point, classes: tuple[str, ...], eps: float) -> str:
     if len(labels) == len(classes):
         return f"{at} **nothing can be ruled out**. The best guess is *{best}*."
     rejected = len(classes) - len(labels)
-    fit = f"{at} **{len(labels)} labels fit** and {rejected} are ruled out."
+    verb = "is" if rejected == 1 else "are"
+    fit = f"{at} **{len(labels)} labels fit** and {rejected} {verb} ruled out."
     return f"{fit} The best guess is *{best}*."
 
 

@@ -61,7 +61,7 @@ def p_value_chain(
     figure.update_xaxes(title="p-value (share)", row=1, col=3)
     figure.update_yaxes(autorange="reversed", showgrid=False)
     figure.update_yaxes(title="label", row=1, col=1)
-    return apply_layout(figure, 90 + 30 * len(names), left=80, top=30, bottom=44, showlegend=False)
+    return apply_layout(figure, 78 + 22 * len(names), left=80, top=30, bottom=44, showlegend=False)
 
 
 def p_value_area(
@@ -94,7 +94,7 @@ def p_value_area(
     figure.update_xaxes(title=title, range=[low - 0.02, 1.02])
     figure.update_yaxes(title="calibration points (count)", rangemode="tozero")
     layout = {"barmode": "stack", "bargap": 0, "legend": charts.TOP_LEFT_LEGEND}
-    return apply_layout(figure, 270, left=54, top=30, bottom=44, **layout)
+    return apply_layout(figure, 250, left=54, top=30, bottom=44, **layout)
 
 
 def label_set(
@@ -159,10 +159,11 @@ def strange_points(names: Sequence[str], best: dict[str, np.ndarray], eps: float
     return apply_layout(figure, 280, left=54, top=40, barmode="group", legend=above)
 
 
-def point_map(v: Analysis, credibility: float, confidence: float) -> go.Figure:
+def point_map(v: Analysis, credibility: float, confidence: float, low: float = 0.0) -> go.Figure:
     """Credibility against confidence of every test point, with a ring around the chosen one.
 
     The marker's shape tells right predictions from wrong ones; a histogram of confidence is on top.
+    `low` is the lowest credibility that is possible; a line marks it.
     """
     figure = make_subplots(2, 1, shared_xaxes=True, row_heights=[0.24, 0.76], vertical_spacing=0.03)
     is_right = prediction.forced_prediction(v.p) == v.problem.label_test
@@ -175,11 +176,14 @@ def point_map(v: Analysis, credibility: float, confidence: float) -> go.Figure:
     still = {"selected": UNDIMMED_BARS, "unselected": UNDIMMED_BARS, "row": 2, "col": 1}
     chosen = {"x": [confidence], "y": [credibility], "name": "chosen point"}
     figure.add_scattergl(mode="markers", marker=ring, hovertemplate=hover, **chosen, **still)
-    for x, y, words, side in (
-        (0.99, 0.97, "one label fits", "right"),
-        (0.99, 0.03, "no label fits", "right"),
-        (0.01, 0.97, "several fit", "left"),
-    ):
+    corners = [(0.99, 0.97, "one label fits", "right"), (0.01, 0.97, "several fit", "left")]
+    if low > v.eps:
+        corners.append((0.01, low - 0.06, f"lowest possible credibility: {low:.2f}", "left"))
+        line = {"color": GREY, "dash": "dot", "width": 1}
+        figure.add_hline(y=low, line=line, row=2, col=1)
+    else:
+        corners.append((0.99, 0.03, "no label fits", "right"))
+    for x, y, words, side in corners:
         at = {"x": x, "y": y, "xanchor": side, "row": 2, "col": 1}
         figure.add_annotation(text=f"<i>{words}</i>", showarrow=False, opacity=0.8, **at)
     figure.update_xaxes(range=[-0.01, 1.01])
@@ -189,7 +193,7 @@ def point_map(v: Analysis, credibility: float, confidence: float) -> go.Figure:
     figure.update_yaxes(title=title, range=[-0.02, 1.04], row=2, col=1)
     legend = charts.TOP_LEFT_LEGEND | {"itemsizing": "constant", "traceorder": "normal"}
     layout = {"legend": legend, "clickmode": "event+select", "hovermode": "closest"}
-    return apply_layout(figure, 460, left=54, top=30, barmode="stack", bargap=0, **layout)
+    return apply_layout(figure, 360, left=54, top=30, barmode="stack", bargap=0, **layout)
 
 
 def _add_map_points(

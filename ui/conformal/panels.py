@@ -43,7 +43,7 @@ CONDITION_PAIRS = (("cp", "label"), ("cp", "classifier"), ("classifier", "label"
 
 
 def show_chart(figure: go.Figure, key: str, alt: str, **more) -> None:
-    st.plotly_chart(figure, key=key, config=charts.EXPORT_CONFIG, alt=alt, **more)
+    st.plotly_chart(charts.fit(figure), key=key, config=charts.EXPORT_CONFIG, alt=alt, **more)
 
 
 # ------------------------------------------------------------------ one point
@@ -182,7 +182,9 @@ def show_point_map(v: Analysis, point: Point) -> None:
     """Credibility and confidence of all test points; a click chooses one."""
     if st.session_state.pop("lab clicked", False):
         st.rerun()  # the whole page: the point is chosen outside this fragment
-    figure = p_value_figures.point_map(v, point.credibility, point.confidence)
+    scale = calibration.credibility_scale(v)
+    low = scale.low if scale.is_exact else 0.0
+    figure = p_value_figures.point_map(v, point.credibility, point.confidence, low)
     select = {"on_select": _choose_clicked_point, "selection_mode": "points"}
     show_chart(figure, "map", "credibility against confidence of all test points", **select)
     st.caption(f"Ring: {point.name}. Click any other point to choose it.")
@@ -193,15 +195,16 @@ def show_validity(v: Analysis, sizes: Callable[[], list[Analysis] | None]) -> No
 
     `sizes` returns the analyses at all calibration sizes, or None while they are computed.
     """
-    notes = [f":small[:material/info: {note}]" for note in v.notes]
-    st.markdown("  \n".join([explanations.validity_text(v), *notes]))
-    labels = {"curve": "All points", "uniform": "Uniformity", "class": "By class"}
-    labels |= {"subject": "By subject", "criteria": "Criteria"}
+    labels = {"curve": "All points", "uniform": "Uniformity", "class": "Each class"}
+    labels |= {"subject": "Each subject", "criteria": "Criteria"}
     look = choices.choose_one(
         "Look", "look", tuple(labels), "curve", labels.get, label_visibility="collapsed"
     )
+    notes = [f":small[:material/info: {note}]" for note in v.notes]
+    words = "  \n".join([explanations.validity_text(v), *notes])
     if look == "curve":
         _show_curves(v, sizes() or [])
+        st.markdown(words)
         if sizes() is None:
             st.fragment(lambda: sizes() and st.rerun(), run_every=0.5)()
         return
@@ -216,6 +219,7 @@ def show_validity(v: Analysis, sizes: Callable[[], list[Analysis] | None]) -> No
         st.dataframe(rows, hide_index=True, height="content", key="criteria")
     else:
         _show_group_curves(v, v.by_class if look == "class" else v.by_subject, look)
+    st.markdown(words)
 
 
 def _show_curves(v: Analysis, sizes: list[Analysis]) -> None:
@@ -263,9 +267,9 @@ def show_limits(v: Analysis, key: str) -> None:
         "Limit", "limit", tuple(labels), "people", labels.get, label_visibility="collapsed"
     )
     if look == "people":
-        st.markdown(explanations.exchangeability_text(v))
         figure = validity_figures.error_deviation(v)
         show_chart(figure, "broken", "error minus epsilon, on the test set and on random splits")
+        st.markdown(explanations.exchangeability_text(v))
         return
     explanations.show_help(look, "About this view")
     if look == "sizes":
@@ -383,9 +387,9 @@ def show_downloads(v: Analysis, point: Point, command: str) -> None:
         )
         bundle = (lambda: export.analysis_zip(v, point, how), "conformal.zip", "application/zip")
         st.download_button("Everything (zip)", *bundle, key="lab zip", help=about, **look)
+    saves = "The camera button of a chart saves it; the URL holds all settings"
     if command:
         st.code(command, language="bash", wrap_lines=True)
-    st.caption(
-        "The command gives the same figures in a terminal. The camera button of a chart saves it; "
-        "the URL holds all settings."
-    )
+        st.caption(f"The command gives the same figures in a terminal. {saves}.")
+    else:
+        st.caption(f"{saves}, but not your file: after a reload it is asked for again.")

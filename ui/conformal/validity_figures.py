@@ -196,7 +196,8 @@ def error_deviation(v: Analysis) -> go.Figure:
         add_line(figure, grid[::2], (error - x)[::2], MAIN_COLOUR, 1, **line)
     line = {"name": "this", "hovertemplate": hover, "row": 1, "col": 1}
     add_line(figure, grid, v.overall.error - x, THIRD_COLOUR, 3, **line)
-    right = f"Test points split at random ({MAX_DRAWN_SPLITS} times)"
+    drawn, splits = (len(e) for e in (v.reference.error[:MAX_DRAWN_SPLITS], v.reference.error))
+    right = f"Test points split at random ({drawn} of {splits} splits)"
     for column, words in enumerate(("Calibration set → test set", right), 1):
         charts.add_column_title(figure, column, f"<b>{words}</b>")
     figure.update_xaxes(title="ε (significance)", range=[0, 1])

@@ -315,9 +315,10 @@ def sign_flip_test(people: Sequence[str], differences: np.ndarray, p: float) -> 
     figure.add_trace(bar, row=1, col=2)
     figure.add_vline(mean, line={"color": theme.LINE_COLOURS[0], "width": 2.5}, row=1, col=2)
     side = "right" if mean > 0 else "left"
-    place = {"x": mean, "y": 1, "xref": "x2", "yref": "y2 domain", "yanchor": "top"}
-    place |= {"xanchor": side, "align": side, "xshift": -4 if mean > 0 else 4}
-    text = f"found: {mean:+.1f}<br>p = {p:.3f}"
+    # above the plot, where no bar is
+    place = {"x": mean, "y": 1, "xref": "x2", "yref": "y2 domain", "yanchor": "bottom"}
+    place |= {"xanchor": side, "align": side}
+    text = f"found: {mean:+.1f}, p = {p:.3f}"
     figure.add_annotation(text=text, showarrow=False, **place)
 
     # axes

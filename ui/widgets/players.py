@@ -22,7 +22,8 @@ if TYPE_CHECKING:
     from core.inference.generation import AnalysedClip, Audio
     from core.media.faces.tracking import TrackingProgress
 
-MAX_FRAME_SIZE = (270, 220)  # largest width and height of a frame on the page, in pixels
+MAX_FRAME_SIZE = (240, 165)  # largest width and height of a frame on the page, in pixels
+SMALL_FRAME_SIZE = (150, 110)  # of a frame above a chart
 MIN_SHOWN_LIMIT_DB = 0.05  # a level that was lowered by less is shown as unchanged
 # The two networks that hear a generated voice, the independent one first, and their names on pages.
 VERDICT_NAMES = {"scorer": "judge (never met G)", "Q": "Q (G's teacher)"}
@@ -53,9 +54,12 @@ def show_pixels(
     st.image(images.enlarge(x, factor), width=width, output_format="PNG", alt=alt)
 
 
-def show_face(seen: AnalysedClip, at: int) -> None:
-    """One frame with its face in a box, beside the (28, 28) face that the networks get."""
-    _show_frame(seen.frames[at], seen.boxes[at].tolist(), seen.aligned[at], seen.times[at])
+def show_face(seen: AnalysedClip, at: int, words: str = "") -> None:
+    """One frame with its face in a box, beside the (28, 28) face that the networks get.
+
+    With `words`, which stand beside them, both are small.
+    """
+    _show_frame(seen.frames[at], seen.boxes[at].tolist(), seen.aligned[at], seen.times[at], words)
 
 
 def show_preview(sight: TrackingProgress) -> None:
@@ -76,22 +80,30 @@ def show_progress(bar: DeltaGenerator, sight: TrackingProgress) -> None:
 
 
 def _show_frame(
-    pixels: np.ndarray, box: Sequence[float], aligned: np.ndarray, seconds: float
+    pixels: np.ndarray, box: Sequence[float], aligned: np.ndarray, seconds: float, words: str = ""
 ) -> None:
     image = Image.fromarray(pixels)
-    shrink = min(MAX_FRAME_SIZE[0] / image.width, MAX_FRAME_SIZE[1] / image.height)
+    width, height = SMALL_FRAME_SIZE if words else MAX_FRAME_SIZE
+    shrink = min(width / image.width, height / image.height)
     size = round(image.width * shrink), round(image.height * shrink)
     image = image.resize(size, Image.Resampling.LANCZOS)
     x0, y0, x1, y1 = (shrink * edge for edge in box)
     draw = ImageDraw.Draw(image)
     for k, colour in enumerate(("black", "#ffd84d", "#ffd84d", "black")):
         draw.rectangle([x0 - 1 + k, y0 - 1 + k, x1 + 1 - k, y1 + 1 - k], outline=colour)
-    left, right = st.columns([5, 3], gap="small")
+    if words:
+        left, right, beside = st.columns([4, 3, 5], gap="small")
+    else:
+        left, right = st.columns([5, 3], gap="small")
+        beside = right
     alt = f"frame at {seconds:.2f} s with a box around the face"
     left.image(image, output_format="PNG", alt=alt)
     with right:
-        show_pixels(aligned, 10, 130, "the aligned face of 28 by 28 pixels")
-    right.caption("Aligned, 28×28: all that the networks get")
+        size = SMALL_FRAME_SIZE[1] if words else 130
+        show_pixels(aligned, 10, size, "the aligned face of 28 by 28 pixels")
+    beside.caption("Aligned, 28×28: all that the networks get")
+    if words:
+        beside.caption(words)
 
 
 # ------------------------------------------------------------------ verdicts
