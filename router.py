@@ -5,7 +5,7 @@ from pathlib import Path
 import streamlit as st
 
 from ui import preload, theme
-from ui.session import cache, query_params
+from ui.session import cache, query_params, viewport
 
 # File -> title; a missing file is not offered. Short titles: all ten fit into 1280 pixels.
 PAGE_TITLES = {
@@ -28,6 +28,7 @@ page = st.navigation(pages, position="top")
 name = f"{page.title} · dacssGAN studio"
 st.set_page_config(page_title=name, page_icon=theme.icon(), layout="wide")
 theme.apply_css()
+viewport.follow()
 query_params.note_page(page.title)
 cache.prepare_server()
 try:

@@ -69,6 +69,7 @@ CSS = """<style>
 .stApp button:is([data-variant="segmented_control"], [data-variant="pills"])[data-selected] p {
   font-weight: 600;}
 [data-testid="stMetricValue"] {font-size: 1.5rem;}
+.st-key-viewport {position: absolute;}
 .st-key-phone-player {display: none;}
 @media (max-width: 700px) {.st-key-phone-player {display: flex;}}
 /* Streamlit's own quiet colours have a contrast below 4.5:1; a share of the text's has more. */

@@ -162,7 +162,9 @@ def show_one_condition(
         verdicts = (d.Q[0], d.scorer[0])
         figure = figures.condition_and_verdicts(o.classes, c, trained, *verdicts, 210)
         alt = "what the generator is told, and what the judge and Q hear"
-        st.plotly_chart(figure, key="cond told", config=charts.NO_TOOLBAR_CONFIG, alt=alt)
+        st.plotly_chart(
+            charts.fit(figure), key="cond told", config=charts.NO_TOOLBAR_CONFIG, alt=alt
+        )
         with place:
             sampling.show_player(o, d.y[0], s)
         stem = f"condition-{o.config.name}-{s.seed}"

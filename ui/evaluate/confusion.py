@@ -138,7 +138,7 @@ def _show_charts(matrices: Sequence[tuple[str, Matrix]]) -> None:
     for classes in dict.fromkeys(m.classes for _, m in shown):
         part = {_title(html.escape(k), m): m.counts for k, m in shown if m.classes == classes}
         st.plotly_chart(
-            charts.confusion_matrices(part, classes),
+            charts.fit(charts.confusion_matrices(part, classes)),
             key=f"confusion {classes}",
             config=figures.export_config("confusion"),
             alt="confusion matrices, in per cent of each true emotion",

@@ -187,7 +187,7 @@ def show_results(row: dict) -> None:
     with st.expander("Confusion matrices", **look) as matrices:
         if matrices.open:  # a chart of four tables is slow to draw
             titled = {charts.matrix_title(k, *v): v[0] for k, v in counts.items()}
-            figure = charts.confusion_matrices(titled, found["classes"])
+            figure = charts.fit(charts.confusion_matrices(titled, found["classes"]))
             alt = f"confusion matrices of the {source} classifier and of each row of the table"
             show = {"config": charts.NO_TOOLBAR_CONFIG, "alt": alt}
             st.plotly_chart(figure, key="confusions", **show)

@@ -20,6 +20,7 @@ from plotly.subplots import make_subplots
 from core.config.settings import LogMel
 from core.media import spectrograms
 from ui import theme
+from ui.session import viewport
 
 TrainingCurves = dict[str, tuple[list[int], list[float]]]  # name -> steps, values
 MEL_TICKS_KHZ = (0.2, 0.5, 1, 2, 4, 7)  # kHz on a mel axis
@@ -32,6 +33,8 @@ EXPORT_CONFIG: dict[str, Any] = {  # a tool bar with one button, which saves the
     "modeBarButtons": [["toImage"]],
     "toImageButtonOptions": {"format": "svg", "filename": "conformal"},
 }
+MAX_STACK_GAP, STACK_SPACE = 130, 16  # pixels between two plots below each other
+LEGEND_ROW = 20  # pixels
 TOP_LEFT_LEGEND = {"orientation": "h", "x": 0, "y": 1.0, "yanchor": "bottom"}
 TOP_RIGHT_LEGEND = TOP_LEFT_LEGEND | {"x": 1, "xanchor": "right"}
 BARE_AXIS = {"showgrid": False, "zeroline": False}
@@ -58,6 +61,51 @@ def apply_layout(
     margin = {"l": left, "r": right, "t": top, "b": bottom}
     shared = {"font_size": 12, "uirevision": "kept", "dragmode": False}
     return figure.update_layout(height=height, margin=margin, **shared, **layout)
+
+
+def fit(figure: go.Figure) -> go.Figure:
+    """The figure, or in a narrow window a copy whose plots stand below each other."""
+    return stacked(figure) if viewport.is_narrow() else figure
+
+
+def stacked(figure: go.Figure) -> go.Figure:
+    """A copy with one plot in a row, each as high as it was; without rows the figure itself."""
+    old = figure.layout
+    names = [k.removeprefix("xaxis") for k in old if k.startswith("xaxis")]
+    domains = {k: (old[f"xaxis{k}"].domain, old[f"yaxis{k}"].domain) for k in names}
+    if None in {d for pair in domains.values() for d in pair}:
+        return figure
+    names.sort(key=lambda k: (-domains[k][1][1], domains[k][0][0]))
+    if len({y[1] for _, y in domains.values()}) == len(names):
+        return figure
+    copy, m = go.Figure(figure), old.margin
+    inner = old.height - m.t - m.b
+    gap = min(m.t + m.b + STACK_SPACE, MAX_STACK_GAP)
+    heights = [inner * (domains[k][1][1] - domains[k][1][0]) for k in names]
+    whole, top = sum(heights) + gap * (len(names) - 1), 0.0
+    titles = [a for a in copy.layout.annotations if a.xref == a.yref == "paper"]
+    for k, height in zip(names, heights):
+        (left, right), (_, upper) = domains[k]
+        at = 1 - top / whole
+        for one in list(titles):  # above the plot
+            if np.isclose(one.y, upper) and np.isclose(one.x, (left, (left + right) / 2)).any():
+                titles.remove(one)
+                one.update(x=0 if one.xanchor == "left" else 0.5, y=at)
+        title = copy.layout[f"yaxis{k}"].title.text or copy.layout[f"yaxis{names[0]}"].title.text
+        copy.layout[f"xaxis{k}"].update(domain=[0, 1], showticklabels=True)
+        domain = [max(0.0, at - height / whole), at]
+        copy.layout[f"yaxis{k}"].update(domain=domain, showticklabels=True, title=title)
+        top += height + gap
+    for one in (*copy.layout.sliders, copy.layout.legend):  # keep their distance in pixels
+        if one.y is not None and not 0 <= one.y <= 1:
+            edge = 0 if one.y < 0 else 1
+            one.y = edge + (one.y - edge) * inner / whole
+    height = old.height + whole - inner
+    if old.legend.y is not None and old.legend.y < 0:  # a row for each entry
+        more = LEGEND_ROW * sum(one.showlegend is not False for one in figure.data)
+        copy.update_layout(margin_b=m.b + more)
+        height += more
+    return copy.update_layout(height=height)
 
 
 @lru_cache

@@ -102,7 +102,8 @@ CHART_EVENTS_JS = """export default function ({ data, setStateValue }) {
 READOUT_HTML = """<div class="words"><div></div><div></div><div></div></div>"""
 READOUT_CSS = """.words {display: grid; grid-template-columns: 1fr 1fr 1fr; column-gap: 7.5%;
   font-family: var(--st-font); font-size: .8rem; line-height: 1.35; color: var(--st-text-color);
-  min-height: 2.7em;}"""
+  min-height: 2.7em;}
+@media (max-width: 700px) {.words {grid-template-columns: 1fr; padding: 0 !important;}}"""
 READOUT_JS = """export default function ({ data, parentElement }) {
   const words = parentElement.querySelector(".words"), parts = words.children
   const share = (x) => `${(100 * x).toFixed(0)}%`
