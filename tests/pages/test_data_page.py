@@ -312,3 +312,11 @@ def test_every_chart_of_a_corpus_names_its_axes():
         layout = figure.to_dict()["layout"]
         assert layout["xaxis"]["title"]["text"]
         assert layout["yaxis"]["title"]["text"]
+
+
+@pytest.mark.parametrize(("stem", "end"), [("demo-2", ", 2 takes of each emotion"), ("grid", "")])
+def test_demo_corpora_of_other_sizes_have_other_titles(stem, end):
+    none = np.array([], str)
+    index = np.array([], int)
+    one = corpora.CorpusSummary(stem, {"title": "T"}, *[none] * 4, index, index, none)
+    assert one.title == f"T{end}"

@@ -282,7 +282,7 @@ def test_without_corpora_the_demo_is_drawn_and_comes_first(own_trained_home, qui
     run = the_run("cp")
     app = open_page("gallery")
     assert app.selectbox(key="gallery run").value == run.id
-    assert "demo is not on this machine" in page_text(app)
+    assert r"**demo\-2 is not on this machine**" in page_text(app)  # as Data names it
     assert "drawn anew" in page_text(app)
     assert (count_elements(app, "plotly_chart"), count_elements(app, "bidi_component")) == (1, 4)
     assert count_elements(app, "audio") == 2 + 3

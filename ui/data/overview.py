@@ -35,7 +35,7 @@ def show_corpora(summaries: dict[str, CorpusSummary]) -> None:
 def show_source(c: CorpusSummary) -> None:
     """Title, source and contents of a corpus in a line."""
     m, counts = c.meta, (("frames", "faces"), ("crops", "spectrograms"))
-    words = [str(m.get("title", c.stem)), str(m.get("source", "")), ", ".join(c.emotions)]
+    words = [c.title, str(m.get("source", "")), ", ".join(c.emotions)]
     words += [f"{m[k]} {what} of each clip" for k, what in counts if m.get(k, 1) > 1]
     words += [f"{c.logmel.bands} mel bands"] * bool(c.voices)
     st.caption(" · ".join(theme.escape_markdown(w) for w in words if w))

@@ -206,12 +206,14 @@ def show_missing_corpora(s: GallerySet) -> None:
     if len(r.face):
         lost, more = f"you see the {len(r)} faces and voices of the run's samples, drawn anew.", ""
     verb = "are" if len(r.missing) > 1 else "is"
-    names = f"**{' and '.join(escape(n) for n in r.missing)} {verb} not on this machine**"
+    takes = s.config.data.demo_takes
+    stems = [prepared_corpora.corpus_path(n, takes).stem for n in r.missing]
+    names = f"**{' and '.join(escape(n) for n in stems)} {verb} not on this machine**"
     with st.container(border=True, horizontal=True, vertical_alignment="center"):
         words = f":material/folder_off: {names}: {lost}{more}"
         st.markdown(words, width="stretch")
         for corpus in r.missing:
-            _show_corpus_link(corpus, s.config.data.demo_takes)
+            _show_corpus_link(corpus, takes)
 
 
 def _show_corpus_link(corpus: str, demo_takes: int) -> None:

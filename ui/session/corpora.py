@@ -42,6 +42,13 @@ class CorpusSummary:
     votes: np.ndarray  # (N, 3) str, or (0, 3)
 
     @cached_property
+    def title(self) -> str:
+        """Its name for people; two demo corpora differ in their takes."""
+        takes = prepared_corpora.parse_stem(self.stem)[1]
+        more = f", {takes} take{'s' * (takes != 1)} of each emotion" if takes else ""
+        return f"{self.meta.get('title', self.stem)}{more}"
+
+    @cached_property
     def emotions(self) -> list[str]:
         return [e for e in EMOTIONS if e in set(self.emotion.tolist())]
 
@@ -131,7 +138,7 @@ def overview_table(found: dict[str, CorpusSummary]) -> dict[str, list]:
     rows = found.values()
     return {
         "Name": list(found),
-        "Title": [c.meta.get("title", c.stem) for c in rows],
+        "Title": [c.title for c in rows],
         "Clips": [len(c.clip) for c in rows],
         "Faces": [c.faces for c in rows],
         "Voices": [c.voices for c in rows],
