@@ -190,7 +190,7 @@ def page(chromium, server):
     faults = browser.record_faults(tab)
     yield tab
     assert tab.locator("[data-testid=stException]").count() == 0
-    assert faults == []
+    assert faults == [], faults
     context.close()
 
 
