@@ -104,6 +104,15 @@ def load_face_example(run: Run, emotion: str, number: int = 0) -> FaceExample:
     )
 
 
+def heard_as_meant(run: Run, emotion: str) -> np.ndarray:
+    """Whether the scorer hears the emotion in each kept sample of it: (n,) bool, in their order."""
+    kept = run.arrays("generated")
+    if not kept or emotion not in run.config.data.classes:
+        return np.zeros(0, bool)
+    k = run.config.data.classes.index(emotion)
+    return kept["o"][kept["label"] == k].argmax(axis=1) == k
+
+
 def load_voice_example(run: Run, emotion: str, number: int = 0) -> VoiceExample:
     """Voice `number` (modulo their count) of an emotion, alternating between speakers.
 

@@ -160,6 +160,19 @@ def run(own_trained_home) -> Run:
     )
 
 
+@pytest.mark.parametrize("emotion", ["happy", "sad"])
+def test_voices_that_are_heard_as_meant_come_first(run, emotion):
+    k = run.config.data.classes.index(emotion)
+    first = ui_home.load_audible_example(run.directory, emotion, 0)
+    of = first.example.of
+    each = [ui_home.load_audible_example(run.directory, emotion, n) for n in range(of)]
+    is_heard = [one.example.heard.argmax() == k for one in each]
+    assert is_heard == sorted(is_heard, reverse=True)
+    assert sum(is_heard) == first.heard
+    assert sorted(one.example.number for one in each) == list(range(of))
+    assert ui_home.load_audible_example(run.directory, emotion, of).place == 0
+
+
 PALE = {"label": {"f_S", "cp"}, "classifier": {"cp"}, "cp": set(), "none": {"f_S", "cp", "c"}}
 
 

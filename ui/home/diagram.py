@@ -156,6 +156,10 @@ def _box_content(name: str, box: Box, config: Config, e: FaceExample) -> str:
         size = f"{s.columns * s.hop / s.rate:.2g} s × {s.f_max / 1000:.2g} kHz"
         what, y = ("drawn by G", e.y) if name == "fake" else ("the real voice", e.real)
         return _spectrogram_panel(box, y, f"{what} · {size}")
+    if name == "Q":
+        heard = html.escape(config.data.classes[int(e.heard.argmax())])
+        words = f"judge: {heard} {e.heard.max():.0%}"
+        return _text("small", left + box.at[2] / 2, top + 76, words)
     return ""
 
 

@@ -67,16 +67,24 @@ class AudibleExample:
 
     example: FaceExample
     sounds: dict[str, bytes]  # "fake", "real" and "recorded" -> WAV
+    place: int  # among the emotion's examples, those heard as meant first
+    heard: int  # how many of them are heard as meant
 
 
 @cache_by_run(64, "Drawing a face and its voice …")
 def load_audible_example(directory: Path, emotion: str, number: int) -> AudibleExample:
-    """An example of a finished run. Raises UserError where the run has kept none."""
+    """An example of a finished run, those heard as meant first.
+
+    Raises UserError where the run has kept none.
+    """
     from core.inference import examples
     from core.media import spectrograms, vocoder, waveforms
 
     run = Run(directory)
-    found = examples.load_face_example(run, emotion, number)
+    is_heard = examples.heard_as_meant(run, emotion)
+    place = number % max(1, len(is_heard))
+    order = (~is_heard).argsort(kind="stable").tolist() or [0]
+    found = examples.load_face_example(run, emotion, order[place])
     s, ref_db, sounds = run.config.logmel, run.json("corpus")["voices"]["ref_db"], {}
     for name, y, what in (
         ("fake", found.y, spectrograms.GENERATED_COMMENT),
@@ -88,8 +96,9 @@ def load_audible_example(directory: Path, emotion: str, number: int) -> AudibleE
             sounds[name] = waveforms.wav_bytes(wave, s.rate, comment)
     if found.wave is not None:
         comment = f"a recording's middle: {found.name}, invented"
-        sounds["recorded"], _ = waveforms.crop_to_wav(found.wave, s.columns, s, comment=comment)
-    return AudibleExample(found, sounds)
+        gain = waveforms.play_gain_db(ref_db)
+        sounds["recorded"], _ = waveforms.crop_to_wav(found.wave, s.columns, s, gain, comment)
+    return AudibleExample(found, sounds, place, int(is_heard.sum()))
 
 
 def example_family() -> RunFamily | None:
@@ -152,14 +161,15 @@ def _example_text(one: AudibleExample, emotion: str, config: Config, run_id: str
     missing = " Its corpus is not on this machine, so the picture is missing."
     return (
         f"{f'`{e.name}`, a face' if e.name else 'A face'} that no network was trained on (S4; "
-        f"{e.number + 1} of {e.of} kept, in the corpus' order); its emotion is *{emotion}*."
+        f"{one.place + 1} of {e.of} kept); its emotion is *{emotion}*."
         f"{missing if e.face is None else ''} "
         f"f_S takes it for *{classes[int(e.softmax.argmax())]}* ({e.softmax.max():.0%}), "
         f"credibility {credibility.describe(scale, float(e.p.max()))}. "
         "The judge, who learnt from real voices and never met G, hears "
         f"*{classes[int(e.heard.argmax())]}* ({e.heard.max():.0%}) in the generated one. "
-        f"Both sounds come back from {config.logmel.bands} mel bands{hint}; "
-        f"all are at their own level. Run `{run_id}`."
+        f"**{'●' * one.heard}{'○' * (e.of - one.heard)}** heard as *{emotion}* for {one.heard} of "
+        f"these {e.of} faces, chance {e.of / len(classes):.1f}; those come first. "
+        f"Both sounds come back from {config.logmel.bands} mel bands{hint}. Run `{run_id}`."
     )
 
 
