@@ -55,7 +55,7 @@ def condition_and_verdicts(
         figure.add_bar(y=names, x=o, hovertemplate=hover, **look, **right)
     figure.update_xaxes(range=[0, 1.02], dtick=0.2)
     figure.update_xaxes(title="c, what G is told", **left)
-    figure.update_xaxes(title="heard: softmax of the judge and Q", **right)
+    figure.update_xaxes(title="heard by judge and Q", **right)
     figure.update_yaxes(autorange="reversed", showgrid=False).update_yaxes(title="emotion", **left)
     gaps = {"bargap": 0.25, "bargroupgap": 0.05}
     legend = charts.TOP_RIGHT_LEGEND
