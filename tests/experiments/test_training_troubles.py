@@ -1,7 +1,9 @@
 """Training that goes wrong: said in words while it runs, and the last good weights are kept."""
 
+import contextlib
 import dataclasses
 import errno
+import json
 import os
 import resource
 import signal
@@ -16,6 +18,7 @@ from core.data import splits
 from core.experiments import gan_training, pipeline
 from core.models import classifiers, networks
 from core.runs import diagnosis, store
+from core.runs.directory import Run
 from tests.support import small_pipeline
 
 CONFIG = small_pipeline.TINY  # checkpoints at steps 3 and 6
@@ -136,21 +139,42 @@ def test_one_pair_is_refused_with_the_fix(demo_world, monkeypatch, rows, changes
 # ------------------------------------------------------------------ disks
 
 
-def test_a_checkpoint_without_room_names_its_file_and_leaves_the_old_one(tmp_path):
-    path = tmp_path / "state.pt"
-    networks.save_checkpoint(path, {"step": 3})
+@contextlib.contextmanager
+def room_for(size):
+    """No file can grow beyond `size` bytes: as on a full disk, a write ends in its middle."""
     before, limits = signal.getsignal(signal.SIGXFSZ), resource.getrlimit(resource.RLIMIT_FSIZE)
     signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, limits[1]))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, limits[1]))
     try:
-        with pytest.raises(OSError, match=r"state\.pt") as e:
-            networks.save_checkpoint(path, {"step": 6, "G": torch.zeros(100_000)})
+        yield
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
         signal.signal(signal.SIGXFSZ, before)
+
+
+def test_a_checkpoint_without_room_names_its_file_and_leaves_the_old_one(tmp_path):
+    path = tmp_path / "state.pt"
+    networks.save_checkpoint(path, {"step": 3})
+    with room_for(10_000), pytest.raises(OSError, match=r"state\.pt") as e:
+        networks.save_checkpoint(path, {"step": 6, "G": torch.zeros(100_000)})
     assert files.DISK_FIXES[errno.EFBIG] in files.disk_fault(e.value)
     assert networks.load_checkpoint(path) == {"step": 3}
     assert [p.name for p in tmp_path.iterdir()] == ["state.pt"]
+
+
+def test_a_curve_without_room_names_its_file_and_has_each_step_once(tmp_path):
+    run = Run(tmp_path / "smoke-cp-00000000")
+    store.create(run.directory, CONFIG)
+    store.record_metrics(run, 1, {"loss/G": 0.5})
+    path = run.directory / "metrics.jsonl"
+    with room_for(path.stat().st_size + 9), pytest.raises(OSError, match=r"metrics\.jsonl") as e:
+        store.record_metrics(run, 2, {"loss/G": 0.25})
+    assert files.DISK_FIXES[errno.EFBIG] in files.disk_fault(e.value)
+    assert len(path.read_text().splitlines()) == 2  # the second is cut
+    store.drop_metrics_after(run, 1)
+    store.record_metrics(run, 2, {"loss/G": 0.25})
+    steps = [json.loads(line)["step"] for line in path.read_text().splitlines()]
+    assert steps == [1, 2]
 
 
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EROFS])
