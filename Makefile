@@ -25,13 +25,14 @@ FOLDERS_fer2013-ravdess = "fer2013=$(FER2013)" "ravdess=$(RAVDESS)"
 KILLED = tests/data/test_preparation_interrupted.py tests/data/test_download.py
 ON_RAY = tests/experiments/test_ray_cluster.py tests/data/test_preparation_interrupted.py::test_ray_makes_the_same_bytes
 
-.PHONY: help app audit test test-cluster faults lint docs bench costs examples screenshots reproduce clean setup setup-test
+.PHONY: help app audit test test-slow test-cluster faults lint docs bench costs examples screenshots reproduce clean setup setup-test
 
 help:
 	@echo "make app          the studio in a browser at http://127.0.0.1:8501 (another port: make app PORT=8502)"
 	@echo "make test         all tests (some of them: make test ARGS='-k conformal')"
 	@echo "make test-cluster the tests that need Ray, on two local nodes; installs requirements-cluster.txt"
-	@echo "make faults       kills, full disks, uploads, strangers' runs: a table; every view by axe; hours (fewer: FAULTS=20 ARGS='--kills 5')"
+	@echo "make test-slow    tests that take minutes each: lost machines, both corpora's report, speed of pages, every view by axe"
+	@echo "make faults       kills, full disks, uploads, strangers' runs: a table; hours (fewer: FAULTS=20 ARGS='--kills 5')"
 	@echo "make audit        known weaknesses of the pinned packages, by pip-audit; needs a network"
 	@echo "make lint         ruff, and mypy on core"
 	@echo "make docs         docs/equations.md and docs/cli.md, generated from the code"
@@ -56,14 +57,16 @@ app: setup
 # First, on all cores, what may share them, in the order of names, so that long files are not the last;
 # then the browser tests one by one. Status 5: no test was selected.
 test: setup-test
-	@$(VENV_PYTHON) -m pytest -n auto --dist loadfile --no-loadscope-reorder -m "not browser" $(ARGS) || [ $$? = 5 ]
-	@$(VENV_PYTHON) -m pytest -m browser $(ARGS) || [ $$? = 5 ]
+	@$(VENV_PYTHON) -m pytest -n auto --dist loadfile --no-loadscope-reorder -m "not browser and not slow" $(ARGS) || [ $$? = 5 ]
+	@$(VENV_PYTHON) -m pytest -m "browser and not slow" $(ARGS) || [ $$? = 5 ]
+
+test-slow: setup-test
+	@$(VENV_PYTHON) -m pytest -m slow $(ARGS)
 
 # ARGS: counts of the table's classes, as in: make faults FAULTS=20 ARGS='--kills 5 --uploads 50'
 faults: setup-test
 	@FAULTS=$(FAULTS) $(VENV_PYTHON) -m pytest $(KILLED) -k killed --timeout 0
 	@$(VENV_PYTHON) -m tests.support.faults $(ARGS)
-	@DACSSGAN_FAULTS=1 $(VENV_PYTHON) -m pytest tests/browser/test_browser_access.py
 
 audit: setup-test
 	@$(VENV_PYTHON) setup_env.py audit

@@ -179,6 +179,7 @@ def test_a_click_in_the_map_looks_at_that_point(page):
     assert row > 0
 
 
+@pytest.mark.slow
 def test_ten_thousand_rows_are_redrawn_quickly(page, ten_thousand, capsys):
     """From the release of the slider of calibration sizes to the last frame.
 

@@ -105,6 +105,7 @@ def test_the_demo_is_drawn_stopped_and_found_again(page):
     page.get_by_role("button", name="Continue").first.wait_for()
 
 
+@pytest.mark.slow
 def test_a_large_corpus_is_there_at_once(page, home):
     from tests.support.noise_corpora import write_noise_corpus
 

@@ -143,6 +143,7 @@ def test_a_face_is_heard_in_the_gallery_and_the_condition_lab(page):
         assert reached > 0
 
 
+@pytest.mark.slow
 def test_pages_change_quickly_and_without_end_of_memory(page, studio):
     """`make bench ARGS=pages` measures the aim, 500 ms on an idle machine.
 

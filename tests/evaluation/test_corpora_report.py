@@ -48,6 +48,7 @@ def section(text, head):
     return text.split(f"## {head}")[1].split("\n## ")[0]
 
 
+@pytest.mark.slow
 def test_table_2_has_both_halves_beside_the_papers(text):
     head, _, *rows = [line for line in section(text[0], "Table 2").splitlines() if "|" in line]
     columns = [c.strip() for c in head.split("|")][1:-1]
@@ -66,12 +67,14 @@ def test_table_2_has_both_halves_beside_the_papers(text):
                 assert float(cells[name, f"{corpus}, ours: {metric}"].split()[0]) >= 0
 
 
+@pytest.mark.slow
 def test_table_1_has_every_cell_and_unfinished_ones_are_named(text):
     for row in section(text[0], "Table 1, CREMA-D").split("| label |")[1].splitlines()[:3]:
         assert "–" not in row
     assert "RAVDESS, U-Net · label · fold 0 · seed 0" in text[0].split("##")[0]
 
 
+@pytest.mark.slow
 def test_every_figure_is_there_for_both_corpora(text):
     of = {"CREMA-D": "crema-d", "RAVDESS": "ravdess"}
     for corpus, end in of.items():
@@ -88,6 +91,7 @@ def test_every_figure_is_there_for_both_corpora(text):
     assert "Q is frozen" not in text[0]  # Fig. 10 is of a run that trains Q
 
 
+@pytest.mark.slow
 def test_the_report_says_whose_method_its_columns_are(text):
     rate = f"Adagrad at {published.GAN_RATE:g} for G"
     assert text[0].count(f"Method: the paper's method: {rate}") == 2

@@ -163,6 +163,7 @@ def test_far_runs_equal_near_ones(two, demo_world, tmp_path):
     )  # workers leave nothing
 
 
+@pytest.mark.slow
 def test_a_lost_machines_run_goes_on_from_its_checkpoint(two, demo_world, tmp_path):
     todo, said = (
         cluster_runs.cells(
@@ -196,6 +197,7 @@ def test_a_lost_machines_run_goes_on_from_its_checkpoint(two, demo_world, tmp_pa
     }
 
 
+@pytest.mark.slow
 def test_stopping_one_run_and_then_the_sweep(two, demo_world, tmp_path):
     todo = cluster_runs.cells(replace(cluster_runs.TINY, gan={"steps": 100_000}), l1=(0.1, 0.2))
     stop, away = threading.Event(), tmp_path / "away"

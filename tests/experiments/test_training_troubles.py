@@ -177,7 +177,9 @@ def test_a_curve_without_room_names_its_file_and_has_each_step_once(tmp_path):
     assert steps == [1, 2]
 
 
-@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EROFS])
+@pytest.mark.parametrize(
+    "number", [errno.ENOSPC, pytest.param(errno.EROFS, marks=pytest.mark.slow)]
+)
 def test_every_write_of_a_training_may_fail_once_and_the_same_command_goes_on(
     demo_world, finished_run, monkeypatch, number
 ):

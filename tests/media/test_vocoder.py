@@ -150,7 +150,7 @@ def test_training_gets_better_and_is_seeded():
     assert np.mean(once[-4:]) < np.mean(once[:4])
 
 
-@pytest.mark.parametrize("at", ["pitch", "train"])
+@pytest.mark.parametrize("at", [pytest.param("pitch", marks=pytest.mark.slow), "train"])
 def test_a_stopped_training_goes_on_as_if_nothing_had_been(monkeypatch, tmp_path, at):
     """Stopped in either phase: no weights yet, no pitch computed twice, then the same weights."""
     found, told = [], []

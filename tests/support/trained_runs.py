@@ -21,6 +21,8 @@ from core import files
 from core.config.presets import SMOKE
 from core.config.settings import Config, replace
 from core.experiments import pipeline
+from core.inference import generation
+from core.inference.gallery import generated_voices, real_items
 from core.media.faces import landmarker
 from core.runs import store
 from core.runs.directory import Run
@@ -73,7 +75,9 @@ def trained_home(folder: Path) -> Path:
 def _train_conditions() -> None:
     prepare_noise_demo()
     for condition in ("cp", "label", "classifier"):
-        pipeline.run(replace(TINY_CONFIG, gan={"condition": condition}), device="cpu")
+        run = pipeline.run(replace(TINY_CONFIG, gan={"condition": condition}), device="cpu")
+        opened, shown = generation.load_run(run), real_items.load_real_items(run)
+        generated_voices.load_generated_voices(opened, shown)  # the Gallery's cache
 
 
 def reverse_home(folder: Path) -> Path:
