@@ -242,14 +242,15 @@ def baselines(
     """§4.3: f_T (voice) or f_S (face) trained on S1 and scored once on S4, balanced by class.
 
     `data.clf_fraction`, `data.windows` and `data.f_s_corpus` decide what they are trained on, as in
-    a run; with all windows a voice is judged by the mean softmax of its own. Returns a dict per
-    fold: fold, accuracy, N, confusion, ECE (expected calibration error). Every subject is tested
+    a run; with all windows a voice is judged by the mean softmax of its own. The first fold is
+    `data.fold`. Returns a dict per fold: fold, accuracy, N, confusion, ECE (expected calibration error). Every subject is tested
     once if folds times the share of S4 is 1.
     """
     where, K, out = choose_device(device), len(config.data.classes), []
     if folds > (most := fold_count(config.data.sets[3])):
         raise UserError(f"--folds is {folds}; these sets have {most}, and more test people twice")
-    for fold in range(folds):
+    for number in range(folds):
+        fold = (config.data.fold + number) % most
         c = replace(config, data={"fold": fold}, gan={"direction": "face-voice"})
         sets, settings = splits.build_sets(c), classifier_settings(c, modality)
         S1, S4 = sets["S1"], sets["S4"]
@@ -261,7 +262,7 @@ def baselines(
             name, test, truth = "f_S", S4.x, S4.x_label
             images, labels = classifier_fitting.source_training_data(c, sets)
         x, t = image_tensor(images, where), torch.from_numpy(labels).to(where)
-        phase = f"{name}, fold {fold + 1} of {folds}"
+        phase = f"{name}, fold {number + 1} of {folds}"
         tick = classifier_fitting.step_callback(report, phase, settings.steps)
         network = classifiers.fit(x, t, settings, K, seed_of(c, name), modality, tick)
         if modality == "face":

@@ -141,6 +141,7 @@ def test_a_listening_run_has_no_augmentation_and_says_what_it_is(crops_world):
     assert "A listening run" in export.model_card(run)
     with pytest.raises(files.UserError, match="listening run"):
         augmentation.compute_table(run)
-    folds = pipeline.baselines(ALL, 1, "voice", "cpu")
+    folds = pipeline.baselines(replace(ALL, data={"fold": 4}), 2, "voice", "cpu")
+    assert [f["fold"] for f in folds] == [4, 0]
     assert folds[0]["N"] > 0
     assert prepared_corpora.is_demo(run.config.data.voices)
