@@ -243,8 +243,8 @@ def baselines(
 
     `data.clf_fraction`, `data.windows` and `data.f_s_corpus` decide what they are trained on, as in
     a run; with all windows a voice is judged by the mean softmax of its own. The first fold is
-    `data.fold`. Returns a dict per fold: fold, accuracy, N, confusion, ECE (expected calibration error). Every subject is tested
-    once if folds times the share of S4 is 1.
+    `data.fold`. Returns a dict per fold: fold, accuracy, N, confusion, ECE (expected calibration
+    error). Every subject is tested once if folds times the share of S4 is 1.
     """
     where, K, out = choose_device(device), len(config.data.classes), []
     if folds > (most := fold_count(config.data.sets[3])):

@@ -349,7 +349,7 @@ def restore(run_id: str, folder: Path | None = None) -> Run:
 
 
 def _matching_rows(
-    name: str, condition: str | None, folder: Path, preferred: str | None = None
+    name: str, condition: str | None, folder: Path, preferred: str = ""
 ) -> tuple[list[dict], list[dict]]:
     """The runs that a name may mean, narrowed by the condition, the chosen one first; all runs.
 
@@ -380,16 +380,12 @@ def _matching_rows(
 
 
 def resolve(
-    name: str,
-    condition: str | None = None,
-    folder: Path | None = None,
-    preferred: str | None = None,
+    name: str, condition: str | None = None, folder: Path | None = None, preferred: str = ""
 ) -> Run:
     """The run that `name` identifies: a directory, a run id, its beginning, or a name like `demo`.
 
-    `condition` narrows the choice, of which the first of `_matching_rows` is taken, one of the
-    `preferred` condition where there is one. Raises UserError, which lists the known runs, or names
-    the file of the run that cannot be used.
+    `condition` narrows the choice, of which the first of `_matching_rows` is taken. Raises
+    UserError, which lists the known runs, or names the file of the run that cannot be used.
     """
     path = Path(name)
     if name and (path / "config.json").exists():

@@ -214,7 +214,7 @@ def test_where_nothing_is_read_its_endings_are_counted(tmp_path, home, capsys):
     assert "(its files: 2 .doc, 1 without ending, 1 .raw)" in line
 
 
-@pytest.mark.parametrize("path", ["audio/anna/happy/1.wav", "happy/1.wav"])
+@pytest.mark.parametrize("path", ["anna/happy/1.wav", "happy/1.wav"])
 def test_sounds_that_lie_elsewhere_are_told_where_to_lie(tmp_path, home, capsys, path):
     root = write_files(tmp_path / "r", {path: voice()})
     line = refused(capsys, "data", "prepare", "mine", "--source", str(root))

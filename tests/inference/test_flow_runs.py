@@ -140,7 +140,7 @@ def test_its_card_tells_it_from_the_paper(flow_runs, finished_run, tmp_path):
     target = export.ship_run(flow_runs["cp"].run, tmp_path)
     card = (target / "CARD.md").read_text()
     assert "conditional flow matching, which is ours and not the paper's" in card
-    assert "guidance 2." in card
+    assert "guidance 2, from" in card
     shipped = generation.load_run(store.Run(target))
     assert type(shipped.G).__name__ == "FlowGenerator"
     assert "flow" not in export.model_card(finished_run)

@@ -7,6 +7,7 @@ import io
 import itertools
 import json
 import os
+import shutil
 from unittest import mock
 
 import numpy as np
@@ -276,6 +277,7 @@ def test_leaving_ends_the_work_and_leaves_no_half_file(own_trained_home):
     class Left(BaseException):
         pass
 
+    shutil.rmtree(files.checkpoints_folder() / ".cache" / "gallery")
     words = []
 
     def report(share, what):

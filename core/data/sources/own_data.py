@@ -40,23 +40,25 @@ class LabelledPlace:
 def labelled_place(path: str) -> LabelledPlace | None:
     """Where a path lies below faces/ or audio/, in folders of any depth; None if nowhere.
 
-    The label is the first folder below that is an emotion, else the first folder. The person is
-    the folder between, else the one below the label. Where faces or audio occur in several places,
-    the first counts that has an emotion.
+    The label is the folder below, or the one below that if it alone is an emotion: the folder
+    between is a person then, and else the one below the label is. Where faces or audio occur in
+    several places, the first counts that is followed by an emotion.
 
     >>> place = labelled_place("faces/anna/happy/1.jpg")
     >>> place.label, place.person
     ('happy', 'anna')
     """
-    parts = path.split("/")
-    folders = parts[:-1]
-    places = []
-    for i, part in enumerate(folders[:-1]):
-        if part.lower() in ROLE_KINDS:
-            below = range(i + 1, len(folders))
-            at = next((j for j in below if labels.emotion_of(folders[j])), i + 1)
-            person = folders[i + 1] if at > i + 1 else (*folders[at + 1 :], "")[0]
-            places.append(LabelledPlace("/".join(parts[:i]), part.lower(), folders[at], person))
+    folders = path.split("/")[:-1]
+    direct: list[LabelledPlace] = []
+    turned: list[LabelledPlace] = []
+    for i, folder in enumerate(folders[:-1]):
+        if folder.lower() in ROLE_KINDS:
+            first, second = (*folders[i + 1 :], "")[:2]
+            is_below = not labels.emotion_of(first) and labels.emotion_of(second) != ""
+            label, person = (second, first) if is_below else (first, second)
+            place = LabelledPlace("/".join(folders[:i]), folder.lower(), label, person)
+            (turned if is_below else direct).append(place)
+    places = direct + turned
     return next((p for p in places if labels.emotion_of(p.label)), (*places, None)[0])
 
 
@@ -69,7 +71,7 @@ def unused_people(paths: Iterable[str]) -> list[str]:
     >>> unused_people(["anna/happy/1.jpg", "ben/sad/1.jpg"]), unused_people(["train/sad/1.jpg"])
     (['anna', 'ben'], [])
     """
-    parts = [path.split("/") for path in paths]
+    parts = [path.split("/") for path in paths if not labelled_place(path)]
     folders = {p[-3] for p in parts if len(p) > 2 and labels.emotion_of(p[-2])}
     is_split = any(map(SPLIT_FOLDER.match, folders))
     return [] if is_split or len(folders) < 2 else sorted(folders)
