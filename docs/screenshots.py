@@ -3,7 +3,7 @@
 The pages have the runs that are here, in light and dark.
 
 The pictures go to docs/screenshots/, which git ignores. Those that README shows also go to docs/,
-with few colours, so that they are small.
+with few colours, so that they are small; with one of a film that speaks.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import sys
 import tempfile
 from pathlib import Path
 
+import av
 from PIL import Image, ImageColor
 
 from benchmarks.browser import (
@@ -23,6 +24,7 @@ from benchmarks.browser import (
     studio_server,
     wait_for_page,
 )
+from core import __main__ as command_line
 from core.runs import store
 from ui import theme
 
@@ -59,7 +61,8 @@ VIEWS = {
     | {"data-bring": "part=bring"},
     "paper": {"paper": "", "paper-eq-9": "eq=9"},
 }
-README = {"home": "home-light"}
+README = {"home": "home-light", "gallery": "gallery-light"}
+FILM_CLIP, FILM_SECOND = "demo_03_HAP_04.mp4", 0.7  # the picture of a film that speaks
 CHARTS = (
     "() => [...document.querySelectorAll('.js-plotly-plot')]"
     ".every(e => e.querySelector('.main-svg'))"
@@ -77,6 +80,22 @@ def picture(tab, address: str, path: Path) -> None:
     tab.wait_for_timeout(700)  # charts take their last size
     wait_for_page(tab)
     tab.screenshot(path=path, animations="disabled")
+
+
+def film_picture(target: Path) -> None:
+    """This writes one picture of a drawn clip that speaks with a generated voice."""
+    with tempfile.TemporaryDirectory() as folder:
+        clips = Path(folder) / "clips"
+        assert command_line.main(["data", "draw", str(clips), "--count", "12"]) == 0
+        words = ["generate", str(clips / FILM_CLIP), "--run", "demo", "--condition", "cp"]
+        assert command_line.main([*words, "--video", "--out", folder]) == 0
+        with av.open(str(next(Path(folder).glob("*.mp4")))) as film:
+            for frame in film.decode(video=0):
+                if frame.time >= FILM_SECOND:
+                    break
+            picture = frame.to_image()
+    picture.thumbnail((480, 480))
+    picture.save(target, optimize=True)
 
 
 def small(source: Path, target: Path) -> None:
@@ -137,6 +156,8 @@ def main(wanted: list[str]) -> int:
         if source in taken:
             small(FOLDER / f"{source}.png", target := ROOT / "docs" / f"{name}.png")
             print(target.relative_to(ROOT), f"{target.stat().st_size / 1000:.0f} kB")
+    if not wanted or "film" in wanted:
+        film_picture(ROOT / "docs" / "film.png")
     return 1 if bad else 0
 
 

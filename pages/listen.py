@@ -165,11 +165,13 @@ with right, st.container(horizontal=True, vertical_alignment="bottom"):
 columns, letter = None, "C" if analysed_clip.waveform is not None else ""
 drawn = []  # what is drawn often, once all voices can be heard: place, run, condition
 stem = f"{uploads.safe_file_name(clip.name).rsplit('.', 1)[0]}-{family.name}-{seed}"
+# a run to be heard has one condition; its voice gets half the width
+conditions = list(family.members) if run.config.data.listening else family.shown
 if is_whole_clip:
-    places = [st.container() for _ in family.shown]
+    places = [st.container() for _ in conditions]
 else:
-    places = st.columns(len(family.shown), gap="medium")
-for place, condition in zip(places, family.shown):
+    places = st.columns(max(2, len(conditions)), gap="medium")
+for place, condition in zip(places, conditions):
     with place:
         run_id = family.members.get(condition)
         emotion = (chosen_emotion or None) if condition == "label" else None
