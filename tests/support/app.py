@@ -190,7 +190,10 @@ def page(chromium, server):
     faults = browser.record_faults(tab)
     yield tab
     assert tab.locator("[data-testid=stException]").count() == 0
-    assert faults == [], faults
+    # a sound that a newer one replaced before it was loaded is no fault; one on the page is
+    shown = tab.eval_on_selector_all("audio, video", "all => all.map(e => e.currentSrc || e.src)")
+    here = [f for f in faults if "/media/" not in f or any(src and src in f for src in shown)]
+    assert here == [], faults
     context.close()
 
 
