@@ -58,7 +58,7 @@ STAGE = replace(  # to be watched: within a minute of Start its voices are heard
     f_t={"steps": 200},
     # a short average shows G some twenty steps ago, where the demo's lags by a hundred
     gan={
-        **{"condition": "label", "steps": 160, "batch": 48, "average": 0.95},
+        **{"condition": "label", "steps": 100, "batch": 48, "average": 0.95},
         **{"lr_g": 1.5e-3, "lr_d": 1.5e-3, "classify": 0.3},
     },
     evaluate={"every": 20, "rows": ("S1", "S1 + generated")},
