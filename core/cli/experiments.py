@@ -26,7 +26,7 @@ from core.cli.options import (
     Sibling,
     placeholder,
 )
-from core.cli.progress import Progress, report_end
+from core.cli.progress import Progress, format_duration, report_end
 from core.cli.training import stop_on_signals
 from core.config.presets import PRESETS, Method
 from core.files import UserError
@@ -226,7 +226,7 @@ def sweep(o: SweepOptions) -> int:
     plan = _table_plan(o)
     if (missing := sweeping.missing_runs(cells, plan)) and o.engine != "ray":
         seconds = planning.training_seconds(missing, pipeline.choose_device(o.device), plan)
-        words = planning.duration_text(seconds / max(1, o.workers or 1))
+        words = format_duration(seconds / max(1, o.workers or 1))
         print(f"{len(missing)} runs to train; their steps take about {words} here", flush=True)
     outcomes = sweeping.train_cells(
         cells,

@@ -136,8 +136,7 @@ def train_gan(
     pool = make_pool(config, sets, c, device)
     source, target = image_sizes(config)
     classes, seed = len(config.data.classes), seed_of(config, "gan")
-    new_state = matching.new_state if g.generator == "flow" else gan.new_state
-    state = new_state(g, classes, target, fitted.Q, seed, device, source)
+    state = matching.start_function(g)(g, classes, target, fitted.Q, seed, device, source)
     checkpoint = r.directory / "state.pt"
     if checkpoint.exists():
         gan.load_state_dict(state, networks.load_checkpoint(checkpoint, device))

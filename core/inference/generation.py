@@ -376,10 +376,8 @@ def to_audio(
     comment, way = "", vocoder.inversion_name(s, plain)
     if what:
         comment = waveforms.wav_comment(what, s, opened.run.id, seed, way)
-    wav, limit = (
-        waveforms.wav_bytes(wave, s.rate, comment),
-        gain - waveforms.play_gain_db(opened.ref_db),
-    )
+    wav = waveforms.wav_bytes(wave, s.rate, comment)
+    limit = gain - waveforms.play_gain_db(opened.ref_db)
     return Audio(wave, float(gain), float(limit), wav, correlation, error)
 
 

@@ -61,8 +61,7 @@ def _gan_steps(config: Config, device: torch.device) -> Iterator[object]:
     classes, n = len(config.data.classes), config.gan.batch
     settings, role = target_settings(config)
     Q = classifiers.untrained(settings, target, classes, role, torch.Generator().manual_seed(0))
-    new_state = matching.new_state if g.generator == "flow" else gan.new_state
-    state = new_state(g, classes, target, Q.eval(), 0, device, source)
+    state = matching.start_function(g)(g, classes, target, Q.eval(), 0, device, source)
     x, y = (torch.rand((n, 1, *size), device=device) * 2 - 1 for size in (source, target))
     labels, rows = torch.arange(n, device=device) % classes, np.arange(n)
     c = torch.nn.functional.one_hot(labels, classes).float()
@@ -108,16 +107,3 @@ def training_seconds(
 def _digest(config: Config) -> str:
     """What tells the corpora of runs apart: their names, as they need not be here yet."""
     return "+".join(dict.fromkeys([config.data.faces, config.data.voices]))
-
-
-def duration_text(seconds: float) -> str:
-    """A duration in the unit that fits it.
-
-    >>> duration_text(40), duration_text(600), duration_text(9_000), duration_text(400_000)
-    ('40 s', '10 minutes', '2.5 hours', '4.6 days')
-    """
-    for unit, size, most in (("s", 1, 90), ("minutes", 60, 90), ("hours", 3600, 48)):
-        if seconds < most * size:
-            digits = 1 if unit == "hours" else 0
-            return f"{seconds / size:.{digits}f} {unit}"
-    return f"{seconds / 86_400:.1f} days"

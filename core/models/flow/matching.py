@@ -109,6 +109,11 @@ def take_step(state: GanState, g: GanSettings, batch: tuple[Tensor, ...]) -> dic
     return values
 
 
+def start_function(g: GanSettings) -> Callable[..., GanState]:
+    """What makes the new state that these settings train from: a flow's, or a GAN's."""
+    return new_state if g.generator == "flow" else gan.new_state
+
+
 def step_function(g: GanSettings) -> StepFunction:
     """The step that these settings train with: a flow's, or a GAN's."""
     return take_step if g.generator == "flow" else gan.eager_step
