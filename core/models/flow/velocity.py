@@ -188,7 +188,7 @@ class FlowGenerator(nn.Module):
         nor c has an effect, at 1 the velocity is that of training, above 1 they count for more.
         """
         w = torch.as_tensor(self.guidance if guidance is None else guidance, dtype=z.dtype)
-        w = w.to(z.device).expand(len(z))
+        w = w.expand(len(z))  # a number stays on the host, where a look at it waits for nothing
         parts = zip(*(part.split(MOVED_TOGETHER) for part in (x, c, z, w)), strict=True)
         return torch.cat([self._move(*part) for part in parts])
 
@@ -197,6 +197,7 @@ class FlowGenerator(nn.Module):
         only = told if bool((w == 1).all()) else untold if bool((w == 0).all()) else None
         if not self.is_told:
             only = untold
+        w = w.to(z.device)
 
         def velocity(y: Tensor, t: float) -> Tensor:
             if only is not None:
