@@ -12,7 +12,7 @@ import streamlit as st
 from core.files import UserError
 from ui import theme
 from ui.session import cache
-from ui.session.cache import RunFamily, cache_by_run
+from ui.session.cache import RunFamily, cache_with_progress
 from ui.widgets import players, uploads
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ def clip_content(key: str, _clip: Clip) -> bytes:
         return path.read_bytes()
 
 
-@cache_by_run(6, scope="session")
+@cache_with_progress(6, scope="session")
 def speaking_film(
     directory: Path,
     key: str,

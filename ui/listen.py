@@ -15,7 +15,7 @@ from core.config.settings import LogMel
 from core.data import prepared_corpora
 from ui import theme
 from ui.session import cache, query_params
-from ui.session.cache import GeneratedLongVoice, RunFamily, cache_by_run
+from ui.session.cache import GeneratedLongVoice, RunFamily, cache_by_run, cache_with_progress
 from ui.widgets import players, spectrogram
 
 if TYPE_CHECKING:
@@ -140,7 +140,7 @@ def choose_run_of_example(families: Sequence[RunFamily]) -> None:
             return
 
 
-@cache_by_run(120, scope="session")
+@cache_with_progress(120, scope="session")
 def heard_emotions(
     directory: Path, x: np.ndarray, c: np.ndarray, _report: Callable[[int], None]
 ) -> np.ndarray:

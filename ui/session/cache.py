@@ -6,14 +6,16 @@ torch is imported inside these functions, so that a page is shown before torch i
 from __future__ import annotations
 
 import functools
+import inspect
 import json
 import os
 import shutil
 import tempfile
+import threading
 import time
 import zipfile
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -55,6 +57,44 @@ def cache_by_run(max_entries: int, spinner: str | bool = False, **options) -> Ca
         @functools.wraps(function)
         def call(run_id: str, *args):
             return cached(files.checkpoints_folder() / run_id, *args)
+
+        return call
+
+    return decorate
+
+
+@dataclass
+class _Place:
+    """Where a result is kept that Streamlit's cache must not see being made."""
+
+    lock: threading.Lock = field(default_factory=threading.Lock)
+    results: list[Any] = field(default_factory=list)  # one, or none yet
+
+
+def cache_with_progress(max_entries: int, **options) -> Callable:
+    """`cache_by_run` for a function that draws on the page while it works, such as a progress bar.
+
+    Streamlit's cache draws what a function drew again whenever it finds the result, and fails
+    where the place of it is gone. It keeps an empty place here, which is filled outside of it.
+    Arguments whose name begins with `_` are no part of the key, as in Streamlit.
+    """
+
+    def decorate(function: Callable) -> Callable[..., Any]:
+        def new_place(directory: Path, *key: Any) -> _Place:
+            return _Place()
+
+        # by its name Streamlit tells one function's results from another's
+        new_place.__module__, new_place.__qualname__ = function.__module__, function.__qualname__
+        place_of = cache_by_run(max_entries, **options)(new_place)
+        in_key = [not name.startswith("_") for name in inspect.signature(function).parameters][1:]
+
+        @functools.wraps(function)
+        def call(run_id: str, *args):
+            place = place_of(run_id, *(a for a, is_key in zip(args, in_key) if is_key))
+            with place.lock:
+                if not place.results:
+                    place.results.append(function(files.checkpoints_folder() / run_id, *args))
+            return place.results[0]
 
         return call
 
