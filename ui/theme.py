@@ -70,6 +70,16 @@ CSS = """<style>
   font-weight: 600;}
 [data-testid="stMetricValue"] {font-size: 1.5rem;}
 .st-key-viewport {position: absolute;}
+/* Where a window is no screen's, the edges are small, and nothing is cut: words and rows of
+   options wrap, and players that would lose their button stand below each other. */
+@media (max-width: 1200px) {.stMainBlockContainer {padding-left: 2rem; padding-right: 2rem;}}
+@media (max-width: 700px) {.stMainBlockContainer {padding-left: 1rem; padding-right: 1rem;}}
+.stApp :is([data-testid="stPageLink"], [data-testid="stMetricLabel"], [data-testid="stButton"],
+  [data-testid="stDownloadButton"], [data-testid="stPopover"]) p {
+  white-space: normal; overflow: visible;}
+.stApp [data-testid="stButtonGroup"] [role="radiogroup"] {flex-wrap: wrap;}
+.stApp [data-testid="stColumn"]:has(audio) {min-width: 9.5rem;}
+.stApp [data-testid="stColumn"]:has([data-testid="stMetric"]) {min-width: 6.5rem;}
 .st-key-phone-player {display: none;}
 @media (max-width: 700px) {.st-key-phone-player {display: flex;}}
 /* Streamlit's own quiet colours have a contrast below 4.5:1; a share of the text's has more. */

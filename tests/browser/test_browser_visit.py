@@ -12,6 +12,7 @@ import os
 import statistics
 import subprocess
 import sys
+import time
 from pathlib import Path
 from urllib.parse import parse_qs, urlparse
 
@@ -37,6 +38,51 @@ def boxes(page) -> list[str]:
     ).all_inner_texts()
 
 
+# What a window cuts or draws over something else: words, options, players, titles of plots.
+CUT_JS = r"""() => {
+  const found = [], seen = (e) => e.getClientRects().length > 0
+  const all = (what) => [...document.querySelectorAll(`.stMainBlockContainer ${what}`)].filter(seen)
+  const words = ["stPageLink", "stMetricLabel", "stButton", "stDownloadButton", "stPopover"]
+  for (const e of all(`:is(${words.map((k) => `[data-testid=${k}]`)}) p`))
+    if (e.scrollWidth > e.clientWidth + 1) found.push(`words: ${e.innerText}`)
+  for (const e of all("[data-testid=stButtonGroup] button")) {
+    const group = e.closest("[data-testid=stButtonGroup]").getBoundingClientRect()
+    if (e.getBoundingClientRect().right > group.right + 2) found.push(`option: ${e.innerText}`)
+  }
+  for (const e of all("audio")) if (e.clientWidth < 130) found.push("a player without its button")
+  for (const chart of all(".js-plotly-plot")) {
+    const titles = [...chart.querySelectorAll(".infolayer :is(.g-xtitle, .g-ytitle) text")]
+    const boxes = titles.map((t) => [t.textContent, t.getBoundingClientRect()])
+    const edge = chart.getBoundingClientRect()
+    boxes.forEach(([text, a], i) => {
+      if (a.left < edge.left - 2 || a.right > edge.right + 2) found.push(`title: ${text}`)
+      for (const [other, b] of boxes.slice(i + 1))
+        if (a.left < b.right && b.left < a.right && a.top < b.bottom && b.top < a.bottom)
+          found.push(`titles: ${text} over ${other}`)
+    })
+  }
+  return found
+}"""
+TABLET = {"width": 1024, "height": 768}
+TABLET_VIEWS = (
+    *("/condition?face=drawn-happy", "/condition?face=drawn-happy&view=emotions"),
+    *(f"/conformal?step={k}" for k in ("chain", "promise", "broken", "generator")),
+    "/evaluate?view=confusion",
+)
+
+
+def assert_uncut(page) -> None:
+    """The page in a window of 1024 pixels, once its charts have followed the width."""
+    page.set_viewport_size(TABLET)
+    page.wait_for_timeout(500)  # the page is told its width
+    browser.wait_for_page(page)
+    end = time.monotonic() + 20
+    while (found := page.evaluate(CUT_JS)) and time.monotonic() < end:
+        page.wait_for_timeout(300)
+    assert found == [], page.url
+    page.set_viewport_size(browser.VIEWPORT)
+
+
 def test_every_page_is_whole_and_says_no_error(page):
     page.goto("/")
     browser.wait_for_page(page)
@@ -52,6 +98,14 @@ def test_every_page_is_whole_and_says_no_error(page):
             "() => document.documentElement.scrollWidth - document.documentElement.clientWidth"
         )
         assert wide <= 0, f"{name} is {wide} pixels wider than the window"
+        assert_uncut(page)
+
+
+def test_a_small_window_cuts_nothing(page):
+    for view in TABLET_VIEWS:
+        page.goto(view)
+        browser.wait_for_page(page)
+        assert_uncut(page)
 
 
 def bottom(page, what: str) -> float:

@@ -56,7 +56,8 @@ def condition_and_verdicts(
     figure.update_xaxes(range=[0, 1.02], dtick=0.2)
     figure.update_xaxes(title="c, what G is told", **left)
     figure.update_xaxes(title="heard by judge and Q", **right)
-    figure.update_yaxes(autorange="reversed", showgrid=False).update_yaxes(title="emotion", **left)
+    figure.update_yaxes(autorange="reversed", showgrid=False, dtick=1)
+    figure.update_yaxes(title="emotion", **left)
     gaps = {"bargap": 0.25, "bargroupgap": 0.05}
     legend = charts.TOP_RIGHT_LEGEND
     return charts.apply_layout(figure, height, left=80, top=26, legend=legend, **gaps)
@@ -90,18 +91,19 @@ def interpolation_strip(
     ref_db: float,
     s: LogMel,
     faces: bool = False,
+    spacing: float = 0.1,
 ) -> go.Figure:
     """All n steps side by side; below them step `at` large, and c and both verdicts as curves.
 
     `positions` (n,) are the steps' places on the curves' x-axis, whose title is `axis`. With
-    `faces` the steps' faces are shown too.
+    `faces` the steps' faces are shown too. `spacing` is the share of the width between two plots.
     """
     n, db = len(d.y), _to_int8_db(spectrograms.unscale(d.y, ref_db, s))
     # Share of the height that each row takes, from top to bottom.
     spans = [(0.82, 1), (0.64, 0.8), (0, 0.48)] if faces else [(0.74, 1), (0, 0.55)]
     rows = len(spans)
     specs = [[{"colspan": 3}, None, None]] * (rows - 1) + [[{}, {}, {}]]
-    figure = make_subplots(rows, 3, specs=specs, horizontal_spacing=0.085)
+    figure = make_subplots(rows, 3, specs=specs, horizontal_spacing=spacing)
     for row, span in enumerate(spans, 1):
         figure.update_yaxes(domain=span, row=row)
     scale = theme.SPECTROGRAM_COLOUR_SCALE

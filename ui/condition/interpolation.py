@@ -20,7 +20,7 @@ from ui.condition.sampling import (
     SamplingSettings,
     SourceFace,
 )
-from ui.session import query_params
+from ui.session import query_params, viewport
 from ui.widgets import charts, choices, players
 
 if TYPE_CHECKING:
@@ -34,6 +34,7 @@ VIEWS = {
     "strength": "Along the guidance",
 }
 DEFAULT_STEPS, MIN_STEPS, MAX_STEPS = 12, 8, 16  # steps of a path
+WIDE_SPACING, NARROW_SPACING = 0.085, 0.13  # of a page's width, between two plots
 FOLLOW_LABELS = {"told": "what each face gives", "held": "held as set"}
 
 STEP_EVENTS_JS = """export default function ({ data, setTriggerValue }) {
@@ -163,12 +164,13 @@ def _show_path(
     if sent is None or sent[0] is not d:
         st.session_state["cond sent"] = sent = (d, at)
     place = (sent[1], along, axis, o.ref_db, o.config.logmel, kind == "faces")
+    spacing = NARROW_SPACING if viewport.is_narrow() else WIDE_SPACING
     # the sound stands above the figure, so that it is seen at once
     left, right = st.columns([1, 4], gap="medium", vertical_alignment="bottom")
     go = {"on_change": _apply_step_number, "args": ()}
     left.number_input("Sound of step", **step_args | go)
     sound = right.container()
-    figure = figures.interpolation_strip(d, classes, *place)
+    figure = figures.interpolation_strip(d, classes, *place, spacing)
     alt = "all steps of the path, the chosen one large, and both verdicts"
     st.plotly_chart(figure, key="cond strip", config=charts.NO_TOOLBAR_CONFIG, alt=alt)
     _save_chart_step(n)

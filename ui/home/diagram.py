@@ -268,7 +268,7 @@ def _arrows(condition: str) -> str:
 
 CSS = """
 .drawn {overflow-x: auto;}
-svg {display: block; width: 100%; min-width: 56rem; height: auto; font-family: var(--st-font);
+svg {display: block; width: 100%; min-width: 44rem; height: auto; font-family: var(--st-font);
   color: var(--st-text-color);}
 text {fill: currentColor;}
 .title {font-size: 17px; font-weight: 650; font-style: italic;}

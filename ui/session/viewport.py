@@ -1,19 +1,27 @@
-"""Whether the browser's window is narrow, as a phone's: charts then stand below each other."""
+"""Whether a page has little width, as on a phone: charts then stand below each other.
+
+That is the width of the page's content, without the side bar and the edges.
+"""
 
 from __future__ import annotations
 
 import streamlit as st
 
-NARROW_PIXELS = 700  # a window below this width is narrow, as in the style sheet of ui.theme
-# The server assumes a wide window; a narrow one makes the page run once more, when it opens.
+NARROW_PIXELS = 700  # content below this width is narrow
+# The server assumes a wide page; a narrow one makes it run once more, when it opens.
 JS = """export default function ({ data, setStateValue }) {
   const look = () => {
-    const narrow = window.innerWidth < data.limit
+    const main = document.querySelector(".stMainBlockContainer")
+    if (!main || !main.clientWidth) return
+    const { paddingLeft, paddingRight } = getComputedStyle(main)
+    const width = main.clientWidth - parseFloat(paddingLeft) - parseFloat(paddingRight)
+    const narrow = width < data.limit
     if (narrow !== data.narrow) setStateValue("narrow", narrow)
   }
   look()
-  window.addEventListener("resize", look)
-  return () => window.removeEventListener("resize", look)
+  const watch = new ResizeObserver(look)  // the window, or the side bar, changes its size
+  watch.observe(document.querySelector(".stMain") ?? document.body)
+  return () => watch.disconnect()
 }"""
 _component = st.components.v2.component("dacssgan_viewport", js=JS)
 

@@ -221,7 +221,7 @@ def embedding_figure(
             hover = f"{kind}, {emotion}<extra></extra>"
             figure.add_scatter(mode="markers", hovertemplate=hover, cliponaxis=False, **points)
     share = 100 * shown["share"]
-    first = f"1st principal axis ({share[0]:.0f} % of the real ones' variance)"
+    first = f"1st principal axis ({share[0]:.0f} %<br>of the real ones' variance)"
     second = f"2nd principal axis ({share[1]:.0f} %)"
     figure.update_xaxes(title=first, range=[low[0], high[0]], zeroline=False)
     figure.update_yaxes(title=second, range=[low[1], high[1]], zeroline=False)

@@ -161,11 +161,12 @@ def softmax_and_p_values(
         look = {"name": name, "orientation": "h", "marker": marker}
         hover = f"%{{y}}: {name} %{{x:.3f}}<extra></extra>"
         figure.add_bar(y=list(classes), x=values, hovertemplate=hover, **look)
-    title = "probability (softmax) · p-value (conformal)"
+    title = "probability (softmax)<br>p-value (conformal)"
     figure.update_xaxes(title=title, range=[0, 1], dtick=0.2)
-    figure.update_yaxes(autorange="reversed", title="emotion", showgrid=False)
+    figure.update_yaxes(autorange="reversed", title="emotion", showgrid=False, dtick=1)
     gaps = {"bargap": 0.25, "bargroupgap": 0.05}
-    return apply_layout(figure, height, left=80, top=26, legend=TOP_RIGHT_LEGEND, **gaps)
+    place = {"left": 80, "top": 26, "bottom": 52}
+    return apply_layout(figure, height + 14, legend=TOP_RIGHT_LEGEND, **place, **gaps)
 
 
 def smooth(values: Sequence[float], weight: float) -> list[float]:
@@ -196,7 +197,7 @@ def confusion_matrices(tables: dict[str, np.ndarray], classes: Sequence[str]) ->
     """Confusion matrices (K, K) of counts side by side, each row in per cent of a true emotion."""
     across = 2 if len(tables) == 4 else 3
     down, names = -(-len(tables) // across), list(classes)
-    gaps = {"horizontal_spacing": 0.03, "vertical_spacing": 0.46 / down}
+    gaps = {"horizontal_spacing": 0.03, "vertical_spacing": 0.56 / down}
     figure = make_subplots(down, across, subplot_titles=list(tables), shared_yaxes=True, **gaps)
     hover = "%{y} taken for %{x}: %{customdata[0]:,} of %{customdata[1]:,} (%{z:.0f} %)"
     for i, counts in enumerate(tables.values()):
@@ -214,7 +215,7 @@ def confusion_matrices(tables: dict[str, np.ndarray], classes: Sequence[str]) ->
     bar |= {"thickness": 10, "outlinewidth": 0}
     scale = {"colorscale": theme.CONFUSION_COLOUR_SCALE, "cmin": 0, "cmax": 100, "colorbar": bar}
     figure.update_layout(coloraxis=scale)
-    return apply_layout(figure, 76 + 290 * down, left=70, top=44, bottom=70)
+    return apply_layout(figure, 36 + 330 * down, left=70, top=44, bottom=70)
 
 
 # ------------------------------------------------------------------ clips of a corpus
