@@ -2,30 +2,15 @@
 
 from __future__ import annotations
 
-import io
-import json
-import zipfile
 from pathlib import Path
 
-import numpy as np
 import pytest
-import soundfile
 import streamlit as st
-from PIL import Image
 
 from tests.support import trained_runs
 from tests.support.app import open_page
+from tests.support.opened_files import open_file
 
-READERS = {
-    ".wav": lambda data: soundfile.read(io.BytesIO(data)),
-    ".npy": lambda data: np.load(io.BytesIO(data)),
-    ".npz": lambda data: dict(np.load(io.BytesIO(data))),
-    ".zip": lambda data: zipfile.ZipFile(io.BytesIO(data)).namelist(),
-    ".png": lambda data: Image.open(io.BytesIO(data)).size,
-    ".json": json.loads,
-    ".csv": lambda data: data.decode().splitlines()[1:],
-    ".txt": bytes.decode,
-}
 VOICE_VIEWS = {
     "train": ({}, {".txt"}),
     "gallery": ({}, {".csv", ".zip"}),
@@ -52,8 +37,7 @@ def assert_files(offered, kinds: set[str]) -> None:
     for name, content in offered:
         data = content() if callable(content) else content
         data = data.encode() if isinstance(data, str) else data
-        assert data, name
-        READERS[Path(name).suffix](data)
+        open_file(name, data)
 
 
 @pytest.mark.parametrize("page", VOICE_VIEWS)

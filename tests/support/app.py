@@ -146,15 +146,18 @@ def studio(request, visited_home) -> Iterator[browser.StudioServer]:
         yield from serve(home)
 
 
-def serve(home: Path) -> Iterator[browser.StudioServer]:
-    """A server until the generator ends; trainings that are still at work are stopped then."""
+def serve(home: Path, more: dict[str, str] | None = None) -> Iterator[browser.StudioServer]:
+    """A server until the generator ends; trainings that are still at work are stopped then.
+
+    `more` are environment variables beside the home's.
+    """
     from core.experiments import jobs
     from core.runs import store
     from tests.support import trained_runs
 
     try:
         with browser.studio_server(
-            home / "server.log", trained_runs.home_environment(home)
+            home / "server.log", trained_runs.home_environment(home) | (more or {})
         ) as running:
             yield running
     finally:
