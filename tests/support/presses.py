@@ -169,7 +169,7 @@ class Visit:
     files: list = field(default_factory=list)
     tabs: list = field(default_factory=list)  # that a press has opened
     missed: dict[str, int] = field(default_factory=dict)  # how often a control was gone
-    last_group: str = ""  # the widget that was pressed last
+    groups: dict[str, int] = field(default_factory=dict)  # widgets, by when they were pressed
     lines: list[str] = field(default_factory=list)  # what was pressed, and what came of it
     faults: list[str] = field(default_factory=list)
 
@@ -222,8 +222,8 @@ class Visit:
 
     def _turn(self, one: Press, age: dict[str, int]) -> tuple:
         """Sorts what is pressed first: what is new, and what does not take it away again."""
-        leads_back = one.group == self.last_group
-        return one.kind == "link", -age[one.name], leads_back, ORDER.index(one.kind)
+        newest = -self.groups.get(one.group, len(self.groups))  # an older option leads back
+        return one.kind == "link", -age[one.name], newest, ORDER.index(one.kind)
 
     def _is_left(self, one: Press, wanted: Callable[[Press], bool]) -> bool:
         return bool(self.left.search(one.name)) or not wanted(one)
@@ -234,7 +234,8 @@ class Visit:
 
     def press(self, one: Press) -> None:
         """Press a control, and note what comes of it, or that nothing does."""
-        self.known[one.name], self.last_group = "", one.group
+        self.known[one.name] = ""
+        self.groups.setdefault(one.group, len(self.groups))
         before, url, files = self.quiet(one), self.tab.url, len(self.files)
         try:
             if not self._touch(one):
