@@ -61,7 +61,8 @@ def log_mel(wave: np.ndarray, s: LogMel) -> np.ndarray:
     """
     power = np.abs(stft(wave, s)) ** 2
     mel = power @ mel_filters(s).T
-    return (10 * np.log10(np.maximum(mel, 1e-10))).astype(np.float32)
+    db = 10 * np.log10(np.maximum(mel, 1e-10))
+    return np.maximum(db, -100).astype(np.float32)  # some processors' log10 rounds below it
 
 
 def centre_crop(db: np.ndarray, columns: int) -> np.ndarray:
