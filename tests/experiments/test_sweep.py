@@ -191,6 +191,7 @@ def _stop_at(folder, step, stop):
         stop.set()
 
 
+@pytest.mark.slow  # models/test_stacked_training.py holds each step
 def test_a_stack_of_runs_is_its_runs(swept, demo_world):
     """The figures are those of the runs trained alone, and one that fails stops no other."""
     alone = swept[0]
