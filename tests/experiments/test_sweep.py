@@ -126,12 +126,14 @@ def test_what_must_hold_of_every_run(swept):
         assert n["S1 + pseudo-labelled S3"] == n["S1 + S3"]
 
 
+@pytest.mark.slow  # test_pipeline.py holds it for inductive CP, and no label for each condition
 def test_neither_s4_nor_s3s_labels_reach_a_fit_under_full_cp(swept, demo_world, monkeypatch):
     folder, _, _, second = swept
     honest = Run(folder / second["full CP"].run)
     assert_blind(honest, demo_world / "blind-full", monkeypatch)
 
 
+@pytest.mark.slow
 def test_nor_under_cp_of_a_light_head(demo_world, monkeypatch):
     config = replace(CELLS[0].config, gan={"condition": "cp"}, conformal={"kind": "head"})
     honest = pipeline.run(narrow(config), demo_world / "honest-head", "cpu")

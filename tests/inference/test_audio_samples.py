@@ -80,6 +80,7 @@ def gallery_voice(run, emotion, one):
     return voices.y[np.nonzero(voices.label == run.config.data.classes.index(emotion))[0][0]]
 
 
+@pytest.mark.slow
 def test_made_again_it_is_the_same_and_other_runs_stay(made):
     label = next(p.run for p in made if p.condition == "label")
     first = {p.file: (audio_samples.folder() / p.file).read_bytes() for p in made}

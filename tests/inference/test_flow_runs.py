@@ -57,7 +57,7 @@ def test_what_a_flows_run_leaves(flow_runs):
     assert results["quality"]["diversity"] > 0
 
 
-@pytest.mark.parametrize("condition", ["cp", "none"])
+@pytest.mark.parametrize("condition", ["cp", pytest.param("none", marks=pytest.mark.slow)])
 def test_a_stopped_flow_resumes_to_the_same_bits(demo_world, flow_runs, condition):
     calls, folder = [], demo_world / f"stopped-flow-{condition}"
     config = replace(FLOW, gan={"condition": condition})

@@ -22,7 +22,7 @@ from tests.support.pretend_device import CARD, on_card, pretend_device
 
 FLOW = dataclasses.replace(PRESETS["listening"].gan, batch=2, steps=10)
 ALL = GAMES | {"flow": FLOW}
-STEPS = 9  # the ninth has the second R1 penalty
+STEPS = 2  # the first with the penalty R1, the second without
 
 
 @pytest.fixture

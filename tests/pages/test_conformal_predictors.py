@@ -102,7 +102,7 @@ def test_a_point_by_the_runs_own_predictor_has_its_scores(own_kinds):
             assert f"{v.p[3, k]:.4f}" in explanations.p_value_text(point, k, "x", False)
         scale = lab.credibility_scale(v)
         assert prediction.credibility(v.p).min() >= scale.low - 1e-9
-        assert export.panel_files(v, point)["panels.pdf"][:5] == b"%PDF-"
+    assert export.panel_files(v, point)["panels.pdf"][:5] == b"%PDF-"  # of the last kind, full CP
 
 
 # ------------------------------------------------------------------ strange points
