@@ -34,6 +34,14 @@ settings.load_profile("tests")
 
 
 @pytest.fixture(scope="session", autouse=True)
+def no_flushing():
+    """Files of tests need not outlive a loss of power; to wait for the disk takes minutes."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "fsync", lambda file: None)
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
 def one_scan_for_components():
     """Streamlit reads the metadata of all installed packages for each AppTest: half its time."""
     from streamlit.components.v2 import manifest_scanner
