@@ -52,6 +52,22 @@ def one_scan_for_components():
         yield
 
 
+def pytest_collection_modifyitems(items):
+    """Spread the files of a browser's tests over the first four fifths of the others.
+
+    They wait half of their time, so that others may run meanwhile, and few browsers at once.
+    """
+    by_file = {}
+    for item in items:
+        by_file.setdefault(item.path, []).append(item)
+    in_browser = [f for f, tests in by_file.items() if tests[0].get_closest_marker("browser")]
+    order = [f for f in by_file if f not in in_browser]
+    gap = 0.8 * len(order) / max(1, len(in_browser))
+    for k, file in enumerate(in_browser):
+        order.insert(k + round(k * gap), file)
+    items[:] = [item for file in order for item in by_file[file]]
+
+
 def pytest_runtest_setup(item):
     if item.get_closest_marker("gpu"):
         import torch

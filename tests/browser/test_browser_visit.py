@@ -101,6 +101,7 @@ def test_every_page_is_whole_and_says_no_error(page):
         assert_uncut(page)
 
 
+@pytest.mark.slow
 def test_a_small_window_cuts_nothing(page):
     for view in TABLET_VIEWS:
         page.goto(view)

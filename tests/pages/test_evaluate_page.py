@@ -368,6 +368,7 @@ def test_folds_bring_their_people_together(own_trained_home):
     assert "no p below 0.1250 is possible" in page_text(one)
 
 
+@pytest.mark.slow
 def test_a_real_task_makes_the_table(own_trained_home):
     cp = the_run()
     name = tasks.start(["table", cp.id, "--seeds", "1"])
