@@ -1,5 +1,6 @@
 """One process trains a run, and a failure that cannot be written down keeps its reason."""
 
+import os
 import shutil
 import subprocess
 import sys
@@ -9,7 +10,9 @@ import pytest
 from core import files
 from core.config.serialisation import run_name
 from core.data import prepared_corpora
+from core.evaluation.protocol import Cell
 from core.experiments import classifier_fitting, pipeline
+from core.experiments.sweeping import sweep
 from core.files import ROOT
 from core.runs import store
 from core.runs.directory import Run
@@ -40,6 +43,15 @@ def test_a_second_trainer_is_told_who_the_first_is(demo_world):
         assert pipeline.run(TINY, folder, "cpu").json("results")  # a death frees the run
     finally:
         first.kill()
+
+
+def test_a_sweep_leaves_a_run_to_who_began_it_meanwhile(demo_world):
+    folder = demo_world / "beside"
+    run = Run(folder / run_name(TINY, prepared_corpora.corpus_digest(TINY.data)))
+    with store.training_lock(run):
+        (one,) = sweep.train_cells([Cell("one", "–", TINY)], folder, 1, "cpu")
+    assert (one.state, one.run) == ("trained elsewhere", run.id)
+    assert f"process {os.getpid()} " in one.reason
 
 
 def test_the_reason_survives_a_folder_that_has_gone(demo_world, monkeypatch):

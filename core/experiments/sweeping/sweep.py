@@ -390,6 +390,8 @@ def _train_config(
                 augmentation.compute_table(run, plan, where, should_stop=should_stop)
     except files.StopRequested:
         return "stopped", ""
+    except files.BusyError as e:  # another sweep began it after this one had looked
+        return "trained elsewhere", one_line(e)
     except Exception as e:
         if not isinstance(e, files.UserError):  # a bug keeps its traceback, in the log
             traceback.print_exc()
