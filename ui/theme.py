@@ -70,7 +70,7 @@ CSS = """<style>
   font-weight: 600;}
 [data-testid="stMetricValue"] {font-size: 1.5rem;}
 .st-key-viewport {position: absolute;}
-/* Where a window is no screen's, the edges are small, and nothing is cut: words and rows of
+/* A window narrower than a screen has small edges, and nothing in it is cut: words and rows of
    options wrap, and players that would lose their button stand below each other. */
 @media (max-width: 1200px) {.stMainBlockContainer {padding-left: 2rem; padding-right: 2rem;}}
 @media (max-width: 700px) {.stMainBlockContainer {padding-left: 1rem; padding-right: 1rem;}}
