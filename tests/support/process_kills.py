@@ -83,6 +83,7 @@ def kill_queues(
             failures.append(f"{run_id}: {row['state']}, {row['error']}")
             for pid in filter(None, (*_own("core.experiments.jobs"), row["pid"])):
                 _kill(pid)  # nothing is left behind
+        jobs.reconcile()  # a killed queue process leaves the place of a finished run to this
         failures += [f"{run_id} is still queued"] * bool(jobs.list_queue())
     return failures + (compare(home) if not failures else [])
 
