@@ -205,6 +205,7 @@ def test_a_clip_becomes_the_voice_that_the_command_line_makes(page, home, shared
     np.testing.assert_allclose(shown, spectrograms.unscale(made, ref, run.config.logmel), atol=6e-3)
 
 
+@pytest.mark.slow
 def test_a_film_has_a_voice_of_its_length_that_the_command_line_makes_too(
     page, home, shared_data, tmp_path
 ):
@@ -248,6 +249,7 @@ def test_a_film_has_a_voice_of_its_length_that_the_command_line_makes_too(
     )
 
 
+@pytest.mark.slow
 def test_a_clip_that_a_phone_took_upright_is_turned(page, shared_data, tmp_path):
     clip = clips.read_clip(shared_data / CLIP)
     path = tmp_path / "phone.mp4"

@@ -28,6 +28,7 @@ def query(page, name: str) -> str | None:
     return parse_qs(urlparse(page.url).query).get(name, [None])[0]
 
 
+@pytest.mark.slow
 def test_a_strip_is_dragged_and_played_and_heard_where_it_stops(page):
     page.goto("/condition?face=drawn-happy&view=emotions&n=16&at=2")
     wait_until(page, lambda: page.evaluate(ACTIVE) == 1)

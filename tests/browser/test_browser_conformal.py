@@ -115,6 +115,7 @@ def test_eps_moves_in_the_browser_and_the_page_follows_when_it_is_let_go(page):
     )
 
 
+@pytest.mark.slow
 def test_the_curves_stand_where_the_rails_do_and_say_what_core_says(page, home):
     """The chart is not drawn again when a rail is let go.
 

@@ -79,6 +79,7 @@ def test_everything_that_is_pressed_has_an_effect(visit, address):
     assert len(visit.lines) > 2  # it found what to press
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("home", ["fresh"], indirect=True)
 def test_files_and_buttons_of_a_page_have_an_effect(visit, home):
     def is_short(press: Press) -> bool:

@@ -61,6 +61,7 @@ def badge(page) -> str:
     return found.first.inner_text() if found.count() else ""
 
 
+@pytest.mark.slow
 def test_a_folder_is_examined_prepared_and_looked_at(page, own):
     page.on("dialog", lambda d: pytest.fail(f"a name was run: {d.message}"))
     page.goto("/data?part=bring&form=folder")

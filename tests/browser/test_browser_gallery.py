@@ -25,6 +25,7 @@ def home(visited_home) -> Path:
     return visited_home
 
 
+@pytest.mark.slow
 def test_a_click_in_the_sheet_opens_that_face(page):
     page.goto("/gallery?sort=set")
     sheet = page.locator("[class*='st-key-sheet'] .js-plotly-plot .nsewdrag").first

@@ -21,6 +21,7 @@ def home(visited_home) -> Path:
     return visited_home
 
 
+@pytest.mark.slow
 def test_the_example_sounds_and_its_boxes_lead_on(page):
     page.goto("/")
     play = page.get_by_role("button", name="Play the generated voice")

@@ -129,6 +129,7 @@ STEPS_AT_ONCE = {"p-value": CHART, "Set": CHART, "Strange": CHART, "Test set": C
 STEPS_AT_ONCE |= {"Promise": PLOTS, "Limits": CHART, "Generator": SOUND}
 
 
+@pytest.mark.slow
 def test_what_is_shown_on_a_stage_is_seen_without_scrolling(page):
     height = page.viewport_size["height"]
     for address, what in AT_ONCE.items():

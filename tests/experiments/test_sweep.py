@@ -25,7 +25,7 @@ from core.experiments.sweeping import sweep
 from core.inference import export
 from core.runs import store
 from core.runs.directory import Run
-from tests.support.small_pipeline import core, weights
+from tests.support.small_pipeline import TINY, core, weights
 
 NAMES = ("EncDec · label", "EncDec · CP", "EncDec · classifier", "EncDec without source · CP")
 NAMES += ("28×28 · CP", "full CP")
@@ -84,6 +84,23 @@ def test_cells_of_several_absent_corpora_are_counted_each(tmp_path):
     assert told == [(1, 2), (2, 2)]
 
 
+def test_a_small_sweep_ends_with_one_run_and_one_reason(demo_world):
+    folder, told = demo_world / "small", []
+    cells = [BROKEN, protocol.Cell("tiny", "–", TINY)]
+    first = sweep.train_cells(cells, folder, 1, "cpu", PLAN, lambda o, *n: told.append(n))
+    assert [(o.cell.name, o.state) for o in first] == [
+        ("no such corpus", "failed"),
+        ("tiny", "done"),
+    ]
+    assert "nowhere.npz is not there" in first[0].reason
+    assert told == [(1, 2), (2, 2)]
+    run = Run(folder / first[1].run)
+    assert run.json("table")["labels"] == run.json("results")["labels"]
+    again = sweep.train_cells(cells, folder, 1, "cpu", PLAN)
+    assert [o.state for o in again] == ["failed", "was done"]
+
+
+@pytest.mark.slow
 def test_a_failed_cell_is_reported_and_stops_no_other(swept):
     folder, dead, first, second = swept
     assert (first[BROKEN.name].state, first[EMPTY.name].state) == ("failed", "failed")
@@ -101,6 +118,7 @@ def test_a_failed_cell_is_reported_and_stops_no_other(swept):
     assert {o.state for n, o in second.items() if o.run not in dead} == {"was done"}
 
 
+@pytest.mark.slow
 def test_a_killed_run_ends_as_if_undisturbed(swept, demo_world):
     folder, dead, _, second = swept
     cell = next((o.cell for o in second.values() if o.run in dead), CELLS[0])
@@ -108,6 +126,7 @@ def test_a_killed_run_ends_as_if_undisturbed(swept, demo_world):
     assert weights(other) == weights(Run(folder / other.id))
 
 
+@pytest.mark.slow
 def test_what_must_hold_of_every_run(swept):
     folder, _, _, second = swept
     assert len({o.run for o in second.values()}) == len(CELLS)
@@ -211,6 +230,7 @@ def test_a_stack_of_runs_is_its_runs(swept, demo_world):
             assert one["FID"] == pytest.approx(other["FID"], rel=0.05)
 
 
+@pytest.mark.slow
 def test_the_report_of_the_grid(swept, tmp_path, monkeypatch):
     folder, _, _, second = swept
 
@@ -245,6 +265,7 @@ def test_the_report_of_the_grid(swept, tmp_path, monkeypatch):
         report.write([BROKEN], tmp_path, "the sweep", "the report", folder)
 
 
+@pytest.mark.slow
 def test_curves_go_out_as_csv(swept, tmp_path):
     folder, _, _, second = swept
     run = Run(folder / second["EncDec · CP"].run)
@@ -256,6 +277,7 @@ def test_curves_go_out_as_csv(swept, tmp_path):
         )
 
 
+@pytest.mark.slow
 def test_the_command_line_says_what_it_did(swept, tmp_path):
     folder, _, _, _ = swept
     done = core("sweep", "--grid", "quick", "--cells", *NAMES, DACSSGAN_CHECKPOINTS=folder)

@@ -12,7 +12,9 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from playwright.sync_api import ElementHandle
 from playwright.sync_api import Error as PlaywrightError
+from playwright.sync_api import TimeoutError as PlaywrightTimeout
 
 from benchmarks import browser
 from core.experiments import jobs, tasks
@@ -140,6 +142,7 @@ EFFECT_SECONDS = 20.0  # within which a press shows something, on a busy machine
 FILE_SECONDS = 90.0
 LATER_SECONDS = 2.0  # for what need not show anything
 TRIES = 3
+COVERED_AFTER = 8_000.0  # milliseconds after which a control that takes no click lies under another
 QUIET_SECONDS = 5.0  # a page that never comes to rest is looked at all the same after these
 
 
@@ -280,7 +283,7 @@ class Visit:
         try:
             element.scroll_into_view_if_needed()
             if one.kind != "select":
-                element.click()
+                self._click(element)
                 return True
         except PlaywrightError as error:
             if "not attached" in str(error):
@@ -298,6 +301,14 @@ class Visit:
             return False
         others.first.click()
         return True
+
+    def _click(self, element: ElementHandle) -> None:
+        """Click; press Enter where another control lies over its middle, as a player on a box."""
+        try:
+            element.click(timeout=COVERED_AFTER)
+        except PlaywrightTimeout:
+            element.focus()
+            self.tab.keyboard.press("Enter")
 
     def _patience(self, one: Press) -> float:
         """Seconds within which a press must show something."""
