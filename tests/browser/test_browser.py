@@ -58,6 +58,7 @@ def state(tab) -> str:
     return tab.locator(BADGE).first.inner_text()
 
 
+@pytest.mark.slow
 def test_a_small_training_is_started_found_again_and_stopped(page, home):
     # the first page that this server shows: the router must frame it all the same
     page.goto("/train?preset=smoke")
