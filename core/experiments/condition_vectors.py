@@ -70,7 +70,7 @@ def compute_conditions(
 def clip_scores(
     config: Config,
     sets: dict[str, SampleSet],
-    f_T: torch.nn.Module,
+    f_T: networks.Classifier,
     arrays: Mapping[str, np.ndarray],
 ) -> tuple[np.ndarray, np.ndarray]:
     """Softmax and p-values (n, K) of S3's clips, whose faces f_S sees and whose voices f_T hears.

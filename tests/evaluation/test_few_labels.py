@@ -125,21 +125,24 @@ def summary(tmp_path_factory):
 
 def test_generation_is_worth_the_labels_at_which_s1_alone_is_as_good(summary):
     # S1 reaches 0.5, what ten labels and generation give, half way from 20 to 40 on a log scale
-    assert summary["worth"]["equal"]["needs"] == pytest.approx(20 * 2**0.5)
-    assert summary["worth"]["equal"]["people"] == 8
-    assert "needs 28 a class" in report.worth_text(summary)
+    worth = summary["worth"]
+    assert worth["CP"]["equal"]["needs"] == pytest.approx(20 * 2**0.5)
+    assert worth["CP"]["equal"]["people"] == 8
+    assert "needs 28 a class" in report.worth_text(summary, "CP")
+    # without a condition generation gives 0.4, as much as twenty labels
+    assert worth["none"]["equal"]["needs"] == pytest.approx(20)
 
 
 def test_a_row_that_s1_never_matches_is_worth_more_than_all_labels(tmp_path):
     for cell in (grid := few_labels.cells()):
         few_labels.write_run(tmp_path, cell.config)
     found = curve.summary(grid, "the command", tmp_path)
-    assert found["worth"]["best"]["needs"] is None
-    assert "needs more than 100 a class" in report.worth_text(found)
+    assert found["worth"]["CP"]["best"]["needs"] is None
+    assert "needs more than 100 a class" in report.worth_text(found, "CP")
 
 
 def test_the_headline_gains_are_over_people_under_both_rules(summary):
-    point = report.headline_point(summary)
+    point = report.headline_points(summary)["CP"]
     gains = {(g["name"], g["rule"]): g for g in point["gains"]}
     assert point["people"] == 8
     for rule in ("equal", "best"):
@@ -151,6 +154,15 @@ def test_the_headline_gains_are_over_people_under_both_rules(summary):
     assert all(report.holds_in(point, name) for name in rows.HEADLINES)
     line = point["lines"]["S1 + generated"]["equal"]
     assert line["band"][0] <= line["mean"] <= line["band"][1]
+
+
+def test_a_condition_with_one_number_of_labels_borrows_the_lines_that_know_no_generator(summary):
+    points = {p["a class"]: p for p in report.curve_points(summary, "none")}
+    assert list(points) == [5, 10, 20, 40, 0]
+    assert points[10]["lines"]["S1 + generated"]["equal"]["mean"] == pytest.approx(0.4)
+    assert points[20]["lines"]["S1 + generated"]["equal"] == {}
+    assert points[20]["lines"][curve.BASE]["equal"]["mean"] == pytest.approx(0.4)
+    assert "Generator told: none." in report.sections(summary)
 
 
 def test_conditions_are_compared_in_pairs(summary):
@@ -167,7 +179,7 @@ def test_a_half_done_grid_is_summarised_and_an_empty_one_names_its_command(tmp_p
     few_labels.write_run(tmp_path, grid[0].config)
     found = curve.summary(grid, "the command", tmp_path)
     assert found["cells"] == {"done": 1, "all": len(grid)}
-    assert found["worth"] == {"equal": {}, "best": {}}
+    assert found["worth"] == {"CP": {"equal": {}, "best": {}}}
     assert found["conditions"] == []
     assert "needs S1 at two numbers" in "\n".join(report.sections(found))
 

@@ -38,14 +38,17 @@ def show() -> None:
     if not found:
         _show_command("demo", "No curve is kept here yet.")
         return
-    left, right = st.columns(2, gap="large", vertical_alignment="bottom")
+    left, middle, right = st.columns(3, gap="large", vertical_alignment="bottom")
     with left:
         names = list(found)
         name = runs.choose_from_list("Corpus", "curve", names, names[0])
+    with middle:
+        told = report.conditions(found[name])
+        condition = runs.choose_one("Generator told", "condition", told, told[0])
     with right:
         rules = figures.STEP_RULE_LABELS
         rule = runs.choose_one("Training time", "steps", STEP_RULES, "equal", rules.get)
-    _show_summary(found[name], rule)
+    _show_summary(found[name], condition, rule)
 
 
 def _show_command(preset: str, words: str) -> None:
@@ -58,23 +61,23 @@ def _show_command(preset: str, words: str) -> None:
     )
 
 
-def _show_summary(found: Mapping[str, Any], rule: str) -> None:
+def _show_summary(found: Mapping[str, Any], condition: str, rule: str) -> None:
     if report.is_surrogate(found):
         st.warning(report.SURROGATE_NOTE, icon=":material/link:")
     st.caption(report.describe(found))
     st.plotly_chart(
-        curve_figure(found, rule),
+        curve_figure(found, condition, rule),
         key="labels curve",
         config=figures.export_config("labels"),
         alt="accuracy against labelled voices of each emotion, with bands over test people",
     )
-    _show_headlines(found, rule)
+    point = report.headline_points(found).get(condition)
+    _show_headlines(found, condition, point, rule)
     st.caption(report.S2_NOTE)
     with st.expander("Every row", icon=":material/table:"):
         st.markdown(report.rows_text(found))
     with st.expander("Gains and their tests over people", icon=":material/rule:"):
-        headline = report.headline_point(found)
-        st.markdown(report.gains_text(headline) if headline else "No run of the headline is done.")
+        st.markdown(report.gains_text(point) if point else "No run of the headline is done.")
     with st.expander("CP against classifier, label and no condition", icon=":material/compare:"):
         st.markdown(report.conditions_text(found) if found["conditions"] else "Not measured.")
         st.markdown(report.choice_text(found))
@@ -86,15 +89,17 @@ def _show_summary(found: Mapping[str, Any], rule: str) -> None:
         _show_command(found["preset"], "This is a kept result.")
 
 
-def _show_headlines(found: Mapping[str, Any], rule: str) -> None:
+def _show_headlines(
+    found: Mapping[str, Any], condition: str, point: Mapping[str, Any] | None, rule: str
+) -> None:
     """The headline gains, and whether they hold under both rules, as metrics."""
-    worth, point = found["worth"].get(rule), report.headline_point(found)
+    worth = found["worth"].get(condition, {}).get(rule)
     columns = st.columns(len(rows.HEADLINES) + 1, gap="large")
     if worth:
         more = worth["needs"] is None
         needs = f"> {worth['beyond']:.0f}" if more else f"{worth['needs']:.0f}"
         label = f"(c') {worth['labels']} and generation equal"
-        columns[0].metric(label, f"{needs} labels", help=report.worth_text(found))
+        columns[0].metric(label, f"{needs} labels", help=report.worth_text(found, condition))
     for column, name in zip(columns[1:], rows.HEADLINES, strict=True):
         gain = next((g for g in (point or {}).get("gains", ()) if _is(g, name, rule)), None)
         if point is None or gain is None:
@@ -113,9 +118,10 @@ def _is(gain: Mapping[str, Any], name: str, rule: str) -> bool:
     return gain["name"] == name and gain["rule"] == rule
 
 
-def curve_figure(found: Mapping[str, Any], rule: str) -> go.Figure:
+def curve_figure(found: Mapping[str, Any], condition: str, rule: str) -> go.Figure:
     """Accuracy in % against labelled voices a class: a line and a band for each family of rows."""
-    figure, points, classes = go.Figure(), report.curve_points(found), len(found["classes"])
+    figure, classes = go.Figure(), len(found["classes"])
+    points = report.curve_points(found, condition)
     for name in curve.FAMILIES:
         at = [(p["labelled"] / classes, p["lines"][name][rule], p["people"]) for p in points]
         at = [(x, one, people) for x, one, people in at if one]

@@ -33,6 +33,7 @@ FAMILIES = {  # lines of the curve -> rows of which S2 chooses
     "ceiling: S1 + S3 with true labels": (rows.CEILING,),
 }
 BASE, MADE = "S1, best row without S3", "S1 + generated"
+WITHOUT_GENERATED = (BASE, "S1 + pseudo-labelled S3", "ceiling: S1 + S3 with true labels")
 HEADLINE_COUNT = protocol.LABEL_COUNTS[0]  # labelled voices a class of the headline tests
 REDRAWS = 2_000  # of the people, for the band of a number of labels
 PARTS = {  # of a summary
@@ -53,7 +54,7 @@ def summary(cells: Sequence[Cell], command: str, folder: Path | None = None) -> 
     config = cells[0].config
     points = {key: point_summary(of) for key, of in found.items()}
     tables = {key: _arrays(of) for key, of in found.items()}
-    at = {n: t for (n, c), t in tables.items() if c == "cp"}
+    told = [c for n, c in found if n == HEADLINE_COUNT]
     return {
         "corpus": config.data.voices,
         "preset": config.name.removesuffix("-labels"),
@@ -64,7 +65,10 @@ def summary(cells: Sequence[Cell], command: str, folder: Path | None = None) -> 
         "cells": {"done": sum(map(len, found.values())), "all": len(cells)},
         "settings": f"{settings_text(config)}; {plan_text(found)}",
         "points": [points[key] for key in found],
-        "worth": {rule: label_worth(at, points, rule) for rule in STEP_RULES},
+        "worth": {
+            CONDITION_NAMES[c]: {rule: label_worth(tables, points, c, rule) for rule in STEP_RULES}
+            for c in told
+        },
         "conditions": _condition_gains(tables),
     }
 
@@ -179,20 +183,28 @@ def accuracy(
 
 
 def label_worth(
-    tables: Mapping[int, Sequence[TableArrays]], points: Mapping[tuple[int, str], dict], rule: str
+    tables: Mapping[tuple[int, str], Sequence[TableArrays]],
+    points: Mapping[tuple[int, str], dict],
+    condition: str,
+    rule: str,
 ) -> dict[str, Any]:
     """Labelled voices a class that S1 alone needs to match S1 + generated at HEADLINE_COUNT.
 
+    Generated voices are a condition's; S1's rows are those of any condition, as they know none.
     Straight lines between the measured counts, over the logarithm of the count, of the people that
     all counts test. "needs" is that number, or None where S1 never gets there, with the highest
     count in "beyond"; "band" redraws the people. {} without at least two counts.
     """
-    if HEADLINE_COUNT not in tables or len(tables) < 2:
+    keys = {key[0]: key for key in tables}
+    keys |= {n: (n, c) for n, c in tables if c == condition}
+    if len(keys) < 2:
         return {}
-    count = {n: points[n, "cp"]["labelled"] / points_classes(points, n) for n in tables}
-    order = sorted(tables, key=count.__getitem__)
-    base = {n: people_accuracies(tables[n], FAMILIES[BASE], rule) for n in order}
-    made = people_accuracies(tables[HEADLINE_COUNT], FAMILIES[MADE], rule)
+    first = points[HEADLINE_COUNT, condition]
+    classes = max(1, round(first["labelled"] / HEADLINE_COUNT))  # labels are balanced
+    count = {n: points[key]["labelled"] / classes for n, key in keys.items()}
+    order = sorted(keys, key=count.__getitem__)
+    base = {n: people_accuracies(tables[keys[n]], FAMILIES[BASE], rule) for n in order}
+    made = people_accuracies(tables[HEADLINE_COUNT, condition], FAMILIES[MADE], rule)
     shared = sorted(set(made).intersection(*base.values()))
     if not shared:
         return {}
@@ -209,12 +221,6 @@ def label_worth(
     finite = lambda v: float(v) if math.isfinite(v) else None  # noqa: E731
     out = {"labels": HEADLINE_COUNT, "needs": finite(found), "beyond": highest}
     return out | {"people": len(shared), "band": [finite(low), finite(high)]}
-
-
-def points_classes(points: Mapping[tuple[int, str], dict], n: int) -> int:
-    """Number of classes of a point, read off its balanced labels."""
-    p = points[n, "cp"]
-    return max(1, round(p["labelled"] / n)) if n else points_classes(points, HEADLINE_COUNT)
 
 
 def _crossing(x: np.ndarray, y: np.ndarray, target: float) -> float:

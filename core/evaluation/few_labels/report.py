@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 
 from core import files
 from core.evaluation.few_labels import curve, rows
-from core.evaluation.protocol import Cell
+from core.evaluation.protocol import CONDITION_NAMES, Cell
 from core.evaluation.reporting.report import save_figure
 from core.evaluation.reporting.tables import markdown_table
 from core.evaluation.significance import STEP_RULES, format_p_value
@@ -25,6 +25,7 @@ PRIVACY_NOTE = (
     "trained G, 0.5 is chance. Nearest: distance of generated voices to S3's over that of new "
     "people's, 0 for copies."
 )
+_NO_LINE: dict[str, dict[str, float]] = dict.fromkeys(STEP_RULES, {})
 S2_NOTE = (
     "S2's voices, which choose a row's best steps and a family's row, are labelled in every case: "
     "the few labels are those that train."
@@ -38,7 +39,7 @@ def write(cells: Sequence[Cell], out: Path, made_by: str, here: str) -> Path:
     """
     found = curve.summary(cells, made_by)
     out.mkdir(parents=True, exist_ok=True)
-    figure = save_figure(draw(found), out, "labels")
+    figure = save_figure(draw(found, conditions(found)[0]), out, "labels")
     saved = curve.save(found)
     text = [*sections(found, figure), f"Made by `{here}` from the runs of `{made_by}`."]
     text.append(f"Evaluate's view *Labels* shows `{saved.name}`, kept in `{saved.parent.name}/`.")
@@ -59,11 +60,15 @@ def sections(found: Mapping[str, Any], figure: str = "") -> list[str]:
     text = [f"# Few labels: {found['preset']}", describe(found)]
     if is_surrogate(found):
         text.append(SURROGATE_NOTE)
-    text += ["## Label-efficiency curve", figure, curve_text(found), worth_text(found), S2_NOTE]
-    headline = headline_point(found)
-    if headline:
-        title = f"{headline['a class']} labelled voices a class"
-        text += [f"## {title}: rows", rows_text(found), "## Headline gains", gains_text(headline)]
+    text += ["## Label-efficiency curve", figure]
+    for condition in conditions(found):
+        told = curve_text(found, condition), worth_text(found, condition)
+        text += [f"Generator told: {condition}.", *told]
+    text.append(S2_NOTE)
+    if headlines := headline_points(found):
+        text += [f"## {curve.HEADLINE_COUNT} labelled voices a class: rows", rows_text(found)]
+        for condition, point in headlines.items():
+            text += [f"## Headline gains, generator told: {condition}", gains_text(point)]
         text += ["## The choice of conformal prediction", choice_text(found)]
     if found["conditions"]:
         text += ["## CP against the other conditions", conditions_text(found)]
@@ -85,22 +90,29 @@ def describe(found: Mapping[str, Any]) -> str:
     )
 
 
-def headline_point(found: Mapping[str, Any]) -> dict[str, Any] | None:
-    """The point of condition CP with the headline's number of labels; None before it is done."""
-    return next(
-        (
-            p
-            for p in found["points"]
-            if p["a class"] == curve.HEADLINE_COUNT and p["condition"] == "CP"
-        ),
-        None,
-    )
+def conditions(found: Mapping[str, Any]) -> list[str]:
+    """The conditions that have runs, CP first."""
+    told = {p["condition"] for p in found["points"]}
+    return [name for name in dict.fromkeys(("CP", *CONDITION_NAMES.values())) if name in told]
 
 
-def curve_points(found: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """The points of condition CP, fewest labels first."""
-    points = [p for p in found["points"] if p["condition"] == "CP"]
-    return sorted(points, key=lambda p: p["labelled"])
+def headline_points(found: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """Condition -> its point at the headline's number of labels, where that is done."""
+    points = {p["condition"]: p for p in found["points"] if p["a class"] == curve.HEADLINE_COUNT}
+    return {name: points[name] for name in conditions(found) if name in points}
+
+
+def curve_points(found: Mapping[str, Any], condition: str) -> list[dict[str, Any]]:
+    """A condition's points, fewest labels first.
+
+    At a number of labels without runs of this condition, another's point stands for it, with the
+    lines alone that no generator takes part in.
+    """
+    points = {p["a class"]: p for p in found["points"] if p["condition"] == condition}
+    for p in found["points"]:
+        lines = {k: v if k in curve.WITHOUT_GENERATED else _NO_LINE for k, v in p["lines"].items()}
+        points.setdefault(p["a class"], p | {"lines": lines})
+    return sorted(points.values(), key=lambda p: p["labelled"])
 
 
 def labels_text(point: Mapping[str, Any]) -> str:
@@ -120,10 +132,10 @@ def format_accuracy(one: Mapping[str, Any]) -> str:
     return f"{100 * one['mean']:.1f}" + (f" [{low}, {high}]" if low else "")
 
 
-def curve_text(found: Mapping[str, Any]) -> str:
+def curve_text(found: Mapping[str, Any], condition: str) -> str:
     """Accuracy of each family of rows by the number of labels, under both step rules."""
     lines = []
-    for p in curve_points(found):
+    for p in curve_points(found, condition):
         size = f"{p['folds']} × {p['seeds']}", f"{p['people']}"
         for rule in STEP_RULES:
             values = [format_accuracy(p["lines"][k][rule]) for k in curve.FAMILIES]
@@ -132,10 +144,10 @@ def curve_text(found: Mapping[str, Any]) -> str:
     return markdown_table(head, lines)
 
 
-def worth_text(found: Mapping[str, Any]) -> str:
-    """(c'): how many labels generated voices are worth, in a sentence for each step rule."""
+def worth_text(found: Mapping[str, Any], condition: str) -> str:
+    """(c'): how many labels a condition's voices are worth, in a sentence for each step rule."""
     told = []
-    for rule, w in found["worth"].items():
+    for rule, w in found["worth"].get(condition, {}).items():
         if not w:
             continue
         number = "more than " + f"{w['beyond']:.0f}" if w["needs"] is None else f"{w['needs']:.0f}"
@@ -149,13 +161,13 @@ def worth_text(found: Mapping[str, Any]) -> str:
 
 def rows_text(found: Mapping[str, Any]) -> str:
     """Every row at the headline's number of labels, under both rules, by condition."""
-    lines = []
+    lines, first = [], next(iter(headline_points(found)), "")
     for p in found["points"]:
         if p["a class"] != curve.HEADLINE_COUNT:
             continue
         for row in rows.ROWS:
             at = p["lines"].get(row.name)
-            if at and (p["condition"] == "CP" or "generated" in row.name):
+            if at and (p["condition"] == first or "generated" in row.name):
                 sd = at["equal"].get("sd")
                 spread = "–" if sd is None else f"{100 * sd:.1f}"
                 values = [format_accuracy(at[rule]) for rule in STEP_RULES]
@@ -201,10 +213,9 @@ def _tests(g: Mapping[str, Any]) -> list[str]:
 
 def choice_text(found: Mapping[str, Any]) -> str:
     """On how many of S3's faces f_S is right, among all and among those that CP chooses."""
-    p = headline_point(found)
-    if p is None:
+    chosen = next(iter(headline_points(found).values()), {}).get("choice")
+    if chosen is None:
         return ""
-    chosen = p["choice"]
     right = chosen.get("right where chosen")
     among = "" if right is None else f", and on {100 * right:.0f} % of these"
     return (
@@ -239,11 +250,11 @@ def privacy_text(found: Mapping[str, Any]) -> str:
     return markdown_table([*head, "attack, features", "nearest, features", "runs"], lines)
 
 
-def draw(found: Mapping[str, Any]) -> Figure:
-    """The curve under both step rules: a line and a band over people for each family of rows."""
+def draw(found: Mapping[str, Any], condition: str) -> Figure:
+    """A condition's curve under both step rules: a line and a band over people for each family."""
     figure = Figure((11, 4.4), layout="constrained")
     axes = figure.subplots(1, 2, sharey=True)
-    points, classes = curve_points(found), len(found["classes"])
+    points, classes = curve_points(found, condition), len(found["classes"])
     x = [p["labelled"] / classes for p in points]
     for ax, rule in zip(axes, STEP_RULES, strict=True):
         for name in curve.FAMILIES:
@@ -260,5 +271,5 @@ def draw(found: Mapping[str, Any]) -> Figure:
     axes[0].set_ylabel("accuracy on S4's people, %")
     axes[1].legend(fontsize=7)
     mark = ", surrogate pairs" if is_surrogate(found) else ""
-    figure.suptitle(f"{found['preset']}{mark}", fontsize=10)
+    figure.suptitle(f"{found['preset']}{mark}; generator told: {condition}", fontsize=10)
     return figure
