@@ -293,12 +293,6 @@ class GanSettings:
         "Q learns from",
         "Frozen Q: S1's labelled voices; or as many again of S3, labelled by f_S where CP is sure.",
     )
-    co_training: float = setting(
-        0.0,
-        "Co-training",
-        "Few labels: how much f_T, which hears a clip of S3, counts beside f_S, which sees it.",
-        (0, 10),
-    )
     optimiser: Literal["adagrad", "adam"] = setting(
         "adagrad", "Optimiser", "The paper uses Adagrad."
     )

@@ -245,7 +245,7 @@ def has_same_sets(
 
     A corpus prepared on another machine differs in the last bits. The same: number of clips, dB
     reference, subjects in the same order, and the scores of the run's own networks, which are f_S
-    on S2's faces and the scorer's inception score of S4's voices, within tolerance.
+    on S3's faces and the scorer's inception score of S4's voices, within tolerance.
     """
     earlier = run.json("results")
     people = {k: sorted(set(map(str, s.y_subject))) for k, s in sets.items()}
@@ -267,7 +267,7 @@ def has_same_sets(
     rows = splits.balanced_rows(sets["S4"].y_label, seed_of(config, "balance"))
     score = metrics.inception_score(scores("scorer", sets["S4"].y[rows]))
     known = results.quality(earlier, "IS real")  # NaN if S4 was too small for it
-    gap = np.abs(scores("f_S", sets["S2"].x) - out["o_S2"]).max(axis=1)
+    gap = np.abs(scores("f_S", sets["S3"].x) - out["o_S3"]).max(axis=1)
     return bool(
         gap.max() < PIXEL_TOLERANCE
         and (gap >= SAME_SOFTMAX_TOLERANCE).mean() <= MAX_PIXEL_SHARE

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 
 import numpy as np
 import torch
@@ -41,9 +41,6 @@ def compute_conditions(
     f = predictor.from_arrays(config.conformal, arrays)
     o = {k: arrays[f"o_{k}"] for k in CONDITIONED_SETS}
     p = {k: _p_values(f, o[k], features[k], watch) for k in CONDITIONED_SETS}
-    if config.gan.co_training:  # S3's clips have voices, too
-        o["S3"], p["S3"] = clip_scores(config, sets, fitted.f_T, arrays)
-        arrays["o_S3"] = o["S3"]
     # the condition c: label, softmax or p-values
     K, g, c = len(config.data.classes), config.gan, {}
     for k in o:
@@ -65,44 +62,6 @@ def compute_conditions(
         arrays[f"subject_{target}_{k}"] = sets[k].y_subject
     files.write_arrays(r.directory / "outputs.npz", **arrays)
     return c
-
-
-def clip_scores(
-    config: Config,
-    sets: dict[str, SampleSet],
-    f_T: networks.Classifier,
-    arrays: Mapping[str, np.ndarray],
-) -> tuple[np.ndarray, np.ndarray]:
-    """Softmax and p-values (n, K) of S3's clips, whose faces f_S sees and whose voices f_T hears.
-
-    Two views of one clip, as in co-training (Blum & Mitchell 1998), joined by `joint_softmax`. S2's
-    clips, joined likewise, calibrate; no label of S3 is read. `arrays` are `source_arrays`'. Raises
-    UserError for faces and voices that are not of the same clips, or a predictor of features.
-    """
-    both = ("S2", "S3")
-    if config.conformal.kind != "inductive" or not all(sets[k].paired for k in both):
-        raise UserError(
-            "co-training joins the face and the voice of a clip, in inductive conformal "
-            "prediction; use --gan.co-training 0, or --data.pairing clip --conformal.kind inductive"
-        )
-    device, o = next(f_T.parameters()).device, {}
-    for k in both:
-        heard = classifiers.softmax(f_T, image_tensor(sets[k].y, device))
-        o[k] = joint_softmax(arrays[f"o_{k}"], heard, config.gan.co_training)
-    f = predictor.from_arrays(config.conformal, {**arrays, "o_S2": o["S2"]})
-    return o["S3"], predictor.rank(f, o["S3"], np.zeros((len(o["S3"]), 0)))[0]
-
-
-def joint_softmax(seen: np.ndarray, heard: np.ndarray, weight: float) -> np.ndarray:
-    """Product of two opinions (n, K), the second to the power of `weight`; rows sum to 1.
-
-    >>> joint_softmax(np.array([[0.5, 0.5]]), np.array([[0.9, 0.1]]), 1.0).round(3).tolist()
-    [[0.9, 0.1]]
-    """
-    tiny = np.finfo(np.float32).tiny
-    joint = np.log(np.maximum(seen, tiny)) + weight * np.log(np.maximum(heard, tiny))
-    joint = np.exp(joint - joint.max(axis=1, keepdims=True))
-    return joint / joint.sum(axis=1, keepdims=True)
 
 
 def source_arrays(

@@ -11,17 +11,28 @@ from core import files
 from core.config.presets import PRESETS
 from core.config.serialisation import config_hash, from_dict, to_dict
 from core.config.settings import ClassifierSettings, Config, replace
+from core.data.splits import SET_NAMES, SampleSet
 from core.evaluation.evaluator import FittedClassifiers, image_tensor
 from core.experiments import classifier_fitting
 from core.files import StopRequested, UserError
 from core.models import classifiers
 from core.runs.directory import Run
 from tests.support import small_pipeline
-from tests.support.drawn_sets import drawn_sets
 
 TINY, CPU = small_pipeline.TINY, torch.device("cpu")
 LATER = {"architecture": "residual", "augment": True, "average": 0.9, "temperature": True}
 LATER["dropout"] = 0.5
+
+
+def drawn_sets(n=12):
+    """S1-S4 of random faces and voices, six classes, no corpus."""
+    rng = np.random.default_rng(0)
+    labels, names = np.arange(n) % 6, np.array(["a"] * n)
+    draw = lambda columns: rng.uniform(-1, 1, (n, columns, 28)).astype(np.float32)  # noqa: E731
+    return {
+        k: SampleSet(draw(28), labels, names, draw(112), labels, names, paired=True)
+        for k in SET_NAMES
+    }
 
 
 def test_f_s_learns_from_s1_and_in_a_listening_run_from_s3_where_asked():

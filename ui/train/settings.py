@@ -20,7 +20,6 @@ SECTIONS = {  # section of the config -> title, and the settings shown, in this 
                 "q_training",
                 "q_labels",
                 "q_learns_from",
-                "co_training",
                 "batch",
                 "precision",
                 "optimiser",
