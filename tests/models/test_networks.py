@@ -1,6 +1,8 @@
 """Figs 3 and 4: shapes and sizes of the networks, and storage without loss."""
 
 import itertools
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -192,3 +194,18 @@ def test_a_file_is_compared_with_its_header_before_anything_is_allocated(tmp_pat
     networks.save(path, network, "encdec", arguments | {"widths": [16, 16, 16]})
     with pytest.raises(files.DamagedError, match="in the file or in the network alone"):
         networks.load(path)
+
+
+def test_no_shipped_network_brings_sympy_in():
+    """torch imports it, for seconds, where a network is sized by operations that need it."""
+    script = (
+        "import sys\nfrom pathlib import Path\nfrom core.models import networks\n"
+        "for path in sys.argv[1:]:\n    networks.load(Path(path))\n"
+        "    assert 'sympy' not in sys.modules, path"
+    )
+    shipped = sorted(map(str, (files.ROOT / "checkpoints").glob("*/models/*.safetensors")))
+    assert any("listening" in path for path in shipped)
+    answer = subprocess.run(
+        [sys.executable, "-c", script, *shipped], cwd=files.ROOT, capture_output=True, text=True
+    )
+    assert answer.returncode == 0, answer.stderr

@@ -142,7 +142,9 @@ class FlowGenerator(nn.Module):
                 *(nn.Flatten(), nn.Linear(cells, 64), act(), nn.Linear(64, EMBEDDING)),
             )
         # the U-Net
-        place = torch.linspace(-1, 1, shape[1]).expand(1, 1, -(-shape[0] // FOLD), -1).clone()
+        place = torch.empty(1, 1, -(-shape[0] // FOLD), shape[1])
+        if not place.is_meta:  # linspace of sizes alone would import sympy, which takes seconds
+            place[:] = torch.linspace(-1, 1, shape[1])
         self.register_buffer("place", place, persistent=False)
         self.enter = nn.Conv2d(FOLD + 1, widths[0], 3, padding=1)
         self.encode = nn.ModuleList([ResidualBlock(n) for n in widths])
