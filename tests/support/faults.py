@@ -28,8 +28,16 @@ from core import files
 from core.__main__ import main
 from core.config.serialisation import to_dict
 from core.config.settings import replace
+from core.data.demo import recordings
 from core.media.containers import MediaError
-from tests.support import hostile_runs, media_files, process_kills, small_pipeline, visitors
+from tests.support import (
+    hostile_runs,
+    media_files,
+    process_kills,
+    small_pipeline,
+    trained_runs,
+    visitors,
+)
 
 MAX_SECONDS = 10.0  # of one case without progress
 GOOD = files.ROOT / "checkpoints" / "demo-cp-87b4dc5a"
@@ -41,17 +49,15 @@ CONFIG = replace(small_pipeline.TINY, name="fault")
 # ------------------------------------------------------------------ trainings: kills and disks
 
 
-def _train(folder: Path, **options) -> subprocess.Popen:
-    """`python -m core train` of CONFIG; the runs and the corpus lie in `folder`."""
-    files.write_json(folder / "config.json", to_dict(CONFIG))
-    command = [sys.executable, "-m", "core", "train", "--device", "cpu"]
+def _start(folder: Path, *words: str, **options) -> subprocess.Popen:
+    """`python -m core` with these words; the runs and the corpus lie in `folder`."""
     environment = {
         "DACSSGAN_CHECKPOINTS": str(folder / "checkpoints"),
         "DACSSGAN_DATA": str(folder / "data"),
         "OMP_NUM_THREADS": "1",
     }
     return subprocess.Popen(
-        [*command, "--config-file", str(folder / "config.json")],
+        [sys.executable, "-m", "core", *words],
         cwd=files.ROOT,
         env=os.environ | environment,
         stdout=subprocess.DEVNULL,
@@ -59,6 +65,13 @@ def _train(folder: Path, **options) -> subprocess.Popen:
         text=True,
         **options,
     )
+
+
+def _train(folder: Path, **options) -> subprocess.Popen:
+    """`python -m core train` of CONFIG."""
+    files.write_json(folder / "config.json", to_dict(CONFIG))
+    given = "--config-file", str(folder / "config.json")
+    return _start(folder, "train", "--device", "cpu", *given, **options)
 
 
 def _weights(folder: Path) -> dict[str, bytes]:
@@ -102,26 +115,65 @@ def _compare(code: int, chain: Path, whole: Path) -> list[str]:
     return [f"{chain.name}: other weights"] * (not same) + [f"{chain.name}: {n}" for n in half]
 
 
+def _no_room(limit: int) -> Callable[[], None]:
+    """What a process does first so that no file of its grows beyond `limit` bytes."""
+
+    def before() -> None:
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (limit, resource.RLIM_INFINITY))
+
+    return before
+
+
+def _told_in_words(child: subprocess.Popen, command: str, limit: int) -> list[str]:
+    """What is wrong with the end of a command whose files had no room: a traceback, or no word."""
+    _, said = child.communicate(timeout=300)
+    if child.returncode and ("Traceback" in said or f"python -m core {command}:" not in said):
+        return [f"{command}, files of {limit} bytes: {said.strip()[-300:]}"]
+    return []
+
+
 def disks(count: int, folder: Path) -> list[str]:
     """Trainings whose writes fail beyond a random size of a file; with room the same goes on."""
     failures, rng, home = [], random.Random(count), _made(folder / "disk")
     for i in range(count):
         limit = int(10 ** rng.uniform(1, 6))
-
-        def no_room(limit: int = limit) -> None:
-            signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-            resource.setrlimit(resource.RLIMIT_FSIZE, (limit, resource.RLIM_INFINITY))
-
-        child = _train(home, preexec_fn=no_room)
-        _, said = child.communicate(timeout=300)
-        if child.returncode and ("Traceback" in said or "python -m core train:" not in said):
-            failures.append(f"files of {limit} bytes: {said.strip()[-300:]}")
+        child = _train(home, preexec_fn=_no_room(limit))
+        failures += _told_in_words(child, "train", limit)
         if not child.returncode:  # it had room enough: another begins
             shutil.rmtree(home / "checkpoints")
         elif i == count - 1:
             last = _train(home)
             _, said = last.communicate(timeout=300)
             failures += [f"with room again: {said[-300:]}"] * bool(last.returncode)
+    return failures
+
+
+def writes(count: int, folder: Path) -> list[str]:
+    """Tables, evaluations, corpora and sounds without room for a file; with room the same go on."""
+    home, failures, rng = _trained(folder)[0], [], random.Random(count)
+    (results,) = (home / "checkpoints").glob(f"{CONFIG.name}-*/results.json")
+    run = results.parent
+    trained_runs.install_landmark_model(home)
+    recordings.draw_demo_clips(_made(folder / "clips"), 1)
+    clip = next((folder / "clips").glob("*.mp4"))
+    commands = [
+        ("table", run.name, "--seeds", "1", "--stretch", "1"),
+        ("evaluate", run.name, "--again"),
+        ("data", "prepare", "demo", "--takes", "1", "--again"),
+        ("generate", str(clip), "--run", run.name, "--out", str(folder / "sounds")),
+    ]
+    for i in range(count):
+        words, limit = commands[i % len(commands)], int(10 ** rng.uniform(1, 6))
+        said_by = " ".join(words[: 2 if words[0] == "data" else 1])
+        for old in run.glob("table.*"):
+            old.unlink()
+        shutil.rmtree(folder / "sounds", ignore_errors=True)
+        failures += _told_in_words(_start(home, *words, preexec_fn=_no_room(limit)), said_by, limit)
+        again = _start(home, *words)
+        _, said = again.communicate(timeout=300)
+        failures += [f"{said_by}, with room again: {said[-300:]}"] * bool(again.returncode)
+        failures += [f"{said_by} left {p.name}" for p in home.rglob(".*.tmp")]
     return failures
 
 
@@ -258,6 +310,7 @@ def hostile(count: int, folder: Path) -> list[str]:
 CLASSES: dict[str, tuple[int, Callable[[int, Path], list[str]]]] = {
     "kills": (200, kills),
     "disks": (60, disks),
+    "writes": (40, writes),
     "queues": (20, queues),
     "workers": (20, workers),
     "servers": (20, servers),
