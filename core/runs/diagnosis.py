@@ -12,6 +12,7 @@ from core.config.settings import Config
 # of samples that hardly depend on the noise; our shipped runs end between 0.08 and 1
 COLLAPSE_DIVERSITY = 0.02
 COLLAPSE_SHARE = 0.1  # of the steps in which a low diversity is usual: an untrained G has 0.01
+COLLAPSE_STEPS = 30  # and in so many, however few a run has
 
 Curves = Mapping[str, tuple[Sequence[int], Sequence[float]]]
 
@@ -53,7 +54,7 @@ def _one_set_warnings(name: str, sides: Mapping) -> list[str]:
 
 def collapse_warning(config: Config, step: int, diversity: float | None) -> str:
     """Whether G makes one sample whatever its noise, by the diversity at a step; "" if not."""
-    is_early = step <= COLLAPSE_SHARE * config.gan.steps
+    is_early = step <= max(COLLAPSE_STEPS, COLLAPSE_SHARE * config.gan.steps)
     if diversity is None or is_early or diversity >= COLLAPSE_DIVERSITY:
         return ""
     return (

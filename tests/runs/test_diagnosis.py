@@ -2,7 +2,7 @@
 
 import pytest
 
-from core.config.presets import SMOKE
+from core.config.presets import SMOKE, STAGE
 from core.config.settings import replace
 from core.runs import diagnosis
 
@@ -52,6 +52,8 @@ def test_a_strangers_table_is_no_warning_and_no_error(odd):
 def test_a_collapse_is_told_by_the_last_diversity_after_the_first_steps():
     steps = SMOKE.gan.steps
     assert diagnosis.collapse_warning(SMOKE, 0, 0.007) == ""  # an untrained G
+    assert diagnosis.collapse_warning(STAGE, 20, 0.001) == ""  # its first look, on a stage
+    assert diagnosis.collapse_warning(STAGE, 40, 0.001)
     assert diagnosis.collapse_warning(SMOKE, steps, 0.08) == ""  # as one of our shipped runs
     assert diagnosis.collapse_warning(SMOKE, steps, None) == ""
     assert "collapsed: at step 40" in diagnosis.collapse_warning(SMOKE, steps, 0.001)
