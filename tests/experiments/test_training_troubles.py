@@ -92,6 +92,7 @@ def test_a_classifier_that_diverges_is_not_kept(demo_world, monkeypatch):
 
 def test_a_collapse_is_said_while_the_run_trains(demo_world, monkeypatch, capsys):
     monkeypatch.setattr(diagnosis, "COLLAPSE_DIVERSITY", 1e9)
+    monkeypatch.setattr(diagnosis, "COLLAPSE_STEPS", 0)
     remarks = []
     pipeline.run(
         replace(CONFIG, gan={"steps": 8}, evaluate={"every": 2, "rows": ("S1",)}),
