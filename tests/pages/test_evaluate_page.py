@@ -413,6 +413,8 @@ def test_folds_show_every_run_with_mean_and_sd(own_trained_home):
     assert "for fold in 1 2 3 4; do python -m core train --config-file" in page_text(app)
     app.toggle(key="fold all").set_value(True).run()
     assert len(assert_no_exception(app).dataframe[0].value) == 3
+    every = ",".join(the_run(c).id for c in ("cp", "label", "classifier"))
+    assert not open_page("evaluate", view="folds", runs=every).toggle  # nothing more to show
 
 
 def test_the_papers_tables_hold_our_runs_and_what_trains_the_others(own_trained_home):

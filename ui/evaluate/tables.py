@@ -36,12 +36,14 @@ def show_folds(picked: Sequence[RunSummary], found: Sequence[RunSummary]) -> Non
         words = "None of the chosen runs is finished, so there is nothing to repeat yet."
         st.info(words, icon=":material/hourglass_empty:")
         return
-    label = "All settings on these corpora, not only the chosen runs'"
-    every = st.toggle(label, key="fold all", persist_state="session")
     kinds = dict.fromkeys(_test_kind(s) for s in done)
     ids = {s.id for s in done}
     groups = [g for g in comparison.repetitions(found) if _test_kind(g[0]) in kinds]
-    groups = groups if every else [g for g in groups if ids & {s.id for s in g}]
+    chosen = [g for g in groups if ids & {s.id for s in g}]
+    label = "All settings on these corpora, not only the chosen runs'"
+    is_more = len(groups) > len(chosen)  # or the switch would change nothing
+    if not (is_more and st.toggle(label, key="fold all", persist_state="session")):
+        groups = chosen
     names = comparison.short_names([g[0] for g in groups])
     lines = []
     for kind in kinds:
