@@ -213,17 +213,17 @@ def _take_steps(
             store.record_metrics(r, step, {k: float(v) / count for k, v in sums.items()})
             sums, count = {}, 0
         if is_evaluated:
-            figures = monitor.figures(state.shown)
-            store.record_metrics(r, step, figures)
+            store.record_metrics(r, step, monitor.figures(state.shown))
             monitor.save_samples(state.shown, r, step)
             networks.save_checkpoint(r.directory / "state.pt", gan.state_dict(state))
             before = words
-            words = diagnosis.collapse_warning(config, step, figures.get("diversity"))
+            curves = store.load_curves(r.id, r.directory.parent)
+            words = diagnosis.generator_warning(config, curves)
             if words and not before:
                 print(f"\n{words}", file=sys.stderr, flush=True)
         if is_logged:  # last, because it may stop the run, which then has all of this step
             rate = (step - first_step) * g.batch / max(1e-9, time.monotonic() - started)
-            remark = f"{rate:.0f} samples/s" + (" · collapsed" if words else "")
+            remark = f"{rate:.0f} samples/s" + (f" · {words.partition(':')[0]}" if words else "")
             phase = "train G" if g.generator == "flow" else "train G, D, Q"
             watch(phase, step, g.steps, remark, step=step, rate=rate)
 

@@ -1,4 +1,4 @@
-"""What goes wrong in a training, in words: too small sets, and a generator that has collapsed.
+"""What goes wrong in a training, in words: too small sets, a G that collapsed or hardly learns.
 
 The command line says it while the run trains, the page Train shows it. Standard library only.
 """
@@ -13,6 +13,9 @@ from core.config.settings import Config
 COLLAPSE_DIVERSITY = 0.02
 COLLAPSE_SHARE = 0.1  # of the steps in which a low diversity is usual: an untrained G has 0.01
 COLLAPSE_STEPS = 30  # and in so many, however few a run has
+
+STANDSTILL_SHARE = 0.6  # of the FID before training, which a training should leave behind
+STANDSTILL_STEPS = 100  # fewer teach nothing, and are not meant to
 
 Curves = Mapping[str, tuple[Sequence[int], Sequence[float]]]
 
@@ -52,6 +55,16 @@ def _one_set_warnings(name: str, sides: Mapping) -> list[str]:
     return found
 
 
+def generator_warning(config: Config, curves: Curves) -> str:
+    """What the last figures say of G: a collapse, or that it hardly learns; "" if neither."""
+    steps, values = curves.get("diversity", ((), ()))
+    found = collapse_warning(config, steps[-1], values[-1]) if len(steps) else ""
+    steps, values = curves.get("FID", ((), ()))
+    if found or not len(steps) or steps[0] != 0:
+        return found
+    return standstill_warning(config, steps[-1], values[0], values[-1])
+
+
 def collapse_warning(config: Config, step: int, diversity: float | None) -> str:
     """Whether G makes one sample whatever its noise, by the diversity at a step; "" if not."""
     is_early = step <= max(COLLAPSE_STEPS, COLLAPSE_SHARE * config.gan.steps)
@@ -63,8 +76,17 @@ def collapse_warning(config: Config, step: int, diversity: float | None) -> str:
     )
 
 
+def standstill_warning(config: Config, step: int, first: float, fid: float) -> str:
+    """Whether the second half of a training still has a FID near that before it; "" if not."""
+    is_early = step < max(STANDSTILL_STEPS, config.gan.steps / 2)
+    if is_early or not fid > STANDSTILL_SHARE * first:
+        return ""
+    return (
+        f"G hardly learns: at step {step:,} its FID is {fid:.1f}, and {first:.1f} before training. "
+        "More --gan.steps or another --seed may help."
+    )
+
+
 def training_warnings(config: Config, table: Mapping, curves: Curves) -> list[str]:
     """All that goes wrong in a run, from its sets and its curves (name -> steps, values)."""
-    steps, values = curves.get("diversity", ((), ()))
-    last = collapse_warning(config, steps[-1], values[-1]) if len(steps) else ""
-    return [*set_warnings(config, table), *filter(None, [last])]
+    return [*set_warnings(config, table), *filter(None, [generator_warning(config, curves)])]

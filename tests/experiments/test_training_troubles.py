@@ -101,7 +101,7 @@ def test_a_collapse_is_said_while_the_run_trains(demo_world, monkeypatch, capsys
         report=lambda phase, done, total, remark: remarks.append((phase, remark)),
     )
     assert capsys.readouterr().err.count("G has collapsed: at step 2") == 1  # once
-    assert any("· collapsed" in r for phase, r in remarks if phase.startswith("train G"))
+    assert any("· G has collapsed" in r for phase, r in remarks if phase.startswith("train G"))
 
 
 def few_clips(monkeypatch, rows):

@@ -2,7 +2,7 @@
 
 import pytest
 
-from core.config.presets import SMOKE, STAGE
+from core.config.presets import DEMO, SMOKE, STAGE
 from core.config.settings import replace
 from core.runs import diagnosis
 
@@ -61,3 +61,20 @@ def test_a_collapse_is_told_by_the_last_diversity_after_the_first_steps():
     assert diagnosis.training_warnings(SMOKE, table(), curves) == []
     curves = {"diversity": ([0, 20, 40], [0.007, 0.5, 0.001])}
     assert len(diagnosis.training_warnings(SMOKE, table(), curves)) == 1
+
+
+@pytest.mark.parametrize(
+    ("steps", "fid", "is_told"),
+    [
+        ([0, 300, 600], [17.0, 7.9, 10.3], True),  # a run of a grid: two thirds of what it was
+        ([0, 300, 600], [15.3, 7.8, 3.6], False),
+        ([0, 200], [17.0, 16.0], False),  # before half of the steps
+        ([300, 600], [7.9, 10.3], False),  # what it was is not known
+        ([0, 600], [17.0, float("nan")], False),
+    ],
+)
+def test_a_generator_that_hardly_learns_is_told_by_its_fid_in_the_second_half(steps, fid, is_told):
+    config = replace(DEMO, gan={"steps": 600})
+    found = diagnosis.training_warnings(config, table(clips=99), {"FID": (steps, fid)})
+    assert ["G hardly learns: at step 600" in words for words in found] == [True] * is_told
+    assert diagnosis.generator_warning(SMOKE, {"FID": ([0, 40], [9.0, 9.0])}) == ""  # too short
