@@ -89,6 +89,7 @@ bench: setup-test
 
 costs: setup
 	@$(VENV_PYTHON) -m benchmarks.scaling
+	@$(VENV_PYTHON) -m benchmarks.grids
 
 examples: setup
 	@$(VENV_PYTHON) -m core examples $(ARGS)

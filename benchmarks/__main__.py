@@ -16,6 +16,9 @@ import benchmarks
 
 SLOW_BENCHMARKS = ("card", "precision", "quality", "upside_down")  # only where they are named
 
+# what they share, and the pages of `make costs`
+NO_BENCHMARKS = ("__main__", "browser", "grids", "scaling", "table", "textbook")
+
 
 def processor_name() -> str:
     """The processor's name, from Linux' list of processors or from Python."""
@@ -30,9 +33,7 @@ def processor_name() -> str:
 
 def main() -> int:
     every = sorted(
-        m.name
-        for m in pkgutil.iter_modules(benchmarks.__path__)
-        if m.name not in ("__main__", "browser", "table", "textbook")
+        m.name for m in pkgutil.iter_modules(benchmarks.__path__) if m.name not in NO_BENCHMARKS
     )
     chosen = sys.argv[1:] or [name for name in every if name not in SLOW_BENCHMARKS]
     if set(chosen) - set(every):

@@ -3,14 +3,27 @@
 The count of a network's operations, the cut of a clip, and that floors do the same work.
 """
 
+from pathlib import Path
+
 import av
 import numpy as np
 import pytest
 import torch
 from torch import nn
 
+import benchmarks
+from benchmarks import __main__ as benchmarks_main
 from benchmarks import bound, card, listen, quality
 from core.media import clips
+
+
+def test_whatever_is_called_a_benchmark_has_rows():
+    folder = Path(benchmarks.__path__[0])
+    names = {p.stem for p in folder.glob("*.py")} - {"__init__"}
+    for name in names:
+        has_rows = "\ndef rows(" in (folder / f"{name}.py").read_text()
+        assert has_rows == (name not in benchmarks_main.NO_BENCHMARKS), name
+    assert {*benchmarks_main.SLOW_BENCHMARKS} <= names
 
 
 def test_operations_are_counted_forward_and_backward():

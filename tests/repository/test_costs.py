@@ -3,7 +3,10 @@
 import numpy as np
 import pytest
 
-from benchmarks import scaling
+from benchmarks import grids, scaling
+from core.config.settings import replace
+from core.evaluation.augmentation import TableSettings
+from tests.support.small_pipeline import TINY
 
 
 @pytest.mark.parametrize("b", [0.0, 0.5, 1.0, 2.0])
@@ -59,3 +62,17 @@ def test_a_busy_machine_is_said():
     assert "idle" in scaling.table([g], 0.1)
     assert "took about 1.9 processors" in scaling.table([g], 1.9)
     assert "1: 150 ms (100–200) | 4: 2.5 s (2–3)" in scaling.table([g], 0.1)
+
+
+def test_a_grids_page_has_its_parts_and_its_grids(tmp_path, monkeypatch, capsys):
+    """On the tiny preset: a grid of two runs; films are not prepared."""
+    monkeypatch.setattr(grids, "FILMS", 2)
+    monkeypatch.setattr(grids, "seconds_a_film", lambda: 0.5)
+    monkeypatch.setattr(grids, "PRESETS", {"paper": TINY, "tiny": replace(TINY, gan={"z": 4})})
+    monkeypatch.setattr(grids, "GRIDS", (("studio", "tiny", 2, 1, TableSettings()),))
+    monkeypatch.setattr(grids, "PAGE", tmp_path / "grids.md")
+    grids.main()
+    text = grids.PAGE.read_text()
+    assert "| prepare 7,442 films, at the rate of 2 drawn ones | 3,721 |" in text
+    assert "| studio, preset `tiny`, with tables | 1 × 2 × 1 = 2 | 0.0 | 0.0 |" in text
+    assert capsys.readouterr().out.count(" s\n") == 3
