@@ -145,13 +145,14 @@ LABEL_COUNTS = (10, 5, 20, 40, 0)  # labelled voices a class, the headline's fir
 def few_labels_config(base: Config) -> Config:
     """`base` in the sizes of the grid `labels`: 120 runs, for which small networks must do.
 
-    Q of few labels is weak, so it learns from what f_S says of S3 as well.
+    Q of few labels is weak, so it learns from what f_S says of S3 as well. An f_S that averages its
+    weights keeps its steps: cut short, its average is still that of its first weights.
     """
-    g = base.gan
+    g, f_s_steps = base.gan, base.f_s.steps if base.f_s.average else min(base.f_s.steps, 300)
     return replace(
         base,
         name=f"{base.name}-labels",
-        f_s={"steps": min(base.f_s.steps, 300)},
+        f_s={"steps": f_s_steps},
         f_t={"steps": min(base.f_t.steps, 150), "channels": (8, 16, 32)},
         gan={"steps": min(g.steps, 600), "batch": min(g.batch, 32), "q_learns_from": "S1 and S3"},
         evaluate={"every": 200, "rows": ("S1",)},

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from core import files
+from core.config.presets import PRESETS
 from core.config.settings import replace
 from core.data import splits
 from core.evaluation import evaluator, metrics, protocol
@@ -214,3 +215,9 @@ def test_the_grid_has_the_curve_and_each_condition_at_its_headline():
     assert at == {(n, "cp") for n in (5, 10, 20, 40, 0)} | {
         (10, c) for c in ("classifier", "label", "none")
     }
+
+
+def test_a_face_classifier_that_averages_its_weights_is_not_cut_short():
+    for name, steps in (("demo", 300), ("surrogate-pairs", PRESETS["surrogate-pairs"].f_s.steps)):
+        found = {c.config.f_s.steps for c in protocol.cells("labels", PRESETS[name], 1, 1)}
+        assert found == {steps}
