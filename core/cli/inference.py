@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -138,19 +140,28 @@ class ExamplesOptions:
 def generate(options: GenerateOptions) -> int:
     import numpy as np
 
-    from core.inference import generation
+    from core.media.faces import tracking
     from core.runs import store
 
     if not options.clip.is_file():
         what = "is no file" if options.clip.exists() else "does not exist"
         raise UserError(f"{files.printable(str(options.clip))} {what}")
     name = options.run or (RUN_OF_CONDITIONS if options.condition else DEFAULT_RUN)
-    opened = generation.load_run(store.resolve(name, options.condition, preferred="cp"))
+    run = store.resolve(name, options.condition, preferred="cp")
     options.out.mkdir(parents=True, exist_ok=True)
     clip_digest = files.digest(options.clip)
-    stem = options.out / _result_name(options, opened.run.id)
+    stem = options.out / _result_name(options, run.id)
     _refuse_other_clip(stem, clip_digest)
-    seen = generation.analyse_file(options.clip, options.person)
+    is_ending = threading.Event()
+    with ThreadPoolExecutor(1) as reader:  # the clip is read while torch is imported
+        reading = reader.submit(tracking.track_file, options.clip, None, is_ending.is_set)
+        try:
+            from core.inference import generation
+
+            opened, film = generation.load_run(run), reading.result()
+        finally:
+            is_ending.set()
+    seen = generation.analyse_clip(film.clip, options.person, film.tracks)
     make = _generate_long_voice if options.is_whole else _generate_voice
     facts, sound, y, figure, summary = make(options, opened, seen)
     contents: dict[str, files.Content] = {

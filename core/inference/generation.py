@@ -31,7 +31,7 @@ from core.conformal import credibility, prediction, predictor
 from core.conformal.credibility import CredibilityScale
 from core.conformal.predictor import Predictor
 from core.files import UserError
-from core.media import clips, containers, spectrograms, vocoder, waveforms
+from core.media import clips, spectrograms, vocoder, waveforms
 from core.media.faces import alignment, appearance, detection, tracking
 from core.models import classifiers, gan, networks
 from core.runs import store
@@ -140,8 +140,7 @@ def analyse_file(path: Path, person: int = 0, name: str | None = None) -> Analys
     `person` counts from the largest face. Decoding happens in a child process with limits, as for
     every upload. Raises MediaError or NoFaceError.
     """
-    *_, last = tracking.track_stream(path, name=name or containers.file_name(path))
-    assert isinstance(last, tracking.TrackedClip)
+    last = tracking.track_file(path, name)
     return analyse_clip(last.clip, person, last.tracks)
 
 

@@ -15,7 +15,7 @@ from PIL import Image
 
 from core import files
 from core.__main__ import main
-from core.inference import generation
+from core.media.faces import tracking
 
 SEEN: dict = {}  # digest of a clip -> what is seen in it
 
@@ -37,14 +37,14 @@ def portrait(tmp_path, photo, model):
 @pytest.fixture(autouse=True)
 def seen_once(monkeypatch):
     """The portrait is searched for its face once for all tests."""
-    real = generation.analyse_file
+    real = tracking.track_file
 
-    def analyse(path, person=0, name=None):
+    def track(path, name=None, should_stop=None):
         key = files.digest(path)
-        SEEN[key] = SEEN.get(key) or real(path, person, name)
+        SEEN[key] = SEEN.get(key) or real(path, name)
         return SEEN[key]
 
-    monkeypatch.setattr(generation, "analyse_file", analyse)
+    monkeypatch.setattr(tracking, "track_file", track)
 
 
 @pytest.fixture

@@ -17,6 +17,7 @@ from core.inference.generation import AnalysedClip
 from core.media import clips
 from core.media.clips import Clip
 from core.media.containers import MediaError
+from core.media.faces import tracking
 from tests.support.media_files import RATE, tone, write
 
 FLASH = 1.2  # s at which the picture turns white and the voice begins
@@ -125,7 +126,8 @@ def test_the_command_writes_a_film_that_speaks(film, tmp_path, monkeypatch, caps
         *("flash.mkv", np.arange(n) / 12.5, flash_frames(n), np.zeros((n, 4)), faces, found),
         *(1, tone(2.0), (), n // 2),
     )
-    monkeypatch.setattr(generation, "analyse_file", lambda *_: seen)
+    monkeypatch.setattr(tracking, "track_file", lambda *_: tracking.TrackedClip(None, []))
+    monkeypatch.setattr(generation, "analyse_clip", lambda *_: seen)
     clip = tmp_path / "flash.mkv"
     clip.write_bytes(film)
     options = ["--run", "demo", "--condition", "label", "--out", str(tmp_path)]

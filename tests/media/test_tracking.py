@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
+from core.files import StopRequested
 from core.media import clips, sandbox
 from core.media.containers import Limits, MediaError
 from core.media.faces import tracking
@@ -148,3 +151,19 @@ def test_what_cannot_be_read_is_said_as_ever(tmp_path):
     clips.write_clip(tmp_path / "slow.mp4", np.zeros((5, 64, 64, 3), np.uint8), 5)
     with pytest.raises(MediaError, match="takes longer"):
         list(tracking.track_stream(tmp_path / "slow.mp4", Limits(wall_seconds=0.0)))
+
+
+def test_a_file_is_followed_to_its_end_unless_it_is_to_stop(monkeypatch):
+    end, ended = tracking.TrackedClip(None, []), []
+
+    def stream(path, name):
+        try:
+            yield from ("a frame", "a frame", end)
+        finally:
+            ended.append(name)
+
+    monkeypatch.setattr(tracking, "track_stream", stream)
+    assert tracking.track_file(Path("film.mp4")) is end
+    with pytest.raises(StopRequested):
+        tracking.track_file(Path("film.mp4"), "mine", lambda: True)
+    assert ended == ["film.mp4", "mine"]  # and so its decoder

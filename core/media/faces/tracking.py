@@ -6,13 +6,16 @@ sandbox decodes meanwhile. Both look at each frame once, in order, and find the 
 
 from __future__ import annotations
 
+import contextlib
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
-from core.media import clips, sandbox
+from core.files import StopRequested
+from core.media import clips, containers, sandbox
 from core.media.clips import Clip, DecodedFrame
 from core.media.containers import DEFAULT_LIMITS, Limits, PathName
 from core.media.faces import alignment, detection
@@ -160,7 +163,7 @@ def track_stream(
     limits: Limits = DEFAULT_LIMITS,
     name: str | None = None,
     on_wait: Callable[[int], None] | None = None,
-) -> Iterator[TrackingProgress | TrackedClip]:
+) -> Generator[TrackingProgress | TrackedClip]:
     """Decode an untrusted video or picture by `sandbox.stream_clip` and track its faces meanwhile.
 
     Yields a TrackingProgress for each frame, then the TrackedClip. Raises MediaError, ModelMissing.
@@ -181,6 +184,23 @@ def track_stream(
         last = shown[-1]
         faces = tracker.see(last.frame, last.time)
         yield TrackingProgress(last.time, new.header_seconds, last.frame, faces)
+
+
+def track_file(
+    path: Path, name: str | None = None, should_stop: Callable[[], bool] = lambda: False
+) -> TrackedClip:
+    """A whole untrusted file by `track_stream`, which raises as this does.
+
+    Raises StopRequested soon after `should_stop()`.
+    """
+    stream = track_stream(path, name=name or containers.file_name(path))
+    with contextlib.closing(stream):  # which ends the decoder
+        for found in stream:
+            if should_stop():
+                raise StopRequested
+            last = found
+    assert isinstance(last, TrackedClip)
+    return last
 
 
 def aligned_faces(frames: np.ndarray, track: Track, size: int = ALIGNED_SIZE) -> np.ndarray:
