@@ -1,8 +1,8 @@
 """Time to quality (§4.2 on S2): seconds of training until generated voices are as good as asked.
 
 That is an FID of at most FLOOR_FACTOR times that between real voices, and emotions heard at least
-HEARD_SHARE as often as in real voices, both by the scorer, on the demo corpus with label condition.
-Ours are the settings of the preset `stage`. The peers are the textbook loop with our networks, once
+HEARD_SHARE as often as in real voices, both by the scorer, on the corpus, the condition and the classifiers of
+the preset `stage`. Ours are its settings. The peers are the textbook loop with our networks, once
 with our settings, so that the loop alone differs, and once with DCGAN's, which tutorials take; and
 the textbook loop with the paper's networks, losses and optimiser. A peer that has not arrived after
 LIMIT times our seconds has not. Only training steps are timed. QUALITY_SEEDS sets the repeats.
@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import os
 import statistics
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -63,11 +64,6 @@ class Contender:
     steps: Iterator
     shown: Callable[[], nn.Module]
     z: int
-
-
-def demo_config(base: Config = DEMO) -> Config:
-    """The corpus and the classifiers of `base` with the GAN of the preset `stage`."""
-    return replace(base, gan=vars(STAGE.gan))
 
 
 def new_task(config: Config, folder: Path, device: torch.device) -> Task:
@@ -158,11 +154,13 @@ def seconds_to_quality(
     return float("inf"), steps
 
 
-def rows(base: Config = DEMO, seeds: int = SEEDS, most: float = 600.0) -> Iterator[Row]:
-    """A row per peer: its seconds over ours. `most` bounds our own training, in seconds."""
+def rows(config: Config = STAGE, seeds: int = SEEDS, most: float = 600.0) -> Iterator[Row]:
+    """A row per peer: its seconds over ours. `most` bounds our own training, in seconds.
+
+    Each training's seconds are told on standard error as they are known.
+    """
     torch.set_num_threads(cpu_threads())
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    config = demo_config(base)
     ours, peers = (
         config.gan,
         {
@@ -180,13 +178,23 @@ def rows(base: Config = DEMO, seeds: int = SEEDS, most: float = 600.0) -> Iterat
         look = lambda G, z: is_good_enough(task, G, z)  # noqa: E731
         for seed in range(seeds):
             own.append(seconds_to_quality(our_training(task, ours, seed), look, most))
+            _tell(seed, "ours", own[-1])
             limit = LIMIT * min(own[-1][0], most)
             for name, g in peers.items():
                 peer = textbook_training(task, g, seed)
                 found[name].append(seconds_to_quality(peer, look, limit))
+                _tell(seed, name, found[name][-1])
     aims = dict(zip(peers, ("", "at least 3", "at least 10"), strict=True))
     for name, times in found.items():
         yield quality_row(name, times, own, aims[name], task)
+
+
+def _tell(seed: int, name: str, found: tuple[float, int]) -> None:
+    seconds, steps = found
+    arrived = (
+        f"{seconds:.1f} s, {steps} steps" if seconds < float("inf") else f"not in {steps} steps"
+    )
+    print(f"seed {seed}, {name}: {arrived}", file=sys.stderr, flush=True)
 
 
 def quality_row(
