@@ -4,9 +4,9 @@ That is an FID of at most FLOOR_FACTOR times that between real voices, and emoti
 HEARD_SHARE as often as in real voices, both by the scorer, on the corpus, the condition and the
 classifiers of the preset `stage`. Ours are its settings. The peers are the textbook loop with our
 networks, once with our settings, so that the loop alone differs, and once with DCGAN's, which
-tutorials take; and
-the textbook loop with the paper's networks, losses and optimiser. A peer that has not arrived after
-LIMIT times our seconds has not. Only training steps are timed. QUALITY_SEEDS sets the repeats.
+tutorials take; and the textbook loop with the paper's networks, losses and optimiser. A peer that
+has not arrived after LIMIT times our seconds has not. Only training steps are timed. QUALITY_SEEDS
+sets the repeats.
 """
 
 from __future__ import annotations
