@@ -13,6 +13,7 @@ from core.evaluation.protocol import PLAIN_SUFFIX
 
 # equal: the same optimiser steps for each row. best: each row at its own best step, chosen on S2.
 STEP_RULES = ("equal", "best")
+STEP_RULE_NAMES = {"equal": "equal steps", "best": "own best steps"}
 
 RowFamily = tuple[str, ...]  # rows that serve one purpose; S2 chooses which of them is compared
 S1_ROWS: RowFamily = ("S1", "S1 oversampled", "S1" + PLAIN_SUFFIX)

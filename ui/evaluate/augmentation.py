@@ -12,7 +12,7 @@ import streamlit as st
 from core.data import prepared_corpora
 from core.evaluation import comparison, protocol, results, significance
 from core.evaluation.comparison import RunSummary
-from core.evaluation.significance import Gain
+from core.evaluation.significance import STEP_RULE_NAMES, Gain
 from core.experiments import tasks
 from core.runs.directory import Run
 from ui import theme
@@ -140,7 +140,7 @@ def _show_rows(s: RunSummary, table: Mapping[str, Any]) -> None:
     )
     if table:
         of = {
-            row: {rule: [100 * v for v in t[rule]["accuracy"]] for rule in figures.STEP_RULE_LABELS}
+            row: {rule: [100 * v for v in t[rule]["accuracy"]] for rule in STEP_RULE_NAMES}
             for row, t in table["rows"].items()
         }
         note = f"{table['plan']['seeds']} trainings of each row"
@@ -174,7 +174,7 @@ def _table_line(row: str, t: Mapping[str, Any], whole: bool) -> dict[str, Any]:
     line: dict[str, Any] = {"trained on": row, "N": t["N train"]}
     if not whole:
         return line | {"equal steps, %": 100 * t["accuracy"]}
-    for rule, words in figures.STEP_RULE_LABELS.items():
+    for rule, words in STEP_RULE_NAMES.items():
         mean, sd = significance.mean_and_sd([100 * v for v in t[rule]["accuracy"]])
         line |= {f"{words}, %": mean, f"{words}, sd": None if sd != sd else sd}
     first, last = min(t["best"]["steps"]), max(t["best"]["steps"])
@@ -222,7 +222,7 @@ def reasons_against(found: Sequence[Gain], name: str) -> list[str]:
     """Why a gain does not hold; [] if it does."""
     both, out = [g for g in found if g.name == name], []
     for g in both:
-        rule = figures.STEP_RULE_LABELS[g.rule]
+        rule = STEP_RULE_NAMES[g.rule]
         if g.difference <= 0:
             cost = f"{-100 * g.difference:.1f} points"
             out.append(f"at {rule} generated samples do not help but cost {cost}")
@@ -262,7 +262,7 @@ def _verdict_item(g: Gain) -> str:
     """A gain under one rule as an item of a list."""
     points, extent = runs.signed_points(100 * g.difference), _extent_text(g)
     share = "" if g.recovered is None else f" · {100 * g.recovered:.0f} % of the way to the ceiling"
-    rule = figures.STEP_RULE_LABELS[g.rule].capitalize()
+    rule = STEP_RULE_NAMES[g.rule].capitalize()
     return f"- {rule}: **{points} points** ({extent}), p = {g.p:.3f}{share}"
 
 
@@ -287,7 +287,7 @@ def _show_comparisons(found: Sequence[Gain]) -> None:
     lines = [
         {
             "comparison": figures.COMPARISON_LABELS.get(g.name, g.name),
-            "steps": figures.STEP_RULE_LABELS[g.rule],
+            "steps": STEP_RULE_NAMES[g.rule],
             "rows": " − ".join(g.rows),
             "points": 100 * g.difference,
             "from": 100 * g.interval[0] if g.interval else None,
@@ -316,7 +316,7 @@ def _show_sign_flip_test(found: Sequence[Gain], tables: Sequence[Mapping[str, np
     """The sign-flip test of one comparison, drawn."""
     st.header("Is it more than chance?")
     left, right = st.columns([3, 2], vertical_alignment="bottom")
-    labels, rules = figures.COMPARISON_LABELS, figures.STEP_RULE_LABELS
+    labels, rules = figures.COMPARISON_LABELS, STEP_RULE_NAMES
     with left:
         names = list(dict.fromkeys(g.name for g in found))
         named = {k: labels.get(k, k) for k in names}

@@ -15,6 +15,7 @@ from core.config.settings import Config, DataSettings
 from core.data import labels, prepared_corpora
 from core.evaluation import comparison, metrics, protocol, results
 from core.evaluation.comparison import RunSummary
+from core.evaluation.significance import STEP_RULE_NAMES
 from ui.evaluate import figures, runs
 from ui.session import cache, corpora
 from ui.widgets import charts
@@ -170,7 +171,7 @@ def _choose_matrices(
                 "Equal: every row is trained equally long. Best: each up to its best step on S2, "
             )
             about += "from the augmentation table."
-            rules = figures.STEP_RULE_LABELS
+            rules = STEP_RULE_NAMES
             options = tuple(rules)
             rule = runs.choose_one("Trained for", "rule", options, "equal", rules.get, help=about)
     of = {s.id: matrices_by_row(repeated[s.id] if pooled else [s], rule) for s in done}

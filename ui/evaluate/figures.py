@@ -15,7 +15,7 @@ import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from core.evaluation import metrics, results, significance
-from core.evaluation.significance import Gain
+from core.evaluation.significance import STEP_RULE_NAMES, Gain
 from ui import theme
 from ui.widgets import charts
 from ui.widgets.charts import TrainingCurves, apply_layout
@@ -24,7 +24,6 @@ COLOUR_LIMIT_POINTS = 50  # difference, in points, at the ends of the colour sca
 MAX_MARKED_POINTS = 30  # curves with fewer points show them as markers
 LINE_DASHES = ("solid", "dot", "dash")  # when the colours are used up
 STEP_RULE_SYMBOLS = {"equal": "circle", "best": "diamond"}
-STEP_RULE_LABELS = {"equal": "equal steps", "best": "own best steps"}
 ROW_COLOURS = {  # rows of the paper's Fig. 9, and S3 with its true labels
     "S1": theme.REFERENCE_COLOUR,
     "S1 + generated": theme.LINE_COLOURS[0],
@@ -227,10 +226,10 @@ def row_accuracies(
     Each training is a point, the mean a tick; chance in % is a line.
     """
     figure, names = go.Figure(), list(of)
-    rules = [r for r in STEP_RULE_LABELS if any(r in values for values in of.values())]
+    rules = [r for r in STEP_RULE_NAMES if any(r in values for values in of.values())]
     for k, rule in enumerate(rules):
         colour, shift = theme.LINE_COLOURS[k], (k - (len(rules) - 1) / 2) * 0.32
-        label, means, points = STEP_RULE_LABELS[rule], list[Point](), list[Point]()
+        label, means, points = STEP_RULE_NAMES[rule], list[Point](), list[Point]()
         for i, n in enumerate(names):
             values = of[n].get(rule, ())
             points += [(v, i + shift, f"{n}, {label}: {v:.1f} %") for v in values]
@@ -250,7 +249,7 @@ def gain_intervals(found: Sequence[Gain]) -> go.Figure:
     Below `significance.MIN_INTERVAL_SUBJECTS` people there is none: each person is a small point.
     """
     figure, names = go.Figure(), list(dict.fromkeys(g.name for g in found))
-    for k, (rule, label) in enumerate(STEP_RULE_LABELS.items()):
+    for k, (rule, label) in enumerate(STEP_RULE_NAMES.items()):
         of, points, colour = [g for g in found if g.rule == rule], [], theme.LINE_COLOURS[k]
         each, up, down = list[Point](), list[float](), list[float]()
         for g in of:

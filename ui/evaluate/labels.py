@@ -10,7 +10,7 @@ import streamlit as st
 
 from core.config.presets import PRESETS
 from core.evaluation.few_labels import curve, report, rows
-from core.evaluation.significance import STEP_RULES
+from core.evaluation.significance import STEP_RULE_NAMES, STEP_RULES
 from core.files import UserError
 from ui import theme
 from ui.evaluate import figures, runs
@@ -46,7 +46,7 @@ def show() -> None:
         told = report.conditions(found[name])
         condition = runs.choose_one("Generator told", "condition", told, told[0])
     with right:
-        rules = figures.STEP_RULE_LABELS
+        rules = STEP_RULE_NAMES
         rule = runs.choose_one("Training time", "steps", STEP_RULES, "equal", rules.get)
     _show_summary(found[name], condition, rule)
 

@@ -13,7 +13,7 @@ from core.evaluation.few_labels import curve, rows
 from core.evaluation.protocol import CONDITION_NAMES, Cell
 from core.evaluation.reporting.report import save_figure
 from core.evaluation.reporting.tables import markdown_table
-from core.evaluation.significance import STEP_RULES, format_p_value
+from core.evaluation.significance import STEP_RULE_NAMES, STEP_RULES, format_p_value
 
 SURROGATE_NOTE = (
     "**Surrogate pairs**: each face and voice were joined once by a hidden label; they are of no "
@@ -139,7 +139,7 @@ def curve_text(found: Mapping[str, Any], condition: str) -> str:
         size = f"{p['folds']} × {p['seeds']}", f"{p['people']}"
         for rule in STEP_RULES:
             values = [format_accuracy(p["lines"][k][rule]) for k in curve.FAMILIES]
-            lines.append([labels_text(p), rule, *size, *values])
+            lines.append([labels_text(p), STEP_RULE_NAMES[rule], *size, *values])
     head = ["labelled voices a class", "steps", "folds × seeds", "people", *curve.FAMILIES]
     return markdown_table(head, lines)
 
@@ -153,8 +153,8 @@ def worth_text(found: Mapping[str, Any], condition: str) -> str:
         number = "more than " + f"{w['beyond']:.0f}" if w["needs"] is None else f"{w['needs']:.0f}"
         low, high = (f"> {w['beyond']:.0f}" if v is None else f"{v:.0f}" for v in w["band"])
         told.append(
-            f"(c') {rule} steps: to match {w['labels']} labels a class with generated voices, S1 "
-            f"alone needs {number} a class (95 %: {low} to {high}; {w['people']} people)."
+            f"(c') {STEP_RULE_NAMES[rule]}: to match {w['labels']} labels a class with generated "
+            f"voices, S1 alone needs {number} a class (95 %: {low} to {high}; {w['people']} people)."
         )
     return " ".join(told) or "(c') needs S1 at two numbers of labels or more."
 
@@ -185,7 +185,7 @@ def gains_text(point: Mapping[str, Any]) -> str:
             change += f"; {100 * g['recovered']:.0f} % of the way to the ceiling"
         name = f"({g['name']}) " if g["name"] in ("a'", "b'") else ""
         name += rows.HEADLINE_TEXTS.get(g["name"], g["name"])
-        lines.append([name, g["rule"], " − ".join(g["rows"]), change, *_tests(g)])
+        lines.append([name, STEP_RULE_NAMES[g["rule"]], " − ".join(g["rows"]), change, *_tests(g)])
     for name in rows.HEADLINES:
         is_held = holds_in(point, name)
         holds.append(f"{name} {'holds' if is_held else 'does not hold'} under both rules")
@@ -229,7 +229,10 @@ def choice_text(found: Mapping[str, Any]) -> str:
 def conditions_text(found: Mapping[str, Any]) -> str:
     """CP minus each other condition, paired by person, Holm-corrected within a rule."""
     lines = [
-        [f"CP − {g['against']}", g["name"], g["rule"], _points_text(g), *_tests(g)]
+        [
+            *(f"CP − {g['against']}", g["name"], STEP_RULE_NAMES[g["rule"]]),
+            *(_points_text(g), *_tests(g)),
+        ]
         for g in found["conditions"]
     ]
     head = ["conditions", "row", "steps", "points [95 %]", "p", "p, Holm", "people"]
@@ -265,7 +268,7 @@ def draw(found: Mapping[str, Any], condition: str) -> Figure:
             low, high = ([100 * b[i] for _, b in bands] for i in (0, 1))
             ax.fill_between([v for v, _ in bands], low, high, alpha=0.12)
         ax.axhline(100 * found["chance"], ls=":", color="k", lw=1, label="chance")
-        ax.set(xscale="log", xlabel="labelled voices a class in S1", title=f"{rule} steps")
+        ax.set(xscale="log", xlabel="labelled voices a class in S1", title=STEP_RULE_NAMES[rule])
         ax.set_xticks(x, [f"{v:.0f}" for v in x])
         ax.minorticks_off()
     axes[0].set_ylabel("accuracy on S4's people, %")
