@@ -154,7 +154,8 @@ def worth_text(found: Mapping[str, Any], condition: str) -> str:
         low, high = (f"> {w['beyond']:.0f}" if v is None else f"{v:.0f}" for v in w["band"])
         told.append(
             f"(c') {STEP_RULE_NAMES[rule]}: to match {w['labels']} labels a class with generated "
-            f"voices, S1 alone needs {number} a class (95 %: {low} to {high}; {w['people']} people)."
+            f"voices, S1 alone needs {number} a class "
+            f"(95 %: {low} to {high}; {w['people']} people)."
         )
     return " ".join(told) or "(c') needs S1 at two numbers of labels or more."
 
