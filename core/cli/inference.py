@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import threading
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -152,16 +150,11 @@ def generate(options: GenerateOptions) -> int:
     clip_digest = files.digest(options.clip)
     stem = options.out / _result_name(options, run.id)
     _refuse_other_clip(stem, clip_digest)
-    is_ending = threading.Event()
-    with ThreadPoolExecutor(1) as reader:  # the clip is read while torch is imported
-        reading = reader.submit(tracking.track_file, options.clip, None, is_ending.is_set)
-        try:
-            from core.inference import generation
+    with tracking.track_beside(options.clip) as film:  # while torch is imported
+        from core.inference import generation
 
-            opened, film = generation.load_run(run), reading.result()
-        finally:
-            is_ending.set()
-    seen = generation.analyse_clip(film.clip, options.person, film.tracks)
+        opened = generation.load_run(run)
+        seen = generation.analyse_clip(film().clip, options.person, film().tracks)
     make = _generate_long_voice if options.is_whole else _generate_voice
     facts, sound, y, figure, summary = make(options, opened, seen)
     contents: dict[str, files.Content] = {
@@ -172,7 +165,7 @@ def generate(options: GenerateOptions) -> int:
     }
     if options.video:
         contents["mp4"] = _speaking_film(options, opened, sound)
-    paths = {end: _with_end(stem, end) for end in contents}
+    paths = {end: Path(f"{stem}.{end}") for end in contents}
     files.write_together({paths[end]: content for end, content in contents.items()})
     for note in facts["notes"]:
         print(f"note: {note}")
@@ -197,13 +190,9 @@ def _result_name(options: GenerateOptions, run_id: str) -> str:
     return "-".join(part.replace("/", "_") for part in parts if part)
 
 
-def _with_end(stem: Path, end: str) -> Path:
-    return stem.with_name(f"{stem.name}.{end}")
-
-
 def _refuse_other_clip(stem: Path, clip_digest: str) -> None:
     """Raise UserError where another clip of the same name has its result already."""
-    record = _with_end(stem, "json")
+    record = Path(f"{stem}.json")
     try:
         known = json.loads(record.read_text(encoding="utf-8"))["clip digest"]
     except FileNotFoundError:

@@ -31,12 +31,23 @@ def test_a_kept_curve_is_shown_with_its_tests_and_its_command(with_run, summary)
     assert shown["(a'): holds under both rules"] == "+20.0 points"
     assert count_elements(app, "plotly_chart") == 1
     assert "python -m core sweep --grid labels --preset demo" in app.code[0].value
-    assert report.gains_text(report.headline_point(summary)) in page_text(app)
+    assert report.gains_text(report.headline_points(summary)["CP"]) in page_text(app)
     assert {b.label for b in app.get("download_button")} == {"labels.csv"}
 
 
+def test_another_condition_has_its_curve_and_its_gains(with_run, summary):
+    curve.save(summary)
+    app = open_page("evaluate", view="labels", condition="none")
+    shown = {m.label: m.value for m in app.metric}
+    assert shown["(c') 10 and generation equal"] == "20 labels"
+    assert shown["(a'): holds under both rules"] == "+10.0 points"
+    drawn = {t.name: t for t in labels.curve_figure(summary, "none", "equal").data}
+    assert list(drawn["S1 + generated"].x) == [10]
+    assert list(drawn[curve.BASE].x) == [5, 10, 20, 40, 100]
+
+
 def test_the_figure_has_a_line_for_each_family_of_rows(summary):
-    drawn = labels.curve_figure(summary, "equal").data
+    drawn = labels.curve_figure(summary, "CP", "equal").data
     lines = {t.name: t for t in drawn if t.mode == "lines+markers"}
     assert list(lines) == list(curve.FAMILIES)
     assert list(lines[curve.BASE].x) == [5, 10, 20, 40, 100]

@@ -352,7 +352,7 @@ def test_names_of_presets_and_conditions_are_listed_once():
 
 def test_what_goes_wrong_in_a_training_is_said_on_its_page(quiet):
     run = trained_runs.fabricate_run("stopped")
-    store.record_metrics(run, 20, {"diversity": 0.001})
+    store.record_metrics(run, 40, {"diversity": 0.001})
     side = {"clips": 5, "classes": {"sad": 0}, "subjects": {"p": {}}, "unknown": 0}
     files.write_json(run.directory / "sets.json", {"S3": {"faces": side, "voices": side}})
     warned = "\n".join(w.value for w in open_page("train", run=run.id).warning)

@@ -20,6 +20,10 @@ COLOURS = dict(  # of the curve's lines
     zip(curve.FAMILIES, (theme.REFERENCE_COLOUR, *theme.LINE_COLOURS), strict=False)
 )
 BAND_OPACITY = 0.12
+TOLD = {  # condition of a report -> what the generator is told
+    **{"CP": "p-values (CP)", "classifier": "softmax", "label": "true label"},
+    "none": "nothing",
+}
 EXPLANATION = """
 A source with labels (faces) should help where a target (voices) has few. *S1* has a few labelled
 voices of each emotion; *S3* has clips without labels. **Pseudo-labels** are what f_S says of S3's
@@ -44,7 +48,8 @@ def show() -> None:
         name = runs.choose_from_list("Corpus", "curve", names, names[0])
     with middle:
         told = report.conditions(found[name])
-        condition = runs.choose_one("Generator told", "condition", told, told[0])
+        words = TOLD.get
+        condition = runs.choose_one("Generator told", "condition", told, told[0], words)
     with right:
         rules = STEP_RULE_NAMES
         rule = runs.choose_one("Training time", "steps", STEP_RULES, "equal", rules.get)

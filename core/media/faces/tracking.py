@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Callable, Generator
+import threading
+from collections.abc import Callable, Generator, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -201,6 +203,21 @@ def track_file(
             last = found
     assert isinstance(last, TrackedClip)
     return last
+
+
+@contextlib.contextmanager
+def track_beside(path: Path) -> Iterator[Callable[[], TrackedClip]]:
+    """`track_file` in a thread, beside what the block does; what is yielded waits for its end.
+
+    It stops soon where the block ends first.
+    """
+    is_over = threading.Event()
+    with ThreadPoolExecutor(1) as reader:
+        reading = reader.submit(track_file, path, None, is_over.is_set)
+        try:
+            yield reading.result
+        finally:
+            is_over.set()
 
 
 def aligned_faces(frames: np.ndarray, track: Track, size: int = ALIGNED_SIZE) -> np.ndarray:
