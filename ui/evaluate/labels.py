@@ -42,7 +42,7 @@ def show() -> None:
     if not found:
         _show_command("demo", "No curve is kept here yet.")
         return
-    left, middle, right = st.columns(3, gap="large", vertical_alignment="bottom")
+    left, middle, right = st.columns([2, 3, 2], gap="medium", vertical_alignment="bottom")
     with left:
         names = list(found)
         name = runs.choose_from_list("Corpus", "curve", names, names[0])
