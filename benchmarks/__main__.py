@@ -31,6 +31,16 @@ def processor_name() -> str:
         return platform.processor() or platform.machine()
 
 
+def machine_text() -> str:
+    """Processor, cores, torch's threads and versions, for a page that tells times."""
+    import torch
+
+    return (
+        f"{processor_name()}, {os.cpu_count() or 1} cores, {torch.get_num_threads()} threads, "
+        f"Python {platform.python_version()}, torch {torch.__version__}"
+    )
+
+
 def main() -> int:
     every = sorted(
         m.name for m in pkgutil.iter_modules(benchmarks.__path__) if m.name not in NO_BENCHMARKS

@@ -7,7 +7,6 @@ here: films are drawn ones, and steps are timed on noise (`core.experiments.swee
 from __future__ import annotations
 
 import os
-import platform
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
@@ -15,7 +14,7 @@ from pathlib import Path
 
 import torch
 
-from benchmarks.__main__ import processor_name
+from benchmarks.__main__ import machine_text
 from benchmarks.prepare import whole_preparation
 from benchmarks.table import wall_seconds
 from core import files
@@ -71,15 +70,11 @@ def grid_lines(times: planning.StepTimes, device: torch.device) -> Iterator[str]
 
 def page(parts: Sequence[tuple[str, float]], grids: Sequence[str]) -> str:
     """docs/costs/grids.md."""
-    machine = (
-        f"{processor_name()}, {os.cpu_count() or 1} cores, {torch.get_num_threads()} threads, "
-        f"Python {platform.python_version()}, torch {torch.__version__}"
-    )
     lines = [
         "# What a grid costs",
         "",
-        f"Written by `make costs` on {time.strftime('%Y-%m-%d')}: {machine}. Steps are timed on",
-        "noise; corpora, figures between steps and sampling come on top. `sweep` prints this",
+        f"Written by `make costs` on {time.strftime('%Y-%m-%d')}: {machine_text()}. Steps are",
+        "timed on noise; corpora, figures between steps and sampling come on top. `sweep` prints this",
         "estimate for its own grid before it starts.",
         "",
         "| part, preset `paper` | seconds |",

@@ -8,7 +8,6 @@ weighs most where sizes are small.
 from __future__ import annotations
 
 import os
-import platform
 import statistics
 import time
 from collections.abc import Callable, Iterator
@@ -16,10 +15,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import torch
 
 from benchmarks import training
-from benchmarks.__main__ import processor_name
+from benchmarks.__main__ import machine_text
 from benchmarks.table import wall_seconds
 from core import files
 from core.config.presets import PRESETS
@@ -161,16 +159,12 @@ def draw(g: Growth, path: Path) -> None:
 
 def table(growths: list[Growth], load: float) -> str:
     """docs/costs/README.md: a row for each growth, and how it was measured."""
-    machine = (
-        f"{processor_name()}, {os.cpu_count() or 1} cores, {torch.get_num_threads()} threads, "
-        f"Python {platform.python_version()}, torch {torch.__version__}"
-    )
     busy = f"**other programs took about {load:.1f} processors**: figures are rough"
     state = "the machine was idle" if load < MAX_IDLE_LOAD else busy
     lines = [
         "# How cost grows",
         "",
-        f"Written by `make costs` on {time.strftime('%Y-%m-%d')}: {machine}; {state}.",
+        f"Written by `make costs` on {time.strftime('%Y-%m-%d')}: {machine_text()}; {state}.",
         f"Medians of {REPEATS} repeats, smallest and largest in brackets; the exponent b of",
         "time = a · size^b by least squares on logarithms, with its standard error. The networks",
         "are those of the preset demo.",

@@ -23,7 +23,8 @@ from core.files import cache_key
 from core.models import classifiers, gan
 from core.models.flow import matching
 
-TIMED_SECONDS, TIMED_STEPS = 0.5, 3  # a kind of step is timed for so long, or so often if longer
+# a kind of step is timed so long and so often, but no longer than that many times the seconds
+TIMED_SECONDS, TIMED_STEPS = 0.5, 3
 # settings of the game that change no step's time
 TIMELESS = ("condition", "adversarial", "lr_g", "lr_d", "steps", "noise", "soft")
 ROWS_OF_TABLE = 10  # about as many rows are trained for each run's table
