@@ -196,6 +196,9 @@ class ClassifierSettings:
     temperature: bool = setting(
         False, "Temperature", "f_S only: S2's faces scale its logits, so that its softmax is true."
     )
+    networks: int = setting(
+        1, "Networks", "f_S only: so many of other seeds, whose logits are averaged.", (1, 16)
+    )
     learns_from: Literal["S1", "S1 and S3"] = setting(
         "S1", "Learns from", "f_S only: S1's people; in a listening run also S3's. S2 calibrates."
     )

@@ -28,7 +28,7 @@ from core.evaluation.evaluator import (
 from core.evaluation.few_labels.rows import FewLabelsSettings
 from core.evaluation.quality import scorer_digest
 from core.models import classifiers, networks
-from core.models.networks import Classifier
+from core.models.networks import AnyClassifier
 from core.runs.directory import Run
 
 # confidence of conformal prediction above which f_S may label a voice for Q
@@ -36,7 +36,7 @@ CONFIDENCE = FewLabelsSettings.confidence
 # settings that were added after files had been named by the others
 LATER_SETTINGS = (
     *("architecture", "augment", "dropout", "average"),
-    *("temperature", "learns_from"),
+    *("temperature", "learns_from", "networks"),
 )
 
 
@@ -71,8 +71,12 @@ def fit_classifiers(
             files.copy_atomic(cached, own)
         return network
 
-    tasks = [functools.partial(fitted, name) for name in data]
-    out: dict[str, Any] = dict(zip(data, classifiers.side_by_side(tasks, device), strict=True))
+    # an f_S of several networks takes all cores by itself
+    first = ["f_S"] if source_settings(config)[0].networks > 1 else []
+    out: dict[str, Any] = {name: fitted(name) for name in first}
+    others = [name for name in data if name not in first]
+    tasks = [functools.partial(fitted, name) for name in others]
+    out |= dict(zip(others, classifiers.side_by_side(tasks, device), strict=True))
     if config.gan.q_training == "joint":
         out["Q"] = _untrained_q(config).to(device)
     return FittedClassifiers(**out, digest=scorer_digest(out["scorer"]))
@@ -127,17 +131,25 @@ def _fit(
     """Fit one classifier on its images and labels, and save it to `path`."""
     (images, labels, settings, role), K = data, len(config.data.classes)
     x, t = image_tensor(images, device), torch.from_numpy(labels).to(device)
-    tick = step_callback(tell, f"fit {name}", settings.steps)
-    network = classifiers.fit(x, t, settings, K, seed_of(config, name), role, tick)
+    is_source, seed = name == "f_S", seed_of(config, name)
+    tick = step_callback(tell, f"fit {name}", training_steps(settings, is_source))
+    fit = classifiers.fit_source if is_source else classifiers.fit
+    network = fit(x, t, settings, K, seed, role, tick)
     if not all(bool(torch.isfinite(p).all()) for p in network.parameters()):
         raise files.UserError(
             f"the loss of {name} became infinite or NaN, and nothing of it is kept; "
             f"lower its learning rate, now {settings.lr:g} (--f-s.lr, --f-t.lr)"
         )
-    if name == "f_S":
+    describe = classifiers.source_arguments if is_source else classifiers.arguments
+    if is_source:
         calibrate_source(config, sets, network)
-    arguments = classifiers.arguments(settings, images.shape[1:], K, role)
+    arguments = describe(settings, images.shape[1:], K, role)
     networks.save(path, network, "classifier", arguments)
+
+
+def training_steps(settings: ClassifierSettings, is_source: bool) -> int:
+    """Steps of a classifier; f_S may be the mean of several networks, each with its own."""
+    return settings.steps * (settings.networks if is_source else 1)
 
 
 def _load_first(paths: tuple[Path, ...], device: torch.device) -> torch.nn.Module | None:
@@ -193,7 +205,7 @@ def source_training_data(
     return np.concatenate([images, S3.x]), np.concatenate([labels, S3.x_label])
 
 
-def calibrate_source(config: Config, sets: dict[str, SampleSet], f_S: Classifier) -> None:
+def calibrate_source(config: Config, sets: dict[str, SampleSet], f_S: AnyClassifier) -> None:
     """Fit f_S's temperature on S2's images, if its settings want it (S2 calibrates)."""
     if source_settings(config)[0].temperature:
         S2, device = sets["S2"], next(f_S.parameters()).device

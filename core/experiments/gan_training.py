@@ -23,6 +23,7 @@ from core.evaluation.evaluator import (
     target_settings,
 )
 from core.evaluation.quality import unknown_samples
+from core.experiments import checkpoints
 from core.experiments.classifier_fitting import image_sizes, target_windows
 from core.files import StopRequested, UserError
 from core.models import classifiers, convolutions, cuda_graphs, gan, networks
@@ -139,7 +140,7 @@ def train_gan(
     state = matching.start_function(g)(g, classes, target, fitted.Q, seed, device, source)
     checkpoint = r.directory / "state.pt"
     if checkpoint.exists():
-        gan.load_state_dict(state, networks.load_checkpoint(checkpoint, device))
+        gan.load_state_dict(state, checkpoints.load(checkpoint, device))
     store.drop_metrics_after(r, state.step or -1)  # step 0 is recorded below
     # figures and samples of S2's faces before the first step
     monitor = TrainingMonitor(config, sets["S2"], c["S2"], fitted, device)
@@ -155,7 +156,7 @@ def train_gan(
         out_of_memory = True  # handled below, where the traceback no longer holds the tensors
     except StopRequested:
         if _has_finite_weights(state):
-            networks.save_checkpoint(checkpoint, gan.state_dict(state))
+            checkpoints.save(checkpoint, gan.state_dict(state))
         raise
     if out_of_memory:
         batch = gan.largest_batch(g, state, pool, matching.step_function(g))
@@ -215,7 +216,7 @@ def _take_steps(
         if is_evaluated:
             store.record_metrics(r, step, monitor.figures(state.shown))
             monitor.save_samples(state.shown, r, step)
-            networks.save_checkpoint(r.directory / "state.pt", gan.state_dict(state))
+            checkpoints.save(r.directory / "state.pt", gan.state_dict(state))
             before = words
             curves = store.load_curves(r.id, r.directory.parent)
             words = diagnosis.generator_warning(config, curves)

@@ -263,9 +263,12 @@ def baselines(
             images, labels = classifier_fitting.source_training_data(c, sets)
         x, t = image_tensor(images, where), torch.from_numpy(labels).to(where)
         phase = f"{name}, fold {number + 1} of {folds}"
-        tick = classifier_fitting.step_callback(report, phase, settings.steps)
-        network = classifiers.fit(x, t, settings, K, seed_of(c, name), modality, tick)
-        if modality == "face":
+        is_source = modality == "face"
+        steps = classifier_fitting.training_steps(settings, is_source)
+        tick = classifier_fitting.step_callback(report, phase, steps)
+        fit = classifiers.fit_source if is_source else classifiers.fit
+        network = fit(x, t, settings, K, seed_of(c, name), modality, tick)
+        if is_source:
             classifier_fitting.calibrate_source(c, sets, network)
         rows = splits.balanced_rows(truth, seed_of(c, "balance"))
         if modality == "voice" and S4.windows.shape[1]:

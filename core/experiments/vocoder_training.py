@@ -21,6 +21,7 @@ from core.config.settings import Config, LogMel
 from core.data import prepared_corpora
 from core.evaluation.hearing.acoustics import pitch
 from core.evaluation.hearing.recordings import Recordings, load_recordings
+from core.experiments import checkpoints
 from core.files import StopRequested
 from core.media import spectrograms, vocoder
 from core.media.vocoder import MAX_F0, MIN_F0, PITCH_BINS, Vocoder
@@ -226,7 +227,7 @@ def train_vocoder(
         for terms in train(speech, t, s, steps, columns=s.columns):
             is_stopping = should_stop()
             if is_stopping or t.step % CHECKPOINT_INTERVAL == 0:
-                networks.save_checkpoint(checkpoint, t.state_dict())
+                checkpoints.save(checkpoint, t.state_dict())
             if t.step % REPORT_INTERVAL == 0 or t.step == steps:
                 remark = " ".join(f"{k} {float(v):.3f}" for k, v in terms.items())
                 tick("train", t.step, steps, remark)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import functools
+import itertools
 import math
 import threading
 from collections.abc import Callable, Iterator, Sequence
@@ -15,7 +17,7 @@ import torch.nn.functional as F
 
 from core.config.settings import ClassifierSettings as Settings
 from core.models import convolutions, gan, networks
-from core.models.networks import Classifier
+from core.models.networks import AnyClassifier, Classifier
 
 # width of the penultimate layer; the scorer's keeps FID's samples per feature above ten
 FEATURE_WIDTHS = {"face": 64, "voice": 64, "scorer": 16}
@@ -26,6 +28,7 @@ MAX_TURN = math.radians(12)
 MAX_SHIFT = 0.16  # of half the side
 MAX_STRETCH = 0.12  # of the logarithm of the size
 MAX_LIGHT = 0.2  # of the logarithm of the contrast, and of the grey levels of -1..1
+MEMBER_SEEDS = 1_000_003  # from the seed of one network of an ensemble to the next one's
 PATCH_SIDES = (0.1, 0.4)  # shortest and longest side of a covered patch, as a part of the face's
 
 
@@ -52,6 +55,14 @@ def arguments(
     size["features"] = FEATURE_WIDTHS[role]
     # keys of residual networks alone: the header of a plain one stays what it was
     return size | ({"residual": True, "mirrored": settings.mirror} if residual else {})
+
+
+def source_arguments(
+    settings: Settings, shape: tuple[int, int], classes: int, role: str = "face"
+) -> dict:
+    """`arguments` of f_S, which may be the mean of several networks."""
+    own = arguments(settings, shape, classes, role)
+    return own | ({"members": settings.networks} if settings.networks > 1 else {})
 
 
 def untrained(
@@ -202,6 +213,37 @@ def fit(
     return network.eval()
 
 
+def fit_source(
+    images: torch.Tensor,
+    labels: torch.Tensor,
+    settings: Settings,
+    classes: int,
+    seed: int,
+    role: str = "face",
+    tick: Callable[[int, float], None] | None = None,
+) -> AnyClassifier:
+    """Train f_S as `fit` does, or `settings.networks` of them side by side, whose mean is f_S.
+
+    `tick(step, loss)` counts the steps of all.
+    """
+    if settings.networks == 1:
+        return fit(images, labels, settings, classes, seed, role, tick)
+    done, guard = itertools.count(1), threading.Lock()
+
+    def count(_: int, loss: float) -> None:
+        with guard:
+            if tick:
+                tick(next(done), loss)
+
+    def member(k: int) -> Classifier:
+        return fit(images, labels, settings, classes, seed + k * MEMBER_SEEDS, role, count)
+
+    tasks = [functools.partial(member, k) for k in range(settings.networks)]
+    shape = (int(images.shape[2]), int(images.shape[3]))
+    own = source_arguments(settings, shape, classes, role)
+    return networks.average_logits(side_by_side(tasks, images.device), own)
+
+
 def side_by_side(tasks: Sequence[Callable[[], Result]], device: torch.device) -> list[Result]:
     """Results of the tasks in order; on a CPU as many tasks at once as torch has threads.
 
@@ -251,7 +293,7 @@ def in_turn(report: Callable[..., None]) -> Callable[..., None]:
 
 
 @torch.no_grad()
-def apply_temperature(network: Classifier, images: torch.Tensor, labels: torch.Tensor) -> float:
+def apply_temperature(network: AnyClassifier, images: torch.Tensor, labels: torch.Tensor) -> float:
     """Divide the logits by the T that makes labels of unseen images likeliest; returns T.
 
     Each class weighs as much as any other (Guo et al. 2017, on balanced classes). T is written into
@@ -278,7 +320,7 @@ def apply_temperature(network: Classifier, images: torch.Tensor, labels: torch.T
 
 @torch.no_grad()
 def outputs(
-    network: Classifier, images: torch.Tensor, batch: int = 1024
+    network: AnyClassifier, images: torch.Tensor, batch: int = 1024
 ) -> tuple[np.ndarray, np.ndarray]:
     """Softmax outputs (N, K) and penultimate features (N, F) of images (N, 1, H, W) as float64."""
     rows, features = [], []
@@ -291,7 +333,7 @@ def outputs(
     return torch.cat(rows).numpy(), torch.cat(features).numpy()
 
 
-def clip_softmax(network: Classifier, windows: torch.Tensor, counts: np.ndarray) -> np.ndarray:
+def clip_softmax(network: AnyClassifier, windows: torch.Tensor, counts: np.ndarray) -> np.ndarray:
     """Softmax of clips (n, K) float64: the mean over each one's first `counts` (n,) windows.
 
     windows (n, W, H, W').
@@ -302,6 +344,6 @@ def clip_softmax(network: Classifier, windows: torch.Tensor, counts: np.ndarray)
     return (each * known[..., None]).sum(axis=1) / counts[:, None]
 
 
-def softmax(network: Classifier, images: torch.Tensor) -> np.ndarray:
+def softmax(network: AnyClassifier, images: torch.Tensor) -> np.ndarray:
     """Softmax outputs alone: (N, 1, H, W) -> (N, K) float64."""
     return outputs(network, images)[0]

@@ -12,8 +12,9 @@ from __future__ import annotations
 
 import itertools
 import json
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import IO, Any
+from typing import Any, TypeAlias
 
 import torch
 import torch.nn.functional as F
@@ -273,13 +274,57 @@ class Classifier(nn.Module):
         return self.head(self.penultimate(image))
 
 
-NETWORK_CLASSES = {
+class Ensemble(nn.Module):
+    """Classifiers of one architecture as one, its logits the mean of theirs (ours, for f_S).
+
+    Its features are all members' side by side, so that the mean is one linear layer of them, and
+    all that reads features, softmax or temperature of a Classifier reads these.
+    """
+
+    def __init__(self, members: int, **arguments: Any):
+        super().__init__()
+        networks = [Classifier(**arguments) for _ in range(members)]
+        self.head = nn.Linear(members * networks[0].head.in_features, arguments["classes"])
+        for network in networks:
+            del network.head
+        self.members = nn.ModuleList(networks)
+
+    def penultimate(self, image: Tensor) -> Tensor:
+        """(B, 1, H, W) -> (B, members * features)."""
+        each: list[Any] = list(self.members)
+        return torch.cat([member.penultimate(image) for member in each], dim=1)
+
+    def forward(self, image: Tensor) -> Tensor:
+        return self.head(self.penultimate(image))
+
+
+AnyClassifier: TypeAlias = Classifier | Ensemble  # f_S may be either
+
+
+def average_logits(networks: Sequence[Classifier], arguments: dict) -> Ensemble:
+    """The ensemble of trained classifiers; `arguments` are the ensemble's."""
+    out: Any = build("classifier", arguments)
+    for member, network in zip(out.members, networks, strict=True):
+        own = network.state_dict()
+        member.load_state_dict({k: own[k] for k in member.state_dict()})
+    heads = [network.head for network in networks]
+    with torch.no_grad():
+        out.head.weight.copy_(torch.cat([h.weight for h in heads], dim=1) / len(heads))
+        out.head.bias.copy_(torch.stack([h.bias for h in heads]).mean(dim=0))
+    return out.to(heads[0].weight.device).eval()
+
+
+def _classifier(members: int = 1, **arguments: Any) -> AnyClassifier:
+    return Classifier(**arguments) if members == 1 else Ensemble(members, **arguments)
+
+
+NETWORK_CLASSES: dict[str, Callable[..., nn.Module]] = {
     "encdec": EncDec,
     "unet": UNet,
     "conv": ConvGenerator,
     "flow": FlowGenerator,
     "discriminator": Discriminator,
-    "classifier": Classifier,
+    "classifier": _classifier,
 }
 
 
@@ -335,33 +380,6 @@ def save(path: Path, network: nn.Module, kind: str, arguments: dict) -> None:
     # A header of one key has one order: equal networks give equal bytes.
     header = {"network": json.dumps({"kind": kind, "arguments": arguments})}
     files.write_atomic(path, serialise(halves, header))
-
-
-def save_checkpoint(path: Path, state: dict) -> None:
-    """Write a state for `torch.load(path, weights_only=True)`, atomically. Raises OSError."""
-
-    def write(file: IO[bytes]) -> None:
-        try:
-            torch.save(state, file)
-        except RuntimeError as e:
-            if isinstance(e.__context__, OSError):  # torch hides why a write failed
-                raise e.__context__ from None
-            raise
-
-    files.write_atomic(path, write)
-
-
-def load_checkpoint(path: Path, device: str | torch.device = "cpu") -> dict:
-    """The state that `save_checkpoint` wrote. Raises DamagedError, which names the file."""
-    try:
-        return torch.load(path, map_location=device, weights_only=True)
-    except OSError:
-        raise
-    except Exception as e:  # torch raises errors of several kinds for damaged files
-        fix = "remove it, and the same command trains this run's G from its first step"
-        raise files.DamagedError(
-            f"{files.shown(path)} is damaged ({type(e).__name__}); {fix}"
-        ) from e
 
 
 def _check_shapes(network: nn.Module, file: Any) -> None:

@@ -23,6 +23,7 @@ from core.runs.formats import ArraySpec, check_arrays, network_header
 
 MAX_CLASSES = 64
 MIN_WIDTH = 1_024  # up to which a layer may be wider than the file's tensors: 4 MB
+MAX_MEMBERS = 16  # networks whose mean an f_S is
 MAX_WIDTH = 16_384  # of a layer; the authors' widest has 8,192
 FACE = (28, 28)
 CORPUS_NAME = re.compile(r"(\w[\w .-]{0,79})?")
@@ -321,6 +322,10 @@ def _check_architecture(c: Config, name: str, about: Any, widest: int) -> None:
     kinds = {"G": GENERATORS, "D": ("discriminator",)}.get(name, ("classifier",))
     if about["kind"] not in kinds:
         raise ValueError(f"it is a {str(about['kind'])[:20]}")
+    if name != "f_S" and "members" in about["arguments"]:
+        raise ValueError("only f_S may be the mean of several networks")
+    if about["arguments"].get("members", 1) > MAX_MEMBERS:
+        raise ValueError(f"it is the mean of more than {MAX_MEMBERS} networks")
     for key, value in about["arguments"].items():
         numbers = value if isinstance(value, list) else [value]
         if len(numbers) > 16 or not all(isinstance(n, int | float | str) for n in numbers):

@@ -21,7 +21,7 @@ from tests.support import small_pipeline
 
 TINY, CPU = small_pipeline.TINY, torch.device("cpu")
 LATER = {"architecture": "residual", "augment": True, "average": 0.9, "temperature": True}
-LATER["dropout"] = 0.5
+LATER |= {"dropout": 0.5, "networks": 3}
 
 
 def drawn_sets(n=12):

@@ -15,8 +15,8 @@ import torch
 from core import files
 from core.config.settings import replace
 from core.data import splits
-from core.experiments import gan_training, pipeline
-from core.models import classifiers, networks
+from core.experiments import checkpoints, gan_training, pipeline
+from core.models import classifiers
 from core.runs import diagnosis, store
 from core.runs.directory import Run
 from tests.support import small_pipeline
@@ -59,7 +59,7 @@ def test_losses_and_weights_that_are_not_finite_end_the_run_and_keep_the_checkpo
     row = store.list_runs(folder)[0]
     assert (row["state"], row["error"]) == ("failed", str(e.value))
     run = pipeline.Run(folder / row["run"])
-    saved = networks.load_checkpoint(run.directory / "state.pt")
+    saved = checkpoints.load(run.directory / "state.pt")
     assert saved["step"] == 3
     assert all(v.isfinite().all() for v in saved["networks"]["shown"].values())
     assert not (run.directory / "samples" / "step-0000006.npz").exists()
@@ -155,11 +155,11 @@ def room_for(size):
 
 def test_a_checkpoint_without_room_names_its_file_and_leaves_the_old_one(tmp_path):
     path = tmp_path / "state.pt"
-    networks.save_checkpoint(path, {"step": 3})
+    checkpoints.save(path, {"step": 3})
     with room_for(10_000), pytest.raises(OSError, match=r"state\.pt") as e:
-        networks.save_checkpoint(path, {"step": 6, "G": torch.zeros(100_000)})
+        checkpoints.save(path, {"step": 6, "G": torch.zeros(100_000)})
     assert files.DISK_FIXES[errno.EFBIG] in files.disk_fault(e.value)
-    assert networks.load_checkpoint(path) == {"step": 3}
+    assert checkpoints.load(path) == {"step": 3}
     assert [p.name for p in tmp_path.iterdir()] == ["state.pt"]
 
 

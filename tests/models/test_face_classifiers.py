@@ -97,6 +97,29 @@ def test_equal_seeds_give_equal_weights_whatever_the_global_randomness(average):
     assert torch.equal(a(x), a(x))
 
 
+def test_an_f_s_of_three_networks_answers_with_the_mean_of_their_logits(tmp_path):
+    x, labels = task(64, 0)
+    settings, told = dataclasses.replace(OURS, steps=4, networks=3), []
+    tick = lambda step, loss: told.append(step)  # noqa: E731
+    f_S = classifiers.fit_source(x, labels, settings, 2, 5, "face", tick)
+    seeds = [5 + k * classifiers.MEMBER_SEEDS for k in range(3)]
+    each = [classifiers.fit(x, labels, settings, 2, seed, "face") for seed in seeds]
+    mean = torch.stack([network(x) for network in each]).mean(dim=0)
+    assert torch.allclose(f_S(x), mean, atol=1e-5)
+    assert told == list(range(1, 13))
+    arguments = classifiers.source_arguments(settings, (14, 14), 2)
+    networks.save(tmp_path / "f_S.safetensors", f_S, "classifier", arguments)
+    loaded = networks.load(tmp_path / "f_S.safetensors")
+    o, features = classifiers.outputs(loaded, x)
+    assert np.allclose(o, mean.softmax(dim=1).detach(), atol=0.01)  # weights of 16 bits
+    assert features.shape == (64, 3 * classifiers.FEATURE_WIDTHS["face"])
+    before = loaded(x)
+    T = classifiers.apply_temperature(loaded, x, labels)
+    assert torch.allclose(loaded(x) * T, before, atol=1e-4)
+    one = classifiers.fit_source(x, labels, dataclasses.replace(settings, networks=1), 2, 5)
+    assert torch.equal(one(x), each[0](x))
+
+
 def test_dropout_changes_the_training_and_no_answer_afterwards():
     x, labels = task(64, 0)
     start = classifiers.untrained(OURS, (14, 14), 2, "face", seeded())

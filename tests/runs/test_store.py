@@ -282,11 +282,12 @@ def test_messages_name_files_without_the_machines_folders(run, tmp_path, monkeyp
             damage, run.directory / "state.pt"
         )
         path.write_bytes(b"noise")
+        from core.experiments import checkpoints
         from core.models import networks
 
         read = {"outputs": run.arrays, "network": lambda: networks.load(path)}
         with pytest.raises(files.DamagedError) as e:
-            read.get(damage, lambda: networks.load_checkpoint(path))()
+            read.get(damage, lambda: checkpoints.load(path))()
         said = str(e.value)
     assert inside in said
     assert str(tmp_path) not in said

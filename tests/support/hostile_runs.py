@@ -244,6 +244,8 @@ HOSTILE: dict[str, tuple[str, Callable[[Path], None]]] = {
     ),
     "G-other-shape": ("models/G.safetensors", _header("G.safetensors", _argument(shape=[9, 9]))),
     "f_S-classes": ("models/f_S.safetensors", _header("f_S.safetensors", _argument(classes=9))),
+    "f_S-members": ("models/f_S.safetensors", _header("f_S.safetensors", _argument(members=900))),
+    "Q-members": ("models/Q.safetensors", _header("Q.safetensors", _argument(members=2))),
     "Q-kind": (
         "models/Q.safetensors",
         _header("Q.safetensors", lambda h: h["__metadata__"].update(network='{"kind": "x"}')),

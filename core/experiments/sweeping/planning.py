@@ -18,7 +18,7 @@ from core.config.serialisation import to_dict
 from core.config.settings import Config
 from core.evaluation.evaluator import source_settings, target_settings
 from core.evaluation.protocol import Cell
-from core.experiments.classifier_fitting import classifier_files, image_sizes
+from core.experiments.classifier_fitting import classifier_files, image_sizes, training_steps
 from core.files import cache_key
 from core.models import classifiers, gan
 from core.models.flow import matching
@@ -103,7 +103,8 @@ def training_seconds(
             if file not in made:
                 made.add(file)
                 of_f_s = known.of_classifier(config, is_source=True)
-                total += source_settings(config)[0].steps * of_f_s if name == "f_S" else of_row
+                of_source = training_steps(source_settings(config)[0], is_source=True) * of_f_s
+                total += of_source if name == "f_S" else of_row
         total += len(config.evaluate.rows) * of_row
         total += table.seeds * table.stretch * ROWS_OF_TABLE * of_row if table else 0
     return total
