@@ -40,7 +40,8 @@ OUR_GAN_SETTINGS = {  # what differs from the paper; LOG.md has the gain of each
 OUR_FACES = {  # f_S for photographs of faces, ours: LOG.md has what each part gives
     "architecture": "residual",
     "channels": (16, 32, 64, 128),
-    "steps": 2_000,
+    "steps": 4_000,
+    "networks": 2,
     "optimiser": "adamw",
     "lr": 3e-3,
     "smoothing": 0.1,
@@ -90,7 +91,7 @@ LISTENING = replace(  # to be heard: our flow, which learns from all people but 
     FER_RAVDESS,
     name="listening",
     data={"windows": "all", "listening": True},
-    f_s={"learns_from": "S1 and S3"},
+    f_s={"learns_from": "S1 and S3", "steps": 6_000},  # as many passes over more faces
     f_t={"steps": 1_500},
     gan={
         **{"generator": "flow", "condition": "label"},

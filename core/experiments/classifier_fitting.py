@@ -128,22 +128,41 @@ def _fit(
     device: torch.device,
     tell: Callable[..., None],
 ) -> None:
-    """Fit one classifier on its images and labels, and save it to `path`."""
+    """Fit one classifier on its images and labels, and save it to `path`.
+
+    An f_S of another corpus learns from the same faces in every fold, and only its temperature is
+    the fold's own: it is trained once, and its weights before the temperature are cached, too.
+    """
     (images, labels, settings, role), K = data, len(config.data.classes)
-    x, t = image_tensor(images, device), torch.from_numpy(labels).to(device)
     is_source, seed = name == "f_S", seed_of(config, name)
-    tick = step_callback(tell, f"fit {name}", training_steps(settings, is_source))
-    fit = classifiers.fit_source if is_source else classifiers.fit
-    network = fit(x, t, settings, K, seed, role, tick)
-    if not all(bool(torch.isfinite(p).all()) for p in network.parameters()):
-        raise files.UserError(
-            f"the loss of {name} became infinite or NaN, and nothing of it is kept; "
-            f"lower its learning rate, now {settings.lr:g} (--f-s.lr, --f-t.lr)"
-        )
     describe = classifiers.source_arguments if is_source else classifiers.arguments
+    arguments = describe(settings, images.shape[1:], K, role)
+
+    def trained() -> Any:
+        x, t = image_tensor(images, device), torch.from_numpy(labels).to(device)
+        tick = step_callback(tell, f"fit {name}", training_steps(settings, is_source))
+        fit = classifiers.fit_source if is_source else classifiers.fit
+        network = fit(x, t, settings, K, seed, role, tick)
+        if not all(bool(torch.isfinite(p).all()) for p in network.parameters()):
+            raise files.UserError(
+                f"the loss of {name} became infinite or NaN, and nothing of it is kept; "
+                f"lower its learning rate, now {settings.lr:g} (--f-s.lr, --f-t.lr)"
+            )
+        return network
+
+    if is_source and settings.temperature and config.data.f_s_corpus:
+        content = [files.digest(np.ascontiguousarray(a).tobytes()) for a in (images, labels)]
+        key = files.cache_key(*content, vars(settings), seed, role, K, PROTOCOL_VERSION)
+        raw = path.with_name(f"f_S-before-temperature-{key}.safetensors")
+        with files.file_lock(raw.with_suffix(".lock"), f"fitting {name}", wait=True):
+            network: Any = _load_first((raw,), device)
+            if network is None:
+                networks.save(raw, trained(), "classifier", arguments)
+                network = networks.load(raw, device)
+    else:
+        network = trained()
     if is_source:
         calibrate_source(config, sets, network)
-    arguments = describe(settings, images.shape[1:], K, role)
     networks.save(path, network, "classifier", arguments)
 
 

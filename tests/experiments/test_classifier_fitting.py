@@ -12,10 +12,10 @@ from core.config.presets import PRESETS
 from core.config.serialisation import config_hash, from_dict, to_dict
 from core.config.settings import ClassifierSettings, Config, replace
 from core.data.splits import SET_NAMES, SampleSet
-from core.evaluation.evaluator import FittedClassifiers, image_tensor
+from core.evaluation.evaluator import FittedClassifiers, image_tensor, source_settings
 from core.experiments import classifier_fitting
 from core.files import StopRequested, UserError
-from core.models import classifiers
+from core.models import classifiers, networks
 from core.runs.directory import Run
 from tests.support import small_pipeline
 
@@ -100,6 +100,33 @@ def test_a_temperature_is_fitted_on_s2_alone_and_only_where_asked():
     assert np.array_equal(after.argmax(axis=1), before.argmax(axis=1))
     likelihood = [np.log(o[np.arange(60), S2.x_label]).mean() for o in (before, after)]
     assert likelihood[1] > likelihood[0]
+
+
+def test_an_f_s_of_another_corpus_is_trained_once_for_all_folds(tmp_path, monkeypatch):
+    config = replace(TINY, data={"f_s_corpus": "others"}, f_s={"steps": 3, "temperature": True})
+    folds, trainings = [drawn_sets(60), drawn_sets(60)], []
+    folds[1]["S2"] = dataclasses.replace(folds[1]["S2"], x=-folds[1]["S2"].x)
+    fit = classifiers.fit_source
+
+    def counted(*given):
+        trainings.append(given)
+        return fit(*given)
+
+    monkeypatch.setattr(classifiers, "fit_source", counted)
+
+    def f_S(fold, c=config):
+        path, S1 = tmp_path / f"{fold}.safetensors", folds[fold]["S1"]
+        data = (S1.x, S1.x_label, *source_settings(c))
+        classifier_fitting._fit("f_S", c, folds[fold], data, path, CPU, lambda *a: None)
+        return networks.load(path).state_dict()
+
+    one, other = f_S(0), f_S(1)
+    assert len(trainings) == 1
+    changed = {k for k in one if not torch.equal(one[k], other[k])}
+    assert changed == {"head.weight", "head.bias"}  # S2 of each fold has its temperature
+    f_S(0, replace(config, seed=1))
+    f_S(0, replace(config, f_s={"steps": 4}))
+    assert len(trainings) == 3
 
 
 def test_a_later_setting_at_its_default_renames_no_file_and_changed_renames_f_s_alone():
