@@ -9,7 +9,6 @@ from ui.session import cache, query_params
 from ui.widgets import charts, choices, players, run_summary, uploads
 
 MAX_SEED = 10**9 - 1
-FIRST_SEED = 22  # the first whose voices of both examples are heard as meant by all shipped runs
 
 title, choice = st.columns([3, 1], gap="medium", vertical_alignment="center")
 title.title("Listen: the voice that goes with a face")
@@ -23,8 +22,7 @@ st.markdown(
 
 # ------------------------------------------------------------------ the run
 
-# runs that were made to be heard come first
-families = sorted(cache.families(), key=lambda f: not cache.run_config(f.id).data.listening)
+families = listen.families_to_hear()
 if not families:
     run_summary.show_no_run()
     st.stop()
@@ -143,7 +141,7 @@ with right, st.container(horizontal=True, vertical_alignment="bottom"):
         "Random seed of the noise and of the sound's phase. The page opens with one whose voices "
         "are heard as meant; the dots below each say how often that is so."
     )
-    seed_args = choices.integer_args("seed", "seed", FIRST_SEED, 0, MAX_SEED)
+    seed_args = choices.integer_args("seed", "seed", listen.FIRST_SEED, 0, MAX_SEED)
     seed = st.number_input("Seed", width=140, help=about, **seed_args)
     about = "The next seed: the same face, other noise."
     go = {"on_click": query_params.set_value, "args": ("seed", seed + 1)}
@@ -162,6 +160,7 @@ with right, st.container(horizontal=True, vertical_alignment="bottom"):
     )
     plain = st.toggle("Griffin-Lim too", key="plain", help=about, **persistent)
 
+draw = cache.example_voice if kind == "Example" else cache.generate_voice
 columns, letter = None, "C" if analysed_clip.waveform is not None else ""
 drawn = []  # what is drawn often, once all voices can be heard: place, run, condition
 stem = f"{uploads.safe_file_name(clip.name).rsplit('.', 1)[0]}-{family.name}-{seed}"
@@ -183,7 +182,7 @@ for place, condition in zip(places, conditions):
             y, show = one.long_voice.y, listen.show_long_voice
             columns = len(y)
         else:
-            one = cache.generate_voice(run_id, x, emotion, seed, judged)
+            one = draw(run_id, x, emotion, seed, judged)
             y, show = one.y, players.show_voice
         other = cache.griffin_lim_audio(run_id, y, seed) if plain else None
         under_verdict = show(condition, one, run.classes, run.ref_db, s, stem, letter, other)

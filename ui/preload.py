@@ -42,12 +42,15 @@ def _preload() -> None:
     for file in sorted(Path(__file__).parent.rglob("*.py")):
         importlib.import_module(".".join(file.relative_to(ROOT).with_suffix("").parts))
     time.sleep(VISITOR_SECONDS)
+    from ui import listen
     from ui.gallery import voices
 
     # Streamlit warns of each spinner outside of a page; this thread has no page.
     me = threading.get_ident()
     logging.getLogger(CONTEXT_LOGGER).addFilter(lambda _: threading.get_ident() != me)
-    for first in cache.families()[:1]:  # the pages' default; they show its errors themselves
+    with contextlib.suppress(*voices.LOAD_ERRORS):  # the page shows them itself
+        listen.draw_first_voices()
+    for first in cache.families()[:1]:  # the other pages' default
         with contextlib.suppress(*voices.LOAD_ERRORS):
             for run_id in first.members.values():
                 cache.load_run(run_id)

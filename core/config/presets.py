@@ -91,7 +91,7 @@ LISTENING = replace(  # to be heard: our flow, which learns from all people but 
     FER_RAVDESS,
     name="listening",
     data={"windows": "all", "listening": True},
-    f_s={"learns_from": "S1 and S3", "steps": 6_000},  # as many passes over more faces
+    f_s={"learns_from": "S1 and S3", "steps": 5_000, "networks": 3},  # more faces, more of both
     f_t={"steps": 1_500},
     gan={
         **{"generator": "flow", "condition": "label"},

@@ -36,6 +36,23 @@ def film(landmark_model):
     return assert_no_exception(app.radio(key="example").set_value("drawn").run())
 
 
+def test_the_server_draws_the_first_voices_before_a_visitor_comes(landmark_model, monkeypatch):
+    drawn, draw = [], cache._draw_voice
+
+    def counted(*given):
+        drawn.append(given[3])
+        return draw(*given)
+
+    monkeypatch.setattr(cache, "_draw_voice", counted)
+    listen.draw_first_voices()
+    before = len(drawn)
+    app = open_page("listen")
+    assert len(drawn) == before, "the page draws none of them again"
+    assert count_elements(app, "audio") > 0
+    assert_no_exception(app.number_input(key="seed").set_value(listen.FIRST_SEED + 1).run())
+    assert len(drawn) > before
+
+
 def length(app):
     return next(c for c in app.segmented_control if c.label == "Voice for")
 

@@ -259,9 +259,22 @@ def generate_voice(
 
     `judged` are the faces whose mean tells the emotion.
     """
+    return _draw_voice(load_run(directory.name), face, emotion, seed, judged)
+
+
+@cache_by_run(24, "Drawing a voice …")
+def example_voice(
+    directory: Path, face: np.ndarray, emotion: str | None, seed: int, judged: np.ndarray
+) -> GeneratedVoice:
+    """`generate_voice` of a shipped example, shared by all visitors."""
+    return _draw_voice(load_run(directory.name), face, emotion, seed, judged)
+
+
+def _draw_voice(
+    run: LoadedRun, face: np.ndarray, emotion: str | None, seed: int, judged: np.ndarray
+) -> GeneratedVoice:
     from core.inference import generation
 
-    run = load_run(directory.name)
     c, _ = generation.condition_of(run, generation.explain_film(run, judged), emotion)
     y = generation.generate_voices(run, face, c, seed)
     sound = generation.to_audio(run, y[0], seed)
