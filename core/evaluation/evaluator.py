@@ -52,7 +52,7 @@ def target_settings(config: Config) -> tuple[ClassifierSettings, Literal["face",
 class FittedClassifiers:
     """The classifiers of a run (§4.3), on its device."""
 
-    f_S: networks.Classifier
+    f_S: networks.AnyClassifier
     f_T: networks.Classifier
     Q: networks.Classifier
     scorer: networks.Classifier

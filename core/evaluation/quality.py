@@ -261,7 +261,7 @@ def has_same_sets(
 
     def scores(name: str, images: np.ndarray) -> np.ndarray:
         network = networks.load(run.model_path(name))
-        assert isinstance(network, networks.Classifier)
+        assert isinstance(network, networks.AnyClassifier)
         return classifiers.softmax(network, image_tensor(images, torch.device("cpu")))
 
     rows = splits.balanced_rows(sets["S4"].y_label, seed_of(config, "balance"))

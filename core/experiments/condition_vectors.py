@@ -90,7 +90,7 @@ def _outputs(
     f_S: torch.nn.Module, x: np.ndarray, device: torch.device
 ) -> tuple[np.ndarray, np.ndarray]:
     """Softmax (n, K) and features (n, D) of f_S for images (n, H, W)."""
-    assert isinstance(f_S, networks.Classifier)
+    assert isinstance(f_S, networks.AnyClassifier)
     return classifiers.outputs(f_S, image_tensor(x, device))
 
 

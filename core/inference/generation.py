@@ -239,7 +239,7 @@ def explain_voice(opened: LoadedRun, y: np.ndarray) -> Explanation:
 
 def _explanations(opened: LoadedRun, x: torch.Tensor, is_one: bool = False) -> list[Explanation]:
     """By the run's own predictor, whatever its kind; `is_one`: of the mean over all x."""
-    assert isinstance(opened.f_S, networks.Classifier)
+    assert isinstance(opened.f_S, networks.AnyClassifier)
     f, (o, raw) = opened.predictor, classifiers.outputs(opened.f_S, x)
     if is_one and len(x) > 1:
         o, raw = o.mean(axis=0, keepdims=True), raw.mean(axis=0, keepdims=True)

@@ -16,13 +16,17 @@ import torch
 
 from core import files
 from core.__main__ import main
+from core.config import presets
 from core.config.settings import LogMel, replace
 from core.data import prepared_corpora, splits
 from core.data.splits import SampleSet
+from core.evaluation import quality
 from core.experiments import gan_training, pipeline
 from core.inference import export, generation
 from core.media import spectrograms
-from core.runs import store
+from core.models import networks
+from core.runs import checks, store
+from core.runs.directory import Run
 from tests.support import small_pipeline
 
 
@@ -259,6 +263,24 @@ def test_a_shipped_run_needs_no_corpus(demo_world, finished_run, tmp_path, monke
     sound = generation.to_audio(opened, y[0])
     assert sound.wav[:4] == b"RIFF"
     assert set(generation.siblings(run)) == {"cp"}
+
+
+def test_an_f_s_of_several_networks_goes_the_whole_way(demo_world, tmp_path):
+    """From training to a shipped copy, and measured again from its weights."""
+    ours = {k: v for k, v in presets.OUR_FACES.items() if k != "steps"} | {"channels": (4, 8)}
+    config = replace(small_pipeline.TINY, name="several", f_s=ours | {"networks": 3})
+    run = pipeline.run(config, demo_world / "runs", "cpu")
+    checks.check(run)
+    assert len(networks.load(run.model_path("f_S")).members) == 3
+    before = run.json("results")["quality"]["FID"]
+    assert quality.measure_again(run, torch.device("cpu"))["quality"]["FID"] == pytest.approx(
+        before
+    )
+    opened = generation.load_run(Run(export.ship_run(run, tmp_path / "shipped")))
+    x, out = splits.build_sets(config)["S3"].x[:4], run.arrays()
+    for row, face in enumerate(np.rint((x + 1) * 127.5).astype(np.uint8)):
+        explained = generation.explain_face(opened, face)
+        assert explained.softmax == pytest.approx(out["o_S3"][row], abs=1e-5)
 
 
 def test_explain_is_the_conformal_predictor_of_the_outputs(demo_world, finished_run):
