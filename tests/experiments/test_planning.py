@@ -45,6 +45,13 @@ def test_classifiers_that_runs_share_count_once():
     assert seconds(BASE, other) == pytest.approx(seconds(BASE) + 7 + 2.0)
     elsewhere = replace(other, data={"fold": 1})
     assert seconds(BASE, elsewhere) == pytest.approx(2 * seconds(BASE))
+    pair = [replace(c, data={"f_s_corpus": "others"}) for c in (BASE, elsewhere)]
+    assert seconds(*pair) == pytest.approx(2 * seconds(BASE) - 1.0)  # one f_S for both folds
+
+
+def test_an_f_s_of_several_networks_counts_so_often():
+    several = replace(BASE, f_s={"networks": 3})
+    assert seconds(several) == pytest.approx(seconds(BASE) + 2 * 1.0)
 
 
 @pytest.mark.parametrize("generator", ["conv", "flow"])

@@ -100,6 +100,10 @@ def training_seconds(
         of_row = target_settings(config)[0].steps * known.of_classifier(config, is_source=False)
         total += config.gan.steps * known.of_gan(config)
         for name, file in classifier_files(config, _digest(config)).items():
+            if name == "f_S" and config.data.f_s_corpus:  # trained once for all folds
+                file = cache_key(
+                    config.data.f_s_corpus, vars(source_settings(config)[0]), config.seed
+                )
             if file not in made:
                 made.add(file)
                 of_f_s = known.of_classifier(config, is_source=True)
