@@ -119,13 +119,24 @@ def show_faces(y: np.ndarray, names: Sequence[str], step: int) -> None:
         column.image(face, name, width="stretch")
 
 
-def show_verdicts(shown: dict[str, np.ndarray], config: Config) -> None:
-    """What the judge makes of many samples of a checkpoint, and where they lie."""
-    left, right = st.columns(2, gap="medium")
-    with left:
-        _show_confusion(shown, config)
-    with right:
-        _show_embedding(shown, config)
+def show_verdicts(shown: dict[str, np.ndarray], config: Config, row: dict) -> None:
+    """What the judge makes of many samples of a checkpoint, and where they lie.
+
+    Open where the visitor saw the run before it was done; otherwise a click opens it, and the page
+    comes sooner.
+    """
+    verb = "hears" if source_and_target(config)[1] == "voice" else "sees"
+    words = f"What the judge {verb} in many samples, and where they lie"
+    is_open = st.session_state.setdefault(f"watched {row['run']}", row["state"] != "done")
+    look = {"icon": ":material/scatter_plot:", "key": f"verdicts {row['run']}"}
+    with st.expander(words, expanded=is_open, on_change="rerun", **look) as verdicts:
+        if not verdicts.open:
+            return
+        left, right = st.columns(2, gap="medium")
+        with left:
+            _show_confusion(shown, config)
+        with right:
+            _show_embedding(shown, config)
 
 
 def _show_confusion(shown: dict[str, np.ndarray], config: Config) -> None:

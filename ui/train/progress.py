@@ -165,7 +165,7 @@ def show_samples(row: dict, rows: list[dict], step: int | None) -> None:
         samples.show_voices(row, rows, step, names)
     else:
         checkpoints.show_faces(shown["y"], names, step)
-    checkpoints.show_verdicts(shown, config)
+    checkpoints.show_verdicts(shown, config, row)
 
 
 def show_results(row: dict) -> None:
