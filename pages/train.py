@@ -73,7 +73,7 @@ with settings_side:
     look = {"format_func": GENERATOR_LABELS.get, "key": f"{preset} generator"}
     generator = st.selectbox("Generator", names, names.index(config.gan.generator), **look, **keep)
     a, b = st.columns(2)
-    look = {"key": f"{preset} steps", "help": "Training steps of G, D and Q."}
+    look = {"key": f"{preset} steps", "help": "Training steps of the generator."}
     steps = a.number_input("Steps", 1, MAX_STEPS, config.gan.steps, **look, **keep)
     look = {"key": f"{preset} seed", "help": "Seed of weights, noise and pairs."}
     seed = b.number_input("Seed", 0, MAX_SEED, config.seed, **look, **keep)

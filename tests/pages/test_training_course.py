@@ -132,3 +132,14 @@ def test_the_chart_says_its_last_values_to_who_cannot_see_it(two_runs):
     alt = app.get("plotly_chart")[0].proto.alt
     assert "FID 17.00, KID 9.00, IS 1.20" in alt
     assert plotly_figure(app, "losses")["data"][0]["name"] == "G"
+
+
+@pytest.mark.parametrize(
+    ("name", "learnt_from", "of_pairs"),
+    [("listening", "S1 and S3", False), ("fer2013-ravdess", "S1", True)],
+)
+def test_a_run_is_said_to_learn_from_whom_it_did(name, learnt_from, of_pairs):
+    run = store.resolve(name, "label", files.ROOT / "checkpoints")
+    app = open_page("train", run=run.id)
+    assert f"f_S: faces, trained on {learnt_from}*" in page_text(app)
+    assert ("of S3's" in page_text(app)) == of_pairs

@@ -89,7 +89,7 @@ def metric_curves(
         figure.add_hline(real[0], line=line)
         text = f"╌╌ {real[1]} {real[0]:.2f}"
         figure.add_annotation(text=text, x=0, y=1, xref="paper", yref="paper", **CORNER)
-    figure.update_xaxes(title="training step of G, D and Q", range=[0, max(1, steps)])
+    figure.update_xaxes(title="training step", range=[0, max(1, steps)])
     if log:
         minor = {"showgrid": True, "ticks": "inside"}
         figure.update_yaxes(title=title, type="log", dtick=1, minor=minor)

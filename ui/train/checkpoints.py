@@ -101,7 +101,8 @@ def checkpoint_text(row: dict, step: int, lines: TrainingCurves, config: Config)
     target = source_and_target(config)[1]
     clips = sets_table(row).get("S3", {}).get(f"{target}s", {}).get("clips")
     words = [f"**Step {step:,} of {row['steps']:,}**"]
-    if clips:
+    is_of_pairs = config.data.windows == "middle" and not config.data.listening
+    if clips and is_of_pairs:  # otherwise G learns from windows, or from more people
         words.append(f"epoch {step * config.gan.batch / clips:.0f} of S3's {clips:,} pairs")
     words += [f"{k} {at[k]:.2f}" for k in BETTER_DIRECTION if at.get(k) is not None]
     if at.get("recognised") is not None:

@@ -81,7 +81,7 @@ def course_figure(
         line = {"color": theme.REFERENCE_COLOUR, "width": 1.5, "dash": "dot"}
         figure.add_vline(step, line=line)
     _share_axis(figure, len(heights))
-    title = {"title": "training step of G, D and Q", "range": [0, max(1, steps)]}
+    title = {"title": "training step", "range": [0, max(1, steps)]}
     figure.layout.xaxis.update(showspikes=True, spikemode="across", spikethickness=1, **title)
     hover = {"hovermode": "x unified", "hoversubplots": "axis", "legend": charts.TOP_LEFT_LEGEND}
     return charts.apply_layout(figure, 100 + sum(heights), left=64, top=28, **hover)

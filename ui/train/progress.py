@@ -8,6 +8,7 @@ import numpy as np
 import streamlit as st
 
 from core.cli.progress import format_duration
+from core.config.settings import Config, classifier_settings
 from core.evaluation import results
 from core.evaluation.results import Results, Table
 from core.experiments import jobs
@@ -179,7 +180,7 @@ def show_results(row: dict) -> None:
         f"{len(found['classes'])} emotions · chance {found['chance']:.1%}."
     )
     _show_quality(found, source, target)
-    _show_augmentation(found, table, source, target)
+    _show_augmentation(found, table, cache.run_config(row["run"]))
     rows = {k: results.row_confusion(found, table, k) for k in results.row_names(found, table)}
     counts = {f"{source}s (f_S)": (np.array(found[source]["confusion"]), 1)}
     counts |= {k: v for k, v in rows.items() if v is not None}
@@ -221,16 +222,18 @@ def _show_quality(found: Results, source: str, target: str) -> None:
     )
 
 
-def _show_augmentation(found: Results, table: Table, source: str, target: str) -> None:
+def _show_augmentation(found: Results, table: Table, config: Config) -> None:
     """The augmentation table as Markdown, with what a difference is worth, and notes."""
-    f_s = found[source]["accuracy"]
+    source, target = checkpoints.source_and_target(config)
+    f_s, of_f_s = found[source]["accuracy"], classifier_settings(config, source)
+    learnt_from = theme.escape_markdown(config.data.f_s_corpus) or of_f_s.learns_from
     lines = [f"| {target.capitalize()} classifier trained on | N | Accuracy on real {target}s |"]
     lines.append("|---|---:|---:|")
     for name in results.row_names(found, table):
         a, n = results.row_accuracy(found, table, name), results.row_size(found, table, name)
         lines.append(f"| {name} | {n:,} | {a.text} |")
     test = f"{found[f'N test {source}s']} {source}s"
-    lines.append(f"| *f_S: {source}s, trained on S1* | | *{f_s:.1%} of {test}* |")
+    lines.append(f"| *f_S: {source}s, trained on {learnt_from}* | | *{f_s:.1%} of {test}* |")
     st.markdown("\n".join(lines))
     st.caption(results.noise_text(found, table))
     for note in found["notes"]:
