@@ -54,7 +54,7 @@ VIEWS = {
     "evaluate": {"evaluate": "view=runs"}
     | {
         f"evaluate-{k}": f"view={k}"
-        for k in ("curves", "confusion", "augmentation", "folds", "paper")
+        for k in ("curves", "confusion", "augmentation", "labels", "folds", "paper")
     },
     "data": {"data": ""}
     | {f"data-{k}": f"view={k}" for k in ("sets", "clips")}
