@@ -32,7 +32,7 @@ SHIPPED_RUNS = frozenset(
         "fer2013-ravdess-classifier-2dcd1e6b",
         "fer2013-ravdess-cp-6889e87b",
         "fer2013-ravdess-label-640c0e13",
-        "listening-label-980acdcb",
+        "listening-label-bf2733f0",
     )
 )
 
