@@ -34,4 +34,4 @@ cache.prepare_server()
 try:
     page.run()
 finally:
-    preload.start_thread()
+    preload.note_page()

@@ -15,13 +15,23 @@ from streamlit import runtime
 from core.files import ROOT
 from ui.session import cache
 
-FIRST_PAGE_SECONDS = 0.2  # pause in which the first page sends the rest of its content
+QUIET_SECONDS = 3  # without a page before the imports, which would slow each page down
+MOST_SECONDS = 30  # after which they begin anyway
 VISITOR_SECONDS = 8  # pause before heavy work, which would take both cores from the visitor
 CONTEXT_LOGGER = "streamlit.runtime.scriptrunner_utils.script_run_context"
 
 
+_last_page = [0.0]  # when a page was run last, s
+
+
+def note_page() -> None:
+    """Note that a page was run; the first one starts the thread."""
+    _last_page[0] = time.monotonic()
+    _start_thread()
+
+
 @st.cache_resource(show_spinner=False)
-def start_thread() -> None:
+def _start_thread() -> None:
     """Preload the other pages in a thread; once per server, after its first page.
 
     Started earlier, the thread and the page would wait for each other's imports.
@@ -30,7 +40,9 @@ def start_thread() -> None:
 
 
 def _preload() -> None:
-    time.sleep(FIRST_PAGE_SECONDS)
+    begun = time.monotonic()
+    while time.monotonic() < min(_last_page[0] + QUIET_SECONDS, begun + MOST_SECONDS):
+        time.sleep(0.1)
     from core.config.settings import LogMel
     from core.inference import generation  # noqa: F401
     from core.media import sandbox, spectrograms
