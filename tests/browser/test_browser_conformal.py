@@ -13,6 +13,7 @@ from urllib.parse import parse_qs, urlparse
 import numpy as np
 import pytest
 
+from benchmarks.browser import wait_for_page
 from core.conformal import analysis, calibration
 from core.runs.directory import Run
 from tests.support.app import wait_until
@@ -126,9 +127,12 @@ def test_the_curves_stand_where_the_rails_do_and_say_what_core_says(page, home):
     error = view.overall.error[int(np.abs(view.levels - 0.17).argmin())]
     page.goto(f"/conformal?step=promise&row=3&run={run.name}")
     wait_until(page, lambda: sliders(page) == 2)
+    wait_for_page(page)  # keys that come while the page is drawn anew are lost
     page.locator(".st-key-lab-r-rail input").focus()
     for _ in range(3):
         page.keyboard.press("ArrowLeft")
+    wait_until(page, lambda: query(page, "r") == "0.4")
+    wait_for_page(page)
     page.locator(".st-key-lab-eps-rail input").focus()
     for _ in range(7):
         page.keyboard.press("ArrowRight")
