@@ -150,7 +150,7 @@ def _fit(
             )
         return network
 
-    if is_source and settings.temperature and config.data.f_s_corpus:
+    if is_source and config.data.f_s_corpus:
         content = [files.digest(np.ascontiguousarray(a).tobytes()) for a in (images, labels)]
         key = files.cache_key(*content, vars(settings), seed, role, K, PROTOCOL_VERSION)
         raw = path.with_name(f"f_S-before-temperature-{key}.safetensors")
