@@ -113,17 +113,15 @@ def _machine_fault(item: Any, error: BaseException) -> str:
 
 
 def load_tools(items: Sequence[Any], how: ExtractionSettings) -> None:
-    """Load what the clips need before the first is read: the decoders, mel filters, the model.
+    """Load what the clips need before the first is read: the decoders and the landmark model.
 
     Raises MachineError where a library cannot be loaded or run, ModelMissing without the model.
     """
     from core.media.faces import landmarker
 
     entries = [e for e in items if isinstance(e, ClipEntry)]
-    tool = "librosa, which computes the mel filters,"
+    tool = ""
     try:
-        if len(entries) < len(items) or any(e.audio for e in entries):
-            spectrograms.mel_filters(LogMel(bands=how.bands))
         for tool in ("av", "soundfile", "PIL.Image") if entries else ():
             importlib.import_module(tool)
         tool = "the landmark model"
@@ -133,8 +131,7 @@ def load_tools(items: Sequence[Any], how: ExtractionSettings) -> None:
     except landmarker.ModelMissing:
         raise
     except Exception as e:
-        hint = "install requirements.txt again, and set HOME to a folder that may be written to"
-        raise MachineError(f"{tool} cannot be loaded ({e}); {hint}") from e
+        raise MachineError(f"{tool} cannot be loaded ({e}); install requirements.txt again") from e
 
 
 def _extract_take(take: Any, how: ExtractionSettings) -> ClipFeatures:

@@ -22,10 +22,37 @@ RESYNTHESIS_COMMENT = "a real voice through mel bands and back"
 
 @functools.cache
 def mel_filters(s: LogMel) -> np.ndarray:
-    """Slaney mel filters, (bands, 1 + n_fft // 2) float32, by librosa."""
-    import librosa.filters  # takes a second, which pages pay when they first need sound
+    """Slaney mel filters, (bands, 1 + n_fft // 2) float32, equal to `librosa.filters.mel`.
 
-    return librosa.filters.mel(sr=s.rate, n_fft=s.n_fft, n_mels=s.bands, fmin=s.f_min, fmax=s.f_max)
+    Triangles whose corners are evenly spaced in mel, each of unit area. Importing librosa's takes
+    over a second (it loads scipy.signal), which each `generate` and each start of the app would
+    wait for.
+    """
+    low, high = (_hz_to_mel(f) for f in (s.f_min, s.f_max))
+    corners = _mel_to_hz(np.linspace(low, high, s.bands + 2))
+    frequency = np.fft.rfftfreq(s.n_fft, 1 / s.rate)
+    distance = corners[:, None] - frequency
+    width = np.diff(corners)[:, None]
+    rising, falling = -distance[:-2] / width[:-1], distance[2:] / width[1:]
+    triangles = np.maximum(0, np.minimum(rising, falling)).astype(np.float32)
+    triangles *= (2 / (corners[2:] - corners[:-2]))[:, None]
+    return triangles
+
+
+# Slaney's scale: 15 mel below 1000 Hz, even in Hz; above it 27 mel to each factor of 6.4
+_LINEAR_HZ, _LINEAR_MEL = 1000.0, 15.0
+_MEL_STEP = np.log(6.4) / 27  # of the logarithm of a frequency above
+
+
+def _hz_to_mel(hz: float) -> float:
+    if hz < _LINEAR_HZ:
+        return hz * _LINEAR_MEL / _LINEAR_HZ
+    return _LINEAR_MEL + float(np.log(hz / _LINEAR_HZ)) / _MEL_STEP
+
+
+def _mel_to_hz(mel: np.ndarray) -> np.ndarray:
+    above = _LINEAR_HZ * np.exp(_MEL_STEP * (mel - _LINEAR_MEL))
+    return np.where(mel < _LINEAR_MEL, mel * (_LINEAR_HZ / _LINEAR_MEL), above)
 
 
 @functools.cache

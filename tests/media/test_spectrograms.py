@@ -1,6 +1,9 @@
 """§3.3: the log-mel is librosa's, crops are centred, Griffin-Lim is the printed algorithm."""
 
+import dataclasses
 import io
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -9,6 +12,32 @@ import torch
 
 from core.media import spectrograms, waveforms
 from tests.support.media_files import S, voice_like
+
+
+@pytest.mark.parametrize(("low", "high"), [(0.0, 8000.0), (80.0, 7600.0), (1200.0, 5000.0)])
+@pytest.mark.parametrize(
+    ("bands", "rate", "n_fft"), [(28, 16_000, 512), (64, 16_000, 400), (80, 22_050, 1024)]
+)
+def test_mel_filters_are_librosas(bands, rate, n_fft, low, high):
+    import librosa.filters
+
+    sizes = {"n_mels": bands, "sr": rate, "n_fft": n_fft}
+    theirs = librosa.filters.mel(**sizes, fmin=low, fmax=high)
+    s = dataclasses.replace(S, bands=bands, rate=rate, n_fft=n_fft, f_min=low, f_max=high)
+    np.testing.assert_array_equal(spectrograms.mel_filters(s), theirs)
+
+
+def test_a_spectrogram_loads_no_signal_library():
+    """They take over a second, for which each `generate` would wait."""
+    code = """
+import sys, numpy as np
+from core.config.settings import LogMel
+from core.media import spectrograms
+spectrograms.log_mel(np.zeros(16_000, np.float32), LogMel())
+print(sorted({"librosa", "numba", "scipy"} & set(sys.modules)))
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
 
 
 @pytest.mark.parametrize("samples", [100, 16_000, 23_457])

@@ -9,6 +9,7 @@ from __future__ import annotations
 import numpy as np
 
 from core.config.settings import LogMel
+from core.files import UserError
 from core.media import spectrograms
 from core.media.vocoder import MAX_F0, MIN_F0
 
@@ -19,12 +20,19 @@ ACTIVE_DB = 30.0  # columns less than this far below the loudest count as speech
 
 
 def pitch(wave: np.ndarray, s: LogMel) -> np.ndarray:
-    """Pitch (1 + samples // hop,) in Hz, 0 where unvoiced, by pYIN (Mauch & Dixon 2014)."""
-    import librosa
+    """Pitch (1 + samples // hop,) in Hz, 0 where unvoiced, by pYIN (Mauch & Dixon 2014).
+
+    Raises UserError where librosa cannot be loaded.
+    """
+    try:
+        from librosa import pyin
+    except Exception as e:  # numba, under it, needs a folder for what it compiles
+        hint = "install requirements.txt again, and set HOME to a folder that may be written to"
+        raise UserError(f"librosa, which finds the pitch, cannot be loaded ({e}); {hint}") from e
 
     search: dict = {"fmin": MIN_F0, "fmax": MAX_F0, "resolution": 0.2}
     frames: dict = {"frame_length": 1024, "hop_length": s.hop, "pad_mode": "constant"}
-    f0, voiced, _ = librosa.pyin(wave, sr=s.rate, **search, **frames)
+    f0, voiced, _ = pyin(wave, sr=s.rate, **search, **frames)
     return np.where(voiced, f0, 0).astype(np.float32)
 
 
