@@ -29,6 +29,7 @@ from core.cli.options import (
 from core.cli.progress import Progress, format_duration, report_end
 from core.cli.training import stop_on_signals
 from core.config.presets import PRESETS, Method
+from core.evaluation.few_labels.rows import FewLabelsSettings
 from core.files import UserError
 
 if TYPE_CHECKING:
@@ -80,11 +81,13 @@ class SweepOptions(grids.GridOptions):
     """Trainings of each row of that table."""
     table_stretch: Annotated[int | None, placeholder("N", "3; labels: 2"), Between(1, 100)] = None
     """Longest training of its rows, in multiples of the common number of steps."""
-    confidence: Annotated[float, placeholder("SHARE"), Between(0, 1)] = 0.9
+    confidence: Annotated[float, placeholder("SHARE"), Between(0, 1)] = FewLabelsSettings.confidence
     """labels: confidence above which conformal prediction chooses a clip of S3."""
-    per_face: Count = 4
+    per_face: Count = FewLabelsSettings.per_face
     """labels: generated voices for each face of S3."""
-    own_share: Annotated[float, placeholder("SHARE"), Between(0, 0.95)] = 0.5
+    own_share: Annotated[float, placeholder("SHARE"), Between(0, 0.95)] = (
+        FewLabelsSettings.own_share
+    )
     """labels: share of S1's few voices in the batches of a row that has more; 0: as many as there
     are."""
     device: Device = "auto"
@@ -250,7 +253,6 @@ def sweep(o: SweepOptions) -> int:
 def _table_plan(o: SweepOptions) -> TablePlan | None:
     """The settings of each run's table; None if it gets none."""
     from core.evaluation.augmentation import TableSettings
-    from core.evaluation.few_labels.rows import FewLabelsSettings
 
     given = {"seeds": o.table_seeds, "stretch": o.table_stretch}
     sizes = {k: v for k, v in given.items() if v is not None}
