@@ -228,9 +228,13 @@ def sweep(o: SweepOptions) -> int:
         return 130
     plan = _table_plan(o)
     if (missing := sweeping.missing_runs(cells, plan)) and o.engine != "ray":
-        seconds = planning.training_seconds(missing, pipeline.choose_device(o.device), plan)
+        unfinished, device = sweeping.missing_runs(cells), pipeline.choose_device(o.device)
+        trained = [c for c in missing if c not in unfinished]
+        seconds = planning.training_seconds(missing, device, plan, trained=trained)
         words = format_duration(seconds / max(1, o.workers or 1))
-        print(f"{len(missing)} runs to train; their steps take about {words} here", flush=True)
+        tables = f", {len(trained)} lack their table" if trained else ""
+        what = f"{len(unfinished)} runs to train{tables}"
+        print(f"{what}; their steps take at most {words} here", flush=True)
     outcomes = sweeping.train_cells(
         cells,
         None,

@@ -40,6 +40,14 @@ def test_all_steps_count():
     assert seconds(BASE, table=table) == pytest.approx(seconds(BASE) + rows)
 
 
+def test_a_trained_run_that_lacks_its_table_counts_the_tables_rows_alone():
+    done, new = (Cell(name, "", replace(BASE, seed=k)) for k, name in enumerate(("done", "new")))
+    table = TableSettings(seeds=2, stretch=3)
+    found = planning.training_seconds([done, new], CPU, table, FixedTimes(CPU), trained=[done])
+    rows = 2 * 3 * planning.ROWS_OF_TABLE * 2.0
+    assert found == pytest.approx(seconds(new.config, table=table) + rows)
+
+
 def test_classifiers_that_runs_share_count_once():
     other = replace(BASE, gan={"condition": "label"})
     assert seconds(BASE, other) == pytest.approx(seconds(BASE) + 7 + 2.0)

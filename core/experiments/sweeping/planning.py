@@ -88,16 +88,24 @@ def _seconds_of_each(steps: Iterator[object]) -> float:
 
 
 def training_seconds(
-    cells: Sequence[Cell], device: torch.device, table: Any = None, known: StepTimes | None = None
+    cells: Sequence[Cell],
+    device: torch.device,
+    table: Any = None,
+    known: StepTimes | None = None,
+    trained: Sequence[Cell] = (),
 ) -> float:
     """Seconds that the training steps of these runs take one after the other on this machine.
 
     `table` are the settings of each run's table, with `seeds` and `stretch`; None if there is none.
+    The runs of `trained`, some of the cells, lack their table alone.
     """
     known, total, made = known or StepTimes(device), 0.0, set()
     for cell in cells:
         config = cell.config
         of_row = target_settings(config)[0].steps * known.of_classifier(config, is_source=False)
+        total += table.seeds * table.stretch * ROWS_OF_TABLE * of_row if table else 0
+        if cell in trained:
+            continue
         total += config.gan.steps * known.of_gan(config)
         for name, file in classifier_files(config, _digest(config)).items():
             if name == "f_S" and config.data.f_s_corpus:  # trained once for all folds
@@ -110,7 +118,6 @@ def training_seconds(
                 of_source = training_steps(source_settings(config)[0], is_source=True) * of_f_s
                 total += of_source if name == "f_S" else of_row
         total += len(config.evaluate.rows) * of_row
-        total += table.seeds * table.stretch * ROWS_OF_TABLE * of_row if table else 0
     return total
 
 
