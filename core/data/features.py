@@ -94,8 +94,7 @@ def extract_clip(item: Any, how: ExtractionSettings) -> ClipFeatures:
     except (containers.UnreadableError, OSError, ImportError, MemoryError) as e:
         raise MachineError(_machine_fault(item, e)) from e
     except UserError as e:
-        may_change = isinstance(e, containers.DecoderMissingError)
-        return ClipFeatures(reason=printable(f"{type(e).__name__}: {e}"), may_change=may_change)
+        return ClipFeatures(reason=printable(f"{type(e).__name__}: {e}"))
     except Exception as e:  # one odd clip must not stop a corpus
         if "start new thread" in str(e):
             raise MachineError(_machine_fault(item, e)) from e

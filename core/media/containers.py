@@ -29,9 +29,11 @@ VIDEO_DEMUXERS = {"mp4": "mov", "webm": "matroska", "mpg": "mpeg", "ts": "mpegts
 AUDIO_DEMUXERS = {
     kind: kind for kind in ("wav", "mp3", "flac", "aac", "aiff", "caf", "au", "amr", "w64")
 } | {"nist": "nistsphere"}  # the wav files of TIMIT and other speech corpora
-PICTURE_FORMATS = {"jpg": "JPEG"} | {
-    kind: kind.upper() for kind in ("png", "webp", "bmp", "tiff", "avif", "ppm")
-}
+PICTURE_FORMATS = (
+    {"jpg": "JPEG"}
+    | {kind: kind.upper() for kind in ("png", "webp", "bmp", "tiff", "avif", "ppm")}
+    | {"heic": "HEIF"}
+)  # what telephones store
 MEDIA_KINDS = frozenset(VIDEO_DEMUXERS | AUDIO_DEMUXERS | PICTURE_FORMATS)
 # Kinds that libsndfile reads too; it accepts more damaged headers than FFmpeg.
 SOUNDFILE_KINDS = ("wav", "flac", "mp3", "ogg", "aiff", "caf", "au", "w64", "nist")
@@ -52,10 +54,6 @@ class MediaError(UserError):
 
 class UnreadableError(MediaError):
     """The machine could not read the file; that says nothing about what the file holds."""
-
-
-class DecoderMissingError(MediaError):
-    """A kind of file for which there is no decoder here; another installation may have one."""
 
 
 @dataclass(frozen=True)
@@ -109,7 +107,7 @@ OTHER_FILES = {
 def sniff_kind(head: bytes) -> str:
     r"""The kind of a file from its first SNIFF_BYTES.
 
-    One of MEDIA_KINDS, or one of lfs (a git-lfs pointer), empty, heic, text, unknown.
+    One of MEDIA_KINDS, or one of lfs (a git-lfs pointer), empty, text, unknown.
 
     >>> sniff_kind(b"RIFF\x24\x00\x00\x00WAVEfmt "), sniff_kind(b"hello"), sniff_kind(b"")
     ('wav', 'text', 'empty')
@@ -210,8 +208,7 @@ def read_media(content: Content, name: str, limits: Limits = DEFAULT_LIMITS) -> 
     try:
         kind, size, head = _look(content)
         if fault := _fault_of_kind(kind, size, head, limits):
-            missing = kind == "heic"
-            raise (DecoderMissingError if missing else MediaError)(f"{name} {fault}")
+            raise MediaError(f"{name} {fault}")
         data = content if isinstance(content, bytes) else Path(content).read_bytes()
         inner = sniff_kind(_behind_id3(data)) if head.startswith(b"ID3") else kind
         return inner if inner in AUDIO_DEMUXERS else kind, data
@@ -238,8 +235,6 @@ def _fault_of_kind(kind: str, size: int, head: bytes, limits: Limits) -> str:
     if kind == "lfs":
         hint = "Run `git lfs pull` in the corpus' folder"
         return f"is a git-lfs pointer, not the media itself. {hint}"
-    if kind == "heic":
-        return "is a HEIC picture, which cannot be read here. Save it as jpg or png"
     if kind == "unknown" and size < MIN_FILE_BYTES:
         return f"ends after {size} bytes. {RETRY_HINT}"
     if kind not in MEDIA_KINDS:

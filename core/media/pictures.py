@@ -26,6 +26,10 @@ def read_picture(content: bytes, kind: str, name: str, limits: Limits) -> tuple[
     `kind` is a key of containers.PICTURE_FORMATS, or gif. Raises MediaError for a picture that is
     damaged, too large or too small.
     """
+    if kind == "heic":
+        import pi_heif
+
+        pi_heif.register_heif_opener()  # it turns pictures upright itself
     wanted = containers.PICTURE_FORMATS.get(kind, kind.upper())
     try:
         with Image.open(io.BytesIO(content), formats=[wanted]) as image:

@@ -218,7 +218,7 @@ def test_what_is_passed_over_is_counted_and_named(tmp_path, home, drawn, capsys)
         "passed over, 1 of .txt: no picture, video or sound of a form that is read here: notes.txt"
         in out
     )
-    assert "photo.heic is a HEIC picture, which cannot be read here. Save it as jpg" in out
+    assert "photo.heic is a damaged picture. Save it again as jpg or png" in out
     path = prepared_corpora.corpus_path("mine")
     assert len(prepared_corpora.read_source_record(path)["passed_over"]) == 6
     report = doctor.examine_corpus(root, "fer2013", workers=1)

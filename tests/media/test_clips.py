@@ -225,7 +225,7 @@ def test_a_decompression_bomb_is_refused_by_its_header(tmp_path, side):
         ("pointer.flv", POINTER, "git lfs pull"),
         ("list.mp4", b"#EXTM3U\n#EXT-X-TARGETDURATION:10\n#EXTINF:10,\n/etc/hosts\n", "but text"),
         ("script.mp4", b"ffconcat version 1.0\nfile '/etc/hosts'\n", "not a media file but text"),
-        ("photo.heic", b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + bytes(100), "Save it as jpg"),
+        ("photo.heic", b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + bytes(100), "Save it again as jpg"),
         ("stub.mp4", b"\0\0\0\x18ftypisom\0\0\0\0isomiso2", "damaged or cut short"),
         ("stub.jpg", b"\xff\xd8\xff\xe0" + bytes(50), "damaged picture"),
         ("stub.wav", b"RIFF\0\0\0\0WAVE", "no picture"),

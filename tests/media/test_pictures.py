@@ -1,8 +1,10 @@
 """One reader of pictures: depths, colours, transparency, EXIF, kinds; all give the same picture."""
 
+import dataclasses
 import io
 import struct
 import zlib
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -63,6 +65,17 @@ def test_kinds_and_colours(kind, mode):
     image = Image.fromarray(GREY).convert("RGB")
     image = image.quantize(256) if mode == "P" else image.convert(mode)
     near(encoded(image, kind))
+
+
+@pytest.mark.parametrize("name", ["grey", "turned"])
+def test_pictures_of_telephones(name):
+    """The files hold GREY, one lying on its side with the turn that EXIF asks for."""
+    content = (Path(__file__).parent / f"{name}.heic").read_bytes()
+    near(content)
+    with pytest.raises(MediaError, match="damaged picture. Save it again as jpg or png"):
+        clips.read_clip(content[:500], name="x")
+    with pytest.raises(MediaError, match="pixels; at most"):
+        clips.read_clip(content, dataclasses.replace(DEFAULT_LIMITS, pixels=1000), name="x")
 
 
 @pytest.mark.parametrize("mode", ["RGBA", "LA", "P"])

@@ -182,8 +182,6 @@ def _note_kinds(media: Sequence[MediaFile], found: Findings) -> None:
     for file in media:
         if file.kind in ("lfs", "empty"):
             found["pointer" if file.kind == "lfs" else "empty"][file.name] = ""
-        elif file.kind == "heic":
-            found["unreadable"][file.name] = "a HEIC picture, not read here: save it as jpg or png"
         elif file.kind and file.kind not in containers.MEDIA_KINDS:
             what = f"no media but {file.kind}"
             if file.kind == "unknown":

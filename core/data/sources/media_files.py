@@ -48,7 +48,7 @@ NO_MEDIUM = "no picture, video or sound of a form that is read here"  # why a fi
 KIND_ROLES = {  # kind of a file by its content -> its role in a corpus
     **dict.fromkeys(containers.AUDIO_DEMUXERS, "audio"),
     **dict.fromkeys(containers.VIDEO_DEMUXERS, "video"),
-    **dict.fromkeys((*containers.PICTURE_FORMATS, "gif", "heic"), "picture"),
+    **dict.fromkeys((*containers.PICTURE_FORMATS, "gif"), "picture"),
 }
 
 
