@@ -70,6 +70,6 @@ class FewLabelsSettings:
     stretch: int = 2
     looks: int = 4
     per_face: int = 4  # generated voices for each face of S3
-    confidence: float = 0.8  # above which CP chooses a clip of S3; chosen on S2: LOG.md
+    confidence: float = 0.9  # above which conformal prediction chooses a clip of S3
     own_share: float = 0.5  # of S1's labelled voices in the batches of a row with S3
     stem: ClassVar[str] = STEM
