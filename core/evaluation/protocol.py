@@ -143,7 +143,7 @@ LABEL_COUNTS = (10, 5, 20, 40, 0)  # labelled voices a class, the headline's fir
 
 
 def few_labels_config(base: Config) -> Config:
-    """`base` in the sizes of the grid `labels`: 120 runs, for which small networks must do.
+    """`base` in the sizes of the grid `labels`: 150 runs, for which small networks must do.
 
     Q of few labels is weak, so it learns from what f_S says of S3 as well. An f_S that averages its
     weights keeps its steps: cut short, its average is still that of its first weights.
@@ -160,7 +160,7 @@ def few_labels_config(base: Config) -> Config:
 
 
 def few_labels_cases(base: Config) -> list[Cell]:
-    """The label-efficiency curve of condition CP, and the other conditions at its first count."""
+    """The label-efficiency curve of CP; at its first count the other conditions, and our flow."""
     small, out = few_labels_config(base), []
     for n in LABEL_COUNTS:
         conditions = ("cp", "classifier", "label", "none") if n == LABEL_COUNTS[0] else ("cp",)
@@ -168,6 +168,10 @@ def few_labels_cases(base: Config) -> list[Cell]:
             name = f"{n} a class" if n else "all labels"
             config = replace(small, data={"labels_per_class": n}, gan={"condition": c})
             out.append(Cell(f"{name} · {CONDITION_NAMES[c]}", "few labels", config))
+    if base.gan.generator != "flow":
+        for cell in out[:2]:  # CP and classifier
+            config = replace(cell.config, gan={"generator": "flow"})
+            out.append(Cell(f"{cell.name} · flow", "few labels", config))
     return out
 
 

@@ -167,10 +167,27 @@ def test_a_condition_with_one_number_of_labels_borrows_the_lines_that_know_no_ge
 
 
 def test_conditions_are_compared_in_pairs(summary):
-    against = {(g["against"], g["name"]): g for g in summary["conditions"] if g["rule"] == "equal"}
-    assert {a for a, _ in against} == {"classifier", "label", "none"}
-    assert against["none", rows.GENERATED]["difference"] == pytest.approx(0.1)
-    assert against["none", rows.BOTH + rows.CONFIDENT]["difference"] == 0
+    gains = {
+        (f"{g['of']} − {g['against']}", g["name"]): g["difference"]
+        for g in summary["conditions"]
+        if g["rule"] == "equal"
+    }
+    assert list(dict.fromkeys(pair for pair, _ in gains)) == [
+        *("CP − classifier", "CP − label", "CP − none"),
+        *("CP, flow − CP", "classifier, flow − classifier", "CP, flow − classifier, flow"),
+    ]
+    assert gains["CP − none", rows.GENERATED] == pytest.approx(0.1)
+    assert gains["CP − none", rows.BOTH + rows.CONFIDENT] == 0
+    assert gains["classifier, flow − classifier", rows.GENERATED] == pytest.approx(0.2)
+
+
+def test_a_flow_is_told_apart(summary):
+    assert report.conditions(summary)[-2:] == ["CP, flow", "classifier, flow"]
+    assert "convolutional and flow (ours, no GAN) generators" in report.describe(summary)
+    points = report.headline_points(summary)
+    made = {k: p["lines"]["S1 + generated"]["equal"]["mean"] for k, p in points.items()}
+    assert made["classifier, flow"] == pytest.approx(0.6)
+    assert made["classifier"] == pytest.approx(0.4)
 
 
 def test_a_half_done_grid_is_summarised_and_an_empty_one_names_its_command(tmp_path):
@@ -210,11 +227,15 @@ def test_surrogate_pairs_are_named_in_the_report(summary):
 
 def test_the_grid_has_the_curve_and_each_condition_at_its_headline():
     cells = protocol.cells("labels", few_labels.BASE)
-    assert len(cells) == 8 * 5 * 3
-    at = {(c.config.data.labels_per_class, c.config.gan.condition) for c in cells}
-    assert at == {(n, "cp") for n in (5, 10, 20, 40, 0)} | {
-        (10, c) for c in ("classifier", "label", "none")
+    assert len(cells) == 10 * 5 * 3
+    at = {(c.config.data.labels_per_class, curve.told(c.config)) for c in cells}
+    assert at == {(n, "CP") for n in (5, 10, 20, 40, 0)} | {
+        (10, c) for c in ("classifier", "label", "none", "CP, flow", "classifier, flow")
     }
+    flow = replace(few_labels.BASE, gan={"generator": "flow"})
+    own = protocol.cells("labels", flow)
+    assert len(own) == 8 * 5 * 3
+    assert {c.config for c in cells if "flow" in c.name} < {c.config for c in own}
 
 
 def test_a_face_classifier_that_averages_its_weights_is_not_cut_short():

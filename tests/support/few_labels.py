@@ -55,7 +55,8 @@ def write_run(folder, config: Config, right=RIGHT, subjects: int = 8) -> Run:
 
 
 def write_grid(folder, folds: int = 1) -> list[protocol.Cell]:
-    """All runs: S1's best row gains 0.1 with each doubling of the labels; CP beats the others."""
+    """All runs: S1's best row gains 0.1 with each doubling of the labels; CP beats the others,
+    and a flow both."""
     of = {5: 0.2, 10: 0.3, 20: 0.4, 40: 0.6, 0: 0.6}
     grid = cells(folds)
     for cell in grid:
@@ -63,5 +64,7 @@ def write_grid(folder, folds: int = 1) -> list[protocol.Cell]:
         own["S1 + plain augmentation"] = of[d.labels_per_class]
         if cell.config.gan.condition != "cp":
             own[rows.GENERATED] = 0.4
+        if cell.config.gan.generator == "flow":
+            own[rows.GENERATED] = 0.6
         write_run(folder, cell.config, own)
     return grid

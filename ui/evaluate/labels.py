@@ -22,7 +22,11 @@ COLOURS = dict(  # of the curve's lines
 BAND_OPACITY = 0.12
 TOLD = {  # condition of a report -> what the generator is told
     **{"CP": "p-values (CP)", "classifier": "softmax", "label": "true label"},
-    "none": "nothing",
+    **{
+        "none": "nothing",
+        "CP, flow": "p-values, our flow",
+        "classifier, flow": "softmax, our flow",
+    },
 }
 EXPLANATION = """
 A source with labels (faces) should help where a target (voices) has few. *S1* has a few labelled
@@ -83,7 +87,7 @@ def _show_summary(found: Mapping[str, Any], condition: str, rule: str) -> None:
         st.markdown(report.rows_text(found))
     with st.expander("Gains and their tests over people", icon=":material/rule:"):
         st.markdown(report.gains_text(point) if point else "No run of the headline is done.")
-    with st.expander("CP against classifier, label and no condition", icon=":material/compare:"):
+    with st.expander("One condition or generator against another", icon=":material/compare:"):
         st.markdown(report.conditions_text(found) if found["conditions"] else "Not measured.")
         st.markdown(report.choice_text(found))
     with st.expander("What a generator gives away", icon=":material/lock:"):

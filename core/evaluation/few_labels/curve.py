@@ -35,6 +35,10 @@ FAMILIES = {  # lines of the curve -> rows of which S2 chooses
 BASE, MADE = "S1, best row without S3", "S1 + generated"
 WITHOUT_GENERATED = (BASE, "S1 + pseudo-labelled S3", "ceiling: S1 + S3 with true labels")
 HEADLINE_COUNT = protocol.LABEL_COUNTS[0]  # labelled voices a class of the headline tests
+CONTESTS = (  # two generators, by what they are told, and which kind they are
+    *(("CP", "classifier"), ("CP", "label"), ("CP", "none")),
+    *(("CP, flow", "CP"), ("classifier, flow", "classifier"), ("CP, flow", "classifier, flow")),
+)
 REDRAWS = 2_000  # of the people, for the band of a number of labels
 PARTS = {  # of a summary
     *("corpus", "preset", "labels", "classes", "chance", "command", "cells", "settings"),
@@ -54,7 +58,7 @@ def summary(cells: Sequence[Cell], command: str, folder: Path | None = None) -> 
     config = cells[0].config
     points = {key: point_summary(of) for key, of in found.items()}
     tables = {key: _arrays(of) for key, of in found.items()}
-    told = [c for n, c in found if n == HEADLINE_COUNT]
+    named = [c for n, c in found if n == HEADLINE_COUNT]
     return {
         "corpus": config.data.voices,
         "preset": config.name.removesuffix("-labels"),
@@ -63,21 +67,33 @@ def summary(cells: Sequence[Cell], command: str, folder: Path | None = None) -> 
         "chance": 1 / len(config.data.classes),
         "command": command,
         "cells": {"done": sum(map(len, found.values())), "all": len(cells)},
-        "settings": f"{settings_text(config)}; {plan_text(found)}",
+        "settings": f"{settings_text([c.config for of in found.values() for c, _ in of])}; "
+        f"{plan_text(found)}",
         "points": [points[key] for key in found],
         "worth": {
-            CONDITION_NAMES[c]: {rule: label_worth(tables, points, c, rule) for rule in STEP_RULES}
-            for c in told
+            c: {rule: label_worth(tables, points, c, rule) for rule in STEP_RULES} for c in named
         },
         "conditions": _condition_gains(tables),
     }
 
 
-def settings_text(config: Config) -> str:
-    """Generator, its steps and the classifiers' of a grid, in words."""
-    g, t = config.gan, config.f_t
+def told(config: Config) -> str:
+    """What a run's generator is told, and the generator where it is our flow.
+
+    >>> told(Config())
+    'CP'
+    """
+    flow = ", flow" if config.gan.generator == "flow" else ""
+    return CONDITION_NAMES[config.gan.condition] + flow
+
+
+def settings_text(configs: Sequence[Config]) -> str:
+    """Generators, their steps and the classifiers' of a grid's runs, in words."""
+    g, t = configs[0].gan, configs[0].f_t
+    kinds = dict.fromkeys(protocol.GENERATOR_NAMES[c.gan.generator] for c in configs)
+    s = "s" * (len(kinds) > 1)
     return (
-        f"{protocol.GENERATOR_NAMES[g.generator]} generator, {g.steps} steps; classifiers of rows "
+        f"{' and '.join(kinds)} generator{s}, {g.steps} steps; classifiers of rows "
         f"{'·'.join(map(str, t.channels))} channels, {t.steps} steps at equal steps, up to twice "
         "as many at their own best"
     )
@@ -93,11 +109,11 @@ def plan_text(found: Mapping[Any, Members]) -> str:
 
 
 def _with_tables(cells: Sequence[Cell], folder: Path) -> dict[tuple[int, str], list]:
-    """(labelled voices a class, condition) -> the cells and runs that have labels.npz."""
+    """(labelled voices a class, `told`) -> the cells and runs that have labels.npz."""
     found: dict[tuple[int, str], list[tuple[Cell, Run]]] = {}
     for cell, run in protocol.locate_runs(cells, folder):
         if run and run.json(rows.STEM) and (run.directory / f"{rows.STEM}.npz").exists():
-            key = cell.config.data.labels_per_class, cell.config.gan.condition
+            key = cell.config.data.labels_per_class, told(cell.config)
             found.setdefault(key, []).append((cell, run))
     return found
 
@@ -121,7 +137,7 @@ def point_summary(of: Members) -> dict[str, Any]:
     lines = {n: (n,) for n in names} | FAMILIES
     return {
         "a class": config.data.labels_per_class,
-        "condition": CONDITION_NAMES[config.gan.condition],
+        "condition": told(config),
         "labelled": float(np.mean([t["labelled"]["voices"] for t in texts])),
         "runs": len(of),
         "folds": len({c.config.data.fold for c, _ in of}),
@@ -238,13 +254,13 @@ def _crossing(x: np.ndarray, y: np.ndarray, target: float) -> float:
 
 
 def _condition_gains(tables: Mapping[tuple[int, str], Sequence[TableArrays]]) -> list[dict]:
-    """CP against each other condition at HEADLINE_COUNT, paired by person, in CONDITION_ROWS."""
-    out, ours = [], tables.get((HEADLINE_COUNT, "cp"), ())
-    for other in ("classifier", "label", "none"):
-        theirs = tables.get((HEADLINE_COUNT, other), ())
+    """CONTESTS at HEADLINE_COUNT, paired by person, in CONDITION_ROWS."""
+    out = []
+    for one, other in CONTESTS:
+        ours, theirs = (tables.get((HEADLINE_COUNT, name), ()) for name in (one, other))
         for g in significance.method_gains(ours, theirs, rows.CONDITION_ROWS):
             line = {k: v for k, v in dataclasses.asdict(g).items() if k != "people"}
-            out.append({"against": CONDITION_NAMES[other]} | line)
+            out.append({"of": one, "against": other} | line)
     return out
 
 

@@ -71,7 +71,7 @@ def sections(found: Mapping[str, Any], figure: str = "") -> list[str]:
             text += [f"## Headline gains, generator told: {condition}", gains_text(point)]
         text += ["## The choice of conformal prediction", choice_text(found)]
     if found["conditions"]:
-        text += ["## CP against the other conditions", conditions_text(found)]
+        text += ["## One condition or generator against another", conditions_text(found)]
     return [*filter(None, text), "## What is given away", PRIVACY_NOTE, privacy_text(found)]
 
 
@@ -91,9 +91,9 @@ def describe(found: Mapping[str, Any]) -> str:
 
 
 def conditions(found: Mapping[str, Any]) -> list[str]:
-    """The conditions that have runs, CP first."""
-    told = {p["condition"] for p in found["points"]}
-    return [name for name in dict.fromkeys(("CP", *CONDITION_NAMES.values())) if name in told]
+    """The conditions that have runs, CP first, those of a flow last."""
+    told = dict.fromkeys(p["condition"] for p in found["points"])
+    return [n for n in dict.fromkeys(("CP", *CONDITION_NAMES.values(), *told)) if n in told]
 
 
 def headline_points(found: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
@@ -228,15 +228,15 @@ def choice_text(found: Mapping[str, Any]) -> str:
 
 
 def conditions_text(found: Mapping[str, Any]) -> str:
-    """CP minus each other condition, paired by person, Holm-corrected within a rule."""
+    """One generator minus another, paired by person, Holm-corrected within a rule."""
     lines = [
         [
-            *(f"CP − {g['against']}", g["name"], STEP_RULE_NAMES[g["rule"]]),
+            *(f"{g['of']} − {g['against']}", g["name"], STEP_RULE_NAMES[g["rule"]]),
             *(_points_text(g), *_tests(g)),
         ]
         for g in found["conditions"]
     ]
-    head = ["conditions", "row", "steps", "points [95 %]", "p", "p, Holm", "people"]
+    head = ["generators told", "row", "steps", "points [95 %]", "p", "p, Holm", "people"]
     return markdown_table(head, lines)
 
 
