@@ -72,7 +72,8 @@ class TableKind:
     parts: Callable[[Material, int, Any], Parts]  # (material, draw, plan)
     comparisons: significance.Comparisons
     reason: Callable[[protocol.TableRow], str]  # why a row is left out
-    facts: Callable[[Material, Any], dict] = lambda *a: {}  # further content of <stem>.json
+    # (material, plan, parts of draw 0) -> further content of <stem>.json
+    facts: Callable[[Material, Any, Parts], dict] = lambda *a: {}
 
 
 def _augmentation_parts(m: Material, draw: int, plan: Any) -> Parts:
@@ -160,8 +161,11 @@ def compute_table(
     voices4 = image_tensor(sets["S4"].y, where)
 
     scored = (*voices2, voices4)
-    trained, sizes = _train_rows(run, kind, plan, marks, scored, material, tick, should_stop)
-    return _write_table(run, kind, plan, marks, trained, sizes, material)
+    first = kind.parts(material, 0, plan)  # once: a flow takes minutes for them
+    job = run, kind, plan, marks, scored, material, first
+    trained, sizes = _train_rows(*job, tick, should_stop)
+    facts = kind.facts(material, plan, first)
+    return _write_table(run, kind, plan, marks, trained, sizes, material, facts)
 
 
 def _train_rows(
@@ -171,12 +175,13 @@ def _train_rows(
     marks: list[int],
     scored: tuple,
     material: Material,
+    first: Parts,
     tick: Callable[[str, int, int, str], None],
     should_stop: Callable[[], bool],
 ) -> tuple[dict[str, list[dict[str, np.ndarray]]], dict[str, int]]:
     """Each row trained once per seed, side by side, and the rows' sizes without repetitions of S1.
 
-    `scored`: voices and labels of S2, voices of S4.
+    `scored`: voices and labels of S2, voices of S4; `first`: the parts of draw 0.
     """
     config, (settings, role) = material.config, target_settings(material.config)
     cache, K = run.directory.parent / ".cache", len(config.data.classes)
@@ -194,7 +199,10 @@ def _train_rows(
         return out
 
     for k in range(plan.seeds):
-        parts, seed = kind.parts(material, k, plan), seed_of(config, "rows") + 10 * k
+        parts, seed = (
+            kind.parts(material, k, plan) if k else first,
+            seed_of(config, "rows") + 10 * k,
+        )
         data = join_parts(parts, kind.rows, getattr(plan, "own_share", 0.0))
         sizes = {name: len(row[1]) for name, row in join_parts(parts, kind.rows).items()}
         rows = [r for r in kind.rows if r.name in data and not (r.plain and role == "face")]
@@ -285,6 +293,7 @@ def _write_table(
     trained: dict[str, list[dict[str, np.ndarray]]],
     sizes: dict[str, int],
     material: Material,
+    facts: dict,
 ) -> dict:
     """Write the table's npz and json; return the latter's content: accuracies, steps and tests.
 
@@ -315,7 +324,7 @@ def _write_table(
         for i, name in enumerate(trained)
     }
     missing = [row for row in kind.rows if row.name not in rows]
-    result = kind.facts(material, plan) | {
+    result = facts | {
         "evaluation": results.EVALUATION_VERSION,
         "plan": asdict(plan),
         "labels": protocol.labels_mode(config),

@@ -95,10 +95,10 @@ def parts(m: Material, draw: int, plan: FewLabelsSettings) -> Parts:
     return out
 
 
-def facts(m: Material, plan: FewLabelsSettings) -> dict:
+def facts(m: Material, plan: FewLabelsSettings, found: Parts) -> dict:
     """How many voices have labels, whom conformal prediction chose, and what G gives away.
 
-    S3's labels are read here for figures, after all training.
+    `found` are the table's parts. S3's labels are read here for figures, after all training.
     """
     own, S3 = s1_voice_rows(m.config, m.sets["S1"]), m.sets["S3"]
     chosen = chosen_faces(m.arrays, plan.confidence)
@@ -107,7 +107,7 @@ def facts(m: Material, plan: FewLabelsSettings) -> dict:
     if chosen.any():
         choice["right where chosen"] = float(right[chosen].mean())
     voices = {
-        "generated": parts(m, 0, plan)["generated"][0],
+        "generated": found["generated"][0],
         "members": image_tensor(S3.y, m.device),
         "others": image_tensor(m.sets["S4"].y, m.device),
     }
