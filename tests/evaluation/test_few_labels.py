@@ -209,7 +209,9 @@ def test_the_report_is_written_and_kept_for_the_page(tmp_path, monkeypatch):
     text = path.read_text()
     assert "(a') generated voices over S1's best row without S3" in text
     assert "| CP − classifier |" in text
-    assert {p.name for p in path.parent.iterdir()} == {"report.md", "labels.png", "labels.pdf"}
+    told = ("cp", "classifier", "label", "none", "cp-flow", "classifier-flow")
+    pictures = {f"labels-{name}.{ending}" for name in told for ending in ("png", "pdf")}
+    assert {p.name for p in path.parent.iterdir()} == {"report.md"} | pictures
     kept = curve.load_all()
     assert list(kept) == ["demo"]
     assert report.sections(kept["demo"])[1] in text

@@ -33,15 +33,18 @@ S2_NOTE = (
 
 
 def write(cells: Sequence[Cell], out: Path, made_by: str, here: str) -> Path:
-    """Write report.md, its figure and the summary that the page Evaluate shows.
+    """Write report.md, a figure for each condition, and the summary that the page Evaluate shows.
 
     Returns the path of report.md. Raises UserError where no run of the grid has its table.
     """
     found = curve.summary(cells, made_by)
     out.mkdir(parents=True, exist_ok=True)
-    figure = save_figure(draw(found, conditions(found)[0]), out, "labels")
+    figures = {}
+    for name in conditions(found):
+        stem = "-".join(["labels", *name.lower().replace(",", "").split()])
+        figures[name] = save_figure(draw(found, name), out, stem)
     saved = curve.save(found)
-    text = [*sections(found, figure), f"Made by `{here}` from the runs of `{made_by}`."]
+    text = [*sections(found, figures), f"Made by `{here}` from the runs of `{made_by}`."]
     text.append(f"Evaluate's view *Labels* shows `{saved.name}`, kept in `{saved.parent.name}/`.")
     files.write_atomic(out / "report.md", "\n\n".join(text) + "\n")
     return out / "report.md"
@@ -55,15 +58,15 @@ def by_preset(cells: Sequence[Cell]) -> dict[str, list[Cell]]:
     return groups
 
 
-def sections(found: Mapping[str, Any], figure: str = "") -> list[str]:
-    """All parts of the report as Markdown."""
+def sections(found: Mapping[str, Any], figures: Mapping[str, str] | None = None) -> list[str]:
+    """All parts of the report as Markdown; `figures`: condition -> its curve's picture."""
     text = [f"# Few labels: {found['preset']}", describe(found)]
     if is_surrogate(found):
         text.append(SURROGATE_NOTE)
-    text += ["## Label-efficiency curve", figure]
+    text.append("## Label-efficiency curve")
     for condition in conditions(found):
-        told = curve_text(found, condition), worth_text(found, condition)
-        text += [f"Generator told: {condition}.", *told]
+        text += [f"Generator told: {condition}.", (figures or {}).get(condition, "")]
+        text += [curve_text(found, condition), worth_text(found, condition)]
     text.append(S2_NOTE)
     if headlines := headline_points(found):
         text += [f"## {curve.HEADLINE_COUNT} labelled voices a class: rows", rows_text(found)]
