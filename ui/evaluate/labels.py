@@ -132,7 +132,8 @@ def curve_figure(found: Mapping[str, Any], condition: str, rule: str) -> go.Figu
     figure, classes = go.Figure(), len(found["classes"])
     points = report.curve_points(found, condition)
     for name in curve.FAMILIES:
-        at = [(p["labelled"] / classes, p["lines"][name][rule], p["people"]) for p in points]
+        per_class = report.aside(name, points) / classes
+        at = [(p["labelled"] * per_class, p["lines"][name][rule], p["people"]) for p in points]
         at = [(x, one, people) for x, one, people in at if one]
         bands = [(x, one["band"]) for x, one, _ in at if "band" in one]
         if len(bands) > 1:
@@ -141,6 +142,10 @@ def curve_figure(found: Mapping[str, Any], condition: str, rule: str) -> go.Figu
             look = {"fill": "toself", "fillcolor": COLOURS[name], "opacity": BAND_OPACITY}
             look |= {"line_width": 0, "hoverinfo": "skip", "showlegend": False}
             figure.add_scatter(x=[*x, *x[::-1]], y=edge, legendgroup=name, **look)
+        alone = {}  # a band of one point has no width
+        if len(bands) == 1:
+            mean, (low, high) = at[0][1]["mean"], bands[0][1]
+            alone = {"array": [100 * (high - mean)], "arrayminus": [100 * (mean - low)]}
         text = [f"{name}: {report.format_accuracy(one)} %, {n} people" for _, one, n in at]
         figure.add_scatter(
             x=[x for x, _, _ in at],
@@ -149,6 +154,7 @@ def curve_figure(found: Mapping[str, Any], condition: str, rule: str) -> go.Figu
             legendgroup=name,
             mode="lines+markers",
             line={"color": COLOURS[name], "width": 2},
+            error_y={"visible": bool(alone), "width": 0, "thickness": 1.2} | alone,
             hovertext=text,
             hoverinfo="text",
         )

@@ -118,6 +118,15 @@ def curve_points(found: Mapping[str, Any], condition: str) -> list[dict[str, Any
     return sorted(points.values(), key=lambda p: p["labelled"])
 
 
+def aside(name: str, points: Sequence[Mapping[str, Any]]) -> float:
+    """Factor of the number of labels at which a family is drawn.
+
+    Not 1 for the families with a single point, which would hide each other.
+    """
+    lone = [k for k in curve.FAMILIES if sum(bool(p["lines"][k]["equal"]) for p in points) == 1]
+    return 1.06 ** (lone.index(name) - (len(lone) - 1) / 2) if name in lone else 1.0
+
+
 def labels_text(point: Mapping[str, Any]) -> str:
     """Labelled voices a class: "10", or "all (100)"."""
     return str(point["a class"] or f"all ({point['labelled']:.0f} voices)")
@@ -266,11 +275,15 @@ def draw(found: Mapping[str, Any], condition: str) -> Figure:
     for ax, rule in zip(axes, STEP_RULES, strict=True):
         for name in curve.FAMILIES:
             at = [(v, p["lines"][name][rule]) for v, p in zip(x, points, strict=True)]
-            at = [(v, one) for v, one in at if one]
-            ax.plot([v for v, _ in at], [100 * o["mean"] for _, o in at], "o-", ms=4, label=name)
+            at = [(v * aside(name, points), one) for v, one in at if one]
+            means = [100 * o["mean"] for _, o in at]
+            (line,) = ax.plot([v for v, _ in at], means, "o-", ms=4, label=name)
             bands = [(v, o["band"]) for v, o in at if "band" in o]
             low, high = ([100 * b[i] for _, b in bands] for i in (0, 1))
-            ax.fill_between([v for v, _ in bands], low, high, alpha=0.12)
+            across, colour = [v for v, _ in bands], line.get_color()
+            ax.fill_between(across, low, high, alpha=0.12, color=colour, lw=0)
+            if len(bands) == 1:  # a band has no width there
+                ax.vlines(across, low, high, color=colour, lw=1.2)
         ax.axhline(100 * found["chance"], ls=":", color="k", lw=1, label="chance")
         ax.set(xscale="log", xlabel="labelled voices a class in S1", title=STEP_RULE_NAMES[rule])
         ax.set_xticks(x, [f"{v:.0f}" for v in x])
