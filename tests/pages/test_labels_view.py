@@ -42,7 +42,11 @@ def test_another_condition_has_its_curve_and_its_gains(with_run, summary):
     assert shown["(c') 10 and generation equal"] == "20 labels"
     assert shown["(a'): holds under both rules"] == "+10.0 points"
     drawn = {t.name: t for t in labels.curve_figure(summary, "none", "equal").data}
-    assert list(drawn["S1 + generated"].x) == [10]
+    lone = [drawn[name] for name in curve.FAMILIES if name not in curve.WITHOUT_GENERATED]
+    assert [round(line.x[0], 1) for line in lone] == [9.4, 10, 10.6]  # side by side, each its bar
+    assert all(len(line.x) == 1 and line.error_y.visible for line in lone)
+    assert not drawn[curve.BASE].error_y.visible
+    assert "1 fold × 1 seed, 8 people" in app.caption[-1].value
     assert list(drawn[curve.BASE].x) == [5, 10, 20, 40, 100]
 
 

@@ -46,7 +46,7 @@ def show() -> None:
     if not found:
         _show_command("demo", "No curve is kept here yet.")
         return
-    left, middle, right = st.columns([2, 3, 2], gap="medium", vertical_alignment="bottom")
+    left, middle, right = st.columns([2, 6, 3], gap="medium", vertical_alignment="bottom")
     with left:
         names = list(found)
         name = runs.choose_from_list("Corpus", "curve", names, names[0])
@@ -82,7 +82,8 @@ def _show_summary(found: Mapping[str, Any], condition: str, rule: str) -> None:
     )
     point = report.headline_points(found).get(condition)
     _show_headlines(found, condition, point, rule)
-    st.caption(report.S2_NOTE)
+    size = report.size_text(point) if point else ""
+    st.caption(f"{size} {report.S2_NOTE}".strip())
     with st.expander("Every row", icon=":material/table:"):
         st.markdown(report.rows_text(found))
     with st.expander("Gains and their tests over people", icon=":material/rule:"):
@@ -115,7 +116,7 @@ def _show_headlines(
             continue
         held = report.holds_in(point, name)
         words = "holds under both rules" if held else "not shown"
-        title = f"({name})" if name != "whole" else "method whole"
+        title = f"({name})" if name != "whole" else name
         column.metric(
             f"{title}: {words}",
             f"{100 * gain['difference']:+.1f} points",
@@ -140,7 +141,7 @@ def curve_figure(found: Mapping[str, Any], condition: str, rule: str) -> go.Figu
             x = [x for x, _ in bands]
             edge = [100 * b[1] for _, b in bands] + [100 * b[0] for _, b in reversed(bands)]
             look = {"fill": "toself", "fillcolor": COLOURS[name], "opacity": BAND_OPACITY}
-            look |= {"line_width": 0, "hoverinfo": "skip", "showlegend": False}
+            look |= {"mode": "lines", "line_width": 0, "hoverinfo": "skip", "showlegend": False}
             figure.add_scatter(x=[*x, *x[::-1]], y=edge, legendgroup=name, **look)
         alone = {}  # a band of one point has no width
         if len(bands) == 1:

@@ -71,7 +71,8 @@ def sections(found: Mapping[str, Any], figures: Mapping[str, str] | None = None)
     if headlines := headline_points(found):
         text += [f"## {curve.HEADLINE_COUNT} labelled voices a class: rows", rows_text(found)]
         for condition, point in headlines.items():
-            text += [f"## Headline gains, generator told: {condition}", gains_text(point)]
+            title = f"## Headline gains, generator told: {condition}"
+            text += [title, size_text(point), gains_text(point)]
         text += ["## The choice of conformal prediction", choice_text(found)]
     if found["conditions"]:
         text += ["## One condition or generator against another", conditions_text(found)]
@@ -125,6 +126,13 @@ def aside(name: str, points: Sequence[Mapping[str, Any]]) -> float:
     """
     lone = [k for k in curve.FAMILIES if sum(bool(p["lines"][k]["equal"]) for p in points) == 1]
     return 1.06 ** (lone.index(name) - (len(lone) - 1) / 2) if name in lone else 1.0
+
+
+def size_text(point: Mapping[str, Any]) -> str:
+    """How many trainings and people stand behind a point."""
+    folds, seeds, people = (point[k] for k in ("folds", "seeds", "people"))
+    parts = (f"{n} {what}{'s' * (n != 1)}" for n, what in ((folds, "fold"), (seeds, "seed")))
+    return f"At {labels_text(point)} labels a class: {' × '.join(parts)}, {people} people."
 
 
 def labels_text(point: Mapping[str, Any]) -> str:
