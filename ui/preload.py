@@ -43,11 +43,9 @@ def _preload() -> None:
     begun = time.monotonic()
     while time.monotonic() < min(_last_page[0] + QUIET_SECONDS, begun + MOST_SECONDS):
         time.sleep(0.1)
-    from core.config.settings import LogMel
     from core.inference import generation  # noqa: F401
-    from core.media import sandbox, spectrograms
+    from core.media import sandbox
 
-    spectrograms.mel_filters(LogMel())
     if not (runtime.exists() and isinstance(runtime.get_instance(), runtime.Runtime)):
         return  # a single script, as in tests, has no other pages
     sandbox.keep_decoder_ready()

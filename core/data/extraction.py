@@ -163,7 +163,7 @@ def extract_part(
     NumPy's matrix products differ in their last bits with the number of threads, so one thread is
     used everywhere.
     """
-    features.load_tools(items, how)
+    features.load_tools(items)
     with _blas_controller().limit(limits=1, user_api="blas"):
         return i, _to_arrays([features.extract_clip(item, how) for item in items])
 

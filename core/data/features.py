@@ -111,7 +111,7 @@ def _machine_fault(item: Any, error: BaseException) -> str:
     return f"{clip}: {reason}"
 
 
-def load_tools(items: Sequence[Any], how: ExtractionSettings) -> None:
+def load_tools(items: Sequence[Any]) -> None:
     """Load what the clips need before the first is read: the decoders and the landmark model.
 
     Raises MachineError where a library cannot be loaded or run, ModelMissing without the model.

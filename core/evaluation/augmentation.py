@@ -162,8 +162,7 @@ def compute_table(
 
     scored = (*voices2, voices4)
     first = kind.parts(material, 0, plan)  # once: a flow takes minutes for them
-    job = run, kind, plan, marks, scored, material, first
-    trained, sizes = _train_rows(*job, tick, should_stop)
+    trained, sizes = _train_rows(run, kind, plan, marks, scored, material, first, tick, should_stop)
     facts = kind.facts(material, plan, first)
     return _write_table(run, kind, plan, marks, trained, sizes, material, facts)
 
@@ -199,10 +198,8 @@ def _train_rows(
         return out
 
     for k in range(plan.seeds):
-        parts, seed = (
-            kind.parts(material, k, plan) if k else first,
-            seed_of(config, "rows") + 10 * k,
-        )
+        parts = kind.parts(material, k, plan) if k else first
+        seed = seed_of(config, "rows") + 10 * k
         data = join_parts(parts, kind.rows, getattr(plan, "own_share", 0.0))
         sizes = {name: len(row[1]) for name, row in join_parts(parts, kind.rows).items()}
         rows = [r for r in kind.rows if r.name in data and not (r.plain and role == "face")]

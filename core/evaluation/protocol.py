@@ -161,17 +161,16 @@ def few_labels_config(base: Config) -> Config:
 
 def few_labels_cases(base: Config) -> list[Cell]:
     """The label-efficiency curve of CP; at its first count the other conditions, and our flow."""
-    small, out = few_labels_config(base), []
+    small, out, own = few_labels_config(base), [], base.gan.generator
+    headline = [(c, own) for c in ("cp", "classifier", "label", "none")]
+    headline += [(c, "flow") for c in ("cp", "classifier") if own != "flow"]
     for n in LABEL_COUNTS:
-        conditions = ("cp", "classifier", "label", "none") if n == LABEL_COUNTS[0] else ("cp",)
-        for c in conditions:
-            name = f"{n} a class" if n else "all labels"
-            config = replace(small, data={"labels_per_class": n}, gan={"condition": c})
-            out.append(Cell(f"{name} · {CONDITION_NAMES[c]}", "few labels", config))
-    if base.gan.generator != "flow":
-        for cell in out[:2]:  # CP and classifier
-            config = replace(cell.config, gan={"generator": "flow"})
-            out.append(Cell(f"{cell.name} · flow", "few labels", config))
+        for c, generator in headline if n == LABEL_COUNTS[0] else headline[:1]:
+            game = {"condition": c, "generator": generator}
+            config = replace(small, data={"labels_per_class": n}, gan=game)
+            name = f"{f'{n} a class' if n else 'all labels'} · {CONDITION_NAMES[c]}"
+            name += "" if generator == own else f" · {generator}"
+            out.append(Cell(name, "few labels", config))
     return out
 
 

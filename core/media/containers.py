@@ -29,11 +29,9 @@ VIDEO_DEMUXERS = {"mp4": "mov", "webm": "matroska", "mpg": "mpeg", "ts": "mpegts
 AUDIO_DEMUXERS = {
     kind: kind for kind in ("wav", "mp3", "flac", "aac", "aiff", "caf", "au", "amr", "w64")
 } | {"nist": "nistsphere"}  # the wav files of TIMIT and other speech corpora
-PICTURE_FORMATS = (
-    {"jpg": "JPEG"}
-    | {kind: kind.upper() for kind in ("png", "webp", "bmp", "tiff", "avif", "ppm")}
-    | {"heic": "HEIF"}
-)  # what telephones store
+PICTURE_FORMATS = {"jpg": "JPEG", "heic": "HEIF"} | {
+    kind: kind.upper() for kind in ("png", "webp", "bmp", "tiff", "avif", "ppm")
+}
 MEDIA_KINDS = frozenset(VIDEO_DEMUXERS | AUDIO_DEMUXERS | PICTURE_FORMATS)
 # Kinds that libsndfile reads too; it accepts more damaged headers than FFmpeg.
 SOUNDFILE_KINDS = ("wav", "flac", "mp3", "ogg", "aiff", "caf", "au", "w64", "nist")

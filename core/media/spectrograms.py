@@ -16,6 +16,9 @@ from core.config.settings import LogMel
 FLOOR_DB = -100.0  # 10 log10 of the smallest power kept; librosa's amin of 1e-10
 MAX_SILENT_DBFS = -60.0  # peak of a column's samples, below which no voice is in it
 MIN_VOICED_COLUMNS = 11  # columns, 0.11 s: a window with fewer voiced ones is silent
+# Slaney's scale: 15 mel below 1000 Hz, even in Hz; above it 27 mel to each factor of 6.4
+LINEAR_HZ, LINEAR_MEL = 1000.0, 15.0
+MEL_STEP = np.log(6.4) / 27  # of the logarithm of a frequency above
 GENERATED_COMMENT = "generated, nobody's voice"  # content of a wav, as its comment describes it
 RESYNTHESIS_COMMENT = "a real voice through mel bands and back"
 
@@ -39,20 +42,15 @@ def mel_filters(s: LogMel) -> np.ndarray:
     return triangles
 
 
-# Slaney's scale: 15 mel below 1000 Hz, even in Hz; above it 27 mel to each factor of 6.4
-_LINEAR_HZ, _LINEAR_MEL = 1000.0, 15.0
-_MEL_STEP = np.log(6.4) / 27  # of the logarithm of a frequency above
-
-
 def _hz_to_mel(hz: float) -> float:
-    if hz < _LINEAR_HZ:
-        return hz * _LINEAR_MEL / _LINEAR_HZ
-    return _LINEAR_MEL + float(np.log(hz / _LINEAR_HZ)) / _MEL_STEP
+    if hz < LINEAR_HZ:
+        return hz * LINEAR_MEL / LINEAR_HZ
+    return LINEAR_MEL + float(np.log(hz / LINEAR_HZ)) / MEL_STEP
 
 
 def _mel_to_hz(mel: np.ndarray) -> np.ndarray:
-    above = _LINEAR_HZ * np.exp(_MEL_STEP * (mel - _LINEAR_MEL))
-    return np.where(mel < _LINEAR_MEL, mel * (_LINEAR_HZ / _LINEAR_MEL), above)
+    above = LINEAR_HZ * np.exp(MEL_STEP * (mel - LINEAR_MEL))
+    return np.where(mel < LINEAR_MEL, mel * (LINEAR_HZ / LINEAR_MEL), above)
 
 
 @functools.cache

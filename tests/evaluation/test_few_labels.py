@@ -215,7 +215,12 @@ def test_the_report_is_written_and_kept_for_the_page(tmp_path, monkeypatch):
     kept = curve.load_all()
     assert list(kept) == ["demo"]
     assert report.sections(kept["demo"])[1] in text
-    for damaged, why in (("{", "cannot be read"), ('{"preset": "demo"}', "it lacks cells")):
+    old = json.dumps(kept["demo"] | {"conditions": [{"against": "none"}]})
+    for damaged, why in (
+        ("{", "cannot be read"),
+        ('{"preset": "demo"}', "it lacks cells"),
+        (old, "of an earlier form.*report --grid labels"),
+    ):
         (curve.results_folder() / "demo.json").write_text(damaged)
         with pytest.raises(files.UserError, match=why):
             curve.load_all()

@@ -22,11 +22,8 @@ COLOURS = dict(  # of the curve's lines
 BAND_OPACITY = 0.12
 TOLD = {  # condition of a report -> what the generator is told
     **{"CP": "p-values (CP)", "classifier": "softmax", "label": "true label"},
-    **{
-        "none": "nothing",
-        "CP, flow": "p-values, our flow",
-        "classifier, flow": "softmax, our flow",
-    },
+    **{"none": "nothing", "CP, flow": "p-values, our flow"},
+    "classifier, flow": "softmax, our flow",
 }
 EXPLANATION = """
 A source with labels (faces) should help where a target (voices) has few. *S1* has a few labelled

@@ -55,10 +55,9 @@ def summary(cells: Sequence[Cell], command: str, folder: Path | None = None) -> 
     found = _with_tables(cells, folder or files.checkpoints_folder())
     if not found:
         raise files.UserError(f"no run of this grid has its table; train them with: {command}")
-    config = cells[0].config
+    config, done = cells[0].config, [c.config for of in found.values() for c, _ in of]
     points = {key: point_summary(of) for key, of in found.items()}
     tables = {key: _arrays(of) for key, of in found.items()}
-    named = [c for n, c in found if n == HEADLINE_COUNT]
     return {
         "corpus": config.data.voices,
         "preset": config.name.removesuffix("-labels"),
@@ -67,11 +66,12 @@ def summary(cells: Sequence[Cell], command: str, folder: Path | None = None) -> 
         "chance": 1 / len(config.data.classes),
         "command": command,
         "cells": {"done": sum(map(len, found.values())), "all": len(cells)},
-        "settings": f"{settings_text([c.config for of in found.values() for c, _ in of])}; "
-        f"{plan_text(found)}",
+        "settings": f"{settings_text(done)}; {plan_text(found)}",
         "points": [points[key] for key in found],
         "worth": {
-            c: {rule: label_worth(tables, points, c, rule) for rule in STEP_RULES} for c in named
+            c: {rule: label_worth(tables, points, c, rule) for rule in STEP_RULES}
+            for n, c in found
+            if n == HEADLINE_COUNT
         },
         "conditions": _condition_gains(tables),
     }
@@ -288,6 +288,8 @@ def load_all() -> dict[str, dict[str, Any]]:
             one = json.loads(path.read_text(encoding="utf-8"))
             if lacking := PARTS - set(one):
                 raise ValueError(f"it lacks {', '.join(sorted(lacking))}")
+            if not all("of" in g for g in one["conditions"]):
+                raise ValueError("it is of an earlier form")
             found[str(one["preset"])] = one
         except (ValueError, TypeError) as e:
             fix = "remove it and make it again with: python -m core report --grid labels"
