@@ -32,6 +32,9 @@ MIN_F0, MAX_F0 = 60.0, 700.0  # Hz; an acted scream of RAVDESS reaches 650
 # Of `consistent_waveform`; chosen on S2's voices (LOG.md). At a relaxation of 0.5 a band's energy
 # is exact.
 MOMENTUM, RELAXATION = 0.9, 0.6
+# The share of tone that the network estimates is a mean over what may be, so a voice would be a
+# whisper where it is unsure. Its logits times the first plus the second; chosen on S2 (LOG.md).
+TONE_SHARPNESS, TONE_OFFSET = 4.0, 2.0
 WEIGHTS_FOLDER = "vocoder"
 # Fields of LogMel that a network depends on.
 LOGMEL_FIELDS = "rate", "n_fft", "window", "hop", "bands", "f_min", "f_max"
@@ -269,8 +272,9 @@ def invert_with_network(network: Vocoder, db: np.ndarray, s: LogMel, seed: int =
     """
 
     def invert(wanted: Tensor) -> Tensor:
-        maps = network(to_network_input(wanted))
-        pulses = pulse_spectrum(viterbi_pitch(maps[0]), s)
+        pitch, shape, tone = network(to_network_input(wanted))
+        maps = pitch, shape, TONE_SHARPNESS * tone + TONE_OFFSET
+        pulses = pulse_spectrum(viterbi_pitch(pitch), s)
         noise = noise_phases(len(wanted), wanted.shape[1], s, seed)
         spectrum = shape_spectrum(wanted, maps, pulses, noise, s)
         return consistent_waveform(spectrum, wanted, s, iterations(s))

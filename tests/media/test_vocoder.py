@@ -9,6 +9,7 @@ from safetensors.torch import save_file
 
 from core import files
 from core.config.settings import Config, LogMel
+from core.evaluation.hearing import acoustics
 from core.experiments import vocoder_training
 from core.media import spectrograms, vocoder, waveforms
 from core.models import networks
@@ -45,6 +46,15 @@ def test_a_sound_carries_its_spectrogram(blur, plain):
     assert error <= 6
     assert np.array_equal(wave, vocoder.to_waveform(y, 25.0, S, seed=3, plain=plain)[0])  # seeded
     assert not np.array_equal(wave, vocoder.to_waveform(y, 25.0, S, seed=4, plain=plain)[0])
+
+
+def test_a_voice_keeps_its_tone_and_noise_gets_none():
+    """The network's own share of tone leaves a quarter of this voice without a pitch."""
+    noise = (0.05 * np.random.default_rng(0).normal(size=24_000)).astype(np.float32)
+    y = np.stack([spectrogram(wave) for wave in (voice_like(seed=0), voice_like(seed=1), noise)])
+    *voices, hiss = vocoder.to_waveform(y, 25.0, S)[0]
+    assert min((acoustics.pitch(wave, S) > 0).mean() for wave in voices) > 0.85
+    assert not acoustics.pitch(hiss, S).any()
 
 
 def test_it_carries_twice_as_well_as_griffin_lim():
