@@ -243,7 +243,9 @@ def _hearing_text(ears: dict) -> str:
     for line, of in ears.items():
         cells = [" ± ".join(f"{v:.2f}" for v in of["scores"][k]) for k in names]
         rows.append(f"| {line} | {of['N']} | {' | '.join(cells)} |")
-    last = list(ears.values())[-1]["correlation with the first"]
+    first, *_, generated = next(iter(ears.values())), *ears.values()
+    last = generated["correlation with the first"]
+    counts = " and ".join(str(of.get("N acoustics", of["N"])) for of in (generated, first))
     moves = ", ".join(f"{name} {r:.2f}" for name, r in last.items())
     table = "\n".join(rows)
     return f"""
@@ -257,8 +259,8 @@ standard error.
 |{"---|" * (2 + len(names))}
 {table}
 
-How each emotion differs from the mean over emotions, generated against real voices, correlation:
-{moves}.
+How each emotion differs from the mean over emotions, generated against real voices (N = {counts}),
+correlation: {moves}.
 """
 
 

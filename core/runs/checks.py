@@ -240,6 +240,7 @@ def _json_specs(c: Config) -> dict[str, Any]:
         "classes?": [str],
     }
     line = {"N": int, "scores": {"*": [float]}, "correlation with the first": {"*": float}}
+    line |= {"N acoustics?": int}
     side = {"clips": int, "classes": {"*": int}, "subjects": {}, "unknown?": int}
     return {
         "corpus": {"faces": corpus, "voices": corpus | levels},

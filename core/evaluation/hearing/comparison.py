@@ -18,7 +18,10 @@ from core.media import spectrograms, vocoder
 from core.runs.directory import Run
 
 RECORDED, GENERATED = "real, as recorded", "generated, vocoder"  # lines; others lie between
-MOST_PER_EMOTION = 15  # sounds of each emotion in a line; seven emotions make 105
+MOST_PER_EMOTION = 15  # sounds of each emotion that are judged; seven emotions make 105
+# Of each that acoustics measure, all that there are of RAVDESS's S4: one second of a voice says
+# little of its range of pitch.
+MOST_MEASURED = 32
 ProgressCallback = Callable[[str, int, int, str], None]  # (phase, lines done, total, remark)
 
 
@@ -38,25 +41,28 @@ class Line:
     name: str
     n: int
     scores: dict[str, np.ndarray]  # judges.SCORES, emotions.LISTENERS -> (n,)
-    features: np.ndarray  # (n, 4), acoustics.FEATURES
-    labels: np.ndarray  # (n,)
+    features: np.ndarray  # (m, 4), acoustics.FEATURES, of more sounds than are judged
+    labels: np.ndarray  # (m,)
+
+
+def at_most_of_each(labels: np.ndarray, classes: int, most: int, seed: int = 0) -> np.ndarray:
+    """Rows, at most `most` of each class, drawn by `seed`."""
+    order = np.random.default_rng(seed).permutation(len(labels))
+    return np.sort(np.concatenate([order[labels[order] == k][:most] for k in range(classes)]))
 
 
 def first_of_each(labels: np.ndarray, classes: int, most: int, seed: int = 0) -> np.ndarray:
     """Rows, equally many of each class that occurs, at most `most`, drawn by `seed`."""
     counts = np.bincount(labels, minlength=classes)
-    n = min(most, int(counts[counts > 0].min(initial=most)))
-    order = np.random.default_rng(seed).permutation(len(labels))
-    rows = [order[labels[order] == k][:n] for k in range(classes)]
-    return np.sort(np.concatenate(rows))
+    return at_most_of_each(labels, classes, int(counts[counts > 0].min(initial=most)), seed)
 
 
-def real_sounds(run: Run, most: int = MOST_PER_EMOTION, seed: int = 0) -> list[Sounds]:
+def real_sounds(run: Run, most: int = MOST_MEASURED, seed: int = 0) -> list[Sounds]:
     """The three lines of S4's recordings. Raises CorpusError where they are not here."""
     config, s = run.config, run.config.logmel
     labelled = recordings.labelled_recordings(config, ("S4",))
     labels = np.array([k for k, _ in labelled])
-    rows = first_of_each(labels, len(config.data.classes), most, seed)
+    rows = at_most_of_each(labels, len(config.data.classes), most, seed)
     db, waves = recordings.voiced_seconds([labelled[i][1] for i in rows], s)
     ref_db = run.json("corpus")["voices"]["ref_db"]
     y, labels = spectrograms.scale(db, ref_db, s), labels[rows]
@@ -67,12 +73,12 @@ def real_sounds(run: Run, most: int = MOST_PER_EMOTION, seed: int = 0) -> list[S
     return lines
 
 
-def generated_sounds(run: Run, most: int = MOST_PER_EMOTION, seed: int = 0) -> Sounds:
+def generated_sounds(run: Run, most: int = MOST_MEASURED, seed: int = 0) -> Sounds:
     """The run's saved samples of S4's faces, through the vocoder. Raises UserError without any."""
     saved = run.arrays("generated")
     if not saved:
         raise UserError(f"{run.id} keeps no generated samples; let its training finish")
-    rows = first_of_each(saved["label"], len(run.config.data.classes), most, seed)
+    rows = at_most_of_each(saved["label"], len(run.config.data.classes), most, seed)
     ref_db = run.json("corpus")["voices"]["ref_db"]
     waves = own_level(saved["y"][rows].astype(np.float32), ref_db, run, seed)
     return Sounds(GENERATED, waves, saved["label"][rows])
@@ -90,21 +96,23 @@ def listen(
     run: Run,
     report: ProgressCallback = lambda *a: None,
     most: int = MOST_PER_EMOTION,
+    measured: int = MOST_MEASURED,
     seed: int = 0,
 ) -> list[Line]:
     """All lines of a run that makes voices, generated last; without recordings that one alone.
 
-    Each line has at most `most` sounds of an emotion, equally many of all. Raises UserError for a
-    run that makes faces, and where the judges are not installed.
+    The judges hear at most `most` sounds of an emotion, equally many of all; acoustics measure at
+    most `measured` of each. Raises UserError for a run that makes faces, and where the judges are
+    not installed.
     """
     if run.config.gan.direction != "face-voice":
         raise UserError(f"{run.id} makes faces; choose a run that makes voices")
     if run.config.logmel.rate != judges.RATE:
         raise UserError(f"{run.id} has sounds of {run.config.logmel.rate} Hz, not {judges.RATE}")
     judges.judge(np.zeros((0, judges.RATE)))  # missing judges are told before the work
-    lines = [generated_sounds(run, most, seed)]
+    lines = [generated_sounds(run, measured, seed)]
     try:
-        lines = [*real_sounds(run, most, seed), *lines]
+        lines = [*real_sounds(run, measured, seed), *lines]
     except CorpusError as e:
         report("hear voices", 0, len(lines), f"no real ones: {e}")
     try:
@@ -115,10 +123,11 @@ def listen(
     out = []
     for i, sounds in enumerate(lines):
         report("hear voices", i, len(lines), sounds.name)
-        scores = judges.judge(sounds.waves)
-        scores |= emotions.heard(listeners, sounds.waves, sounds.labels, run)
+        rows = first_of_each(sounds.labels, len(run.config.data.classes), most, seed)
+        judged, labels = sounds.waves[rows], sounds.labels[rows]
+        scores = judges.judge(judged) | emotions.heard(listeners, judged, labels, run)
         features = acoustics.features(sounds.waves, run.config.logmel)
-        out.append(Line(sounds.name, len(sounds.waves), scores, features, sounds.labels))
+        out.append(Line(sounds.name, len(rows), scores, features, sounds.labels))
     return out
 
 
@@ -127,7 +136,7 @@ def listen(
 
 def means_and_errors(line: Line) -> dict[str, tuple[float, float]]:
     """Judge's score -> its mean over a line's sounds and the mean's standard error."""
-    n = len(line.labels)
+    n = line.n
     return {
         k: (float(v.mean()), float(v.std(ddof=1) / np.sqrt(n)) if n > 1 else float("nan"))
         for k, v in line.scores.items()
@@ -144,6 +153,7 @@ def as_json(lines: list[Line], classes: tuple[str, ...]) -> dict:
             "scores": {
                 k: [v for v in of if np.isfinite(v)] for k, of in means_and_errors(line).items()
             },
+            "N acoustics": len(line.labels),
             "acoustics": dict(zip(classes, differences.tolist(), strict=True)),
             "correlation with the first": {
                 k: r
@@ -192,5 +202,5 @@ def acoustics_table(lines: list[Line], classes: tuple[str, ...]) -> str:
     for line in lines[1:]:
         r = acoustics.correlations(found[line.name], found[lines[0].name])
         values = " | ".join(f"{r[f]:.2f}" for f in acoustics.FEATURES)
-        out.append(f"| correlation {r['all']:.2f} | {line.name}, N = {line.n} | {values} |")
+        out.append(f"| correlation {r['all']:.2f} | {line.name}, N = {len(line.labels)} | {values} |")
     return "\n".join(out)
