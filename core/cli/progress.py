@@ -6,24 +6,28 @@ import functools
 import signal
 import sys
 import time
+from collections import deque
 from collections.abc import Callable
 from typing import Any
 
 from core.experiments import tasks
 from core.files import StopRequested
 
+RECENT = 60.0  # seconds whose speed counts: after a pause, or beside other work, an older one lies
+
 
 class Progress:
     """Progress callback that prints one line: phase, share done, speed and time left.
 
     A terminal's line is overwritten; other outputs get a line every 10 s. Where this process runs
-    as a task, its task file is updated too.
+    as a task, its task file is updated too. Speed is that of the last RECENT seconds.
     """
 
     def __init__(self, unit: tuple[float, str] = (1.0, "")) -> None:
         """`unit` divides the counts and follows them, such as (1e6, " MB")."""
         self.size, self.unit = unit
-        self.phase, self.phase_start, self.first_count = "", 0.0, 0
+        self.phase, self.phase_start = "", 0.0
+        self.looks: deque[tuple[float, int]] = deque()  # (time, done), a second apart
         self.printed_at = self.reported_at = 0.0
 
     def __call__(self, phase: str, done: int, total: int, remark: str = "") -> None:
@@ -31,9 +35,15 @@ class Progress:
         if phase != self.phase:
             if self.phase and terminal:
                 print(file=sys.stderr)
-            self.phase, self.phase_start, self.first_count = phase, now, done
+            self.phase, self.phase_start = phase, now
+            self.looks = deque([(now, done)])
             self.printed_at = self.reported_at = 0.0
-        rate = (done - self.first_count) / max(1e-9, now - self.phase_start)
+        while len(self.looks) > 1 and self.looks[1][0] <= now - RECENT:
+            self.looks.popleft()
+        began, first_count = self.looks[0]
+        rate = (done - first_count) / max(1e-9, now - began)
+        if now - self.looks[-1][0] >= 1:
+            self.looks.append((now, done))
         if now - self.reported_at > 0.5 or done >= total:
             self.reported_at = now
             tasks.report_progress(phase, done, total, rate)

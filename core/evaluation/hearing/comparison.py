@@ -202,5 +202,6 @@ def acoustics_table(lines: list[Line], classes: tuple[str, ...]) -> str:
     for line in lines[1:]:
         r = acoustics.correlations(found[line.name], found[lines[0].name])
         values = " | ".join(f"{r[f]:.2f}" for f in acoustics.FEATURES)
-        out.append(f"| correlation {r['all']:.2f} | {line.name}, N = {len(line.labels)} | {values} |")
+        name = f"{line.name}, N = {len(line.labels)}"
+        out.append(f"| correlation {r['all']:.2f} | {name} | {values} |")
     return "\n".join(out)
