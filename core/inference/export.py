@@ -117,7 +117,7 @@ that makes {_purpose(c, given)}.{REVERSE_NOTE if turned else ""}{flow}
 ## Figures
 
 {_figures(c, r, run.json("table"), given, made)}
-{_augmentation_item(run)}{_hearing_text(run.json("ears"))}
+{_augmentation_item(run)}{_hearing_text(run)}
 ## What it must not be used for
 
 It does not tell what a person feels, and {limit}.
@@ -234,8 +234,9 @@ the noise decides {q("diversity")} of how
 {q("recognised real", 1, 100)} % of the real samples{note and f"{chr(10)}- {note}"}"""
 
 
-def _hearing_text(ears: dict) -> str:
+def _hearing_text(run: Run) -> str:
     """The card's section on how the voices sound; "" where nobody has judged them."""
+    ears, chance = run.json("ears"), 1 / len(run.config.data.classes)
     if not ears:
         return ""
     names = list(next(iter(ears.values()))["scores"])
@@ -252,8 +253,8 @@ def _hearing_text(ears: dict) -> str:
 ## How it sounds
 
 Judged by networks that no one here trained (DNSMOS P.835 and P.808, Silero VAD) on seconds of
-sound, and by two listeners that know S1 to S3's voices (share of emotions named right); mean ±
-standard error.
+sound, and by two listeners that know S1's and S2's voices (share of emotions named right, chance
+{chance:.2f}); mean ± standard error.
 
 | sound | N | {" | ".join(names)} |
 |{"---|" * (2 + len(names))}

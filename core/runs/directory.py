@@ -29,9 +29,9 @@ SHIPPED_RUNS = frozenset(
         "demo-cp-87b4dc5a",
         "demo-label-dc121551",
         "demo-reverse-label-169ef66d",
-        "fer2013-ravdess-classifier-2dcd1e6b",
-        "fer2013-ravdess-cp-6889e87b",
-        "fer2013-ravdess-label-640c0e13",
+        "fer2013-ravdess-classifier-18800633",
+        "fer2013-ravdess-cp-e4390286",
+        "fer2013-ravdess-label-d5538767",
         "listening-label-bf2733f0",
     )
 )
