@@ -95,6 +95,7 @@ def test_a_folder_is_examined_prepared_and_looked_at(page, own):
     page.get_by_alt_text("aligned face of faces/happy/ben/face.mp4").wait_for()
 
 
+@pytest.mark.slow
 def test_the_demo_is_drawn_stopped_and_found_again(page):
     page.goto("/data")
     page.get_by_role("button", name="Draw the demo corpus").click()

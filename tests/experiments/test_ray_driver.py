@@ -242,6 +242,7 @@ def test_a_run_that_takes_its_machines_with_it_is_given_up(two, demo_world, tmp_
     ]
 
 
+@pytest.mark.slow
 def test_a_dead_worker_fails_its_run_alone(two, demo_world, tmp_path):
     todo = cluster_runs.cells(
         replace(cluster_runs.TINY, gan={"steps": 100_000}), l1=(0.1,)

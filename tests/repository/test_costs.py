@@ -35,6 +35,7 @@ def test_what_no_law_can_be_fitted_to_is_refused(sizes, times):
         scaling.power_law(sizes, times)
 
 
+@pytest.mark.slow
 def test_each_growth_is_drawn_and_told(tmp_path, monkeypatch, capsys):
     small = {
         "calibration": (10, 20, 40, 80),
