@@ -193,9 +193,15 @@ def page(chromium, server):
     faults = browser.record_faults(tab)
     yield tab
     assert tab.locator("[data-testid=stException]").count() == 0
-    # a sound that a newer one replaced before it was loaded is no fault; one on the page is
-    shown = tab.eval_on_selector_all("audio, video", "all => all.map(e => e.currentSrc || e.src)")
-    here = [f for f in faults if "/media/" not in f or any(src and src in f for src in shown)]
+    # A sound that a newer one replaced before it was loaded is no fault; one that stays on the page
+    # is. A page that is being drawn gets some seconds.
+    sources = "all => all.map(e => e.currentSrc || e.src)"
+    for _ in range(50):
+        shown = tab.eval_on_selector_all("audio, video", sources)
+        here = [f for f in faults if "/media/" not in f or any(src and src in f for src in shown)]
+        if not here:
+            break
+        tab.wait_for_timeout(100)
     assert here == [], faults
     context.close()
 
