@@ -13,7 +13,7 @@ from typing import Any
 from core.experiments import tasks
 from core.files import StopRequested
 
-RECENT = 60.0  # seconds whose speed counts: after a pause, or beside other work, an older one lies
+RECENT = 60.0  # seconds whose speed counts; an older one misleads after a pause
 
 
 class Progress:

@@ -32,8 +32,8 @@ MIN_F0, MAX_F0 = 60.0, 700.0  # Hz; an acted scream of RAVDESS reaches 650
 # Of `consistent_waveform`; chosen on S2's voices (LOG.md). At a relaxation of 0.5 a band's energy
 # is exact.
 MOMENTUM, RELAXATION = 0.9, 0.6
-# The share of tone that the network estimates is a mean over what may be, so a voice would be a
-# whisper where it is unsure. Its logits times the first plus the second; chosen on S2 (LOG.md).
+# Where the network is unsure, its share of tone lies between pulses and noise, which sounds like a
+# whisper. Its logits are multiplied by the first and raised by the second; chosen on S2 (LOG.md).
 TONE_SHARPNESS, TONE_OFFSET = 4.0, 2.0
 WEIGHTS_FOLDER = "vocoder"
 # Fields of LogMel that a network depends on.
