@@ -239,15 +239,13 @@ def _hearing_text(run: Run) -> str:
     ears, chance = run.json("ears"), 1 / len(run.config.data.classes)
     if not ears:
         return ""
-    names = list(next(iter(ears.values()))["scores"])
-    rows = []
+    first, generated = list(ears.values())[0], list(ears.values())[-1]
+    names, rows = list(first["scores"]), []
     for line, of in ears.items():
         cells = [" ± ".join(f"{v:.2f}" for v in of["scores"][k]) for k in names]
         rows.append(f"| {line} | {of['N']} | {' | '.join(cells)} |")
-    first, *_, generated = next(iter(ears.values())), *ears.values()
-    last = generated["correlation with the first"]
+    moves = ", ".join(f"{k} {r:.2f}" for k, r in generated["correlation with the first"].items())
     counts = " and ".join(str(of.get("N acoustics", of["N"])) for of in (generated, first))
-    moves = ", ".join(f"{name} {r:.2f}" for name, r in last.items())
     table = "\n".join(rows)
     return f"""
 ## How it sounds

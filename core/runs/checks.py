@@ -239,8 +239,8 @@ def _json_specs(c: Config) -> dict[str, Any]:
         "test subjects?": [str],
         "classes?": [str],
     }
-    line = {"N": int, "scores": {"*": [float]}, "correlation with the first": {"*": float}}
-    line |= {"N acoustics?": int}
+    correlations = {"correlation with the first": {"*": float}}
+    line = {"N": int, "N acoustics?": int, "scores": {"*": [float]}, **correlations}
     side = {"clips": int, "classes": {"*": int}, "subjects": {}, "unknown?": int}
     return {
         "corpus": {"faces": corpus, "voices": corpus | levels},
