@@ -246,7 +246,12 @@ def _hearing_text(run: Run) -> str:
         rows.append(f"| {line} | {of['N']} | {' | '.join(cells)} |")
     moves = ", ".join(f"{k} {r:.2f}" for k, r in generated["correlation with the first"].items())
     counts = " and ".join(str(of.get("N acoustics", of["N"])) for of in (generated, first))
-    table = "\n".join(rows)
+    table, acoustics = "\n".join(rows), ""
+    if len(ears) > 1:  # without recordings the generated voices are the first line too
+        acoustics = f"""
+How each emotion differs from the mean over emotions, generated against real voices (N = {counts}),
+correlation: {moves}.
+"""
     return f"""
 ## How it sounds
 
@@ -257,10 +262,7 @@ sound, and by two listeners that know S1's and S2's voices (share of emotions na
 | sound | N | {" | ".join(names)} |
 |{"---|" * (2 + len(names))}
 {table}
-
-How each emotion differs from the mean over emotions, generated against real voices (N = {counts}),
-correlation: {moves}.
-"""
+{acoustics}"""
 
 
 def _augmentation_item(run: Run) -> str:

@@ -106,6 +106,10 @@ def test_the_card_says_how_voices_sound(photographs):
     card = export.model_card(photographs)
     mean, error = ears[comparison.GENERATED]["scores"]["OVRL"]
     assert f"| {comparison.GENERATED} | 14 | {mean:.2f} ± {error:.2f} |" in card
+    assert "generated against real voices (N = 14 and 14)" in card
+    alone = {comparison.GENERATED: ears[comparison.GENERATED]}  # the recordings were not there
+    files.write_json(photographs.directory / "ears.json", alone)
+    assert "against real voices (N" not in export.model_card(photographs)
     files.write_json(photographs.directory / "ears.json", {"real": {"N": "<b>"}})
     with pytest.raises(UserError, match="ears.json"):
         checks.check(photographs)
