@@ -21,7 +21,9 @@ from ui.widgets import players, spectrogram, uploads
 if TYPE_CHECKING:
     from core.inference.generation import Audio
 
-FIRST_SEED = 22  # the first whose voices of both examples are heard as meant by all shipped runs
+# All shipped runs are heard as meant with it on both examples; of the 400 looked at it is one of the
+# few whose voice of the run `listening` has a clear pitch and pleases DNSMOS (LOG.md).
+FIRST_SEED = 126
 PLOT_MARGINS = 46, 50  # pixels left and right of a spectrogram, for its axis and scale
 WHOLE_CLIP = "Whole clip"
 WHOLE_CLIP_NOTE = (
