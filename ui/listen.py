@@ -21,8 +21,8 @@ from ui.widgets import players, spectrogram, uploads
 if TYPE_CHECKING:
     from core.inference.generation import Audio
 
-# All shipped runs are heard as meant with it on both examples; of the 400 looked at it is one of the
-# few whose voice of the run `listening` has a clear pitch and pleases DNSMOS (LOG.md).
+# All shipped runs are heard as meant with it on both examples, and the run `listening` gives the
+# photograph a voice with a clear pitch (LOG.md).
 FIRST_SEED = 126
 PLOT_MARGINS = 46, 50  # pixels left and right of a spectrogram, for its axis and scale
 WHOLE_CLIP = "Whole clip"
