@@ -137,6 +137,9 @@ class DataSettings:
     windows: Literal["middle", "all"] = setting(
         "middle", "Windows of a voice", "To learn from: the middle one, or all that hold speech."
     )
+    speech: float = setting(
+        0.3, "Least speech", "Windows 'all': share of each in which somebody speaks.", SHARE
+    )
     listening: bool = setting(
         False, "Listening run", "G learns from all people but S4's; nothing is augmented with it."
     )

@@ -26,7 +26,7 @@ from core.data.corpora import EXPECTED_FILES, CorpusError
 NAME_PATTERN = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,39}", re.ASCII)
 WINDOWS_DEVICES = re.compile(r"(con|prn|aux|nul|(com|lpt)\d)", re.ASCII)
 STORED_COLUMNS = 112  # columns of a stored spectrogram; smaller ones are its middle
-SPEECH_SHARE, SPEECH_RANGE_DB = 0.3, 30.0  # of a window's columns; dB below the loudest column
+SPEECH_RANGE_DB = 30.0  # below the loudest column, within which a column is speech
 REF_DB_TOLERANCE = 1e-3  # dB by which two preparations of the same clips may differ
 
 
@@ -242,10 +242,12 @@ def further_faces(c: PreparedCorpus, rows: np.ndarray) -> np.ndarray:
     return c.faces_more[c.face_of[rows]].astype(np.float32) / 127.5 - 1
 
 
-def speech_windows(c: PreparedCorpus, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def speech_windows(
+    c: PreparedCorpus, rows: np.ndarray, least: float
+) -> tuple[np.ndarray, np.ndarray]:
     """Windows with speech of clips (n,): (n, W, 112, bands) dB, and how many of them differ (n,).
 
-    A window has speech if SPEECH_SHARE of its columns lie within SPEECH_RANGE_DB of the clip's
+    A window has speech if a share `least` of its columns lies within SPEECH_RANGE_DB of the clip's
     loudest; the first window always counts. Windows of a short clip that repeat another are left
     out. A clip with fewer than W windows repeats its own, so that all clips weigh alike. Raises
     CorpusError where one window of each clip was prepared.
@@ -260,7 +262,7 @@ def speech_windows(c: PreparedCorpus, rows: np.ndarray) -> tuple[np.ndarray, np.
     power = (10.0 ** (db / 10)).sum(axis=3)
     loudest = power.max(axis=(1, 2), keepdims=True)
     active = power > loudest * 10 ** (-SPEECH_RANGE_DB / 10)
-    keep = active.mean(axis=2) >= SPEECH_SHARE
+    keep = active.mean(axis=2) >= least
     keep[:, 0] = True
     for k in range(1, db.shape[1]):
         same = (db[:, :k] == db[:, k : k + 1]).all(axis=(2, 3)).any(axis=1)

@@ -241,7 +241,7 @@ def build_sets(config: Config) -> dict[str, SampleSet]:
         if name == "S3" and d.frames == "all":
             samples = replace(samples, more=further_faces(faces, i))
         if d.windows == "all":
-            windows, counts = _voice_windows(voices, j, config.logmel), speech_windows(voices, j)[1]
+            windows, counts = _voice_windows(voices, j, config)
             samples = replace(samples, windows=windows, window_counts=counts)
         sets[name] = samples.reverse if reversed_ else samples
     return sets
@@ -302,11 +302,13 @@ def _voice_images(c: PreparedCorpus, rows: np.ndarray, s: LogMel) -> np.ndarray:
     return spectrograms.scale(db, c.meta["ref_db"], s)
 
 
-def _voice_windows(c: PreparedCorpus, rows: np.ndarray, s: LogMel) -> np.ndarray:
-    """(n, W, columns, bands) float32 in [-1, 1]: the windows with speech of clips."""
+def _voice_windows(
+    c: PreparedCorpus, rows: np.ndarray, config: Config
+) -> tuple[np.ndarray, np.ndarray]:
+    """Windows with speech of clips: (n, W, columns, bands) float32 in [-1, 1], counts (n,)."""
+    s, (db, counts) = config.logmel, speech_windows(c, rows, config.data.speech)
     start = (STORED_COLUMNS - s.columns) // 2
-    db = speech_windows(c, rows)[0][:, :, start : start + s.columns]
-    return spectrograms.scale(db, c.meta["ref_db"], s)
+    return spectrograms.scale(db[:, :, start : start + s.columns], c.meta["ref_db"], s), counts
 
 
 def f_s_training_data(config: Config, sets: dict[str, SampleSet]) -> tuple[np.ndarray, np.ndarray]:

@@ -13,7 +13,7 @@ import torch
 
 from core import files
 from core.config.serialisation import to_dict
-from core.config.settings import PROTOCOL_VERSION, ClassifierSettings, Config
+from core.config.settings import PROTOCOL_VERSION, ClassifierSettings, Config, DataSettings
 from core.conformal import prediction
 from core.data import splits
 from core.data.splits import SampleSet
@@ -266,8 +266,11 @@ def classifier_files(config: Config, digest: str) -> dict[str, str]:
     f_s_corpus = data.pop("f_s_corpus")  # other faces affect f_S alone
     del data["frames"], data["listening"]  # they affect G alone
     labelled = data.pop("labels_per_class")  # f_S and the scorer know all of S1
+    speech = data.pop("speech")
     if data["windows"] == "middle":
         del data["windows"]
+    elif speech != DataSettings.speech:
+        data["speech"] = speech
     (source, source_role), (target, _) = source_settings(config), target_settings(config)
     defaults, names = vars(ClassifierSettings()), LATER_SETTINGS
     later = {k: defaults[k] for k in names}  # at their defaults, they leave names as they were

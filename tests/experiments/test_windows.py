@@ -43,13 +43,17 @@ def test_windows_of_silence_and_repeated_ones_are_left_out():
     loud, soft, pause = window(-10), window(-30), window(-60)
     short = window(-10, 0.2)
     db, counts = speech_windows(
-        corpus([loud, soft, pause], [loud, loud, loud], [pause, loud, short]), np.arange(3)
+        corpus([loud, soft, pause], [loud, loud, loud], [pause, loud, short]), np.arange(3), 0.3
     )
     assert db.shape == (3, 3, 112, 28)
     assert counts.tolist() == [2, 1, 2]
     assert np.array_equal(db[0], [loud, soft, loud])  # repeated, so that clips weigh alike
     assert (db[1] == loud).all()
     assert np.array_equal(db[2], [pause, loud, pause])  # the first always counts
+    _, fuller = speech_windows(
+        corpus([loud, window(-10, 0.5), window(-10, 0.7)]), np.arange(1), 0.6
+    )
+    assert fuller.tolist() == [2]
 
 
 def test_a_clip_is_judged_by_the_mean_of_its_own_windows():
@@ -81,7 +85,13 @@ def test_defaults_keep_the_names_of_runs_and_of_cached_classifiers():
     assert classifier_fitting.classifier_files(heard, "d") == plain
     windows = replace(config, data={"windows": "all"})
     assert classifier_fitting.classifier_files(windows, "d") != plain
-    assert len({config_hash(c, "d") for c in (config, heard, windows)}) == 3
+    fuller = replace(windows, data={"speech": 0.6})
+    assert classifier_fitting.classifier_files(fuller, "d") != classifier_fitting.classifier_files(
+        windows, "d"
+    )
+    unused = replace(config, data={"speech": 0.6})  # of middle windows it says nothing
+    assert classifier_fitting.classifier_files(unused, "d") == plain
+    assert len({config_hash(c, "d") for c in (config, heard, windows, fuller)}) == 4
     assert run_name(heard, "d").startswith("tiny-listening-cp-")
     assert run_name(config, "d").startswith("tiny-cp-")
 
