@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -257,6 +258,9 @@ def test_listeners_learn_from_s1_and_s2_alone_and_are_kept(finished_run, quick_j
     assert len(trained) == 4  # read from the cache
     first, second = again.values()
     assert {type(n.trunk).__name__ for n in (first, second)} == {"Trunk", "ResidualTrunk"}
+    fuller = replace(finished_run.config, data={"speech": 0.6})
+    emotions.fit_listeners(SimpleNamespace(config=fuller, directory=finished_run.directory))
+    assert len(trained) == 4  # runs that learn from other windows have the same judges
 
 
 def test_listeners_hear_the_sound_itself(finished_run):

@@ -45,7 +45,7 @@ SECTIONS = {  # section of the config -> title, and the settings shown, in this 
     "data": (
         "Data",
         (
-            *("faces", "voices", "pairing", "classes", "f_s_corpus", "frames", "windows"),
+            *("faces", "voices", "pairing", "classes", "f_s_corpus", "frames", "windows", "speech"),
             *(
                 "clf_fraction",
                 "labels_per_class",

@@ -15,7 +15,7 @@ import torch
 
 from core import files
 from core.config.serialisation import to_dict
-from core.config.settings import PROTOCOL_VERSION, ClassifierSettings, Config, replace
+from core.config.settings import PROTOCOL_VERSION, ClassifierSettings, Config, DataSettings, replace
 from core.data import prepared_corpora, splits
 from core.data.corpora import CorpusError
 from core.data.splits import SampleSet
@@ -74,14 +74,23 @@ def fit_listeners(run: Run, report: ProgressCallback = lambda *a: None) -> dict[
 
 def _split(config: Config) -> dict:
     """The settings that decide which voices lie in S1 and S2, and their labels."""
-    affects_g_alone = ("f_s_corpus", "frames", "windows", "listening", "g_fraction", "clf_fraction")
-    return {k: v for k, v in to_dict(config)["data"].items() if k not in affects_g_alone}
+    others = {
+        "f_s_corpus",
+        "frames",
+        "windows",
+        "speech",
+        "listening",
+        "g_fraction",
+        "clf_fraction",
+    }
+    return {k: v for k, v in to_dict(config)["data"].items() if k not in others}
 
 
 def _sets_with_windows(config: Config) -> tuple[dict[str, SampleSet], str]:
     """S1-S4 with all prepared windows of a voice, or with the middle one where there is no more."""
+    whole = {"windows": "all", "speech": DataSettings.speech}  # the same judges for every run
     try:
-        return splits.build_sets(replace(config, data={"windows": "all"})), "all"
+        return splits.build_sets(replace(config, data=whole)), "all"
     except CorpusError:
         return splits.build_sets(replace(config, data={"windows": "middle"})), "middle"
 
