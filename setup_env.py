@@ -306,7 +306,7 @@ def audit_problem(said):
     if unknown:
         return (
             f"audit: {unknown} packages could not be looked up, so nothing is known of them; "
-            "run make audit where pypi.org itself can be reached."
+            "run make audit where PyPI itself can be reached."
         )
     return ""
 

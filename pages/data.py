@@ -106,8 +106,8 @@ with form_side:
         bands = BAND_COUNTS[0]
         if key != "fer2013":
             about = (
-                "28 are the paper's. More bands sound better, need a run with as many, and make a "
-                "separate corpus, such as ravdess-64."
+                "28 are the paper's. More bands carry more of a voice, need a run with as many, "
+                "and make a separate corpus, such as ravdess-64."
             )
             bound = choices.option_args("bands", "bands", BAND_COUNTS, bands)
             bands = st.segmented_control("Mel bands of a voice", required=True, help=about, **bound)

@@ -13,8 +13,8 @@ MAX_SEED = 10**9 - 1
 title, choice = st.columns([3, 1], gap="medium", vertical_alignment="center")
 title.title("Listen: the voice that goes with a face")
 st.markdown(
-    "Choose a face. Generators draw one second of emotional voice for it; each is told something "
-    "else about the emotion.  \n"
+    "Choose a face. A generator, or three that are each told something else about the emotion, "
+    "draws one second of emotional voice for it.  \n"
     ":small[:material/info: **Not this person's voice**, no words, acted emotions; it says nothing "
     "about what a person feels. "
     ":material/lock: Your clip stays on this machine and is deleted after the session.]"
@@ -139,7 +139,7 @@ with left:
 with right, st.container(horizontal=True, vertical_alignment="bottom"):
     about = (
         "Random seed of the noise and of the sound's phase. The page opens with one whose voices "
-        "are heard as meant; the dots below each say how often that is so."
+        "are heard as meant; below each you can count how often that is so."
     )
     seed_args = choices.integer_args("seed", "seed", listen.FIRST_SEED, 0, MAX_SEED)
     seed = st.number_input("Seed", width=140, help=about, **seed_args)

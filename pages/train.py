@@ -27,7 +27,7 @@ PRESET_DESCRIPTIONS = {
     "fine": ("As fer2013-ravdess with 64 mel bands, which carry more of a voice. Longer."),
     "surrogate-pairs": (
         "Faces of FER2013 and voices of RAVDESS joined into clips that share an emotion and no "
-        "person, for the experiment with few labels. Some minutes."
+        "person, for the experiment with few labels. About an hour on two cores."
     ),
     "paper": (
         "CREMA-D by the paper's method at its width: Adagrad for all networks, Q trained beside D "

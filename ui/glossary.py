@@ -36,7 +36,8 @@ TERMS: dict[str, dict[str, str]] = {  # group -> term -> meaning
         "Nonconformity α": "how badly a label fits a case; larger is stranger.",
         "Margin · hinge": "two ways to measure it: the best other label's share minus this one's; "
         "or one minus this label's share.",
-        "p-value": "the share of calibration cases that fit no better than it with its label.",
+        "p-value": "the share of calibration cases that fit their own label no better than this "
+        "case fits its label.",
         "ε (significance)": "the share of errors that is allowed.",
         "Prediction set": "all labels whose p-value is above ε: it misses the true one in a share "
         "ε of cases at most, if cases are exchangeable.",

@@ -33,8 +33,8 @@ WHOLE_CLIP_NOTE = (
 DRAWS, DRAWS_PER_CALL = 40, 8
 SHARE_FACES = 4  # drawn people whose voices say how much the face decides
 FACE_SHARE_HELP = (
-    "Of the variance of this run's voices, over 4 drawn people, their conditions and 4 draws of "
-    "the noise: what is left where condition and noise stay the same. One run, no spread."
+    "Share of the variance of this run's voices that remains when condition and noise stay the "
+    "same (4 drawn people, 4 draws of the noise). One run, no spread."
 )
 MIN_NAMED_SHARE = 0.15  # an emotion below this share of every window is not in the legend
 

@@ -384,7 +384,7 @@ def set_table(sets: dict[str, SampleSet]) -> dict:
 def balanced_rows(labels: np.ndarray, seed: int = 0) -> np.ndarray:
     """Rows, in order, of a seeded subsample with equally many of each class that occurs.
 
-    Evaluation is balanced in this way (PROTOCOL.md).
+    Evaluation is balanced in this way.
 
     >>> np.bincount(np.array([0, 0, 0, 1, 1])[balanced_rows(np.array([0, 0, 0, 1, 1]))]).tolist()
     [2, 2]

@@ -1,4 +1,4 @@
-"""PROTOCOL's gains and their tests over subjects: sign flips, bootstrap, Holm's correction."""
+"""Gains of accuracy and their tests over subjects: sign flips, bootstrap, Holm's correction."""
 
 from __future__ import annotations
 

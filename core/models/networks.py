@@ -235,7 +235,7 @@ class Classifier(nn.Module):
     """Q, f_S, f_T and the scorer, which predict the emotion: (B, 1, H, W) -> logits (B, K).
 
     `features` is the width of the penultimate layer. The scorer has 16, so that FID's sample size
-    is at least ten times as large (PROTOCOL.md). `dense` are widths of dense layers before it; with
+    is at least ten times as large. `dense` are widths of dense layers before it; with
     any the convolutions are pooled, as in the authors' Q, else they have stride 2 or, `residual`,
     are our residual blocks. `mirrored`: in evaluation the features are the mean of those of an
     image and of its mirror image, so that both get one answer.

@@ -1,4 +1,4 @@
-"""PROTOCOL as code: tests over subjects, the paper's cases, choice of rows, raters' confusion."""
+"""The protocol: tests over subjects, the paper's cases, choice of rows, raters' confusion."""
 
 import csv
 import itertools

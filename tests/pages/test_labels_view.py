@@ -27,7 +27,7 @@ def test_a_kept_curve_is_shown_with_its_tests_and_its_command(with_run, summary)
     app = open_page("evaluate", view="labels")
     assert [e.value for e in app.error] == []
     shown = {m.label: m.value for m in app.metric}
-    assert shown["(c') 10 and generation equal"] == "28 labels"
+    assert shown["(c') to match 10 and generated, S1 needs"] == "28 labels"
     assert shown["(a'): holds under both rules"] == "+20.0 points"
     assert count_elements(app, "plotly_chart") == 1
     assert "python -m core sweep --grid labels --preset demo" in app.code[0].value
@@ -39,7 +39,7 @@ def test_another_condition_has_its_curve_and_its_gains(with_run, summary):
     curve.save(summary)
     app = open_page("evaluate", view="labels", condition="none")
     shown = {m.label: m.value for m in app.metric}
-    assert shown["(c') 10 and generation equal"] == "20 labels"
+    assert shown["(c') to match 10 and generated, S1 needs"] == "20 labels"
     assert shown["(a'): holds under both rules"] == "+10.0 points"
     drawn = {t.name: t for t in labels.curve_figure(summary, "none", "equal").data}
     lone = [drawn[name] for name in curve.FAMILIES if name not in curve.WITHOUT_GENERATED]

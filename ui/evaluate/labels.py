@@ -105,7 +105,7 @@ def _show_headlines(
     if worth:
         more = worth["needs"] is None
         needs = f"> {worth['beyond']:.0f}" if more else f"{worth['needs']:.0f}"
-        label = f"(c') {worth['labels']} and generation equal"
+        label = f"(c') to match {worth['labels']} and generated, S1 needs"
         columns[0].metric(label, f"{needs} labels", help=report.worth_text(found, condition))
     for column, name in zip(columns[1:], rows.HEADLINES, strict=True):
         gain = next((g for g in (point or {}).get("gains", ()) if _is(g, name, rule)), None)

@@ -178,8 +178,8 @@ def show_nearest(s: GallerySet, i: int, condition: str) -> None:
     r, one, run_id = s.real, s.generated[condition], s.members[condition]
     if one.near[i] < 0:
         words = (
-            "Whether a voice is a copy can be seen where the training voices are on this machine, "
-            "and they are not."
+            "The training voices are not on this machine, so nobody can look here whether a voice "
+            "is a copy of one."
         )
         st.info(words, icon=":material/folder_off:")
         return

@@ -28,7 +28,7 @@ MAX_FACE_NUMBER = 999  # highest number of an example in the URL
 PAGE_GROUPS = (  # title, a sentence, and the pages: file, label, icon
     (
         "Hear a face",
-        "Bring a clip, a picture or your webcam, and hear three voices for it. "
+        "Bring a clip, a picture or your webcam, and hear a voice for it. "
         "Nothing leaves this machine.",
         (
             ("listen", "Listen to a face", "hearing"),

@@ -1,4 +1,4 @@
-"""The demo corpus of PROTOCOL.md: invented actors who show emotions by face and voice, no download.
+"""The demo corpus: invented actors who show emotions by face and voice, no download.
 
 Everything follows from (seed, actor, emotion, number of the take): a clip is the same bit for bit
 in any order of the work. Face and voice of a take share its emotion mixture (how strong,
