@@ -316,11 +316,11 @@ class GanSettings:
         "Flow only: how much face and condition count in sampling; 1: as trained.",
         (0, 100),
     )
+    early_times: float = setting(
+        0.0, "Early times", "Flow only: share of the batch near time 0, where level forms.", SHARE
+    )
     heun_steps: int = setting(
-        8,
-        "Steps of a sample",
-        "Flow only: from noise to voice; half as many take half the time.",
-        (1, 1_000),
+        8, "Steps of a sample", "Flow only: half as many take half the time.", (1, 1_000)
     )
     noise_scale: float = setting(
         1.0,

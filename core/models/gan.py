@@ -104,6 +104,8 @@ def generator_arguments(
         del arguments["z"]
         arguments |= {"guidance": g.guidance, "heun_steps": g.heun_steps}
         arguments["noise_scale"] = g.noise_scale
+        if g.early_times:
+            arguments["both_ends"] = True
     return arguments if source == FACE_SIZE else arguments | {"source": list(source)}
 
 

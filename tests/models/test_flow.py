@@ -104,7 +104,7 @@ def test_a_straight_way_needs_one_step():
 def test_the_loss_is_zero_at_the_velocity_of_the_line_and_only_there():
     g = torch.Generator().manual_seed(0)
     z, y = (torch.randn(5, 1, 4, 4, generator=g) for _ in range(2))
-    t = matching.logit_normal_times(5, g, torch.device("cpu"))
+    t = matching.training_times(5, 0.0, g, torch.device("cpu"))
     assert bool(((t > 0) & (t < 1)).all())
     assert torch.equal(matching.between(z, y, torch.zeros(5)), z)
     assert torch.allclose(matching.between(z, y, torch.ones(5)), y)
@@ -117,7 +117,7 @@ def test_the_loss_is_zero_at_the_velocity_of_the_line_and_only_there():
 
 
 def test_times_are_the_logistic_of_normal_numbers():
-    t = matching.logit_normal_times(40_000, torch.Generator().manual_seed(0), torch.device("cpu"))
+    t = matching.training_times(40_000, 0.0, torch.Generator().manual_seed(0), torch.device("cpu"))
     assert float(t.median()) == pytest.approx(0.5, abs=0.01)
     assert float(t.logit().std()) == pytest.approx(1, abs=0.02)
 
@@ -137,7 +137,7 @@ def test_samples_reach_both_modes_of_a_toy_target():
     optimiser, losses = torch.optim.Adam(field.parameters(), lr=5e-3), []
     for _ in range(600):
         y = torch.where(torch.rand(256, 1, generator=g) < 0.25, -0.8, 0.4)
-        z, t = torch.randn(256, 1, generator=g), matching.logit_normal_times(256, g, y.device)
+        z, t = torch.randn(256, 1, generator=g), matching.training_times(256, 0.0, g, y.device)
         loss = matching.velocity_loss(v, z, y, t)
         optimiser.zero_grad()
         loss.backward()

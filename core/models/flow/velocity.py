@@ -25,17 +25,30 @@ STEP_POWER = 3
 MOVED_TOGETHER = 16
 
 
-def heun(velocity: Callable[[Tensor, float], Tensor], y: Tensor, steps: int) -> Tensor:
-    """y(1) from y(0) = `y` and dy/dt = velocity(y, t), in Heun steps of second order.
+def step_times(steps: int, both_ends: bool = False) -> list[float]:
+    """Times between which the steps of a sample lie: they shrink towards 1, where details form.
 
-    Step k of n begins at 1 - (1 - k / n)^STEP_POWER: steps shrink towards 1, where details form.
+    `both_ends`: towards 0 as well, where level and pitch form.
+
+    >>> step_times(2), step_times(2, both_ends=True)
+    ([0.0, 0.875, 1.0], [0.0, 0.5, 1.0])
+    """
+    u = [k / steps for k in range(steps + 1)]
+    if both_ends:
+        return [v**2 / (v**2 + (1 - v) ** 2) for v in u]
+    return [1 - (1 - v) ** STEP_POWER for v in u]
+
+
+def heun(
+    velocity: Callable[[Tensor, float], Tensor], y: Tensor, steps: int, both_ends: bool = False
+) -> Tensor:
+    """y(1) from y(0) = `y` and dy/dt = velocity(y, t), in Heun steps of second order.
 
     >>> y = heun(lambda y, t: torch.full_like(y, 2 * t), torch.zeros(1), steps=3)  # y(1) = 1
     >>> round(y.item(), 6)
     1.0
     """
-    times = [1 - (1 - k / steps) ** STEP_POWER for k in range(steps + 1)]
-    for t, end in itertools.pairwise(times):
+    for t, end in itertools.pairwise(step_times(steps, both_ends)):
         h = end - t
         slope = velocity(y, t)
         ahead = velocity(y + h * slope, end)
@@ -106,8 +119,9 @@ class TimeBlock(nn.Module):
 class FlowGenerator(nn.Module):
     """G(x|c, z): the noise z, moved to time 1 by a U-Net's velocity.
 
-    `guidance`, `heun_steps` and `noise_scale` are those of sampling: a sample starts from
-    `noise_scale` z. z (B, columns bands) has the spectrogram's size; `noise_length` is that number.
+    `guidance`, `heun_steps`, `noise_scale` and `both_ends` (of `step_times`) are those of sampling:
+    a sample starts from `noise_scale` z. z (B, columns bands) has the spectrogram's size;
+    `noise_length` is that number.
     """
 
     place: Tensor  # (1, 1, columns / FOLD, bands) the coordinate of frequency, from -1 to 1
@@ -122,10 +136,11 @@ class FlowGenerator(nn.Module):
         guidance: float = 2.0,
         heun_steps: int = 8,
         noise_scale: float = 1.0,
+        both_ends: bool = False,
     ):
         super().__init__()
         self.shape, self.guidance, self.heun_steps = shape, guidance, heun_steps
-        self.noise_scale = noise_scale
+        self.noise_scale, self.both_ends = noise_scale, both_ends
         self.noise_length, self.is_told = shape[0] * shape[1], use_source or classes > 0
         # what each block is told: time, face, condition
         act = nn.SiLU
@@ -209,5 +224,5 @@ class FlowGenerator(nn.Module):
             return torch.lerp(without, with_, w[:, None, None, None])
 
         start = self.noise_scale * z.view(len(z), 1, *self.shape)
-        y = heun(velocity, start, self.heun_steps)
+        y = heun(velocity, start, self.heun_steps, self.both_ends)
         return y.clamp(-1, 1)  # (B, 1, columns, bands)
