@@ -122,6 +122,54 @@ def test_times_are_the_logistic_of_normal_numbers():
     assert float(t.logit().std()) == pytest.approx(1, abs=0.02)
 
 
+def test_a_share_of_the_times_is_early_and_none_changes_no_draw():
+    def times(early):
+        return matching.training_times(
+            40_000, early, torch.Generator().manual_seed(0), torch.device("cpu")
+        )
+
+    plain = torch.randn(40_000, generator=torch.Generator().manual_seed(0)).sigmoid()
+    assert torch.equal(times(0.0), plain)
+    assert float((plain < 0.05).float().mean()) < 0.003
+    cubes = 0.05 ** (1 / 3)  # the share of cubes of uniform numbers that lie below 0.05
+    assert float((times(1.0) < 0.05).float().mean()) == pytest.approx(cubes, abs=0.01)
+    mixed = times(0.3)
+    assert float((mixed < 0.05).float().mean()) == pytest.approx(0.3 * cubes, abs=0.01)
+    assert float((mixed == plain).float().mean()) == pytest.approx(0.7, abs=0.01)
+
+
+def test_steps_at_both_ends_are_small_at_both_ends():
+    late, both = (np.diff(velocity.step_times(8, ends)) for ends in (False, True))
+    assert late.sum() == pytest.approx(1)
+    assert both.sum() == pytest.approx(1)
+    assert (np.diff(late) < 0).all()
+    assert both == pytest.approx(both[::-1])
+    assert (np.diff(both[:4]) > 0).all()
+    assert both[0] < 0.1 * late[0]
+
+
+@torch.no_grad()
+def test_a_flow_of_early_times_samples_in_steps_at_both_ends():
+    early = dataclasses.replace(SMALL, early_times=0.3)
+    plain, ends = (gan.generator_arguments(g, K, SHAPE) for g in (SMALL, early))
+    assert ends == plain | {"both_ends": True}
+    one, other = awake(heun_steps=3), awake(heun_steps=3, both_ends=True)
+    x, c, _ = inputs()
+    z = networks.draw_noise(one, len(x), 64, 3)
+    assert not torch.equal(one(x, c, z), other(x, c, z))
+    one.both_ends = True
+    assert torch.equal(one(x, c, z), other(x, c, z))
+
+
+def test_a_flow_learns_early_times_where_its_settings_say_so():
+    losses = {
+        early: run(fresh(s), s)
+        for early in (0.0, 0.3)
+        for s in [dataclasses.replace(SMALL, early_times=early)]
+    }
+    assert losses[0.0] != losses[0.3]
+
+
 def test_samples_reach_both_modes_of_a_toy_target():
     """One number y is -0.8 or 0.4: a small network's flow from noise ends at these two."""
     torch.manual_seed(0)
