@@ -119,8 +119,8 @@ def best_step(curves: Curves, features: int | None) -> tuple[int, str] | None:
     """The step with the lowest FID or KID on S2, and that metric; None without a point.
 
     FID decides if N is at least MIN_FID_RATIO times the scorer's number of `features`, else KID;
-    also if neither the argument nor the curves know that number. Step 0, the untrained
-    generator, is no candidate.
+    also if neither the argument nor the curves know that number. Step 0, the untrained generator,
+    is no candidate.
     """
     n, known_features = curves.get("N", ([], []))[1], curves.get("features", ([], []))[1]
     features = features or (int(known_features[0]) if known_features else None)

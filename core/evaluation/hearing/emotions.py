@@ -75,13 +75,8 @@ def fit_listeners(run: Run, report: ProgressCallback = lambda *a: None) -> dict[
 def _split(config: Config) -> dict:
     """The settings that decide which voices lie in S1 and S2, and their labels."""
     others = {
-        "f_s_corpus",
-        "frames",
-        "windows",
-        "speech",
-        "listening",
-        "g_fraction",
-        "clf_fraction",
+        *("f_s_corpus", "frames", "windows", "speech"),
+        *("listening", "g_fraction", "clf_fraction"),
     }
     return {k: v for k, v in to_dict(config)["data"].items() if k not in others}
 
