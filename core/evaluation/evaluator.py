@@ -26,6 +26,7 @@ from core.evaluation.quality import (
     measure_floors,
     measure_quality,
     seed_of,
+    watched,
 )
 from core.models import classifiers, gan, networks
 from core.runs.directory import Run
@@ -170,12 +171,12 @@ def evaluate(
     source = metrics.confusion(S4.x_label[faces], o_S.argmax(axis=1), K)
 
     # samples of S4's faces, and their quality
-    fake, scores, quality, notes = measure_quality(config, sets, fitted.scorer, c["S4"], G, device)
+    fake, scores, quality, notes = measure_quality(
+        config, sets, fitted.scorer, c["S4"], G, device, watch
+    )
 
     # classifiers of the augmentation rows
-    rows = augmentation_sets(config, sets, c, fitted, G, device)
-    if config.data.listening:  # G knows S1's and S2's people too
-        rows = {k: v for k, v in rows.items() if "generated" not in k}
+    rows = augmentation_sets(config, sets, c, fitted, G, device, watch)
     tables = _score_rows(config, rows, y, labels, watch)
     missing = [row for row in config.evaluate.rows if row not in rows]
     why = "not defined for voices paired with faces by emotion"
@@ -264,33 +265,45 @@ def _conformal_summary(sets, r: Run) -> dict:
 # ------------------------------------------------------------------ training sets of the rows
 
 
-def augmentation_parts(config: Config, sets, c: dict, f_S, Q, G, device, draw: int = 0) -> Parts:
+def augmentation_parts(
+    config: Config,
+    sets,
+    c: dict,
+    f_S,
+    Q,
+    G,
+    device,
+    draw: int = 0,
+    watch: Callable[..., None] = lambda *a: None,
+) -> Parts:
     """The parts that augmentation rows are made of, on the device.
 
     S1 (what of it has labels); S3 with its true labels; pseudo, S3 with f_S's labels of the same
     clips' faces (the way without a GAN; only for paired faces and voices); generated, from S3's
-    faces, labelled argmax c, or by Q without a condition. `draw` selects other faces and noise.
+    faces, labelled argmax c, or by Q without a condition; none in a listening run, whose G knows
+    S1's and S2's people too. `draw` selects other faces and noise.
     """
     S1, S3, seed = sets["S1"], sets["S3"], seed_of(config, "samples") + 100 * draw
     own, repeats = s1_voice_rows(config, S1), config.evaluate.per_face
-    y1, l1 = image_tensor(S1.y[own], device), torch.from_numpy(S1.y_label[own]).to(device)
     x3, y3 = image_tensor(S3.x, device), image_tensor(S3.y, device)
-    # faces can outnumber voices tenfold: bound the samples, or they drown S1
-    most = max(len(S1.y), len(S3.y)) * repeats
-    pick = np.random.default_rng(seed).permutation(len(S3.x))[:most]
-    c3 = torch.from_numpy(c["S3"][pick]).to(device)
-    fakes = [gan.sample(G, x3[pick], c3, config.gan.z, seed + k) for k in range(repeats)]
-    scores = c["S3"][pick] if c["S3"].shape[1] else classifiers.softmax(Q, fakes[0])
-    label = torch.from_numpy(scores.argmax(axis=1).astype(np.int64)).to(device).repeat(repeats)
     parts = {
-        "S1": (y1, l1),
-        "generated": (torch.cat(fakes), label),
+        "S1": (image_tensor(S1.y[own], device), torch.from_numpy(S1.y_label[own]).to(device)),
         "S3": (y3, torch.from_numpy(S3.y_label).to(device)),
     }
     if S3.paired:
         pseudo = classifiers.softmax(f_S, x3).argmax(axis=1)
         parts["pseudo"] = (y3, torch.from_numpy(pseudo).to(device))
-    return parts
+    if config.data.listening:
+        return parts
+    # faces can outnumber voices tenfold: bound the samples, or they drown S1
+    most = max(len(S1.y), len(S3.y)) * repeats
+    pick = np.random.default_rng(seed).permutation(len(S3.x))[:most]
+    c3 = torch.from_numpy(c["S3"][pick]).to(device)
+    how = watched(config, watch, "sample S3", len(pick) * repeats)
+    fakes = [gan.sample(G, x3[pick], c3, config.gan.z, seed + k, **how) for k in range(repeats)]
+    scores = c["S3"][pick] if c["S3"].shape[1] else classifiers.softmax(Q, fakes[0])
+    label = torch.from_numpy(scores.argmax(axis=1).astype(np.int64)).to(device).repeat(repeats)
+    return parts | {"generated": (torch.cat(fakes), label)}
 
 
 def s1_voice_rows(config: Config, S1: SampleSet) -> np.ndarray:
@@ -313,21 +326,31 @@ def labelled_rows(config: Config, labels: np.ndarray) -> np.ndarray:
     return np.concatenate(of_class)
 
 
-def augmentation_sets(config: Config, sets, c: dict, fitted: FittedClassifiers, G, device) -> Parts:
+def augmentation_sets(
+    config: Config,
+    sets,
+    c: dict,
+    fitted: FittedClassifiers,
+    G,
+    device,
+    watch: Callable[..., None] = lambda *a: None,
+) -> Parts:
     """The training sets of `protocol.TABLE_ROWS`; classifier, steps and balance are the same."""
-    return join_parts(augmentation_parts(config, sets, c, fitted.f_S, fitted.Q, G, device))
+    f_S, Q = fitted.f_S, fitted.Q
+    return join_parts(augmentation_parts(config, sets, c, f_S, Q, G, device, watch=watch))
 
 
 def join_parts(
     parts: Parts, rows: Sequence[protocol.TableRow] = protocol.TABLE_ROWS, own_share: float = 0.0
 ) -> Parts:
-    """Those of `rows` whose parts exist; "S1 again" repeats S1 once per sample.
+    """Those of `rows` whose parts exist; "S1 again" repeats S1 once per generated sample.
 
     S1 is repeated until it is about `own_share` of a row, so of the batches that are drawn from it.
     """
     y1, l1 = parts["S1"]
-    again = torch.arange(len(parts["generated"][0]), device=y1.device) % len(y1)
-    parts = parts | {"S1 again": (y1[again], l1[again])}
+    if "generated" in parts:
+        again = torch.arange(len(parts["generated"][0]), device=y1.device) % len(y1)
+        parts = parts | {"S1 again": (y1[again], l1[again])}
     out = {}
     for row in rows:
         if set(row.parts) <= set(parts):

@@ -7,6 +7,7 @@ floor: S4's and S3's. A finished run is measured again from its saved networks.
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import torch
@@ -20,6 +21,7 @@ from core.models import classifiers, gan, networks
 from core.runs.directory import Run
 
 NOT_MEASURED = "not measured"  # in notes on figures that so few samples do not define
+DIVERSITY_DRAWS = 6  # of the noise for each face
 FLOOR_DRAWS = 20  # random balanced draws of S3's voices over which a floor is averaged
 # Rounding between machines, in probability of f_S: nearly all faces agree within the first. Where a
 # landmark's last bit moves pixels by one level of 256, a face differs by less than the second.
@@ -42,6 +44,21 @@ def image_tensor(images: np.ndarray, device: torch.device) -> torch.Tensor:
     return torch.from_numpy(np.ascontiguousarray(images, np.float32))[:, None].to(device)
 
 
+def watched(config: Config, watch: Callable[..., None], phase: str, total: int) -> dict[str, Any]:
+    """`gan.sample`'s batch and tick, which reports `total` samples as `watch(phase, done, total)`.
+
+    A flow takes a fraction of a second for each, so its batches are small.
+    """
+    done = 0
+
+    def tick(made: int) -> None:
+        nonlocal done
+        done += made
+        watch(phase, done, total)
+
+    return {"batch": 64 if config.gan.generator == "flow" else 1024, "tick": tick}
+
+
 def diversity(
     G: torch.nn.Module,
     x: torch.Tensor,
@@ -49,18 +66,20 @@ def diversity(
     z: int,
     seed: int,
     y: np.ndarray,
-    draws: int = 6,
+    draws: int = DIVERSITY_DRAWS,
+    **how,
 ) -> float:
     """How much the noise changes a sample: its sd over `draws` of z, divided by the sd of real y.
 
     Both are averaged over all cells. x (n, 1, 28, 28), c (n, K), y (m, columns, bands). Near 0 the
-    generator makes one sample per face; FID, IS and the scorer may not show such a collapse.
-    Raises TooFewSamples without a face, or without two real y that differ.
+    generator makes one sample per face; FID, IS and the scorer may not show such a collapse. `how`
+    is `gan.sample`'s batch and tick. Raises TooFewSamples without a face, or without two real y
+    that differ.
     """
     spread = float(y.std(axis=0, ddof=1).mean()) if len(y) > 1 else 0.0
     if not len(x) or not spread > 0:
         raise metrics.TooFewSamples(f"diversity needs two real samples that differ, of {len(y)}")
-    fakes = torch.stack([gan.sample(G, x, c, z, seed + k) for k in range(draws)])
+    fakes = torch.stack([gan.sample(G, x, c, z, seed + k, **how) for k in range(draws)])
     return float(fakes.std(dim=0).mean()) / spread
 
 
@@ -134,6 +153,7 @@ def measure_quality(
     c4: np.ndarray,
     G: torch.nn.Module,
     device,
+    watch: Callable[..., None] = lambda *a: None,
 ) -> tuple[torch.Tensor, tuple[np.ndarray, np.ndarray], dict, list[str]]:
     """Samples of S4's faces (conditions c4) and their figures against S4's real samples.
 
@@ -145,7 +165,9 @@ def measure_quality(
     faces = splits.balanced_rows(S4.x_label, seed_of(config, "balance"))
     voices = splits.balanced_rows(S4.y_label, seed_of(config, "balance"))
     x, c = image_tensor(S4.x[faces], device), torch.from_numpy(c4[faces]).to(device)
-    fake = gan.sample(G, x, c, config.gan.z, seed)
+    few = slice(None, None, 4)  # of the faces, for the diversity
+    how = watched(config, watch, "sample S4", len(x) + DIVERSITY_DRAWS * len(x[few]))
+    fake = gan.sample(G, x, c, config.gan.z, seed, **how)
     o, features = scores = classifiers.outputs(scorer, fake)
     o_real, real = classifiers.outputs(scorer, image_tensor(S4.y[voices], device))
     S3 = unknown_samples(config, sets)
@@ -167,8 +189,9 @@ def measure_quality(
     out.add("IS", lambda: metrics.inception_score(o))
     out.add("IS real", lambda: metrics.inception_score(o_real))
     out.add("recognised, recognised real", lambda: (right.mean(), right_real.mean()))
-    few, y = slice(None, None, 4), S4.y[voices]
-    out.add("diversity", lambda: diversity(G, x[few], c[few], config.gan.z, seed, y))
+    out.add(
+        "diversity", lambda: diversity(G, x[few], c[few], config.gan.z, seed, S4.y[voices], **how)
+    )
     figures = dict(out) | {"N": n, "features": int(real.shape[1])}
     return fake, scores, figures, out.notes
 

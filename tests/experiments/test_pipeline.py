@@ -89,7 +89,7 @@ def test_the_same_config_is_the_same_run(finished_run):
     assert (again.directory / "results.json").stat().st_mtime_ns == stamp
 
 
-@pytest.mark.parametrize("phase", ["fit f_S", "train G, D, Q", "score S1"])
+@pytest.mark.parametrize("phase", ["fit f_S", "train G, D, Q", "sample S3", "score S1"])
 def test_stop_and_resume_give_the_undisturbed_run(demo_world, finished_run, phase):
     calls = []
 

@@ -27,6 +27,7 @@ STAGES = {  # stages of a run in their order: prefix of its phase -> text
     "fit Q": "Fitting Q on S1",
     "fit scorer": "Fitting the scorer of IS and FID",
     "train G": "Training the generator on S3",
+    "sample": "Generating voices of S4's and S3's faces",
     "score": "Filling the augmentation table on S4",
 }
 
