@@ -143,7 +143,10 @@ def test_one_prepared_window_is_told(crops_world, tmp_path, monkeypatch):
 
 
 def test_a_listening_run_has_no_augmentation_and_says_what_it_is(crops_world):
-    run = pipeline.run(ALL, device="cpu")
+    phases = set()
+    run = pipeline.run(ALL, device="cpu", report=lambda phase, *_: phases.add(phase))
+    assert {"sample S4", "score S1"} < phases
+    assert "sample S3" not in phases  # no row uses such samples
     assert run.id.startswith("heard-listening-cp-")
     results = run.json("results")
     assert set(results["augmentation"]) == {"S1", "S1 + pseudo-labelled S3", "S1 + S3"}
