@@ -90,12 +90,13 @@ FER_RAVDESS = replace(
 LISTENING = replace(  # to be heard: our flow, which learns from all people but S4's
     FER_RAVDESS,
     name="listening",
-    data={"windows": "all", "listening": True},
+    data={"windows": "all", "speech": 0.6, "listening": True},
     f_s={"learns_from": "S1 and S3", "steps": 5_000, "networks": 3},  # more faces, more of both
     f_t={"steps": 1_500},
     gan={
-        **{"generator": "flow", "condition": "label"},
-        **{"guidance": 1.5, "noise_scale": 0.7},  # chosen on S2's faces: LOG.md
+        **{"generator": "flow", "condition": "label", "early_times": 0.3},
+        # chosen on S2's faces: LOG.md
+        **{"guidance": 1.5, "noise_scale": 0.7, "heun_steps": 12},
         **{"batch": 32, "steps": 4_000, "average": 0.999},
     },
     evaluate={"every": 500},

@@ -19,8 +19,8 @@ EMBEDDING = 128  # numbers that tell each block the time, the face and the condi
 TIME_FEATURES = 64  # sines and cosines of the time
 GROUPS = 8  # of each group norm
 FOLD = 2  # columns in one cell of the network
-# of the times of Heun's steps; LOG.md has what equal steps cost the ear
-STEP_POWER = 3
+# of the times of Heun's steps; LOG.md has what other steps cost the ear
+STEP_POWER, BOTH_ENDS_POWER = 3, 1.5
 # samples that move at once: more of them leave a CPU's cache
 MOVED_TOGETHER = 16
 
@@ -35,7 +35,8 @@ def step_times(steps: int, both_ends: bool = False) -> list[float]:
     """
     u = [k / steps for k in range(steps + 1)]
     if both_ends:
-        return [v**2 / (v**2 + (1 - v) ** 2) for v in u]
+        p = BOTH_ENDS_POWER
+        return [v**p / (v**p + (1 - v) ** p) for v in u]
     return [1 - (1 - v) ** STEP_POWER for v in u]
 
 
