@@ -32,7 +32,7 @@ SHIPPED_RUNS = frozenset(
         "fer2013-ravdess-classifier-18800633",
         "fer2013-ravdess-cp-e4390286",
         "fer2013-ravdess-label-d5538767",
-        "listening-label-bf2733f0",
+        "listening-label-35a1c015",
     )
 )
 
