@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 # All shipped runs are heard as meant with it on both examples, and the run `listening` gives the
 # photograph a voice with a clear pitch (LOG.md).
-FIRST_SEED = 126
+FIRST_SEED = 20
 PLOT_MARGINS = 46, 50  # pixels left and right of a spectrogram, for its axis and scale
 WHOLE_CLIP = "Whole clip"
 WHOLE_CLIP_NOTE = (
