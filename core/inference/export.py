@@ -107,8 +107,8 @@ that makes {_purpose(c, given)}.{REVERSE_NOTE if turned else ""}{flow}
         "the face is nobody's: it follows the emotion that the generator is told, and shows nothing"
         " of how a speaker looks"
         if turned
-        else "it is not that person's voice: it was taught acted (or invented) emotions, and says at"
-        " most scraps of the sentences of its corpus"
+        else "it is not that person's voice: it was taught acted (or invented) emotions, and says"
+        " at most scraps of the sentences of its corpus"
     )
     return f"""{title}
 ## Data and terms

@@ -350,30 +350,21 @@ def train(
 
 @torch.no_grad()
 def sample(
-    G: nn.Module,
-    x: Tensor,
-    c: Tensor,
-    z_length: int,
-    seed: int,
-    batch: int = 1024,
-    tick: Callable[[int], None] = lambda made: None,
+    G: nn.Module, x: Tensor, c: Tensor, z_length: int, seed: int, batch: int = 1024, tick=None
 ) -> Tensor:
     """G(x|c, z) in evaluation mode, with z drawn from `seed` alone.
 
     (n, 1, 28, 28), (n, K) -> (n, 1, columns, bands) in [-1, 1]. G's mode and the random states of
-    the training stay as they are. `tick` hears of each batch how many samples it made; what it
-    raises ends the work.
+    the training stay as they are. `tick(n)` hears of every n samples that a batch made.
     """
-    training = G.training
+    training, parts = G.training, []
     G.eval()
     z = networks.draw_noise(G, len(x), z_length, seed).to(x.device)
-    parts = []
-    try:
-        for some in zip(x.split(batch), c.split(batch), z.split(batch), strict=True):
-            parts.append(G(*some))
+    for some in zip(x.split(batch), c.split(batch), z.split(batch), strict=True):
+        parts.append(G(*some))
+        if tick:
             tick(len(parts[-1]))
-    finally:
-        G.train(training)
+    G.train(training)
     return torch.cat(parts)
 
 
