@@ -15,8 +15,8 @@ title.title("Listen: the voice that goes with a face")
 st.markdown(
     "Choose a face. A generator, or three that are each told something else about the emotion, "
     "draws one second of emotional voice for it.  \n"
-    ":small[:material/info: **Not this person's voice**, at most scraps of words, acted emotions; it "
-    "says nothing about what a person feels. "
+    ":small[:material/info: **Not this person's voice**, at most scraps of words, acted emotions; "
+    "it says nothing about what a person feels. "
     ":material/lock: Your clip stays on this machine and is deleted after the session.]"
 )
 
