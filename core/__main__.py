@@ -44,6 +44,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     UserError and OSError become one line on stderr and status 1. Any other exception is a bug and
     keeps its traceback.
     """
+    # OpenMP's threads would spin while they wait, and beside other work take its cores
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     args = tuple(sys.argv[1:] if argv is None else argv)
     if args in ((), ("data",)):
         with contextlib.redirect_stdout(sys.stderr), contextlib.suppress(SystemExit):

@@ -22,7 +22,7 @@ PRESET_DESCRIPTIONS = {
     ),
     "listening": (
         "To be heard: a flow (ours) that learns from every window of all people but the test "
-        "people's. Prepare RAVDESS with --crops 7. Over an hour on two cores."
+        "people's. Prepare RAVDESS with --crops 7. About an hour on two cores."
     ),
     "fine": ("As fer2013-ravdess with 64 mel bands, which carry more of a voice. Longer."),
     "surrogate-pairs": (

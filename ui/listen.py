@@ -21,8 +21,8 @@ from ui.widgets import players, spectrogram, uploads
 if TYPE_CHECKING:
     from core.inference.generation import Audio
 
-# All shipped runs are heard as meant with it on both examples, and the run `listening` gives the
-# photograph a voice with a clear pitch (LOG.md).
+# Heard as meant with it: the runs of real faces on the photograph, those of demo on the drawn clip.
+# The run `listening` gives the photograph a voice with a clear pitch (LOG.md).
 FIRST_SEED = 20
 PLOT_MARGINS = 46, 50  # pixels left and right of a spectrogram, for its axis and scale
 WHOLE_CLIP = "Whole clip"

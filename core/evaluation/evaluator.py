@@ -86,16 +86,17 @@ class TrainingMonitor:
         return gan.sample(G, self.x[rows], self.c[rows], self.config.gan.z, seed)
 
     def figures(self, G: torch.nn.Module) -> dict[str, float]:
-        """FID, KID, IS, recognition and diversity of samples, at equal N with S2's voices.
+        """FID at equal N, KID, IS, recognition and diversity of samples beside S2's voices.
 
         Figures that are not defined for so few voices are left out.
         """
         o, features = self.seen = classifiers.outputs(self.scorer, self._sample(G))
         n = min(len(self.real), len(features))
         pick = np.random.default_rng(0).permutation(len(features))[:n]
+        kept = np.random.default_rng(0).permutation(len(self.real))[:n]
         x, c, seed = self.x[::4], self.c[::4], seed_of(self.config, "samples")
         out = Measurements()
-        out.add("FID", lambda: metrics.fid(self.real[:n], features[pick]))
+        out.add("FID", lambda: metrics.fid(self.real[kept], features[pick]))
         out.add("KID, KID sd", lambda: metrics.kid(self.real, features[pick]))
         out.add("IS", lambda: metrics.inception_score(o))
         out.add("recognised", lambda: float((o.argmax(axis=1) == self.labels).mean()))
@@ -282,8 +283,8 @@ def augmentation_parts(
 
     S1 (what of it has labels); S3 with its true labels; pseudo, S3 with f_S's labels of the same
     clips' faces (the way without a GAN; only for paired faces and voices); generated, from S3's
-    faces, labelled argmax c, or by Q without a condition; none in a listening run, whose G knows
-    S1's and S2's people too. `draw` selects other faces and noise.
+    faces, labelled argmax c, or by Q without a condition; a listening run, whose G knows S1's and
+    S2's people too, has no such part. `draw` selects other faces and noise.
     """
     S1, S3, seed = sets["S1"], sets["S3"], seed_of(config, "samples") + 100 * draw
     own, repeats = s1_voice_rows(config, S1), config.evaluate.per_face

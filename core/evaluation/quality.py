@@ -50,13 +50,14 @@ def watched(config: Config, watch: Callable[..., None], phase: str, total: int) 
     A flow takes a fraction of a second for each, so its batches are small.
     """
     done = 0
+    watch(phase, done, total)
 
     def tick(made: int) -> None:
         nonlocal done
         done += made
         watch(phase, done, total)
 
-    return {"batch": 64 if config.gan.generator == "flow" else 1024, "tick": tick}
+    return {"batch": 16 if config.gan.generator == "flow" else 1024, "tick": tick}
 
 
 def diversity(
@@ -157,9 +158,10 @@ def measure_quality(
 ) -> tuple[torch.Tensor, tuple[np.ndarray, np.ndarray], dict, list[str]]:
     """Samples of S4's faces (conditions c4) and their figures against S4's real samples.
 
-    Returns the samples; the scorer's softmax and features of them; the figures at equal N, each
-    with its reference; and notes on those that so few samples do not define. The references FID,
-    KID and coverage compare S4's real samples with S3's, whom the scorer has not met either.
+    Returns the samples; the scorer's softmax and features of them; the figures, FID, KID, density
+    and coverage at equal N, IS and the share recognised of all samples, each with its reference;
+    and notes on those that so few samples do not define. The references FID, KID and coverage
+    compare S4's real samples with S3's, whom the scorer has not met either.
     """
     S4, seed = sets["S4"], seed_of(config, "samples")
     faces = splits.balanced_rows(S4.x_label, seed_of(config, "balance"))
@@ -205,7 +207,9 @@ def scorer_digest(scorer: networks.Classifier) -> str:
     return files.digest(b"".join(v.detach().cpu().numpy().tobytes() for v in values))[:12]
 
 
-def measure_again(run: Run, device: torch.device) -> dict:
+def measure_again(
+    run: Run, device: torch.device, watch: Callable[..., None] = lambda *a: None
+) -> dict:
     """results.json's content of a finished run, its quality measured under the present rules.
 
     Only the saved G and scorer are used. Nothing is trained, so the accuracies of the rows, whose
@@ -220,7 +224,7 @@ def measure_again(run: Run, device: torch.device) -> dict:
             f"{run.model_path('scorer')} is not the scorer of {run.id}'s results; "
             "copy the run's folder again"
         )
-    *_, quality, notes = measure_quality(config, sets, scorer, c["S4"], G, device)
+    *_, quality, notes = measure_quality(config, sets, scorer, c["S4"], G, device, watch)
     kept = [n for n in earlier.get("notes", []) if NOT_MEASURED not in n]
     return earlier | {
         "evaluation": results.EVALUATION_VERSION,

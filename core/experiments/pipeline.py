@@ -177,7 +177,8 @@ def evaluate_again(
         return r
     note = "measured under the present rules from the saved networks; nothing is trained"
     report("evaluate again", 0, 1, note)
-    files.write_json(r.directory / "results.json", quality.measure_again(r, device))
+    watch = lambda phase, done, total: report(phase, done, total, "")  # noqa: E731
+    files.write_json(r.directory / "results.json", quality.measure_again(r, device, watch))
     when = {"evaluated again": time.strftime("%Y-%m-%d %H:%M:%S")}
     files.write_json(r.directory / "provenance.json", r.json("provenance") | when)
     report("evaluate again", 1, 1, note)

@@ -355,7 +355,7 @@ def sample(
     """G(x|c, z) in evaluation mode, with z drawn from `seed` alone.
 
     (n, 1, 28, 28), (n, K) -> (n, 1, columns, bands) in [-1, 1]. G's mode and the random states of
-    the training stay as they are. `tick(n)` hears of every n samples that a batch made.
+    the training stay as they are. `tick(n)` is called after each batch of n samples.
     """
     training, parts = G.training, []
     G.eval()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import json
+import os
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -168,6 +169,19 @@ for words in {[*COMMANDS, ()]}:
 assert not {{"torch", "librosa", "matplotlib", "ray"}} & set(sys.modules)
 """
     subprocess.run([sys.executable, "-c", script], cwd=ROOT, check=True, capture_output=True)
+
+
+@pytest.mark.parametrize(("set_before", "then"), [(None, "PASSIVE"), ("ACTIVE", "ACTIVE")])
+def test_threads_sleep_while_they_wait_unless_the_user_says_otherwise(
+    set_before, then, monkeypatch, capsys
+):
+    monkeypatch.setenv("OMP_WAIT_POLICY", "to be restored")
+    if set_before is None:
+        monkeypatch.delenv("OMP_WAIT_POLICY")
+    else:
+        monkeypatch.setenv("OMP_WAIT_POLICY", set_before)
+    assert main([]) == 2
+    assert os.environ["OMP_WAIT_POLICY"] == then
 
 
 def test_the_program_is_named_as_it_is_typed():

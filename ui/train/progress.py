@@ -27,7 +27,7 @@ STAGES = {  # stages of a run in their order: prefix of its phase -> text
     "fit Q": "Fitting Q on S1",
     "fit scorer": "Fitting the scorer of IS and FID",
     "train G": "Training the generator on S3",
-    "sample": "Generating voices of S4's and S3's faces",
+    "sample": "Generating samples for the figures",
     "score": "Filling the augmentation table on S4",
 }
 
@@ -127,7 +127,7 @@ def show_stage(row: dict, phase: str) -> None:
     if not total:
         st.progress(0.0, f"{words} …")
         return
-    words += f" · {done:,} of {total:,} steps"
+    words += f" · {done:,} of {total:,} {'samples' if stage == 'sample' else 'steps'}"
     if row["rate"] and done < total:
         batch = cache.run_config(row["run"]).gan.batch if stage == "train G" else 1
         words += f" · {row['rate']:,.0f} samples/s" if batch > 1 else ""
