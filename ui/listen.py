@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 # Heard as meant with it: the runs of real faces on the photograph, those of demo on the drawn clip.
 # The run `listening` gives the photograph a voice with a clear pitch (LOG.md).
-FIRST_SEED = 20
+FIRST_SEED = 323
 PLOT_MARGINS = 46, 50  # pixels left and right of a spectrogram, for its axis and scale
 WHOLE_CLIP = "Whole clip"
 WHOLE_CLIP_NOTE = (
