@@ -330,13 +330,7 @@ def labelled_rows(config: Config, labels: np.ndarray) -> np.ndarray:
 
 
 def augmentation_sets(
-    config: Config,
-    sets,
-    c: dict,
-    fitted: FittedClassifiers,
-    G,
-    device,
-    watch: Callable[..., None] = lambda *a: None,
+    config: Config, sets, c: dict, fitted: FittedClassifiers, G, device, watch: Callable[..., None]
 ) -> Parts:
     """The training sets of `protocol.TABLE_ROWS`; classifier, steps and balance are the same."""
     f_S, Q = fitted.f_S, fitted.Q
